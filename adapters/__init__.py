@@ -1,0 +1,5 @@
+"""Ports to the servers and their implementations.
+
+Nothing outside this package imports aiokafka, tritonclient or weaviate, except `consumers.apps`,
+which reaches Kafka through FastStream.
+"""

@@ -1,0 +1,43 @@
+"""What can go wrong at a server, reduced to what the caller must do about it.
+
+AdapterError
+├── Unavailable   the server cannot answer now: wait and try the same again
+└── Rejected      the server (or decoder) refuses this input: trying again cannot help
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class AdapterError(Exception):
+    """Base of all errors that leave `adapters`."""
+
+
+class Unavailable(AdapterError):
+    """A server is down, unreachable, overloaded or too slow. The same call may succeed later."""
+
+
+class Rejected(AdapterError):
+    """This input will never be accepted; its message is the reason a user is shown."""
+
+
+@contextmanager
+def translated(
+    what: str,
+    *,
+    unavailable: tuple[type[BaseException], ...] = (),
+    rejected: tuple[type[BaseException], ...] = (),
+) -> Iterator[None]:
+    """Raise foreign exceptions as ours; those of neither kind pass through as the bugs they are."""
+    try:
+        yield
+    except AdapterError:
+        raise
+    except rejected as error:
+        raise Rejected(f"{what}: {_text(error)}") from error
+    except unavailable as error:
+        raise Unavailable(f"{what}: {_text(error)}") from error
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

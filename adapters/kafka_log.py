@@ -1,0 +1,180 @@
+"""`EventLog` on Kafka through aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    IllegalStateError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordTooLargeError,
+)
+
+from adapters.errors import Rejected, Unavailable, translated
+from adapters.ports import LogRecord, Message, Position
+from schemas.codec import InvalidEvent, encode, encode_key
+from schemas.topics import Topic
+
+# A broker that restarts is back within this; beyond it the caller's own back-off takes over.
+PUBLISH_TIMEOUT_SECONDS: Final = 30.0
+FETCH_TIMEOUT_MS: Final = 1000
+READY_TIMEOUT_SECONDS: Final = 3.0
+
+_REFUSED: Final = (MessageSizeTooLargeError, RecordTooLargeError, InvalidTopicError)
+_DOWN: Final = (KafkaError, OSError, asyncio.TimeoutError, ssl.SSLError)
+
+
+class KafkaEventLog:
+    """Publishes with acks=all and idempotence; reads without a consumer group.
+
+    The producer connects at the first use, so a broker that is down at start is no error.
+    """
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
+        """See `EventLog.publish`."""
+        prepared = [_prepared(message) for message in messages]
+        with translated(f"publish to {topic.name}", rejected=_REFUSED, unavailable=_DOWN):
+            producer = await self._connected()
+            try:
+                async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                    pending = [
+                        await producer.send(topic.name, value=value, key=key, headers=headers)
+                        for key, value, headers in prepared
+                    ]
+                    written = await asyncio.gather(*pending)
+            except (TimeoutError, IllegalStateError) as error:
+                # An idempotent producer that gave up on a batch may not be used further.
+                await self._discard(producer)
+                raise Unavailable(
+                    f"publish to {topic.name}: {error or 'no answer in time'}"
+                ) from error
+        return [Position(metadata.partition, metadata.offset) for metadata in written]
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap_servers,
+                    acks="all",
+                    enable_idempotence=True,
+                    linger_ms=2,
+                    max_batch_size=256 * 1024,
+                    max_request_size=8 * 1024 * 1024,
+                    request_timeout_ms=15_000,
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    async def _discard(self, producer: AIOKafkaProducer) -> None:
+        if self._producer is producer:
+            self._producer = None
+        stopping = asyncio.ensure_future(producer.stop())
+        # stop() flushes, which a broker that is down would hold up for ever.
+        await asyncio.wait([stopping], timeout=1.0)
+        if not stopping.done():
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+
+    async def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
+        """See `EventLog.read_all`."""
+        with translated(f"read {topic.name}", unavailable=_DOWN):
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap_servers,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_bytes=16 * 1024 * 1024,
+                max_partition_fetch_bytes=4 * 1024 * 1024,
+            )
+            try:
+                await consumer.start()
+                partitions = await self._partitions(consumer, topic)
+                ends = await consumer.end_offsets(partitions)
+                consumer.assign(partitions)
+                await consumer.seek_to_beginning(*partitions)
+                unread = [p for p in partitions if await consumer.position(p) < ends[p]]
+                while unread:
+                    fetched = await consumer.getmany(
+                        *unread, timeout_ms=FETCH_TIMEOUT_MS, max_records=2000
+                    )
+                    for partition, records in fetched.items():
+                        for record in records:
+                            if record.offset < ends[partition]:
+                                yield LogRecord(
+                                    position=Position(record.partition, record.offset),
+                                    key=record.key,
+                                    value=record.value,
+                                    timestamp_ms=record.timestamp,
+                                    headers=dict(record.headers),
+                                )
+                    # The position passes compacted gaps that no record marks.
+                    unread = [p for p in unread if await consumer.position(p) < ends[p]]
+            finally:
+                await consumer.stop()
+
+    @staticmethod
+    async def _partitions(consumer: AIOKafkaConsumer, topic: Topic) -> list[TopicPartition]:
+        numbers = consumer.partitions_for_topic(topic.name)
+        if not numbers:
+            await consumer.topics()
+            numbers = consumer.partitions_for_topic(topic.name)
+        if not numbers:
+            raise Unavailable(f"the topic {topic.name} does not exist yet")
+        return [TopicPartition(topic.name, number) for number in sorted(numbers)]
+
+    async def is_ready(self) -> bool:
+        """See `EventLog.is_ready`."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                producer = await self._connected()
+                await producer.client.fetch_all_metadata()
+        except _DOWN:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Flush and disconnect."""
+        async with self._starting:
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            with translated("close the Kafka producer", unavailable=_DOWN):
+                async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                    await producer.stop()
+
+
+def _prepared(
+    message: Message,
+) -> tuple[bytes, bytes | None, list[tuple[str, bytes]]]:
+    try:
+        key = encode_key(message.key)
+    except InvalidEvent as error:
+        raise Rejected(str(error)) from error
+    value = None if message.event is None else encode(message.event)
+    return key, value, [(name, text.encode()) for name, text in message.headers.items()]

@@ -1,0 +1,233 @@
+"""In-memory twins of the real adapters: the same promises, no server.
+
+For unit tests and experiments. They pass the contract suite that the real adapters pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from adapters.errors import Rejected, Unavailable
+from adapters.model_spec import ModelSpec
+from adapters.naming import collection_name
+from adapters.ports import (
+    Collection,
+    ImageRecord,
+    KnownVector,
+    LogRecord,
+    Match,
+    Message,
+    Pixels,
+    Position,
+    Vectors,
+)
+from schemas.codec import InvalidEvent, encode, encode_key
+from schemas.topics import Topic
+
+
+@dataclass
+class _Switch:
+    """Lets a test take the twin down, to see how its user waits."""
+
+    available: bool = True
+
+    def _check(self) -> None:
+        if not self.available:
+            raise Unavailable(f"{type(self).__name__} is switched off")
+
+
+@dataclass
+class MemoryEmbedder(_Switch):
+    """Embeds a picture as its mean colour and a text as a hash, in `spec.dimension` numbers."""
+
+    served: Mapping[str, ModelSpec] = field(default_factory=dict)
+    image_calls: int = 0
+    text_calls: int = 0
+
+    async def spec(self, model_name: str) -> ModelSpec:
+        self._check()
+        if model_name not in self.served:
+            raise Unavailable(f"the model {model_name!r} is not loaded")
+        return self.served[model_name]
+
+    async def embed_images(self, model_name: str, pixels: Pixels) -> Vectors:
+        spec = await self.spec(model_name)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (spec.height, spec.width, 3):
+            raise Rejected(f"pixels are {pixels.dtype} {list(pixels.shape)}")
+        self.image_calls += 1
+        colour = pixels.reshape(len(pixels), -1, 3).mean(axis=1).astype(np.float32) + 1
+        vectors = np.zeros((len(pixels), spec.dimension), np.float32)
+        vectors[:, :3] = colour
+        return _unit(vectors)
+
+    async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
+        spec = await self.spec(model_name)
+        self.text_calls += 1
+        return _unit(np.stack([_text_vector(text, spec.dimension) for text in texts]))
+
+    async def is_ready(self, model_name: str) -> bool:
+        return self.available and model_name in self.served
+
+    async def close(self) -> None:
+        return None
+
+
+def _text_vector(text: str, dimension: int) -> Vectors:
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+@dataclass
+class MemoryIndex(_Switch):
+    """Collections as dictionaries, searched exhaustively."""
+
+    collections: dict[str, Collection] = field(default_factory=dict)
+    records: dict[str, dict[str, ImageRecord]] = field(default_factory=dict)
+    _active: str | None = None
+
+    async def ensure_collection(self, spec: ModelSpec) -> Collection:
+        self._check()
+        collection = Collection(collection_name(spec), spec.name, spec.version, spec.dimension)
+        self.collections.setdefault(collection.name, collection)
+        self.records.setdefault(collection.name, {})
+        return collection
+
+    async def active(self) -> Collection | None:
+        self._check()
+        return self.collections[self._active] if self._active else None
+
+    async def activate(self, collection: Collection) -> None:
+        self._check()
+        if collection.name not in self.collections:
+            raise Rejected(f"there is no collection {collection.name!r}")
+        self._active = collection.name
+
+    async def known_vectors(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, KnownVector]:
+        self._check()
+        wanted = set(sha256s)
+        return {
+            record.sha256: KnownVector(
+                vector=record.vector,
+                width=record.width,
+                height=record.height,
+                taken_at=record.taken_at,
+                camera=record.camera,
+                latitude=record.latitude,
+                longitude=record.longitude,
+            )
+            for record in self.records[collection.name].values()
+            if record.sha256 in wanted
+        }
+
+    async def upsert(
+        self, collection: Collection, records: Sequence[ImageRecord]
+    ) -> Mapping[str, str]:
+        self._check()
+        refused: dict[str, str] = {}
+        for record in records:
+            if len(record.vector) != collection.dimension:
+                refused[record.image_id] = (
+                    f"the vector has {len(record.vector)} numbers, not {collection.dimension}"
+                )
+            else:
+                self.records[collection.name][record.image_id] = record
+        return refused
+
+    async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
+        self._check()
+        for image_id in image_ids:
+            self.records[collection.name].pop(image_id, None)
+
+    async def search(
+        self, collection: Collection, vector: Sequence[float], limit: int
+    ) -> Sequence[Match]:
+        self._check()
+        if len(vector) != collection.dimension:
+            raise Rejected(f"the vector has {len(vector)} numbers, not {collection.dimension}")
+        matches = [
+            Match(
+                image_id=record.image_id,
+                score=float(np.dot(record.vector, vector)),
+                media_type=record.media_type,
+                width=record.width,
+                height=record.height,
+            )
+            for record in self.records[collection.name].values()
+        ]
+        return sorted(matches, key=lambda match: -match.score)[:limit]
+
+    async def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
+        self._check()
+        for record in list(self.records[collection.name].values()):
+            yield record.image_id, record.sha256
+
+    async def count(self, collection: Collection) -> int:
+        self._check()
+        return len(self.records[collection.name])
+
+    async def is_ready(self) -> bool:
+        return self.available
+
+    async def close(self) -> None:
+        return None
+
+
+@dataclass
+class MemoryEventLog(_Switch):
+    """Topics as lists. Keys are spread over `topic.partitions` by hash, as Kafka does."""
+
+    topics: dict[str, list[list[LogRecord]]] = field(default_factory=dict)
+
+    def _partitions(self, topic: Topic) -> list[list[LogRecord]]:
+        return self.topics.setdefault(topic.name, [[] for _ in range(topic.partitions)])
+
+    async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
+        self._check()
+        prepared = [_prepared(message) for message in messages]
+        positions = []
+        for message, (key, value) in zip(messages, prepared, strict=True):
+            partitions = self._partitions(topic)
+            number = int.from_bytes(hashlib.sha256(key).digest()[:4], "big") % len(partitions)
+            position = Position(number, len(partitions[number]))
+            partitions[number].append(
+                LogRecord(
+                    position=position,
+                    key=key,
+                    value=value,
+                    timestamp_ms=time.time_ns() // 1_000_000,
+                    headers={name: text.encode() for name, text in message.headers.items()},
+                )
+            )
+            positions.append(position)
+        return positions
+
+    async def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
+        self._check()
+        for partition in [list(records) for records in self._partitions(topic)]:
+            for record in partition:
+                yield record
+
+    async def is_ready(self) -> bool:
+        return self.available
+
+    async def close(self) -> None:
+        return None
+
+
+def _prepared(message: Message) -> tuple[bytes, bytes | None]:
+    try:
+        return encode_key(message.key), None if message.event is None else encode(message.event)
+    except InvalidEvent as error:
+        raise Rejected(str(error)) from error

@@ -1,0 +1,251 @@
+"""Bytes to the pixels a model wants, and what a picture says of itself.
+
+Untrusted input: pixel counts are checked before anything is decoded, and whatever Pillow cannot
+read whole is refused with the reason.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from pillow_heif import register_heif_opener
+
+from adapters.errors import Rejected
+from adapters.model_spec import ModelSpec
+from adapters.ports import Pixels
+
+register_heif_opener()
+
+MEDIA_TYPES: Final[dict[str, str]] = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".jpe": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".avif": "image/avif",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+}
+"""File name suffix (lower case) -> media type, of all formats that are read."""
+
+FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+DEFAULT_MAX_PIXELS: Final = 178_956_970
+
+_RESAMPLING: Final = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# Everything Pillow and its plugins raise for input they cannot read.
+_UNREADABLE: Final = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture: pixels for the model (uint8 [H, W, 3]) and its own properties.
+
+    `width` and `height` are those of the upright original; `taken_at` takes EXIF's local time for
+    UTC where the file states no offset; `latitude` and `longitude` are in degrees.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    media_type: str
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+    """Decode, turn upright, flatten onto the background and resize as `spec` says.
+
+    Raises:
+        Rejected: empty, not a picture, an unsupported format, damaged, or over `max_pixels`.
+    """
+    if not data:
+        raise Rejected("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Our own pixel limit below replaces Pillow's warning at a fixed one.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
+            return _decode(image, spec, max_pixels)
+    except Image.DecompressionBombError as error:
+        raise Rejected(f"too many pixels: {error}") from error
+    except UnidentifiedImageError as error:
+        raise Rejected("not a picture in a supported format") from error
+    except _UNREADABLE as error:
+        raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
+
+
+def _decode(image: Image.Image, spec: ModelSpec, max_pixels: int) -> Picture:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
+    media_type = Image.MIME.get(image.format or "", "application/octet-stream")
+    image.load()
+    exif = image.getexif()
+    upright = ImageOps.exif_transpose(image)
+    pixels = resize(flatten(upright, spec.background), spec)
+    latitude, longitude = _position(exif)
+    return Picture(
+        pixels=np.asarray(pixels, dtype=np.uint8),
+        width=upright.width,
+        height=upright.height,
+        media_type=media_type,
+        taken_at=_taken_at(exif),
+        camera=_camera(exif),
+        latitude=latitude,
+        longitude=longitude,
+    )
+
+
+def flatten(image: Image.Image, background: str) -> Image.Image:
+    """The picture as RGB: 16-bit greys scaled to 8 bits, transparency laid on `background`."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _grey_to_8_bits(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        canvas = Image.new("RGBA", layer.size, background)
+        canvas.alpha_composite(layer)
+        return canvas.convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_to_8_bits(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits lose their low byte; other ranges are spread over 0 to 255."""
+    values = np.asarray(image, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if image.mode != "F" and low >= 0 and high <= 65535:
+        scaled = values / 257.0
+    else:
+        scaled = (np.nan_to_num(values, nan=low) - low) * (255.0 / ((high - low) or 1.0))
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+
+
+def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:
+    """The RGB picture at the model's input size, by the model's own rule."""
+    resampling = _RESAMPLING[spec.interpolation]
+    if spec.resize_mode == "stretch":
+        return image.resize((spec.width, spec.height), resampling)
+    # torchvision's Resize(int) then CenterCrop: the long edge truncates, the crop rounds.
+    scale_width, scale_height = _covering(image.width, image.height, spec.width, spec.height)
+    scaled = image.resize((scale_width, scale_height), resampling)
+    left = round((scale_width - spec.width) / 2)
+    top = round((scale_height - spec.height) / 2)
+    return scaled.crop((left, top, left + spec.width, top + spec.height))
+
+
+def _covering(width: int, height: int, target_width: int, target_height: int) -> tuple[int, int]:
+    """The size, aspect kept, at which the picture just covers the target."""
+    if width * target_height <= height * target_width:
+        return target_width, max(target_height, int(target_width * height / width))
+    return max(target_width, int(target_height * width / height)), target_height
+
+
+def _taken_at(exif: Image.Exif) -> datetime | None:
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    text = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
+    if not isinstance(text, str):
+        return None
+    offset = details.get(ExifTags.Base.OffsetTimeOriginal)
+    stamp = text.strip().strip("\0")
+    if isinstance(offset, str):
+        try:
+            return datetime.strptime(f"{stamp}{offset.strip()}", "%Y:%m:%d %H:%M:%S%z")
+        except ValueError:
+            pass  # An offset no clock has: the time itself is still worth having.
+    try:
+        return datetime.strptime(stamp, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _camera(exif: Image.Exif) -> str | None:
+    parts = [exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)]
+    make, model = (
+        part.strip("\0 ").encode("utf-8", "replace").decode() if isinstance(part, str) else ""
+        for part in parts
+    )
+    # Most makers repeat their name in the model's.
+    return (model if model.startswith(make) else f"{make} {model}").strip() or None
+
+
+def _position(exif: Image.Exif) -> tuple[float, float] | tuple[None, None]:
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    latitude = _degrees(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef))
+    longitude = _degrees(gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef))
+    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
+        return None, None
+    return latitude, longitude
+
+
+def _degrees(parts: object, reference: object) -> float | None:
+    if not isinstance(parts, tuple) or len(parts) != 3:
+        return None
+    try:
+        degrees, minutes, seconds = (float(part) for part in parts)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    value = degrees + minutes / 60 + seconds / 3600
+    if not np.isfinite(value):
+        return None
+    return -value if reference in ("S", "W") else value
+
+
+def sniff_media_type(head: bytes) -> str | None:
+    """The media type that the first bytes (64 suffice) of a file announce, if it is one of ours."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    if head.startswith(b"BM"):
+        return "image/bmp"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "image/tiff"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    if head[4:8] == b"ftyp":
+        return _ISO_BRANDS.get(head[8:12])
+    return None
+
+
+_ISO_BRANDS: Final = {
+    b"avif": "image/avif",
+    b"avis": "image/avif",
+    b"heic": "image/heic",
+    b"heix": "image/heic",
+    b"hevc": "image/heic",
+    b"mif1": "image/heif",
+    b"msf1": "image/heif",
+}

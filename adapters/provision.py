@@ -1,0 +1,174 @@
+"""Make the topics and the active collection exist, as often as it is asked to.
+
+Compose and the local launcher run `python -m adapters.provision` before anything else of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from adapters.errors import Unavailable, translated
+from adapters.kafka_log import KafkaEventLog
+from adapters.ports import Embedder, EventLog, ImageIndex, Message
+from adapters.retry import until_available
+from adapters.settings import ServerSettings
+from adapters.triton_clip import TritonEmbedder
+from adapters.weaviate_index import WeaviateIndex
+from schemas.events import ModelActivated
+from schemas.topics import IMAGES, IMAGES_INDEXED, MODELS, TOPICS, Topic
+
+logger = logging.getLogger(__name__)
+
+_DOWN = (KafkaError, OSError, asyncio.TimeoutError)
+
+
+async def provision_topics(settings: ServerSettings) -> None:
+    """Create missing topics, add missing partitions, and set each topic's configuration.
+
+    Raises:
+        Unavailable: the broker cannot do it now.
+    """
+    with translated("provision topics", unavailable=_DOWN):
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+        try:
+            await admin.start()
+            existing = set(await admin.list_topics())
+            await _create(admin, settings, [t for t in TOPICS if t.name not in existing])
+            await _align(admin, settings, [t for t in TOPICS if t.name in existing])
+        finally:
+            await admin.close()
+
+
+def _partitions(topic: Topic, settings: ServerSettings) -> int:
+    return settings.images_partitions if topic in (IMAGES, IMAGES_INDEXED) else topic.partitions
+
+
+async def _create(
+    admin: AIOKafkaAdminClient, settings: ServerSettings, missing: list[Topic]
+) -> None:
+    if not missing:
+        return
+    answer = await admin.create_topics(
+        [
+            NewTopic(
+                topic.name,
+                num_partitions=_partitions(topic, settings),
+                replication_factor=settings.kafka_replication_factor,
+                topic_configs=topic.config(),
+            )
+            for topic in missing
+        ]
+    )
+    for name, code, *message in answer.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise Unavailable(
+                f"create topic {name}: {error.__name__} {' '.join(map(str, message))}"
+            )
+    logger.info("created topics: %s", ", ".join(topic.name for topic in missing))
+
+
+async def _align(
+    admin: AIOKafkaAdminClient, settings: ServerSettings, present: list[Topic]
+) -> None:
+    if not present:
+        return
+    described = await admin.describe_topics([topic.name for topic in present])
+    counts: Mapping[str, int] = {
+        item["topic"]: len(item["partitions"]) for item in described if not item["error_code"]
+    }
+    short = {
+        topic.name: NewPartitions(_partitions(topic, settings))
+        for topic in present
+        # More partitions would move the keys of a compacted log, so `images` keeps its number.
+        if not topic.compacted and 0 < counts.get(topic.name, 0) < _partitions(topic, settings)
+    }
+    if short:
+        await admin.create_partitions(short)
+        logger.info("added partitions: %s", ", ".join(short))
+    await admin.alter_configs(
+        [
+            ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=topic.config())
+            for topic in present
+        ]
+    )
+
+
+async def provision_collection(
+    embedder: Embedder, index: ImageIndex, log: EventLog, model_name: str
+) -> None:
+    """Create the model's collection, and activate it where searches have none to go to.
+
+    An alias that points at a collection of the same model but of another version is moved as well:
+    the server no longer holds the version that could embed a query for it.
+    """
+    spec = await embedder.spec(model_name)
+    collection = await index.ensure_collection(spec)
+    active = await index.active()
+    if active is not None and (
+        active.model_name != model_name or active.model_version == spec.version
+    ):
+        logger.info("searches are answered from %s", active.name)
+        return
+    await index.activate(collection)
+    await log.publish(
+        MODELS,
+        [
+            Message(
+                key=spec.name,
+                event=ModelActivated(
+                    model_name=spec.name,
+                    model_version=spec.version,
+                    collection=collection.name,
+                    previous_collection=active.name if active else None,
+                ),
+            )
+        ],
+    )
+    logger.info("activated %s", collection.name)
+
+
+async def provision(settings: ServerSettings) -> None:
+    """Everything, waiting for servers that are still starting."""
+    await until_available(
+        lambda: provision_topics(settings), what="Kafka topics", maximum=2.0, give_up_after=120
+    )
+    embedder = TritonEmbedder(settings.triton_url, timeout=settings.triton_timeout)
+    index = connect_index(settings)
+    log = KafkaEventLog(settings.kafka_bootstrap_servers)
+    try:
+        await until_available(
+            lambda: provision_collection(embedder, index, log, settings.model_name),
+            what="collection",
+            maximum=2.0,
+            give_up_after=120,
+        )
+    finally:
+        await asyncio.gather(embedder.close(), index.close(), log.close())
+
+
+def connect_index(settings: ServerSettings) -> WeaviateIndex:
+    """The index that the settings name; it connects at its first use."""
+    key = settings.weaviate_api_key
+    return WeaviateIndex(
+        settings.weaviate_url,
+        grpc_host=settings.weaviate_grpc_host,
+        grpc_port=settings.weaviate_grpc_port,
+        api_key=key.get_secret_value() if key else None,
+    )
+
+
+def main() -> None:
+    """Provision from the environment's settings."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(provision(ServerSettings()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""One way to wait for a server that is down: for ever, with exponential back-off and jitter."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
+    wait_random_exponential,
+)
+
+from adapters.errors import Unavailable
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+async def until_available(
+    call: Callable[[], Awaitable[T]],
+    *,
+    what: str,
+    initial: float = 0.2,
+    maximum: float = 15.0,
+    give_up_after: float | None = None,
+) -> T:
+    """The call's result, repeated while it raises `Unavailable`.
+
+    Waits are random between 0 and `initial` x 2^n seconds, at most `maximum` ("full jitter",
+    Brooker, "Exponential Backoff And Jitter", 2015).
+
+    Raises:
+        Unavailable: only after `give_up_after` seconds, where given.
+    """
+
+    def log(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0.0
+        logger.warning("%s: waiting %.1f s: %s", what, wait, error)
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Unavailable),
+        wait=wait_random_exponential(multiplier=initial, max=maximum),
+        stop=stop_never if give_up_after is None else stop_after_delay(give_up_after),
+        before_sleep=log,
+        reraise=True,
+    )
+    return await retrying(call)

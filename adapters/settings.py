@@ -1,0 +1,87 @@
+"""Environment to frozen settings. Never read at import: only a `__main__` or a factory calls these.
+
+Each setting is the upper-case environment variable of its name, for instance `WEAVIATE_URL`.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class EnvironmentSettings(BaseSettings):
+    """Base: frozen, from the environment alone."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+
+class ServerSettings(EnvironmentSettings):
+    """Where the three servers are, and which model is used."""
+
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_replication_factor: Annotated[int, Field(ge=1)] = 1
+    images_partitions: Annotated[int, Field(ge=1)] = 12
+    weaviate_url: str = "http://127.0.0.1:8080"
+    weaviate_grpc_host: str | None = None
+    weaviate_grpc_port: Port = 50051
+    weaviate_api_key: SecretStr | None = None
+    triton_url: str = "http://127.0.0.1:8000"
+    triton_timeout: Seconds = 30.0
+    triton_concurrency: Annotated[int, Field(ge=1)] = 8
+    model_name: str = "lite"
+    ready_file: Path | None = None
+    """Touched when the process is ready; its modification time is the process's heartbeat."""
+
+
+class WatcherSettings(ServerSettings):
+    """The producer that watches a folder."""
+
+    images_dir: Path = Path("images")
+    quiet_seconds: Annotated[float, Field(ge=0)] = 0.3
+    reconcile_seconds: Seconds = 3600.0
+    poll_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Above zero: poll the tree this often instead of using the kernel's notifications."""
+    allow_mass_removal: bool = False
+    mass_removal_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
+
+
+class IndexingSettings(ServerSettings):
+    """The consumer group that fills a collection."""
+
+    batch_records: Annotated[int, Field(ge=1)] = 256
+    batch_wait: Seconds = 0.1
+    """Longest time a partial batch waits for more records, in seconds."""
+    embed_batch: Annotated[int, Field(ge=1)] = 32
+    embed_in_flight: Annotated[int, Field(ge=1)] = 2
+    decode_workers: Annotated[int, Field(ge=0)] = 0
+    """Threads that decode pictures; 0 means one per core."""
+    max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
+    max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    poison_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    poison_window: Annotated[int, Field(ge=1)] = 500
+    retry_initial: Seconds = 0.2
+    retry_maximum: Seconds = 15.0
+    max_poll_interval: Seconds = 300.0
+    shutdown_grace: Seconds = 20.0
+
+
+class GatewaySettings(ServerSettings):
+    """The HTTP gateway."""
+
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Port = 3000
+    images_dir: Path = Path("images")
+    jwt_secret: SecretStr | None = None
+    jwt_secret_file: Path = Path(".stack/jwt.secret")
+    jwt_lifetime: Seconds = 24 * 3600.0
+    request_timeout: Seconds = 20.0
+    max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    max_query_characters: Annotated[int, Field(ge=1)] = 2_000
+    event_buffer: Annotated[int, Field(ge=1)] = 10_000
+    """Search events that may wait for Kafka before further ones are dropped and counted."""

@@ -1,0 +1,383 @@
+"""`ImageIndex` on Weaviate: one collection per model version, an alias on the active one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import httpx
+import weaviate
+from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
+from weaviate.classes.data import DataObject
+from weaviate.classes.init import AdditionalConfig, Auth, Timeout
+from weaviate.classes.query import Filter, MetadataQuery
+from weaviate.exceptions import (
+    ObjectAlreadyExistsException,
+    UnexpectedStatusCodeError,
+    WeaviateBaseError,
+    WeaviateInsertManyAllFailedError,
+)
+
+from adapters.errors import Rejected, Unavailable, translated
+from adapters.model_spec import ModelSpec
+from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
+from adapters.ports import Collection, ImageRecord, KnownVector, Match
+
+READY_TIMEOUT_SECONDS: Final = 2.0
+# Bound on one look-up by content hash; more copies than this merely cost an inference.
+KNOWN_VECTORS_LIMIT: Final = 1000
+PAGE: Final = 1000
+
+_DOWN: Final = (WeaviateBaseError, httpx.HTTPError, OSError, asyncio.TimeoutError)
+_KNOWN: Final = (
+    "sha256",
+    "width",
+    "height",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+)
+
+
+def _text(name: str) -> Property:
+    """A text property that filters compare as a whole, not word by word."""
+    return Property(
+        name=name,
+        data_type=DataType.TEXT,
+        tokenization=Tokenization.FIELD,
+        index_filterable=True,
+        index_searchable=False,
+    )
+
+
+def _ranged(name: str, data_type: DataType) -> Property:
+    """A property that filters compare by order as well as by equality."""
+    return Property(name=name, data_type=data_type, index_filterable=True, index_range_filters=True)
+
+
+def _properties() -> list[Property]:
+    return [
+        *(_text(name) for name in ("image_id", "folder", "uri", "sha256", "media_type", "camera")),
+        *(_ranged(name, DataType.INT) for name in ("size_bytes", "width", "height")),
+        *(_ranged(name, DataType.DATE) for name in ("modified_at", "added_at", "taken_at")),
+        *(_ranged(name, DataType.NUMBER) for name in ("latitude", "longitude")),
+    ]
+
+
+class WeaviateIndex:
+    """See `adapters.ports.ImageIndex`. Connects at the first use."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        grpc_host: str | None = None,
+        grpc_port: int = 50051,
+        api_key: str | None = None,
+    ) -> None:
+        address = urlsplit(url)
+        secure = address.scheme == "https"
+        host = address.hostname or "127.0.0.1"
+        self._client = weaviate.use_async_with_custom(
+            http_host=host,
+            http_port=address.port or (443 if secure else 80),
+            http_secure=secure,
+            grpc_host=grpc_host or host,
+            grpc_port=grpc_port,
+            grpc_secure=secure,
+            auth_credentials=Auth.api_key(api_key) if api_key else None,
+            additional_config=AdditionalConfig(timeout=Timeout(init=5, query=15, insert=60)),
+        )
+        self._connecting = asyncio.Lock()
+        # Weaviate keeps no typed metadata on a collection; its description holds ours, as JSON.
+        self._collections: dict[str, Collection] = {}
+
+    async def connect(self) -> None:
+        """Connect now.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        async with self._connecting:
+            if not self._client.is_connected():
+                with translated("Weaviate", unavailable=_DOWN):
+                    await self._client.connect()
+
+    async def ensure_collection(self, spec: ModelSpec) -> Collection:
+        """See `ImageIndex.ensure_collection`."""
+        await self.connect()
+        collection = Collection(collection_name(spec), spec.name, spec.version, spec.dimension)
+        with translated(f"create {collection.name}", unavailable=_DOWN):
+            if await self._client.collections.exists(collection.name):
+                return collection
+            try:
+                await self._client.collections.create(
+                    collection.name,
+                    description=json.dumps(
+                        {
+                            "model_name": spec.name,
+                            "model_version": spec.version,
+                            "dimension": spec.dimension,
+                        }
+                    ),
+                    properties=_properties(),
+                    vector_config=Configure.Vectors.self_provided(
+                        vector_index_config=Configure.VectorIndex.hnsw(
+                            distance_metric=VectorDistances.COSINE
+                        )
+                    ),
+                )
+            except (ObjectAlreadyExistsException, UnexpectedStatusCodeError):
+                # Several indexers start together: whoever was second finds it there.
+                if not await self._client.collections.exists(collection.name):
+                    raise
+        return collection
+
+    async def active(self) -> Collection | None:
+        """See `ImageIndex.active`."""
+        await self.connect()
+        with translated("resolve the active collection", unavailable=_DOWN):
+            alias = await self._client.alias.get(alias_name=ACTIVE_ALIAS)
+            return None if alias is None else await self._described(alias.collection)
+
+    async def _described(self, name: str) -> Collection:
+        # A collection's model never changes, so one look is enough.
+        if name not in self._collections:
+            config = await self._client.collections.use(name).config.get(simple=True)
+            facts = json.loads(config.description or "{}")
+            try:
+                self._collections[name] = Collection(
+                    name=name,
+                    model_name=facts["model_name"],
+                    model_version=facts["model_version"],
+                    dimension=int(facts["dimension"]),
+                )
+            except KeyError as error:
+                raise Rejected(f"the collection {name} does not say which model filled it") from (
+                    error
+                )
+        return self._collections[name]
+
+    async def activate(self, collection: Collection) -> None:
+        """See `ImageIndex.activate`."""
+        await self.connect()
+        with translated(f"activate {collection.name}", unavailable=_DOWN):
+            if not await self._client.collections.exists(collection.name):
+                raise Rejected(f"there is no collection {collection.name!r}")
+            aliases = self._client.alias
+            if await aliases.get(alias_name=ACTIVE_ALIAS) is None:
+                await aliases.create(alias_name=ACTIVE_ALIAS, target_collection=collection.name)
+            else:
+                await aliases.update(alias_name=ACTIVE_ALIAS, new_target_collection=collection.name)
+            # update() answers False rather than raise, so look.
+            alias = await aliases.get(alias_name=ACTIVE_ALIAS)
+            if alias is None or alias.collection != collection.name:
+                raise Unavailable(f"the alias {ACTIVE_ALIAS} was not moved to {collection.name}")
+
+    async def known_vectors(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, KnownVector]:
+        """See `ImageIndex.known_vectors`."""
+        if not sha256s:
+            return {}
+        await self.connect()
+        with translated(f"look up vectors in {collection.name}", unavailable=_DOWN):
+            found = await self._client.collections.use(collection.name).query.fetch_objects(
+                filters=Filter.by_property("sha256").contains_any(list(dict.fromkeys(sha256s))),
+                include_vector=True,
+                return_properties=list(_KNOWN),
+                limit=KNOWN_VECTORS_LIMIT,
+            )
+        known: dict[str, KnownVector] = {}
+        for item in found.objects:
+            vector = item.vector.get("default")
+            if vector:
+                known[str(item.properties["sha256"])] = _known(
+                    item.properties, cast(list[float], vector)
+                )
+        return known
+
+    async def upsert(
+        self, collection: Collection, records: Sequence[ImageRecord]
+    ) -> Mapping[str, str]:
+        """See `ImageIndex.upsert`."""
+        # Weaviate fixes a collection's dimension at the first vector, whatever model made it.
+        refused = {
+            record.image_id: f"the vector has {len(record.vector)} numbers, "
+            f"not {collection.dimension}"
+            for record in records
+            if len(record.vector) != collection.dimension
+        }
+        fitting = [record for record in records if record.image_id not in refused]
+        if not fitting:
+            return refused
+        await self.connect()
+        objects = [
+            DataObject(
+                uuid=object_id(record.image_id),
+                properties=_stored_properties(record),
+                vector=[float(number) for number in record.vector],
+            )
+            for record in fitting
+        ]
+        with translated(f"write to {collection.name}", unavailable=_DOWN):
+            try:
+                written = await self._client.collections.use(collection.name).data.insert_many(
+                    objects
+                )
+            except WeaviateInsertManyAllFailedError as error:
+                # Says so only when every object failed; a server that is going down looks alike.
+                if len(fitting) == 1 and not _looks_temporary(str(error)):
+                    return refused | {fitting[0].image_id: str(error)}
+                raise Unavailable(f"write to {collection.name}: {error}") from error
+        for position, problem in written.errors.items():
+            if _looks_temporary(problem.message):
+                raise Unavailable(f"write to {collection.name}: {problem.message}")
+            refused[fitting[position].image_id] = problem.message
+        return refused
+
+    async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
+        """See `ImageIndex.delete`."""
+        if not image_ids:
+            return
+        await self.connect()
+        ids = [object_id(image_id) for image_id in image_ids]
+        with translated(f"{collection.name}: delete", unavailable=_DOWN):
+            for start in range(0, len(ids), PAGE):
+                done = await self._client.collections.use(collection.name).data.delete_many(
+                    where=Filter.by_id().contains_any(ids[start : start + PAGE])
+                )
+                if done.failed:
+                    raise Unavailable(f"{collection.name}: {done.failed} deletions failed")
+
+    async def search(
+        self, collection: Collection, vector: Sequence[float], limit: int
+    ) -> Sequence[Match]:
+        """See `ImageIndex.search`."""
+        if len(vector) != collection.dimension:
+            raise Rejected(f"the vector has {len(vector)} numbers, not {collection.dimension}")
+        await self.connect()
+        with translated(f"search {collection.name}", unavailable=_DOWN):
+            found = await self._client.collections.use(collection.name).query.near_vector(
+                near_vector=[float(number) for number in vector],
+                limit=limit,
+                return_metadata=MetadataQuery(distance=True),
+                return_properties=["image_id", "media_type", "width", "height"],
+            )
+        return [
+            Match(
+                image_id=str(item.properties["image_id"]),
+                # Cosine distance is 1 - cosine similarity.
+                score=1.0 - (item.metadata.distance or 0.0),
+                media_type=str(item.properties.get("media_type") or ""),
+                width=_integer(item.properties.get("width")),
+                height=_integer(item.properties.get("height")),
+            )
+            for item in found.objects
+        ]
+
+    async def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
+        """See `ImageIndex.stored`."""
+        await self.connect()
+        after = None
+        while True:
+            with translated(f"list {collection.name}", unavailable=_DOWN):
+                page = await self._client.collections.use(collection.name).query.fetch_objects(
+                    limit=PAGE, after=after, return_properties=["image_id", "sha256"]
+                )
+            for item in page.objects:
+                yield str(item.properties["image_id"]), str(item.properties["sha256"])
+            if len(page.objects) < PAGE:
+                return
+            after = page.objects[-1].uuid
+
+    async def count(self, collection: Collection) -> int:
+        """See `ImageIndex.count`."""
+        await self.connect()
+        with translated(f"count {collection.name}", unavailable=_DOWN):
+            return await self._client.collections.use(collection.name).length()
+
+    async def is_ready(self) -> bool:
+        """See `ImageIndex.is_ready`."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                await self.connect()
+                return await self._client.is_ready()
+        except (TimeoutError, Unavailable):
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def _stored_properties(record: ImageRecord) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "image_id": record.image_id,
+        "folder": folder_of(record.image_id),
+        "uri": record.uri,
+        "sha256": record.sha256,
+        "media_type": record.media_type,
+        "size_bytes": record.size_bytes,
+        "width": record.width,
+        "height": record.height,
+        "modified_at": record.modified_at,
+        "added_at": record.added_at,
+        "taken_at": record.taken_at,
+        "camera": record.camera,
+        "latitude": record.latitude,
+        "longitude": record.longitude,
+    }
+    return {name: value for name, value in properties.items() if value is not None}
+
+
+def folder_of(image_id: str) -> str:
+    """The folder an image id lies in, with a slash at its end; empty for the root."""
+    head, slash, _ = image_id.rpartition("/")
+    return head + slash
+
+
+def _known(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector:
+    taken_at = properties.get("taken_at")
+    return KnownVector(
+        vector=vector,
+        width=_integer(properties.get("width")),
+        height=_integer(properties.get("height")),
+        taken_at=taken_at if isinstance(taken_at, datetime) else None,
+        camera=properties.get("camera"),
+        latitude=properties.get("latitude"),
+        longitude=properties.get("longitude"),
+    )
+
+
+def _integer(value: object) -> int:
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _looks_temporary(message: str) -> bool:
+    """Whether a per-object error is the server's state rather than the object's fault."""
+    lowered = message.lower()
+    return any(
+        word in lowered
+        for word in (
+            "shutdown",
+            "shutting down",
+            "unavailable",
+            "read-only",
+            "readonly",
+            "timeout",
+            "deadline",
+            "context canceled",
+            "no space left",
+            "not enough memory",
+            "connection refused",
+            "leader not found",
+            "no such class",
+            "not loaded",
+        )
+    )

@@ -1,0 +1,168 @@
+"""Events: the facts written to Kafka. Frozen, self-describing, and never changed once published.
+
+A reader ignores fields it does not know (they come from a newer minor version) and refuses a major
+version it does not know (see `schemas.codec`).
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = "1.0"
+"""Version written by this code, `major.minor`; the major number is what readers insist on."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ImageId = Annotated[str, Field(min_length=1, max_length=4096)]
+"""POSIX path of the picture below the watched root, for instance `holiday/beach.jpg`."""
+
+Milliseconds = Annotated[float, Field(ge=0)]
+
+
+def now() -> datetime:
+    """The current instant in UTC, the only zone events are written in."""
+    return datetime.now(UTC)
+
+
+class Event(BaseModel):
+    """What every event carries, whatever it tells."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
+
+    event_id: UUID = Field(default_factory=uuid4)
+    occurred_at: AwareDatetime = Field(default_factory=now)
+    schema_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")] = SCHEMA_VERSION
+
+
+class ImageAdded(Event):
+    """A complete picture exists under this id, with this content."""
+
+    image_id: ImageId
+    uri: Annotated[str, Field(min_length=1)]
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+    media_type: str
+    modified_at: AwareDatetime
+    added_at: AwareDatetime
+
+
+class ImageRemoved(Event):
+    """The picture is gone. On the wire this is a null value under the image's key (a tombstone)."""
+
+    image_id: ImageId
+
+
+class StageTimings(BaseModel):
+    """Time one image spent in each stage of indexing, in milliseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    read: Milliseconds = 0.0
+    decode: Milliseconds = 0.0
+    embed: Milliseconds = 0.0
+    write: Milliseconds = 0.0
+
+
+class IndexAction(StrEnum):
+    """What indexing did to the collection."""
+
+    UPSERTED = "upserted"
+    REMOVED = "removed"
+
+
+class ImageIndexed(Event):
+    """A collection now answers with this picture (or, after a removal, no longer does)."""
+
+    image_id: ImageId
+    action: IndexAction
+    sha256: Sha256 | None = None
+    model_name: str
+    collection: str
+    source_partition: Annotated[int, Field(ge=0)]
+    source_offset: Annotated[int, Field(ge=0)]
+    added_at: AwareDatetime | None = None
+    vector_reused: bool = False
+    timings_ms: StageTimings = StageTimings()
+
+
+class DeadLetter(Event):
+    """A record that can never be handled as it is, with all that is needed to find out why."""
+
+    image_id: str
+    error_class: str
+    reason: str
+    attempts: Annotated[int, Field(ge=1)]
+    source_topic: str
+    source_partition: Annotated[int, Field(ge=0)]
+    source_offset: Annotated[int, Field(ge=0)]
+    model_name: str | None = None
+    original_key: Base64Bytes | None = None
+    original_value: Base64Bytes | None = None
+
+
+class SearchKind(StrEnum):
+    """How a search was expressed."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    SIMILAR = "similar"
+    TERMS = "terms"
+
+
+class SearchResult(BaseModel):
+    """One match as it was returned; `score` is the cosine similarity."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    image_name: ImageId
+    score: float
+
+
+class SearchTimings(BaseModel):
+    """Time one search spent in each stage, in milliseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    embed: Milliseconds
+    query: Milliseconds
+    total: Milliseconds
+
+
+class SearchPerformed(Event):
+    """A search was answered, with exactly these results."""
+
+    search_id: UUID
+    kind: SearchKind
+    text: str | None = None
+    limit: Annotated[int, Field(ge=1)]
+    filters: dict[str, str | int | float | bool] = {}
+    model_name: str
+    model_version: str
+    collection: str
+    results: tuple[SearchResult, ...]
+    latency_ms: SearchTimings
+    client: str | None = None
+
+
+class FeedbackGiven(Event):
+    """Somebody rated the answer to a search from 1 (useless) to 10 (just what I meant)."""
+
+    search_id: UUID
+    rating: Annotated[int, Field(ge=1, le=10)]
+    image_name: ImageId | None = None
+    text: str | None = None
+    model_name: str
+    top_image: ImageId | None = None
+    top_score: float | None = None
+    searched_at: AwareDatetime
+
+
+class ModelActivated(Event):
+    """Searches are answered from this model's collection from now on."""
+
+    model_name: str
+    model_version: str
+    collection: str
+    previous_collection: str | None = None

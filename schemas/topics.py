@@ -1,0 +1,133 @@
+"""The one table of topics: what each holds, how it is kept, who writes and who reads it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.events import (
+    DeadLetter,
+    Event,
+    FeedbackGiven,
+    ImageAdded,
+    ImageIndexed,
+    ModelActivated,
+    SearchPerformed,
+)
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+FOREVER_MS: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One Kafka topic and its contract.
+
+    `retention_ms` is in milliseconds, -1 for ever. A compacted topic keeps the newest value of each
+    key and a null value (tombstone) removes the key.
+    """
+
+    name: str
+    event: type[Event]
+    key: str
+    description: str
+    partitions: int
+    compacted: bool
+    retention_ms: int
+    dead_letters_to: str | None
+    written_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+
+    def config(self) -> dict[str, str]:
+        """The broker's settings for this topic, by their Kafka names."""
+        settings = {
+            "cleanup.policy": "compact" if self.compacted else "delete",
+            "retention.ms": str(self.retention_ms),
+            "compression.type": "producer",
+        }
+        if self.compacted:
+            # A reader that was away for a week still sees the removals it missed.
+            settings["delete.retention.ms"] = str(7 * DAY_MS)
+        return settings
+
+
+IMAGES = Topic(
+    name="images",
+    event=ImageAdded,
+    key="image id",
+    description="The pictures that exist: the newest ImageAdded of each id; null means removed.",
+    partitions=12,
+    compacted=True,
+    retention_ms=FOREVER_MS,
+    dead_letters_to="images.dlq",
+    written_by=("watcher",),
+    read_by=("watcher", "indexing"),
+)
+IMAGES_INDEXED = Topic(
+    name="images.indexed",
+    event=ImageIndexed,
+    key="image id",
+    description="Each change made to a collection, with its source record and timings.",
+    partitions=12,
+    compacted=False,
+    retention_ms=7 * DAY_MS,
+    dead_letters_to=None,
+    written_by=("indexing",),
+    read_by=("analytics",),
+)
+IMAGES_DLQ = Topic(
+    name="images.dlq",
+    event=DeadLetter,
+    key="image id",
+    description="Records of `images` that cannot be handled as they are, with the reason.",
+    partitions=3,
+    compacted=False,
+    retention_ms=FOREVER_MS,
+    dead_letters_to=None,
+    written_by=("indexing",),
+    read_by=("dlq commands",),
+)
+SEARCHES = Topic(
+    name="searches",
+    event=SearchPerformed,
+    key="search id",
+    description="Every search with its results, model and latency.",
+    partitions=6,
+    compacted=False,
+    retention_ms=FOREVER_MS,
+    dead_letters_to=None,
+    written_by=("gateway",),
+    read_by=("analytics", "model comparison"),
+)
+FEEDBACK = Topic(
+    name="feedback",
+    event=FeedbackGiven,
+    key="search id",
+    description="Every rating of a search.",
+    partitions=6,
+    compacted=False,
+    retention_ms=FOREVER_MS,
+    dead_letters_to=None,
+    written_by=("gateway",),
+    read_by=("analytics",),
+)
+MODELS = Topic(
+    name="models",
+    event=ModelActivated,
+    key="model name",
+    description="Which model's collection answers searches.",
+    partitions=1,
+    compacted=True,
+    retention_ms=FOREVER_MS,
+    dead_letters_to=None,
+    written_by=("provision", "models commands"),
+    read_by=("analytics",),
+)
+
+TOPICS: Final[tuple[Topic, ...]] = (
+    IMAGES,
+    IMAGES_INDEXED,
+    IMAGES_DLQ,
+    SEARCHES,
+    FEEDBACK,
+    MODELS,
+)
+BY_NAME: Final[dict[str, Topic]] = {topic.name: topic for topic in TOPICS}
