@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httpx
 import weaviate
-from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
+from weaviate.classes.config import Configure, VectorDistances
 from weaviate.classes.data import DataObject
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 from weaviate.classes.query import Filter, MetadataQuery
@@ -26,6 +25,14 @@ from adapters.errors import Rejected, Unavailable, translated
 from adapters.model_spec import ModelSpec
 from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
 from adapters.ports import Collection, ImageRecord, KnownVector, Match
+from adapters.weaviate_schema import (
+    KNOWN_PROPERTIES,
+    integer,
+    known_vector,
+    looks_temporary,
+    properties,
+    stored_properties,
+)
 
 READY_TIMEOUT_SECONDS: Final = 2.0
 # Bound on one look-up by content hash; more copies than this merely cost an inference.
@@ -33,40 +40,6 @@ KNOWN_VECTORS_LIMIT: Final = 1000
 PAGE: Final = 1000
 
 _DOWN: Final = (WeaviateBaseError, httpx.HTTPError, OSError, asyncio.TimeoutError)
-_KNOWN: Final = (
-    "sha256",
-    "width",
-    "height",
-    "taken_at",
-    "camera",
-    "latitude",
-    "longitude",
-)
-
-
-def _text(name: str) -> Property:
-    """A text property that filters compare as a whole, not word by word."""
-    return Property(
-        name=name,
-        data_type=DataType.TEXT,
-        tokenization=Tokenization.FIELD,
-        index_filterable=True,
-        index_searchable=False,
-    )
-
-
-def _ranged(name: str, data_type: DataType) -> Property:
-    """A property that filters compare by order as well as by equality."""
-    return Property(name=name, data_type=data_type, index_filterable=True, index_range_filters=True)
-
-
-def _properties() -> list[Property]:
-    return [
-        *(_text(name) for name in ("image_id", "folder", "uri", "sha256", "media_type", "camera")),
-        *(_ranged(name, DataType.INT) for name in ("size_bytes", "width", "height")),
-        *(_ranged(name, DataType.DATE) for name in ("modified_at", "added_at", "taken_at")),
-        *(_ranged(name, DataType.NUMBER) for name in ("latitude", "longitude")),
-    ]
 
 
 class WeaviateIndex:
@@ -125,7 +98,7 @@ class WeaviateIndex:
                             "dimension": spec.dimension,
                         }
                     ),
-                    properties=_properties(),
+                    properties=properties(),
                     vector_config=Configure.Vectors.self_provided(
                         vector_index_config=Configure.VectorIndex.hnsw(
                             distance_metric=VectorDistances.COSINE
@@ -190,14 +163,14 @@ class WeaviateIndex:
             found = await self._client.collections.use(collection.name).query.fetch_objects(
                 filters=Filter.by_property("sha256").contains_any(list(dict.fromkeys(sha256s))),
                 include_vector=True,
-                return_properties=list(_KNOWN),
+                return_properties=list(KNOWN_PROPERTIES),
                 limit=KNOWN_VECTORS_LIMIT,
             )
         known: dict[str, KnownVector] = {}
         for item in found.objects:
             vector = item.vector.get("default")
             if vector:
-                known[str(item.properties["sha256"])] = _known(
+                known[str(item.properties["sha256"])] = known_vector(
                     item.properties, cast(list[float], vector)
                 )
         return known
@@ -220,7 +193,7 @@ class WeaviateIndex:
         objects = [
             DataObject(
                 uuid=object_id(record.image_id),
-                properties=_stored_properties(record),
+                properties=stored_properties(record),
                 vector=[float(number) for number in record.vector],
             )
             for record in fitting
@@ -232,11 +205,11 @@ class WeaviateIndex:
                 )
             except WeaviateInsertManyAllFailedError as error:
                 # Says so only when every object failed; a server that is going down looks alike.
-                if len(fitting) == 1 and not _looks_temporary(str(error)):
+                if len(fitting) == 1 and not looks_temporary(str(error)):
                     return refused | {fitting[0].image_id: str(error)}
                 raise Unavailable(f"write to {collection.name}: {error}") from error
         for position, problem in written.errors.items():
-            if _looks_temporary(problem.message):
+            if looks_temporary(problem.message):
                 raise Unavailable(f"write to {collection.name}: {problem.message}")
             refused[fitting[position].image_id] = problem.message
         return refused
@@ -275,8 +248,8 @@ class WeaviateIndex:
                 # Cosine distance is 1 - cosine similarity.
                 score=1.0 - (item.metadata.distance or 0.0),
                 media_type=str(item.properties.get("media_type") or ""),
-                width=_integer(item.properties.get("width")),
-                height=_integer(item.properties.get("height")),
+                width=integer(item.properties.get("width")),
+                height=integer(item.properties.get("height")),
             )
             for item in found.objects
         ]
@@ -314,70 +287,3 @@ class WeaviateIndex:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
-
-
-def _stored_properties(record: ImageRecord) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "image_id": record.image_id,
-        "folder": folder_of(record.image_id),
-        "uri": record.uri,
-        "sha256": record.sha256,
-        "media_type": record.media_type,
-        "size_bytes": record.size_bytes,
-        "width": record.width,
-        "height": record.height,
-        "modified_at": record.modified_at,
-        "added_at": record.added_at,
-        "taken_at": record.taken_at,
-        "camera": record.camera,
-        "latitude": record.latitude,
-        "longitude": record.longitude,
-    }
-    return {name: value for name, value in properties.items() if value is not None}
-
-
-def folder_of(image_id: str) -> str:
-    """The folder an image id lies in, with a slash at its end; empty for the root."""
-    head, slash, _ = image_id.rpartition("/")
-    return head + slash
-
-
-def _known(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector:
-    taken_at = properties.get("taken_at")
-    return KnownVector(
-        vector=vector,
-        width=_integer(properties.get("width")),
-        height=_integer(properties.get("height")),
-        taken_at=taken_at if isinstance(taken_at, datetime) else None,
-        camera=properties.get("camera"),
-        latitude=properties.get("latitude"),
-        longitude=properties.get("longitude"),
-    )
-
-
-def _integer(value: object) -> int:
-    return int(value) if isinstance(value, int | float) else 0
-
-
-def _looks_temporary(message: str) -> bool:
-    """Whether a per-object error is the server's state rather than the object's fault."""
-    lowered = message.lower()
-    return any(
-        word in lowered
-        for word in (
-            "shutdown",
-            "shutting down",
-            "unavailable",
-            "read-only",
-            "readonly",
-            "timeout",
-            "deadline",
-            "context canceled",
-            "no space left",
-            "not enough memory",
-            "connection refused",
-            "leader not found",
-            "no such class",
-            "not loaded",
-        )
-    )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = "1.0"
 """Version written by this code, `major.minor`; the major number is what readers insist on."""
@@ -29,7 +29,9 @@ def now() -> datetime:
 class Event(BaseModel):
     """What every event carries, whatever it tells."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
     event_id: UUID = Field(default_factory=uuid4)
     occurred_at: AwareDatetime = Field(default_factory=now)
@@ -98,8 +100,8 @@ class DeadLetter(Event):
     source_partition: Annotated[int, Field(ge=0)]
     source_offset: Annotated[int, Field(ge=0)]
     model_name: str | None = None
-    original_key: Base64Bytes | None = None
-    original_value: Base64Bytes | None = None
+    original_key: bytes | None = None
+    original_value: bytes | None = None
 
 
 class SearchKind(StrEnum):

@@ -1,0 +1,117 @@
+"""How a picture is laid out in a Weaviate collection: properties, and records to and fro."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from weaviate.classes.config import DataType, Property, Tokenization
+
+from adapters.ports import ImageRecord, KnownVector
+
+KNOWN_PROPERTIES: Final = (
+    "sha256",
+    "width",
+    "height",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+)
+"""What is copied when a vector is reused for the same content."""
+
+
+def _text(name: str) -> Property:
+    """A text property that filters compare as a whole, not word by word."""
+    return Property(
+        name=name,
+        data_type=DataType.TEXT,
+        tokenization=Tokenization.FIELD,
+        index_filterable=True,
+        index_searchable=False,
+    )
+
+
+def _ranged(name: str, data_type: DataType) -> Property:
+    """A property that filters compare by order as well as by equality."""
+    return Property(name=name, data_type=data_type, index_filterable=True, index_range_filters=True)
+
+
+def properties() -> list[Property]:
+    return [
+        *(_text(name) for name in ("image_id", "folder", "uri", "sha256", "media_type", "camera")),
+        *(_ranged(name, DataType.INT) for name in ("size_bytes", "width", "height")),
+        *(_ranged(name, DataType.DATE) for name in ("modified_at", "added_at", "taken_at")),
+        *(_ranged(name, DataType.NUMBER) for name in ("latitude", "longitude")),
+    ]
+
+
+def stored_properties(record: ImageRecord) -> dict[str, Any]:
+    """The record's properties; absent ones are left out, which Weaviate takes as null."""
+    properties: dict[str, Any] = {
+        "image_id": record.image_id,
+        "folder": folder_of(record.image_id),
+        "uri": record.uri,
+        "sha256": record.sha256,
+        "media_type": record.media_type,
+        "size_bytes": record.size_bytes,
+        "width": record.width,
+        "height": record.height,
+        "modified_at": record.modified_at,
+        "added_at": record.added_at,
+        "taken_at": record.taken_at,
+        "camera": record.camera,
+        "latitude": record.latitude,
+        "longitude": record.longitude,
+    }
+    return {name: value for name, value in properties.items() if value is not None}
+
+
+def folder_of(image_id: str) -> str:
+    """The folder an image id lies in, with a slash at its end; empty for the root."""
+    head, slash, _ = image_id.rpartition("/")
+    return head + slash
+
+
+def known_vector(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector:
+    """A stored object as what may be reused of it."""
+    taken_at = properties.get("taken_at")
+    return KnownVector(
+        vector=vector,
+        width=integer(properties.get("width")),
+        height=integer(properties.get("height")),
+        taken_at=taken_at if isinstance(taken_at, datetime) else None,
+        camera=properties.get("camera"),
+        latitude=properties.get("latitude"),
+        longitude=properties.get("longitude"),
+    )
+
+
+def integer(value: object) -> int:
+    """A number as Weaviate gives it back (a float), as int; 0 where it is absent."""
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def looks_temporary(message: str) -> bool:
+    """Whether a per-object error is the server's state rather than the object's fault."""
+    lowered = message.lower()
+    return any(
+        word in lowered
+        for word in (
+            "shutdown",
+            "shutting down",
+            "unavailable",
+            "read-only",
+            "readonly",
+            "timeout",
+            "deadline",
+            "context canceled",
+            "no space left",
+            "not enough memory",
+            "connection refused",
+            "leader not found",
+            "no such class",
+            "not loaded",
+        )
+    )

@@ -1,0 +1,120 @@
+"""Imports point one way, and foreign clients stay behind the adapters."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("schemas", "adapters", "producers", "consumers", "gateway", "stack", "cli")
+
+ALLOWED: dict[str, set[str]] = {
+    "schemas": set(),
+    "adapters": {"schemas"},
+    "producers": {"schemas", "adapters"},
+    "consumers": {"schemas", "adapters"},
+    "gateway": {"schemas", "adapters"},
+    "stack": {"schemas", "adapters"},
+    "cli": {"schemas", "adapters", "producers", "consumers", "gateway", "stack"},
+}
+"""Package -> the packages of ours that it may import."""
+
+CLIENTS = {"aiokafka", "tritonclient", "weaviate"}
+FASTSTREAM = "consumers/apps.py"
+SCHEMA_LIBRARIES = {"pydantic"}
+CONCRETE = {"adapters.kafka_log", "adapters.triton_clip", "adapters.weaviate_index"}
+BUILDERS = {"apps.py", "app.py", "__main__.py"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of the modules a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_every_package_is_there() -> None:
+    assert all(modules(package) for package in PACKAGES)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package: str) -> None:
+    wrong = {
+        (relative(path), name)
+        for path in modules(package)
+        for name in imports(path)
+        if top(name) in PACKAGES and top(name) not in ALLOWED[package] | {package}
+    }
+    assert not wrong
+
+
+def test_schemas_import_only_pydantic_and_the_standard_library() -> None:
+    import sys
+
+    wrong = {
+        (relative(path), name)
+        for path in modules("schemas")
+        for name in imports(path)
+        if top(name) not in sys.stdlib_module_names | SCHEMA_LIBRARIES | {"schemas"}
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_only_adapters_import_the_servers_clients(package: str) -> None:
+    wrong = {
+        (relative(path), name)
+        for path in modules(package)
+        for name in imports(path)
+        if top(name) in CLIENTS and package != "adapters" and relative(path) != FASTSTREAM
+    }
+    assert not wrong
+
+
+def test_only_one_file_imports_faststream() -> None:
+    users = {
+        relative(path)
+        for package in PACKAGES
+        for path in modules(package)
+        if any(top(name) == "faststream" for name in imports(path))
+    }
+    assert users <= {FASTSTREAM}
+
+
+@pytest.mark.parametrize("package", ["producers", "consumers", "gateway"])
+def test_only_builders_import_concrete_clients(package: str) -> None:
+    wrong = {
+        (relative(path), name)
+        for path in modules(package)
+        if path.name not in BUILDERS
+        for name in imports(path)
+        if name in CONCRETE
+    }
+    assert not wrong
+
+
+def test_modules_are_small() -> None:
+    long = {
+        relative(path): lines
+        for package in PACKAGES
+        for path in modules(package)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 350
+    }
+    assert not long
