@@ -39,8 +39,27 @@ async def provision_topics(settings: ServerSettings) -> None:
         try:
             await admin.start()
             existing = set(await admin.list_topics())
-            await _create(admin, settings, [t for t in TOPICS if t.name not in existing])
+            await _create(
+                admin,
+                {t: _partitions(t, settings) for t in TOPICS if t.name not in existing},
+                replication_factor=settings.kafka_replication_factor,
+            )
             await _align(admin, settings, [t for t in TOPICS if t.name in existing])
+        finally:
+            await admin.close()
+
+
+async def create_topic(bootstrap_servers: str, topic: Topic) -> None:
+    """Create one topic as it describes itself; one that is there already is no error.
+
+    Raises:
+        Unavailable: the broker cannot do it now.
+    """
+    with translated(f"create topic {topic.name}", unavailable=_DOWN):
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+        try:
+            await admin.start()
+            await _create(admin, {topic: topic.partitions}, replication_factor=1)
         finally:
             await admin.close()
 
@@ -50,7 +69,7 @@ def _partitions(topic: Topic, settings: ServerSettings) -> int:
 
 
 async def _create(
-    admin: AIOKafkaAdminClient, settings: ServerSettings, missing: list[Topic]
+    admin: AIOKafkaAdminClient, missing: Mapping[Topic, int], *, replication_factor: int
 ) -> None:
     if not missing:
         return
@@ -58,11 +77,11 @@ async def _create(
         [
             NewTopic(
                 topic.name,
-                num_partitions=_partitions(topic, settings),
-                replication_factor=settings.kafka_replication_factor,
+                num_partitions=partitions,
+                replication_factor=replication_factor,
                 topic_configs=topic.config(),
             )
-            for topic in missing
+            for topic, partitions in missing.items()
         ]
     )
     for name, code, *message in answer.topic_errors:

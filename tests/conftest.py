@@ -1,0 +1,111 @@
+"""Fixtures every suite may use: real servers, started once for the whole run."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from adapters.model_spec import ModelSpec
+
+ROOT = Path(__file__).parents[1]
+STACK_TIMEOUT_SECONDS = 25 * 60
+"""Enough for a cold preparation, in which Weaviate may be compiled."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """A running stack: where its servers listen and how to command it."""
+
+    environment: dict[str, str]
+    kafka: str
+    weaviate_url: str
+    weaviate_grpc_port: int
+    triton_url: str
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `./image-search …` for this stack."""
+        return run_image_search(self.environment, *arguments, check=check)
+
+
+def run_image_search(
+    environment: dict[str, str], *arguments: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run `./image-search` with these settings; a failure shows what it printed."""
+    done = subprocess.run(
+        [str(ROOT / "image-search"), *arguments],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=STACK_TIMEOUT_SECONDS,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(
+            f"image-search {' '.join(arguments)} exited with {done.returncode}\n"
+            f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        )
+    return done
+
+
+def stack_environment(state: Path, images: Path) -> dict[str, str]:
+    """Settings of a stack that shares no port and no file with another one."""
+    from stack.ports import free_ports
+
+    names = (
+        "GATEWAY_PORT",
+        "KAFKA_PORT",
+        "KAFKA_CONTROLLER_PORT",
+        "WEAVIATE_PORT",
+        "WEAVIATE_GRPC_PORT",
+        "WEAVIATE_GOSSIP_PORT",
+        "WEAVIATE_DATA_PORT",
+        "WEAVIATE_RAFT_PORT",
+        "WEAVIATE_RAFT_INTERNAL_PORT",
+        "TRITON_PORT",
+        "TRITON_GRPC_PORT",
+        "TRITON_METRICS_PORT",
+    )
+    ports = dict(zip(names, map(str, free_ports(len(names))), strict=True))
+    return {**ports, "STATE_DIR": str(state), "IMAGES_DIR": str(images)}
+
+
+def servers_of(environment: dict[str, str]) -> Servers:
+    """The addresses that these settings give the servers."""
+    return Servers(
+        environment=environment,
+        kafka=f"127.0.0.1:{environment['KAFKA_PORT']}",
+        weaviate_url=f"http://127.0.0.1:{environment['WEAVIATE_PORT']}",
+        weaviate_grpc_port=int(environment["WEAVIATE_GRPC_PORT"]),
+        triton_url=f"http://127.0.0.1:{environment['TRITON_PORT']}",
+    )
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Kafka, Weaviate and Triton as real processes, with topics and the collection in place."""
+    state = tmp_path_factory.mktemp("servers")
+    images = tmp_path_factory.mktemp("no-images")
+    environment = stack_environment(state, images)
+    run_image_search(environment, "up", "--detach", "--servers-only")
+    try:
+        yield servers_of(environment)
+    finally:
+        run_image_search(environment, "down")
+
+
+@pytest.fixture
+def small_spec() -> ModelSpec:
+    """A model of few numbers, for tests that need no inference."""
+    return ModelSpec(
+        name="small",
+        version="0123456789ab",
+        dimension=8,
+        width=16,
+        height=16,
+        resize_mode="stretch",
+        licence="Apache-2.0",
+    )

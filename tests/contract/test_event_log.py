@@ -1,0 +1,107 @@
+"""What every `EventLog` promises: the twin in memory and Kafka alike."""
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from adapters.errors import Rejected
+from adapters.kafka_log import KafkaEventLog
+from adapters.memory import MemoryEventLog
+from adapters.ports import EventLog, LogRecord, Message
+from adapters.provision import create_topic
+from schemas.codec import decode_image_change
+from schemas.events import ImageAdded, ImageRemoved
+from schemas.topics import IMAGES, Topic
+
+WHEN = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def topic() -> Topic:
+    """A topic of its own for each test."""
+    return replace(IMAGES, name=f"images.{uuid.uuid4().hex}", partitions=4)
+
+
+@pytest.fixture(params=["memory", "kafka"])
+async def log(request: pytest.FixtureRequest, topic: Topic) -> AsyncIterator[EventLog]:
+    if request.param == "memory":
+        yield MemoryEventLog()
+        return
+    servers = request.getfixturevalue("servers")
+    await create_topic(servers.kafka, topic)
+    async with KafkaEventLog(servers.kafka) as real:
+        yield real
+
+
+def added(image_id: str, size: int = 1) -> Message:
+    return Message(
+        key=image_id,
+        event=ImageAdded(
+            image_id=image_id,
+            uri=f"file:///{image_id}",
+            sha256="0" * 64,
+            size_bytes=size,
+            media_type="image/png",
+            modified_at=WHEN,
+            added_at=WHEN,
+        ),
+    )
+
+
+async def everything(log: EventLog, topic: Topic) -> list[LogRecord]:
+    return [record async for record in log.read_all(topic)]
+
+
+async def test_what_is_published_is_read_back(log: EventLog, topic: Topic) -> None:
+    message = replace(added("été/a b.png"), headers={"traceparent": "00-1-2-03"})
+    (position,) = await log.publish(topic, [message])
+    (found,) = await everything(log, topic)
+    assert found.position == position
+    assert decode_image_change(found.key, found.value) == message.event
+    assert found.headers == {"traceparent": b"00-1-2-03"}
+    assert found.timestamp_ms > 0
+
+
+async def test_no_event_is_a_tombstone(log: EventLog, topic: Topic) -> None:
+    await log.publish(topic, [Message(key="a.png", event=None)])
+    (found,) = await everything(log, topic)
+    assert isinstance(decode_image_change(found.key, found.value), ImageRemoved)
+
+
+async def test_one_key_keeps_its_order_and_its_partition(log: EventLog, topic: Topic) -> None:
+    sizes = list(range(50))
+    positions = await log.publish(topic, [added("same.png", size) for size in sizes])
+    assert len({position.partition for position in positions}) == 1
+    found = await everything(log, topic)
+    events = [decode_image_change(record.key, record.value) for record in found]
+    assert [event.size_bytes for event in events if isinstance(event, ImageAdded)] == sizes
+    assert [record.position.offset for record in found] == sizes
+
+
+async def test_many_keys_are_all_there(log: EventLog, topic: Topic) -> None:
+    names = {f"{number}.png" for number in range(3000)}
+    positions = await log.publish(topic, [added(name) for name in sorted(names)])
+    assert len(set(positions)) == len(names)
+    assert len({position.partition for position in positions}) == topic.partitions
+    found = await everything(log, topic)
+    assert {record.key.decode() for record in found if record.key} == names
+
+
+async def test_an_empty_topic_ends_at_once(log: EventLog, topic: Topic) -> None:
+    assert await everything(log, topic) == []
+    assert await log.publish(topic, []) == []
+
+
+async def test_a_key_that_is_no_unicode_is_rejected_and_nothing_written(
+    log: EventLog, topic: Topic
+) -> None:
+    with pytest.raises(Rejected, match="Unicode"):
+        await log.publish(topic, [added("good.png"), Message(key="bad\udcff.png", event=None)])
+    assert await everything(log, topic) == []
+
+
+async def test_it_is_ready(log: EventLog) -> None:
+    assert await log.is_ready()
