@@ -1,0 +1,164 @@
+"""Triton's model repository as it is served: the checked-in one with its settings filled in."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from adapters import triton_config
+from adapters.model_spec import ModelSpec
+
+IMAGE_SUFFIX, TEXT_SUFFIX = "_image", "_text"
+CONFIG = "config.pbtxt"
+ENVIRONMENT = "EXECUTION_ENV_PATH"
+VERSION_LENGTH = 12
+PROVIDERS = ("cpu", "cuda")
+# Files and parameters on which a vector's value depends. Instances, threads and provider may
+# change without a new version.
+_VALUED_FILES = ("model.onnx", "model.onnx.data", "tokenizer.json")
+_VALUED_PARAMETERS = (
+    "dimension",
+    "width",
+    "height",
+    "resize_mode",
+    "interpolation",
+    "background",
+    "max_tokens",
+    "padding",
+    "pad_token",
+)
+
+
+def models(source: Path) -> list[str]:
+    """Returns the names, without `_image` and `_text`, of the models that have both halves.
+
+    Raises:
+        ValueError: a half is missing, or there is no model at all.
+    """
+    folders = {path.parent.name for path in source.glob(f"*/{CONFIG}")}
+    images = {name.removesuffix(IMAGE_SUFFIX) for name in folders if name.endswith(IMAGE_SUFFIX)}
+    texts = {name.removesuffix(TEXT_SUFFIX) for name in folders if name.endswith(TEXT_SUFFIX)}
+    if images != texts or not images:
+        raise ValueError(f"{source} has image models {sorted(images)}, text models {sorted(texts)}")
+    return sorted(images)
+
+
+def version(source: Path, model: str) -> str:
+    """Returns the model's version: 12 hexadecimal digits of the SHA-256 of all that decides
+    what vector comes out for a picture or a text.
+    """
+    digest = hashlib.sha256()
+    for suffix in (IMAGE_SUFFIX, TEXT_SUFFIX):
+        folder = source / f"{model}{suffix}"
+        stated = triton_config.parameters(triton_config.read(folder / CONFIG))
+        for name in _VALUED_PARAMETERS:
+            digest.update(f"{suffix}:{name}={stated.get(name)!r}\n".encode())
+        for name in _VALUED_FILES:
+            path = folder / "1" / name
+            if path.exists():
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{suffix}:{name}:{content}\n".encode())
+    return digest.hexdigest()[:VERSION_LENGTH]
+
+
+def read_model_spec(source: Path, model: str) -> ModelSpec:
+    """Returns what a model in a repository, rendered or not, wants and gives.
+
+    Raises:
+        OSError: a file is missing.
+        ValueError: its configuration lacks something or makes no sense.
+    """
+    config = triton_config.read(source / f"{model}{IMAGE_SUFFIX}" / CONFIG)
+    stated = triton_config.parameters(config)
+    return ModelSpec.from_triton_parameters(
+        {**stated, "version": stated.get("version") or version(source, model)}
+    )
+
+
+def render(
+    source: Path,
+    target: Path,
+    *,
+    python_env: Path | None,
+    image_instances: int,
+    text_instances: int,
+    threads: int,
+    provider: str,
+) -> None:
+    """Writes into `target` the repository that Triton is to serve.
+
+    Weights are hard links where the file system allows, copies otherwise. Each file is put in
+    place whole, so rendering again beside a running server is safe. Models that `target` has
+    and `source` has not are left alone.
+
+    Args:
+        source: the checked-in repository.
+        target: made if missing.
+        python_env: virtual environment with the models' libraries; None where Triton's own
+            Python has them.
+        image_instances: how many copies of each image model run at once (on each GPU).
+        text_instances: the same for text models.
+        threads: ONNX Runtime's threads in each instance; 0 for as many as cores.
+        provider: `cpu` or `cuda`.
+
+    Raises:
+        ValueError: an argument is out of range or a configuration is faulty.
+        OSError: a file cannot be read or written.
+    """
+    if image_instances < 1 or text_instances < 1 or threads < 0:
+        raise ValueError("instances must be at least 1, threads at least 0")
+    if provider not in PROVIDERS:
+        raise ValueError(f"provider is {provider!r}: use one of {PROVIDERS}")
+    for model in models(source):
+        shared = {"version": version(source, model), "threads": str(threads), "provider": provider}
+        if python_env is not None:
+            shared[ENVIRONMENT] = str(python_env.absolute())
+        for suffix, count in ((IMAGE_SUFFIX, image_instances), (TEXT_SUFFIX, text_instances)):
+            name = f"{model}{suffix}"
+            config = triton_config.read(source / name / CONFIG)
+            triton_config.set_instances(config, count, gpu=provider == "cuda")
+            for key, value in shared.items():
+                config.parameters[key].string_value = value
+            _copy_versions(source / name, target / name)
+            _put(target / name / CONFIG, triton_config.write(config).encode())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yields the files of a model's numbered versions, relative to its folder."""
+    for path in sorted(folder.glob("[0-9]*/**/*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path.relative_to(folder)
+
+
+def _copy_versions(source: Path, target: Path) -> None:
+    wanted = list(_files(source))
+    if not wanted:
+        raise ValueError(f"{source} holds no model version")
+    if target.exists():
+        for stale in set(_files(target)) - set(wanted):
+            (target / stale).unlink()
+    for relative in wanted:
+        _link(source / relative, target / relative)
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".render-") as scratch:
+        fresh = Path(scratch) / target.name
+        try:
+            os.link(source, fresh)
+        except OSError:  # another file system, or one without hard links
+            shutil.copy2(source, fresh)
+        fresh.replace(target)
+
+
+def _put(target: Path, content: bytes) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".render-") as scratch:
+        fresh = Path(scratch) / target.name
+        fresh.write_bytes(content)
+        fresh.replace(target)

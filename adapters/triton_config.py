@@ -1,0 +1,67 @@
+"""Triton's `config.pbtxt`, read and written with the protobuf classes tritonclient brings."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from google.protobuf import text_format
+
+_MODULE = "tritonclient_model_config_pb2"
+
+
+def _protobuf() -> ModuleType:
+    """Loads the one generated file that describes the configuration.
+
+    `import tritonclient.grpc` also loads the gRPC stubs, which refuse any grpcio older than
+    the one they were made with; we install tritonclient for HTTP only, and never talk gRPC
+    to Triton.
+    """
+    if _MODULE in sys.modules:
+        return sys.modules[_MODULE]
+    package = importlib.util.find_spec("tritonclient")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("tritonclient is not installed")
+    path = Path(package.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"{path} is not there")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# A protobuf message whose class exists at run time only: Any is all a type checker can know.
+ModelConfig = Any
+
+
+def read(path: Path) -> ModelConfig:
+    """Returns the parsed file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a model configuration; names the file and the line.
+    """
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), _protobuf().ModelConfig())
+    except text_format.ParseError as error:
+        raise ValueError(f"{path}:{error}") from error
+
+
+def write(config: ModelConfig) -> str:
+    """Returns the configuration in protobuf's text format."""
+    return text_format.MessageToString(config)
+
+
+def parameters(config: ModelConfig) -> dict[str, str]:
+    """Returns the configuration's parameters by name."""
+    return {key: value.string_value for key, value in config.parameters.items()}
+
+
+def set_instances(config: ModelConfig, count: int, *, gpu: bool) -> None:
+    """Replaces the instance groups by `count` instances on the CPU, or on every GPU."""
+    group = _protobuf().ModelInstanceGroup
+    del config.instance_group[:]
+    config.instance_group.add(count=count, kind=group.KIND_GPU if gpu else group.KIND_CPU)
