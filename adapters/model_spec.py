@@ -1,64 +1,53 @@
-"""What a served model wants to be given and what it gives, as its Triton configuration says."""
+"""What a served model wants and gives, as stated in its Triton configuration's parameters."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-ResizeMode = Literal["stretch", "shortest_edge_center_crop"]
+
+class InvalidModelSpec(ValueError):
+    """A model configuration lacks a parameter or has one that makes no sense."""
 
 
 class ModelSpec(BaseModel):
-    """A model version. Two versions' vectors must never meet.
+    """One model version and the pictures it takes.
 
-    Attributes:
-        name: the model's name, without `_image` or `_text`.
-        version: short hash of its weights, tokenizer and preprocessing.
-        dimension: of the embeddings.
-        width: of the pictures it takes, in pixels.
-        height: of the pictures it takes, in pixels.
-        resize_mode: `stretch` resizes the whole picture ignoring its aspect;
-            `shortest_edge_center_crop` resizes it so that it just covers width x height and
-            cuts out the middle.
-        interpolation: the resampling filter.
-        background: the colour put behind transparent pixels.
-        licence: SPDX expression for the weights.
-        min_score: cosine below which a picture does not match a text.
+    Pictures are RGB, `height` x `width` pixels, brought to that size by `resize_mode`:
+    `stretch` ignores the aspect ratio; `shortest_edge_center_crop` scales the shorter edge to the
+    size and crops the middle. Transparent pixels lie on `background`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str = Field(min_length=1)
-    version: str = Field(min_length=1)
-    dimension: int = Field(gt=0)
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
-    resize_mode: ResizeMode
-    interpolation: Literal["bicubic", "bilinear"]
-    background: Literal["white", "black"]
-    licence: str = Field(min_length=1)
-    min_score: float = Field(ge=-1.0, le=1.0)
-
-    @classmethod
-    def from_triton_parameters(cls, parameters: Mapping[str, str]) -> Self:
-        """Reads the parameters of an image model; those meant for others are passed over.
-
-        Raises:
-            pydantic.ValidationError: a parameter is missing or makes no sense.
-        """
-        stated = {key: value for key, value in parameters.items() if key in cls.model_fields}
-        if "model" in parameters:
-            stated["name"] = parameters["model"]
-        return cls.model_validate(stated)
+    name: Annotated[str, Field(min_length=1)]
+    version: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+    """Hash of everything that changes an embedding: weights, tokenizer and preprocessing."""
+    dimension: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    resize_mode: Literal["stretch", "shortest_edge_center_crop"]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    background: Literal["white", "black"] = "white"
+    licence: str
+    min_score: float = 0.0
+    """Cosine below which a match is usually noise."""
 
     @classmethod
-    def from_triton_config(cls, config: Mapping[str, Any]) -> Self:
-        """Reads the JSON with which Triton answers `GET /v2/models/<model>_image/config`.
+    def from_triton_parameters(cls, parameters: Mapping[str, str]) -> ModelSpec:
+        """The spec in a Triton model configuration's string parameters.
 
         Raises:
-            pydantic.ValidationError: a parameter is missing or makes no sense.
+            InvalidModelSpec: a parameter is missing or invalid; the message names it.
         """
-        stated = config.get("parameters", {})
-        return cls.from_triton_parameters(
-            {key: value["string_value"] for key, value in stated.items()}
-        )
+        try:
+            return cls.model_validate(dict(parameters))
+        except ValidationError as error:
+            raise InvalidModelSpec(
+                "; ".join(
+                    f"parameter {problem['loc'][0] if problem['loc'] else '?'}: {problem['msg']}"
+                    for problem in error.errors(include_url=False, include_input=False)
+                )
+            ) from error

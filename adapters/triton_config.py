@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from google.protobuf import text_format
+from google.protobuf import text_format  # type: ignore[import-untyped]
 
 _MODULE = "tritonclient_model_config_pb2"
 
@@ -52,7 +52,7 @@ def read(path: Path) -> ModelConfig:
 
 def write(config: ModelConfig) -> str:
     """Returns the configuration in protobuf's text format."""
-    return text_format.MessageToString(config)
+    return str(text_format.MessageToString(config))
 
 
 def parameters(config: ModelConfig) -> dict[str, str]:

@@ -66,7 +66,7 @@ def make_text(found: sources.Sources) -> tuple[onnx.ModelProto, semantics.Semant
     print(f"text FP32 against NumPy: {checks.text(full, tensors, meaning, batch):.1e}")
     rounded = reference.dequantized(tensors)
     print(f"text int8 against NumPy: {checks.text(small, rounded, meaning, batch):.1e}")
-    words = [wordnet_noun.words[0] for wordnet_noun in (nouns[offset] for offset in classes)]
+    words = [nouns[offset].words[0] for offset in classes]
     close = checks.cosines(encoder(small, tokenizer)(words), encoder(full, tokenizer)(words))
     checks.hold_text(close)
     print(f"text int8 against FP32: {close}")

@@ -38,12 +38,13 @@ def convolve(conv: Conv, planes: Doubles) -> Doubles:
     else:
         output = np.einsum("chw,cyxhw->cyx", weight[:, 0], windows, optimize=True)
     output += conv.bias[:, None, None]
-    return np.clip(output, 0.0, 6.0) if conv.relu6 else output
+    return np.asarray(np.clip(output, 0.0, 6.0) if conv.relu6 else output)
 
 
 def logits(network: Network, pixels: npt.NDArray[np.uint8]) -> Doubles:
     """Classifies one picture [260, 260, 3]; returns [1000]."""
-    state = convolve(network.stem, (pixels.transpose(2, 0, 1) - PIXEL_MEAN) / PIXEL_SCALE)
+    planes = (pixels.transpose(2, 0, 1).astype(np.float64) - PIXEL_MEAN) / PIXEL_SCALE
+    state = convolve(network.stem, planes)
     for block in network.blocks:
         source = state
         for conv in block.convs:
@@ -57,7 +58,7 @@ def logits(network: Network, pixels: npt.NDArray[np.uint8]) -> Doubles:
 def _norm(tensors: Tensors, name: str, rows: Doubles) -> Doubles:
     centred = rows - rows.mean(axis=-1, keepdims=True)
     deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + NORM_EPSILON)
-    return centred / deviation * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+    return np.asarray(centred / deviation * tensors[f"{name}.weight"] + tensors[f"{name}.bias"])
 
 
 def _dense(tensors: Tensors, name: str, rows: Doubles) -> Doubles:

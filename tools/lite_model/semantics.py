@@ -40,7 +40,7 @@ class Semantics:
 
 def unit(rows: Floats) -> Floats:
     """Scales each row of [N, D] to length 1."""
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
 def texts(synset: wordnet.Synset) -> tuple[str, str, str]:

@@ -17,7 +17,10 @@ import numpy.typing as npt
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
-_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "FloatStorage": np.dtype("<f4"),
+    "LongStorage": np.dtype("<i8"),
+}
 
 
 @dataclass(frozen=True)
