@@ -41,6 +41,10 @@ async def until_available(
         wait = state.next_action.sleep if state.next_action else 0.0
         logger.warning("%s: waiting %.1f s: %s", what, wait, error)
 
+    async def attempt() -> T:
+        # tenacity awaits only what is declared `async`, which a lambda is not.
+        return await call()
+
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(Unavailable),
         wait=wait_random_exponential(multiplier=initial, max=maximum),
@@ -48,4 +52,4 @@ async def until_available(
         before_sleep=log,
         reraise=True,
     )
-    return await retrying(call)
+    return await retrying(attempt)
