@@ -6,8 +6,8 @@ Each setting is the upper-case environment variable of its name, for instance `W
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -48,6 +48,19 @@ class WatcherSettings(ServerSettings):
     allow_mass_removal: bool = False
     mass_removal_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
+    follow_symlinks: bool = False
+    include_hidden: bool = False
+    ignore_patterns: Annotated[tuple[str, ...], NoDecode] = ()
+    """Patterns in the language of `.gitignore`, separated by line ends or `:`."""
+    status_file: Path | None = None
+    """JSON with what the watcher is doing, replaced every second."""
+
+    @field_validator("ignore_patterns", mode="before")
+    @classmethod
+    def _split_patterns(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for line in value.splitlines() for part in line.split(":") if part)
+        return value
 
 
 class IndexingSettings(ServerSettings):

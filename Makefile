@@ -1,0 +1,52 @@
+# The two commands are `make run` and `make test`; the rest serves them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/dev.txt
+STAMP := $(VENV)/.installed
+
+.PHONY: run down status clean setup prepare check test chaos format lock
+
+run: setup ## set up what is missing, start everything, follow the logs (Ctrl-C stops it)
+	@./image-search up
+
+down: setup ## stop everything, keep what was stored
+	@./image-search down
+
+status: setup ## what runs
+	@./image-search status
+
+clean: ## stop everything and delete what was stored
+	@if [ -x $(BIN)/python ]; then ./image-search clean; fi
+
+setup: $(STAMP)
+
+$(STAMP): $(LOCK)
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up $(VENV) from $(LOCK)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
+	@touch $@
+
+prepare: setup ## fetch and build the servers
+	@./image-search prepare
+
+check: setup ## the quick part of the tests: style, types, unit and architecture tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit tests/architecture
+
+test: prepare ## every test, on real servers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests
+
+format: setup ## bring the code into the agreed form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: setup ## pin the newest versions (needs uv on the PATH)
+	@uv pip compile -q -U --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements/app.txt
+	@uv pip compile -q -U --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt

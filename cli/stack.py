@@ -1,0 +1,175 @@
+"""up, down, status, logs, prepare, clean."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from typing import Annotated, Any
+
+import httpx
+import psutil
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from stack import launcher, processes
+from stack.errors import StackError
+from stack.record import ProcessRow, RecordFile, find
+from stack.settings import StackSettings
+
+
+def settings(**changes: Any) -> StackSettings:
+    """The stack's settings; what is wrong with them is told by variable."""
+    try:
+        return StackSettings(**changes)
+    except ValidationError as error:
+        raise StackError(
+            "\n".join(
+                f"{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+                for problem in error.errors()
+            )
+        ) from error
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+    app.command()(logs)
+    app.command()(prepare)
+    app.command()(clean)
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when everything is ready.")
+    ] = False,
+    servers_only: Annotated[
+        bool, typer.Option("--servers-only", help="Kafka, Weaviate and Triton only.")
+    ] = False,
+    indexers: Annotated[
+        int | None, typer.Option("--indexers", help="How many indexers share the work.")
+    ] = None,
+) -> None:
+    """Start the servers, the watcher, the indexers and the gateway."""
+    changed = settings() if indexers is None else settings(indexers=indexers)
+    if detach:
+        launcher.up_detached(changed, servers_only=servers_only)
+    else:
+        follow = not os.environ.get("NO_FOLLOW")
+        launcher.Launcher(changed, servers_only=servers_only, follow=follow).run()
+
+
+def down() -> None:
+    """Stop everything; what was stored stays."""
+    stopped = launcher.down(settings())
+    print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def clean() -> None:
+    """Stop everything and delete what was stored. Pictures are not touched."""
+    launcher.clean(settings())
+
+
+def prepare() -> None:
+    """Fetch and build the servers now, so that the first `up` is quick."""
+    launcher.prepare(settings())
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What runs, and whether a search can be answered. Exits with 1 when not."""
+    current = settings()
+    file = RecordFile(current.run)
+    record = file.read()
+    rows = [_described(row) for row in record.processes] if record else []
+    servers = asyncio.run(processes.servers_answer(current))
+    health = _health(current.gateway_url)
+    if as_json:
+        print(json.dumps({"processes": rows, "servers": servers, "gateway": health}, indent=2))
+    else:
+        _print_status(rows, servers, health, current)
+    if health["status"] != "ok":
+        raise typer.Exit(1)
+
+
+def _described(row: ProcessRow) -> dict[str, Any]:
+    process = find(row)
+    memory = 0
+    if process is not None:
+        for member in (process, *process.children(recursive=True)):
+            try:
+                memory += member.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+    gone = process is None and row.pid is not None
+    return {
+        "name": row.name,
+        "state": "gone" if gone else row.state,
+        "pid": row.pid if process else None,
+        "uptime_seconds": round(time.time() - row.started_at) if process else None,
+        "restarts": row.restarts,
+        "memory_bytes": memory,
+        "log": row.log,
+    }
+
+
+def _health(url: str) -> dict[str, Any]:
+    try:
+        answer = httpx.get(f"{url}/api/v1/healthcheck", timeout=5, trust_env=False)
+        body = answer.json()
+        return {"url": url, **body, "status": "ok" if answer.is_success else "unavailable"}
+    except (httpx.HTTPError, ValueError) as error:
+        return {"url": url, "status": "unreachable", "detail": str(error)}
+
+
+def _print_status(
+    rows: list[dict[str, Any]],
+    servers: dict[str, bool],
+    health: dict[str, Any],
+    current: StackSettings,
+) -> None:
+    console = Console()
+    if rows:
+        table = Table("process", "state", "pid", "up", "restarts", "memory", "log", box=None)
+        for row in rows:
+            up_for = "" if row["uptime_seconds"] is None else f"{row['uptime_seconds']} s"
+            table.add_row(
+                row["name"],
+                row["state"],
+                str(row["pid"] or ""),
+                up_for,
+                str(row["restarts"]),
+                f"{row['memory_bytes'] / 1e6:.0f} MB" if row["memory_bytes"] else "",
+                row["log"],
+            )
+        console.print(table)
+    else:
+        console.print(f"no stack was started in {current.state}")
+    for name, answers in servers.items():
+        console.print(f"{name}: {'answers' if answers else 'does not answer'}")
+    console.print(f"gateway: {health['status']} ({health['url']})")
+    if health["status"] != "ok":
+        console.print(str(health.get("detail", "")), soft_wrap=True)
+
+
+def logs(
+    name: Annotated[str | None, typer.Argument(help="One process; all of ours if left out.")] = (
+        None
+    ),
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 50,
+) -> None:
+    """The last lines each process logged."""
+    folder = settings().logs
+    known = sorted(path.stem for path in folder.glob("*.log"))
+    if name is not None and name not in known:
+        raise StackError(f"no log of {name!r}; there are: {', '.join(known) or 'none'}")
+    for each in known if name is None else [name]:
+        print(f"== {folder / each}.log")
+        text = (folder / f"{each}.log").read_text(errors="replace")
+        print("\n".join(text.splitlines()[-lines:]))

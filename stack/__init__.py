@@ -1,0 +1,1 @@
+"""The local launcher: real Kafka, Weaviate and Triton, and our own processes, on one machine."""

@@ -1,0 +1,184 @@
+"""The three servers' programs: Kafka's jars, Weaviate's binary, Triton's server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stack import toolchains
+from stack.errors import StackError
+from stack.preparation import Cache, key_of, remove_tree, run
+from stack.settings import ROOT, StackSettings
+
+KAFKA_VERSION: Final = "4.1.0"
+KAFKA: Final = "+".join(
+    (
+        f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+        # Named though it is a dependency: beside Log4j's managed versions an older one would win.
+        f"org.apache.kafka:kafka-clients:{KAFKA_VERSION}",
+        # Without it the broker logs nothing.
+        "org.apache.logging.log4j:log4j-slf4j-impl:2.25.2",
+    )
+)
+KAFKA_CHECKSUMS: Final = ROOT / "stack" / "kafka_jars.sha256"
+
+WEAVIATE_VERSION: Final = "1.39.0"
+WEAVIATE_MODULE: Final = "github.com/weaviate/weaviate/cmd/weaviate-server"
+WEAVIATE_GO: Final = (1, 27)
+
+
+def kafka_jars(cache: Cache) -> Path:
+    """The folder of Kafka's jars, each compared with the checked-in SHA-256.
+
+    Raises:
+        StackError: they could not be fetched, or one is not what it should be.
+    """
+
+    def make(target: Path) -> None:
+        jgo = toolchains.environment(cache, "kafka", "the Maven resolver") / "bin" / "jgo"
+        # jgo keeps its state below HOME; a HOME of its own makes the step repeatable.
+        home = target / ".home"
+        home.mkdir()
+        run(
+            [jgo, "--ignore-config", "info", "classpath", KAFKA],
+            cache.say,
+            "fetching Kafka's jars",
+            environment={"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")},
+            cwd=home,
+        )
+        for jar in (home / ".cache" / "jgo" / "envs").rglob("*.jar"):
+            shutil.copyfile(jar, target / jar.name)
+        remove_tree(home)
+        _compare(target)
+
+    return cache.prepared("kafka", key_of(KAFKA_CHECKSUMS), f"Kafka {KAFKA_VERSION}", make)
+
+
+def _compare(folder: Path) -> None:
+    pinned = (line.split(maxsplit=1) for line in KAFKA_CHECKSUMS.read_text().splitlines())
+    expected = {name: checksum for checksum, name in pinned}
+    found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in folder.glob("*.jar")}
+    if found != expected:
+        wrong = sorted(
+            name for name in expected.keys() | found if expected.get(name) != found.get(name)
+        )
+        raise StackError(f"Kafka's jars are not the pinned ones: {', '.join(wrong)}")
+
+
+def weaviate(settings: StackSettings, cache: Cache) -> Path:
+    """The Weaviate server: WEAVIATE_BINARY, else one on the PATH, else built from its source.
+
+    Raises:
+        StackError: WEAVIATE_BINARY is no file, or the build failed.
+    """
+    if settings.weaviate_binary is not None:
+        binary = settings.weaviate_binary.expanduser().resolve()
+        if not os.access(binary, os.X_OK):
+            raise StackError(f"WEAVIATE_BINARY: {binary} is not an executable file")
+        return binary
+    for name in ("weaviate-server", "weaviate"):
+        found = shutil.which(name)
+        if found and _is_pinned_version(Path(found)):
+            return Path(found)
+    folder = cache.prepared(
+        "weaviate",
+        WEAVIATE_VERSION,
+        f"Weaviate {WEAVIATE_VERSION} (compiled once, a few minutes)",
+        lambda target: _build_weaviate(cache, target),
+    )
+    return folder / "weaviate-server"
+
+
+def _is_pinned_version(binary: Path) -> bool:
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
+    return WEAVIATE_VERSION in done.stdout + done.stderr
+
+
+def _build_weaviate(cache: Cache, target: Path) -> None:
+    go = toolchains.go(cache, WEAVIATE_GO)
+    work = target / ".build"
+    try:
+        run(
+            [go, "install", "-ldflags", "-s -w", f"{WEAVIATE_MODULE}@v{WEAVIATE_VERSION}"],
+            cache.say,
+            f"building Weaviate {WEAVIATE_VERSION}",
+            environment={
+                "GOTOOLCHAIN": "local",
+                "GOROOT": str(go.resolve().parents[1]),
+                "GOBIN": str(target),
+                "GOPATH": str(work / "path"),
+                "GOMODCACHE": str(work / "modules"),
+                "GOCACHE": str(work / "cache"),
+                "GOTMPDIR": str(target),
+            },
+        )
+    finally:
+        # 2 GB that nothing needs any more.
+        if work.exists():
+            remove_tree(work)
+
+
+@dataclass(frozen=True, slots=True)
+class Triton:
+    """A prepared Triton: the server, its backends and the environment of its models."""
+
+    server: Path
+    backends: Path
+    caches: Path
+    libraries: Path
+    python_environment: Path
+
+
+def triton(cache: Cache) -> Triton:
+    """The Triton server that nvidia-pytriton's wheel holds.
+
+    Raises:
+        StackError: it cannot be installed, or this Python has no shared library for it.
+    """
+    _libpython()
+    venv = toolchains.environment(cache, "triton", "Triton and its models' libraries")
+    packages = next((venv / "lib").glob("python3.*")) / "site-packages"
+    bundle = packages / "pytriton" / "tritonserver"
+    # The server finds its own libraries beside its package; libpython comes from this Python.
+    backends = venv / "tritonserver-backends"
+    if not (backends / "python" / "triton_python_backend_stub").exists():
+        part = venv / "tritonserver-backends.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(bundle / "backends", part)
+        version = sysconfig.get_python_version()
+        stub = bundle / "python_backend_stubs" / version / "triton_python_backend_stub"
+        if not stub.exists():
+            raise StackError(f"the Triton wheel has no Python backend for Python {version}")
+        shutil.copy(stub, part / "python" / stub.name)
+        shutil.rmtree(backends, ignore_errors=True)
+        part.rename(backends)
+    return Triton(
+        server=bundle / "bin" / "tritonserver",
+        backends=backends,
+        caches=bundle / "caches",
+        libraries=packages / "nvidia_pytriton.libs",
+        python_environment=venv,
+    )
+
+
+def library_path(triton: Triton) -> str:
+    """LD_LIBRARY_PATH for the Triton server."""
+    return f"{triton.libraries}:{_libpython().parent}"
+
+
+def _libpython() -> Path:
+    name = sysconfig.get_config_var("INSTSONAME") or ""
+    folders = [sysconfig.get_config_var("LIBDIR"), "/usr/lib/x86_64-linux-gnu", "/usr/lib"]
+    for folder in folders:
+        if folder and ".so" in name and (Path(folder) / name).exists():
+            return Path(folder) / name
+    raise StackError(
+        "Triton needs Python's shared library (libpython3.11.so), which this Python lacks: "
+        "install your distribution's libpython3.11, or build Python with --enable-shared"
+    )

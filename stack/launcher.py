@@ -1,0 +1,227 @@
+"""`up`, in the foreground or detached, and `down`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from stack import ports, processes
+from stack.errors import StackError
+from stack.preparation import Cache
+from stack.record import ProcessRow, Record, RecordFile, created, kill_leftovers, row_of
+from stack.record import stop as stop_recorded
+from stack.settings import ROOT, StackSettings
+from stack.supervisor import ProcessSpec, Supervised, Supervisor
+
+FOLLOW_SECONDS = 0.3
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal, with the time."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
+
+
+def prepare(settings: StackSettings) -> list[ProcessSpec]:
+    """Fetch and build what the servers need; nothing is started.
+
+    Raises:
+        StackError: a step failed; it can be repeated.
+    """
+    return processes.servers(settings, Cache(settings.cache, say))
+
+
+class Launcher:
+    """One `up`: prepares, starts, supervises, and stops everything at the end."""
+
+    def __init__(self, settings: StackSettings, *, servers_only: bool, follow: bool) -> None:
+        self._settings = settings
+        self._servers_only = servers_only
+        self._follow = follow
+        self._file = RecordFile(settings.run)
+        self._ready = False
+
+    def run(self) -> None:
+        """Run until SIGINT or SIGTERM.
+
+        Raises:
+            StackError: it could not be started; nothing is left running.
+        """
+        with self._file.held():
+            self._clean_up_after_a_killed_launcher()
+            ports.check(self._settings.used_ports(servers_only=self._servers_only))
+            self._make_folders()
+            self._write([])
+            try:
+                asyncio.run(self._supervise())
+            finally:
+                self._file.remove()
+
+    def _clean_up_after_a_killed_launcher(self) -> None:
+        record = self._file.read()
+        if record is not None:
+            killed = kill_leftovers(record.processes)
+            if killed:
+                say(f"stopped what an earlier run left: {', '.join(killed)}")
+            self._file.remove()
+
+    def _make_folders(self) -> None:
+        settings = self._settings
+        if not self._servers_only and not settings.images.is_dir():
+            raise StackError(
+                f"there is no folder {settings.images}; create it or set IMAGES_DIR to another one"
+            )
+        settings.logs.mkdir(parents=True, exist_ok=True)
+        settings.run.mkdir(parents=True, exist_ok=True)
+        for log in settings.logs.glob("*.log"):
+            if log.name != "stack.log":
+                log.replace(log.with_suffix(".log.1"))
+
+    async def _supervise(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        work = asyncio.ensure_future(self._work())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            say("stopping")
+            work.cancel()
+        try:
+            await work
+        except asyncio.CancelledError:
+            say("stopped; everything is kept in " + str(self._settings.state))
+        finally:
+            stopping.cancel()
+
+    async def _work(self) -> None:
+        settings = self._settings
+        # In a thread, so that Ctrl-C is heard while something is downloaded or built.
+        servers = await asyncio.to_thread(prepare, settings)
+        specs = [*servers]
+        specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
+        if not self._servers_only:
+            specs += processes.ours(settings)
+        supervisor = Supervisor(specs, say, self._write)
+        async with asyncio.TaskGroup() as group:
+            if self._follow and not self._servers_only:
+                group.create_task(self._follow_logs(specs))
+            group.create_task(supervisor.run(lambda: self._announce(supervisor)))
+
+    def _announce(self, supervisor: Supervisor) -> None:
+        self._ready = True
+        self._write(list(supervisor.processes.values()))
+        if self._servers_only:
+            say("servers are ready")
+            return
+        if self._settings.model_name == "lite":
+            say(
+                "model: lite, the bundled fall-back that needs no download; "
+                "it knows everyday things but is no match for CLIP"
+            )
+        else:
+            say(f"model: {self._settings.model_name}")
+        say(f"ready: {self._settings.gateway_url}")
+
+    def _write(self, supervised: Sequence[Supervised]) -> None:
+        pid = os.getpid()
+        self._file.write(
+            Record(
+                launcher=ProcessRow(
+                    name="launcher", state="running", pid=pid, created=created(pid)
+                ),
+                ready=self._ready,
+                gateway_url=self._settings.gateway_url,
+                processes=[row_of(process) for process in supervised],
+            )
+        )
+
+    async def _follow_logs(self, specs: Sequence[ProcessSpec]) -> None:
+        """Show what our own processes log; the servers' logs are in their files."""
+        seen = {spec.name: 0 for spec in specs if processes.is_ours(spec.name)}
+        logs = {spec.name: spec.log for spec in specs}
+        while True:
+            for name, position in seen.items():
+                seen[name] = _show_new(logs[name], name, position)
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def _show_new(log: Path, name: str, position: int) -> int:
+    """Print the complete lines after `position`; returns where they end."""
+    if not log.exists():
+        return position
+    with log.open("rb") as file:
+        file.seek(position)
+        new = file.read()
+    complete = new[: new.rfind(b"\n") + 1]
+    for line in complete.decode(errors="replace").splitlines():
+        print(f"{name:>11} | {line}", flush=True)  # noqa: T201
+    return position + len(complete)
+
+
+def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
+    """Start a launcher in the background and return when everything is ready.
+
+    Raises:
+        StackError: it did not become ready; the message is what the launcher said.
+    """
+    file = RecordFile(settings.run)
+    with file.held():
+        pass  # Another launcher is told of here, before a second one is started.
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    log = settings.logs / "stack.log"
+    arguments = ["--servers-only"] if servers_only else []
+    with log.open("wb") as output:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "cli", "up", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env={**os.environ, "INDEXERS": str(settings.indexers), "NO_FOLLOW": "1"},
+            start_new_session=True,
+        )
+    position = 0
+    try:
+        while True:
+            status = launcher.poll()
+            record = file.read()
+            position = _copy_new(log, position)
+            if status is not None:
+                raise StackError(f"it did not start; the log is {log}")
+            if record is not None and record.launcher.pid == launcher.pid and record.ready:
+                _copy_new(log, position)
+                return
+            time.sleep(0.1)
+    except BaseException:
+        if launcher.poll() is None:
+            launcher.terminate()
+            launcher.wait()
+        raise
+
+
+def _copy_new(log: Path, position: int) -> int:
+    with log.open("rb") as file:
+        file.seek(position)
+        new = file.read()
+    sys.stdout.write(new.decode(errors="replace"))
+    sys.stdout.flush()
+    return position + len(new)
+
+
+def down(settings: StackSettings) -> list[str]:
+    """Stop the stack of this state folder; see `stack.record.stop`."""
+    return stop_recorded(RecordFile(settings.run))
+
+
+def clean(settings: StackSettings) -> None:
+    """Stop the stack and forget everything it stored; the cache and the pictures stay."""
+    down(settings)
+    shutil.rmtree(settings.state, ignore_errors=True)

@@ -1,0 +1,332 @@
+"""The table of processes: how each server and each of our own is started and known to be ready."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+
+from adapters.kafka_log import KafkaEventLog
+from adapters.model_repository import render
+from adapters.naming import image_model, text_model
+from stack import binaries, toolchains
+from stack.errors import StackError
+from stack.preparation import Cache, key_of
+from stack.settings import ROOT, StackSettings
+from stack.supervisor import ProcessSpec
+
+SERVERS = ("kafka", "weaviate", "triton")
+READY_TIMEOUT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 30.0
+"""A process of ours whose ready file is older than this is no longer well."""
+
+Ready = Callable[[], Awaitable[bool]]
+
+
+def answers(url: str) -> Ready:
+    """Ready when a GET of this URL succeeds."""
+
+    async def ready() -> bool:
+        try:
+            async with httpx.AsyncClient(timeout=READY_TIMEOUT_SECONDS, trust_env=False) as client:
+                return (await client.get(url)).is_success
+        except httpx.HTTPError:
+            return False
+
+    return ready
+
+
+def kafka_answers(bootstrap_servers: str) -> Ready:
+    """Ready when a client gets the cluster's metadata."""
+
+    async def ready() -> bool:
+        async with KafkaEventLog(bootstrap_servers) as log:
+            return await log.is_ready()
+
+    return ready
+
+
+def heartbeat(file: Path) -> Ready:
+    """Ready when the process touched its ready file not long ago."""
+
+    async def ready() -> bool:
+        try:
+            return time.time() - file.stat().st_mtime < HEARTBEAT_SECONDS
+        except FileNotFoundError:
+            return False
+
+    return ready
+
+
+async def never_asked() -> bool:
+    """For one-shot processes, which are ready when they have ended."""
+    return False
+
+
+def servers(settings: StackSettings, cache: Cache) -> list[ProcessSpec]:
+    """The servers that the environment does not name; prepares their programs first.
+
+    Raises:
+        StackError: one of them cannot be prepared.
+    """
+    wanted = []
+    if settings.kafka_bootstrap_servers is None:
+        wanted.append(kafka(settings, cache))
+    if settings.weaviate_url is None:
+        wanted.append(weaviate(settings, cache))
+    if settings.triton_url is None:
+        wanted.append(triton(settings, cache))
+    return wanted
+
+
+def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
+    """One Kafka node in KRaft mode, broker and controller in one."""
+    home = settings.state / "kafka"
+    java = toolchains.java(cache)
+    classpath = f"{binaries.kafka_jars(cache)}/*"
+    home.mkdir(parents=True, exist_ok=True)
+    properties = home / "server.properties"
+    data = home / "data"
+    properties.write_text(_kafka_properties(settings, data))
+    logging = home / "log4j2.properties"
+    logging.write_text(_KAFKA_LOGGING)
+    java_command = [str(java), f"-Xmx{settings.kafka_heap}", f"-Xms{settings.kafka_heap}"]
+    java_command += ["-XX:+UseG1GC", f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
+
+    def format_storage() -> None:
+        if (data / "meta.properties").exists():
+            return
+        tool = [str(java), f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
+        tool.append("kafka.tools.StorageTool")
+        try:
+            identity = subprocess.check_output([*tool, "random-uuid"], text=True).strip()
+            subprocess.run(
+                [*tool, "format", "-t", identity.splitlines()[-1], "-c", str(properties)],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+        except subprocess.CalledProcessError as error:
+            said = f"{error.stdout or ''}{error.stderr or ''}"[-2000:]
+            raise StackError(f"Kafka's storage could not be formatted:\n{said}") from error
+
+    return ProcessSpec(
+        name="kafka",
+        command=[*java_command, "kafka.Kafka", str(properties)],
+        log=settings.logs / "kafka.log",
+        ready=kafka_answers(f"127.0.0.1:{settings.kafka_port}"),
+        prepare=format_storage,
+        stop_grace=30.0,
+    )
+
+
+def _kafka_properties(settings: StackSettings, data: Path) -> str:
+    host = "127.0.0.1"
+    values = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{host}:{settings.kafka_controller_port}",
+        "listeners": f"PLAINTEXT://{host}:{settings.kafka_port},"
+        f"CONTROLLER://{host}:{settings.kafka_controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{host}:{settings.kafka_port}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": data,
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 8,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        # A killed indexer's partitions go to another one, or to its successor, this soon.
+        "group.min.session.timeout.ms": 3000,
+        # Topics come from the topic table alone; a misspelt name must be an error.
+        "auto.create.topics.enable": "false",
+        "message.max.bytes": 8 * 1024 * 1024,
+        # Its default, for ever, would let group state of retired models pile up; this is long
+        # enough for a machine that was off for a month.
+        "offsets.retention.minutes": 60 * 24 * 60,
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+_KAFKA_LOGGING = """\
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d{yyyy-MM-dd HH:mm:ss,SSS} %p %c{1} %m%n
+rootLogger.level=INFO
+rootLogger.appenderRef.out.ref=out
+logger.kafka.name=org.apache.kafka
+logger.kafka.level=WARN
+"""
+
+
+def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
+    """One Weaviate node without modules."""
+    binary = binaries.weaviate(settings, cache)
+    host = "127.0.0.1"
+    return ProcessSpec(
+        name="weaviate",
+        command=[
+            str(binary),
+            "--host",
+            host,
+            "--port",
+            str(settings.weaviate_port),
+            "--scheme",
+            "http",
+        ],
+        log=settings.logs / "weaviate.log",
+        ready=answers(f"http://{host}:{settings.weaviate_port}/v1/.well-known/ready"),
+        environment={
+            "PERSISTENCE_DATA_PATH": str(settings.state / "weaviate"),
+            "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
+            "DEFAULT_VECTORIZER_MODULE": "none",
+            "ENABLE_MODULES": "",
+            "CLUSTER_HOSTNAME": "node1",
+            "CLUSTER_ADVERTISE_ADDR": host,
+            "CLUSTER_GOSSIP_BIND_PORT": str(settings.weaviate_gossip_port),
+            "CLUSTER_DATA_BIND_PORT": str(settings.weaviate_data_port),
+            "RAFT_PORT": str(settings.weaviate_raft_port),
+            "RAFT_INTERNAL_RPC_PORT": str(settings.weaviate_raft_internal_port),
+            "RAFT_BOOTSTRAP_EXPECT": "1",
+            "RAFT_BOOTSTRAP_TIMEOUT": "30",
+            "GRPC_PORT": str(settings.weaviate_grpc_port),
+            "DISABLE_TELEMETRY": "true",
+            "GOMEMLIMIT": "2GiB",
+            "LOG_LEVEL": "warning",
+        },
+        stop_grace=30.0,
+    )
+
+
+def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
+    """Triton with the models of `triton_models/`, loaded by name."""
+    program = binaries.triton(cache)
+    home = settings.state / "triton"
+    models = home / "models"
+    # Two stacks on one machine must not share the Python backend's shared memory.
+    prefix = f"image_search_{key_of(str(settings.state))}_"
+    host = "127.0.0.1"
+
+    def prepare() -> None:
+        for stale in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 (Triton's own choice)
+            stale.unlink(missing_ok=True)
+        shutil.rmtree(models, ignore_errors=True)
+        render(
+            ROOT / "triton_models",
+            models,
+            python_env=program.python_environment,
+            image_instances=settings.triton_image_instances,
+            text_instances=settings.triton_text_instances,
+            threads=settings.threads,
+            provider="cpu",
+        )
+
+    loaded = [image_model(settings.model_name), text_model(settings.model_name)]
+    command = [
+        str(program.server),
+        f"--model-repository={models}",
+        f"--backend-directory={program.backends}",
+        f"--cache-directory={program.caches}",
+        f"--http-address={host}",
+        f"--http-port={settings.triton_port}",
+        f"--grpc-address={host}",
+        f"--grpc-port={settings.triton_grpc_port}",
+        f"--metrics-address={host}",
+        f"--metrics-port={settings.triton_metrics_port}",
+        "--model-control-mode=explicit",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        "--exit-timeout-secs=10",
+        *(f"--load-model={name}" for name in loaded),
+    ]
+    return ProcessSpec(
+        name="triton",
+        command=command,
+        log=settings.logs / "triton.log",
+        ready=answers(f"http://{host}:{settings.triton_port}/v2/health/ready"),
+        environment={"LD_LIBRARY_PATH": binaries.library_path(program)},
+        prepare=prepare,
+    )
+
+
+def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec:
+    """Topics and collection, made once at each start."""
+    return ProcessSpec(
+        name="provision",
+        command=[sys.executable, "-m", "adapters.provision"],
+        log=settings.logs / "provision.log",
+        ready=never_asked,
+        needs=needs,
+        environment=_ours(settings, "provision"),
+        one_shot=True,
+    )
+
+
+def ours(settings: StackSettings) -> list[ProcessSpec]:
+    """Watcher, indexers and gateway."""
+    gateway = ProcessSpec(
+        name="gateway",
+        command=[sys.executable, "-m", "gateway"],
+        log=settings.logs / "gateway.log",
+        ready=answers(f"{settings.gateway_url}/api/v1/healthcheck"),
+        needs=("provision",),
+        environment=_ours(settings, "gateway"),
+    )
+    indexers = [
+        _worker(settings, f"indexer-{number}", ["consumers", "indexing"])
+        for number in range(1, settings.indexers + 1)
+    ]
+    return [*indexers, _worker(settings, "watcher", ["producers"]), gateway]
+
+
+def _worker(settings: StackSettings, name: str, module: list[str]) -> ProcessSpec:
+    ready_file = settings.run / f"{name}.ready"
+    return ProcessSpec(
+        name=name,
+        command=[sys.executable, "-m", *module],
+        log=settings.logs / f"{name}.log",
+        ready=heartbeat(ready_file),
+        needs=("provision",),
+        environment={**_ours(settings, name), "READY_FILE": str(ready_file)},
+        # The file of a predecessor says nothing about its successor.
+        prepare=lambda: ready_file.unlink(missing_ok=True),
+        stop_grace=30.0,
+    )
+
+
+def _ours(settings: StackSettings, name: str) -> dict[str, str]:
+    return {
+        **settings.environment(),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "PROCESS_NAME": name,
+    }
+
+
+def is_ours(name: str) -> bool:
+    """Whether this process is one of ours rather than a server."""
+    return re.fullmatch(r"watcher|gateway|indexer-\d+", name) is not None
+
+
+async def servers_answer(settings: StackSettings) -> dict[str, bool]:
+    """Server -> whether it answers now, wherever it runs."""
+    environment = settings.environment()
+    asked = {
+        "kafka": kafka_answers(environment["KAFKA_BOOTSTRAP_SERVERS"]),
+        "weaviate": answers(f"{environment['WEAVIATE_URL']}/v1/.well-known/ready"),
+        "triton": answers(f"{environment['TRITON_URL']}/v2/health/ready"),
+    }
+    found = await asyncio.gather(*(ask() for ask in asked.values()))
+    return dict(zip(asked, found, strict=True))

@@ -1,0 +1,187 @@
+"""The process table on disk, by which `status` and `down` find a running stack."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stack.errors import StackError
+from stack.supervisor import Supervised
+
+STOP_TIMEOUT_SECONDS = 90.0
+
+
+class ProcessRow(BaseModel):
+    """One process; `created` (seconds since the epoch) tells it from a later one of the same id."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    state: str
+    pid: int | None = None
+    created: float | None = None
+    started_at: float = 0.0
+    restarts: int = 0
+    log: str = ""
+
+
+class Record(BaseModel):
+    """A running stack: its launcher and its processes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    launcher: ProcessRow
+    ready: bool = False
+    gateway_url: str
+    processes: list[ProcessRow] = []
+
+
+def created(pid: int | None) -> float | None:
+    """When this process was created; None if there is none."""
+    if pid is None:
+        return None
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def row_of(supervised: Supervised) -> ProcessRow:
+    """A supervised process as a row."""
+    return ProcessRow(
+        name=supervised.spec.name,
+        state=supervised.state,
+        pid=supervised.pid,
+        created=created(supervised.pid),
+        started_at=supervised.started_at,
+        restarts=supervised.restarts,
+        log=str(supervised.spec.log),
+    )
+
+
+def find(row: ProcessRow) -> psutil.Process | None:
+    """The running process of a row, if it is still that one."""
+    if row.pid is None:
+        return None
+    try:
+        process = psutil.Process(row.pid)
+        if row.created is not None and abs(process.create_time() - row.created) > 1.0:
+            return None
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
+    except psutil.NoSuchProcess:
+        return None
+
+
+class RecordFile:
+    """`<state>/run/stack.json` and the lock that at most one launcher holds."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / "stack.json"
+        self._lock = run / "lock"
+
+    def read(self) -> Record | None:
+        """The newest record, of a stack that runs or that was killed."""
+        try:
+            return Record.model_validate_json(self._path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def write(self, record: Record) -> None:
+        """Replace the record as a whole."""
+        part = self._path.with_suffix(".part")
+        part.write_text(record.model_dump_json(indent=1))
+        part.replace(self._path)
+
+    def remove(self) -> None:
+        """Nothing runs any more."""
+        self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the one launcher of this state folder.
+
+        Raises:
+            StackError: another one is running.
+        """
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise StackError(
+                    f"already running as process {file.read().strip() or '?'} on "
+                    f"{self._lock.parents[1]}; stop it with './image-search down' "
+                    "or set STATE_DIR to another folder"
+                ) from None
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def launcher_runs(self) -> bool:
+        """Whether a launcher holds the lock."""
+        try:
+            with self._lock.open("a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+
+def kill_leftovers(rows: Sequence[ProcessRow]) -> list[str]:
+    """Kill processes of a stack whose launcher is gone; returns their names."""
+    killed = []
+    for row in rows:
+        process = find(row)
+        if process is None:
+            continue
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(family, timeout=10)
+        killed.append(row.name)
+    return killed
+
+
+def stop(file: RecordFile) -> list[str]:
+    """Ask the launcher to stop everything and wait for it; then kill what is left.
+
+    Returns:
+        the names of what was stopped; empty when nothing was running.
+
+    Raises:
+        StackError: the launcher did not stop in time.
+    """
+    record = file.read()
+    if record is None:
+        return []
+    names = [row.name for row in record.processes if find(row) is not None]
+    launcher = find(record.launcher)
+    if launcher is not None:
+        launcher.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        while find(record.launcher) is not None:
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"process {launcher.pid} did not stop within {STOP_TIMEOUT_SECONDS:.0f} s"
+                )
+            time.sleep(0.1)
+    newest = file.read() or record
+    kill_leftovers(newest.processes)
+    file.remove()
+    return names

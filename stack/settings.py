@@ -1,0 +1,122 @@
+"""Ports, folders and versions of the local stack, from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+from pydantic import Field
+
+from adapters.settings import EnvironmentSettings, Port
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class StackSettings(EnvironmentSettings):
+    """What `./image-search up` starts, and where."""
+
+    state_dir: Path = ROOT / ".stack"
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("image-search", appauthor=False))
+    )
+    images_dir: Path = ROOT / "images"
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Port = 3000
+    kafka_bootstrap_servers: str | None = None
+    kafka_port: Port = 9092
+    kafka_controller_port: Port = 9093
+    kafka_heap: str = "512m"
+    weaviate_url: str | None = None
+    weaviate_port: Port = 8080
+    weaviate_grpc_port: Port = 50051
+    weaviate_gossip_port: Port = 7946
+    weaviate_data_port: Port = 7947
+    weaviate_raft_port: Port = 8300
+    weaviate_raft_internal_port: Port = 8301
+    weaviate_binary: Path | None = None
+    triton_url: str | None = None
+    triton_port: Port = 8000
+    triton_grpc_port: Port = 8001
+    triton_metrics_port: Port = 8002
+    triton_image_instances: Annotated[int, Field(ge=1)] = 1
+    triton_text_instances: Annotated[int, Field(ge=1)] = 1
+    triton_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads an encoder uses for one batch; 0 means one per core."""
+    model_name: str = "lite"
+    indexers: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @property
+    def state(self) -> Path:
+        """The state folder, absolute: children run in another directory."""
+        return self.state_dir.expanduser().resolve()
+
+    @property
+    def cache(self) -> Path:
+        """The per-user cache, absolute."""
+        return self.cache_dir.expanduser().resolve()
+
+    @property
+    def images(self) -> Path:
+        """The watched folder, absolute."""
+        return self.images_dir.expanduser().resolve()
+
+    @property
+    def logs(self) -> Path:
+        """One log file per process."""
+        return self.state / "logs"
+
+    @property
+    def run(self) -> Path:
+        """What is running: the lock, the process table, the ready files."""
+        return self.state / "run"
+
+    @property
+    def threads(self) -> int:
+        """Threads of one encoder."""
+        return self.triton_threads or os.cpu_count() or 1
+
+    @property
+    def gateway_url(self) -> str:
+        """Where a browser on this machine finds the gateway."""
+        host = "127.0.0.1" if self.gateway_host in ("0.0.0.0", "::") else self.gateway_host
+        return f"http://{host}:{self.gateway_port}"
+
+    def used_ports(self, *, servers_only: bool = False) -> dict[str, int]:
+        """Environment variable -> port, for each port this stack listens on."""
+        names: list[str] = [] if servers_only else ["gateway_port"]
+        if self.kafka_bootstrap_servers is None:
+            names += ["kafka_port", "kafka_controller_port"]
+        if self.weaviate_url is None:
+            names += [
+                "weaviate_port",
+                "weaviate_grpc_port",
+                "weaviate_gossip_port",
+                "weaviate_data_port",
+                "weaviate_raft_port",
+                "weaviate_raft_internal_port",
+            ]
+        if self.triton_url is None:
+            names += ["triton_port", "triton_grpc_port", "triton_metrics_port"]
+        return {name.upper(): getattr(self, name) for name in names}
+
+    def environment(self) -> dict[str, str]:
+        """What our own processes need to find the servers and the folders."""
+        kafka, weaviate, triton = (
+            self.kafka_bootstrap_servers or f"127.0.0.1:{self.kafka_port}",
+            self.weaviate_url or f"http://127.0.0.1:{self.weaviate_port}",
+            self.triton_url or f"http://127.0.0.1:{self.triton_port}",
+        )
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "WEAVIATE_URL": weaviate,
+            "WEAVIATE_GRPC_PORT": str(self.weaviate_grpc_port),
+            "TRITON_URL": triton,
+            "MODEL_NAME": self.model_name,
+            "IMAGES_DIR": str(self.images),
+            "STATE_DIR": str(self.state),
+            "GATEWAY_HOST": self.gateway_host,
+            "GATEWAY_PORT": str(self.gateway_port),
+            "JWT_SECRET_FILE": os.environ.get("JWT_SECRET_FILE", str(self.state / "jwt.secret")),
+        }

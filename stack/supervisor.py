@@ -1,0 +1,247 @@
+"""Starts processes when what they need is ready, restarts those that die, stops all in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from stack.errors import StackError
+
+CHILD: Final = Path(__file__).with_name("child.py")
+POLL_SECONDS: Final = 0.1
+FIRST_BACKOFF_SECONDS: Final = 0.5
+LONGEST_BACKOFF_SECONDS: Final = 30.0
+HEALTHY_SECONDS: Final = 60.0
+"""A process that ran this long starts again with the shortest back-off."""
+
+logger = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Where a process is in its life."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    DONE = "done"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process: how to start it, when it counts as ready, how long it may take to stop.
+
+    A `one_shot` process is ready when it has exited with status 0. Times are in seconds.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    ready: Callable[[], Awaitable[bool]]
+    needs: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    one_shot: bool = False
+    start_timeout: float = 120.0
+    stop_grace: float = 20.0
+    prepare: Callable[[], None] | None = None
+    """Runs before each start, for instance to remove what a killed predecessor left."""
+
+
+@dataclass(slots=True)
+class Supervised:
+    """A process as it is now."""
+
+    spec: ProcessSpec
+    state: State = State.WAITING
+    process: asyncio.subprocess.Process | None = None
+    restarts: int = 0
+    started_at: float = 0.0
+    ready_event: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        running = self.process is not None and self.process.returncode is None
+        return self.process.pid if self.process and running else None
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait before start number `failures` + 1: doubled each time, with jitter."""
+    longest = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (failures - 1))
+    return float(longest * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+class Supervisor:
+    """Runs a set of processes until it is cancelled, then stops them, last started first."""
+
+    def __init__(
+        self,
+        specs: Sequence[ProcessSpec],
+        say: Callable[[str], None],
+        changed: Callable[[Sequence[Supervised]], None],
+    ) -> None:
+        self.processes = {spec.name: Supervised(spec) for spec in specs}
+        self._say = say
+        self._changed = changed
+        self._all_ready = asyncio.Event()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Start all, call `ready` once when each is, and keep them running.
+
+        Raises:
+            StackError: a process could not be started at all; everything is stopped by then.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for supervised in self.processes.values():
+                    group.create_task(self._keep(supervised))
+                group.create_task(self._announce(ready))
+        except* StackError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await self._stop_all()
+
+    async def _announce(self, ready: Callable[[], None]) -> None:
+        for supervised in self.processes.values():
+            await supervised.ready_event.wait()
+        self._all_ready.set()
+        ready()
+
+    async def _keep(self, supervised: Supervised) -> None:
+        spec = supervised.spec
+        for name in spec.needs:
+            await self.processes[name].ready_event.wait()
+        failures = 0
+        while True:
+            process = await self._start(supervised)
+            exited = asyncio.ensure_future(self._exit(supervised, process))
+            try:
+                await self._watch_start(supervised, exited)
+                if spec.one_shot and supervised.state is State.DONE:
+                    return
+                status = await exited
+            finally:
+                exited.cancel()
+            lived = time.time() - supervised.started_at
+            failures = 1 if lived > HEALTHY_SECONDS else failures + 1
+            if not self._all_ready.is_set() and failures > 3:
+                raise StackError(self._why(supervised, f"exited with status {status} at start"))
+            wait = backoff(failures)
+            self._set(supervised, State.RESTARTING)
+            supervised.restarts += 1
+            self._say(
+                f"{spec.name} {_how_it_ended(status)} after {lived:.0f} s; "
+                f"starting it again in {wait:.1f} s (log: {spec.log})"
+            )
+            await asyncio.sleep(wait)
+
+    async def _start(self, supervised: Supervised) -> asyncio.subprocess.Process:
+        spec = supervised.spec
+        if spec.prepare is not None:
+            await asyncio.to_thread(spec.prepare)
+        # A file of its own, appended to: a restart must not hide why its predecessor died.
+        with spec.log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-S",
+                str(CHILD),
+                str(os.getpid()),
+                *spec.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **spec.environment},
+                start_new_session=True,
+            )
+        supervised.process = process
+        supervised.started_at = time.time()
+        self._set(supervised, State.STARTING)
+        return process
+
+    async def _watch_start(self, supervised: Supervised, exited: asyncio.Future[int]) -> None:
+        spec = supervised.spec
+        deadline = time.monotonic() + spec.start_timeout
+        while not exited.done():
+            if not spec.one_shot and await spec.ready():
+                self._set(supervised, State.READY)
+                if not supervised.ready_event.is_set():
+                    took = time.time() - supervised.started_at
+                    self._say(f"{spec.name} is ready ({took:.1f} s)")
+                    supervised.ready_event.set()
+                else:
+                    self._say(f"{spec.name} is ready again")
+                return
+            if time.monotonic() > deadline:
+                if not supervised.ready_event.is_set():
+                    raise StackError(
+                        self._why(supervised, f"was not ready within {spec.start_timeout:.0f} s")
+                    )
+                self._say(f"{spec.name} is not ready after {spec.start_timeout:.0f} s: killed")
+                _signal_group(supervised, signal.SIGKILL)
+                return
+            await asyncio.sleep(POLL_SECONDS)
+        if spec.one_shot and exited.result() == 0:
+            self._set(supervised, State.DONE)
+            self._say(f"{spec.name} is done")
+            supervised.ready_event.set()
+
+    async def _exit(self, supervised: Supervised, process: asyncio.subprocess.Process) -> int:
+        status = await process.wait()
+        # Its own children (Triton's stubs) may outlive a process that was killed.
+        _signal_group(supervised, signal.SIGKILL)
+        return status
+
+    def _why(self, supervised: Supervised, what: str) -> str:
+        spec = supervised.spec
+        lines = spec.log.read_text(errors="replace").splitlines()[-20:] if spec.log.exists() else []
+        return "\n".join([f"{spec.name} {what}; the end of {spec.log}:", *lines])
+
+    def _set(self, supervised: Supervised, state: State) -> None:
+        supervised.state = state
+        self._changed(list(self.processes.values()))
+
+    async def _stop_all(self) -> None:
+        """Stop in the reverse of the order of start; what ignores SIGTERM is killed."""
+        for supervised in reversed(self.processes.values()):
+            if supervised.process is not None and supervised.pid is not None:
+                await self._stop(supervised, supervised.process)
+            if supervised.state is not State.DONE:
+                self._set(supervised, State.STOPPED)
+
+    async def _stop(self, supervised: Supervised, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(supervised.spec.stop_grace):
+                await process.wait()
+        except TimeoutError:
+            self._say(f"{supervised.spec.name} did not stop in time: killed")
+        _signal_group(supervised, signal.SIGKILL)
+        await process.wait()
+
+
+def _signal_group(supervised: Supervised, number: signal.Signals) -> None:
+    """Signal a process and all its descendants: each was started in a session of its own."""
+    if supervised.process is not None:
+        try:
+            os.killpg(supervised.process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"exited with status {status}"
