@@ -1,0 +1,183 @@
+"""One look at a file: is it there, is it complete, and what does it hold? Runs in threads."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+import stat
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from producers.rules import Rules
+from producers.state import Known
+from producers.tree import FileStat, file_stat, is_plain_directory
+
+CHUNK_BYTES: Final = 1024 * 1024
+
+# The kernel grants a read lease only on a file that nobody has open for writing (fcntl(2)).
+_LEASES: Final = hasattr(fcntl, "F_SETLEASE") and hasattr(fcntl, "F_SETSIG")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A path to look at, and what is known of it.
+
+    Attributes:
+        image_id: POSIX path below the root.
+        known: what was published last.
+        hash_always: an event spoke of this file, so equal size and time prove nothing.
+        seen: size and time at an earlier look, which must not have changed since.
+        quiet: seconds for which the file must not have been modified; 0 for no such demand.
+        maybe_open: an event told of writing, and none of closing.
+        patience_over: it was unchanged for so long that it counts as complete even if still open.
+    """
+
+    image_id: str
+    known: Known | None
+    hash_always: bool = False
+    seen: FileStat | None = None
+    quiet: float = 0.0
+    maybe_open: bool = False
+    patience_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """There is no picture of this id."""
+
+    image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The complete picture: its content (SHA-256), size and time."""
+
+    image_id: str
+    sha256: bytes
+    stat: FileStat
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """Still being written: look again later."""
+
+    image_id: str
+    stat: FileStat
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """It is there and cannot be read now; nothing follows for what was published before."""
+
+    image_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """It is over the limit on size."""
+
+    image_id: str
+    reason: str
+
+
+Finding = Gone | Present | Unsettled | Unreadable | TooLarge
+
+
+class Examiner:
+    """Looks at files below one root.
+
+    Args:
+        root: the watched folder.
+        follow: whether symbolic links are followed.
+        max_bytes: files larger than this are refused, unread.
+    """
+
+    def __init__(self, root: Path, *, follow: bool, max_bytes: int) -> None:
+        self._root = str(root)
+        self._path = root
+        self._follow = follow
+        self._max_bytes = max_bytes
+
+    def examine(self, candidates: Sequence[Candidate], rules: Rules) -> list[Finding]:
+        """One finding per candidate, in their order. Blocks: call it in a thread."""
+
+        @lru_cache(maxsize=4096)
+        def reachable(directory: str) -> bool:
+            return rules.reaches(directory) and (
+                self._follow or is_plain_directory(self._path, directory)
+            )
+
+        findings: list[Finding] = []
+        for candidate in candidates:
+            image_id = candidate.image_id
+            try:
+                if reachable(image_id.rpartition("/")[0]) and rules.takes_file(image_id):
+                    findings.append(self._look(candidate))
+                else:
+                    findings.append(Gone(image_id))
+            except (FileNotFoundError, NotADirectoryError):
+                findings.append(Gone(image_id))
+            except OSError as error:
+                findings.append(Unreadable(image_id, str(error)))
+        return findings
+
+    def _look(self, candidate: Candidate) -> Finding:
+        image_id, known = candidate.image_id, candidate.known
+        path = f"{self._root}/{image_id}"
+        status = os.stat(path, follow_symlinks=self._follow)  # noqa: PTH116 (no Path per file)
+        if not stat.S_ISREG(status.st_mode):
+            return Gone(image_id)
+        now = file_stat(status)
+        if now.size > self._max_bytes:
+            return TooLarge(image_id, f"{now.size} bytes are more than {self._max_bytes}")
+        if not candidate.hash_always and known and known.sha256 and known.stat == now:
+            return Present(image_id, known.sha256, now)
+        if _too_fresh(candidate, now):
+            return Unsettled(image_id, now)
+        # Never waits for a named pipe that took the file's place, never follows a link that did.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags if self._follow else flags | os.O_NOFOLLOW)
+        try:
+            if not candidate.patience_over and _being_written(descriptor, candidate):
+                return Unsettled(image_id, now)
+            digest = hashlib.sha256()
+            while chunk := os.read(descriptor, min(CHUNK_BYTES, now.size + 1)):
+                digest.update(chunk)
+            after = file_stat(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+        if after != now:
+            return Unsettled(image_id, after)
+        return Present(image_id, digest.digest(), now)
+
+
+def _too_fresh(candidate: Candidate, now: FileStat) -> bool:
+    if candidate.seen is not None and candidate.seen != now:
+        return True
+    # A time in the future tells nothing, so only the comparison above holds such a file back.
+    return 0 <= time.time() - now.modified_us / 1e6 < candidate.quiet
+
+
+def _being_written(descriptor: int, candidate: Candidate) -> bool:
+    """Whether another process has the file open for writing, as far as can be known."""
+    if _LEASES:
+        try:
+            # A writer that opens the file at this very moment makes the kernel signal the holder
+            # of the lease: let it be a signal whose default is to be ignored.
+            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # Another user's file, or a file system without leases: go by the events.
+            return candidate.maybe_open
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+    return candidate.maybe_open

@@ -1,0 +1,255 @@
+"""The kernel's notifications, through watchdog's threads, as paths for the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from watchdog.events import (
+    DirAttribEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.api import BaseObserver
+
+if TYPE_CHECKING or sys.platform.startswith("linux"):
+    from watchdog.observers.inotify import InotifyEmitter
+    from watchdog.observers.inotify_c import (
+        CallbackId,
+        InotifyConstants,
+        InotifyEvent,
+        InotifyFD,
+        Mask,
+        WatchCallback,
+        WatchDescriptor,
+    )
+
+logger = logging.getLogger(__name__)
+
+# 'opened' and 'closed without writing' are left out: our own reading would cause them.
+EVENTS: Final[list[type[FileSystemEvent]]] = [
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    DirAttribEvent,
+]
+
+
+class WatchLimit(Exception):
+    """The kernel grants no more watches, so that not every folder can be watched."""
+
+
+@dataclass
+class Changes:
+    """What happened since the last look.
+
+    Attributes:
+        files: path -> whether it is being written: True, False (closed or moved), None (unknown).
+        folders: directories that appeared, vanished or moved.
+        overflow: the kernel dropped events.
+        unmounted: a file system that was watched is gone, and its watches with it.
+        unwatched: a folder could not be watched (limit reached): why.
+    """
+
+    files: dict[str, bool | None] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    overflow: bool = False
+    unmounted: bool = False
+    unwatched: str | None = None
+
+
+class Mailbox(FileSystemEventHandler):
+    """Collects events in watchdog's threads; each path stands in it once, however often it changes.
+
+    Args:
+        root: the watched folder, absolute.
+        loop: woken when there is something.
+        takes: whether a path below the root can be a picture, by name.
+    """
+
+    def __init__(
+        self, root: Path, loop: asyncio.AbstractEventLoop, takes: Callable[[str], bool]
+    ) -> None:
+        self._prefix = f"{str(root).rstrip('/')}/"
+        self._root = str(root)
+        self._loop = loop
+        self._takes = takes
+        self._lock = threading.Lock()
+        self._changes = Changes()
+        self._arrived = asyncio.Event()
+        self._told = False
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Called by watchdog, in its thread."""
+        source = self._relative(event.src_path)
+        target = self._relative(event.dest_path) if event.dest_path else None
+        with self._lock:
+            for path in (source, target):
+                if path is None:
+                    continue
+                if event.is_directory:
+                    self._changes.folders.add(path)
+                elif self._takes(path):
+                    self._file(path, event)
+                else:
+                    continue
+                self._tell()
+
+    def overflowed(self) -> None:
+        """Called in watchdog's thread when the kernel's queue was full."""
+        with self._lock:
+            self._changes.overflow = True
+            self._tell()
+
+    def unmounted(self) -> None:
+        """Called in watchdog's thread when a watched file system was unmounted."""
+        with self._lock:
+            self._changes.unmounted = True
+            self._tell()
+
+    def unwatched(self, reason: str) -> None:
+        """Called in watchdog's thread when a folder cannot be watched."""
+        with self._lock:
+            self._changes.unwatched = reason
+            self._tell()
+
+    async def changes(self) -> Changes:
+        """Wait for something to happen, and take all that has."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        with self._lock:
+            changes, self._changes = self._changes, Changes()
+            self._told = False
+        return changes
+
+    def _file(self, path: str, event: FileSystemEvent) -> None:
+        files = self._changes.files
+        if isinstance(event, FileModifiedEvent):
+            files[path] = True
+        elif isinstance(event, FileClosedEvent | FileMovedEvent):
+            files[path] = False
+        else:
+            files.setdefault(path, None)
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            # The loop is gone only while the process ends.
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._arrived.set)
+
+    def _relative(self, path: bytes | str) -> str | None:
+        text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
+        if text.startswith(self._prefix):
+            return text[len(self._prefix) :]
+        return "" if text == self._root else None
+
+
+class Notifications:
+    """Watches one root until closed.
+
+    Raises:
+        WatchLimit: the kernel grants no further watcher at all (inotify instances).
+        OSError: the root cannot be watched.
+    """
+
+    def __init__(self, root: Path, mailbox: Mailbox) -> None:
+        self._root = root
+        self._mailbox = mailbox
+        self._observer: BaseObserver | None = None
+
+    def open(self) -> None:
+        """Set the watches, which takes a walk of the folders: call it in a thread."""
+        try:
+            observer = _observer(self._mailbox)
+        except OSError as error:
+            raise WatchLimit(str(error)) from error
+        observer.schedule(self._mailbox, str(self._root), recursive=True, event_filter=EVENTS)
+        observer.start()
+        self._observer = observer
+
+    def is_alive(self) -> bool:
+        """Whether events still come; false after the root itself was deleted."""
+        return (
+            self._observer is not None
+            and self._observer.is_alive()
+            and all(emitter.is_alive() for emitter in self._observer.emitters)
+        )
+
+    def close(self) -> None:
+        """Stop watching; blocks for the threads' ends."""
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.stop()
+            observer.join(timeout=10)
+
+
+if TYPE_CHECKING or sys.platform.startswith("linux"):
+
+    class _Inotify(InotifyFD):
+        """Tells of what watchdog only logs or hides: dropped events and refused watches."""
+
+        def __init__(self, mailbox: Mailbox) -> None:
+            super().__init__()
+            self._mailbox = mailbox
+
+        def handle_event(self, event: InotifyEvent) -> None:
+            super().handle_event(event)
+            if event.is_queue_overflow:
+                self._mailbox.overflowed()
+            if event.mask & InotifyConstants.IN_UNMOUNT:
+                self._mailbox.unmounted()
+
+        def add_callback(
+            self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
+        ) -> WatchDescriptor:
+            try:
+                return super().add_callback(path, mask, callback, id_)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                self._mailbox.unwatched(f"{path.decode('utf-8', 'backslashreplace')}: {error}")
+                raise
+
+    class _InotifyObserver(BaseObserver):
+        """As watchdog's own, on an inotify instance of ours."""
+
+        def __init__(self, mailbox: Mailbox) -> None:
+            self._fd = _Inotify(mailbox)
+            self._fd.start()
+            super().__init__(InotifyEmitter, inotify_fd=self._fd)
+
+        def on_thread_stop(self) -> None:
+            super().on_thread_stop()
+            self._fd.stop()
+            self._fd.join()
+
+
+def _observer(mailbox: Mailbox) -> BaseObserver:
+    if sys.platform.startswith("linux"):
+        return _InotifyObserver(mailbox)
+    from watchdog.observers import Observer
+
+    observer: BaseObserver = Observer()
+    return observer

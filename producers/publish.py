@@ -1,0 +1,272 @@
+"""The one place that decides and publishes: what was found at a path against what is known of it.
+
+Everything passes through a single sequence of batches, so that of two things that happened to one
+picture the later is always published last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote
+
+from adapters.ports import Message
+from producers.dead_letters import DeadLetters
+from producers.guard import RemovalGuard
+from producers.hashing import (
+    Candidate,
+    Examiner,
+    Finding,
+    Gone,
+    Present,
+    TooLarge,
+    Unreadable,
+    Unsettled,
+)
+from producers.rules import Rules, media_type
+from producers.settling import PATIENCE_SECONDS, Settling, Waiting
+from producers.state import Known, State
+from producers.tree import FileStat, is_utf8, to_datetime
+from producers.writer import Writer
+from schemas.events import ImageAdded, now
+
+logger = logging.getLogger(__name__)
+
+BATCH: Final = 512
+BACKLOG: Final = 4 * BATCH
+"""Paths a scan may be ahead of the examination; beyond it the scan waits."""
+REMOVAL_QUIET_SECONDS: Final = 0.2
+REMOVAL_WAIT_SECONDS: Final = 1.5
+"""A removal waits until none has followed for the first of these, at most for the second, so that
+removals that belong together are judged together."""
+THREADS: Final = min(4, os.cpu_count() or 1)
+
+
+@dataclass
+class Counters:
+    """What this process has done so far."""
+
+    added: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    unreadable: set[str] = field(default_factory=set)
+
+
+class Pipeline:
+    """Takes paths, looks at them in threads, and publishes what differs from the state."""
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        rules: Callable[[], Rules],
+        examiner: Examiner,
+        writer: Writer,
+        dead_letters: DeadLetters,
+        guard: RemovalGuard,
+        settling: Settling,
+        uri_prefix: str,
+        removable: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._state = state
+        self._rules = rules
+        self._examiner = examiner
+        self._writer = writer
+        self._dead_letters = dead_letters
+        self._guard = guard
+        self._settling = settling
+        self._uri_prefix = uri_prefix
+        self._removable = removable
+        self._backlog: deque[str] = deque()
+        self._removals: dict[str, float] = {}
+        self._newest_removal = 0.0
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Condition()
+        self._busy = False
+        self.counters = Counters()
+
+    @property
+    def waiting(self) -> int:
+        """Paths that are still to be looked at or published."""
+        return len(self._backlog) + len(self._settling) + len(self._removals)
+
+    def touched(
+        self, image_id: str, *, writing: bool | None = None, seen: FileStat | None = None
+    ) -> None:
+        """Something happened to this path just now."""
+        self._settling.touch(image_id, time.monotonic(), writing=writing, seen=seen)
+        self._wake.set()
+
+    async def submit(self, image_ids: Iterable[str]) -> None:
+        """Have these looked at soon; waits while too many are ahead."""
+        for image_id in image_ids:
+            if len(self._backlog) >= BACKLOG:
+                async with self._progress:
+                    await self._progress.wait_for(lambda: len(self._backlog) < BACKLOG)
+            self._backlog.append(image_id)
+            self._wake.set()
+
+    async def drained(self) -> None:
+        """Wait until all that was submitted is published (not what is still settling)."""
+        async with self._progress:
+            await self._progress.wait_for(
+                lambda: not self._backlog and not self._removals and not self._busy
+            )
+        await self._writer.flushed()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            batch = self._take()
+            if batch:
+                self._busy = True
+                findings = await self._examine(batch)
+                await self._decide(batch, findings)
+            await self._remove()
+            self._busy = False
+            async with self._progress:
+                self._progress.notify_all()
+            if not batch:
+                await self._writer.flushed()
+                await self._sleep()
+
+    def _take(self) -> list[tuple[Candidate, Waiting | None]]:
+        moment = time.monotonic()
+        batch: list[tuple[Candidate, Waiting | None]] = []
+        for image_id, waiting in self._settling.take_due(moment, BATCH):
+            candidate = Candidate(
+                image_id,
+                self._state.get(image_id),
+                hash_always=True,
+                seen=waiting.seen,
+                quiet=self._settling.quiet_seconds,
+                maybe_open=waiting.maybe_open,
+                patience_over=moment - waiting.unchanged_since > PATIENCE_SECONDS,
+            )
+            batch.append((candidate, waiting))
+        while self._backlog and len(batch) < BATCH:
+            image_id = self._backlog.popleft()
+            batch.append((Candidate(image_id, self._state.get(image_id)), None))
+        return batch
+
+    async def _examine(self, batch: Sequence[tuple[Candidate, Waiting | None]]) -> list[Finding]:
+        rules = self._rules()
+        candidates = [candidate for candidate, _ in batch]
+        share = max(16, -(-len(candidates) // THREADS))
+        parts = await asyncio.gather(
+            *(
+                asyncio.to_thread(self._examiner.examine, candidates[start : start + share], rules)
+                for start in range(0, len(candidates), share)
+            )
+        )
+        return [finding for part in parts for finding in part]
+
+    async def _decide(
+        self, batch: Sequence[tuple[Candidate, Waiting | None]], findings: Sequence[Finding]
+    ) -> None:
+        added: list[Message] = []
+        moment = time.monotonic()
+        for (candidate, waiting), finding in zip(batch, findings, strict=True):
+            image_id = finding.image_id
+            if not isinstance(finding, Gone):
+                self._removals.pop(image_id, None)
+            if not isinstance(finding, Unreadable):
+                self.counters.unreadable.discard(image_id)
+            match finding:
+                case Present() if not is_utf8(image_id):
+                    await self._refuse(image_id, "InvalidName", "the name is not UTF-8")
+                case Present():
+                    if message := self._addition(finding, candidate.known):
+                        added.append(message)
+                case Gone():
+                    if self._state.get(image_id) is not None:
+                        self._removals.setdefault(image_id, moment)
+                        self._newest_removal = moment
+                case Unsettled():
+                    self._settling.again(
+                        image_id,
+                        waiting or Waiting(0.0, unchanged_since=moment),
+                        finding.stat,
+                        moment,
+                    )
+                case Unreadable():
+                    if image_id not in self.counters.unreadable:
+                        logger.warning("cannot read %r: %s", image_id, finding.reason)
+                    self.counters.unreadable.add(image_id)
+                case TooLarge():
+                    await self._refuse(image_id, "TooLarge", finding.reason)
+        self.counters.added += len(added)
+        await self._writer.write(added)
+
+    def _addition(self, found: Present, known: Known | None) -> Message | None:
+        image_id = found.image_id
+        self._state.put(image_id, Known(found.sha256, found.stat))
+        if known is not None and known.sha256 == found.sha256 and known.uri_is_current:
+            self.counters.unchanged += 1
+            return None
+        moment = now()
+        return Message(
+            key=image_id,
+            event=ImageAdded(
+                occurred_at=moment,
+                image_id=image_id,
+                uri=self._uri_prefix + quote(image_id),
+                sha256=found.sha256.hex(),
+                size_bytes=found.stat.size,
+                media_type=media_type(image_id) or "application/octet-stream",
+                modified_at=to_datetime(found.stat.modified_us),
+                added_at=moment,
+            ),
+        )
+
+    async def _refuse(self, image_id: str, error_class: str, reason: str) -> None:
+        self.counters.refused += 1
+        await self._dead_letters.report(image_id, error_class, reason)
+        if self._state.get(image_id) is not None:
+            # What was published under this id before is there no more.
+            self._state.remove(image_id)
+            await self._writer.write([Message(key=image_id, event=None)])
+
+    async def _remove(self) -> None:
+        moment = time.monotonic()
+        if not self._removals or moment < self._removal_time():
+            return
+        missing = list(self._removals)
+        self._removals.clear()
+        # Asked last, so that a root that vanished meanwhile is noticed. What is not removed now is
+        # found again by the scan that follows the root's return.
+        if not await self._removable() or not self._guard.admits(missing, self._state, moment):
+            return
+        self.counters.removed += len(missing)
+        for start in range(0, len(missing), BATCH):
+            part = missing[start : start + BATCH]
+            contents = [known.sha256 for i in part if (known := self._state.get(i)) is not None]
+            self._guard.count(contents, moment)
+            for image_id in part:
+                self._state.remove(image_id)
+            await self._writer.write([Message(key=image_id, event=None) for image_id in part])
+
+    def _removal_time(self) -> float:
+        return min(
+            self._newest_removal + REMOVAL_QUIET_SECONDS,
+            min(self._removals.values(), default=0.0) + REMOVAL_WAIT_SECONDS,
+        )
+
+    async def _sleep(self) -> None:
+        due = [] if (next_due := self._settling.next_due()) is None else [next_due]
+        if self._removals:
+            due.append(self._removal_time())
+        timeout = max(min(due) - time.monotonic(), 0.0) if due else None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()

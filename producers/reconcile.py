@@ -1,0 +1,141 @@
+"""The difference between a folder and what is known of it, found by walking."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from producers.rules import Rules
+from producers.state import State
+from producers.tree import FileStat, Listing, join, walk
+
+logger = logging.getLogger(__name__)
+
+CHUNK_FILES: Final = 2000
+"""Files listed in a thread before the event loop compares them."""
+FRESH_SECONDS: Final = 2.0
+"""A file modified so recently may still be written to: it is looked at twice."""
+
+Submit = Callable[[list[str]], Awaitable[None]]
+Touch = Callable[[str, FileStat], None]
+Undecodable = Callable[[str], None]
+
+
+@dataclass
+class Difference:
+    """What a walk found.
+
+    Attributes:
+        pictures: how many there are on disk.
+        changed: how many of them are new or look different.
+        missing: ids that are known below the folder and were not met.
+        unreadable: folders that could not be read; what is known below them is left alone.
+        seconds: how long the walk and the comparison took.
+    """
+
+    pictures: int = 0
+    changed: int = 0
+    missing: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Reconciler:
+    """Compares folders with the state and hands on what differs.
+
+    Args:
+        root: the watched folder.
+        state: what is known.
+        submit: told ids to be looked at at once, in small lists; may make us wait.
+        touch: told ids that may still be written to, with their present size and time.
+        follow: whether symbolic links are followed.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        state: State,
+        *,
+        submit: Submit,
+        touch: Touch,
+        follow: bool,
+        always_twice: bool = False,
+    ) -> None:
+        self._root = root
+        self._state = state
+        self._submit = submit
+        self._touch = touch
+        self._follow = follow
+        self._always_twice = always_twice
+        self.running: Difference | None = None
+        """The walk in progress, for those who show it."""
+
+    async def compare(self, top: str, rules: Rules) -> Difference:
+        """Walk `top` ("" is the root) and hand on what is new or changed; the rest is returned.
+
+        Raises:
+            RootGone: the root is missing or unreadable.
+        """
+        started = time.monotonic()
+        difference = self.running = Difference()
+        listings = walk(self._root, top, rules, follow=self._follow)
+        try:
+            while chunk := await asyncio.to_thread(_next_chunk, listings):
+                for listing in chunk:
+                    await self._compare(listing, difference)
+        finally:
+            self.running = None
+        difference.seconds = time.monotonic() - started
+        return difference
+
+    async def _compare(self, listing: Listing, difference: Difference) -> None:
+        directory = listing.directory
+        if listing.failed is not None:
+            logger.warning("cannot read the folder %r: %s", directory, listing.failed)
+            difference.unreadable.append(directory)
+        elif listing.missing:
+            difference.missing.extend(self._state.below(directory))
+        else:
+            self._find_missing(listing, difference)
+        known = self._state.files(directory)
+        fresh_us = (time.time() - FRESH_SECONDS) * 1e6
+        changed: list[str] = []
+        for name, stat in listing.files.items():
+            before = known.get(name)
+            if before is not None and before.stat == stat and before.uri_is_current:
+                continue
+            if self._always_twice or stat.modified_us > fresh_us:
+                self._touch(join(directory, name), stat)
+            else:
+                changed.append(join(directory, name))
+            difference.changed += 1
+        changed.extend(join(directory, name) for name in listing.undecodable)
+        difference.pictures += len(listing.files)
+        await self._submit(changed)
+
+    def _find_missing(self, listing: Listing, difference: Difference) -> None:
+        directory = listing.directory
+        difference.missing.extend(
+            join(directory, name)
+            for name in self._state.files(directory)
+            if name not in listing.files
+        )
+        for name in self._state.folders(directory) - set(listing.directories):
+            difference.missing.extend(self._state.below(join(directory, name)))
+
+
+def _next_chunk(listings: Iterator[Listing]) -> list[Listing]:
+    chunk: list[Listing] = []
+    files = 0
+    for listing in listings:
+        chunk.append(listing)
+        # A folder counts as some files, so that a deep empty tree comes in chunks too.
+        files += len(listing.files) + 10
+        if files >= CHUNK_FILES:
+            break
+    return chunk

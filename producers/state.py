@@ -1,0 +1,143 @@
+"""What the `images` topic says exists: the watcher's only memory, read back at every start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adapters.ports import EventLog
+from producers.tree import FileStat, join, to_microseconds
+from schemas.codec import InvalidEvent, decode_image_change, decode_key
+from schemas.events import ImageAdded
+from schemas.topics import IMAGES
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A picture as it was last published.
+
+    `sha256` is None for a record that could not be read: its key exists, its content is unknown.
+    """
+
+    sha256: bytes | None
+    stat: FileStat
+    uri_is_current: bool = True
+
+
+class State:
+    """Image id -> `Known`, kept by directory so that folders compare and vanish as a whole."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[str, Known]] = {}
+        self._folders: dict[str, set[str]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return self.below("")
+
+    def get(self, image_id: str) -> Known | None:
+        """What was published under the id; None if nothing or a removal."""
+        directory, _, name = image_id.rpartition("/")
+        return self._files.get(directory, {}).get(name)
+
+    def put(self, image_id: str, known: Known) -> None:
+        """Remember an addition."""
+        directory, _, name = image_id.rpartition("/")
+        files = self._files.get(directory)
+        if files is None:
+            files = self._files[directory] = {}
+            self._link(directory)
+        self._count += name not in files
+        files[name] = known
+
+    def remove(self, image_id: str) -> None:
+        """Remember a removal; an id that is not there is no error."""
+        directory, _, name = image_id.rpartition("/")
+        files = self._files.get(directory, {})
+        if files.pop(name, None) is None:
+            return
+        self._count -= 1
+        if not files:
+            del self._files[directory]
+            self._unlink(directory)
+
+    def files(self, directory: str) -> dict[str, Known]:
+        """The pictures known directly in a directory, by name; not to be changed."""
+        return self._files.get(directory, {})
+
+    def folders(self, directory: str) -> set[str]:
+        """Names of the folders of a directory that hold known pictures, at whatever depth."""
+        return set(self._folders.get(directory, ()))
+
+    def below(self, directory: str) -> Iterator[str]:
+        """Ids of all known pictures in a directory and deeper."""
+        pending = [directory]
+        while pending:
+            here = pending.pop()
+            yield from (join(here, name) for name in tuple(self._files.get(here, ())))
+            pending.extend(join(here, name) for name in tuple(self._folders.get(here, ())))
+
+    def _link(self, directory: str) -> None:
+        while directory:
+            parent, _, name = directory.rpartition("/")
+            siblings = self._folders.setdefault(parent, set())
+            if name in siblings:
+                return
+            siblings.add(name)
+            directory = parent
+
+    def _unlink(self, directory: str) -> None:
+        while directory and directory not in self._files and not self._folders.get(directory):
+            parent, _, name = directory.rpartition("/")
+            siblings = self._folders[parent]
+            siblings.discard(name)
+            if not siblings:
+                del self._folders[parent]
+            directory = parent
+
+
+async def load(log: EventLog, uri_prefix: str) -> State:
+    """Read the compacted topic.
+
+    Args:
+        log: where `images` is.
+        uri_prefix: what the URIs of this folder start with; a picture published from another place
+            is published again.
+
+    Raises:
+        Unavailable: the broker cannot answer now.
+    """
+    state = State()
+    unreadable = 0
+    async for record in log.read_all(IMAGES):
+        try:
+            image_id = decode_key(record.key)
+        except InvalidEvent as error:
+            logger.warning("ignoring a record of %s at %s: %s", IMAGES.name, record.position, error)
+            continue
+        try:
+            change = decode_image_change(record.key, record.value)
+        except InvalidEvent as error:
+            unreadable += 1
+            logger.warning("%s at %s cannot be read: %s", image_id, record.position, error)
+            state.put(image_id, Known(None, FileStat(-1, 0), uri_is_current=False))
+            continue
+        if isinstance(change, ImageAdded):
+            state.put(
+                image_id,
+                Known(
+                    sha256=bytes.fromhex(change.sha256),
+                    stat=FileStat(change.size_bytes, to_microseconds(change.modified_at)),
+                    uri_is_current=change.uri.startswith(uri_prefix),
+                ),
+            )
+        else:
+            state.remove(image_id)
+    logger.info("%s holds %d pictures (%d unreadable)", IMAGES.name, len(state), unreadable)
+    return state

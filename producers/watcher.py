@@ -1,0 +1,337 @@
+"""Keeps `images` equal to a folder: a scan at start, then events, with scans where they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from adapters.ports import EventLog
+from adapters.retry import until_available
+from adapters.settings import WatcherSettings
+from producers.dead_letters import DeadLetters
+from producers.guard import RemovalGuard
+from producers.hashing import Examiner
+from producers.live import Changes, Mailbox, Notifications, WatchLimit
+from producers.publish import Pipeline
+from producers.reconcile import Difference, Reconciler
+from producers.root import Identity, identify
+from producers.rules import IGNORE_FILE, Rules, load_rules
+from producers.settling import Settling
+from producers.state import load
+from producers.status import Status
+from producers.tree import RootGone
+from producers.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+ROOT_CHECK_SECONDS: Final = 1.0
+HELD_RETRY_SECONDS: Final = 10.0
+FALLBACK_POLL_SECONDS: Final = 10.0
+"""How often the tree is walked where the kernel could not watch all of it."""
+
+
+class Watcher:
+    """Watches one folder until cancelled.
+
+    Args:
+        settings: the folder and how it is watched.
+        log: where `images` and `images.dlq` are.
+    """
+
+    def __init__(self, settings: WatcherSettings, log: EventLog) -> None:
+        self._settings = settings
+        self._log = log
+        self._root = Path(settings.images_dir).resolve()
+        self._rules = Rules(settings.ignore_patterns, hidden=settings.include_hidden)
+        self._guard = RemovalGuard(settings.mass_removal_share, allow=settings.allow_mass_removal)
+        self._identity: Identity | None = None
+        self._just_attached = False
+        self._notifications: Notifications | None = None
+        self._mailbox: Mailbox | None = None
+        self._poll_seconds = settings.poll_seconds
+        self._scans: dict[str, float] = {}
+        self._scan_asked = asyncio.Event()
+        self._confirmed = False
+        self.status = Status(settings.images_dir)
+
+    async def run(self) -> None:
+        """Work until cancelled; an error that is not a server's being down ends it."""
+        prefix = f"{self._root.as_uri().rstrip('/')}/"
+        state = await until_available(lambda: load(self._log, prefix), what="read what is known")
+        self.status.known = lambda: len(state)
+        dead_letters = DeadLetters(self._log)
+        writer = Writer(self._log, lambda key, reason: dead_letters.report(key, "Rejected", reason))
+        settings = self._settings
+        self._pipeline = Pipeline(
+            state=state,
+            rules=lambda: self._rules,
+            examiner=Examiner(
+                self._root, follow=settings.follow_symlinks, max_bytes=settings.max_image_bytes
+            ),
+            writer=writer,
+            dead_letters=dead_letters,
+            guard=self._guard,
+            settling=Settling(max(settings.quiet_seconds, settings.poll_seconds)),
+            uri_prefix=prefix,
+            removable=self._root_is_ours,
+        )
+        self._state = state
+        self._reconciler = Reconciler(
+            self._root,
+            state,
+            submit=self._pipeline.submit,
+            touch=lambda image_id, seen: self._pipeline.touched(image_id, seen=seen),
+            follow=settings.follow_symlinks,
+            always_twice=settings.poll_seconds > 0,
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pipeline.run())
+                tasks.create_task(self._watch_root())
+                tasks.create_task(self._scan_forever())
+                tasks.create_task(self._beat())
+        finally:
+            await writer.close()
+            await self._detach()
+
+    def request_scan(self, *, confirm_removals: bool = False) -> None:
+        """Compare the whole folder soon; once, let mass removals pass."""
+        self._confirmed = self._confirmed or confirm_removals
+        self._ask_scan("", 0.0)
+
+    # The root
+
+    async def _watch_root(self) -> None:
+        missing = ""
+        listener: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    identity = await asyncio.to_thread(identify, self._root)
+                except RootGone as error:
+                    if str(error) != missing:
+                        logger.error(
+                            "THE FOLDER IS GONE: %s. Nothing is removed from the index; "
+                            "waiting for it to come back.",
+                            error,
+                        )
+                    missing, self._identity = str(error), None
+                    self.status.root_missing = missing
+                else:
+                    missing = self.status.root_missing = ""
+                    if identity != self._identity or not self._events_come():
+                        if listener is not None:
+                            listener.cancel()
+                            await asyncio.gather(listener, return_exceptions=True)
+                        await self._detach()
+                        listener = await self._attach(identity)
+                if listener is not None and listener.done():
+                    listener.result()
+                await asyncio.sleep(ROOT_CHECK_SECONDS)
+        finally:
+            if listener is not None:
+                listener.cancel()
+
+    async def _attach(self, identity: Identity) -> asyncio.Task[None] | None:
+        """Watch first, then scan, so that nothing happens unseen in between."""
+        await self._read_rules()
+        listener = None
+        if not self._settings.poll_seconds:
+            mailbox = Mailbox(self._root, asyncio.get_running_loop(), self._concerns_us)
+            notifications = Notifications(self._root, mailbox)
+            try:
+                await asyncio.to_thread(notifications.open)
+            except WatchLimit as error:
+                self._fall_back(str(error))
+            except OSError as error:
+                logger.warning("cannot watch %s: %s", self._root, error)
+                return None
+            else:
+                self._mailbox, self._notifications = mailbox, notifications
+                listener = asyncio.create_task(self._listen(mailbox))
+        logger.info(
+            "watching %s (%s)",
+            self._root,
+            f"polling every {self._poll_seconds:g} s" if self._poll_seconds else "notifications",
+        )
+        self._identity, self._just_attached = identity, True
+        self.status.attached = True
+        self._ask_scan("", 0.0)
+        return listener
+
+    async def _detach(self) -> None:
+        notifications, self._notifications = self._notifications, None
+        if notifications is not None:
+            await asyncio.to_thread(notifications.close)
+
+    def _events_come(self) -> bool:
+        return self._notifications is None or self._notifications.is_alive()
+
+    async def _root_is_ours(self) -> bool:
+        """Whether the folder that was scanned and watched is still the one at its path."""
+        if self._identity is None:
+            return False
+        try:
+            return await asyncio.to_thread(identify, self._root) == self._identity
+        except RootGone:
+            return False
+
+    # Events
+
+    async def _listen(self, mailbox: Mailbox) -> None:
+        while True:
+            self._take(await mailbox.changes())
+            # One round of events is taken together, as saving a file causes several.
+            await asyncio.sleep(0.02)
+
+    def _take(self, changes: Changes) -> None:
+        for path, writing in changes.files.items():
+            if path == IGNORE_FILE:
+                self._ask_scan("", self._settings.quiet_seconds)
+            else:
+                self._pipeline.touched(path, writing=writing)
+        for folder in changes.folders:
+            if self._rules.reaches(folder):
+                self._ask_scan(folder, self._settings.quiet_seconds)
+        if changes.overflow:
+            logger.warning("the kernel dropped events: comparing the whole folder")
+            self.status.overflows += 1
+            self._ask_scan("", 0.0)
+        if changes.unmounted:
+            logger.warning("a file system inside %s was unmounted", self._root)
+            self._identity = None
+        if changes.unwatched is not None:
+            self._fall_back(changes.unwatched)
+
+    def _concerns_us(self, path: str) -> bool:
+        return path == IGNORE_FILE or self._rules.takes(path)
+
+    def _fall_back(self, reason: str) -> None:
+        if not self._poll_seconds:
+            self._poll_seconds = FALLBACK_POLL_SECONDS
+            logger.warning(
+                "cannot watch every folder (%s): comparing all every %g s as well; "
+                "raise fs.inotify.max_user_watches to be quicker",
+                reason,
+                self._poll_seconds,
+            )
+
+    # Scans
+
+    def _ask_scan(self, top: str, delay: float) -> None:
+        due = time.monotonic() + delay
+        self._scans[top] = min(self._scans.get(top, due), due)
+        self._scan_asked.set()
+
+    async def _scan_forever(self) -> None:
+        while True:
+            tops = self._due_scans()
+            for top in tops:
+                if self._identity is not None:
+                    with contextlib.suppress(RootGone):  # `_watch_root` says so and scans later
+                        await self._scan(top)
+            if tops:
+                continue
+            self._scan_asked.clear()
+            wait = min(self._scans.values(), default=float("inf")) - time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if wait == float("inf") else max(wait, 0.0)):
+                    await self._scan_asked.wait()
+
+    def _due_scans(self) -> list[str]:
+        """Folders to compare now; one below another is part of its scan."""
+        now = time.monotonic()
+        due = {top for top, when in self._scans.items() if when <= now}
+        for top in due:
+            del self._scans[top]
+        return [top for top in sorted(due) if not any(above in due for above in _above(top))]
+
+    async def _scan(self, top: str) -> None:
+        if not top:
+            await self._read_rules()
+        confirmed, self._confirmed = self._confirmed and not top, self._confirmed and bool(top)
+        emptiable, identity = self._just_attached, self._identity
+        self.status.scanning = lambda: self._reconciler.running
+        difference = await self._reconciler.compare(top, self._rules)
+        # New names are published before the old ones go, so that a rename is never a gap.
+        await self._pipeline.drained()
+        if confirmed:
+            self._guard.confirm()
+        try:
+            held = await self._remove(difference, emptied=emptiable and not difference.pictures)
+        finally:
+            self._guard.unconfirm()
+        if not top:
+            self._finish(difference, held=held)
+            if identity == self._identity and not held:
+                self._just_attached = False
+
+    async def _remove(self, difference: Difference, *, emptied: bool) -> bool:
+        """Hand on what is missing; True if that is held back."""
+        missing = difference.missing
+        if not missing:
+            return False
+        if not await self._root_is_ours():
+            return True
+        if not self._guard.admits(missing, self._state, time.monotonic(), emptied=emptied):
+            return True
+        await self._pipeline.submit(missing)
+        await self._pipeline.drained()
+        return False
+
+    def _finish(self, difference: Difference, *, held: bool) -> None:
+        if not held:
+            self._guard.release()
+        again = self._poll_seconds or self._settings.reconcile_seconds
+        if held:
+            again = min(again, HELD_RETRY_SECONDS)
+        # Never more than a tenth of the time is spent walking, unless polling is asked for.
+        if not self._settings.poll_seconds:
+            again = max(again, 10 * difference.seconds)
+        self._ask_scan("", again)
+        self.status.reconciled(difference)
+        logger.info(
+            "compared %d pictures in %.2f s: %d new or changed, %d missing%s",
+            difference.pictures,
+            difference.seconds,
+            difference.changed,
+            len(difference.missing),
+            " (held back)" if held else "",
+        )
+
+    async def _read_rules(self) -> None:
+        self._rules = await asyncio.to_thread(
+            load_rules,
+            self._root,
+            self._settings.ignore_patterns,
+            hidden=self._settings.include_hidden,
+        )
+
+    # Health
+
+    async def _beat(self) -> None:
+        while True:
+            if self._guard.held and "" not in self._scans:
+                self._ask_scan("", HELD_RETRY_SECONDS)
+            self.status.waiting = self._pipeline.waiting
+            self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
+            self.status.counters = self._pipeline.counters
+            self.status.poll_seconds = self._poll_seconds
+            if self.status.attached or self.status.root_missing:
+                await asyncio.to_thread(self._write_health)
+            await asyncio.sleep(0.25 if not self.status.attached else 1.0)
+
+    def _write_health(self) -> None:
+        if self._settings.status_file is not None:
+            self.status.write(self._settings.status_file)
+        if self._settings.ready_file is not None:
+            self._settings.ready_file.touch()
+
+
+def _above(directory: str) -> list[str]:
+    parts = directory.split("/") if directory else []
+    return ["/".join(parts[:count]) for count in range(len(parts))]
