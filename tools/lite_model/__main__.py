@@ -1,7 +1,6 @@
 """Makes `triton_models/lite_image` and `lite_text`'s weights, and checks them."""
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,6 +99,19 @@ def make_image(
     return small
 
 
+def put(path: Path, content: bytes) -> int:
+    """Writes a file by replacing it; returns its size.
+
+    Served repositories hold hard links to these files: writing into one would change the
+    model under a running server.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+    return len(content)
+
+
 def main() -> None:
     """Makes both halves; writes nothing unless every check holds."""
     parser = argparse.ArgumentParser(prog="tools.lite_model", description=__doc__)
@@ -112,11 +124,9 @@ def main() -> None:
     text, meaning = make_text(found)
     image = make_image(found, meaning.table, reduce_range=not arguments.full_range)
     for name, model in (("lite_image", image), ("lite_text", text)):
-        path = arguments.output / name / "1" / "model.onnx"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        onnx.save(model, path)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    shutil.copyfile(found.tokenizer, arguments.output / "lite_text" / "1" / "tokenizer.json")
+        size = put(arguments.output / name / "1" / "model.onnx", model.SerializeToString())
+        print(f"{name}: {size / 1e6:.1f} MB")
+    put(arguments.output / "lite_text" / "1" / "tokenizer.json", found.tokenizer.read_bytes())
 
 
 if __name__ == "__main__":

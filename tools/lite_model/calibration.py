@@ -11,7 +11,7 @@ from PIL import Image
 
 from tools.lite_model.image_graph import PIXEL_MEAN, PIXEL_SCALE, SIDE
 
-# Photographs in scikit-image's wheel, all CC0 or in the public domain.
+# Photographs in scikit-image's wheel. Only the ranges measured on them get into the model.
 PHOTOGRAPHS = (
     "astronaut.png",
     "brick.png",

