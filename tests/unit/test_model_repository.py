@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,15 +12,15 @@ from adapters.model_spec import ModelSpec
 REPOSITORY = Path(__file__).parents[2] / "triton_models"
 
 
-def render(target: Path, source: Path = REPOSITORY, **changes: object) -> None:
-    settings: dict[str, object] = {
+def render(target: Path, source: Path = REPOSITORY, **changes: Any) -> None:
+    settings: dict[str, Any] = {
         "python_env": Path("/venv"),
         "image_instances": 2,
         "text_instances": 1,
         "threads": 3,
         "provider": "cpu",
     }
-    model_repository.render(source, target, **{**settings, **changes})  # type: ignore[arg-type]
+    model_repository.render(source, target, **{**settings, **changes})
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_other_preprocessing_makes_another_version(source: Path) -> None:
 @pytest.mark.parametrize(
     "changes", [{"image_instances": 0}, {"text_instances": 0}, {"threads": -1}, {"provider": "x"}]
 )
-def test_senseless_settings_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_senseless_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"instances|provider"):
         render(tmp_path, **changes)
 
