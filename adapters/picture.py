@@ -5,8 +5,8 @@ read whole is refused with the reason.
 """
 
 import io
+import logging
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,12 @@ from adapters.model_spec import ModelSpec
 from adapters.ports import Pixels
 
 register_heif_opener()
+# Makes every plugin known now: `Image.open(formats=...)` looks names up in what is loaded.
+Image.init()
+# Our own limit, a setting, is checked before anything is unpacked; Pillow's is a fixed number.
+Image.MAX_IMAGE_PIXELS = None
+
+logger = logging.getLogger(__name__)
 
 MEDIA_TYPES: Final[dict[str, str]] = {
     ".jpg": "image/jpeg",
@@ -38,7 +44,7 @@ MEDIA_TYPES: Final[dict[str, str]] = {
 }
 """File name suffix (lower case) -> media type, of all formats that are read."""
 
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 
 _RESAMPLING: Final = {
@@ -91,14 +97,8 @@ def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
     if not data:
         raise Rejected("the file is empty")
     try:
-        with warnings.catch_warnings():
-            # Our own pixel limit below replaces Pillow's warning at a fixed one.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        with image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return _decode(image, spec, max_pixels)
-    except Image.DecompressionBombError as error:
-        raise Rejected(f"too many pixels: {error}") from error
     except UnidentifiedImageError as error:
         raise Rejected("not a picture in a supported format") from error
     except _UNREADABLE as error:
@@ -111,20 +111,39 @@ def _decode(image: Image.Image, spec: ModelSpec, max_pixels: int) -> Picture:
         raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
     media_type = Image.MIME.get(image.format or "", "application/octet-stream")
     image.load()
-    exif = image.getexif()
-    upright = ImageOps.exif_transpose(image)
+    taken_at, camera, latitude, longitude = _described(image)
+    upright = _upright(image)
     pixels = resize(flatten(upright, spec.background), spec)
-    latitude, longitude = _position(exif)
     return Picture(
         pixels=np.asarray(pixels, dtype=np.uint8),
         width=upright.width,
         height=upright.height,
         media_type=media_type,
-        taken_at=_taken_at(exif),
-        camera=_camera(exif),
+        taken_at=taken_at,
+        camera=camera,
         latitude=latitude,
         longitude=longitude,
     )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _UNREADABLE as error:
+        # Damaged metadata is no reason to lose the picture.
+        logger.info("EXIF orientation ignored: %s", error)
+        return image
+
+
+def _described(
+    image: Image.Image,
+) -> tuple[datetime | None, str | None, float | None, float | None]:
+    try:
+        exif = image.getexif()
+        return _taken_at(exif), _camera(exif), *_position(exif)
+    except _UNREADABLE as error:
+        logger.info("EXIF ignored: %s", error)
+        return None, None, None, None
 
 
 def flatten(image: Image.Image, background: str) -> Image.Image:

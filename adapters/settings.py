@@ -81,7 +81,11 @@ class IndexingSettings(ServerSettings):
     retry_initial: Seconds = 0.2
     retry_maximum: Seconds = 15.0
     max_poll_interval: Seconds = 300.0
+    rebalance_grace: Seconds = 10.0
+    """How long a rebalance waits for work under way before it is forgotten and read again."""
     shutdown_grace: Seconds = 20.0
+    stuck_seconds: Seconds = 60.0
+    """A consumer with lag that reads nothing for this long ends itself, to be started again."""
 
 
 class GatewaySettings(ServerSettings):

@@ -64,6 +64,8 @@ class WeaviateIndex:
             grpc_port=grpc_port,
             grpc_secure=secure,
             auth_credentials=Auth.api_key(api_key) if api_key else None,
+            # Among those checks is a look-up of the newest client version on the internet.
+            skip_init_checks=True,
             additional_config=AdditionalConfig(timeout=Timeout(init=5, query=15, insert=60)),
         )
         self._connecting = asyncio.Lock()

@@ -1,0 +1,1 @@
+"""Readers of the event log: indexing, and the rules by which each handles failures."""

@@ -1,0 +1,193 @@
+"""FastStream's subscribers: what reads which topic, in which group, and how it is committed.
+
+The only file that knows FastStream. Its own acknowledgement is not used (`AckPolicy.MANUAL`, never
+called): it commits positions rather than what was handled, and swallows the errors of doing so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.annotations import KafkaMessage
+
+from adapters.errors import Unavailable, translated
+from adapters.ports import LogRecord, Position
+from adapters.settings import IndexingSettings
+from consumers.indexing import Indexer
+from consumers.lane import Lane
+from schemas.topics import IMAGES
+
+logger = logging.getLogger(__name__)
+
+_NOT_OURS = (
+    CommitFailedError,
+    IllegalGenerationError,
+    IllegalStateError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+_DOWN = (KafkaError, OSError, asyncio.TimeoutError)
+SESSION_TIMEOUT_MS = 6_000
+HEARTBEAT_MS = 1_500
+
+
+class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One member of the group that fills one collection from `images`."""
+
+    def __init__(self, settings: IndexingSettings, indexer: Indexer, group_id: str) -> None:
+        self._settings = settings
+        self._group_id = group_id
+        self._consumer: Any = None
+        self._paused: set[TopicPartition] = set()
+        self._resuming: asyncio.Task[None] | None = None
+        self.lane = Lane(indexer, self._commit, capacity=2 * settings.batch_records)
+        self._broker = KafkaBroker(
+            settings.kafka_bootstrap_servers,
+            # Topics come from the topic table, never from a subscription.
+            allow_auto_create_topics=False,
+            logger=logging.getLogger("faststream"),
+            log_level=logging.DEBUG,
+        )
+        self._subscriber = self._broker.subscriber(
+            IMAGES.name,
+            group_id=group_id,
+            batch=True,
+            batch_timeout_ms=round(settings.batch_wait * 1000),
+            max_records=settings.batch_records,
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.MANUAL,
+            max_poll_interval_ms=round(settings.max_poll_interval * 1000),
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+            listener=self,
+            decoder=_undecoded,
+        )
+        self._subscriber(self._handle)
+
+    async def start(self) -> None:
+        """Join the group and begin.
+
+        Raises:
+            Unavailable: the broker cannot be reached now.
+        """
+        with translated("join the consumer group", unavailable=_DOWN):
+            try:
+                await self._broker.start()
+            except BaseException:
+                await self._broker.stop()
+                raise
+        self._consumer = self._subscriber.consumer
+        self.lane.start()
+
+    async def stop(self) -> None:
+        """Finish what is under way within the grace, then leave the group."""
+        if self._consumer is not None:
+            self._pause()
+        if not await self.lane.drain(self._settings.shutdown_grace):
+            logger.warning(
+                "%d records were still under way; they are read again", (self.lane.under_way)
+            )
+        await self.lane.stop()
+        if self._resuming is not None:
+            self._resuming.cancel()
+        await self._broker.stop()
+
+    async def _handle(self, message: KafkaMessage) -> None:
+        raw = message.raw_message
+        records: Sequence[ConsumerRecord] = raw if isinstance(raw, tuple) else (raw,)
+        self.lane.put([_log_record(record) for record in records])
+        if self.lane.is_full:
+            self._pause()
+
+    def _pause(self) -> None:
+        """Poll on without fetching, until there is room again."""
+        assigned = self._consumer.assignment() if self._consumer is not None else set()
+        self._consumer.pause(*assigned)
+        self._paused |= assigned
+        if self._resuming is None or self._resuming.done():
+            self._resuming = asyncio.create_task(self._resume_with_room())
+
+    async def _resume_with_room(self) -> None:
+        await self.lane.wait_for_room()
+        # Partitions that were given up meanwhile cannot be resumed.
+        ours = self._paused & self._consumer.assignment()
+        self._paused.clear()
+        self._consumer.resume(*ours)
+
+    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        """Finish or forget what is under way before somebody else gets the partitions."""
+        if not revoked or self.lane.under_way == 0:
+            return
+        # Well below the time the coordinator gives members to rejoin.
+        if not await self.lane.drain(self._settings.rebalance_grace):
+            logger.warning("rebalance: %d records under way are forgotten", self.lane.under_way)
+            await self.lane.drop()
+
+    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        """Nothing under way belongs to the new assignment."""
+        self._paused.clear()
+        logger.info("partitions: %s", sorted(partition.partition for partition in assigned))
+
+    async def _commit(self, following: Mapping[int, int]) -> None:
+        offsets = {
+            TopicPartition(IMAGES.name, number): offset for number, offset in following.items()
+        }
+        try:
+            with translated("commit", unavailable=_DOWN):
+                try:
+                    await self._consumer.commit(offsets)
+                except _NOT_OURS as error:
+                    # Given up meanwhile: the next owner reads them again, which does no harm.
+                    logger.warning("not committed, as the partitions were given up: %s", error)
+        except Unavailable:
+            logger.debug("commit failed", exc_info=True)
+            raise
+
+    async def lag(self) -> int:
+        """Records of the assigned partitions that are not yet committed.
+
+        Raises:
+            Unavailable: the broker cannot say.
+        """
+        with translated("lag", unavailable=_DOWN):
+            assigned = list(self._consumer.assignment())
+            ends = await self._consumer.end_offsets(assigned) if assigned else {}
+            behind = 0
+            for partition in assigned:
+                committed = await self._consumer.committed(partition)
+                start = committed
+                if start is None:
+                    start = (await self._consumer.beginning_offsets([partition]))[partition]
+                behind += max(0, ends[partition] - start)
+            return behind
+
+
+async def _undecoded(message: KafkaMessage) -> object:
+    """The handler reads raw records; FastStream's guess at their content would be wasted."""
+    return message.body
+
+
+def _log_record(record: ConsumerRecord) -> LogRecord:
+    return LogRecord(
+        position=Position(record.partition, record.offset),
+        key=record.key,
+        value=record.value,
+        timestamp_ms=record.timestamp,
+        headers=dict(record.headers),
+    )

@@ -1,0 +1,149 @@
+"""Indexing one batch after another: prepare the next while the last one is written."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from adapters.model_spec import ModelSpec
+from adapters.ports import Collection, Embedder, EventLog, ImageIndex, LogRecord, Message
+from adapters.settings import IndexingSettings
+from consumers.failures import Poison, PoisonLimit, RetryPolicy
+from consumers.preparation import Addition, Counters, Prepared, Preparer
+from schemas.events import ImageIndexed, ImageRemoved, IndexAction
+from schemas.topics import IMAGES, IMAGES_DLQ, IMAGES_INDEXED
+
+logger = logging.getLogger(__name__)
+
+
+class Indexer:
+    """The effects of `images` on one collection, each safe to repeat.
+
+    `prepare` and `apply` may overlap for consecutive batches; `apply` must be called in the order
+    of the log, so that a removal never overtakes the addition before it.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        index: ImageIndex,
+        log: EventLog,
+        collection: Collection,
+        spec: ModelSpec,
+        settings: IndexingSettings,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.counters = Counters()
+        self._index = index
+        self._log = log
+        self._collection = collection
+        self._retry = RetryPolicy(
+            settings.retry_initial, settings.retry_maximum, settings.max_attempts
+        )
+        self._limit = PoisonLimit(settings.poison_share, settings.poison_window)
+        self._preparer = Preparer(embedder, index, collection, spec, settings, pool, self.counters)
+
+    async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
+        """Read, decode and embed; see `Preparer.prepare`."""
+        return await self._preparer.prepare(records)
+
+    async def apply(self, prepared: Prepared) -> None:
+        """Write a prepared batch. When it returns, every effect is durable: commit now.
+
+        Raises:
+            TooMuchPoison: nearly all of the last records are bad; nothing may be committed.
+        """
+        started = time.perf_counter()
+        # The order matters for one key only, and a key has one change per batch.
+        await self._retry.until_available(
+            lambda: self._index.delete(
+                self._collection, [removed.image_id for _, removed in prepared.removals]
+            ),
+            "delete removed pictures",
+        )
+        written, refused = await self._upsert(prepared.additions)
+        write_ms = (time.perf_counter() - started) * 1e3 / max(1, len(prepared.additions))
+        poison = [*prepared.poison, *refused]
+        self._limit.note(good=len(prepared.records) - len(poison), bad=len(poison))
+        await self._dead_letter(poison)
+        await self._announce(written, prepared.removals, write_ms)
+        self._count(prepared, written, poison)
+
+    async def _upsert(self, additions: Sequence[Addition]) -> tuple[list[Addition], list[Poison]]:
+        if not additions:
+            return [], []
+        reasons = await self._retry.until_available(
+            lambda: self._index.upsert(
+                self._collection, [addition.image for addition in additions]
+            ),
+            "write vectors",
+        )
+        written = [a for a in additions if a.event.image_id not in reasons]
+        refused = [
+            Poison(a.record, a.event.image_id, "Refused", reasons[a.event.image_id])
+            for a in additions
+            if a.event.image_id in reasons
+        ]
+        return written, refused
+
+    async def _dead_letter(self, poison: Sequence[Poison]) -> None:
+        if not poison:
+            return
+        for each in poison:
+            logger.warning("dead letter: %r: %s", each.image_id, each.reason)
+        messages = [each.message(IMAGES.name, self._collection.model_name) for each in poison]
+        await self._retry.until_available(
+            lambda: self._log.publish(IMAGES_DLQ, messages), "write dead letters"
+        )
+
+    async def _announce(
+        self,
+        written: Sequence[Addition],
+        removals: Sequence[tuple[LogRecord, ImageRemoved]],
+        write_ms: float,
+    ) -> None:
+        model, collection = self._collection.model_name, self._collection.name
+        events = [
+            ImageIndexed(
+                image_id=a.event.image_id,
+                action=IndexAction.UPSERTED,
+                sha256=a.event.sha256,
+                model_name=model,
+                collection=collection,
+                source_partition=a.record.position.partition,
+                source_offset=a.record.position.offset,
+                added_at=a.event.added_at,
+                vector_reused=a.vector_reused,
+                timings_ms=a.timings.model_copy(update={"write": write_ms}),
+            )
+            for a in written
+        ]
+        events += [
+            ImageIndexed(
+                image_id=removed.image_id,
+                action=IndexAction.REMOVED,
+                model_name=model,
+                collection=collection,
+                source_partition=record.position.partition,
+                source_offset=record.position.offset,
+            )
+            for record, removed in removals
+        ]
+        if events:
+            messages = [Message(key=event.image_id, event=event) for event in events]
+            await self._retry.until_available(
+                lambda: self._log.publish(IMAGES_INDEXED, messages), "announce what was indexed"
+            )
+
+    def _count(
+        self, prepared: Prepared, written: Sequence[Addition], poison: Sequence[Poison]
+    ) -> None:
+        counters = self.counters
+        counters.received += len(prepared.records)
+        counters.indexed += len(written)
+        counters.removed += len(prepared.removals)
+        counters.dead_lettered += len(poison)
+        counters.superseded += prepared.superseded
+        counters.vectors_reused += sum(addition.vector_reused for addition in written)
