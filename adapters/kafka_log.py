@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import (
     IllegalStateError,
     InvalidTopicError,
@@ -106,7 +106,9 @@ class KafkaEventLog:
     async def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
         """See `EventLog.read_all`."""
         with translated(f"read {topic.name}", unavailable=_DOWN):
+            # Without a group, a consumer is given every partition and commits nothing.
             consumer = AIOKafkaConsumer(
+                topic.name,
                 bootstrap_servers=self._bootstrap_servers,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -115,10 +117,10 @@ class KafkaEventLog:
             )
             try:
                 await consumer.start()
-                partitions = await self._partitions(consumer, topic)
+                partitions = sorted(consumer.assignment())
+                if not partitions:
+                    raise Unavailable(f"the topic {topic.name} does not exist yet")
                 ends = await consumer.end_offsets(partitions)
-                consumer.assign(partitions)
-                await consumer.seek_to_beginning(*partitions)
                 unread = [p for p in partitions if await consumer.position(p) < ends[p]]
                 while unread:
                     fetched = await consumer.getmany(
@@ -138,16 +140,6 @@ class KafkaEventLog:
                     unread = [p for p in unread if await consumer.position(p) < ends[p]]
             finally:
                 await consumer.stop()
-
-    @staticmethod
-    async def _partitions(consumer: AIOKafkaConsumer, topic: Topic) -> list[TopicPartition]:
-        numbers = consumer.partitions_for_topic(topic.name)
-        if not numbers:
-            await consumer.topics()
-            numbers = consumer.partitions_for_topic(topic.name)
-        if not numbers:
-            raise Unavailable(f"the topic {topic.name} does not exist yet")
-        return [TopicPartition(topic.name, number) for number in sorted(numbers)]
 
     async def is_ready(self) -> bool:
         """See `EventLog.is_ready`."""
