@@ -1,0 +1,1 @@
+"""The HTTP face: search, feedback, pictures, health and the page."""

@@ -1,0 +1,59 @@
+"""`python -m gateway`: serve HTTP until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from adapters.kafka_log import KafkaEventLog
+from adapters.logs import configure_logging
+from adapters.provision import connect_index
+from adapters.settings import GatewaySettings
+from adapters.triton_clip import TritonEmbedder
+from gateway.app import create_app
+
+GRACE_SECONDS = 10
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve; the servers behind may come and go, the health check says so."""
+    embedder = TritonEmbedder(
+        settings.triton_url,
+        timeout=settings.triton_timeout,
+        concurrency=settings.triton_concurrency,
+    )
+    index = connect_index(settings)
+    log = KafkaEventLog(settings.kafka_bootstrap_servers)
+    app = create_app(settings, embedder, index, log)
+    config = uvicorn.Config(
+        app,
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    try:
+        await uvicorn.Server(config).serve()
+    finally:
+        await asyncio.gather(embedder.close(), index.close(), log.close())
+
+
+def main() -> None:
+    """Serve with the environment's settings."""
+    configure_logging()
+    try:
+        settings = GatewaySettings()
+    except ValidationError as error:
+        sys.exit(str(error))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The receipt of a search: a JSON Web Token (RFC 7519), signed with HMAC-SHA-256."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import jwt
+
+ALGORITHM: Final = "HS256"
+ISSUER: Final = "image-search"
+AUDIENCE: Final = "image-search/feedback"
+REQUIRED: Final = ("exp", "iat", "aud", "iss", "jti", "text", "model_name")
+MINIMUM_SECRET_BYTES: Final = 32
+"""RFC 7518, section 3.2: the key is at least as long as the hash's output."""
+
+
+class InvalidReceipt(Exception):
+    """Not a receipt that this system signed, or one that has expired; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a search was and what it found first."""
+
+    search_id: UUID
+    text: str
+    model_name: str
+    top_image: str | None
+    top_score: float | None
+    issued_at: datetime
+
+
+class Receipts:
+    """Signs and checks receipts."""
+
+    def __init__(self, secret: str, *, lifetime_seconds: float) -> None:
+        if len(secret.encode()) < MINIMUM_SECRET_BYTES:
+            raise ValueError(f"JWT_SECRET must have at least {MINIMUM_SECRET_BYTES} bytes")
+        self._secret = secret
+        self._lifetime = timedelta(seconds=lifetime_seconds)
+
+    def sign(self, receipt: Receipt) -> str:
+        """The receipt as a compact JWT."""
+        claims: dict[str, Any] = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "iat": receipt.issued_at,
+            "exp": receipt.issued_at + self._lifetime,
+            "jti": str(receipt.search_id),
+            "text": receipt.text,
+            "model_name": receipt.model_name,
+            "image_name": receipt.top_image,
+            "score": receipt.top_score,
+        }
+        return jwt.encode(claims, self._secret, algorithm=ALGORITHM)
+
+    def check(self, token: str) -> Receipt:
+        """The receipt in a token.
+
+        Raises:
+            InvalidReceipt: bad signature or form, another algorithm, issuer or audience, expired,
+                or a claim is missing.
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                options={"require": list(REQUIRED)},
+            )
+            return Receipt(
+                search_id=UUID(claims["jti"]),
+                text=str(claims["text"]),
+                model_name=str(claims["model_name"]),
+                top_image=claims.get("image_name"),
+                top_score=claims.get("score"),
+                issued_at=datetime.fromtimestamp(claims["iat"], UTC),
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise InvalidReceipt("the receipt has expired") from error
+        except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as error:
+            raise InvalidReceipt(f"not a valid receipt: {error}") from error
+
+
+def load_or_create_secret(file: Path) -> str:
+    """The secret in `file`, created once with mode 0600.
+
+    Several processes may start at once: a hard link is made only where no file is, so all agree.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        # mkstemp's files are private from their first byte.
+        descriptor, name = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(descriptor, "w") as part:
+            part.write(secrets.token_urlsafe(48))
+        try:
+            os.link(name, file)
+        except FileExistsError:
+            pass
+        finally:
+            Path(name).unlink()
+    return file.read_text().strip()
