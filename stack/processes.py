@@ -7,67 +7,18 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import httpx
-
-from adapters.kafka_log import KafkaEventLog
 from adapters.model_repository import render
 from adapters.naming import image_model, text_model
 from stack import binaries, toolchains
 from stack.errors import StackError
 from stack.preparation import Cache, key_of
+from stack.probes import answers, heartbeat, infers, kafka_answers, never_asked
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec
 
 SERVERS = ("kafka", "weaviate", "triton")
-READY_TIMEOUT_SECONDS = 2.0
-HEARTBEAT_SECONDS = 30.0
-"""A process of ours whose ready file is older than this is no longer well."""
-
-Ready = Callable[[], Awaitable[bool]]
-
-
-def answers(url: str) -> Ready:
-    """Ready when a GET of this URL succeeds."""
-
-    async def ready() -> bool:
-        try:
-            async with httpx.AsyncClient(timeout=READY_TIMEOUT_SECONDS, trust_env=False) as client:
-                return (await client.get(url)).is_success
-        except httpx.HTTPError:
-            return False
-
-    return ready
-
-
-def kafka_answers(bootstrap_servers: str) -> Ready:
-    """Ready when a client gets the cluster's metadata."""
-
-    async def ready() -> bool:
-        async with KafkaEventLog(bootstrap_servers) as log:
-            return await log.is_ready()
-
-    return ready
-
-
-def heartbeat(file: Path) -> Ready:
-    """Ready when the process touched its ready file not long ago."""
-
-    async def ready() -> bool:
-        try:
-            return time.time() - file.stat().st_mtime < HEARTBEAT_SECONDS
-        except FileNotFoundError:
-            return False
-
-    return ready
-
-
-async def never_asked() -> bool:
-    """For one-shot processes, which are ready when they have ended."""
-    return False
 
 
 def servers(settings: StackSettings, cache: Cache) -> list[ProcessSpec]:
@@ -256,6 +207,7 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         command=command,
         log=settings.logs / "triton.log",
         ready=answers(f"http://{host}:{settings.triton_port}/v2/health/ready"),
+        alive=infers(f"http://{host}:{settings.triton_port}", settings.model_name),
         environment={"LD_LIBRARY_PATH": binaries.library_path(program)},
         prepare=prepare,
     )
@@ -281,6 +233,8 @@ def ours(settings: StackSettings) -> list[ProcessSpec]:
         command=[sys.executable, "-m", "gateway"],
         log=settings.logs / "gateway.log",
         ready=answers(f"{settings.gateway_url}/api/v1/healthcheck"),
+        # Its page needs no server: a gateway that answers 503 is well.
+        alive=answers(f"{settings.gateway_url}/"),
         needs=("provision",),
         environment=_ours(settings, "gateway"),
     )
@@ -298,6 +252,7 @@ def _worker(settings: StackSettings, name: str, module: list[str]) -> ProcessSpe
         command=[sys.executable, "-m", *module],
         log=settings.logs / f"{name}.log",
         ready=heartbeat(ready_file),
+        alive=heartbeat(ready_file),
         needs=("provision",),
         environment={**_ours(settings, name), "READY_FILE": str(ready_file)},
         # The file of a predecessor says nothing about its successor.

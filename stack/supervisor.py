@@ -19,6 +19,8 @@ from stack.errors import StackError
 
 CHILD: Final = Path(__file__).with_name("child.py")
 POLL_SECONDS: Final = 0.1
+ALIVE_SECONDS: Final = 3.0
+ALIVE_FAILURES: Final = 4
 FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 30.0
 HEALTHY_SECONDS: Final = 60.0
@@ -54,6 +56,8 @@ class ProcessSpec:
     one_shot: bool = False
     start_timeout: float = 120.0
     stop_grace: float = 20.0
+    alive: Callable[[], Awaitable[bool]] | None = None
+    """Asked while it runs; a process that says no time after time hangs, and is killed."""
     prepare: Callable[[], None] | None = None
     """Runs before each start, for instance to remove what a killed predecessor left."""
 
@@ -130,6 +134,7 @@ class Supervisor:
                 await self._watch_start(supervised, exited)
                 if spec.one_shot and supervised.state is State.DONE:
                     return
+                await self._watch_life(supervised, exited)
                 status = await exited
             finally:
                 exited.cancel()
@@ -196,6 +201,19 @@ class Supervisor:
             self._set(supervised, State.DONE)
             self._say(f"{spec.name} is done")
             supervised.ready_event.set()
+
+    async def _watch_life(self, supervised: Supervised, exited: asyncio.Future[int]) -> None:
+        spec = supervised.spec
+        if spec.alive is None:
+            return
+        failures = 0
+        while failures < ALIVE_FAILURES:
+            await asyncio.wait([exited], timeout=ALIVE_SECONDS)
+            if exited.done():
+                return
+            failures = 0 if await spec.alive() else failures + 1
+        self._say(f"{spec.name} runs but does not work any more: killed")
+        _signal_group(supervised, signal.SIGKILL)
 
     async def _exit(self, supervised: Supervised, process: asyncio.subprocess.Process) -> int:
         status = await process.wait()
