@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: run down status clean setup prepare check test chaos format lock
+.PHONY: run down status clean setup prepare check test build format lock
 
 run: setup ## set up what is missing, start everything, follow the logs (Ctrl-C stops it)
 	@./image-search up
@@ -42,6 +42,9 @@ test: prepare ## every test, on real servers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests
+
+build: ## build the container images
+	@docker compose build
 
 format: setup ## bring the code into the agreed form
 	@$(BIN)/ruff check --fix .

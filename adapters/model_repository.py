@@ -1,5 +1,6 @@
 """Triton's model repository as it is served: the checked-in one with its settings filled in."""
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -162,3 +163,28 @@ def _put(target: Path, content: bytes) -> None:
         fresh = Path(scratch) / target.name
         fresh.write_bytes(content)
         fresh.replace(target)
+
+
+def main() -> None:
+    """`python -m adapters.model_repository SOURCE TARGET`: render, for an image of Triton."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--provider", choices=PROVIDERS, default="cpu")
+    parser.add_argument("--image-instances", type=int, default=1)
+    parser.add_argument("--text-instances", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0)
+    given = parser.parse_args()
+    render(
+        given.source,
+        given.target,
+        python_env=None,
+        image_instances=given.image_instances,
+        text_instances=given.text_instances,
+        threads=given.threads,
+        provider=given.provider,
+    )
+
+
+if __name__ == "__main__":
+    main()

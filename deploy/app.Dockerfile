@@ -3,7 +3,7 @@
 FROM python:3.11-slim AS build
 WORKDIR /app
 COPY requirements/app.txt requirements/app.txt
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements/app.txt
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/app.txt
 
 FROM python:3.11-slim
 RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --create-home app
