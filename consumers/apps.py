@@ -44,6 +44,7 @@ _NOT_OURS = (
 _DOWN = (KafkaError, OSError, asyncio.TimeoutError)
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 1_500
+REJOIN_SECONDS = 10.0
 
 
 class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -53,6 +54,7 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settings = settings
         self._group_id = group_id
         self._consumer: Any = None
+        self._owned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._resuming: asyncio.Task[None] | None = None
         self.lane = Lane(indexer, self._commit, capacity=2 * settings.batch_records)
@@ -74,6 +76,8 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
             max_poll_interval_ms=round(settings.max_poll_interval * 1000),
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
+            # Members are given this long to finish and rejoin; aiokafka's default is the session's.
+            rebalance_timeout_ms=round((settings.rebalance_grace + REJOIN_SECONDS) * 1000),
             partition_assignment_strategy=(StickyPartitionAssignor,),
             listener=self,
             decoder=_undecoded,
@@ -97,12 +101,11 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def stop(self) -> None:
         """Finish what is under way within the grace, then leave the group."""
+        self._owned.clear()
         if self._consumer is not None:
             self._pause()
         if not await self.lane.drain(self._settings.shutdown_grace):
-            logger.warning(
-                "%d records were still under way; they are read again", (self.lane.under_way)
-            )
+            logger.warning("%d records were under way; they are read again", self.lane.under_way)
         await self.lane.stop()
         if self._resuming is not None:
             self._resuming.cancel()
@@ -111,9 +114,17 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _handle(self, message: KafkaMessage) -> None:
         raw = message.raw_message
         records: Sequence[ConsumerRecord] = raw if isinstance(raw, tuple) else (raw,)
-        self.lane.put([_log_record(record) for record in records])
-        if self.lane.is_full:
-            self._pause()
+        try:
+            # What was fetched just before its partition was given up is its next owner's: applied
+            # here it could overtake what that one has done since.
+            ours = [r for r in records if TopicPartition(r.topic, r.partition) in self._owned]
+            self.lane.put([_log_record(record) for record in ours])
+            if self.lane.is_full:
+                self._pause()
+        except Exception as error:
+            # FastStream would log it and poll on, and the batch would be skipped.
+            self.lane.fail(error)
+            raise
 
     def _pause(self) -> None:
         """Poll on without fetching, until there is room again."""
@@ -132,6 +143,7 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """Finish or forget what is under way before somebody else gets the partitions."""
+        self._owned.clear()
         if not revoked or self.lane.under_way == 0:
             return
         # Well below the time the coordinator gives members to rejoin.
@@ -142,6 +154,7 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Nothing under way belongs to the new assignment."""
         self._paused.clear()
+        self._owned = set(assigned)
         logger.info("partitions: %s", sorted(partition.partition for partition in assigned))
 
     async def _commit(self, following: Mapping[int, int]) -> None:

@@ -13,17 +13,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from adapters.errors import Unavailable
 from adapters.ports import LogRecord
+from adapters.retry import until_available
 from consumers.indexing import Indexer
 from consumers.preparation import Prepared
 
 logger = logging.getLogger(__name__)
 
 Commit = Callable[[Mapping[int, int]], Awaitable[None]]
-"""Commits partition -> next offset to read; raises `Unavailable` when the broker cannot."""
+"""Commits partition -> next offset to read; raises `Unavailable` while the broker cannot."""
 
 PREPARED_AHEAD = 1
+COMMIT_WAIT_SECONDS = 2.0
 
 
 class Lane:
@@ -65,7 +66,12 @@ class Lane:
             task.add_done_callback(self._note_end)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) and not self.failed.done():
+        if not task.cancelled() and (error := task.exception()):
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End with this error, unless there was one before it."""
+        if not self.failed.done():
             self.failed.set_exception(error)
 
     def put(self, records: Sequence[LogRecord]) -> None:
@@ -108,11 +114,10 @@ class Lane:
             following[position.partition] = max(
                 following.get(position.partition, 0), position.offset + 1
             )
-        try:
-            await self._commit(following)
-        except Unavailable as error:
-            # The effects are durable and may be repeated; the next commit covers this one.
-            logger.warning("offsets not committed yet: %s", error)
+        # The effects are durable; until the broker takes the offsets there is nothing else to do.
+        await until_available(
+            lambda: self._commit(following), what="commit offsets", maximum=COMMIT_WAIT_SECONDS
+        )
 
     async def drain(self, seconds: float) -> bool:
         """Let what is under way finish; False if it did not in time."""
