@@ -31,18 +31,22 @@ class BodyLimit:
         if stated.isdigit() and int(stated) > self._max_bytes:
             await self._refuse(scope, receive, send)
             return
-        seen, started = 0, False
+        seen, exceeded, started = 0, False, False
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal seen, exceeded
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._max_bytes:
+                exceeded = True
                 raise _TooLarge
             return message
 
         async def watched(message: Message) -> None:
             nonlocal started
+            # What the application makes of the broken-off body is not the answer.
+            if exceeded and not started:
+                return
             started = True
             await send(message)
 
@@ -51,6 +55,7 @@ class BodyLimit:
         except _TooLarge:
             if started:
                 raise
+        if exceeded and not started:
             await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
