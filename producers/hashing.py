@@ -9,10 +9,9 @@ import signal
 import stat
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from producers.rules import Rules
 from producers.state import Known
@@ -20,12 +19,16 @@ from producers.tree import FileStat, file_stat, is_plain_directory
 
 CHUNK_BYTES: Final = 1024 * 1024
 
+STALLED_SECONDS: Final = 600.0
+"""A writer that wrote nothing for so long is not looked for in a scan; its end raises an event."""
+
 # The kernel grants a read lease only on a file that nobody has open for writing (fcntl(2)).
 _LEASES: Final = hasattr(fcntl, "F_SETLEASE") and hasattr(fcntl, "F_SETSIG")
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_SIGNAL: Final = int(signal.SIGURG)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A path to look at, and what is known of it.
 
     Attributes:
@@ -47,15 +50,13 @@ class Candidate:
     patience_over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(NamedTuple):
     """There is no picture of this id."""
 
     image_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(NamedTuple):
     """The complete picture: its content (SHA-256), size and time."""
 
     image_id: str
@@ -63,24 +64,21 @@ class Present:
     stat: FileStat
 
 
-@dataclass(frozen=True, slots=True)
-class Unsettled:
+class Unsettled(NamedTuple):
     """Still being written: look again later."""
 
     image_id: str
     stat: FileStat
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """It is there and cannot be read now; nothing follows for what was published before."""
 
     image_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TooLarge:
+class TooLarge(NamedTuple):
     """It is over the limit on size."""
 
     image_id: str
@@ -142,14 +140,15 @@ class Examiner:
         if _too_fresh(candidate, now):
             return Unsettled(image_id, now)
         # Never waits for a named pipe that took the file's place, never follows a link that did.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags if self._follow else flags | os.O_NOFOLLOW)
+        descriptor = os.open(path, _FLAGS if self._follow else _FLAGS | os.O_NOFOLLOW)
         try:
-            if not candidate.patience_over and _being_written(descriptor, candidate):
+            if _may_be_open(candidate, now) and _being_written(descriptor, candidate):
                 return Unsettled(image_id, now)
             digest = hashlib.sha256()
-            while chunk := os.read(descriptor, min(CHUNK_BYTES, now.size + 1)):
+            left = now.size
+            while left >= 0 and (chunk := os.read(descriptor, min(CHUNK_BYTES, left + 1))):
                 digest.update(chunk)
+                left -= len(chunk)  # below zero if it grew, which the comparison shows
             after = file_stat(os.fstat(descriptor))
         finally:
             os.close(descriptor)
@@ -165,13 +164,19 @@ def _too_fresh(candidate: Candidate, now: FileStat) -> bool:
     return 0 <= time.time() - now.modified_us / 1e6 < candidate.quiet
 
 
+def _may_be_open(candidate: Candidate, now: FileStat) -> bool:
+    if candidate.patience_over:
+        return False
+    return candidate.hash_always or time.time() - now.modified_us / 1e6 < STALLED_SECONDS
+
+
 def _being_written(descriptor: int, candidate: Candidate) -> bool:
     """Whether another process has the file open for writing, as far as can be known."""
     if _LEASES:
         try:
             # A writer that opens the file at this very moment makes the kernel signal the holder
             # of the lease: let it be a signal whose default is to be ignored.
-            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETSIG, _SIGNAL)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except BlockingIOError:
             return True

@@ -170,7 +170,8 @@ class Notifications:
     """Watches one root until closed.
 
     Raises:
-        WatchLimit: the kernel grants no further watcher at all (inotify instances).
+        WatchLimit: the kernel grants no further watcher at all (inotify instances), or folders are
+            nested too deeply for watchdog.
         OSError: the root cannot be watched.
     """
 
@@ -186,7 +187,10 @@ class Notifications:
         except OSError as error:
             raise WatchLimit(str(error)) from error
         observer.schedule(self._mailbox, str(self._root), recursive=True, event_filter=EVENTS)
-        observer.start()
+        try:
+            observer.start()
+        except RecursionError as error:
+            raise WatchLimit("folders are nested too deeply") from error
         self._observer = observer
 
     def is_alive(self) -> bool:
@@ -215,7 +219,13 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
             self._mailbox = mailbox
 
         def handle_event(self, event: InotifyEvent) -> None:
-            super().handle_event(event)
+            try:
+                super().handle_event(event)
+            except (OSError, RecursionError) as error:
+                # Left alone it would end the thread, and with it all events.
+                logger.warning("an event could not be followed up: %r", error)
+                self._mailbox.unwatched(repr(error))
+                self._mailbox.overflowed()
             if event.is_queue_overflow:
                 self._mailbox.overflowed()
             if event.mask & InotifyConstants.IN_UNMOUNT:

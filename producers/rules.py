@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from pathspec import GitIgnoreSpec
@@ -79,9 +79,11 @@ class Rules:
 
     def reaches(self, directory: str) -> bool:
         """Whether this folder and each one above it is entered; "" is the root."""
-        return not directory or (
-            self.enters(directory) and self.reaches(directory.rpartition("/")[0])
-        )
+        while directory:
+            if not self.enters(directory):
+                return False
+            directory = directory.rpartition("/")[0]
+        return True
 
     def takes(self, image_id: str) -> bool:
         """Whether the file is a picture to publish, judged by its whole path."""
@@ -111,8 +113,3 @@ def load_rules(root: Path, patterns: Iterable[str], *, hidden: bool) -> Rules:
     except ValueError as error:
         logger.warning("the ignore patterns are not valid, going on without them: %s", error)
         return Rules(hidden=hidden)
-
-
-def is_below(image_id: str, directory: str) -> bool:
-    """Whether the id lies in the folder or deeper; every id lies in ""."""
-    return not directory or PurePosixPath(image_id).is_relative_to(directory)

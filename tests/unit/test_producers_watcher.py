@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -507,3 +508,22 @@ async def _held(watcher: Watcher) -> bool:
 
 async def _shows_names(log: MemoryEventLog, prefix: str, count: int) -> bool:
     return sum(name.startswith(prefix) for name in await view(log)) == count
+
+
+async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: MemoryEventLog) -> None:
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    deepest = root / "/".join(["d"] * 1200) / "x.jpg"
+    deepest.write_bytes(b"x")
+    expected = {deepest.relative_to(root).as_posix(): hashlib.sha256(b"x").hexdigest()}
+    try:
+        async with watching(root, log) as watcher:
+            await shows(log, expected)
+            assert watcher.status.poll_seconds > 0
+    finally:
+        subprocess.run(["rm", "-r", str(root / "d")], check=True)  # noqa: ASYNC221
