@@ -210,11 +210,13 @@ def view(broker: str) -> dict[str, str]:
 
 
 def on_disk(root: Path) -> dict[str, str]:
-    """What exists: id -> hash of each .jpg, hidden ones left out."""
+    """What exists: id -> hash of each .jpg, less links and hidden and temporary names."""
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in root.rglob("[!.]*.jpg")
-        if path.is_file() and not path.is_symlink()
+        for path in root.rglob("*.jpg")
+        if path.is_file()
+        and not path.is_symlink()
+        and not any(part.startswith((".", "~")) for part in path.relative_to(root).parts)
     }
 
 

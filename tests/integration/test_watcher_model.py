@@ -1,0 +1,150 @@
+"""Whatever happens to a folder, to the watcher and to the broker, in the end the log is the folder.
+
+The model is the folder itself: after any sequence of operations, kills and restarts, the compacted
+view of `images` must hold exactly its ids and hashes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from hypothesis.strategies import booleans
+
+from tests.integration.watcher_processes import (
+    Broker,
+    WatcherProcess,
+    on_disk,
+    running_broker,
+    shows,
+)
+from tests.watcher_operations import Operation, bursts, carry_out
+
+EXAMPLES = 6
+STEPS = 24
+KILLS = 3
+BROKER_RESTARTS = 1
+
+
+@pytest.fixture
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with running_broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
+
+
+class Life(RuleBasedStateMachine):
+    """One folder, one watcher, one broker, and what may befall them."""
+
+    broker: ClassVar[Broker]
+    work: ClassVar[Path]
+    operations: ClassVar[int] = 0
+    kills: ClassVar[int] = 0
+    restarts: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.root = self.work / "images"
+        self.root.mkdir(parents=True)
+        self.watcher = WatcherProcess(
+            self.broker.address,
+            self.root,
+            self.work,
+            quiet_seconds=0.1,
+            # Whole folders vanish here on purpose; what holds removals back is tested elsewhere.
+            allow_mass_removal=True,
+        )
+        self.kills_left = KILLS
+        self.restarts_left = BROKER_RESTARTS
+
+    @initialize()
+    def begin(self) -> None:
+        if self.broker.process is None:
+            self.broker.start()
+        self.broker.empty()
+        self.watcher.start(scanned=False)
+
+    @rule(burst=bursts)
+    def happen(self, burst: list[Operation]) -> None:
+        for operation in burst:
+            carry_out(self.root, operation)
+        type(self).operations += len(burst)
+
+    @rule(burst=bursts)
+    def happen_at_first_sight(self, burst: list[Operation]) -> None:
+        self.happen(burst)
+
+    @precondition(lambda self: self.watcher.process is not None and self.broker.process is not None)
+    @rule()
+    def come_to_rest(self) -> None:
+        shows(self.broker.address, on_disk(self.root), 40)
+
+    @precondition(lambda self: self.watcher.process is not None and self.kills_left)
+    @rule(hard=booleans())
+    def end_the_watcher(self, hard: bool) -> None:
+        self.watcher.stop(signal.SIGKILL if hard else signal.SIGTERM)
+        self.kills_left -= 1
+        type(self).kills += 1
+
+    @precondition(lambda self: self.watcher.process is None)
+    @rule()
+    def start_the_watcher(self) -> None:
+        self.watcher.start(scanned=False)
+
+    @precondition(lambda self: self.broker.process is not None and self.restarts_left)
+    @rule()
+    def kill_the_broker(self) -> None:
+        self.broker.kill()
+        self.restarts_left -= 1
+        type(self).restarts += 1
+
+    @precondition(lambda self: self.broker.process is None)
+    @rule()
+    def start_the_broker(self) -> None:
+        self.broker.start()
+
+    def teardown(self) -> None:
+        try:
+            if self.broker.process is None:
+                self.broker.start()
+            if self.watcher.process is None:
+                self.watcher.start(scanned=False)
+            shows(self.broker.address, on_disk(self.root), 60)
+        finally:
+            self.watcher.kill()
+
+
+@pytest.mark.timeout(900)
+def test_the_log_is_the_folder_after_whatever_happened(broker: Broker, tmp_path: Path) -> None:
+    Life.broker, Life.work = broker, tmp_path / "work"
+    Life.operations = Life.kills = Life.restarts = 0
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            # A failure here takes minutes to repeat and depends on time: show it, do not shrink it.
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    print(
+        f"{Life.operations} operations, {Life.kills} ends of the watcher, "
+        f"{Life.restarts} kills of the broker"
+    )
+    assert Life.operations > 1000
+    assert Life.kills
+    assert Life.restarts
