@@ -8,7 +8,7 @@ import sys
 import typer
 
 from adapters.errors import AdapterError
-from cli import search, stack
+from cli import dlq, index, search, stack
 from stack.errors import StackError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 stack.register(app)
 search.register(app)
+dlq.register(app)
+index.register(app)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from adapters.ports import LogRecord, Message
 from adapters.retry import until_available
+from consumers.dead_letters import ATTEMPTS_HEADER, FROM_HEADER, UNREADABLE_KEY
 from schemas.events import DeadLetter
 
 T = TypeVar("T")
@@ -37,16 +38,22 @@ class Poison:
     error_class: str
     reason: str
     attempts: int = 1
+    is_newest: bool = True
+    """Whether it is the last word on its picture, whose former content is therefore out of date."""
 
     def message(self, topic: str, model_name: str) -> Message:
-        """The dead letter, under the record's own key."""
+        """The dead letter, under the record's own key; a retried record keeps its history."""
+        headers = self.record.headers
+        before = headers.get(ATTEMPTS_HEADER, b"0").decode()
+        history = headers.get(FROM_HEADER, b"").decode()
         return Message(
-            key=self.image_id or "unreadable-key",
+            key=self.image_id or UNREADABLE_KEY,
+            headers={FROM_HEADER: history} if history else {},
             event=DeadLetter(
                 image_id=self.image_id,
                 error_class=self.error_class,
                 reason=self.reason,
-                attempts=self.attempts,
+                attempts=self.attempts + (int(before) if before.isdecimal() else 0),
                 source_topic=topic,
                 source_partition=self.record.position.partition,
                 source_offset=self.record.position.offset,

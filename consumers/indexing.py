@@ -56,20 +56,28 @@ class Indexer:
             TooMuchPoison: nearly all of the last records are bad; nothing may be committed.
         """
         started = time.perf_counter()
-        # The order matters for one key only, and a key has one change per batch.
-        await self._retry.until_available(
-            lambda: self._index.delete(
-                self._collection, [removed.image_id for _, removed in prepared.removals]
-            ),
-            "delete removed pictures",
+        self._limit.note(
+            good=len(prepared.records) - len(prepared.poison), bad=len(prepared.poison)
         )
+        # A picture whose newest content is bad must not be found by its former content.
+        gone = [removed.image_id for _, removed in prepared.removals]
+        gone += [poison.image_id for poison in prepared.poison if poison.is_newest]
+        # The order matters for one key only, and a key has one change per batch.
+        await self._delete(gone)
         written, refused = await self._upsert(prepared.additions)
+        if refused:
+            self._limit.note(good=0, bad=len(refused))
+            await self._delete([poison.image_id for poison in refused])
         write_ms = (time.perf_counter() - started) * 1e3 / max(1, len(prepared.additions))
         poison = [*prepared.poison, *refused]
-        self._limit.note(good=len(prepared.records) - len(poison), bad=len(poison))
         await self._dead_letter(poison)
         await self._announce(written, prepared.removals, write_ms)
         self._count(prepared, written, poison)
+
+    async def _delete(self, image_ids: Sequence[str]) -> None:
+        await self._retry.until_available(
+            lambda: self._index.delete(self._collection, image_ids), "delete pictures"
+        )
 
     async def _upsert(self, additions: Sequence[Addition]) -> tuple[list[Addition], list[Poison]]:
         if not additions:

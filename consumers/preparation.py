@@ -294,7 +294,7 @@ def _unreadable(record: LogRecord, error: InvalidEvent) -> Poison:
         image_id = decode_key(record.key)
     except InvalidEvent:
         image_id = ""
-    return Poison(record, image_id, type(error).__name__, str(error))
+    return Poison(record, image_id, type(error).__name__, str(error), is_newest=False)
 
 
 def _reused(record: LogRecord, event: ImageAdded, known: KnownVector) -> Addition:

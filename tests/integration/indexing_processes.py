@@ -229,11 +229,11 @@ class Workbench:
 @asynccontextmanager
 async def workbench(servers: Servers, folder: Path) -> AsyncIterator[Workbench]:
     """A workbench whose indexers are killed at the end."""
-    wires = [
+    wires = (
         Wire(urlsplit(servers.triton_url).port or 0),
         Wire(urlsplit(servers.weaviate_url).port or 0),
         Wire(servers.weaviate_grpc_port),
-    ]
+    )
     for wire in wires:
         await wire.mend()
     embedder = TritonEmbedder(servers.triton_url)

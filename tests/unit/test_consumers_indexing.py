@@ -181,6 +181,19 @@ async def test_poison_is_dead_lettered_and_the_rest_of_the_batch_indexed(bench: 
     assert letters[bad[2].position.offset].error_class == "InvalidEvent"
 
 
+async def test_a_picture_overwritten_with_garbage_is_no_longer_found(bench: Bench) -> None:
+    await bench.run(bench.added("a.png", bench.picture("a.png")))
+    await bench.run(bench.added("a.png", bench.file("a.png", b"garbage")))
+    assert bench.ids == set()
+    assert len(await bench.dead_letters()) == 1
+
+
+async def test_an_unreadable_event_does_not_unmake_what_is_indexed(bench: Bench) -> None:
+    await bench.run(bench.added("a.png", bench.picture("a.png")))
+    await bench.run(bench.record(b"a.png", b"{not json"))
+    assert bench.ids == {"a.png"}
+
+
 async def test_a_file_that_is_gone_or_changed_is_left_to_its_newer_event(bench: Bench) -> None:
     gone, changed = bench.picture("gone.png"), bench.picture("changed.png")
     records = [bench.added("gone.png", gone), bench.added("changed.png", changed)]

@@ -1,0 +1,62 @@
+"""How far a consumer group has come, asked from outside of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from adapters.errors import translated
+from schemas.topics import Topic
+
+_DOWN = (KafkaError, OSError, asyncio.TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of each partition: the next offset the group reads, and the next one to be written."""
+
+    committed: Mapping[int, int]
+    ends: Mapping[int, int]
+
+    @property
+    def lag(self) -> int:
+        """Offsets between the two, over all partitions; compaction makes it an upper bound."""
+        return sum(max(0, end - self.committed.get(p, 0)) for p, end in self.ends.items())
+
+    def has_read(self, partition: int, offset: int) -> bool:
+        """Whether the group is done with this record."""
+        return offset < self.committed.get(partition, 0)
+
+
+async def progress(bootstrap_servers: str, topic: Topic, group_id: str) -> Progress:
+    """The group's progress on the topic; a group that never committed has read nothing.
+
+    Raises:
+        Unavailable: the broker cannot say now.
+    """
+    with translated(f"progress of {group_id}", unavailable=_DOWN):
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers)
+        try:
+            await admin.start()
+            await consumer.start()
+            offsets = await admin.list_consumer_group_offsets(group_id)
+            described = await admin.describe_topics([topic.name])
+            numbers = [part["partition"] for item in described for part in item["partitions"]]
+            ends = await consumer.end_offsets([TopicPartition(topic.name, n) for n in numbers])
+        finally:
+            await consumer.stop()
+            await admin.close()
+    return Progress(
+        committed={
+            partition.partition: meta.offset
+            for partition, meta in offsets.items()
+            if partition.topic == topic.name and meta.offset >= 0
+        },
+        ends={partition.partition: end for partition, end in ends.items()},
+    )

@@ -1,0 +1,177 @@
+"""dlq: the records that could not be indexed, and what to do about them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapters.connections import connections
+from adapters.ports import EventLog
+from cli.servers import server_settings
+from consumers import dead_letters
+from consumers.dead_letters import Filter, Letter
+from stack.errors import StackError
+
+T = TypeVar("T")
+
+Names = Annotated[
+    list[str] | None, typer.Argument(help="partition:offset of each letter, as `list` shows.")
+]
+ErrorClass = Annotated[
+    str | None, typer.Option("--class", help="Only letters of this error class.")
+]
+Source = Annotated[
+    str | None,
+    typer.Option("--source", help="Only records PARTITION or PARTITION:FIRST-LAST of images."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    group = typer.Typer(help="Records that could not be indexed.", no_args_is_help=True)
+    group.command(name="list")(list_letters)
+    group.command()(show)
+    group.command()(retry)
+    group.command()(drop)
+    app.add_typer(group, name="dlq")
+
+
+def list_letters(
+    error_class: ErrorClass = None,
+    source: Source = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also those retried or dropped before.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The dead letters, oldest source record first."""
+    wanted = _filter(None, error_class, source)
+
+    async def read(log: EventLog) -> list[Letter]:
+        return [
+            letter
+            for letter in await dead_letters.read_letters(log)
+            if wanted.takes(letter) and (everything or letter.settled_as is None)
+        ]
+
+    letters = _with_log(read)
+    if as_json:
+        print(json.dumps([_described(letter) for letter in letters], indent=2, ensure_ascii=False))
+        return
+    table = Table("letter", "class", "tried", "picture", "reason", box=None)
+    for letter in letters:
+        reason = letter.event.reason
+        if letter.settled_as:
+            reason = f"[{letter.settled_as}] {reason}"
+        table.add_row(
+            letter.name,
+            letter.event.error_class,
+            str(letter.event.attempts),
+            letter.event.image_id,
+            reason,
+        )
+    Console().print(table if letters else "no dead letters")
+
+
+def show(name: Annotated[str, typer.Argument(help="partition:offset of the letter.")]) -> None:
+    """All that is known of one letter, as JSON."""
+    letters = _with_log(dead_letters.read_letters)
+    found = [letter for letter in letters if letter.name == name]
+    if not found:
+        raise StackError(f"there is no letter {name}; ./image-search dlq list --all shows them")
+    print(json.dumps(_described(found[0]), indent=2, ensure_ascii=False))
+
+
+def retry(
+    names: Names = None,
+    error_class: ErrorClass = None,
+    source: Source = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> None:
+    """Put records back into the log, to be indexed once more."""
+    wanted = _selection(names, error_class, source, everything)
+
+    async def work(log: EventLog) -> dead_letters.Retried:
+        return await dead_letters.retry(log, await dead_letters.open_letters(log, wanted))
+
+    done = _with_log(work)
+    print(f"retried {len(done.published)}")
+    if done.overtaken:
+        print(f"settled, as their pictures have newer events: {len(done.overtaken)}")
+    if done.unreadable:
+        print(f"left, as they cannot be read: {', '.join(done.unreadable)}")
+
+
+def drop(
+    names: Names = None,
+    error_class: ErrorClass = None,
+    source: Source = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> None:
+    """Settle letters without doing anything about them."""
+    wanted = _selection(names, error_class, source, everything)
+
+    async def work(log: EventLog) -> int:
+        return await dead_letters.drop(log, await dead_letters.open_letters(log, wanted))
+
+    print(f"dropped {_with_log(work)}")
+
+
+def _with_log(work: Callable[[EventLog], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with connections(server_settings()) as servers:
+            return await work(servers.log)
+
+    return asyncio.run(run())
+
+
+def _selection(
+    names: list[str] | None, error_class: str | None, source: str | None, everything: bool
+) -> Filter:
+    if not (names or error_class or source or everything):
+        raise StackError("say which: letters, --class, --source or --all")
+    return _filter(names, error_class, source)
+
+
+def _filter(names: list[str] | None, error_class: str | None, source: str | None) -> Filter:
+    partition: int | None = None
+    offsets: tuple[int, int] | None = None
+    if source is not None:
+        number, _, between = source.partition(":")
+        try:
+            partition = int(number)
+            if between:
+                first, _, last = between.partition("-")
+                offsets = (int(first), int(last or first))
+        except ValueError as error:
+            raise StackError(f"{source!r} is not PARTITION or PARTITION:FIRST-LAST") from error
+    return Filter(frozenset(names) if names else None, error_class, partition, offsets)
+
+
+def _described(letter: Letter) -> dict[str, object]:
+    event = letter.event
+    return {
+        "letter": letter.name,
+        "settled_as": letter.settled_as,
+        "history": list(letter.history),
+        **event.model_dump(mode="json", exclude={"original_key", "original_value"}),
+        "original_key": _text(event.original_key),
+        "original_value": _text(event.original_value),
+    }
+
+
+def _text(data: bytes | None) -> str | None:
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(data).decode()

@@ -1,0 +1,88 @@
+"""index: whether the collection holds what the log says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from adapters.connections import connections
+from adapters.consumer_groups import progress
+from cli.servers import server_settings
+from consumers.audit import Audit
+from consumers.audit import audit as compare
+from consumers.audit import repair as mend
+from schemas.topics import IMAGES
+from stack.errors import StackError
+
+SHOWN = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    group = typer.Typer(help="The collection that searches are answered from.")
+    group.callback()(lambda: None)
+    group.command()(audit)
+    app.add_typer(group, name="index")
+
+
+def audit(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Publish again what is wrong, so that it is mended.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Compare the log with the active collection. Exits with 1 when they disagree."""
+    result, published = asyncio.run(_audit(repair))
+    if as_json:
+        print(json.dumps(_described(result), indent=2, ensure_ascii=False))
+    else:
+        _print(result)
+    if published:
+        print(f"published {published} records; the indexers mend the rest", flush=True)
+    if not result.is_clean and not published:
+        raise typer.Exit(1)
+
+
+async def _audit(repair: bool) -> tuple[Audit, int]:
+    settings = server_settings()
+    async with connections(settings) as servers:
+        collection = await servers.index.active()
+        if collection is None:
+            raise StackError("no collection is active yet")
+        before = await progress(
+            settings.kafka_bootstrap_servers, IMAGES, f"indexing-{collection.name}"
+        )
+        result = await compare(servers.log, servers.index, collection, before.has_read)
+        published = 0 if result.is_clean or not repair else await mend(servers.log, result)
+        return result, published
+
+
+def _described(result: Audit) -> dict[str, object]:
+    return {
+        "clean": result.is_clean,
+        "agreed": result.agreed,
+        "missing": result.missing,
+        "stale": result.stale,
+        "orphaned": result.orphaned,
+        "dead_lettered": result.dead_lettered,
+        "waiting": result.waiting,
+    }
+
+
+def _print(result: Audit) -> None:
+    console = Console()
+    console.print(f"{result.agreed} pictures agree")
+    for what, ids in (
+        ("missing from the collection", result.missing),
+        ("of former content", result.stale),
+        ("orphaned in the collection", result.orphaned),
+        ("dead-lettered (see dlq list)", result.dead_lettered),
+        ("not read by the indexers yet", result.waiting),
+    ):
+        if ids:
+            more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+            console.print(f"{len(ids)} {what}: {', '.join(ids[:SHOWN])}{more}", soft_wrap=True)

@@ -1,0 +1,19 @@
+"""Where the stack's servers are, as settings for clients of them."""
+
+from __future__ import annotations
+
+from adapters.settings import ServerSettings
+from stack.settings import StackSettings
+
+
+def server_settings() -> ServerSettings:
+    """The environment's servers, else those of the local stack."""
+    stack = StackSettings()
+    environment = stack.environment()
+    return ServerSettings(
+        kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
+        weaviate_url=environment["WEAVIATE_URL"],
+        weaviate_grpc_port=int(environment["WEAVIATE_GRPC_PORT"]),
+        triton_url=environment["TRITON_URL"],
+        model_name=environment["MODEL_NAME"],
+    )

@@ -1,0 +1,154 @@
+"""What can be done about `images.dlq`: look, try again, let go.
+
+The topic is never rewritten. A letter is settled by a record without a value under the same key,
+whose headers name the letter and say how it was settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from adapters.ports import EventLog, Message, Position
+from consumers.republish import latest_records, republish
+from schemas.codec import InvalidEvent, decode, decode_image_change
+from schemas.events import DeadLetter, ImageAdded
+from schemas.topics import IMAGES_DLQ
+
+SETTLES_HEADER: Final = "settles"
+SETTLED_AS_HEADER: Final = "settled-as"
+ATTEMPTS_HEADER: Final = "attempts"
+"""On a retried record: how often it was tried before."""
+FROM_HEADER: Final = "retried-from"
+"""On a retried record, and on the letter it becomes if it fails again: the letters before it."""
+
+UNREADABLE_KEY: Final = "unreadable-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter and where it stands; `history` names the letters before it, oldest first."""
+
+    position: Position
+    event: DeadLetter
+    history: tuple[str, ...] = ()
+    settled_as: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the commands call it: `partition:offset` in `images.dlq`."""
+        return name_of(self.position)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters; what is None does not matter. `offsets` is a range of the source topic."""
+
+    names: frozenset[str] | None = None
+    error_class: str | None = None
+    source_partition: int | None = None
+    offsets: tuple[int, int] | None = None
+
+    def takes(self, letter: Letter) -> bool:
+        """Whether the letter is one of them."""
+        event = letter.event
+        return (
+            (self.names is None or letter.name in self.names)
+            and (self.error_class is None or event.error_class == self.error_class)
+            and (self.source_partition is None or event.source_partition == self.source_partition)
+            and (self.offsets is None or self.offsets[0] <= event.source_offset <= self.offsets[1])
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of letters that were to be retried, by name."""
+
+    published: list[str]
+    overtaken: list[str]
+    """The picture has a newer event, so there is nothing left to retry."""
+    unreadable: list[str]
+    """The original record cannot be decoded by this version either."""
+
+
+def name_of(position: Position) -> str:
+    """`partition:offset`."""
+    return f"{position.partition}:{position.offset}"
+
+
+async def read_letters(log: EventLog) -> list[Letter]:
+    """Every letter, settled or not, in the order of their source records."""
+    letters: dict[str, Letter] = {}
+    settled: dict[str, str] = {}
+    async for record in log.read_all(IMAGES_DLQ):
+        if record.value is None:
+            name = record.headers.get(SETTLES_HEADER, b"").decode()
+            settled[name] = record.headers.get(SETTLED_AS_HEADER, b"").decode()
+            continue
+        history = tuple(record.headers.get(FROM_HEADER, b"").decode().split())
+        letter = Letter(record.position, decode(DeadLetter, record.value), history)
+        letters[letter.name] = letter
+    found = [
+        Letter(letter.position, letter.event, letter.history, settled.get(name))
+        for name, letter in letters.items()
+    ]
+    return sorted(found, key=lambda each: (each.event.source_partition, each.event.source_offset))
+
+
+async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Letter]:
+    """The letters that nobody has settled yet."""
+    wanted = wanted or Filter()
+    return [
+        letter
+        for letter in await read_letters(log)
+        if letter.settled_as is None and wanted.takes(letter)
+    ]
+
+
+async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
+    """Put the original records back into `images`, with their history, and settle the letters."""
+    done = Retried([], [], [])
+    latest = await latest_records(log)
+    again: list[Message] = []
+    settled: list[Message] = []
+    queued: set[str] = set()
+    for letter in letters:
+        event = letter.event
+        try:
+            change = decode_image_change(event.original_key, event.original_value)
+        except InvalidEvent:
+            done.unreadable.append(letter.name)
+            continue
+        newest = latest.get(change.image_id)
+        source = Position(event.source_partition, event.source_offset)
+        is_newest = newest is None or newest.position == source
+        if not is_newest or change.image_id in queued or not isinstance(change, ImageAdded):
+            done.overtaken.append(letter.name)
+            settled.append(_settling(letter, "overtaken"))
+            continue
+        queued.add(change.image_id)
+        history = " ".join([*letter.history, letter.name])
+        headers = {ATTEMPTS_HEADER: str(event.attempts), FROM_HEADER: history}
+        again.append(Message(change.image_id, change, headers))
+        done.published.append(letter.name)
+        settled.append(_settling(letter, "retried"))
+    await republish(log, again, {key: found.position for key, found in latest.items()})
+    # After the records: a crash in between retries a letter twice, rather than never.
+    await log.publish(IMAGES_DLQ, settled)
+    return done
+
+
+async def drop(log: EventLog, letters: Iterable[Letter]) -> int:
+    """Settle letters without doing anything about them; their number."""
+    messages = [_settling(letter, "dropped") for letter in letters]
+    await log.publish(IMAGES_DLQ, messages)
+    return len(messages)
+
+
+def _settling(letter: Letter, how: str) -> Message:
+    return Message(
+        key=letter.event.image_id or UNREADABLE_KEY,
+        event=None,
+        headers={SETTLES_HEADER: letter.name, SETTLED_AS_HEADER: how},
+    )
