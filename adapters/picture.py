@@ -46,6 +46,8 @@ MEDIA_TYPES: Final[dict[str, str]] = {
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 DEFAULT_MAX_PIXELS: Final = 178_956_970
+DRAFT_FACTOR: Final = 2
+"""A JPEG is decoded to at least this many times the model's input, each way."""
 
 _RESAMPLING: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -110,14 +112,18 @@ def _decode(image: Image.Image, spec: ModelSpec, max_pixels: int) -> Picture:
     if width * height > max_pixels:
         raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
     media_type = Image.MIME.get(image.format or "", "application/octet-stream")
+    _draft(image, spec)
     image.load()
     taken_at, camera, latitude, longitude = _described(image)
-    upright = _upright(image)
-    pixels = resize(flatten(upright, spec.background), spec)
+    decoded_width = image.width
+    _turn_upright(image)
+    if image.width != decoded_width:
+        width, height = height, width
+    pixels = resize(flatten(image, spec.background), spec)
     return Picture(
         pixels=np.asarray(pixels, dtype=np.uint8),
-        width=upright.width,
-        height=upright.height,
+        width=width,
+        height=height,
         media_type=media_type,
         taken_at=taken_at,
         camera=camera,
@@ -126,13 +132,37 @@ def _decode(image: Image.Image, spec: ModelSpec, max_pixels: int) -> Picture:
     )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _draft(image: Image.Image, spec: ModelSpec) -> None:
+    """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, to no less than twice the model's input.
+
+    Its scaled decoding averages in the frequency domain, which costs a fraction of the full one;
+    the final resize then still halves at least, so little of the decoder's filter is left to see.
+    """
+    if image.format == "JPEG":
+        edge = DRAFT_FACTOR * max(spec.width, spec.height)
+        image.draft(None, (edge, edge))
+
+
+def memory_needed(data: bytes, spec: ModelSpec) -> int:
+    """About how many bytes decoding this picture takes at its peak; 0 if it cannot be read."""
     try:
-        return ImageOps.exif_transpose(image)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _draft(image, spec)
+            pixels = image.width * image.height
+            plain = image.mode in ("RGB", "L") and "transparency" not in image.info
+            # Others are converted, and transparent ones laid on a canvas.
+            return pixels * (3 if plain else 4 + 4 + 4)
+    except _UNREADABLE:
+        return 0
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Turn the picture as its EXIF orientation says, in place."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
     except _UNREADABLE as error:
         # Damaged metadata is no reason to lose the picture.
         logger.info("EXIF orientation ignored: %s", error)
-        return image
 
 
 def _described(
@@ -155,19 +185,24 @@ def flatten(image: Image.Image, background: str) -> Image.Image:
         canvas = Image.new("RGBA", layer.size, background)
         canvas.alpha_composite(layer)
         return canvas.convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _grey_to_8_bits(image: Image.Image) -> Image.Image:
     """Greys of 16 bits lose their low byte; other ranges are spread over 0 to 255."""
-    values = np.asarray(image, dtype=np.float64)
-    finite = values[np.isfinite(values)]
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)] if image.mode == "F" else values
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    if image.mode != "F" and low >= 0 and high <= 65535:
-        scaled = values / 257.0
-    else:
-        scaled = (np.nan_to_num(values, nan=low) - low) * (255.0 / ((high - low) or 1.0))
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    grey = np.empty(values.shape, np.uint8)
+    # Row by row: floats of the whole picture would take eight times its memory.
+    for row, result in zip(values, grey, strict=True):
+        if image.mode != "F" and low >= 0 and high <= 65535:
+            scaled = row / 257.0
+        else:
+            exact = np.nan_to_num(row.astype(np.float64), nan=low, posinf=high, neginf=low)
+            scaled = (exact - low) * (255.0 / ((high - low) or 1.0))
+        result[:] = np.clip(np.rint(scaled), 0, 255)
+    return Image.fromarray(grey)
 
 
 def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:

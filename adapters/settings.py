@@ -73,6 +73,8 @@ class IndexingSettings(ServerSettings):
     embed_in_flight: Annotated[int, Field(ge=1)] = 2
     decode_workers: Annotated[int, Field(ge=0)] = 0
     """Threads that decode pictures; 0 means one per core."""
+    decode_memory_bytes: Annotated[int, Field(ge=1)] = 128_000_000
+    """What pictures being decoded may take together; one that needs more is decoded alone."""
     max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
     max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
     max_attempts: Annotated[int, Field(ge=1)] = 3
@@ -98,7 +100,7 @@ class GatewaySettings(ServerSettings):
     jwt_secret_file: Path = Path(".stack/jwt.secret")
     jwt_lifetime: Seconds = 24 * 3600.0
     request_timeout: Seconds = 20.0
-    max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
-    max_query_characters: Annotated[int, Field(ge=1)] = 2_000
+    max_body_bytes: Annotated[int, Field(ge=1)] = 30_000_000
+    max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
     event_buffer: Annotated[int, Field(ge=1)] = 10_000
     """Search events that may wait for Kafka before further ones are dropped and counted."""

@@ -15,7 +15,7 @@ from tenacity.wait import wait_random_exponential
 
 from adapters.errors import Rejected
 from adapters.model_spec import ModelSpec
-from adapters.picture import Picture, decode
+from adapters.picture import Picture, decode, memory_needed
 from adapters.ports import (
     Collection,
     Embedder,
@@ -25,6 +25,7 @@ from adapters.ports import (
     LogRecord,
 )
 from adapters.settings import IndexingSettings
+from consumers.budget import MemoryBudget
 from consumers.failures import Poison, RetryPolicy
 from consumers.reading import Superseded, read
 from schemas.codec import InvalidEvent, decode_image_change, decode_key
@@ -104,6 +105,7 @@ class Preparer:
         self._in_flight = asyncio.Semaphore(settings.embed_in_flight)
         # Decoded pixels waiting for Triton; one more batch than can be under way.
         self._pixel_slots = asyncio.Semaphore(settings.embed_batch * (settings.embed_in_flight + 1))
+        self._memory = MemoryBudget(settings.decode_memory_bytes)
         self._recent: OrderedDict[str, KnownVector] = OrderedDict()
 
     async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
@@ -215,7 +217,8 @@ class Preparer:
             started = time.perf_counter()
             data = read(event, max_bytes=settings.max_image_bytes)
             between = time.perf_counter()
-            picture = decode(data, spec, max_pixels=settings.max_pixels)
+            with self._memory.hold(memory_needed(data, spec)):
+                picture = decode(data, spec, max_pixels=settings.max_pixels)
             ended = time.perf_counter()
             return _Decoded(
                 record, event, picture, (between - started) * 1e3, (ended - between) * 1e3
