@@ -131,6 +131,13 @@ class MemoryIndex(_Switch):
             if record.sha256 in wanted
         }
 
+    async def vectors(
+        self, collection: Collection, image_ids: Sequence[str]
+    ) -> Mapping[str, Sequence[float]]:
+        self._check()
+        held = self.records[collection.name]
+        return {image_id: held[image_id].vector for image_id in image_ids if image_id in held}
+
     async def upsert(
         self, collection: Collection, records: Sequence[ImageRecord]
     ) -> Mapping[str, str]:

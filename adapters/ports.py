@@ -131,6 +131,12 @@ class ImageIndex(Protocol):
         """For each of these content hashes that the collection holds, its vector."""
         ...
 
+    async def vectors(
+        self, collection: Collection, image_ids: Sequence[str]
+    ) -> Mapping[str, Sequence[float]]:
+        """For each of these pictures that the collection holds, its vector."""
+        ...
+
     async def upsert(
         self, collection: Collection, records: Sequence[ImageRecord]
     ) -> Mapping[str, str]:

@@ -177,6 +177,23 @@ class WeaviateIndex:
                 )
         return known
 
+    async def vectors(
+        self, collection: Collection, image_ids: Sequence[str]
+    ) -> Mapping[str, Sequence[float]]:
+        """See `ImageIndex.vectors`."""
+        await self.connect()
+        with translated(f"read vectors of {collection.name}", unavailable=_DOWN):
+            found = await self._client.collections.use(collection.name).query.fetch_objects_by_ids(
+                [object_id(image_id) for image_id in image_ids],
+                include_vector=True,
+                return_properties=["image_id"],
+                limit=max(1, len(image_ids)),
+            )
+        return {
+            str(item.properties["image_id"]): cast(list[float], item.vector["default"])
+            for item in found.objects
+        }
+
     async def upsert(
         self, collection: Collection, records: Sequence[ImageRecord]
     ) -> Mapping[str, str]:

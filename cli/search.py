@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -20,14 +22,31 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="What the pictures should show.")],
+    text: Annotated[str | None, typer.Argument(help="What the pictures should show.")] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="More like this indexed picture.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", help="More like this file.", exists=True, dir_okay=False),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.")] = 10,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", help="Only matches of this score or more.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The gateway's answer as it is.")] = (
         False
     ),
 ) -> None:
-    """Find pictures that a text describes."""
-    answer = ask(StackSettings().gateway_url, {"text": text, "limit": limit})
+    """Find pictures by a text or by a picture."""
+    query: dict[str, Any] = {
+        "text": text,
+        "image_name": like,
+        "image": base64.b64encode(image.read_bytes()).decode() if image else None,
+        "min_score": min_score,
+    }
+    body = {name: value for name, value in query.items() if value is not None}
+    answer = ask(StackSettings().gateway_url, {**body, "limit": limit})
     if as_json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
         return

@@ -29,6 +29,7 @@ from gateway.http_models import (
 )
 from gateway.limits import BodyLimit
 from gateway.problems import Problem
+from gateway.query import QueryEmbedder
 from gateway.search import Search
 from gateway.tokens import Receipt, Receipts, load_or_create_secret
 from schemas.events import now
@@ -62,8 +63,9 @@ def create_app(
     )
     receipts = Receipts(secret, lifetime_seconds=settings.jwt_lifetime)
     events = SearchEvents(log, capacity=settings.event_buffer)
-    search = Search(embedder, index, events)
-    health = Health(search, embedder, index, log)
+    queries = QueryEmbedder(embedder, index, max_pixels=settings.max_pixels)
+    search = Search(queries, index, events)
+    health = Health(search, queries, embedder, index, log)
     feedback = Feedback(receipts, log, timeout=settings.request_timeout)
 
     @asynccontextmanager
@@ -117,14 +119,14 @@ def _add_deadline(app: FastAPI, seconds: float) -> None:
 def _add_api(
     app: FastAPI, search: Search, receipts: Receipts, feedback: Feedback, health: Health
 ) -> None:
-    @app.post("/api/v1/search-image", tags=["search"], summary="Find pictures by a text")
+    @app.post("/api/v1/search-image", tags=["search"], summary="Find pictures by text or picture")
     async def search_image(body: SearchRequest) -> SearchResponse:
-        answer = await search.by_text(body.text, body.limit)
+        answer = await search.answer(body.as_terms(), limit=body.limit, min_score=body.min_score)
         top = answer.matches[0] if answer.matches else None
         token = receipts.sign(
             Receipt(
                 search_id=answer.search_id,
-                text=body.text,
+                text=answer.query,
                 model_name=answer.collection.model_name,
                 top_image=top.image_id if top else None,
                 top_score=top.score if top else None,
@@ -132,7 +134,7 @@ def _add_api(
             )
         )
         return SearchResponse(
-            text=body.text,
+            text=answer.query,
             model_name=answer.collection.model_name,
             matches=[
                 MatchBody(image_name=match.image_id, score=match.score) for match in answer.matches

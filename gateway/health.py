@@ -9,6 +9,7 @@ from adapters.errors import AdapterError
 from adapters.ports import Embedder, EventLog, ImageIndex
 from gateway.http_models import HealthBody
 from gateway.problems import Problem
+from gateway.query import QueryEmbedder
 from gateway.search import Search
 
 
@@ -16,9 +17,15 @@ class Health:
     """Asks every server that a search or a feedback needs."""
 
     def __init__(
-        self, search: Search, embedder: Embedder, index: ImageIndex, log: EventLog
+        self,
+        search: Search,
+        queries: QueryEmbedder,
+        embedder: Embedder,
+        index: ImageIndex,
+        log: EventLog,
     ) -> None:
         self._search = search
+        self._queries = queries
         self._embedder = embedder
         self._index = index
         self._log = log
@@ -38,7 +45,7 @@ class Health:
         if weaviate:
             try:
                 collection = await self._search.active()
-                await self._search.check_model(collection)
+                await self._queries.check_model(collection)
                 if not await self._embedder.is_ready(collection.model_name):
                     missing["triton"] = f"the model {collection.model_name} is not ready"
                 elif not missing:

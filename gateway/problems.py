@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from adapters.errors import Rejected, Unavailable
+from gateway.query import BadTerm
 
 logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -77,6 +78,12 @@ def install(app: FastAPI) -> None:
             Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}", headers={"Retry-After": "2"})
         )
 
+    @app.exception_handler(BadTerm)
+    async def _bad_term(_: Request, error: BadTerm) -> Response:
+        errors = [{"field": error.field, "message": str(error)}]
+        detail = f"{error.field}: {error}"
+        return response(Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors))
+
     @app.exception_handler(Rejected)
     async def _rejected(_: Request, error: Rejected) -> Response:
         return response(Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)))
@@ -92,7 +99,7 @@ def install(app: FastAPI) -> None:
 def _validation_problem(error: RequestValidationError) -> Problem:
     problems = [
         {
-            "field": ".".join(str(part) for part in each["loc"][1:]) or str(each["loc"][0]),
+            "field": _field(each),
             "message": _plain(each),
         }
         for each in error.errors()
@@ -102,6 +109,13 @@ def _validation_problem(error: RequestValidationError) -> Problem:
     if malformed:
         return Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {detail}")
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=problems)
+
+
+def _field(error: dict[str, Any]) -> str:
+    if error["type"] == "one_query":
+        # The oldest field stands for the query, for clients that know only it.
+        return "text"
+    return ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
 
 
 def _plain(error: dict[str, Any]) -> str:

@@ -198,6 +198,8 @@ def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
                 raise StackError(f"it did not start; the log is {log}")
             if record is not None and record.launcher.pid == launcher.pid and record.ready:
                 _copy_new(log, position)
+                # It is meant to outlive this process, which subprocess would warn about.
+                launcher.returncode = 0
                 return
             time.sleep(0.1)
     except BaseException:

@@ -57,6 +57,10 @@ function view(match) {
   $("viewer-image").src = picturePath(match.image_name);
   $("viewer-image").alt = match.image_name;
   $("viewer-name").textContent = `${match.image_name} · score ${match.score.toFixed(3)}`;
+  $("viewer-like").onclick = () => {
+    $("viewer").close();
+    go({ like: match.image_name });
+  };
   $("viewer").showModal();
 }
 
@@ -77,7 +81,13 @@ function offerRating(token) {
   $("rating").hidden = false;
 }
 
-async function search(text) {
+function asked(query) {
+  if (query.image) return "like yours";
+  return query.image_name ? `like ${query.image_name}` : `for “${query.text}”`;
+}
+
+/** Run a search; `query` is the body's part that says what to look for. */
+async function search(query) {
   running?.abort();
   const mine = (running = new AbortController());
   $("rating").hidden = true;
@@ -85,13 +95,13 @@ async function search(text) {
   showWaiting();
   $("results").setAttribute("aria-busy", "true");
   try {
-    const answer = await post("/api/v1/search-image", { text, limit: LIMIT }, mine.signal);
+    const answer = await post("/api/v1/search-image", { ...query, limit: LIMIT }, mine.signal);
     $("results").replaceChildren(...answer.matches.map(card));
     const count = answer.matches.length;
     if (count === 0) {
       say("No pictures yet. Copy some into the images folder and search again.");
     } else {
-      say(`${count} ${count === 1 ? "picture" : "pictures"} for “${answer.text}”, best first`);
+      say(`${count} ${count === 1 ? "picture" : "pictures"} ${asked(query)}, best first`);
       offerRating(answer.jwt);
     }
   } catch (error) {
@@ -136,11 +146,15 @@ async function showState() {
 }
 
 function followAddress() {
-  const text = new URLSearchParams(location.search).get("q")?.trim() ?? "";
+  const address = new URLSearchParams(location.search);
+  const text = address.get("q")?.trim() ?? "";
+  const like = address.get("like") ?? "";
   $("text").value = text;
-  document.title = text ? `${text} – Image search` : "Image search";
+  document.title = text || like ? `${text || like} – Image search` : "Image search";
   if (text) {
-    search(text);
+    search({ text });
+  } else if (like) {
+    search({ image_name: like });
   } else {
     running?.abort();
     $("results").replaceChildren();
@@ -149,9 +163,28 @@ function followAddress() {
   }
 }
 
-function go(text) {
-  history.pushState(null, "", text ? `?${new URLSearchParams({ q: text })}` : "/");
+/** Go to a query that the address can hold: {q: text} or {like: name of a picture}. */
+function go(query) {
+  history.pushState(null, "", `?${new URLSearchParams(query)}`);
   followAddress();
+}
+
+async function searchByFile(file) {
+  if (!file) return;
+  if (!file.type.startsWith("image/")) {
+    say(`${file.name} is not a picture.`, true);
+    return;
+  }
+  const url = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result));
+    reader.addEventListener("error", () => reject(reader.error));
+    reader.readAsDataURL(file);
+  });
+  $("text").value = "";
+  document.title = "Like your picture – Image search";
+  history.pushState(null, "", "/");
+  search({ image: url.slice(url.indexOf(",") + 1) });
 }
 
 for (let rating = 1; rating <= 10; rating += 1) {
@@ -167,16 +200,34 @@ for (let rating = 1; rating <= 10; rating += 1) {
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (text) go(text);
+  if (text) go({ q: text });
 });
 $("examples").addEventListener("click", (event) => {
   const link = event.target.closest("a");
   if (!link || event.metaKey || event.ctrlKey) return;
   event.preventDefault();
-  go(new URLSearchParams(new URL(link.href).search).get("q"));
+  go({ q: new URLSearchParams(new URL(link.href).search).get("q") });
 });
 $("viewer").addEventListener("click", (event) => {
   if (event.target === $("viewer")) $("viewer").close();
+});
+$("file").addEventListener("change", () => {
+  searchByFile($("file").files[0]);
+  $("file").value = "";
+});
+for (const kind of ["dragenter", "dragover"]) {
+  window.addEventListener(kind, (event) => {
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+}
+window.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dropping");
+});
+window.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  searchByFile(event.dataTransfer.files[0]);
 });
 window.addEventListener("popstate", followAddress);
 

@@ -199,6 +199,14 @@ async def test_vectors_are_known_by_content(index: ImageIndex, collection: Colle
     assert await index.known_vectors(collection, []) == {}
 
 
+async def test_vectors_are_read_back_by_name(index: ImageIndex, collection: Collection) -> None:
+    await index.upsert(collection, [record("a.jpg", unit(1, 2)), record("b/c.jpg", unit(0, 1))])
+    found = await index.vectors(collection, ["b/c.jpg", "never.jpg", "a.jpg"])
+    assert set(found) == {"a.jpg", "b/c.jpg"}
+    assert list(found["a.jpg"]) == pytest.approx(unit(1, 2), abs=1e-6)
+    assert await index.vectors(collection, ["never.jpg"]) == {}
+
+
 async def test_more_than_a_page_is_listed_and_deleted(
     index: ImageIndex, collection: Collection
 ) -> None:

@@ -1,6 +1,8 @@
 """The HTTP API on in-memory servers: shapes, errors, events."""
 
 import asyncio
+import base64
+import io
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image
@@ -207,6 +210,102 @@ class TestSearch:
         calls = bench.embedder.text_calls
         await bench.search(text="again")
         assert bench.embedder.text_calls == calls
+
+
+class TestQueries:
+    """By picture, by an indexed picture, and weighted combinations of these."""
+
+    async def vector(self, bench: Bench, number: int) -> Any:
+        found = await bench.index.vectors(
+            bench.index.collections["Images_small_0123456789ab"], [f"folder/{number}.jpg"]
+        )
+        return np.array(found[f"folder/{number}.jpg"])
+
+    async def test_more_like_an_indexed_picture(self, bench: Bench) -> None:
+        answer = (await bench.search(image_name="folder/3.jpg", limit=14)).json()
+        assert answer["text"] == "./folder/3.jpg"
+        names = [match["image_name"] for match in answer["matches"]]
+        assert len(names) == 14
+        assert "folder/3.jpg" not in names
+        own = await self.vector(bench, 3)
+        for match in answer["matches"]:
+            number = int(match["image_name"].split("/")[1].split(".")[0])
+            expected = float(own @ await self.vector(bench, number))
+            assert match["score"] == pytest.approx(expected, abs=1e-5)
+        (event,) = await flushed(bench, 1)
+        assert event.kind == SearchKind.SIMILAR
+
+    async def test_by_a_picture(self, bench: Bench) -> None:
+        buffer = io.BytesIO()
+        Image.new("RGB", (30, 30), "green").save(buffer, "PNG")
+        body = {"image": base64.b64encode(buffer.getvalue()).decode(), "limit": 3}
+        answer = (await bench.search(**body)).json()
+        assert answer["text"] == "(picture)"
+        assert len(answer["matches"]) == 3
+        assert bench.embedder.image_calls == 1
+        (event,) = await flushed(bench, 1)
+        assert (event.kind, event.text) == (SearchKind.IMAGE, None)
+
+    async def test_terms_are_a_weighted_sum_of_directions(self, bench: Bench) -> None:
+        terms = [
+            {"text": "text 1", "weight": 2},
+            {"image_name": "folder/5.jpg"},
+            {"text": "text 9", "weight": -0.5},
+        ]
+        answer = (await bench.search(terms=terms, limit=15)).json()
+        assert answer["text"] == "2:text 1 + ./folder/5.jpg - 0.5:text 9"
+        combined = (
+            2 * await self.vector(bench, 1)
+            + await self.vector(bench, 5)
+            - 0.5 * await self.vector(bench, 9)
+        )
+        combined /= np.linalg.norm(combined)
+        scores = {match["image_name"]: match["score"] for match in answer["matches"]}
+        assert scores["folder/1.jpg"] == pytest.approx(
+            float(combined @ await self.vector(bench, 1)), abs=1e-5
+        )
+        assert max(scores, key=lambda name: scores[name]) == "folder/1.jpg"
+        (event,) = await flushed(bench, 1)
+        assert event.kind == SearchKind.TERMS
+
+    async def test_min_score_cuts(self, bench: Bench) -> None:
+        everything = (await bench.search(text="text 4", limit=15)).json()["matches"]
+        bound = everything[4]["score"]
+        answer = (await bench.search(text="text 4", limit=15, min_score=bound)).json()
+        assert answer["matches"] == everything[:5]
+        assert (await flushed(bench, 2))[-1].filters in ({"min_score": bound}, {})
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({}, "text"),
+            ({"text": "a", "image_name": "b"}, "text"),
+            ({"terms": []}, "terms"),
+            ({"terms": [{"weight": 1}]}, "terms.0"),
+            ({"terms": [{"text": "a", "image_name": "b"}]}, "terms.0"),
+            ({"terms": [{"text": "a", "weight": 0}]}, "terms.0"),
+            ({"terms": [{"text": "a", "weight": 1e9}]}, "terms.0.weight"),
+            ({"terms": [{"text": "a"}] * 17}, "terms"),
+            ({"terms": [{"text": "a"}, {"text": "a", "weight": -1}]}, "terms"),
+            ({"image_name": "never.jpg"}, "image_name"),
+            ({"terms": [{"text": "a"}, {"image_name": "never.jpg"}]}, "terms.1"),
+            ({"image": "bm8gcGljdHVyZQ=="}, "image"),
+            ({"image": "not base64!"}, "image"),
+            ({"text": "a", "min_score": 7}, "min_score"),
+        ],
+    )
+    async def test_what_cannot_be_asked_is_named(
+        self, bench: Bench, body: dict[str, Any], field: str
+    ) -> None:
+        assert_problem(await bench.search(**body), 422, field)
+
+    async def test_a_weight_that_is_no_number(self, bench: Bench) -> None:
+        headers = {"Content-Type": "application/json"}
+        for weight in (b"NaN", b"Infinity", b"1e999"):
+            body = b'{"terms": [{"text": "a", "weight": ' + weight + b"}]}"
+            response = await bench.client.post(SEARCH, content=body, headers=headers)
+            assert response.status_code in (400, 422)
+            assert_problem(response, response.status_code)
 
 
 class TestSearchEvents:

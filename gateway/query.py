@@ -1,0 +1,146 @@
+"""From what was asked to one vector in the active collection's space.
+
+Terms are combined as v = u / |u| with u = sum of w_i v_i over unit vectors v_i: the weighted sum of
+directions, a negative weight turning away from one (Rocchio's formula, 1971, without its decay).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapters.errors import Rejected, Unavailable
+from adapters.model_spec import ModelSpec
+from adapters.picture import decode
+from adapters.ports import Collection, Embedder, ImageIndex
+from schemas.events import SearchKind
+
+CACHED_QUERIES = 4096
+SMALLEST_LENGTH = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a query: a text, the id of an indexed picture, or a picture's bytes."""
+
+    field: str
+    """Where in the request it stands, for error messages."""
+    weight: float = 1.0
+    text: str | None = None
+    image_name: str | None = None
+    image: bytes | None = None
+
+    def describe(self) -> str:
+        """The term in the short form, for instance `2:dog` or `./a.jpg`."""
+        what = self.text or (f"./{self.image_name}" if self.image_name else "(picture)")
+        return what if abs(self.weight) == 1 else f"{abs(self.weight):g}:{what}"
+
+
+class BadTerm(Rejected):
+    """A term cannot be used; `field` says which."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def kind_of(terms: Sequence[Term]) -> SearchKind:
+    """How a search with these terms is recorded."""
+    if len(terms) > 1 or terms[0].weight != 1:
+        return SearchKind.TERMS
+    if terms[0].text is not None:
+        return SearchKind.TEXT
+    return SearchKind.IMAGE if terms[0].image is not None else SearchKind.SIMILAR
+
+
+def describe(terms: Sequence[Term]) -> str:
+    """The query in the short form: `2:dog + ./a.jpg - fruit`."""
+    words = terms[0].describe() if terms[0].weight > 0 else f"- {terms[0].describe()}"
+    for term in terms[1:]:
+        words += f" {'+' if term.weight > 0 else '-'} {term.describe()}"
+    return words
+
+
+class QueryEmbedder:
+    """Embeds queries with the model that filled a collection; remembers texts it has seen."""
+
+    def __init__(self, embedder: Embedder, index: ImageIndex, *, max_pixels: int) -> None:
+        self._embedder = embedder
+        self._index = index
+        self._max_pixels = max_pixels
+        self._texts: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+
+    async def embed(self, collection: Collection, terms: Sequence[Term]) -> list[float]:
+        """The unit vector of the query.
+
+        Raises:
+            BadTerm: a picture is not indexed or cannot be decoded, or the terms cancel out.
+            Unavailable: a server that is needed does not answer.
+        """
+        vectors = await asyncio.gather(*(self._vector(collection, term) for term in terms))
+        if len(terms) == 1 and terms[0].weight == 1:
+            return vectors[0]
+        weights = np.array([term.weight for term in terms])
+        combined = weights @ np.array(vectors)
+        length = float(np.linalg.norm(combined))
+        if length < SMALLEST_LENGTH:
+            raise BadTerm("terms", "the terms cancel each other out")
+        unit: list[float] = (combined / length).tolist()
+        return unit
+
+    async def _vector(self, collection: Collection, term: Term) -> list[float]:
+        if term.text is not None:
+            return await self._of_text(collection, term.text)
+        if term.image_name is not None:
+            found = await self._index.vectors(collection, [term.image_name])
+            if term.image_name not in found:
+                raise BadTerm(term.field, f"{term.image_name!r} is not indexed")
+            return list(found[term.image_name])
+        spec = await self.check_model(collection)
+        try:
+            picture = await asyncio.to_thread(
+                decode, term.image or b"", spec, max_pixels=self._max_pixels
+            )
+        except Rejected as error:
+            raise BadTerm(term.field, str(error)) from error
+        vectors = await self._embedder.embed_images(
+            collection.model_name, picture.pixels[np.newaxis]
+        )
+        of_image: list[float] = vectors[0].tolist()
+        return of_image
+
+    async def _of_text(self, collection: Collection, text: str) -> list[float]:
+        key = (collection.name, text)
+        if (cached := self._texts.get(key)) is not None:
+            self._texts.move_to_end(key)
+            return cached
+        await self.check_model(collection)
+        vectors = await self._embedder.embed_texts(collection.model_name, [text])
+        vector: list[float] = vectors[0].tolist()
+        self._texts[key] = vector
+        if len(self._texts) > CACHED_QUERIES:
+            self._texts.popitem(last=False)
+        return vector
+
+    async def check_model(self, collection: Collection) -> ModelSpec:
+        """The served model, which must be the very one that filled the collection.
+
+        Raises:
+            Unavailable: another version is served, so its vectors would mean something else.
+        """
+        spec = await self._embedder.spec(collection.model_name)
+        if spec.version != collection.model_version:
+            raise Unavailable(
+                f"{collection.name} was filled by {collection.model_name} "
+                f"{collection.model_version}, but {spec.version} is served"
+            )
+        return spec
+
+    async def warm_up(self, collection: Collection) -> None:
+        """Embed once, so that nobody's first query is slow; raises as `embed`."""
+        await self.check_model(collection)
+        await self._embedder.embed_texts(collection.model_name, ["warm-up"])
