@@ -35,6 +35,7 @@ class Difference:
         changed: how many of them are new or look different.
         missing: ids that are known below the folder and were not met.
         unreadable: folders that could not be read; what is known below them is left alone.
+        started: `time.monotonic()` at its beginning.
         seconds: how long the walk and the comparison took.
     """
 
@@ -42,6 +43,7 @@ class Difference:
     changed: int = 0
     missing: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
 
@@ -81,7 +83,6 @@ class Reconciler:
         Raises:
             RootGone: the root is missing or unreadable.
         """
-        started = time.monotonic()
         difference = self.running = Difference()
         listings = walk(self._root, top, rules, follow=self._follow)
         try:
@@ -90,7 +91,7 @@ class Reconciler:
                     await self._compare(listing, difference)
         finally:
             self.running = None
-        difference.seconds = time.monotonic() - started
+        difference.seconds = time.monotonic() - difference.started
         return difference
 
     async def _compare(self, listing: Listing, difference: Difference) -> None:

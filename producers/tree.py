@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -99,6 +100,10 @@ def _sort(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bo
         status = entry.stat(follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself leads nowhere
+            return
+        raise
     if not stat.S_ISREG(status.st_mode):
         return
     if is_utf8(path):

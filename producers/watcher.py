@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 ROOT_CHECK_SECONDS: Final = 1.0
 HELD_RETRY_SECONDS: Final = 10.0
+PROGRESS_SECONDS: Final = 5.0
 FALLBACK_POLL_SECONDS: Final = 10.0
 """How often the tree is walked where the kernel could not watch all of it."""
 
@@ -56,6 +57,8 @@ class Watcher:
         self._scans: dict[str, float] = {}
         self._scan_asked = asyncio.Event()
         self._confirmed = False
+        self._told = 0.0
+        self._before = 0
         self.status = Status(settings.images_dir)
 
     async def run(self) -> None:
@@ -255,6 +258,7 @@ class Watcher:
             await self._read_rules()
         confirmed, self._confirmed = self._confirmed and not top, self._confirmed and bool(top)
         emptiable, identity = self._just_attached, self._identity
+        self._before = len(self._state)
         self.status.scanning = lambda: self._reconciler.running
         difference = await self._reconciler.compare(top, self._rules)
         # New names are published before the old ones go, so that a rename is never a gap.
@@ -321,9 +325,28 @@ class Watcher:
             self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
             self.status.counters = self._pipeline.counters
             self.status.poll_seconds = self._poll_seconds
+            self._tell_progress()
             if self.status.attached or self.status.root_missing:
                 await asyncio.to_thread(self._write_health)
             await asyncio.sleep(0.25 if not self.status.attached else 1.0)
+
+    def _tell_progress(self) -> None:
+        """While a scan is slow, say now and then how far it is."""
+        running, now = self._reconciler.running, time.monotonic()
+        if running is None or now - self._told < PROGRESS_SECONDS:
+            self._told = self._told if running is not None else now
+            return
+        self._told = now
+        rate = running.pictures / max(now - running.started, 0.001)
+        # The tree is about as large as it was; a first scan has nothing to go by.
+        left = max(self._before - running.pictures, 0) / rate if rate else 0.0
+        logger.info(
+            "compared %d pictures so far (%.0f/s%s), %d published",
+            running.pictures,
+            rate,
+            f", about {left:.0f} s left" if left else "",
+            self._pipeline.counters.added,
+        )
 
     def _write_health(self) -> None:
         if self._settings.status_file is not None:

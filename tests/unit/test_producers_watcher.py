@@ -527,3 +527,33 @@ async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: Memory
             assert watcher.status.poll_seconds > 0
     finally:
         subprocess.run(["rm", "-r", str(root / "d")], check=True)  # noqa: ASYNC221
+
+
+async def test_links_are_not_followed_unless_asked(root: Path, log: MemoryEventLog) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "a.jpg").write_bytes(b"a")
+    (root / "real").mkdir()
+    (root / "real" / "b.jpg").write_bytes(b"b")
+    (root / "folder").symlink_to(outside)
+    (root / "file.jpg").symlink_to(outside / "a.jpg")
+    (root / "broken.jpg").symlink_to("nowhere")
+    (root / "real" / "loop").symlink_to(root)
+    (root / "self").symlink_to("self")
+    a, b = (hashlib.sha256(content).hexdigest() for content in (b"a", b"b"))
+    async with watching(root, log):
+        await shows(log, {"real/b.jpg": b})
+    async with watching(root, log, follow_symlinks=True):
+        await shows(log, {"real/b.jpg": b, "folder/a.jpg": a, "file.jpg": a})
+    async with watching(root, log):
+        await shows(log, {"real/b.jpg": b})
+
+
+async def test_a_folder_replaced_by_a_link_is_gone(root: Path, log: MemoryEventLog) -> None:
+    (root / "sub").mkdir()
+    (root / "sub" / "a.jpg").write_bytes(b"a")
+    async with watching(root, log):
+        await shows(log, on_disk(root))
+        (root / "sub").rename(root.parent / "elsewhere")
+        (root / "sub").symlink_to(root.parent / "elsewhere")
+        await shows(log, {})
