@@ -29,7 +29,7 @@ def main() -> None:
     # A broker that is still starting is no news: the launcher says when it is ready.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        app()
+        app(prog_name="./image-search")
     except (StackError, AdapterError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

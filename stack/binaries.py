@@ -31,6 +31,8 @@ KAFKA_CHECKSUMS: Final = ROOT / "stack" / "kafka_jars.sha256"
 WEAVIATE_VERSION: Final = "1.39.0"
 WEAVIATE_MODULE: Final = "github.com/weaviate/weaviate/cmd/weaviate-server"
 WEAVIATE_GO: Final = (1, 27)
+WEAVIATE_PACKAGES: Final = 2300
+"""About how many lines its build prints: one for each module fetched and each package compiled."""
 
 
 def kafka_jars(cache: Cache) -> Path:
@@ -105,7 +107,7 @@ def _build_weaviate(cache: Cache, target: Path) -> None:
     work = target / ".build"
     try:
         run(
-            [go, "install", "-ldflags", "-s -w", f"{WEAVIATE_MODULE}@v{WEAVIATE_VERSION}"],
+            [go, "install", "-v", "-ldflags", "-s -w", f"{WEAVIATE_MODULE}@v{WEAVIATE_VERSION}"],
             cache.say,
             f"building Weaviate {WEAVIATE_VERSION}",
             environment={
@@ -117,6 +119,7 @@ def _build_weaviate(cache: Cache, target: Path) -> None:
                 "GOCACHE": str(work / "cache"),
                 "GOTMPDIR": str(target),
             },
+            expected_lines=WEAVIATE_PACKAGES,
         )
     finally:
         # 2 GB that nothing needs any more.

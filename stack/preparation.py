@@ -99,8 +99,11 @@ def run(
     *,
     environment: dict[str, str] | None = None,
     cwd: Path | None = None,
+    expected_lines: int | None = None,
 ) -> str:
-    """Run a preparation command and give its output; say from time to time that it still runs.
+    """Run a preparation command and give its output; say from time to time how far it is.
+
+    `expected_lines` is about how many lines the command prints in all, which tells the share done.
 
     Raises:
         StackError: it failed; the message ends with the last lines it printed.
@@ -126,8 +129,13 @@ def run(
                     output.seek(0)
                     lines = output.read().splitlines()
                     last = f": {lines[-1][:100]}" if lines else ""
+                    share = (
+                        f", about {min(99, 100 * len(lines) // expected_lines)} %"
+                        if expected_lines
+                        else ""
+                    )
                     output.seek(0, os.SEEK_END)
-                    say(f"  … {what}, {time.monotonic() - started:.0f} s{last}")
+                    say(f"  … {what}, {time.monotonic() - started:.0f} s{share}{last}")
         except BaseException:
             process.kill()
             raise

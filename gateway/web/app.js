@@ -159,7 +159,7 @@ function followAddress() {
     running?.abort();
     $("results").replaceChildren();
     $("rating").hidden = true;
-    say("");
+    say("Say in your own words what a picture shows, or drop a picture here to find others like it.");
   }
 }
 

@@ -1,5 +1,6 @@
 """From a file in the folder to an answer, and from an answer to the log."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,23 @@ async def test_the_answer_has_its_shape_and_order(client: httpx.AsyncClient) -> 
     picture = await client.get(f"/images/{answer['matches'][0]['image_name']}")
     assert picture.status_code == 200
     assert picture.headers["content-type"] in ("image/jpeg", "image/png")
+
+
+async def test_searches_by_picture_by_name_and_by_terms(client: httpx.AsyncClient) -> None:
+    async def ask(**body: Any) -> list[str]:
+        response = await client.post("/api/v1/search-image", json=body)
+        assert response.status_code == 200, response.text
+        return [match["image_name"] for match in response.json()["matches"]]
+
+    cat = base64.b64encode((SAMPLES / "photos" / "cat.jpg").read_bytes()).decode()
+    assert (await ask(image=cat, limit=1)) == ["photos/cat.jpg"]
+    similar = await ask(image_name="photos/cat.jpg", limit=5)
+    assert len(similar) == 5
+    assert "photos/cat.jpg" not in similar
+    both = await ask(terms=[{"text": "a ball"}, {"text": "tennis", "weight": 2}], limit=3)
+    without = await ask(terms=[{"text": "a ball"}, {"text": "tennis", "weight": -1}], limit=3)
+    assert "tuxpaint-gpl2/tennis-ball.jpg" in both
+    assert "tuxpaint-gpl2/tennis-ball.jpg" not in without
 
 
 async def test_search_and_feedback_are_in_the_log(
