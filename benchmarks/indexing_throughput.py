@@ -1,0 +1,243 @@
+"""Pictures indexed per second, end to end, against the best bare loop on the same machine.
+
+    ./image-search up --detach --servers-only
+    python -m benchmarks.indexing_throughput --pictures 2000 --rounds 3
+
+A bare loop has no servers: one process that decodes the same files, in a pool on every core, while
+the same ONNX model runs on what is decoded. The best of several thread counts is what counts.
+The rounds alternate, so that a machine that is busy with other things is unfair to both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import psutil
+from PIL import Image
+
+from adapters.connections import connections
+from adapters.consumer_groups import progress
+from adapters.model_spec import ModelSpec
+from adapters.picture import decode
+from adapters.ports import Message
+from cli.servers import server_settings
+from schemas.events import ImageAdded
+from schemas.topics import IMAGES
+
+ROOT = Path(__file__).parents[1]
+BATCH = 32
+JOIN_SECONDS = 12.0
+"""In which indexers start and share the partitions."""
+
+
+def make_pictures(folder: Path, count: int) -> list[Path]:
+    """Photographs of 1000 x 750, each a crop of one of the samples like no other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [Image.open(p).convert("RGB") for p in sorted((ROOT / "images/photos").glob("*.jpg"))]
+    paths = []
+    for number in range(count):
+        path = folder / f"{number:05}.jpg"
+        paths.append(path)
+        if path.exists():
+            continue
+        chance = random.Random(number)
+        source = sources[number % len(sources)]
+        scale = chance.uniform(0.5, 0.95)
+        width, height = int(source.width * scale), int(source.height * scale)
+        left = chance.randrange(source.width - width)
+        top = chance.randrange(source.height - height)
+        crop = source.crop((left, top, left + width, top + height))
+        crop.resize((1000, 750), Image.Resampling.BICUBIC).save(path, quality=88)
+    return paths
+
+
+def session(threads: int) -> onnxruntime.InferenceSession:
+    """The model as Triton runs it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        str(ROOT / "triton_models/lite_image/1/model.onnx"),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+
+
+def batches(paths: list[Path]) -> Iterator[list[Path]]:
+    for start in range(0, len(paths), BATCH):
+        yield paths[start : start + BATCH]
+
+
+def sequential(paths: list[Path], spec: ModelSpec) -> float:
+    """Read, decode, infer, one after the other; pictures per second."""
+    model = session(os.cpu_count() or 1)
+    started = time.perf_counter()
+    for batch in batches(paths):
+        pixels = np.stack([decode(path.read_bytes(), spec).pixels for path in batch])
+        model.run(["EMBEDDING"], {model.get_inputs()[0].name: pixels})
+    return len(paths) / (time.perf_counter() - started)
+
+
+def overlapped(paths: list[Path], spec: ModelSpec, threads: int, workers: int) -> float:
+    """Decode in a pool while the model runs; pictures per second."""
+    model = session(threads)
+    name = model.get_inputs()[0].name
+
+    def one(path: Path) -> np.ndarray:
+        pixels: np.ndarray = decode(path.read_bytes(), spec).pixels
+        return pixels
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: list[list[Future[np.ndarray]]] = []
+        rest = batches(paths)
+        for _ in range(3):
+            if batch := next(rest, None):
+                ahead.append([pool.submit(one, path) for path in batch])
+        while ahead:
+            pixels = np.stack([future.result() for future in ahead.pop(0)])
+            if batch := next(rest, None):
+                ahead.append([pool.submit(one, path) for path in batch])
+            model.run(["EMBEDDING"], {name: pixels})
+    return len(paths) / (time.perf_counter() - started)
+
+
+def messages(paths: list[Path], run: str) -> list[Message]:
+    """The event of each picture, under ids of this run."""
+    found = []
+    for path in paths:
+        data = path.read_bytes()
+        event = ImageAdded(
+            image_id=f"{run}/{path.name}",
+            uri=path.as_uri(),
+            sha256=hashlib.sha256(data).hexdigest(),
+            size_bytes=len(data),
+            media_type="image/jpeg",
+            modified_at=datetime.now(UTC),
+            added_at=datetime.now(UTC),
+        )
+        found.append(Message(event.image_id, event))
+    return found
+
+
+async def end_to_end(paths: list[Path], indexers: int) -> tuple[float, float]:
+    """Pictures per second from the first event to the last commit; peak memory in MB."""
+    settings = server_settings()
+    async with connections(settings) as servers:
+        spec = await servers.embedder.spec(settings.model_name)
+        collection = await servers.index.ensure_collection(spec)
+        group = f"indexing-{collection.name}"
+        environment = {
+            "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+            "WEAVIATE_URL": settings.weaviate_url,
+            "WEAVIATE_GRPC_PORT": str(settings.weaviate_grpc_port),
+            "TRITON_URL": settings.triton_url,
+        }
+
+        async def caught_up() -> bool:
+            return (await progress(settings.kafka_bootstrap_servers, IMAGES, group)).lag == 0
+
+        # A new process for each round: one that remembers would have nothing to infer.
+        told, warm = messages(paths, "throughput"), messages(paths[:1], "warm")
+        await servers.index.delete(collection, [message.key for message in told + warm])
+        processes = await asyncio.to_thread(launch, indexers, environment)
+        try:
+            await asyncio.sleep(JOIN_SECONDS)
+            await servers.log.publish(IMAGES, warm)
+            await until(caught_up)
+            started = time.perf_counter()
+            await servers.log.publish(IMAGES, told)
+            peak = await until(caught_up, processes)
+            took = time.perf_counter() - started
+            stored = {image_id async for image_id, _ in servers.index.stored(collection)}
+            assert stored.issuperset(message.key for message in told)
+            return len(paths) / took, peak / 1e6
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(60)
+
+
+def launch(count: int, environment: dict[str, str]) -> list[subprocess.Popen[bytes]]:
+    """Start that many indexers."""
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "consumers", "indexing"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(count)
+    ]
+
+
+async def until(
+    check: Callable[[], Awaitable[bool]], watched: Sequence[subprocess.Popen[bytes]] = ()
+) -> float:
+    """Wait until `check` holds; the most bytes that a watched process had resident meanwhile."""
+    peak = 0.0
+    while not await check():
+        peak = max([peak, *(psutil.Process(each.pid).memory_info().rss for each in watched)])
+        await asyncio.sleep(0.2)
+    return peak
+
+
+async def spec_of() -> ModelSpec:
+    """The served model."""
+    async with connections(server_settings()) as servers:
+        return await servers.embedder.spec("lite")
+
+
+def main() -> None:
+    """Measure, and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--indexers", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path(".stack/throughput"))
+    chosen = parser.parse_args()
+    paths = make_pictures(chosen.folder.resolve(), chosen.pictures)
+    spec = asyncio.run(spec_of())
+    cores = os.cpu_count() or 1
+    bare: dict[str, list[float]] = {}
+    whole: list[float] = []
+    memory = 0.0
+    for _ in range(chosen.rounds):
+        bare.setdefault("sequential loop", []).append(sequential(paths, spec))
+        for threads in sorted({1, cores}):
+            name = f"pool of {cores}, model on {threads} thread(s)"
+            bare.setdefault(name, []).append(overlapped(paths, spec, threads, cores))
+        rate, peak = asyncio.run(end_to_end(paths, chosen.indexers))
+        whole.append(rate)
+        memory = max(memory, peak)
+    best = max(statistics.median(rates) for rates in bare.values())
+    sequentially = statistics.median(bare["sequential loop"])
+    print(f"{len(paths)} photographs of 1000 x 750, {cores} cores, median of {chosen.rounds}\n")
+    print("| what | images/s | rounds |\n|---|---|---|")
+    for name, rates in [*bare.items(), (f"end to end, {chosen.indexers} indexer(s)", whole)]:
+        rounds = ", ".join(f"{rate:.1f}" for rate in rates)
+        print(f"| {name} | {statistics.median(rates):.1f} | {rounds} |")
+    rate = statistics.median(whole)
+    print(f"\nend to end / best bare loop: {rate / best:.2f}")
+    print(f"end to end / sequential loop: {rate / sequentially:.2f}")
+    print(f"peak memory of an indexer: {memory:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Kill everything at random while pictures stream in; afterwards nothing may be wrong.
+
+CHAOS_ROUNDS and CHAOS_SEED make it longer and repeatable (`make chaos`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from adapters.connections import connections
+from adapters.consumer_groups import progress
+from adapters.errors import AdapterError
+from adapters.settings import ServerSettings
+from consumers.audit import Audit, audit
+from consumers.dead_letters import open_letters
+from schemas.events import ImageAdded
+from schemas.topics import IMAGES
+from stack.record import RecordFile
+from tests.conftest import ROOT, Servers, run_image_search, servers_of, stack_environment
+
+VICTIMS = ("indexer-1", "triton", "weaviate", "kafka", "watcher", "indexer-2", "another indexer")
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", str(len(VICTIMS))))
+PICTURES_PER_ROUND = int(os.environ.get("CHAOS_PICTURES", "60"))
+SETTLE_SECONDS = 300.0
+
+pytestmark = pytest.mark.timeout(600 + 60 * ROUNDS)
+
+
+@dataclass
+class Stack:
+    """A running system and what its folder of pictures should have it know."""
+
+    servers: Servers
+    images: Path
+    state: Path
+    chance: random.Random
+    expected: dict[str, str] = field(default_factory=dict)
+    poison: set[str] = field(default_factory=set)
+    written: int = 0
+
+    def settings(self) -> ServerSettings:
+        return ServerSettings(
+            kafka_bootstrap_servers=self.servers.kafka,
+            weaviate_url=self.servers.weaviate_url,
+            weaviate_grpc_port=self.servers.weaviate_grpc_port,
+            triton_url=self.servers.triton_url,
+        )
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, if it runs just now: it may still be on its way back from the last time."""
+        record = RecordFile(self.state / "run").read()
+        assert record is not None
+        for row in record.processes:
+            if row.name == name and row.pid is not None and psutil.pid_exists(row.pid):
+                psutil.Process(row.pid).kill()
+
+    def write(self, name: str, data: bytes) -> None:
+        """As a careful program does: under a hidden name, then renamed."""
+        path = self.images / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden = path.with_name(f".{path.name}.part")
+        hidden.write_bytes(data)
+        hidden.rename(path)
+
+    def burst(self, count: int) -> None:
+        """New pictures, changed ones, removed ones, and a few that are none."""
+        for _ in range(count):
+            dice = self.chance.random()
+            if self.expected and dice < 0.1:
+                name = self.chance.choice(sorted(self.expected))
+                (self.images / name).unlink()
+                del self.expected[name]
+                continue
+            if self.expected and dice < 0.2:
+                name = self.chance.choice(sorted(self.expected))
+            else:
+                name = f"folder-{self.written % 7}/{self.written}.jpg"
+            self.written += 1
+            if dice > 0.97:
+                name = f"poison/{self.written}.jpg"
+                self.poison.add(name)
+                self.write(name, f"no picture {self.written}".encode())
+                continue
+            data = self.picture()
+            self.expected[name] = hashlib.sha256(data).hexdigest()
+            self.write(name, data)
+
+    def picture(self) -> bytes:
+        buffer = io.BytesIO()
+        pixels = np.frombuffer(self.chance.randbytes(8 * 6 * 3), np.uint8).reshape(6, 8, 3)
+        Image.fromarray(pixels).resize((320, 240)).save(buffer, "JPEG")
+        return buffer.getvalue()
+
+
+@pytest.fixture
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    images, state = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("chaos")
+    seed = int(os.environ.get("CHAOS_SEED", str(random.SystemRandom().randrange(10**6))))
+    print(f"CHAOS_SEED={seed} CHAOS_ROUNDS={ROUNDS}")
+    environment = stack_environment(state, images)
+    run_image_search(environment, "up", "--detach", "--indexers", "2")
+    try:
+        yield Stack(servers_of(environment), images, state, random.Random(seed))
+    finally:
+        run_image_search(environment, "down")
+
+
+def rounds(chance: random.Random) -> Iterator[str]:
+    """Victims in random order, each once before any comes again."""
+    order: list[str] = []
+    for _ in range(ROUNDS):
+        if not order:
+            order = chance.sample(VICTIMS, len(VICTIMS))
+        yield order.pop()
+
+
+async def test_nothing_is_lost_whatever_dies(stack: Stack) -> None:
+    await asyncio.to_thread(stack.burst, PICTURES_PER_ROUND)
+    for number, victim in enumerate(rounds(stack.chance)):
+        started = time.monotonic()
+        writing = asyncio.create_task(asyncio.to_thread(stack.burst, PICTURES_PER_ROUND))
+        await asyncio.sleep(stack.chance.uniform(0.0, 1.0))
+        if victim == "another indexer":
+            await come_and_go(stack)
+        else:
+            stack.kill(victim)
+        await writing
+        await asyncio.sleep(stack.chance.uniform(0.5, 4.0))
+        print(f"round {number + 1}: {victim} ({time.monotonic() - started:.1f} s)")
+    result = await settled(stack)
+    print(
+        f"{stack.written} written, {result.agreed} agree, {len(stack.poison)} poisonous: "
+        "none missing, none stale, none orphaned"
+    )
+
+
+async def come_and_go(stack: Stack) -> None:
+    """Another member joins the group and leaves it again."""
+    settings = stack.settings()
+    environment = {
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "WEAVIATE_URL": settings.weaviate_url,
+        "WEAVIATE_GRPC_PORT": str(settings.weaviate_grpc_port),
+        "TRITON_URL": settings.triton_url,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "consumers",
+        "indexing",
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stderr=subprocess.DEVNULL,
+    )
+    await asyncio.sleep(stack.chance.uniform(3.0, 8.0))
+    process.terminate()
+    await asyncio.wait_for(process.wait(), 60)
+
+
+async def settled(stack: Stack) -> Audit:
+    """Wait until log, collection and folder agree; then all must be exactly as expected."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    why: object = None
+    while time.monotonic() < deadline:
+        try:
+            result, letters = await look(stack)
+            why = verdict(stack, result, letters)
+            if why is None:
+                return result
+        except (AdapterError, AssertionError) as error:
+            why = error
+        await asyncio.sleep(2)
+    raise AssertionError(f"not settled after {SETTLE_SECONDS} s: {why}")
+
+
+async def look(stack: Stack) -> tuple[Audit, set[str]]:
+    settings = stack.settings()
+    async with connections(settings) as servers:
+        collection = await servers.index.active()
+        assert collection is not None
+        group = f"indexing-{collection.name}"
+        before = await progress(settings.kafka_bootstrap_servers, IMAGES, group)
+        result = await audit(servers.log, servers.index, collection, before.has_read)
+        return result, {letter.event.image_id for letter in await open_letters(servers.log)}
+
+
+def verdict(stack: Stack, result: Audit, letters: set[str]) -> str | None:
+    """What is not as it should be, if anything."""
+    told = {
+        image_id: found.change.sha256
+        for image_id, found in result.latest.items()
+        if isinstance(found.change, ImageAdded) and image_id not in stack.poison
+    }
+    if result.waiting:
+        return f"{len(result.waiting)} waiting"
+    if told != stack.expected:
+        return f"the log differs from the folder: {set(told.items()) ^ set(stack.expected.items())}"
+    if not result.is_clean or result.agreed != len(stack.expected):
+        return f"missing {result.missing}, stale {result.stale}, orphaned {result.orphaned}"
+    if letters != stack.poison:
+        return f"dead letters differ: {letters ^ stack.poison}"
+    return None
