@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: run down status clean setup prepare check test build format lock
+.PHONY: run down status clean setup prepare check test chaos build format lock
 
 run: setup ## set up what is missing, start everything, follow the logs (Ctrl-C stops it)
 	@./image-search up
@@ -42,6 +42,9 @@ test: prepare ## every test, on real servers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests
+
+chaos: prepare ## the long form of the chaos suite (CHAOS_ROUNDS, CHAOS_PICTURES, CHAOS_SEED)
+	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-30} CHAOS_PICTURES=$${CHAOS_PICTURES:-100} $(BIN)/python -m pytest -s tests/chaos
 
 build: ## build the container images
 	@docker compose build
