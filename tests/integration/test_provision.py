@@ -1,0 +1,140 @@
+"""Topics and the active collection, as they are on the real servers after provisioning."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from adapters.kafka_log import KafkaEventLog
+from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.model_spec import ModelSpec
+from adapters.provision import provision, provision_collection, provision_topics
+from adapters.settings import ServerSettings
+from adapters.weaviate_index import WeaviateIndex
+from schemas.codec import decode
+from schemas.events import ModelActivated
+from schemas.topics import IMAGES, MODELS, TOPICS
+from tests.conftest import Servers
+
+
+@pytest.fixture
+def settings(servers: Servers) -> ServerSettings:
+    return ServerSettings(
+        kafka_bootstrap_servers=servers.kafka,
+        weaviate_url=servers.weaviate_url,
+        weaviate_grpc_port=servers.weaviate_grpc_port,
+        triton_url=servers.triton_url,
+    )
+
+
+async def described(bootstrap_servers: str) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
+    """Topic -> number of partitions, and topic -> configuration."""
+    names = [topic.name for topic in TOPICS]
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        partitions = {
+            item["topic"]: len(item["partitions"]) for item in await admin.describe_topics(names)
+        }
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        configs: dict[str, dict[str, Any]] = {}
+        for answer in await admin.describe_configs(resources):
+            for _, _, _, name, entries in answer.resources:
+                configs[name] = {entry[0]: entry[1] for entry in entries}
+    finally:
+        await admin.close()
+    return partitions, configs
+
+
+async def test_every_topic_is_as_the_table_says(settings: ServerSettings) -> None:
+    partitions, configs = await described(settings.kafka_bootstrap_servers)
+    for topic in TOPICS:
+        assert partitions[topic.name] == topic.partitions
+        wanted = topic.config()
+        assert {name: configs[topic.name][name] for name in wanted} == wanted
+    assert configs["images"]["cleanup.policy"] == "compact"
+    assert configs["searches"]["retention.ms"] == "-1"
+
+
+async def test_provisioning_again_changes_nothing_and_mends_what_was_changed(
+    settings: ServerSettings,
+) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, "feedback", {"retention.ms": "1000"})]
+        )
+    finally:
+        await admin.close()
+    before, _ = await described(settings.kafka_bootstrap_servers)
+    await provision_topics(settings)
+    after, configs = await described(settings.kafka_bootstrap_servers)
+    assert after == before
+    assert configs["feedback"]["retention.ms"] == "-1"
+
+
+async def test_the_number_of_partitions_of_the_compacted_log_stays(
+    settings: ServerSettings,
+) -> None:
+    more = settings.model_copy(update={"images_partitions": IMAGES.partitions + 4})
+    await provision_topics(more)
+    partitions, _ = await described(settings.kafka_bootstrap_servers)
+    assert partitions["images"] == IMAGES.partitions
+    assert partitions["images.indexed"] == IMAGES.partitions + 4
+    # Leave what the other tests expect: partitions cannot be taken away, so the topic is remade.
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.delete_topics(["images.indexed"])
+        async with asyncio.timeout(30):
+            while "images.indexed" in await admin.list_topics():
+                await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
+    await provision_topics(settings)
+
+
+async def test_the_collection_is_active_and_said_to_be(settings: ServerSettings) -> None:
+    await provision(settings)
+    index = WeaviateIndex(settings.weaviate_url, grpc_port=settings.weaviate_grpc_port)
+    try:
+        active = await index.active()
+    finally:
+        await index.close()
+    assert active is not None
+    assert active.model_name == "lite"
+    async with KafkaEventLog(settings.kafka_bootstrap_servers) as log:
+        told = [decode(ModelActivated, record.value) async for record in log.read_all(MODELS)]
+    assert [event.collection for event in told] == [active.name], "once, however often it runs"
+
+
+class TestActivation:
+    """Which collection is activated, on in-memory servers."""
+
+    async def run(self, spec: ModelSpec, index: MemoryIndex, log: MemoryEventLog) -> None:
+        embedder = MemoryEmbedder(served={spec.name: spec})
+        await provision_collection(embedder, index, log, spec.name)
+
+    async def test_another_version_of_the_model_takes_over(self, small_spec: ModelSpec) -> None:
+        index, log = MemoryIndex(), MemoryEventLog()
+        await self.run(small_spec, index, log)
+        newer = small_spec.model_copy(update={"version": uuid.uuid4().hex[:12]})
+        await self.run(newer, index, log)
+        active = await index.active()
+        assert active is not None
+        assert active.model_version == newer.version
+        told = [decode(ModelActivated, record.value) async for record in log.read_all(MODELS)]
+        assert told[1].previous_collection == told[0].collection
+
+    async def test_another_model_does_not(self, small_spec: ModelSpec) -> None:
+        index, log = MemoryIndex(), MemoryEventLog()
+        await self.run(small_spec, index, log)
+        await self.run(small_spec.model_copy(update={"name": "other"}), index, log)
+        active = await index.active()
+        assert active is not None
+        assert active.model_name == small_spec.name
+        assert len(index.collections) == 2
