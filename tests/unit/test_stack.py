@@ -210,7 +210,7 @@ class TestSupervisor:
 
     async def until(self, check: Callable[[], bool], seconds: float = 15.0) -> None:
         async with asyncio.timeout(seconds):
-            while not check():  # noqa: ASYNC110 (what it waits for is in other processes)
+            while not check():
                 await asyncio.sleep(0.02)
 
     async def test_order_restart_and_stop(self, tmp_path: Path) -> None:
