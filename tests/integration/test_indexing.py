@@ -12,7 +12,7 @@ from schemas.codec import decode
 from schemas.events import ImageIndexed
 from schemas.topics import IMAGES, IMAGES_INDEXED
 from tests.conftest import Servers
-from tests.integration.indexing_processes import Workbench, workbench
+from tests.integration.indexing_processes import Workbench, eventually, workbench
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -48,6 +48,12 @@ async def test_poison_is_dead_lettered_and_its_batch_is_indexed(bench: Workbench
     await bench.publish([*good[:30], bad, *good[30:]])
     await bench.indexer().start()
     await bench.settles()
+
+    async def dead_lettered() -> bool:
+        return bool(await bench.dead_letters())
+
+    # Its batch may be the last one, written after the others are found.
+    await eventually(dead_lettered, seconds=60, what=bench.story)
     (letter,) = await bench.dead_letters()
     assert letter.image_id == bad_id
     assert "not a picture" in letter.reason

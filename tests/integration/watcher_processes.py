@@ -82,7 +82,7 @@ class Broker:
         await admin.start()
         try:
             await admin.delete_topics([topic.name for topic in TOPICS])
-            while set(await admin.list_topics()) & {topic.name for topic in TOPICS}:  # noqa: ASYNC110
+            while set(await admin.list_topics()) & {topic.name for topic in TOPICS}:
                 await asyncio.sleep(0.05)
         finally:
             await admin.close()
