@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from adapters.model_spec import ModelSpec
 
 ROOT = Path(__file__).parents[1]
+
+# A busy machine is no failure. In CI the examples are the same each time, so that a change is
+# judged by what it changed; elsewhere they vary, to find what nobody thought of.
+hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 STACK_TIMEOUT_SECONDS = 25 * 60
 """Enough for a cold preparation, in which Weaviate may be compiled."""
 
