@@ -8,6 +8,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -34,47 +35,45 @@ class Operation:
     content: bytes
 
 
-paths = st.builds(
-    lambda folder, name: f"{folder}/{name}" if folder else name,
-    st.sampled_from(FOLDERS),
-    st.sampled_from(NAMES),
+FILE_KINDS = (
+    "write",
+    "write",
+    "append",
+    "by_rename",
+    "in_pieces",
+    "delete",
+    "move",
+    "copy",
+    "touch",
+    "link",
 )
-folders = st.sampled_from([folder for folder in FOLDERS if folder])
-contents = st.binary(min_size=0, max_size=40)
+FOLDER_KINDS = ("make", "move_folder", "remove_folder", "move_out", "move_in", "copy_folder")
+BURST = 150
 
-operations = st.one_of(
-    st.builds(
-        Operation,
-        st.sampled_from(
-            [
-                "write",
-                "write",
-                "append",
-                "by_rename",
-                "in_pieces",
-                "delete",
-                "move",
-                "copy",
-                "touch",
-                "link",
-            ]
-        ),
-        paths,
-        paths,
-        contents,
-    ),
-    st.builds(
-        Operation,
-        st.sampled_from(
-            ["make", "move_folder", "remove_folder", "move_out", "move_in", "copy_folder"]
-        ),
-        folders,
-        folders,
-        contents,
-    ),
-    st.builds(Operation, st.just("write"), st.sampled_from(IGNORED), paths, contents),
-)
-bursts = st.lists(operations, min_size=10, max_size=60)
+
+def burst(seed: int) -> list[Operation]:
+    """That many operations, the same for the same seed."""
+    random = Random(seed)
+
+    def path() -> str:
+        folder, name = random.choice(FOLDERS), random.choice(NAMES)
+        return f"{folder}/{name}" if folder else name
+
+    made = []
+    for _ in range(BURST):
+        content = random.randbytes(random.randrange(40))
+        dice = random.random()
+        if dice < 0.75:
+            made.append(Operation(random.choice(FILE_KINDS), path(), path(), content))
+        elif dice < 0.92:
+            source, target = random.choice(FOLDERS[1:]), random.choice(FOLDERS[1:])
+            made.append(Operation(random.choice(FOLDER_KINDS), source, target, content))
+        else:
+            made.append(Operation("write", random.choice(IGNORED), path(), content))
+    return made
+
+
+bursts = st.integers(min_value=0, max_value=2**32 - 1).map(burst)
 
 
 def carry_out(root: Path, operation: Operation) -> None:

@@ -6,6 +6,7 @@ view of `images` must hold exactly its ids and hashes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -26,14 +27,15 @@ from hypothesis.strategies import booleans
 from tests.integration.watcher_processes import (
     Broker,
     WatcherProcess,
+    history,
     on_disk,
     running_broker,
     shows,
 )
 from tests.watcher_operations import Operation, bursts, carry_out
 
-EXAMPLES = 6
-STEPS = 24
+EXAMPLES = int(os.environ.get("WATCHER_MODEL_EXAMPLES", "3"))
+STEPS = 30
 KILLS = 3
 BROKER_RESTARTS = 1
 
@@ -122,8 +124,33 @@ class Life(RuleBasedStateMachine):
             if self.watcher.process is None:
                 self.watcher.start(scanned=False)
             shows(self.broker.address, on_disk(self.root), 60)
+            self.kill_both_in_the_middle()
+            shows(self.broker.address, on_disk(self.root), 60)
+            self.restart_for_nothing()
         finally:
             self.watcher.kill()
+
+    def kill_both_in_the_middle(self) -> None:
+        (self.root / "last").mkdir()
+        for number in range(200):
+            (self.root / "last" / f"{number}.jpg").write_bytes(bytes([number]))
+            if number == 100:
+                self.watcher.kill()
+            if number == 150:
+                self.broker.kill()
+        (self.root / "last" / "0.jpg").unlink()
+        self.watcher.start(scanned=False)
+        self.broker.start()
+        type(self).operations += 201
+        type(self).kills += 1
+        type(self).restarts += 1
+
+    def restart_for_nothing(self) -> None:
+        before = history(self.broker.address)
+        self.watcher.kill()
+        self.watcher.start()
+        assert sorted(history(self.broker.address), key=str) == sorted(before, key=str)
+        type(self).kills += 1
 
 
 @pytest.mark.timeout(900)
@@ -145,6 +172,6 @@ def test_the_log_is_the_folder_after_whatever_happened(broker: Broker, tmp_path:
         f"{Life.operations} operations, {Life.kills} ends of the watcher, "
         f"{Life.restarts} kills of the broker"
     )
-    assert Life.operations > 1000
+    assert Life.operations > 600 * EXAMPLES
     assert Life.kills
     assert Life.restarts
