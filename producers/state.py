@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adapters.ports import EventLog
 from producers.tree import FileStat, join, to_microseconds
@@ -15,8 +15,7 @@ from schemas.topics import IMAGES
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """A picture as it was last published.
 
     `sha256` is None for a record that could not be read: its key exists, its content is unknown.

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from producers.publish import Counters
 from producers.reconcile import Difference
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS: Final = 5.0
+
+
+class Progress:
+    """Says now and then how far a slow scan is."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def tell(self, running: Difference, before: int, published: int) -> None:
+        """Log a line, unless the scan is young or the last line is.
+
+        Args:
+            running: the scan.
+            before: how many pictures were known at its start: the tree is about as large as it
+                was, and a first scan has nothing to go by.
+            published: how many additions this process has published.
+        """
+        now = time.monotonic()
+        if now - max(self._told, running.started) < PROGRESS_SECONDS:
+            return
+        self._told = now
+        rate = running.pictures / (now - running.started)
+        left = max(before - running.pictures, 0) / rate if rate else 0.0
+        logger.info(
+            "compared %d pictures so far (%.0f/s%s), %d published",
+            running.pictures,
+            rate,
+            f", about {left:.0f} s left" if left else "",
+            published,
+        )
 
 
 def _nothing() -> None:

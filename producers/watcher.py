@@ -22,7 +22,7 @@ from producers.root import Identity, identify
 from producers.rules import IGNORE_FILE, Rules, load_rules
 from producers.settling import Settling
 from producers.state import load
-from producers.status import Status
+from producers.status import Progress, Status
 from producers.tree import RootGone
 from producers.writer import Writer
 
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 ROOT_CHECK_SECONDS: Final = 1.0
 HELD_RETRY_SECONDS: Final = 10.0
-PROGRESS_SECONDS: Final = 5.0
 FALLBACK_POLL_SECONDS: Final = 10.0
 """How often the tree is walked where the kernel could not watch all of it."""
 
@@ -57,7 +56,7 @@ class Watcher:
         self._scans: dict[str, float] = {}
         self._scan_asked = asyncio.Event()
         self._confirmed = False
-        self._told = 0.0
+        self._progress = Progress()
         self._before = 0
         self.status = Status(settings.images_dir)
 
@@ -325,28 +324,12 @@ class Watcher:
             self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
             self.status.counters = self._pipeline.counters
             self.status.poll_seconds = self._poll_seconds
-            self._tell_progress()
+            running = self._reconciler.running
+            if running is not None:
+                self._progress.tell(running, self._before, self._pipeline.counters.added)
             if self.status.attached or self.status.root_missing:
                 await asyncio.to_thread(self._write_health)
             await asyncio.sleep(0.25 if not self.status.attached else 1.0)
-
-    def _tell_progress(self) -> None:
-        """While a scan is slow, say now and then how far it is."""
-        running, now = self._reconciler.running, time.monotonic()
-        if running is None or now - self._told < PROGRESS_SECONDS:
-            self._told = self._told if running is not None else now
-            return
-        self._told = now
-        rate = running.pictures / max(now - running.started, 0.001)
-        # The tree is about as large as it was; a first scan has nothing to go by.
-        left = max(self._before - running.pictures, 0) / rate if rate else 0.0
-        logger.info(
-            "compared %d pictures so far (%.0f/s%s), %d published",
-            running.pictures,
-            rate,
-            f", about {left:.0f} s left" if left else "",
-            self._pipeline.counters.added,
-        )
 
     def _write_health(self) -> None:
         if self._settings.status_file is not None:
