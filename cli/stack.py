@@ -15,6 +15,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from adapters.consumer_groups import progress
+from adapters.errors import Unavailable
+from schemas.topics import IMAGES
 from stack import launcher, processes
 from stack.errors import StackError
 from stack.record import ProcessRow, RecordFile, find
@@ -90,10 +93,14 @@ def status(
     rows = [_described(row) for row in record.processes] if record else []
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
+    lag = _lag(current, health)
     if as_json:
-        print(json.dumps({"processes": rows, "servers": servers, "gateway": health}, indent=2))
+        found = {"processes": rows, "servers": servers, "gateway": health, "lag": lag}
+        print(json.dumps(found, indent=2))
     else:
         _print_status(rows, servers, health, current)
+        if lag is not None:
+            print(f"indexing: {lag} {'record' if lag == 1 else 'records'} behind the log")
     if health["status"] != "ok":
         raise typer.Exit(1)
 
@@ -126,6 +133,17 @@ def _health(url: str) -> dict[str, Any]:
         return {"url": url, **body, "status": "ok" if answer.is_success else "unavailable"}
     except (httpx.HTTPError, ValueError) as error:
         return {"url": url, "status": "unreachable", "detail": str(error)}
+
+
+def _lag(current: StackSettings, health: dict[str, Any]) -> int | None:
+    """Records that the active collection's group has yet to read; None where nobody can say."""
+    if "collection" not in health:
+        return None
+    servers = current.environment()["KAFKA_BOOTSTRAP_SERVERS"]
+    try:
+        return asyncio.run(progress(servers, IMAGES, f"indexing-{health['collection']}")).lag
+    except Unavailable:
+        return None
 
 
 def _print_status(
