@@ -56,14 +56,14 @@ def on_disk(root: Path) -> dict[str, str]:
 
 async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not await check():  # noqa: ASYNC110 (nothing tells of it)
+        while not await check():
             await asyncio.sleep(0.02)
 
 
 async def shows(log: MemoryEventLog, expected: dict[str, str], seconds: float = 10.0) -> None:
     try:
         async with asyncio.timeout(seconds):
-            while await view(log) != expected:  # noqa: ASYNC110
+            while await view(log) != expected:
                 await asyncio.sleep(0.02)
     except TimeoutError:
         assert await view(log) == expected
