@@ -150,8 +150,8 @@ def memory_needed(data: bytes, spec: ModelSpec) -> int:
             _draft(image, spec)
             pixels = image.width * image.height
             plain = image.mode in ("RGB", "L") and "transparency" not in image.info
-            # Others are converted, and transparent ones laid on a canvas.
-            return pixels * (3 if plain else 4 + 4 + 4)
+            # Pillow keeps a pixel in four bytes; others than plain ones are converted as well.
+            return pixels * (4 if plain else 4 + 4 + 4)
     except _UNREADABLE:
         return 0
 
