@@ -18,6 +18,7 @@ from adapters.provision import connect_index
 from adapters.settings import IndexingSettings
 from adapters.triton_clip import TritonEmbedder
 from consumers.apps import IndexingApp
+from consumers.budget import return_memory_promptly
 from consumers.failures import RetryPolicy
 from consumers.indexing import Indexer
 from schemas.topics import IMAGES
@@ -141,6 +142,7 @@ def main() -> None:
     if sys.argv[1:] != ["indexing"]:
         sys.exit("usage: python -m consumers indexing")
     configure_logging()
+    return_memory_promptly()
     asyncio.run(indexing(IndexingSettings()))
 
 

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+M_MMAP_THRESHOLD: Final = -3
+"""Of glibc's `malloc.h`."""
+MMAP_THRESHOLD_BYTES: Final = 1 << 20
+
+
+def return_memory_promptly() -> None:
+    """Have every block of a megabyte or more go back to the system when it is freed.
+
+    glibc raises its threshold to the size of what was freed before, so that after one big picture
+    each decoding thread would keep the memory of the biggest it ever had.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        logger.info("this C library has no mallopt; its own ways of returning memory apply")
+        return
+    set_option(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 class MemoryBudget:
