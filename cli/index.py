@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from typing import Annotated
 
 import typer
@@ -17,6 +18,8 @@ from consumers.audit import audit as compare
 from consumers.audit import repair as mend
 from schemas.topics import IMAGES
 from stack.errors import StackError
+from stack.record import RecordFile, find
+from stack.settings import StackSettings
 
 SHOWN = 20
 
@@ -26,6 +29,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The collection that searches are answered from.")
     group.callback()(lambda: None)
     group.command()(audit)
+    group.command()(reconcile)
     app.add_typer(group, name="index")
 
 
@@ -45,6 +49,24 @@ def audit(
         print(f"published {published} records; the indexers mend the rest", flush=True)
     if not result.is_clean and not published:
         raise typer.Exit(1)
+
+
+def reconcile(
+    allow_mass_removal: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mass-removal", help="It is true that most of the pictures were deleted."
+        ),
+    ] = False,
+) -> None:
+    """Have the watcher compare the whole folder with the log now; its log tells what it found."""
+    record = RecordFile(StackSettings().run).read()
+    rows = [row for row in record.processes if row.name == "watcher"] if record else []
+    process = find(rows[0]) if rows else None
+    if process is None:
+        raise StackError("the watcher is not running; start it with './image-search up'")
+    process.send_signal(signal.SIGUSR1 if allow_mass_removal else signal.SIGHUP)
+    print("comparing; see: ./image-search logs watcher")
 
 
 async def _audit(repair: bool) -> tuple[Audit, int]:

@@ -94,13 +94,22 @@ def status(
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
     lag = _lag(current, health)
+    watcher = _watcher(current)
     if as_json:
-        found = {"processes": rows, "servers": servers, "gateway": health, "lag": lag}
+        found: dict[str, Any] = {
+            "processes": rows,
+            "servers": servers,
+            "gateway": health,
+            "lag": lag,
+            "watcher": watcher,
+        }
         print(json.dumps(found, indent=2))
     else:
         _print_status(rows, servers, health, current)
         if lag is not None:
             print(f"indexing: {lag} {'record' if lag == 1 else 'records'} behind the log")
+        if watcher:
+            print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
     if health["status"] != "ok":
         raise typer.Exit(1)
 
@@ -133,6 +142,15 @@ def _health(url: str) -> dict[str, Any]:
         return {"url": url, **body, "status": "ok" if answer.is_success else "unavailable"}
     except (httpx.HTTPError, ValueError) as error:
         return {"url": url, "status": "unreachable", "detail": str(error)}
+
+
+def _watcher(current: StackSettings) -> dict[str, Any]:
+    """What the watcher last said of itself; nothing before it was first started."""
+    try:
+        told: dict[str, Any] = json.loads(current.watcher_status.read_text())
+    except FileNotFoundError:
+        return {}
+    return told
 
 
 def _lag(current: StackSettings, health: dict[str, Any]) -> int | None:

@@ -82,7 +82,7 @@ IMAGES_DLQ = Topic(
     compacted=False,
     retention_ms=FOREVER_MS,
     dead_letters_to=None,
-    written_by=("indexing",),
+    written_by=("indexing", "watcher"),
     read_by=("dlq commands",),
 )
 SEARCHES = Topic(

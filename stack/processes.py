@@ -242,10 +242,11 @@ def ours(settings: StackSettings) -> list[ProcessSpec]:
         _worker(settings, f"indexer-{number}", ["consumers", "indexing"])
         for number in range(1, settings.indexers + 1)
     ]
-    return [*indexers, _worker(settings, "watcher", ["producers"]), gateway]
+    watcher = _worker(settings, "watcher", ["producers"], STATUS_FILE=str(settings.watcher_status))
+    return [*indexers, watcher, gateway]
 
 
-def _worker(settings: StackSettings, name: str, module: list[str]) -> ProcessSpec:
+def _worker(settings: StackSettings, name: str, module: list[str], **more: str) -> ProcessSpec:
     ready_file = settings.run / f"{name}.ready"
     return ProcessSpec(
         name=name,
@@ -254,7 +255,7 @@ def _worker(settings: StackSettings, name: str, module: list[str]) -> ProcessSpe
         ready=heartbeat(ready_file),
         alive=heartbeat(ready_file),
         needs=("provision",),
-        environment={**_ours(settings, name), "READY_FILE": str(ready_file)},
+        environment={**_ours(settings, name), "READY_FILE": str(ready_file), **more},
         # The file of a predecessor says nothing about its successor.
         prepare=lambda: ready_file.unlink(missing_ok=True),
         stop_grace=30.0,

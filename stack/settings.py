@@ -73,6 +73,11 @@ class StackSettings(EnvironmentSettings):
         return self.state / "run"
 
     @property
+    def watcher_status(self) -> Path:
+        """What the watcher says of itself, as JSON."""
+        return self.run / "watcher.json"
+
+    @property
     def threads(self) -> int:
         """Threads of one encoder."""
         return self.triton_threads or os.cpu_count() or 1

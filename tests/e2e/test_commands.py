@@ -1,0 +1,62 @@
+"""The commands of a person who runs the system."""
+
+import json
+
+import httpx
+
+from tests.e2e.conftest import System, eventually
+
+
+async def test_status_tells_what_runs_and_how_far_it_is(system: System) -> None:
+    async def caught_up() -> bool:
+        status = json.loads(system.servers.command("status", "--json").stdout)
+        return bool(status["lag"] == 0 and status["watcher"]["state"] == "watching")
+
+    await eventually(caught_up, seconds=60, every=1)
+    status = json.loads(system.servers.command("status", "--json").stdout)
+    states = {row["name"]: row["state"] for row in status["processes"]}
+    assert states.pop("provision") == "done"
+    assert set(states) == {"kafka", "weaviate", "triton", "indexer-1", "watcher", "gateway"}
+    assert set(states.values()) == {"ready"}
+    assert status["servers"] == {"kafka": True, "weaviate": True, "triton": True}
+    assert status["gateway"]["status"] == "ok"
+    assert "behind the log" in system.servers.command("status").stdout
+
+
+async def test_the_index_agrees_with_the_log(system: System) -> None:
+    async def agrees() -> bool:
+        done = system.servers.command("index", "audit", "--json", check=False)
+        return done.returncode == 0 and json.loads(done.stdout)["clean"]
+
+    await eventually(agrees, seconds=60, every=1)
+
+
+async def test_the_watcher_compares_when_asked(system: System) -> None:
+    def compared() -> int:
+        return (system.state / "logs" / "watcher.log").read_text().count("compared")
+
+    before = compared()
+    assert "comparing" in system.servers.command("index", "reconcile").stdout
+
+    async def again() -> bool:
+        return compared() > before
+
+    await eventually(again, seconds=30)
+
+
+async def test_search_from_the_terminal(system: System, client: httpx.AsyncClient) -> None:
+    done = system.servers.command("search", "tennis", "-n", "1")
+    assert "tennis" in done.stdout
+    assert "model: lite" in done.stdout
+    answer = json.loads(system.servers.command("search", "tennis", "--json").stdout)
+    assert len(answer["matches"]) == 10
+    bad = system.servers.command("search", " ", check=False)
+    assert bad.returncode == 1
+    assert "must not be blank" in bad.stderr
+
+
+async def test_logs_are_shown(system: System) -> None:
+    assert "Uvicorn" in system.servers.command("logs", "gateway").stdout
+    missing = system.servers.command("logs", "nobody", check=False)
+    assert missing.returncode == 1
+    assert "watcher" in missing.stderr
