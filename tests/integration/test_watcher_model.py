@@ -34,7 +34,7 @@ from tests.integration.watcher_processes import (
 )
 from tests.watcher_operations import Operation, bursts, carry_out
 
-EXAMPLES = int(os.environ.get("WATCHER_MODEL_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("WATCHER_MODEL_EXAMPLES", "1"))
 STEPS = 30
 KILLS = 3
 BROKER_RESTARTS = 1
