@@ -1,7 +1,7 @@
 """First scan, restart and memory of the watcher on many small files, against bare loops.
 
-`python -m benchmarks.watcher_scan --files 100000` starts a broker of its own, and appends a table to
-`benchmarks/results/watcher_scan.md`.
+`python -m benchmarks.watcher_scan --files 100000` starts a broker of its own, and appends a table
+to `benchmarks/results/watcher_scan.md`.
 """
 
 from __future__ import annotations
