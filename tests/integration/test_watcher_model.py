@@ -38,6 +38,8 @@ EXAMPLES = int(os.environ.get("WATCHER_MODEL_EXAMPLES", "1"))
 STEPS = 30
 KILLS = 3
 BROKER_RESTARTS = 1
+REST_SECONDS = 120
+"""A publish that a killed broker cut off is given up after 30 s and tried again with back-off."""
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.watcher.process is not None and self.broker.process is not None)
     @rule()
     def come_to_rest(self) -> None:
-        shows(self.broker.address, on_disk(self.root), 40)
+        shows(self.broker.address, on_disk(self.root), REST_SECONDS)
 
     @precondition(lambda self: self.watcher.process is not None and self.kills_left)
     @rule(hard=booleans())
@@ -123,9 +125,9 @@ class Life(RuleBasedStateMachine):
                 self.broker.start()
             if self.watcher.process is None:
                 self.watcher.start(scanned=False)
-            shows(self.broker.address, on_disk(self.root), 60)
+            shows(self.broker.address, on_disk(self.root), REST_SECONDS)
             self.kill_both_in_the_middle()
-            shows(self.broker.address, on_disk(self.root), 60)
+            shows(self.broker.address, on_disk(self.root), REST_SECONDS)
             self.restart_for_nothing()
         finally:
             self.watcher.kill()
