@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import socket
 from collections.abc import Mapping
-from contextlib import ExitStack
 
 import psutil
 
 from stack.errors import StackError
 
 HOST = "127.0.0.1"
+PRIVATE_PORTS = range(15_000, 30_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """That many different ports which are free now, below the range used for outgoing calls."""
-    with ExitStack() as held:
-        found: list[int] = []
-        while len(found) < count:
-            listener = held.enter_context(socket.socket())
-            listener.bind((HOST, 0))
-            found.append(listener.getsockname()[1])
-        return found
+    """That many different ports which are free now, below the range used for outgoing calls.
+
+    Ports of that range (from 32768 on, on Linux) could be taken by any connection meanwhile.
+    """
+    candidates = random.sample(PRIVATE_PORTS, len(PRIVATE_PORTS))
+    found = list(itertools.islice(filter(_is_free, candidates), count))
+    if len(found) < count:
+        raise StackError(f"there are no {count} free ports from {PRIVATE_PORTS.start} on")
+    return found
 
 
 def check(ports: Mapping[str, int]) -> None:
