@@ -58,6 +58,7 @@ class Watcher:
         self._confirmed = False
         self._progress = Progress()
         self._before = 0
+        self._scan_seconds = 0.0
         self.status = Status(settings.images_dir)
 
     async def run(self) -> None:
@@ -292,10 +293,8 @@ class Watcher:
         again = self._poll_seconds or self._settings.reconcile_seconds
         if held:
             again = min(again, HELD_RETRY_SECONDS)
-        # Never more than a tenth of the time is spent walking, unless polling is asked for.
-        if not self._settings.poll_seconds:
-            again = max(again, 10 * difference.seconds)
-        self._ask_scan("", again)
+        self._scan_seconds = difference.seconds
+        self._ask_scan("", self._pause(again))
         self.status.reconciled(difference)
         logger.info(
             "compared %d pictures in %.2f s: %d new or changed, %d missing%s",
@@ -305,6 +304,10 @@ class Watcher:
             len(difference.missing),
             " (held back)" if held else "",
         )
+
+    def _pause(self, seconds: float) -> float:
+        """Never more than a tenth of the time is spent walking, unless polling is asked for."""
+        return seconds if self._settings.poll_seconds else max(seconds, 10 * self._scan_seconds)
 
     async def _read_rules(self) -> None:
         self._rules = await asyncio.to_thread(
@@ -318,8 +321,8 @@ class Watcher:
 
     async def _beat(self) -> None:
         while True:
-            if self._guard.held and "" not in self._scans:
-                self._ask_scan("", HELD_RETRY_SECONDS)
+            if self._guard.held:
+                self._ask_scan("", self._pause(HELD_RETRY_SECONDS))
             self.status.waiting = self._pipeline.waiting
             self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
             self.status.counters = self._pipeline.counters

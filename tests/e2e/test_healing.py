@@ -4,15 +4,16 @@ import asyncio
 import shutil
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import SAMPLES, System, eventually, names
+from tests.e2e.conftest import System, eventually, names
 
 HEAL_SECONDS = 90
 
 
-async def is_restarted(system: System, name: str, old: int) -> bool:
+async def is_restarted(system: System, name: str, old: int | None) -> bool:
     row = system.process(name)
     return row.pid not in (None, old) and row.state == "ready"
 
@@ -53,22 +54,22 @@ async def test_a_killed_process_heals_and_nothing_is_lost(
 async def test_a_killed_model_process_inside_triton_heals(
     system: System, client: httpx.AsyncClient
 ) -> None:
-    import psutil
-
-    pid = system.process("triton").pid
+    before = system.process("triton")
+    assert before.pid is not None
     stubs = [
         child
-        for child in psutil.Process(pid).children(recursive=True)
+        for child in psutil.Process(before.pid).children(recursive=True)
         if "stub" in child.name() or "stub" in " ".join(child.cmdline()[:1])
     ]
     assert stubs
     stubs[0].kill()
-    shutil.copy(SAMPLES / "photos" / "coffee.jpg", system.images / "again.jpg")
+    # A colour and a text nobody has shown before, so that both encoders are needed.
+    Image.new("RGB", (64, 64), (17, 91, 203)).save(system.images / "again.png")
 
     async def healed() -> bool:
-        # A text nobody asked before, so that it has to be embedded.
         found = await names(client, f"coffee {asyncio.get_running_loop().time()}")
-        return "again.jpg" in found
+        return "again.png" in found
 
+    await eventually(lambda: is_restarted(system, "triton", before.pid), seconds=HEAL_SECONDS)
     await eventually(healed, seconds=HEAL_SECONDS)
-    (system.images / "again.jpg").unlink()
+    (system.images / "again.png").unlink()

@@ -89,6 +89,7 @@ def test_stops_with_status_0_while_the_broker_is_down(
 @pytest.mark.timeout(240)
 def test_an_outage_of_the_broker_loses_nothing(broker: Broker, root: Path, tmp_path: Path) -> None:
     fill(root / "a", 50)
+    fill(root / "kept", 60)  # so that the loss of "a" is no mass removal
     with running_watcher(broker.address, root, tmp_path) as watcher:
         shows(broker.address, on_disk(root))
         broker.kill(signal.SIGKILL)

@@ -502,6 +502,24 @@ async def test_most_of_the_pictures_gone_at_once_are_held_back(
         await shows(log, on_disk(root))
 
 
+async def test_what_was_held_back_is_looked_at_again_soon(
+    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.watcher.HELD_RETRY_SECONDS", 0.5)
+    (root / "disk").mkdir()
+    for number in range(30):
+        (root / "disk" / f"{number}.jpg").write_bytes(bytes([number]))
+    async with watching(root, log) as watcher:
+        await shows(log, on_disk(root))
+        shutil.rmtree(root / "disk")
+        await eventually(lambda: _held(watcher))
+        # With these, what is gone is no longer most of what is known.
+        for number in range(40):
+            (root / f"{number}.jpg").write_bytes(bytes([number, 1]))
+        await shows(log, on_disk(root))
+        await eventually(lambda: _not_held(watcher))
+
+
 async def _held(watcher: Watcher) -> bool:
     return watcher._guard.held > 0
 
