@@ -104,3 +104,5 @@ class GatewaySettings(ServerSettings):
     max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
     event_buffer: Annotated[int, Field(ge=1)] = 10_000
     """Search events that may wait for Kafka before further ones are dropped and counted."""
+    duplicate_score: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Cosine of two pictures' vectors from which they count as near-duplicates."""

@@ -16,6 +16,7 @@ from adapters.ports import Embedder, EventLog, ImageIndex
 from adapters.retry import until_available
 from adapters.settings import GatewaySettings
 from gateway import pictures, problems
+from gateway.cursors import Cursors
 from gateway.events import SearchEvents
 from gateway.feedback import Feedback
 from gateway.health import Health
@@ -23,9 +24,9 @@ from gateway.http_models import (
     FeedbackRequest,
     FeedbackResponse,
     HealthBody,
-    MatchBody,
     SearchRequest,
     SearchResponse,
+    search_response,
 )
 from gateway.limits import BodyLimit
 from gateway.problems import Problem
@@ -64,7 +65,8 @@ def create_app(
     receipts = Receipts(secret, lifetime_seconds=settings.jwt_lifetime)
     events = SearchEvents(log, capacity=settings.event_buffer)
     queries = QueryEmbedder(embedder, index, max_pixels=settings.max_pixels)
-    search = Search(queries, index, events)
+    cursors = Cursors(secret)
+    search = Search(queries, index, events, cursors, duplicate_score=settings.duplicate_score)
     health = Health(search, queries, embedder, index, log)
     feedback = Feedback(receipts, log, timeout=settings.request_timeout)
 
@@ -119,10 +121,15 @@ def _add_deadline(app: FastAPI, seconds: float) -> None:
 def _add_api(
     app: FastAPI, search: Search, receipts: Receipts, feedback: Feedback, health: Health
 ) -> None:
-    @app.post("/api/v1/search-image", tags=["search"], summary="Find pictures by text or picture")
-    async def search_image(body: SearchRequest) -> SearchResponse:
-        answer = await search.answer(body.as_terms(), limit=body.limit, min_score=body.min_score)
-        top = answer.matches[0] if answer.matches else None
+    @app.post(
+        "/api/v1/search-image",
+        tags=["search"],
+        summary="Find pictures by text or picture",
+        response_model=SearchResponse,
+    )
+    async def search_image(body: SearchRequest) -> Response:
+        answer = await search.answer(body.question())
+        top = answer.matches[0].match if answer.matches else None
         token = receipts.sign(
             Receipt(
                 search_id=answer.search_id,
@@ -133,14 +140,9 @@ def _add_api(
                 issued_at=now(),
             )
         )
-        return SearchResponse(
-            text=answer.query,
-            model_name=answer.collection.model_name,
-            matches=[
-                MatchBody(image_name=match.image_id, score=match.score) for match in answer.matches
-            ],
-            jwt=token,
-        )
+        found = search_response(body, answer, token)
+        # What was not asked for is absent rather than null: the shape of 1.0 stays as it is.
+        return Response(found.model_dump_json(exclude_unset=True), media_type="application/json")
 
     @app.post(
         "/api/v1/create-feedback",
