@@ -56,7 +56,7 @@ _RESAMPLING: Final = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 # Everything Pillow and its plugins raise for input they cannot read.
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     UnidentifiedImageError,
     OSError,
     ValueError,
@@ -103,20 +103,19 @@ def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
             return _decode(image, spec, max_pixels)
     except UnidentifiedImageError as error:
         raise Rejected("not a picture in a supported format") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
 
 
 def _decode(image: Image.Image, spec: ModelSpec, max_pixels: int) -> Picture:
+    check_pixels(image, max_pixels)
     width, height = image.size
-    if width * height > max_pixels:
-        raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
     media_type = Image.MIME.get(image.format or "", "application/octet-stream")
     _draft(image, spec)
     image.load()
     taken_at, camera, latitude, longitude = _described(image)
     decoded_width = image.width
-    _turn_upright(image)
+    turn_upright(image)
     if image.width != decoded_width:
         width, height = height, width
     pixels = resize(flatten(image, spec.background), spec)
@@ -130,6 +129,13 @@ def _decode(image: Image.Image, spec: ModelSpec, max_pixels: int) -> Picture:
         latitude=latitude,
         longitude=longitude,
     )
+
+
+def check_pixels(image: Image.Image, max_pixels: int) -> None:
+    """Raises `Rejected` for a picture of more than `max_pixels`; nothing is decoded."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
 
 
 def _draft(image: Image.Image, spec: ModelSpec) -> None:
@@ -152,15 +158,15 @@ def memory_needed(data: bytes, spec: ModelSpec) -> int:
             plain = image.mode in ("RGB", "L") and "transparency" not in image.info
             # Pillow keeps a pixel in four bytes; others than plain ones are converted as well.
             return pixels * (4 if plain else 4 + 4 + 4)
-    except _UNREADABLE:
+    except UNREADABLE:
         return 0
 
 
-def _turn_upright(image: Image.Image) -> None:
+def turn_upright(image: Image.Image) -> None:
     """Turn the picture as its EXIF orientation says, in place."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # Damaged metadata is no reason to lose the picture.
         logger.info("EXIF orientation ignored: %s", error)
 
@@ -171,7 +177,7 @@ def _described(
     try:
         exif = image.getexif()
         return _taken_at(exif), _camera(exif), *_position(exif)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         logger.info("EXIF ignored: %s", error)
         return None, None, None, None
 

@@ -106,3 +106,12 @@ class GatewaySettings(ServerSettings):
     """Search events that may wait for Kafka before further ones are dropped and counted."""
     duplicate_score: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Cosine of two pictures' vectors from which they count as near-duplicates."""
+    uploads: bool = True
+    """Whether pictures may be added over HTTP."""
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 100_000_000
+    upload_timeout: Seconds = 300.0
+    picture_workers: Annotated[int, Field(ge=1)] = 2
+    """So many thumbnails, and so many uploads, are worked on at once."""
+    thumbnails_dir: Path = Path(".stack/thumbnails")
+    thumbnails_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
+    """About what the folder of thumbnails may hold before the least used ones are deleted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -15,8 +15,9 @@ from starlette.responses import FileResponse
 from adapters.ports import Embedder, EventLog, ImageIndex
 from adapters.retry import until_available
 from adapters.settings import GatewaySettings
-from gateway import pictures, problems
+from gateway import bodies, library, openapi, problems
 from gateway.cursors import Cursors
+from gateway.duplicates import Duplicates
 from gateway.events import SearchEvents
 from gateway.feedback import Feedback
 from gateway.health import Health
@@ -24,15 +25,16 @@ from gateway.http_models import (
     FeedbackRequest,
     FeedbackResponse,
     HealthBody,
-    SearchRequest,
     SearchResponse,
     search_response,
 )
-from gateway.limits import BodyLimit
+from gateway.limits import BodyLimit, Deadline, extend
 from gateway.problems import Problem
 from gateway.query import QueryEmbedder
 from gateway.search import Search
+from gateway.thumbnails import Thumbnails
 from gateway.tokens import Receipt, Receipts, load_or_create_secret
+from gateway.uploads import Uploads
 from schemas.events import now
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ PAGE_FILES = {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-PROBLEM = {"description": "A problem document (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}
+PROBLEM = problems.DOCUMENT
+UPLOADS = "/api/v1/images"
 
 
 def create_app(
@@ -93,29 +96,38 @@ def create_app(
         },
     )
     problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    _add_deadline(app, settings.request_timeout)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        other={UPLOADS: settings.max_upload_bytes},
+    )
+    app.add_middleware(
+        Deadline, seconds=settings.request_timeout, other={UPLOADS: settings.upload_timeout}
+    )
     _add_api(app, search, receipts, feedback, health)
-    _add_files(app, settings.images_dir)
+    library.add_routes(
+        app,
+        images=settings.images_dir,
+        search=search,
+        duplicates=Duplicates(index, cursors, near_score=settings.duplicate_score),
+        thumbnails=Thumbnails(
+            settings.images_dir,
+            settings.thumbnails_dir,
+            max_bytes=settings.thumbnails_bytes,
+            max_pixels=settings.max_pixels,
+            workers=settings.picture_workers,
+        ),
+        uploads=Uploads(
+            settings.images_dir,
+            max_pixels=settings.max_pixels,
+            workers=settings.picture_workers,
+        )
+        if settings.uploads
+        else None,
+    )
+    _add_page(app)
+    openapi.complete(app)
     return app
-
-
-def _add_deadline(app: FastAPI, seconds: float) -> None:
-    @app.middleware("http")
-    async def deadline(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        try:
-            async with asyncio.timeout(seconds):
-                return await call_next(request)
-        except TimeoutError:
-            return problems.response(
-                Problem(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"no answer within {seconds:g} s",
-                    headers={"Retry-After": "2"},
-                )
-            )
 
 
 def _add_api(
@@ -126,8 +138,15 @@ def _add_api(
         tags=["search"],
         summary="Find pictures by text or picture",
         response_model=SearchResponse,
+        responses={415: PROBLEM, 504: PROBLEM},
+        openapi_extra=bodies.REQUEST_BODY,
     )
-    async def search_image(body: SearchRequest) -> Response:
+    async def search_image(request: Request) -> Response:
+        body = await bodies.search_request(request)
+        if body.wait_for is not None:
+            wanted = body.wait_for
+            extend(request.scope, wanted.timeout_s)
+            await search.until_indexed(wanted.image_name, wanted.sha256, timeout=wanted.timeout_s)
         answer = await search.answer(body.question())
         top = answer.matches[0].match if answer.matches else None
         token = receipts.sign(
@@ -158,11 +177,7 @@ def _add_api(
         return await health.check()
 
 
-def _add_files(app: FastAPI, images: Path) -> None:
-    @app.get("/images/{name:path}", tags=["pictures"], summary="A picture", response_model=None)
-    async def image(name: str) -> Response:
-        return await asyncio.to_thread(pictures.response, images, name)
-
+def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(WEB / "index.html", headers=PAGE_HEADERS)

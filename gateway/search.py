@@ -18,6 +18,7 @@ from gateway.cursors import BadCursor, Cursors, fingerprint
 from gateway.cutoff import Background
 from gateway.events import SearchEvents
 from gateway.query import BadTerm, QueryEmbedder, Term, describe, kind_of
+from gateway.waiting import until_indexed
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
 ALIAS_SECONDS = 1.0
@@ -178,6 +179,10 @@ class Search:
         spec = await self._queries.check_model(collection)
         background = await self._background.scores(collection, vector)
         return cutoff.bound(best, background, spec.min_score if len(question.terms) == 1 else -1.0)
+
+    async def until_indexed(self, image_name: str, sha256: str | None, *, timeout: float) -> None:
+        """Return once searches find this picture; raises as `waiting.until_indexed`."""
+        await until_indexed(self._index, self.active, image_name, sha256, timeout=timeout)
 
     async def active(self) -> Collection:
         """The collection that answers searches now.
