@@ -10,16 +10,18 @@ from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse
 
 from adapters.ports import Embedder, EventLog, ImageIndex
-from adapters.retry import until_available
 from adapters.settings import GatewaySettings
 from gateway import bodies, library, openapi, problems
+from gateway.access import Access, ApiKeys, OpenIdConnect
 from gateway.cursors import Cursors
 from gateway.duplicates import Duplicates
 from gateway.events import SearchEvents
 from gateway.feedback import Feedback
+from gateway.gate import Gate, RateLimit
 from gateway.health import Health
 from gateway.http_models import (
     FeedbackRequest,
@@ -67,7 +69,9 @@ def create_app(
     )
     receipts = Receipts(secret, lifetime_seconds=settings.jwt_lifetime)
     events = SearchEvents(log, capacity=settings.event_buffer)
-    queries = QueryEmbedder(embedder, index, max_pixels=settings.max_pixels)
+    queries = QueryEmbedder(
+        embedder, index, max_pixels=settings.max_pixels, text_cache=settings.text_cache
+    )
     cursors = Cursors(secret)
     search = Search(queries, index, events, cursors, duplicate_score=settings.duplicate_score)
     health = Health(search, queries, embedder, index, log)
@@ -76,7 +80,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         events.start()
-        warming = asyncio.create_task(until_available(search.warm_up, what="warm-up"))
+        warming = asyncio.create_task(search.keep_warm(), name="warm-up")
         yield
         warming.cancel()
         await asyncio.gather(warming, return_exceptions=True)
@@ -89,8 +93,11 @@ def create_app(
         lifespan=lifespan,
         responses={
             400: PROBLEM,
+            401: PROBLEM,
+            403: PROBLEM,
             413: PROBLEM,
             422: PROBLEM,
+            429: PROBLEM,
             500: PROBLEM,
             503: PROBLEM,
         },
@@ -105,6 +112,7 @@ def create_app(
         Deadline, seconds=settings.request_timeout, other={UPLOADS: settings.upload_timeout}
     )
     _add_api(app, search, receipts, feedback, health)
+    _add_gate(app, settings)
     library.add_routes(
         app,
         images=settings.images_dir,
@@ -126,8 +134,30 @@ def create_app(
         else None,
     )
     _add_page(app)
-    openapi.complete(app)
     return app
+
+
+def _add_gate(app: FastAPI, settings: GatewaySettings) -> None:
+    """Who may ask, how often, and from which pages; outermost, so that refusing costs little."""
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    access = Access(
+        ApiKeys(keys) if keys else None,
+        OpenIdConnect(settings.oidc_issuer, settings.oidc_audience)
+        if settings.oidc_issuer and settings.oidc_audience
+        else None,
+    )
+    limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+    app.add_middleware(Gate, access=access, limit=limit, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "If-None-Match"],
+            expose_headers=["ETag", "Retry-After", "WWW-Authenticate"],
+            max_age=600,
+        )
+    openapi.complete(app, secured=not access.open)
 
 
 def _add_api(

@@ -8,9 +8,14 @@ from fastapi import FastAPI
 
 from gateway.http_models import SearchRequest
 
+SCHEMES: dict[str, Any] = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a token (OIDC)."},
+}
 
-def complete(app: FastAPI) -> None:
-    """Add the models of bodies that are read by hand."""
+
+def complete(app: FastAPI, *, secured: bool) -> None:
+    """Add the models of bodies that are read by hand and, where one is needed, credentials."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -20,6 +25,10 @@ def complete(app: FastAPI) -> None:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for name, part in {**parts, "SearchRequest": schema}.items():
             schemas.setdefault(name, part)
+        if secured:
+            document["components"]["securitySchemes"] = SCHEMES
+            document["security"] = [{name: []} for name in SCHEMES]
+            document["paths"]["/api/v1/healthcheck"]["get"]["security"] = []
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from adapters.errors import Unavailable
+from adapters.errors import Rejected, Unavailable
 from adapters.ports import EVERYTHING, Collection, ImageFilter, ImageIndex, Match
+from adapters.retry import until_available
 from gateway import cutoff, ranking
 from gateway.collapse import Folded, collapse
 from gateway.cursors import BadCursor, Cursors, fingerprint
@@ -21,8 +24,13 @@ from gateway.query import BadTerm, QueryEmbedder, Term, describe, kind_of
 from gateway.waiting import until_indexed
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
+logger = logging.getLogger(__name__)
+
 ALIAS_SECONDS = 1.0
 """How long a resolved alias is trusted. A flip keeps the old collection, so nothing breaks."""
+
+WARM_SECONDS = 5.0
+"""How often a look is taken whether another collection was activated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,7 @@ class Search:
         self._duplicate_score = duplicate_score
         self._background = Background(index)
         self._active: tuple[float, Collection] | None = None
+        self._warm_for: str | None = None
 
     async def answer(self, question: Question) -> Answer:
         """One page of the nearest pictures, best first.
@@ -200,7 +209,25 @@ class Search:
 
     async def warm_up(self) -> None:
         """Make the first query as fast as the next; raises as `answer`."""
-        await self._queries.warm_up(await self.active())
+        collection = await self.active()
+        if self._warm_for != collection.name:
+            vector = await self._queries.warm_up(collection)
+            await self._index.search(collection, vector, 1)
+            self._warm_for = collection.name
+
+    @property
+    def warm(self) -> bool:
+        """Whether the models were warmed up since the start."""
+        return self._warm_for is not None
+
+    async def keep_warm(self) -> None:
+        """Warm up, now and whenever another collection was activated, until cancelled."""
+        while True:
+            try:
+                await until_available(self.warm_up, what="warm-up")
+            except Rejected:
+                logger.exception("the model cannot be warmed up")
+            await asyncio.sleep(WARM_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
