@@ -168,7 +168,7 @@ def _add_api(
         tags=["search"],
         summary="Find pictures by text or picture",
         response_model=SearchResponse,
-        responses={415: PROBLEM, 504: PROBLEM},
+        responses={409: PROBLEM, 415: PROBLEM},
         openapi_extra=bodies.REQUEST_BODY,
     )
     async def search_image(request: Request) -> Response:

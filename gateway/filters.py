@@ -39,6 +39,11 @@ def _only_text(value: object) -> object:
     return value
 
 
+def whole(value: object) -> object:
+    """A number without a fraction as an integer, which JSON does not tell from it: 3.0 is 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
@@ -52,7 +57,8 @@ Name = Annotated[
 Folder = Annotated[
     str, Field(max_length=4096), AfterValidator(valid_unicode), AfterValidator(_whole_folders)
 ]
-Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
+# The bounds come first, or they would be missing in the JSON Schema.
+Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST), BeforeValidator(whole)]
 Moment = Annotated[datetime, BeforeValidator(_only_text), AfterValidator(_in_utc)]
 
 

@@ -11,13 +11,15 @@ from pydantic import (
     AfterValidator,
     Base64Bytes,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from gateway.filters import Filters, valid_unicode
+from gateway.filters import Filters, valid_unicode, whole
 from gateway.query import Term
 from gateway.search import Answer, Question
 
@@ -43,7 +45,16 @@ class _Request(BaseModel):
 
 
 ImageName = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(valid_unicode)]
-Weight = Annotated[float, Field(strict=True, ge=-100, le=100, allow_inf_nan=False)]
+Weight = Annotated[
+    float,
+    Field(
+        strict=True,
+        ge=-100,
+        le=100,
+        allow_inf_nan=False,
+        json_schema_extra={"not": {"const": 0}},
+    ),
+]
 Score = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
 Detail = Literal[
     "sha256",
@@ -60,8 +71,18 @@ Detail = Literal[
 ]
 
 
+def _one_of(**kinds: str) -> ConfigDict:
+    """Tells JSON Schema that exactly one of these fields is there, and not null."""
+    choices: list[JsonValue] = [
+        {"required": [name], "properties": {name: {"type": kind}}} for name, kind in kinds.items()
+    ]
+    return ConfigDict(json_schema_extra={"oneOf": choices})
+
+
 class TermBody(_Request):
     """One part of a combined query: exactly one of `text`, `image_name` and `image`."""
+
+    model_config = _one_of(text="string", image_name="string", image="string")
 
     text: QueryText | None = None
     image_name: Annotated[
@@ -95,6 +116,8 @@ class WaitFor(_Request):
 class SearchRequest(_Request):
     """What to look for: exactly one of `text`, `image_name`, `image` and `terms`."""
 
+    model_config = _one_of(text="string", image_name="string", image="string", terms="array")
+
     text: Annotated[QueryText | None, Field(description="What the pictures should show.")] = None
     image_name: Annotated[
         ImageName | None, Field(description="More like this indexed picture.")
@@ -107,7 +130,9 @@ class SearchRequest(_Request):
         Field(min_length=1, max_length=16, description="A weighted combination."),
     ] = None
     limit: Annotated[
-        int, Field(strict=True, ge=1, le=1000, description="At most this many matches.")
+        int,
+        Field(strict=True, ge=1, le=1000, description="At most this many matches."),
+        BeforeValidator(whole),
     ] = 10
     min_score: Annotated[Score | None, Field(description="Only matches of this score or more.")] = (
         None
@@ -236,7 +261,9 @@ class FeedbackRequest(_Request):
     """How good the answer to a search was."""
 
     user_feedback: Annotated[
-        int, Field(strict=True, ge=1, le=10, description="1 (useless) to 10 (just right).")
+        int,
+        Field(strict=True, ge=1, le=10, description="1 (useless) to 10 (just right)."),
+        BeforeValidator(whole),
     ]
     jwt: Annotated[str, Field(min_length=1, max_length=MAX_TOKEN, description="The receipt.")]
     image_name: Annotated[ImageName | None, Field(description="The one picture that is rated.")] = (

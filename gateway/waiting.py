@@ -25,7 +25,7 @@ async def until_indexed(
     """Return once the active collection holds the picture, with this content if one is given.
 
     Raises:
-        Problem: 504 after `timeout` seconds; it may still come, or be dead-lettered.
+        Problem: 409 after `timeout` seconds; it may still come, or be dead-lettered.
         Unavailable: the index does not answer.
     """
     pause = FIRST_PAUSE
@@ -40,7 +40,7 @@ async def until_indexed(
                 pause = min(pause * 1.5, LONGEST_PAUSE)
     except TimeoutError as error:
         raise Problem(
-            HTTPStatus.GATEWAY_TIMEOUT,
+            HTTPStatus.CONFLICT,
             f"{image_name} could not be found within {timeout:g} s; if it is a picture that can "
             "be read it will be, otherwise it is among the dead letters",
             errors=[{"field": "wait_for", "message": "not searchable yet"}],

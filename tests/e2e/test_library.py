@@ -77,7 +77,7 @@ async def test_an_added_picture_can_be_read_back_at_once(
 async def test_waiting_in_vain_is_said(client: httpx.AsyncClient) -> None:
     wait_for = {"image_name": "never/there.jpg", "timeout_s": 0.5}
     response = await client.post("/api/v1/search-image", json={"text": "x", "wait_for": wait_for})
-    assert response.status_code == 504
+    assert response.status_code == 409
     assert response.headers["content-type"] == "application/problem+json"
 
 

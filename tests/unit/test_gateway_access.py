@@ -68,7 +68,7 @@ class TestKeys:
                     answer = await bench.client.post(
                         "/api/v1/search-image",
                         json={"text": "x"},
-                        headers={k: v.encode() for k, v in headers.items()},
+                        headers={k.encode(): v.encode() for k, v in headers.items()},
                     )
                     assert_problem(answer, 401)
             for value in ("Basic", "Basic !!!", "Bearer", "Digest x", KEY):

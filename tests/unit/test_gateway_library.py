@@ -439,7 +439,7 @@ class TestWaiting:
     async def test_it_says_when_the_time_is_over(self, bench: Gateway) -> None:
         wanted = {"image_name": "never.jpg", "timeout_s": 0.2}
         response = await bench.search(text="x", wait_for=wanted)
-        assert_problem(response, 504, "wait_for")
+        assert_problem(response, 409, "wait_for")
         assert response.json()["waiting_for"] == {"image_name": "never.jpg", "sha256": None}
         assert response.headers["retry-after"]
 
@@ -452,7 +452,7 @@ class TestWaiting:
     ) -> None:
         async with gateway(tmp_path, small_spec, request_timeout=0.3) as bench:
             wanted = {"image_name": "never.jpg", "timeout_s": 0.6}
-            assert_problem(await bench.search(text="x", wait_for=wanted), 504)
+            assert_problem(await bench.search(text="x", wait_for=wanted), 409)
 
     @pytest.mark.parametrize(
         ("wanted", "field"),
