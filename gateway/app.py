@@ -169,7 +169,7 @@ def _add_api(
         summary="Find pictures by text or picture",
         response_model=SearchResponse,
         responses={409: PROBLEM, 415: PROBLEM},
-        openapi_extra=bodies.REQUEST_BODY,
+        openapi_extra=bodies.request_body(),
     )
     async def search_image(request: Request) -> Response:
         body = await bodies.search_request(request)

@@ -17,33 +17,43 @@ from gateway.problems import Problem
 FORM: Final = "multipart/form-data"
 PLAIN_FIELDS: Final = ("text", "image_name", "cut_off", "cursor")
 """Fields of a form that are taken as they are; all others are JSON."""
-MAX_FIELDS: Final = 20
+MAX_FIELDS: Final = 64
 # Stands for the form's picture while the rest is validated; Base64 of it would be wasted work.
 _PLACEHOLDER: Final = "AAAA"
 
-REQUEST_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/SearchRequest"}},
-            FORM: {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A picture. Every other field of SearchRequest may "
-                            "be a field of the form too, in JSON where it is not a text.",
-                        },
-                        "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
-                    },
-                }
-            },
+OPTIONS: Final = tuple(
+    name for name in SearchRequest.model_fields if name not in ("text", "image_name", "terms")
+)
+"""Fields that go with a form's picture, which it is itself one of."""
+
+
+def request_body() -> dict[str, Any]:
+    """The body as the OpenAPI document describes it."""
+    reference = "#/components/schemas/{model}"
+    known = SearchRequest.model_json_schema(ref_template=reference)["properties"]
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "additionalProperties": False,
+        "properties": {
+            **{name: known[name] for name in OPTIONS},
+            "image": {"type": "string", "format": "binary", "description": "A picture."},
         },
     }
-}
+    encoded = {
+        name: {"contentType": "application/json"}
+        for name in OPTIONS
+        if name not in ("image", "include", *PLAIN_FIELDS)
+    }
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": reference.format(model="SearchRequest")}},
+                FORM: {"schema": form, "encoding": encoded},
+            },
+        }
+    }
 
 
 async def search_request(request: Request) -> SearchRequest:
@@ -61,7 +71,12 @@ async def search_request(request: Request) -> SearchRequest:
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send application/json or {FORM}, not {media_type}"
         )
-    return _validated(_json(await request.body(), "The body"))
+    body = await request.body()
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {error}") from error
+    return _validated(value)
 
 
 async def _from_form(request: Request) -> SearchRequest:
@@ -69,11 +84,16 @@ async def _from_form(request: Request) -> SearchRequest:
         values: dict[str, Any] = {}
         image: bytes | None = None
         for name, value in form.multi_items():
+            if name not in OPTIONS:
+                raise _invalid(name, "is not a field of this form")
             if isinstance(value, UploadFile):
                 if name != "image":
-                    raise _invalid(name, "the form's file must be named image")
+                    raise _invalid(name, "must not be a file")
                 image = await value.read()
                 values[name] = _PLACEHOLDER
+            elif name == "include" and not value.startswith("["):
+                # Once for each property, as forms have lists.
+                values.setdefault(name, []).append(value)
             elif name in values:
                 raise _invalid(name, "is given twice")
             elif name in PLAIN_FIELDS:
@@ -87,11 +107,11 @@ async def _from_form(request: Request) -> SearchRequest:
     return _validated(values).model_copy(update={"image": image})
 
 
-def _json(text: bytes | str, what: str) -> Any:
+def _json(text: str, field: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{what} is not valid JSON: {error}") from error
+        raise _invalid(field, f"must be JSON: {error}") from error
 
 
 def _validated(value: Any) -> SearchRequest:

@@ -44,7 +44,11 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-ImageName = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(valid_unicode)]
+ImageName = Annotated[
+    str,
+    Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"),
+    AfterValidator(valid_unicode),
+]
 Weight = Annotated[
     float,
     Field(
