@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.connections import connections
+from adapters.dead_letters import Letter, read_letters
 from adapters.ports import EventLog
 from cli.servers import server_settings
 from consumers import dead_letters
-from consumers.dead_letters import Filter, Letter
+from consumers.dead_letters import Filter
 from stack.errors import StackError
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def list_letters(
     async def read(log: EventLog) -> list[Letter]:
         return [
             letter
-            for letter in await dead_letters.read_letters(log)
+            for letter in await read_letters(log)
             if wanted.takes(letter) and (everything or letter.settled_as is None)
         ]
 
@@ -83,7 +84,7 @@ def list_letters(
 
 def show(name: Annotated[str, typer.Argument(help="partition:offset of the letter.")]) -> None:
     """All that is known of one letter, as JSON."""
-    letters = _with_log(dead_letters.read_letters)
+    letters = _with_log(read_letters)
     found = [letter for letter in letters if letter.name == name]
     if not found:
         raise StackError(f"there is no letter {name}; ./image-search dlq list --all shows them")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from adapters.dead_letters import read_letters
 from adapters.ports import Collection, EventLog, ImageIndex, Message, Position
-from consumers.dead_letters import read_letters
 from consumers.republish import Latest, latest_records, republish
 from schemas.events import ImageAdded
 

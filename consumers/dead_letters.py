@@ -1,8 +1,4 @@
-"""What can be done about `images.dlq`: look, try again, let go.
-
-The topic is never rewritten. A letter is settled by a record without a value under the same key,
-whose headers name the letter and say how it was settled.
-"""
+"""What can be done about `images.dlq`: look, try again, let go; see `adapters.dead_letters`."""
 
 from __future__ import annotations
 
@@ -10,35 +6,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from adapters.dead_letters import (
+    FROM_HEADER,
+    SETTLED_AS_HEADER,
+    SETTLES_HEADER,
+    Letter,
+    read_letters,
+)
 from adapters.ports import EventLog, Message, Position
 from consumers.republish import latest_records, republish
-from schemas.codec import InvalidEvent, decode, decode_image_change
-from schemas.events import DeadLetter, ImageAdded
+from schemas.codec import InvalidEvent, decode_image_change
+from schemas.events import ImageAdded
 from schemas.topics import IMAGES_DLQ
 
-SETTLES_HEADER: Final = "settles"
-SETTLED_AS_HEADER: Final = "settled-as"
 ATTEMPTS_HEADER: Final = "attempts"
 """On a retried record: how often it was tried before."""
-FROM_HEADER: Final = "retried-from"
-"""On a retried record, and on the letter it becomes if it fails again: the letters before it."""
 
 UNREADABLE_KEY: Final = "unreadable-key"
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A dead letter and where it stands; `history` names the letters before it, oldest first."""
-
-    position: Position
-    event: DeadLetter
-    history: tuple[str, ...] = ()
-    settled_as: str | None = None
-
-    @property
-    def name(self) -> str:
-        """What the commands call it: `partition:offset` in `images.dlq`."""
-        return name_of(self.position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +54,6 @@ class Retried:
     """The picture has a newer event, so there is nothing left to retry."""
     unreadable: list[str]
     """The original record cannot be decoded by this version either."""
-
-
-def name_of(position: Position) -> str:
-    """`partition:offset`."""
-    return f"{position.partition}:{position.offset}"
-
-
-async def read_letters(log: EventLog) -> list[Letter]:
-    """Every letter, settled or not, in the order of their source records."""
-    letters: dict[str, Letter] = {}
-    settled: dict[str, str] = {}
-    async for record in log.read_all(IMAGES_DLQ):
-        if record.value is None:
-            name = record.headers.get(SETTLES_HEADER, b"").decode()
-            settled[name] = record.headers.get(SETTLED_AS_HEADER, b"").decode()
-            continue
-        history = tuple(record.headers.get(FROM_HEADER, b"").decode().split())
-        letter = Letter(record.position, decode(DeadLetter, record.value), history)
-        letters[letter.name] = letter
-    found = [
-        Letter(letter.position, letter.event, letter.history, settled.get(name))
-        for name, letter in letters.items()
-    ]
-    return sorted(found, key=lambda each: (each.event.source_partition, each.event.source_offset))
 
 
 async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Letter]:

@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from adapters.dead_letters import FROM_HEADER
 from adapters.ports import LogRecord, Message
 from adapters.retry import until_available
-from consumers.dead_letters import ATTEMPTS_HEADER, FROM_HEADER, UNREADABLE_KEY
+from consumers.dead_letters import ATTEMPTS_HEADER, UNREADABLE_KEY
 from schemas.events import DeadLetter
 
 T = TypeVar("T")

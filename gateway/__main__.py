@@ -10,12 +10,15 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from adapters.consumer_groups import progress
 from adapters.kafka_log import KafkaEventLog
 from adapters.logs import configure_logging
+from adapters.ports import Collection
 from adapters.provision import connect_index
 from adapters.settings import GatewaySettings
 from adapters.triton_clip import TritonEmbedder
 from gateway.app import create_app
+from schemas.topics import IMAGES
 
 GRACE_SECONDS = 10
 
@@ -29,7 +32,12 @@ async def serve(settings: GatewaySettings) -> None:
     )
     index = connect_index(settings)
     log = KafkaEventLog(settings.kafka_bootstrap_servers)
-    app = create_app(settings, embedder, index, log)
+
+    async def backlog(collection: Collection) -> int:
+        group = f"indexing-{collection.name}"
+        return (await progress(settings.kafka_bootstrap_servers, IMAGES, group)).lag
+
+    app = create_app(settings, embedder, index, log, backlog)
     config = uvicorn.Config(
         app,
         host=settings.gateway_host,

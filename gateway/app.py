@@ -6,16 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
-from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse
 
 from adapters.ports import Embedder, EventLog, ImageIndex
 from adapters.settings import GatewaySettings
-from gateway import bodies, library, openapi, problems
+from gateway import bodies, library, openapi, page, problems, state
 from gateway.access import Access, ApiKeys, OpenIdConnect
 from gateway.cursors import Cursors
 from gateway.duplicates import Duplicates
@@ -31,7 +28,6 @@ from gateway.http_models import (
     search_response,
 )
 from gateway.limits import BodyLimit, Deadline, extend
-from gateway.problems import Problem
 from gateway.query import QueryEmbedder
 from gateway.search import Search
 from gateway.thumbnails import Thumbnails
@@ -41,27 +37,21 @@ from schemas.events import now
 
 logger = logging.getLogger(__name__)
 
-WEB = Path(__file__).with_name("web")
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; object-src 'none'; "
-    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
-PAGE_FILES = {
-    "app.js": "text/javascript; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-}
 PROBLEM = problems.DOCUMENT
 UPLOADS = "/api/v1/images"
 
 
 def create_app(
-    settings: GatewaySettings, embedder: Embedder, index: ImageIndex, log: EventLog
+    settings: GatewaySettings,
+    embedder: Embedder,
+    index: ImageIndex,
+    log: EventLog,
+    backlog: state.Backlog | None = None,
 ) -> FastAPI:
-    """The gateway on these servers; nothing is contacted before it starts."""
+    """The gateway on these servers; nothing is contacted before it starts.
+
+    Without a `backlog` the state does not tell how many pictures are waiting.
+    """
     secret = (
         settings.jwt_secret.get_secret_value()
         if settings.jwt_secret
@@ -133,7 +123,18 @@ def create_app(
         if settings.uploads
         else None,
     )
-    _add_page(app)
+    state.add_routes(
+        app,
+        state.State(
+            search,
+            index,
+            log,
+            backlog,
+            uploads=settings.uploads,
+            max_upload_bytes=settings.max_upload_bytes,
+        ),
+    )
+    page.add_routes(app)
     return app
 
 
@@ -205,15 +206,3 @@ def _add_api(
     @app.get("/api/v1/healthcheck", tags=["health"], summary="Can a search be answered?")
     async def healthcheck() -> HealthBody:
         return await health.check()
-
-
-def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(WEB / "index.html", headers=PAGE_HEADERS)
-
-    @app.get("/web/{name}", include_in_schema=False)
-    async def page_file(name: str) -> Response:
-        if name not in PAGE_FILES:
-            raise Problem(HTTPStatus.NOT_FOUND, "There is no such file.")
-        return FileResponse(WEB / name, media_type=PAGE_FILES[name], headers=PAGE_HEADERS)

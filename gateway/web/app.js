@@ -1,237 +1,125 @@
-const LIMIT = 24;
-const STATE_EVERY_MS = 10_000;
+// The page: what is asked lives in the address, and everything shown follows from it.
 
-const $ = (id) => document.getElementById(id);
-let running = null; // The search under way; a newer one aborts it.
-let receipt = null;
+import * as chips from "./chips.js";
+import { $ } from "./dom.js";
+import * as drop from "./drop.js";
+import * as options from "./options.js";
+import * as own from "./own.js";
+import { MAX_TERMS, asTyped, describe, fromAddress, isPlain, parse, toAddress } from "./query.js";
+import { rating } from "./rating.js";
+import * as results from "./results.js";
+import * as system from "./system.js";
+import * as uploads from "./uploads.js";
+import * as viewer from "./viewer.js";
 
-const picturePath = (name) => "/images/" + name.split("/").map(encodeURIComponent).join("/");
+const HINT = "Say in your own words what a picture shows, or drop a picture here to find others like it.";
+let query = { terms: [], options: [] };
 
-/** POST JSON; throws an Error whose message is the problem document's detail. */
-async function post(path, body, signal) {
-  const response = await fetch(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal,
-  });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.detail || `The server answered ${response.status}.`);
-  return answer;
-}
-
-function say(text, bad = false) {
-  $("message").textContent = text;
-  $("message").classList.toggle("bad", bad);
-}
-
-function card(match) {
-  const item = document.createElement("li");
-  item.className = "card";
-  const open = document.createElement("button");
-  open.type = "button";
-  open.setAttribute("aria-label", `Open ${match.image_name}`);
-  const image = new Image();
-  image.src = picturePath(match.image_name);
-  image.alt = "";
-  image.loading = "lazy";
-  image.decoding = "async";
-  image.addEventListener("error", () => item.classList.add("gone"));
-  open.append(image);
-  open.addEventListener("click", () => view(match));
-  const line = document.createElement("p");
-  const name = document.createElement("span");
-  name.className = "name";
-  name.textContent = match.image_name.split("/").pop();
-  name.title = match.image_name;
-  const score = document.createElement("span");
-  score.className = "score";
-  score.textContent = match.score.toFixed(2);
-  score.title = "Cosine similarity";
-  line.append(name, score);
-  item.append(open, line);
-  return item;
-}
-
-function view(match) {
-  $("viewer-image").src = picturePath(match.image_name);
-  $("viewer-image").alt = match.image_name;
-  $("viewer-name").textContent = `${match.image_name} · score ${match.score.toFixed(3)}`;
-  $("viewer-like").onclick = () => {
-    $("viewer").close();
-    go({ like: match.image_name });
-  };
-  $("viewer").showModal();
-}
-
-function showWaiting() {
-  const cards = Array.from({ length: 8 }, () => {
-    const item = document.createElement("li");
-    item.className = "card waiting";
-    item.setAttribute("aria-hidden", "true");
-    return item;
-  });
-  $("results").replaceChildren(...cards);
-}
-
-function offerRating(token) {
-  receipt = token;
-  $("rating-thanks").textContent = "";
-  for (const button of $("rating-buttons").children) button.setAttribute("aria-pressed", "false");
-  $("rating").hidden = false;
-}
-
-function asked(query) {
-  if (query.image) return "like yours";
-  return query.image_name ? `like ${query.image_name}` : `for “${query.text}”`;
-}
-
-/** Run a search; `query` is the body's part that says what to look for. */
-async function search(query) {
-  running?.abort();
-  const mine = (running = new AbortController());
-  $("rating").hidden = true;
-  say("Searching…");
-  showWaiting();
-  $("results").setAttribute("aria-busy", "true");
-  try {
-    const answer = await post("/api/v1/search-image", { ...query, limit: LIMIT }, mine.signal);
-    $("results").replaceChildren(...answer.matches.map(card));
-    const count = answer.matches.length;
-    if (count === 0) {
-      say("No pictures yet. Copy some into the images folder and search again.");
-    } else {
-      say(`${count} ${count === 1 ? "picture" : "pictures"} ${asked(query)}, best first`);
-      offerRating(answer.jwt);
-    }
-  } catch (error) {
-    if (error.name === "AbortError") return;
-    $("results").replaceChildren();
-    say(error instanceof TypeError ? "The server cannot be reached." : error.message, true);
-  } finally {
-    if (running === mine) $("results").removeAttribute("aria-busy");
-  }
-}
-
-async function rate(button, rating) {
-  const rated = receipt;
-  try {
-    await post("/api/v1/create-feedback", { user_feedback: rating, jwt: rated });
-    if (rated !== receipt) return;
-    for (const other of $("rating-buttons").children) {
-      other.setAttribute("aria-pressed", String(other === button));
-    }
-    $("rating-thanks").textContent = `Thank you: ${rating} of 10 is noted.`;
-  } catch (error) {
-    $("rating-thanks").textContent = `Not noted: ${error.message}`;
-  }
-}
-
-async function showState() {
-  const state = $("state");
-  try {
-    const response = await fetch("/api/v1/healthcheck");
-    const health = await response.json();
-    state.classList.toggle("bad", !response.ok);
-    if (!response.ok) {
-      state.textContent = `Not ready: ${health.detail}`;
-    } else {
-      const hint = health.model_name === "lite" ? " (the small built-in model, a stand-in for CLIP)" : "";
-      state.textContent = `${health.images.toLocaleString("en")} pictures · model ${health.model_name}${hint}`;
-    }
-  } catch {
-    state.classList.add("bad");
-    state.textContent = "The server cannot be reached.";
-  }
-}
-
-function followAddress() {
-  const address = new URLSearchParams(location.search);
-  const text = address.get("q")?.trim() ?? "";
-  const like = address.get("like") ?? "";
-  $("text").value = text;
-  document.title = text || like ? `${text || like} – Image search` : "Image search";
-  if (text) {
-    search({ text });
-  } else if (like) {
-    search({ image_name: like });
+/** Show what the address asks for. */
+function follow() {
+  query = fromAddress(location.search);
+  const plain = isPlain(query.terms);
+  $("text").value = plain ? asTyped(query.terms[0].text) : "";
+  $("text").placeholder =
+    query.terms.length && !plain ? "Add a term, or - and a term to subtract" : "Describe a picture";
+  chips.show($("chips"), plain ? [] : query.terms, (terms) => go({ ...query, terms }));
+  options.show(query.options);
+  $("examples").hidden = query.terms.length > 0;
+  $("options").hidden = query.terms.length === 0 && query.options.length === 0;
+  document.title = query.terms.length ? `${describe(query.terms)} – Image search` : "Image search";
+  if (query.terms.length) {
+    results.search(query);
   } else {
-    running?.abort();
-    $("results").replaceChildren();
-    $("rating").hidden = true;
-    say("Say in your own words what a picture shows, or drop a picture here to find others like it.");
+    results.clear();
+    results.say(HINT);
   }
 }
 
-/** Go to a query that the address can hold: {q: text} or {like: name of a picture}. */
-function go(query) {
-  history.pushState(null, "", `?${new URLSearchParams(query)}`);
-  followAddress();
-}
-
-async function searchByFile(file) {
-  if (!file) return;
-  if (!file.type.startsWith("image/")) {
-    say(`${file.name} is not a picture.`, true);
+/** Ask for something else. */
+function go(wanted) {
+  if (wanted.terms.length > MAX_TERMS) {
+    results.say(`A query has at most ${MAX_TERMS} terms.`, true);
     return;
   }
-  const url = await new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.addEventListener("load", () => resolve(reader.result));
-    reader.addEventListener("error", () => reject(reader.error));
-    reader.readAsDataURL(file);
-  });
-  $("text").value = "";
-  document.title = "Like your picture – Image search";
-  history.pushState(null, "", "/");
-  search({ image: url.slice(url.indexOf(",") + 1) });
+  const address = toAddress(wanted);
+  if (address !== (location.search || "/")) history.pushState(null, "", address);
+  follow();
 }
 
-for (let rating = 1; rating <= 10; rating += 1) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = String(rating);
-  button.setAttribute("aria-label", `${rating} of 10`);
-  button.setAttribute("aria-pressed", "false");
-  button.addEventListener("click", () => rate(button, rating));
-  $("rating-buttons").append(button);
+const only = (term) => go({ ...query, terms: [term] });
+const like = (name) => only({ weight: 1, name });
+
+/** Add a picture of the answer to the query, or turn the sign of it if it is there. */
+function combine(match, weight) {
+  const name = match.image_name;
+  go({ ...query, terms: [...query.terms.filter((each) => each.name !== name), { weight, name }] });
 }
+
+/** What was typed: alone it is the query, beside chips it joins them. */
+function submit() {
+  const typed = $("text").value.trim();
+  const plain = isPlain(query.terms) || query.terms.length === 0;
+  if (!typed) {
+    if (!plain) follow();
+    return;
+  }
+  try {
+    const terms = parse(typed);
+    go({ ...query, terms: plain ? terms : [...query.terms, ...terms] });
+  } catch (error) {
+    results.say(error.message, true);
+  }
+}
+
+async function byFile(file) {
+  if (!file) return;
+  try {
+    const term = { weight: 1, own: await own.keep(file) };
+    // Beside chips it joins them, as a text would.
+    if (query.terms.length && !isPlain(query.terms)) go({ ...query, terms: [...query.terms, term] });
+    else only(term);
+  } catch (error) {
+    results.say(error.message, true);
+  }
+}
+
+const rate = rating($("rating"), "How good is this answer?");
+results.connect({
+  open: viewer.open,
+  like: (match) => like(match.image_name),
+  term: combine,
+  rate: (jwt) => rate(jwt && { jwt }),
+  found: options.learn,
+});
+viewer.connect({ like: (match) => like(match.image_name), term: combine });
+options.connect((chosen) => go({ ...query, options: chosen }));
+uploads.connect({ find: like });
+drop.connect({ search: byFile, add: uploads.add, fail: (text) => results.say(text, true) });
 
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
-  const text = $("text").value.trim();
-  if (text) go({ q: text });
+  submit();
 });
 $("examples").addEventListener("click", (event) => {
   const link = event.target.closest("a");
-  if (!link || event.metaKey || event.ctrlKey) return;
+  if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
-  go({ q: new URLSearchParams(new URL(link.href).search).get("q") });
+  go({ ...fromAddress(new URL(link.href).search), options: query.options });
 });
-$("viewer").addEventListener("click", (event) => {
-  if (event.target === $("viewer")) $("viewer").close();
+$("weaker").addEventListener("click", () => {
+  go({ ...query, options: [...query.options, ["weak", "1"]] });
+  $("results").focus();
 });
-$("file").addEventListener("change", () => {
-  searchByFile($("file").files[0]);
-  $("file").value = "";
+$("by-picture").addEventListener("click", () => $("by-file").click());
+$("by-file").addEventListener("change", () => {
+  byFile($("by-file").files[0]);
+  $("by-file").value = "";
 });
-for (const kind of ["dragenter", "dragover"]) {
-  window.addEventListener(kind, (event) => {
-    event.preventDefault();
-    document.body.classList.add("dropping");
-  });
-}
-window.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dropping");
+window.addEventListener("popstate", () => {
+  $("viewer").close();
+  follow();
 });
-window.addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dropping");
-  searchByFile(event.dataTransfer.files[0]);
-});
-window.addEventListener("popstate", followAddress);
 
-followAddress();
-showState();
-setInterval(showState, STATE_EVERY_MS);
-if (!$("text").value) $("text").focus();
+follow();
+system.connect();
+if (!query.terms.length) $("text").focus();

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from adapters.dead_letters import read_letters
 from adapters.memory import MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, ImageRecord, LogRecord, Message, Position
 from consumers.audit import audit, repair
-from consumers.dead_letters import Filter, drop, open_letters, read_letters, retry
+from consumers.dead_letters import Filter, drop, open_letters, retry
 from consumers.failures import Poison
 from consumers.republish import latest_records, republish
 from schemas.codec import encode

@@ -23,7 +23,8 @@ from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
 from adapters.ports import ImageRecord
 from adapters.settings import GatewaySettings
-from gateway.app import WEB, create_app
+from gateway.app import create_app
+from gateway.page import WEB
 from gateway.events import SearchEvents
 from schemas.codec import decode
 from schemas.events import FeedbackGiven, SearchKind, SearchPerformed, SearchTimings

@@ -1,0 +1,56 @@
+// The gateway's API. Everything that goes wrong becomes an ApiError with a message for people.
+
+export class ApiError extends Error {
+  constructor(message, status = 0, fields = []) {
+    super(message);
+    this.status = status;
+    this.fields = fields;
+  }
+}
+
+function problem(status, body) {
+  const fields = (body.errors ?? []).map((each) => each.field);
+  return new ApiError(body.detail || `The server answered ${status}.`, status, fields);
+}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server cannot be reached.");
+  }
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw problem(response.status, body);
+  return body;
+}
+
+export const get = (path) => ask(path);
+
+export function post(path, body, signal) {
+  return ask(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  });
+}
+
+/** Send a form; `progress` is told the share that was sent, 0 to 1, which fetch cannot tell. */
+export function send(path, form, progress) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.responseType = "json";
+    request.upload.addEventListener("progress", (event) => {
+      if (event.lengthComputable) progress(event.loaded / event.total);
+    });
+    request.addEventListener("load", () => {
+      if (request.status < 300) resolve(request.response);
+      else reject(problem(request.status, request.response ?? {}));
+    });
+    request.addEventListener("error", () => reject(new ApiError("The server cannot be reached.")));
+    request.open("POST", path);
+    request.send(form);
+  });
+}

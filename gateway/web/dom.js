@@ -1,0 +1,57 @@
+// Small helpers for building the page; every text goes in as text, never as HTML.
+
+export const $ = (id) => document.getElementById(id);
+
+/** A new element: properties are attributes, `on…` are listeners, true and false set or leave out. */
+export function el(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) {
+      element.setAttribute(name, value);
+    }
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const path = (name) => name.split("/").map(encodeURIComponent).join("/");
+
+export const picturePath = (name) => `/images/${path(name)}`;
+export const thumbnailPath = (name, size) => `/thumbnails/${path(name)}?size=${size}`;
+export const fileName = (name) => name.split("/").pop();
+
+export function bytes(count) {
+  const units = ["B", "kB", "MB", "GB"];
+  let power = 0;
+  while (count >= 1000 && power < units.length - 1) {
+    count /= 1000;
+    power += 1;
+  }
+  return `${count.toLocaleString("en", { maximumFractionDigits: power ? 1 : 0 })} ${units[power]}`;
+}
+
+export function moment(text) {
+  return new Date(text).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** `1 picture`, `2 pictures`. */
+export const counted = (count, one, many = `${one}s`) =>
+  `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+
+/** A picture that asks once more when it could not be had, then says so. */
+export function thumbnail(name, size, alt = "") {
+  const image = el("img", { alt, loading: "lazy", decoding: "async" });
+  let again = true;
+  image.addEventListener("error", () => {
+    if (!again) {
+      image.replaceWith(el("span", { class: "no-preview" }, "No preview"));
+      return;
+    }
+    again = false;
+    setTimeout(() => (image.src = thumbnailPath(name, size)), 1500);
+  });
+  image.src = thumbnailPath(name, size);
+  return image;
+}

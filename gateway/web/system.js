@@ -1,0 +1,99 @@
+// The state of the system, in the header and as a dialog, with what could not be indexed.
+
+import { ApiError, get } from "./api.js";
+import { $, counted, el, moment } from "./dom.js";
+
+const EVERY_MS = 10_000;
+
+let state = null;
+export const known = () => state;
+
+function summary(found) {
+  const parts = [counted(found.images, "picture")];
+  if (found.waiting) parts.push(`${found.waiting.toLocaleString("en")} waiting`);
+  if (found.failed) parts.push(`${found.failed.toLocaleString("en")} failed`);
+  return parts.join(" · ");
+}
+
+/** Look now; called every ten seconds while the page is seen, and after uploads. */
+export async function refresh() {
+  const button = $("state");
+  try {
+    state = await get("/api/v1/state");
+    button.textContent = `${summary(state)} · model ${state.model_name}`;
+    button.classList.remove("bad");
+    $("add").hidden = !state.uploads;
+    $("drop").classList.toggle("one", !state.uploads);
+  } catch (error) {
+    button.textContent = error instanceof ApiError && error.status ? "Not ready" : "No connection";
+    button.title = error.message;
+    button.classList.add("bad");
+    state = null;
+    problem(error.message);
+    return;
+  }
+  button.title = "State of the system";
+  if ($("system").open) await show();
+}
+
+function problem(text) {
+  $("system-message").textContent = text;
+  $("system-message").classList.toggle("bad", Boolean(text));
+}
+
+function facts() {
+  const small = state.model_name === "lite" ? " (small, bundled; a stand-in for CLIP)" : "";
+  return [
+    ["Pictures indexed", state.images.toLocaleString("en")],
+    ["Waiting", state.waiting === null ? "not known" : state.waiting.toLocaleString("en")],
+    ["Failed", state.failed.toLocaleString("en")],
+    ["Model", `${state.model_name}${small}`],
+    ["Version", state.model_version],
+    ["Adding pictures", state.uploads ? "allowed" : "switched off"],
+  ];
+}
+
+async function show() {
+  if (!state) return;
+  $("system-facts").replaceChildren(
+    ...facts().map(([title, value]) => el("div", {}, el("dt", {}, title), el("dd", {}, value))),
+  );
+  try {
+    const { total, letters } = await get("/api/v1/dead-letters?limit=100");
+    problem("");
+    const left = total - letters.length;
+    $("letters-none").textContent =
+      total === 0 ? "Nothing: every picture could be read." : left ? `The newest 100 of ${total}.` : "";
+    $("letters").replaceChildren(
+      ...letters.map((letter) =>
+        el(
+          "li",
+          {},
+          el("strong", {}, letter.image_name),
+          el("span", {}, letter.reason),
+          el(
+            "span",
+            { class: "hint" },
+            `${letter.error_class} · ${counted(letter.attempts, "attempt")} · ` +
+              `${moment(letter.occurred_at)} · letter ${letter.letter}`,
+          ),
+        ),
+      ),
+    );
+  } catch (error) {
+    problem(error.message);
+  }
+}
+
+export function connect() {
+  const dialog = $("system");
+  $("state").addEventListener("click", () => {
+    dialog.showModal();
+    refresh();
+  });
+  $("system-close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  setInterval(() => document.hidden || refresh(), EVERY_MS);
+  refresh();
+}
