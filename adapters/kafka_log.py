@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,6 +17,8 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RecordTooLargeError,
 )
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from adapters.errors import Rejected, Unavailable, translated
 from adapters.ports import LogRecord, Message, Position
@@ -27,6 +30,10 @@ PUBLISH_TIMEOUT_SECONDS: Final = 30.0
 FETCH_TIMEOUT_MS: Final = 1000
 READY_TIMEOUT_SECONDS: Final = 3.0
 
+BULK: Final = 64
+"""So many messages at once are put into batches here rather than one by one by the producer."""
+
+_Record = tuple[bytes, bytes | None, list[tuple[str, bytes]]]
 _REFUSED: Final = (MessageSizeTooLargeError, RecordTooLargeError, InvalidTopicError)
 _DOWN: Final = (KafkaError, OSError, asyncio.TimeoutError, ssl.SSLError)
 
@@ -60,6 +67,8 @@ class KafkaEventLog:
             producer = await self._connected()
             try:
                 async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                    if len(prepared) >= BULK:
+                        return await _publish_in_bulk(producer, topic.name, prepared)
                     pending = [
                         await producer.send(topic.name, value=value, key=key, headers=headers)
                         for key, value, headers in prepared
@@ -161,9 +170,48 @@ class KafkaEventLog:
                     await producer.stop()
 
 
-def _prepared(
-    message: Message,
-) -> tuple[bytes, bytes | None, list[tuple[str, bytes]]]:
+async def _publish_in_bulk(
+    producer: AIOKafkaProducer, topic: str, prepared: Sequence[_Record]
+) -> list[Position]:
+    """Whole batches by partition: a third of the work that a future for each record makes."""
+    partitions = sorted(await producer.partitions_for(topic))
+    partitioner = DefaultPartitioner()
+    batches: list[_Batch] = []
+    newest: dict[int, _Batch] = {}
+    places: list[tuple[_Batch, int]] = []
+    for key, value, headers in prepared:
+        partition = partitioner(key, partitions, partitions)
+        batch = newest.get(partition)
+        if batch is None or not batch.append(key, value, headers):
+            batch = newest[partition] = _Batch(partition, producer.create_batch())
+            batches.append(batch)
+            if not batch.append(key, value, headers):
+                raise MessageSizeTooLargeError(f"a record of {len(value or b'')} bytes")
+        places.append((batch, batch.count - 1))
+    pending = [
+        await producer.send_batch(batch.builder, topic, partition=batch.partition)
+        for batch in batches
+    ]
+    for batch, metadata in zip(batches, await asyncio.gather(*pending), strict=True):
+        batch.first_offset = metadata.offset
+    return [Position(batch.partition, batch.first_offset + within) for batch, within in places]
+
+
+@dataclass(slots=True)
+class _Batch:
+    partition: int
+    builder: BatchBuilder
+    count: int = 0
+    first_offset: int = -1
+
+    def append(self, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> bool:
+        """Whether there was room for it."""
+        added = self.builder.append(key=key, value=value, timestamp=None, headers=headers)
+        self.count += added is not None
+        return added is not None
+
+
+def _prepared(message: Message) -> _Record:
     try:
         key = encode_key(message.key)
     except InvalidEvent as error:

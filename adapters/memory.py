@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from adapters.arrays import Pixels, Vectors
 from adapters.errors import Rejected, Unavailable
 from adapters.model_spec import ModelSpec
 from adapters.naming import collection_name
@@ -22,9 +23,7 @@ from adapters.ports import (
     LogRecord,
     Match,
     Message,
-    Pixels,
     Position,
-    Vectors,
 )
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic

@@ -4,23 +4,19 @@ Each Protocol has a real implementation and an in-memory twin; both pass the sam
 (`tests/contract`). Every method may raise `adapters.errors.Unavailable`.
 """
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from adapters.model_spec import ModelSpec
 from schemas.events import Event
 from schemas.topics import Topic
 
-Pixels = NDArray[np.uint8]
-"""RGB pixels, uint8, shape [N, height, width, 3] (or [height, width, 3] for one picture)."""
-
-Vectors = NDArray[np.float32]
-"""Embeddings of unit length, float32, shape [N, dimension]."""
+if TYPE_CHECKING:
+    from adapters.arrays import Pixels, Vectors
 
 
 class Embedder(Protocol):

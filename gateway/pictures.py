@@ -7,7 +7,7 @@ from pathlib import Path
 
 from starlette.responses import FileResponse
 
-from adapters.picture import sniff_media_type
+from adapters.media_types import sniff_media_type
 from gateway.problems import Problem
 
 HEADERS = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -18,10 +17,10 @@ from urllib.parse import quote
 
 from adapters.ports import Message
 from producers.dead_letters import DeadLetters
+from producers.examination import Examination
 from producers.guard import RemovalGuard
 from producers.hashing import (
     Candidate,
-    Examiner,
     Finding,
     Gone,
     Present,
@@ -31,8 +30,8 @@ from producers.hashing import (
 )
 from producers.rules import Rules, media_type
 from producers.settling import PATIENCE_SECONDS, Settling, Waiting
-from producers.state import Known, State
-from producers.tree import FileStat, is_utf8, to_datetime
+from producers.state import State
+from producers.tree import FileStat, Known, is_utf8, to_datetime
 from producers.writer import Writer
 from schemas.events import ImageAdded, now
 
@@ -45,7 +44,6 @@ REMOVAL_QUIET_SECONDS: Final = 0.2
 REMOVAL_WAIT_SECONDS: Final = 1.5
 """A removal waits until none has followed for the first of these, at most for the second, so that
 removals that belong together are judged together."""
-THREADS: Final = min(4, os.cpu_count() or 1)
 
 
 @dataclass
@@ -67,7 +65,7 @@ class Pipeline:
         *,
         state: State,
         rules: Callable[[], Rules],
-        examiner: Examiner,
+        examination: Examination,
         writer: Writer,
         dead_letters: DeadLetters,
         guard: RemovalGuard,
@@ -77,7 +75,7 @@ class Pipeline:
     ) -> None:
         self._state = state
         self._rules = rules
-        self._examiner = examiner
+        self._examination = examination
         self._writer = writer
         self._dead_letters = dead_letters
         self._guard = guard
@@ -127,7 +125,8 @@ class Pipeline:
             batch = self._take()
             if batch:
                 self._busy = True
-                findings = await self._examine(batch)
+                candidates = [candidate for candidate, _ in batch]
+                findings = await self._examination.examine(candidates, self._rules())
                 await self._decide(batch, findings)
             await self._remove()
             self._busy = False
@@ -155,18 +154,6 @@ class Pipeline:
             image_id = self._backlog.popleft()
             batch.append((Candidate(image_id, self._state.get(image_id)), None))
         return batch
-
-    async def _examine(self, batch: Sequence[tuple[Candidate, Waiting | None]]) -> list[Finding]:
-        rules = self._rules()
-        candidates = [candidate for candidate, _ in batch]
-        share = max(16, -(-len(candidates) // THREADS))
-        parts = await asyncio.gather(
-            *(
-                asyncio.to_thread(self._examiner.examine, candidates[start : start + share], rules)
-                for start in range(0, len(candidates), share)
-            )
-        )
-        return [finding for part in parts for finding in part]
 
     async def _decide(
         self, batch: Sequence[tuple[Candidate, Waiting | None]], findings: Sequence[Finding]

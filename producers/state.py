@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from adapters.ports import EventLog
-from producers.tree import FileStat, join, to_microseconds
+from producers.tree import FileStat, Known, join, to_microseconds
 from schemas.codec import InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
-
-
-class Known(NamedTuple):
-    """A picture as it was last published.
-
-    `sha256` is None for a record that could not be read: its key exists, its content is unknown.
-    """
-
-    sha256: bytes | None
-    stat: FileStat
-    uri_is_current: bool = True
 
 
 class State:

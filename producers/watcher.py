@@ -13,6 +13,7 @@ from adapters.ports import EventLog
 from adapters.retry import until_available
 from adapters.settings import WatcherSettings
 from producers.dead_letters import DeadLetters
+from producers.examination import Examination
 from producers.guard import RemovalGuard
 from producers.hashing import Examiner
 from producers.live import Changes, Mailbox, Notifications, WatchLimit
@@ -69,12 +70,15 @@ class Watcher:
         dead_letters = DeadLetters(self._log)
         writer = Writer(self._log, lambda key, reason: dead_letters.report(key, "Rejected", reason))
         settings = self._settings
+        self._examination = examination = Examination(
+            Examiner(
+                self._root, follow=settings.follow_symlinks, max_bytes=settings.max_image_bytes
+            )
+        )
         self._pipeline = Pipeline(
             state=state,
             rules=lambda: self._rules,
-            examiner=Examiner(
-                self._root, follow=settings.follow_symlinks, max_bytes=settings.max_image_bytes
-            ),
+            examination=examination,
             writer=writer,
             dead_letters=dead_letters,
             guard=self._guard,
@@ -98,6 +102,7 @@ class Watcher:
                 tasks.create_task(self._scan_forever())
                 tasks.create_task(self._beat())
         finally:
+            examination.close()
             await writer.close()
             await self._detach()
 
@@ -323,6 +328,7 @@ class Watcher:
         while True:
             if self._guard.held:
                 self._ask_scan("", self._pause(HELD_RETRY_SECONDS))
+            self._examination.rest()
             self.status.waiting = self._pipeline.waiting
             self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
             self.status.counters = self._pipeline.counters

@@ -90,6 +90,32 @@ async def test_many_keys_are_all_there(log: EventLog, topic: Topic) -> None:
     assert {record.key.decode() for record in found if record.key} == names
 
 
+async def test_positions_and_partitions_are_the_same_however_many_come_at_once(
+    log: EventLog, topic: Topic
+) -> None:
+    messages = [
+        replace(
+            added(f"{number}.png") if number % 3 else Message(f"{number}.png", None),
+            headers={"number": str(number)},
+        )
+        for number in range(500)
+    ]
+    told = list(await log.publish(topic, messages))
+    for message in messages[:20]:
+        told += await log.publish(topic, [message])
+    sent = [*messages, *messages[:20]]
+    found = {record.position: record for record in await everything(log, topic)}
+    assert len(found) == len(sent)
+    for message, position in zip(sent, told, strict=True):
+        record = found[position]
+        assert (record.key or b"").decode() == message.key
+        assert (record.value is None) == (message.event is None)
+        assert record.headers["number"].decode() == message.headers["number"]
+    for first, again in zip(told[:20], told[500:], strict=True):
+        assert first.partition == again.partition
+        assert first.offset < again.offset
+
+
 async def test_an_empty_topic_ends_at_once(log: EventLog, topic: Topic) -> None:
     assert await everything(log, topic) == []
     assert await log.publish(topic, []) == []

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from adapters.errors import Rejected
+from adapters.media_types import FORMATS, MEDIA_TYPES, sniff_media_type
 from adapters.model_spec import ModelSpec
-from adapters.picture import FORMATS, MEDIA_TYPES, decode, sniff_media_type
+from adapters.picture import decode
 
 WRITERS = {
     "image/jpeg": "JPEG",
