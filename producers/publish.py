@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
@@ -37,7 +38,7 @@ from schemas.events import ImageAdded, now
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 512
+BATCH: Final = 2048
 BACKLOG: Final = 4 * BATCH
 """Paths a scan may be ahead of the examination; beyond it the scan waits."""
 REMOVAL_QUIET_SECONDS: Final = 0.2
@@ -159,7 +160,7 @@ class Pipeline:
         self, batch: Sequence[tuple[Candidate, Waiting | None]], findings: Sequence[Finding]
     ) -> None:
         added: list[Message] = []
-        moment = time.monotonic()
+        moment, published_at = time.monotonic(), now()
         for (candidate, waiting), finding in zip(batch, findings, strict=True):
             image_id = finding.image_id
             if not isinstance(finding, Gone):
@@ -170,7 +171,7 @@ class Pipeline:
                 case Present() if not is_utf8(image_id):
                     await self._refuse(image_id, "InvalidName", "the name is not UTF-8")
                 case Present():
-                    if message := self._addition(finding, candidate.known):
+                    if message := self._addition(finding, candidate.known, published_at):
                         added.append(message)
                 case Gone():
                     if self._state.get(image_id) is not None:
@@ -192,13 +193,12 @@ class Pipeline:
         self.counters.added += len(added)
         await self._writer.write(added)
 
-    def _addition(self, found: Present, known: Known | None) -> Message | None:
+    def _addition(self, found: Present, known: Known | None, moment: datetime) -> Message | None:
         image_id = found.image_id
         self._state.put(image_id, Known(found.sha256, found.stat))
         if known is not None and known.sha256 == found.sha256 and known.uri_is_current:
             self.counters.unchanged += 1
             return None
-        moment = now()
         return Message(
             key=image_id,
             event=ImageAdded(

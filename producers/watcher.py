@@ -56,6 +56,7 @@ class Watcher:
         self._poll_seconds = settings.poll_seconds
         self._scans: dict[str, float] = {}
         self._scan_asked = asyncio.Event()
+        self._news = asyncio.Event()
         self._confirmed = False
         self._progress = Progress()
         self._before = 0
@@ -301,6 +302,7 @@ class Watcher:
         self._scan_seconds = difference.seconds
         self._ask_scan("", self._pause(again))
         self.status.reconciled(difference)
+        self._news.set()
         logger.info(
             "compared %d pictures in %.2f s: %d new or changed, %d missing%s",
             difference.pictures,
@@ -338,7 +340,10 @@ class Watcher:
                 self._progress.tell(running, self._before, self._pipeline.counters.added)
             if self.status.attached or self.status.root_missing:
                 await asyncio.to_thread(self._write_health)
-            await asyncio.sleep(0.25 if not self.status.attached else 1.0)
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0 if self.status.attached else 0.25):
+                    await self._news.wait()
 
     def _write_health(self) -> None:
         if self._settings.status_file is not None:
