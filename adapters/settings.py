@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from adapters.sources import Source, parse_sources
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -37,14 +39,28 @@ class ServerSettings(EnvironmentSettings):
     """Touched when the process is ready; its modification time is the process's heartbeat."""
 
 
-class WatcherSettings(ServerSettings):
-    """The producer that watches a folder."""
+class SourceSettings(ServerSettings):
+    """Where the pictures are."""
 
     images_dir: Path = Path("images")
+    images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
+    """Further folders and buckets, as `name=url` separated by spaces; ids start with `name/`."""
+
+    @field_validator("images_sources", mode="before")
+    @classmethod
+    def _parse_sources(cls, value: object) -> object:
+        return parse_sources(value) if isinstance(value, str) else value
+
+
+class WatcherSettings(SourceSettings):
+    """The producer that watches a folder."""
+
     quiet_seconds: Annotated[float, Field(ge=0)] = 0.3
     reconcile_seconds: Seconds = 3600.0
     poll_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Above zero: poll the tree this often instead of using the kernel's notifications."""
+    list_seconds: Seconds = 30.0
+    """How often a bucket is listed anew."""
     allow_mass_removal: bool = False
     mass_removal_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
@@ -54,6 +70,8 @@ class WatcherSettings(ServerSettings):
     """Patterns in the language of `.gitignore`, separated by line ends or `:`."""
     status_file: Path | None = None
     """JSON with what the watcher is doing, replaced every second."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Where Prometheus finds `/metrics`; 0 for nowhere."""
 
     @field_validator("ignore_patterns", mode="before")
     @classmethod
@@ -90,12 +108,12 @@ class IndexingSettings(ServerSettings):
     """A consumer with lag that reads nothing for this long ends itself, to be started again."""
 
 
-class GatewaySettings(ServerSettings):
+class GatewaySettings(SourceSettings):
     """The HTTP gateway."""
 
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 3000
-    images_dir: Path = Path("images")
+    max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
     jwt_secret: SecretStr | None = None
     jwt_secret_file: Path = Path(".stack/jwt.secret")
     jwt_lifetime: Seconds = 24 * 3600.0

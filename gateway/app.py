@@ -94,7 +94,7 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     _add_deadline(app, settings.request_timeout)
     _add_api(app, search, receipts, feedback, health)
-    _add_files(app, settings.images_dir)
+    _add_files(app, settings)
     return app
 
 
@@ -156,10 +156,10 @@ def _add_api(
         return await health.check()
 
 
-def _add_files(app: FastAPI, images: Path) -> None:
+def _add_files(app: FastAPI, settings: GatewaySettings) -> None:
     @app.get("/images/{name:path}", tags=["pictures"], summary="A picture", response_model=None)
     async def image(name: str) -> Response:
-        return await asyncio.to_thread(pictures.response, images, name)
+        return await asyncio.to_thread(pictures.response, settings, name, settings.max_image_bytes)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

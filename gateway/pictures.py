@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from http import HTTPStatus
 from pathlib import Path
 
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 
 from adapters.media_types import sniff_media_type
+from adapters.settings import SourceSettings
+from adapters.sources import Source
+from adapters.storage import read_bytes
 from gateway.problems import Problem
 
 HEADERS = {
@@ -41,7 +45,38 @@ def find(root: Path, name: str) -> tuple[Path, str]:
     return path, media_type
 
 
-def response(root: Path, name: str) -> FileResponse:
-    """The picture with its ETag; raises as `find`."""
-    path, media_type = find(root, name)
+def response(settings: SourceSettings, name: str, limit: int) -> Response:
+    """The picture of an image id with its ETag, from the main folder or another source.
+
+    Blocks. Objects of a bucket are held in memory for the answer, up to `limit` bytes.
+
+    Raises:
+        Problem: 404 for whatever is no picture of a source, 413 for one over `limit`.
+        Unavailable: the bucket cannot be reached now.
+    """
+    source = next((s for s in settings.images_sources if name.startswith(s.prefix)), None)
+    if source is not None and not source.is_local:
+        return _from_bucket(source, name.removeprefix(source.prefix), limit)
+    if source is not None:
+        path, media_type = find(source.folder, name.removeprefix(source.prefix))
+    else:
+        path, media_type = find(settings.images_dir, name)
     return FileResponse(path, media_type=media_type, headers=HEADERS, stat_result=path.stat())
+
+
+def _from_bucket(source: Source, path: str, limit: int) -> Response:
+    missing = Problem(HTTPStatus.NOT_FOUND, "There is no such picture.")
+    parts = path.split("/")
+    if "\0" in path or ".." in parts or "." in parts or "" in parts:
+        raise missing
+    try:
+        data = read_bytes(source.uri(path), limit + 1)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise missing from error
+    if len(data) > limit:
+        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The picture is too large to serve.")
+    media_type = sniff_media_type(data[:64])
+    if media_type is None:
+        raise missing
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    return Response(data, media_type=media_type, headers={**HEADERS, "ETag": tag})

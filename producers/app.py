@@ -8,9 +8,12 @@ import signal
 import sys
 import warnings
 
+from prometheus_client import start_http_server
+
 from adapters.kafka_log import KafkaEventLog
 from adapters.settings import WatcherSettings
-from producers.watcher import Watcher
+from producers.metrics import registry
+from producers.sources import Sources
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +22,14 @@ async def run(settings: WatcherSettings) -> None:
     """Watch until SIGTERM or SIGINT. SIGHUP compares everything; SIGUSR1 also confirms removals."""
     loop = asyncio.get_running_loop()
     log = KafkaEventLog(settings.kafka_bootstrap_servers)
-    watcher = Watcher(settings, log)
-    work = asyncio.ensure_future(watcher.run())
+    sources = Sources(settings, log)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=registry(sources.statuses))
+    work = asyncio.ensure_future(sources.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, work.cancel)
-    loop.add_signal_handler(signal.SIGHUP, watcher.request_scan)
-    loop.add_signal_handler(signal.SIGUSR1, lambda: watcher.request_scan(confirm_removals=True))
+    loop.add_signal_handler(signal.SIGHUP, sources.request_scan)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: sources.request_scan(confirm_removals=True))
     try:
         await work
     except asyncio.CancelledError:

@@ -58,6 +58,28 @@ class Counters:
     unreadable: set[str] = field(default_factory=set)
 
 
+def addition(image_id: str, uri: str, found: Present, moment: datetime) -> Message:
+    """The event of a picture that is new or has changed."""
+    return Message(
+        key=image_id,
+        event=ImageAdded(
+            occurred_at=moment,
+            image_id=image_id,
+            uri=uri,
+            sha256=found.sha256.hex(),
+            size_bytes=found.stat.size,
+            media_type=media_type(image_id) or "application/octet-stream",
+            modified_at=to_datetime(found.stat.modified_us),
+            added_at=moment,
+        ),
+    )
+
+
+def removal(image_id: str) -> Message:
+    """The tombstone of a picture that is gone."""
+    return Message(key=image_id, event=None)
+
+
 class Pipeline:
     """Takes paths, looks at them in threads, and publishes what differs from the state."""
 
@@ -71,6 +93,7 @@ class Pipeline:
         dead_letters: DeadLetters,
         guard: RemovalGuard,
         settling: Settling,
+        id_prefix: str,
         uri_prefix: str,
         removable: Callable[[], Awaitable[bool]],
     ) -> None:
@@ -81,6 +104,7 @@ class Pipeline:
         self._dead_letters = dead_letters
         self._guard = guard
         self._settling = settling
+        self._id_prefix = id_prefix
         self._uri_prefix = uri_prefix
         self._removable = removable
         self._backlog: deque[str] = deque()
@@ -199,27 +223,17 @@ class Pipeline:
         if known is not None and known.sha256 == found.sha256 and known.uri_is_current:
             self.counters.unchanged += 1
             return None
-        return Message(
-            key=image_id,
-            event=ImageAdded(
-                occurred_at=moment,
-                image_id=image_id,
-                uri=self._uri_prefix + quote(image_id),
-                sha256=found.sha256.hex(),
-                size_bytes=found.stat.size,
-                media_type=media_type(image_id) or "application/octet-stream",
-                modified_at=to_datetime(found.stat.modified_us),
-                added_at=moment,
-            ),
+        return addition(
+            self._id_prefix + image_id, self._uri_prefix + quote(image_id), found, moment
         )
 
     async def _refuse(self, image_id: str, error_class: str, reason: str) -> None:
         self.counters.refused += 1
-        await self._dead_letters.report(image_id, error_class, reason)
+        await self._dead_letters.report(self._id_prefix + image_id, error_class, reason)
         if self._state.get(image_id) is not None:
             # What was published under this id before is there no more.
             self._state.remove(image_id)
-            await self._writer.write([Message(key=image_id, event=None)])
+            await self._writer.write([removal(self._id_prefix + image_id)])
 
     async def _remove(self) -> None:
         moment = time.monotonic()
@@ -238,7 +252,7 @@ class Pipeline:
             self._guard.count(contents, moment)
             for image_id in part:
                 self._state.remove(image_id)
-            await self._writer.write([Message(key=image_id, event=None) for image_id in part])
+            await self._writer.write([removal(self._id_prefix + image_id) for image_id in part])
 
     def _removal_time(self) -> float:
         return min(

@@ -231,7 +231,8 @@ def test_sighup_compares_at_once_and_sigusr1_confirms(
     with running_watcher(broker.address, root, tmp_path) as watcher:
         first = watcher.status()["last_reconcile"]
         watcher.send(signal.SIGHUP)
-        watcher.wait_for(lambda status: status["last_reconcile"] != first, 5)
+        watcher.wait_for(lambda status: status["last_reconcile"] != first, 20)
+        shows(broker.address, on_disk(root))
         watcher.kill()
         for picture in root.iterdir():
             picture.unlink()
@@ -239,8 +240,8 @@ def test_sighup_compares_at_once_and_sigusr1_confirms(
         watcher.wait_for(lambda status: status["held_removals"] == 5)
         assert len(view(broker.address)) == 5
         watcher.send(signal.SIGUSR1)
-        shows(broker.address, {}, 5)
-        watcher.wait_for(lambda status: status["held_removals"] == 0, 5)
+        shows(broker.address, {}, 20)
+        watcher.wait_for(lambda status: status["held_removals"] == 0, 20)
 
 
 def test_a_name_that_is_not_utf8_is_reported_once_over_restarts(
