@@ -75,6 +75,7 @@ class ListedSource:
         self._tags: dict[str, str] = {}
         self._asked = asyncio.Event()
         self._confirmed = False
+        self._just_attached = True
         self.id_prefix = source.prefix
         self.uri_prefix = source.uri_prefix
         self.status = Status(source.url, poll_seconds=settings.list_seconds)
@@ -117,6 +118,7 @@ class ListedSource:
                 reason,
             )
         self.status.unreachable = reason
+        self._just_attached = True
 
     async def _compare(self) -> None:
         confirmed, self._confirmed = self._confirmed, False
@@ -129,7 +131,9 @@ class ListedSource:
         self.status.waiting = 0
         # New names are published before the old ones go, so that a rename is never a gap.
         await self._writer.flushed()
-        await self._remove(missing, confirmed=confirmed, emptied=not listed.files)
+        emptied = self._just_attached and not listed.files
+        held = not await self._remove(missing, confirmed=confirmed, emptied=emptied)
+        self._just_attached = held
         self._tags = {path: tag for path, tag in listed.tags.items() if path not in self._unread}
 
     @property
@@ -233,7 +237,7 @@ class ListedSource:
             self._state.remove(path)
             await self._writer.write([removal(self.id_prefix + path)])
 
-    async def _remove(self, missing: Sequence[str], *, confirmed: bool, emptied: bool) -> None:
+    async def _remove(self, missing: Sequence[str], *, confirmed: bool, emptied: bool) -> bool:
         if confirmed:
             self._guard.confirm()
         moment = time.monotonic()
@@ -252,6 +256,7 @@ class ListedSource:
             await self._writer.flushed()
             self.status.counters.removed += len(missing)
         self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
+        return admitted
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)

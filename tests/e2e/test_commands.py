@@ -1,10 +1,11 @@
 """The commands of a person who runs the system."""
 
 import json
+import re
 
 import httpx
 
-from tests.e2e.conftest import System, eventually
+from tests.e2e.conftest import SAMPLES, System, eventually
 
 
 async def test_status_tells_what_runs_and_how_far_it_is(system: System) -> None:
@@ -31,17 +32,17 @@ async def test_the_index_agrees_with_the_log(system: System) -> None:
     await eventually(agrees, seconds=60, every=1)
 
 
-async def test_the_watcher_compares_when_asked(system: System) -> None:
-    def compared() -> int:
-        return (system.state / "logs" / "watcher.log").read_text().count("compared")
+async def test_the_watcher_compares_when_asked(system: System, client: httpx.AsyncClient) -> None:
+    pictures = [p for p in SAMPLES.rglob("*") if p.suffix in (".jpg", ".png")]
+    await eventually(lambda: indexed(client, len(pictures)), seconds=60)
+    told = system.servers.command("index", "reconcile").stdout
+    assert re.search(r"watching: \d+ pictures known, 0 published, 0 removed", told)
+    assert "comparing" in system.servers.command("index", "reconcile", "--no-wait").stdout
 
-    before = compared()
-    assert "comparing" in system.servers.command("index", "reconcile").stdout
 
-    async def again() -> bool:
-        return compared() > before
-
-    await eventually(again, seconds=30)
+async def indexed(client: httpx.AsyncClient, count: int) -> bool:
+    health = (await client.get("/api/v1/healthcheck")).json()
+    return int(health["images"]) >= count
 
 
 async def test_search_from_the_terminal(system: System, client: httpx.AsyncClient) -> None:

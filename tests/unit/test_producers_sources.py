@@ -163,7 +163,12 @@ async def test_an_emptied_bucket_removes_nothing_until_confirmed(
     before = {f"cloud/{number}.jpg": bytes([number]) for number in range(3)}
     async with running(root, log) as sources:
         await shows(log, before)
-        bucket.rm("/b/x", recursive=True)
+        bucket.rm("/b/x/0.jpg")
+        await shows(log, {name: data for name, data in before.items() if name != "cloud/0.jpg"})
+        bucket.pipe("/b/x/0.jpg", bytes([0]))
+        await shows(log, before)
+    bucket.rm("/b/x", recursive=True)
+    async with running(root, log) as sources:
         await eventually(lambda: state_is(sources, "cloud", "removals held back"))
         await shows(log, before)
         sources.request_scan(confirm_removals=True)
