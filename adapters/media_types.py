@@ -2,6 +2,22 @@
 
 from typing import Final
 
+RAW_MEDIA_TYPE: Final = "image/x-raw"
+"""Of every camera's own format; there is no registered type that covers them."""
+RAW_SUFFIXES: Final = (
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".nrw",
+    ".arw",
+    ".srw",
+    ".raf",
+    ".orf",
+    ".rw2",
+    ".pef",
+)
+
 MEDIA_TYPES: Final[dict[str, str]] = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
@@ -15,10 +31,12 @@ MEDIA_TYPES: Final[dict[str, str]] = {
     ".avif": "image/avif",
     ".heic": "image/heic",
     ".heif": "image/heif",
+    ".jxl": "image/jxl",
+    **dict.fromkeys(RAW_SUFFIXES, RAW_MEDIA_TYPE),
 }
 """File name suffix (lower case) -> media type, of all formats that are read."""
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JXL")
 """Their names in Pillow."""
 
 
@@ -36,12 +54,17 @@ def sniff_media_type(head: bytes) -> str | None:
         return "image/tiff"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
+    if head.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
+        return "image/jxl"
+    if head.startswith((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")):
+        return RAW_MEDIA_TYPE
     if head[4:8] == b"ftyp":
         return _ISO_BRANDS.get(head[8:12])
     return None
 
 
 _ISO_BRANDS: Final = {
+    b"crx ": RAW_MEDIA_TYPE,
     b"avif": "image/avif",
     b"avis": "image/avif",
     b"heic": "image/heic",

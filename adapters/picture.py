@@ -9,17 +9,22 @@ import logging
 import struct
 import zlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+import pillow_jxl  # noqa: F401 (makes JPEG XL known to Pillow)
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from adapters.arrays import Pixels
+from adapters.camera_raw import develop, exif_of, is_camera_raw
 from adapters.errors import Rejected
-from adapters.media_types import FORMATS
+from adapters.exif import Description, described
+from adapters.jpeg_xl import dimensions, is_jpeg_xl
+from adapters.media_types import FORMATS, RAW_MEDIA_TYPE
 from adapters.model_spec import ModelSpec
+from adapters.shrink import BYTES_NEEDED, is_for_us, shrunk
 
 register_heif_opener()
 # Makes every plugin known now: `Image.open(formats=...)` looks names up in what is loaded.
@@ -32,6 +37,10 @@ logger = logging.getLogger(__name__)
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 DRAFT_FACTOR: Final = 2
 """A JPEG is decoded to at least this many times the model's input, each way."""
+JPEG_START: Final = b"\xff\xd8\xff"
+JPEG_END: Final = b"\xff\xd9"
+RAW_MEMORY: Final = 4
+"""Developing takes about so many times the file, which holds a number of 12 to 16 bits a pixel."""
 
 _RESAMPLING: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -60,8 +69,7 @@ _UNREADABLE: Final = (
 class Picture:
     """A decoded picture: pixels for the model (uint8 [H, W, 3]) and its own properties.
 
-    `width` and `height` are those of the upright original; `taken_at` takes EXIF's local time for
-    UTC where the file states no offset; `latitude` and `longitude` are in degrees.
+    `width` and `height` are those of the upright original; the rest is as in `Description`.
     """
 
     pixels: Pixels
@@ -83,61 +91,116 @@ def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
     if not data:
         raise Rejected("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _decode(image, spec, max_pixels)
+        if is_camera_raw(data):
+            image, width, height = develop(data, max_pixels)
+            about = described(exif_of(data))
+            return _finished(image, spec, width, height, RAW_MEDIA_TYPE, about)
+        if is_jpeg_xl(data):
+            # Its plugin unpacks all when it opens a file.
+            _check(*dimensions(data), max_pixels)
+        try:
+            return _opened(data, spec, max_pixels)
+        except OSError as error:
+            if not (data.startswith(JPEG_START) and "truncated" in str(error)):
+                raise
+            # As browsers do: what there is of a JPEG is shown, and the rest is grey.
+            return _opened(data + JPEG_END, spec, max_pixels)
     except UnidentifiedImageError as error:
         raise Rejected("not a picture in a supported format") from error
     except _UNREADABLE as error:
         raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
 
 
-def _decode(image: Image.Image, spec: ModelSpec, max_pixels: int) -> Picture:
-    width, height = image.size
+def _opened(data: bytes, spec: ModelSpec, max_pixels: int) -> Picture:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return _decode(image, data, spec, max_pixels)
+
+
+def _check(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
-    media_type = Image.MIME.get(image.format or "", "application/octet-stream")
-    _draft(image, spec)
-    image.load()
-    taken_at, camera, latitude, longitude = _described(image)
+
+
+def _decode(image: Image.Image, data: bytes, spec: ModelSpec, max_pixels: int) -> Picture:
+    width, height = image.size
+    _check(width, height, max_pixels)
+    kind = image.format or ""
+    media_type = Image.MIME.get(kind, "application/octet-stream")
+    edge = DRAFT_FACTOR * max(spec.width, spec.height)
+    small = shrunk(data, kind, edge, spec.background) if is_for_us(kind, width * height) else None
+    if small is not None:
+        # A PNG would be decoded whole for what may come after its pixels.
+        about = _described(image if kind == "TIFF" else small)
+        image = small
+    else:
+        _draft(image, edge)
+        image.load()
+        about = _described(image)
     decoded_width = image.width
-    _turn_upright(image)
-    if image.width != decoded_width:
+    if kind != "JXL":  # whose decoder has turned it
+        _turn_upright(image)
+    if image.width != decoded_width and kind != "TIFF":  # whose size Pillow tells as turned
         width, height = height, width
-    pixels = resize(flatten(image, spec.background), spec)
+    return _finished(image, spec, width, height, media_type, about)
+
+
+def _finished(
+    image: Image.Image,
+    spec: ModelSpec,
+    width: int,
+    height: int,
+    media_type: str,
+    about: Description,
+) -> Picture:
     return Picture(
-        pixels=np.asarray(pixels, dtype=np.uint8),
+        pixels=np.asarray(resize(flatten(image, spec.background), spec), dtype=np.uint8),
         width=width,
         height=height,
         media_type=media_type,
-        taken_at=taken_at,
-        camera=camera,
-        latitude=latitude,
-        longitude=longitude,
+        taken_at=about.taken_at,
+        camera=about.camera,
+        latitude=about.latitude,
+        longitude=about.longitude,
     )
 
 
-def _draft(image: Image.Image, spec: ModelSpec) -> None:
-    """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, to no less than twice the model's input.
+def _draft(image: Image.Image, edge: int) -> None:
+    """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, to no less than `edge` each way.
 
     Its scaled decoding averages in the frequency domain, which costs a fraction of the full one;
     the final resize then still halves at least, so little of the decoder's filter is left to see.
     """
     if image.format == "JPEG":
-        edge = DRAFT_FACTOR * max(spec.width, spec.height)
         image.draft(None, (edge, edge))
 
 
 def memory_needed(data: bytes, spec: ModelSpec) -> int:
     """About how many bytes decoding this picture takes at its peak; 0 if it cannot be read."""
     try:
+        if is_camera_raw(data):
+            return RAW_MEMORY * len(data)
+        if is_jpeg_xl(data):
+            width, height = dimensions(data)
+            return width * height * (4 + 4)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _draft(image, spec)
+            if is_for_us(image.format, image.width * image.height):
+                return BYTES_NEEDED
+            edge = DRAFT_FACTOR * max(spec.width, spec.height)
+            _draft(image, edge)
             pixels = image.width * image.height
             plain = image.mode in ("RGB", "L") and "transparency" not in image.info
             # Pillow keeps a pixel in four bytes; others than plain ones are converted as well.
             return pixels * (4 if plain else 4 + 4 + 4)
     except _UNREADABLE:
         return 0
+
+
+def _described(image: Image.Image) -> Description:
+    try:
+        return described(image.getexif())
+    except _UNREADABLE as error:
+        logger.info("EXIF ignored: %s", error)
+        return Description()
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -147,17 +210,6 @@ def _turn_upright(image: Image.Image) -> None:
     except _UNREADABLE as error:
         # Damaged metadata is no reason to lose the picture.
         logger.info("EXIF orientation ignored: %s", error)
-
-
-def _described(
-    image: Image.Image,
-) -> tuple[datetime | None, str | None, float | None, float | None]:
-    try:
-        exif = image.getexif()
-        return _taken_at(exif), _camera(exif), *_position(exif)
-    except _UNREADABLE as error:
-        logger.info("EXIF ignored: %s", error)
-        return None, None, None, None
 
 
 def flatten(image: Image.Image, background: str) -> Image.Image:
@@ -207,53 +259,3 @@ def _covering(width: int, height: int, target_width: int, target_height: int) ->
     if width * target_height <= height * target_width:
         return target_width, max(target_height, int(target_width * height / width))
     return max(target_width, int(target_height * width / height)), target_height
-
-
-def _taken_at(exif: Image.Exif) -> datetime | None:
-    details = exif.get_ifd(ExifTags.IFD.Exif)
-    text = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-    if not isinstance(text, str):
-        return None
-    offset = details.get(ExifTags.Base.OffsetTimeOriginal)
-    stamp = text.strip().strip("\0")
-    if isinstance(offset, str):
-        try:
-            return datetime.strptime(f"{stamp}{offset.strip()}", "%Y:%m:%d %H:%M:%S%z")
-        except ValueError:
-            pass  # An offset no clock has: the time itself is still worth having.
-    try:
-        return datetime.strptime(stamp, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def _camera(exif: Image.Exif) -> str | None:
-    parts = [exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)]
-    make, model = (
-        part.strip("\0 ").encode("utf-8", "replace").decode() if isinstance(part, str) else ""
-        for part in parts
-    )
-    # Most makers repeat their name in the model's.
-    return (model if model.startswith(make) else f"{make} {model}").strip() or None
-
-
-def _position(exif: Image.Exif) -> tuple[float, float] | tuple[None, None]:
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    latitude = _degrees(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef))
-    longitude = _degrees(gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef))
-    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
-        return None, None
-    return latitude, longitude
-
-
-def _degrees(parts: object, reference: object) -> float | None:
-    if not isinstance(parts, tuple) or len(parts) != 3:
-        return None
-    try:
-        degrees, minutes, seconds = (float(part) for part in parts)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    value = degrees + minutes / 60 + seconds / 3600
-    if not np.isfinite(value):
-        return None
-    return -value if reference in ("S", "W") else value
