@@ -77,9 +77,8 @@ async def test_an_audit_finds_what_is_wrong_and_repairs_it(
 
     await eventually(clean, seconds=SECONDS, every=1)
     async with httpx.AsyncClient(trust_env=False) as weaviate:
-        index = WeaviateIndex(
-            system.servers.weaviate_url, grpc_port=system.servers.weaviate_grpc_port
-        )
+        servers = system.servers
+        index = WeaviateIndex(servers.weaviate_url, grpc_port=servers.weaviate_grpc_port)
         try:
             await index.connect()
             collection = await index.active()
