@@ -15,15 +15,19 @@ import numpy as np
 from adapters.arrays import Pixels, Vectors
 from adapters.errors import Rejected, Unavailable
 from adapters.model_spec import ModelSpec
-from adapters.naming import collection_name
+from adapters.naming import collection_name, object_id
 from adapters.ports import (
+    EVERYTHING,
+    MAX_RESULTS,
     Collection,
+    ImageFilter,
     ImageRecord,
     KnownVector,
     LogRecord,
     Match,
     Message,
     Position,
+    StoredImage,
 )
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
@@ -157,22 +161,57 @@ class MemoryIndex(_Switch):
             self.records[collection.name].pop(image_id, None)
 
     async def search(
-        self, collection: Collection, vector: Sequence[float], limit: int
+        self,
+        collection: Collection,
+        vector: Sequence[float],
+        limit: int,
+        *,
+        where: ImageFilter = EVERYTHING,
+        details: Sequence[str] = (),
+        with_vectors: bool = False,
     ) -> Sequence[Match]:
         self._check()
         if len(vector) != collection.dimension:
             raise Rejected(f"the vector has {len(vector)} numbers, not {collection.dimension}")
+        if limit > MAX_RESULTS:
+            raise Rejected(f"the limit {limit} is over {MAX_RESULTS}")
         matches = [
             Match(
                 image_id=record.image_id,
                 score=float(np.dot(record.vector, vector)),
-                media_type=record.media_type,
-                width=record.width,
-                height=record.height,
+                details={name: getattr(record, name) for name in details},
+                vector=record.vector if with_vectors else (),
             )
             for record in self.records[collection.name].values()
+            if _passes(record, where)
         ]
-        return sorted(matches, key=lambda match: -match.score)[:limit]
+        return sorted(matches, key=lambda match: (-match.score, match.image_id))[:limit]
+
+    async def walk(
+        self, collection: Collection, after: str | None, limit: int
+    ) -> Sequence[StoredImage]:
+        self._check()
+        held = sorted(self.records[collection.name].values(), key=lambda r: object_id(r.image_id))
+        return [
+            StoredImage(record.image_id, record.sha256, record.vector)
+            for record in held
+            if after is None or object_id(record.image_id) > object_id(after)
+        ][:limit]
+
+    async def of_content(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, Sequence[str]]:
+        self._check()
+        found: dict[str, list[str]] = {}
+        for record in self.records[collection.name].values():
+            if record.sha256 in sha256s:
+                found.setdefault(record.sha256, []).append(record.image_id)
+        return {sha256: sorted(ids, key=object_id) for sha256, ids in found.items()}
+
+    async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
+        self._check()
+        held = self.records[collection.name]
+        return {image_id: held[image_id].sha256 for image_id in image_ids if image_id in held}
 
     async def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
         self._check()
@@ -188,6 +227,20 @@ class MemoryIndex(_Switch):
 
     async def close(self) -> None:
         return None
+
+
+def _passes(record: ImageRecord, where: ImageFilter) -> bool:
+    return (
+        record.image_id.startswith(where.folder)
+        and (not where.media_types or record.media_type in where.media_types)
+        and (where.camera is None or (record.camera or "").strip() == where.camera.strip())
+        and (where.has_gps is None or (record.latitude is not None) == where.has_gps)
+        and where.size_bytes.holds(record.size_bytes)
+        and where.width.holds(record.width)
+        and where.height.holds(record.height)
+        and where.taken_at.holds(record.taken_at)
+        and where.added_at.holds(record.added_at)
+    )
 
 
 @dataclass

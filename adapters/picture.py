@@ -82,8 +82,43 @@ class Picture:
     longitude: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Upright:
+    """A decoded picture as RGB, perhaps scaled down; `width` and `height` are the original's.
+
+    `profile` is the ICC profile that the pixels are still in, if there is one.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    media_type: str
+    about: Description
+    profile: bytes | None = None
+
+
 def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     """Decode, turn upright, flatten onto the background and resize as `spec` says.
+
+    Raises:
+        Rejected: as `open_upright`.
+    """
+    edge = DRAFT_FACTOR * max(spec.width, spec.height)
+    found = open_upright(data, edge=edge, background=spec.background, max_pixels=max_pixels)
+    return Picture(
+        pixels=np.asarray(resize(found.image, spec), dtype=np.uint8),
+        width=found.width,
+        height=found.height,
+        media_type=found.media_type,
+        taken_at=found.about.taken_at,
+        camera=found.about.camera,
+        latitude=found.about.latitude,
+        longitude=found.about.longitude,
+    )
+
+
+def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) -> Upright:
+    """The upright picture as RGB on `background`, at least `edge` each way if it is that large.
 
     Raises:
         Rejected: empty, not a picture, an unsupported format, damaged, or over `max_pixels`.
@@ -93,75 +128,52 @@ def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
     try:
         if is_camera_raw(data):
             image, width, height = develop(data, max_pixels)
-            about = described(exif_of(data))
-            return _finished(image, spec, width, height, RAW_MEDIA_TYPE, about)
+            return Upright(image, width, height, RAW_MEDIA_TYPE, described(exif_of(data)))
         if is_jpeg_xl(data):
             # Its plugin unpacks all when it opens a file.
-            _check(*dimensions(data), max_pixels)
+            _check_pixels(*dimensions(data), max_pixels)
         try:
-            return _opened(data, spec, max_pixels)
+            return _opened(data, edge, background, max_pixels)
         except OSError as error:
             if not (data.startswith(JPEG_START) and "truncated" in str(error)):
                 raise
             # As browsers do: what there is of a JPEG is shown, and the rest is grey.
-            return _opened(data + JPEG_END, spec, max_pixels)
+            return _opened(data + JPEG_END, edge, background, max_pixels)
     except UnidentifiedImageError as error:
         raise Rejected("not a picture in a supported format") from error
     except _UNREADABLE as error:
         raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
 
 
-def _opened(data: bytes, spec: ModelSpec, max_pixels: int) -> Picture:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return _decode(image, data, spec, max_pixels)
-
-
-def _check(width: int, height: int, max_pixels: int) -> None:
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
 
 
-def _decode(image: Image.Image, data: bytes, spec: ModelSpec, max_pixels: int) -> Picture:
-    width, height = image.size
-    _check(width, height, max_pixels)
-    kind = image.format or ""
-    media_type = Image.MIME.get(kind, "application/octet-stream")
-    edge = DRAFT_FACTOR * max(spec.width, spec.height)
-    small = shrunk(data, kind, edge, spec.background) if is_for_us(kind, width * height) else None
-    if small is not None:
-        # A PNG would be decoded whole for what may come after its pixels.
-        about = _described(image if kind == "TIFF" else small)
-        image = small
-    else:
-        _draft(image, edge)
-        image.load()
-        about = _described(image)
-    decoded_width = image.width
-    if kind != "JXL":  # whose decoder has turned it
-        _turn_upright(image)
-    if image.width != decoded_width and kind != "TIFF":  # whose size Pillow tells as turned
-        width, height = height, width
-    return _finished(image, spec, width, height, media_type, about)
-
-
-def _finished(
-    image: Image.Image,
-    spec: ModelSpec,
-    width: int,
-    height: int,
-    media_type: str,
-    about: Description,
-) -> Picture:
-    return Picture(
-        pixels=np.asarray(resize(flatten(image, spec.background), spec), dtype=np.uint8),
-        width=width,
-        height=height,
-        media_type=media_type,
-        taken_at=about.taken_at,
-        camera=about.camera,
-        latitude=about.latitude,
-        longitude=about.longitude,
-    )
+def _opened(data: bytes, edge: int, background: str, max_pixels: int) -> Upright:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        _check_pixels(width, height, max_pixels)
+        kind = image.format or ""
+        media_type = Image.MIME.get(kind, "application/octet-stream")
+        small = shrunk(data, kind, edge, background) if is_for_us(kind, width * height) else None
+        if small is not None:
+            # A PNG would be decoded whole for what may come after its pixels.
+            about = _described(image if kind == "TIFF" else small)
+            decoded = small
+        else:
+            _draft(image, edge)
+            image.load()
+            about = _described(image)
+            decoded = image
+        # What its numbers mean, where they are still the file's own.
+        profile = image.info.get("icc_profile") if image.mode == "RGB" else None
+        decoded_width = decoded.width
+        if kind != "JXL":  # whose decoder has turned it
+            _turn_upright(decoded)
+        if decoded.width != decoded_width and kind != "TIFF":  # Pillow tells its turned size
+            width, height = height, width
+        return Upright(flatten(decoded, background), width, height, media_type, about, profile)
 
 
 def _draft(image: Image.Image, edge: int) -> None:

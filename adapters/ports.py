@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from adapters.model_spec import ModelSpec
 from schemas.events import Event
@@ -95,15 +95,88 @@ class Collection:
     dimension: int
 
 
+Detail = str | int | float | datetime | None
+
+DETAILS: Final = (
+    "sha256",
+    "media_type",
+    "size_bytes",
+    "width",
+    "height",
+    "modified_at",
+    "added_at",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+)
+"""What a search may give back of each picture, besides its id and score."""
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One search result; `score` is the cosine similarity, -1 to 1."""
+    """One search result; `score` is the cosine similarity, -1 to 1.
+
+    `details` holds the properties that were asked for, None where the picture has none; `vector`
+    is empty unless it was asked for.
+    """
 
     image_id: str
     score: float
-    media_type: str = ""
-    width: int = 0
-    height: int = 0
+    details: Mapping[str, Detail] = field(default_factory=dict)
+    vector: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """One picture as a walk over the collection meets it."""
+
+    image_id: str
+    sha256: str
+    vector: Sequence[float]
+
+
+Bound = TypeVar("Bound", int, datetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Between(Generic[Bound]):
+    """From `low` to `high`, both included; None leaves that end open."""
+
+    low: Bound | None = None
+    high: Bound | None = None
+
+    def holds(self, value: Bound | None) -> bool:
+        """Whether the value lies between; an absent one does not, unless both ends are open."""
+        if value is None:
+            return self.low is None and self.high is None
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFilter:
+    """Which pictures a search may find: those for which everything given holds.
+
+    `folder` is a prefix of whole folders with a slash at its end, "" for all; a picture lies in it
+    or in a folder below. Texts are compared exactly, except for white space at their ends.
+    """
+
+    folder: str = ""
+    media_types: tuple[str, ...] = ()
+    size_bytes: Between[int] = Between()
+    width: Between[int] = Between()
+    height: Between[int] = Between()
+    taken_at: Between[datetime] = Between()
+    added_at: Between[datetime] = Between()
+    camera: str | None = None
+    has_gps: bool | None = None
+
+
+EVERYTHING: Final = ImageFilter()
+
+
+MAX_RESULTS: Final = 10_000
+"""The most that one search or look-up gives; Weaviate's own default bound."""
 
 
 class ImageIndex(Protocol):
@@ -148,13 +221,47 @@ class ImageIndex(Protocol):
         ...
 
     async def search(
-        self, collection: Collection, vector: Sequence[float], limit: int
+        self,
+        collection: Collection,
+        vector: Sequence[float],
+        limit: int,
+        *,
+        where: ImageFilter = EVERYTHING,
+        details: Sequence[str] = (),
+        with_vectors: bool = False,
     ) -> Sequence[Match]:
-        """The `limit` nearest pictures, best first.
+        """The `limit` nearest pictures that the filter lets through, best first.
+
+        Equal scores are ordered by image id. `details` are names of `DETAILS`. The same search
+        finds the same while nothing changes; one with a higher limit may order a few differently,
+        as the index is an approximate one.
 
         Raises:
-            Rejected: the vector has the wrong dimension.
+            Rejected: the vector has the wrong dimension, or the limit is over `MAX_RESULTS`.
         """
+        ...
+
+    async def walk(
+        self, collection: Collection, after: str | None, limit: int
+    ) -> Sequence[StoredImage]:
+        """Up to `limit` pictures after the one with the id `after`, in the order of object ids.
+
+        Object ids are hashes, so any stretch of the walk is a random sample. `after` need not be
+        stored any more.
+        """
+        ...
+
+    async def of_content(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, Sequence[str]]:
+        """For each of these content hashes that is held, the ids of pictures that have it.
+
+        At most `MAX_RESULTS` ids altogether; each list is in the order of object ids.
+        """
+        ...
+
+    async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
+        """For each of these pictures that the collection holds, its content hash."""
         ...
 
     def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:

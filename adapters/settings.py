@@ -4,12 +4,16 @@ Each setting is the upper-case environment variable of its name, for instance `W
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from adapters.sources import Source, parse_sources
+
+MINIMUM_KEY: Final = 16
+"""Characters of an API key: fewer could be guessed."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -122,3 +126,59 @@ class GatewaySettings(SourceSettings):
     max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
     event_buffer: Annotated[int, Field(ge=1)] = 10_000
     """Search events that may wait for Kafka before further ones are dropped and counted."""
+    duplicate_score: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Cosine of two pictures' vectors from which they count as near-duplicates."""
+    uploads: bool = True
+    """Whether pictures may be added over HTTP."""
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 100_000_000
+    upload_timeout: Seconds = 300.0
+    picture_workers: Annotated[int, Field(ge=1)] = 2
+    """So many thumbnails, and so many uploads, are worked on at once."""
+    thumbnails_dir: Path = Path(".stack/thumbnails")
+    thumbnails_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
+    """About what the folder of thumbnails may hold before the least used ones are deleted."""
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Separated by commas or white space; with any set, every route but health demands one."""
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    """With an issuer: every route but health demands a token of it for this audience, or a key."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of other sites whose pages may use the API, for instance `https://photos.example`."""
+    rate_limit: Annotated[float, Field(ge=0)] = 0.0
+    """Requests a second that one client may send on average; 0 for no bound."""
+    rate_burst: Annotated[int, Field(ge=1)] = 50
+    """Requests that one client may send at once before the rate counts."""
+    text_cache: Annotated[int, Field(ge=0)] = 4096
+    """Embeddings of texts that are remembered for each model."""
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < MINIMUM_KEY for key in keys):
+            raise ValueError(f"each key must have at least {MINIMUM_KEY} characters")
+        return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            address = urlsplit(origin)
+            if origin != "*" and origin != f"{address.scheme}://{address.netloc}":
+                raise ValueError(f"{origin!r} is not an origin such as https://photos.example")
+        return origins
+
+    @model_validator(mode="after")
+    def _issuer_and_audience(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("set both OIDC_ISSUER and OIDC_AUDIENCE, or neither")
+        if self.oidc_issuer is not None:
+            address = urlsplit(self.oidc_issuer)
+            local = address.hostname in ("localhost", "127.0.0.1", "::1")
+            if address.scheme != "https" and not (local and address.scheme == "http"):
+                raise ValueError("OIDC_ISSUER must be an https address")
+        return self

@@ -13,7 +13,7 @@ import weaviate
 from weaviate.classes.config import Configure, VectorDistances
 from weaviate.classes.data import DataObject
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
-from weaviate.classes.query import Filter, MetadataQuery
+from weaviate.classes.query import Filter
 from weaviate.exceptions import (
     ObjectAlreadyExistsException,
     UnexpectedStatusCodeError,
@@ -21,13 +21,22 @@ from weaviate.exceptions import (
     WeaviateInsertManyAllFailedError,
 )
 
+from adapters import weaviate_queries
 from adapters.errors import Rejected, Unavailable, translated
 from adapters.model_spec import ModelSpec
 from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
-from adapters.ports import Collection, ImageRecord, KnownVector, Match
+from adapters.ports import (
+    EVERYTHING,
+    MAX_RESULTS,
+    Collection,
+    ImageFilter,
+    ImageRecord,
+    KnownVector,
+    Match,
+    StoredImage,
+)
 from adapters.weaviate_schema import (
     KNOWN_PROPERTIES,
-    integer,
     known_vector,
     looks_temporary,
     properties,
@@ -248,30 +257,59 @@ class WeaviateIndex:
                     raise Unavailable(f"{collection.name}: {done.failed} deletions failed")
 
     async def search(
-        self, collection: Collection, vector: Sequence[float], limit: int
+        self,
+        collection: Collection,
+        vector: Sequence[float],
+        limit: int,
+        *,
+        where: ImageFilter = EVERYTHING,
+        details: Sequence[str] = (),
+        with_vectors: bool = False,
     ) -> Sequence[Match]:
         """See `ImageIndex.search`."""
         if len(vector) != collection.dimension:
             raise Rejected(f"the vector has {len(vector)} numbers, not {collection.dimension}")
+        if limit > MAX_RESULTS:
+            raise Rejected(f"the limit {limit} is over {MAX_RESULTS}")
         await self.connect()
         with translated(f"search {collection.name}", unavailable=_DOWN):
-            found = await self._client.collections.use(collection.name).query.near_vector(
-                near_vector=[float(number) for number in vector],
-                limit=limit,
-                return_metadata=MetadataQuery(distance=True),
-                return_properties=["image_id", "media_type", "width", "height"],
+            return await weaviate_queries.search(
+                self._client.collections.use(collection.name),
+                vector,
+                limit,
+                where=where,
+                details=details,
+                with_vectors=with_vectors,
             )
-        return [
-            Match(
-                image_id=str(item.properties["image_id"]),
-                # Cosine distance is 1 - cosine similarity.
-                score=1.0 - (item.metadata.distance or 0.0),
-                media_type=str(item.properties.get("media_type") or ""),
-                width=integer(item.properties.get("width")),
-                height=integer(item.properties.get("height")),
-            )
-            for item in found.objects
-        ]
+
+    async def walk(
+        self, collection: Collection, after: str | None, limit: int
+    ) -> Sequence[StoredImage]:
+        """See `ImageIndex.walk`."""
+        await self.connect()
+        with translated(f"walk {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_queries.walk(objects, after, limit)
+
+    async def of_content(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, Sequence[str]]:
+        """See `ImageIndex.of_content`."""
+        if not sha256s:
+            return {}
+        await self.connect()
+        with translated(f"look up hashes in {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_queries.of_content(objects, sha256s)
+
+    async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
+        """See `ImageIndex.hashes`."""
+        if not image_ids:
+            return {}
+        await self.connect()
+        with translated(f"read hashes of {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_queries.hashes(objects, image_ids)
 
     async def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
         """See `ImageIndex.stored`."""

@@ -1,19 +1,35 @@
-"""search: ask the gateway and print its answer."""
+"""search: ask the gateway and show its answer."""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
 import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from cli import terminal_pictures
+from gateway.short_form import BadShortForm, Part, parse
 from stack.errors import StackError
 from stack.settings import StackSettings
+
+TIMEOUT_SECONDS = 60
+
+
+class CutOff(StrEnum):
+    """Where matches end."""
+
+    AUTO = "auto"
+    NONE = "none"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +38,10 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
-    text: Annotated[str | None, typer.Argument(help="What the pictures should show.")] = None,
+    query: Annotated[
+        str | None,
+        typer.Argument(help="What the pictures should show: tennis, or 2:dog + ./a.jpg - fruit."),
+    ] = None,
     like: Annotated[
         str | None, typer.Option("--like", help="More like this indexed picture.")
     ] = None,
@@ -34,28 +53,129 @@ def search(
     min_score: Annotated[
         float | None, typer.Option("--min-score", help="Only matches of this score or more.")
     ] = None,
+    cut_off: Annotated[
+        CutOff | None,
+        typer.Option("--cut-off", help="auto: only what stands out; the default without --json."),
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option("--folder", help="Only in this folder, or below.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The gateway's answer as it is.")] = (
         False
     ),
+    open_page: Annotated[bool, typer.Option("--open", help="Open the search in a browser.")] = (
+        False
+    ),
+    pictures: Annotated[
+        bool | None,
+        typer.Option(
+            "--pictures/--no-pictures", help="Show the pictures; by default where that works."
+        ),
+    ] = None,
 ) -> None:
-    """Find pictures by a text or by a picture."""
-    query: dict[str, Any] = {
-        "text": text,
-        "image_name": like,
-        "image": base64.b64encode(image.read_bytes()).decode() if image else None,
-        "min_score": min_score,
-    }
-    body = {name: value for name, value in query.items() if value is not None}
-    answer = ask(StackSettings().gateway_url, {**body, "limit": limit})
+    """Find pictures by a text, a picture, or a combination of several."""
+    if sum(part is not None for part in (query, like, image)) != 1:
+        raise StackError("give a query, or --like, or --image")
+    url = StackSettings().gateway_url
+    if open_page:
+        if image is not None:
+            raise StackError("--open takes a query or --like: an address cannot hold a picture")
+        typer.launch(f"{url}/?{urlencode({'q': query or f'./{like}'})}")
+        return
+    body: dict[str, Any] = {"limit": limit, **asked(query, like, image)}
+    if min_score is not None:
+        body["min_score"] = min_score
+    if folder is not None:
+        body["filters"] = {"folder": folder}
+    # --json is for programs: they get what the API gives unless they ask for less.
+    body["cut_off"] = (cut_off or (CutOff.NONE if as_json else CutOff.AUTO)).value
+    if not as_json:
+        body["include"] = ["width", "height"]
+    answer = ask(url, body)
     if as_json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return
-    table = Table("score", "picture", box=None)
-    for match in answer["matches"]:
-        table.add_row(f"{match['score']:.3f}", match["image_name"])
+    else:
+        show(url, answer, pictures)
+
+
+def asked(query: str | None, like: str | None, image: Path | None) -> dict[str, Any]:
+    """What to look for, as the API takes it.
+
+    Raises:
+        StackError: the query cannot be read, or a picture is neither a file nor could be indexed.
+    """
+    if like is not None:
+        return {"image_name": like}
+    if image is not None:
+        return {"image": _encoded(image)}
+    if query is None or not query.strip():
+        return {"text": query or ""}
+    try:
+        parts = parse(query)
+    except BadShortForm as error:
+        raise StackError(f"{query!r}: {error}") from error
+    if len(parts) == 1 and parts[0].weight > 0:
+        return _term(parts[0])
+    return {"terms": [{**_term(part), "weight": part.weight} for part in parts]}
+
+
+def _term(part: Part) -> dict[str, Any]:
+    if part.path is None:
+        return {"text": part.text}
+    file = Path(part.path).expanduser()
+    if file.is_file():
+        return {"image": _encoded(file)}
+    if part.path.startswith("./"):
+        # As the gateway writes the names of indexed pictures.
+        return {"image_name": part.path.removeprefix("./")}
+    raise StackError(f"there is no file {part.path}")
+
+
+def _encoded(file: Path) -> str:
+    try:
+        return base64.b64encode(file.read_bytes()).decode()
+    except OSError as error:
+        raise StackError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def show(url: str, answer: dict[str, Any], pictures: bool | None) -> None:
+    """Print the answer as a table, with pictures above it where they can be shown."""
     console = Console()
+    way = terminal_pictures.way(os.environ, is_terminal=sys.stdout.isatty())
+    if pictures or (pictures is None and way is not None):
+        _show_pictures(url, answer["matches"], way or "blocks")
+    table = Table("score", "picture", "size", box=None)
+    for match in answer["matches"]:
+        size = f"{match['width']} x {match['height']}"
+        table.add_row(f"{match['score']:.3f}", Text(printable(match["image_name"])), size)
     console.print(table if answer["matches"] else "nothing found")
     console.print(f"model: {answer['model_name']}")
+    if answer.get("cut_off_score") is not None:
+        console.print(f"cut off at {answer['cut_off_score']:.3f}; --cut-off none shows the rest")
+
+
+def _show_pictures(url: str, matches: list[dict[str, Any]], way: terminal_pictures.Way) -> None:
+    with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, headers=credentials()) as client:
+        for match in matches:
+            response = client.get(f"{url}/thumbnails/{quote(match['image_name'])}?size=256")
+            if response.is_success:
+                for line in terminal_pictures.lines(response.content, way):
+                    print(line)
+            print(f"{match['score']:.3f} {printable(match['image_name'])}")
+
+
+def printable(name: str) -> str:
+    """The name without what a terminal would take for a command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def credentials() -> dict[str, str]:
+    """The key of `API_KEY`, or the first one of `API_KEYS`, as the gateway takes it."""
+    keys = [
+        os.environ.get("API_KEY", ""),
+        *os.environ.get("API_KEYS", "").replace(",", " ").split(),
+    ]
+    return next(({"X-API-Key": key} for key in keys if key), {})
 
 
 def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -65,12 +185,20 @@ def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         StackError: the gateway cannot be reached, or its problem document.
     """
     try:
-        response = httpx.post(f"{url}/api/v1/search-image", json=body, timeout=60, trust_env=False)
+        response = httpx.post(
+            f"{url}/api/v1/search-image",
+            json=body,
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,
+            headers=credentials(),
+        )
+        answer: dict[str, Any] = response.json()
     except httpx.HTTPError as error:
         raise StackError(
             f"the gateway at {url} cannot be reached ({error}); is it up? ./image-search status"
         ) from error
-    answer: dict[str, Any] = response.json()
+    except ValueError as error:
+        raise StackError(f"what answers at {url} is not the gateway") from error
     if not response.is_success:
         details = [answer.get("title", ""), answer.get("detail", "")]
         raise StackError(": ".join(part for part in details if part))

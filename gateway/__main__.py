@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import signal
 import sys
 
 import uvicorn
@@ -38,15 +40,26 @@ async def serve(settings: GatewaySettings) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
+    # What is there now stays; looking through it for garbage again and again delays answers.
+    gc.collect()
+    gc.freeze()
     try:
         await uvicorn.Server(config).serve()
     finally:
         await asyncio.gather(embedder.close(), index.close(), log.close())
 
 
+def _end(*_: object) -> None:
+    raise SystemExit(0)
+
+
 def main() -> None:
-    """Serve with the environment's settings."""
+    """Serve with the environment's settings; a signal to stop ends it with status 0."""
     configure_logging()
+    # The server handles these while it serves, then raises them again, for whom it may concern.
+    # By default that would kill the process before its connections are closed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     try:
         settings = GatewaySettings()
     except ValidationError as error:

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse
 
 from adapters.ports import Embedder, EventLog, ImageIndex
-from adapters.retry import until_available
 from adapters.settings import GatewaySettings
-from gateway import pictures, problems
+from gateway import bodies, library, openapi, problems
+from gateway.access import Access, ApiKeys, OpenIdConnect
+from gateway.cursors import Cursors
+from gateway.duplicates import Duplicates
 from gateway.events import SearchEvents
 from gateway.feedback import Feedback
+from gateway.gate import Gate, RateLimit
 from gateway.health import Health
 from gateway.http_models import (
     FeedbackRequest,
     FeedbackResponse,
     HealthBody,
-    MatchBody,
-    SearchRequest,
     SearchResponse,
+    search_response,
 )
-from gateway.limits import BodyLimit
+from gateway.limits import BodyLimit, Deadline, extend
+from gateway.pictures import Pictures
 from gateway.problems import Problem
 from gateway.query import QueryEmbedder
 from gateway.search import Search
+from gateway.thumbnails import Thumbnails
 from gateway.tokens import Receipt, Receipts, load_or_create_secret
+from gateway.uploads import Uploads
 from schemas.events import now
 
 logger = logging.getLogger(__name__)
@@ -49,7 +55,8 @@ PAGE_FILES = {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-PROBLEM = {"description": "A problem document (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}
+PROBLEM = problems.DOCUMENT
+UPLOADS = "/api/v1/images"
 
 
 def create_app(
@@ -63,15 +70,18 @@ def create_app(
     )
     receipts = Receipts(secret, lifetime_seconds=settings.jwt_lifetime)
     events = SearchEvents(log, capacity=settings.event_buffer)
-    queries = QueryEmbedder(embedder, index, max_pixels=settings.max_pixels)
-    search = Search(queries, index, events)
+    queries = QueryEmbedder(
+        embedder, index, max_pixels=settings.max_pixels, text_cache=settings.text_cache
+    )
+    cursors = Cursors(secret)
+    search = Search(queries, index, events, cursors, duplicate_score=settings.duplicate_score)
     health = Health(search, queries, embedder, index, log)
     feedback = Feedback(receipts, log, timeout=settings.request_timeout)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         events.start()
-        warming = asyncio.create_task(until_available(search.warm_up, what="warm-up"))
+        warming = asyncio.create_task(search.keep_warm(), name="warm-up")
         yield
         warming.cancel()
         await asyncio.gather(warming, return_exceptions=True)
@@ -84,45 +94,94 @@ def create_app(
         lifespan=lifespan,
         responses={
             400: PROBLEM,
+            401: PROBLEM,
+            403: PROBLEM,
             413: PROBLEM,
             422: PROBLEM,
+            429: PROBLEM,
             500: PROBLEM,
             503: PROBLEM,
         },
     )
     problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    _add_deadline(app, settings.request_timeout)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        other={UPLOADS: settings.max_upload_bytes},
+    )
+    app.add_middleware(
+        Deadline, seconds=settings.request_timeout, other={UPLOADS: settings.upload_timeout}
+    )
     _add_api(app, search, receipts, feedback, health)
-    _add_files(app, settings)
+    _add_gate(app, settings)
+    images = Pictures(settings, max_bytes=settings.max_image_bytes)
+    library.add_routes(
+        app,
+        images=images,
+        search=search,
+        duplicates=Duplicates(index, cursors, near_score=settings.duplicate_score),
+        thumbnails=Thumbnails(
+            images,
+            settings.thumbnails_dir,
+            max_bytes=settings.thumbnails_bytes,
+            max_pixels=settings.max_pixels,
+            workers=settings.picture_workers,
+        ),
+        uploads=Uploads(
+            settings.images_dir,
+            max_pixels=settings.max_pixels,
+            workers=settings.picture_workers,
+            reserved=[source.name for source in settings.images_sources],
+        )
+        if settings.uploads
+        else None,
+    )
+    _add_page(app)
     return app
 
 
-def _add_deadline(app: FastAPI, seconds: float) -> None:
-    @app.middleware("http")
-    async def deadline(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        try:
-            async with asyncio.timeout(seconds):
-                return await call_next(request)
-        except TimeoutError:
-            return problems.response(
-                Problem(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"no answer within {seconds:g} s",
-                    headers={"Retry-After": "2"},
-                )
-            )
+def _add_gate(app: FastAPI, settings: GatewaySettings) -> None:
+    """Who may ask, how often, and from which pages; outermost, so that refusing costs little."""
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    access = Access(
+        ApiKeys(keys) if keys else None,
+        OpenIdConnect(settings.oidc_issuer, settings.oidc_audience)
+        if settings.oidc_issuer and settings.oidc_audience
+        else None,
+    )
+    limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+    app.add_middleware(Gate, access=access, limit=limit, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "If-None-Match"],
+            expose_headers=["ETag", "Retry-After", "WWW-Authenticate"],
+            max_age=600,
+        )
+    openapi.complete(app, secured=not access.open)
 
 
 def _add_api(
     app: FastAPI, search: Search, receipts: Receipts, feedback: Feedback, health: Health
 ) -> None:
-    @app.post("/api/v1/search-image", tags=["search"], summary="Find pictures by text or picture")
-    async def search_image(body: SearchRequest) -> SearchResponse:
-        answer = await search.answer(body.as_terms(), limit=body.limit, min_score=body.min_score)
-        top = answer.matches[0] if answer.matches else None
+    @app.post(
+        "/api/v1/search-image",
+        tags=["search"],
+        summary="Find pictures by text or picture",
+        response_model=SearchResponse,
+        responses={409: PROBLEM, 415: PROBLEM},
+        openapi_extra=bodies.request_body(),
+    )
+    async def search_image(request: Request) -> Response:
+        body = await bodies.search_request(request)
+        if body.wait_for is not None:
+            wanted = body.wait_for
+            extend(request.scope, wanted.timeout_s)
+            await search.until_indexed(wanted.image_name, wanted.sha256, timeout=wanted.timeout_s)
+        answer = await search.answer(body.question())
+        top = answer.matches[0].match if answer.matches else None
         token = receipts.sign(
             Receipt(
                 search_id=answer.search_id,
@@ -133,14 +192,9 @@ def _add_api(
                 issued_at=now(),
             )
         )
-        return SearchResponse(
-            text=answer.query,
-            model_name=answer.collection.model_name,
-            matches=[
-                MatchBody(image_name=match.image_id, score=match.score) for match in answer.matches
-            ],
-            jwt=token,
-        )
+        found = search_response(body, answer, token)
+        # What was not asked for is absent rather than null: the shape of 1.0 stays as it is.
+        return Response(found.model_dump_json(exclude_unset=True), media_type="application/json")
 
     @app.post(
         "/api/v1/create-feedback",
@@ -156,11 +210,7 @@ def _add_api(
         return await health.check()
 
 
-def _add_files(app: FastAPI, settings: GatewaySettings) -> None:
-    @app.get("/images/{name:path}", tags=["pictures"], summary="A picture", response_model=None)
-    async def image(name: str) -> Response:
-        return await asyncio.to_thread(pictures.response, settings, name, settings.max_image_bytes)
-
+def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(WEB / "index.html", headers=PAGE_HEADERS)

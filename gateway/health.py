@@ -48,6 +48,8 @@ class Health:
                 await self._queries.check_model(collection)
                 if not await self._embedder.is_ready(collection.model_name):
                     missing["triton"] = f"the model {collection.model_name} is not ready"
+                elif not self._search.warm:
+                    missing["model"] = f"{collection.model_name} is being warmed up"
                 elif not missing:
                     return HealthBody(
                         model_name=collection.model_name,

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Self
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
     Base64Bytes,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from gateway.filters import Filters, valid_unicode, whole
 from gateway.query import Term
+from gateway.search import Answer, Question
 
 MAX_TEXT = 2_000
 MAX_TOKEN = 16_000
@@ -39,12 +44,49 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-ImageName = Annotated[str, Field(min_length=1, max_length=4096)]
-Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+ImageName = Annotated[
+    str,
+    Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"),
+    AfterValidator(valid_unicode),
+]
+Weight = Annotated[
+    float,
+    Field(
+        strict=True,
+        ge=-100,
+        le=100,
+        allow_inf_nan=False,
+        json_schema_extra={"not": {"const": 0}},
+    ),
+]
+Score = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
+Detail = Literal[
+    "sha256",
+    "media_type",
+    "size_bytes",
+    "width",
+    "height",
+    "modified_at",
+    "added_at",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+]
+
+
+def _one_of(**kinds: str) -> ConfigDict:
+    """Tells JSON Schema that exactly one of these fields is there, and not null."""
+    choices: list[JsonValue] = [
+        {"required": [name], "properties": {name: {"type": kind}}} for name, kind in kinds.items()
+    ]
+    return ConfigDict(json_schema_extra={"oneOf": choices})
 
 
 class TermBody(_Request):
     """One part of a combined query: exactly one of `text`, `image_name` and `image`."""
+
+    model_config = _one_of(text="string", image_name="string", image="string")
 
     text: QueryText | None = None
     image_name: Annotated[
@@ -62,8 +104,23 @@ class TermBody(_Request):
         return self
 
 
+class WaitFor(_Request):
+    """A picture, as an upload's answer names it, and how long to wait for it."""
+
+    image_name: ImageName
+    sha256: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f]{64}$", description="Without it, any content of that name will do."
+        ),
+    ] = None
+    timeout_s: Annotated[float, Field(strict=True, gt=0, le=60, allow_inf_nan=False)] = 10.0
+
+
 class SearchRequest(_Request):
     """What to look for: exactly one of `text`, `image_name`, `image` and `terms`."""
+
+    model_config = _one_of(text="string", image_name="string", image="string", terms="array")
 
     text: Annotated[QueryText | None, Field(description="What the pictures should show.")] = None
     image_name: Annotated[
@@ -77,11 +134,34 @@ class SearchRequest(_Request):
         Field(min_length=1, max_length=16, description="A weighted combination."),
     ] = None
     limit: Annotated[
-        int, Field(strict=True, ge=1, le=1000, description="At most this many matches.")
+        int,
+        Field(strict=True, ge=1, le=1000, description="At most this many matches."),
+        BeforeValidator(whole),
     ] = 10
-    min_score: Annotated[
-        float | None,
-        Field(ge=-1, le=1, allow_inf_nan=False, description="Only matches of this score or more."),
+    min_score: Annotated[Score | None, Field(description="Only matches of this score or more.")] = (
+        None
+    )
+    cut_off: Annotated[
+        Literal["auto", "none"],
+        Field(description="`auto`: only matches that stand out of the collection."),
+    ] = "none"
+    filters: Annotated[Filters | None, Field(description="Which pictures may be found.")] = None
+    include: Annotated[
+        list[Detail], Field(max_length=20, description="What to tell of each match besides.")
+    ] = []
+    collapse_duplicates: Annotated[
+        bool,
+        Field(strict=True, description="Fold near-duplicates under the best; `limit` counts it."),
+    ] = False
+    paged: Annotated[
+        bool, Field(strict=True, description="Answer with `next_cursor`, null on the last page.")
+    ] = False
+    cursor: Annotated[
+        str | None,
+        Field(min_length=1, max_length=2000, description="`next_cursor` of the page before."),
+    ] = None
+    wait_for: Annotated[
+        WaitFor | None, Field(description="Answer only once this picture can be found.")
     ] = None
 
     @model_validator(mode="after")
@@ -92,6 +172,22 @@ class SearchRequest(_Request):
                 "one_query", "give exactly one of text, image_name, image and terms"
             )
         return self
+
+    def question(self) -> Question:
+        """The request in the search's terms."""
+        filters = self.filters or Filters()
+        return Question(
+            terms=self.as_terms(),
+            limit=self.limit,
+            min_score=self.min_score,
+            where=filters.where(),
+            told_filters=filters.flat(),
+            details=tuple(dict.fromkeys(self.include)),
+            automatic_cut_off=self.cut_off == "auto",
+            collapse=self.collapse_duplicates,
+            paged=self.paged or self.cursor is not None,
+            cursor=self.cursor,
+        )
 
     def as_terms(self) -> list[Term]:
         """The query as the terms it consists of."""
@@ -107,31 +203,76 @@ class SearchRequest(_Request):
 
 
 class MatchBody(BaseModel):
-    """One picture; `score` is the cosine similarity of picture and query, -1 to 1."""
+    """One picture; `score` is the cosine similarity of picture and query, -1 to 1.
+
+    What was asked for with `include` is there, null where the picture has none of it;
+    `duplicates` is there with `collapse_duplicates`.
+    """
 
     image_name: str
     score: float
+    sha256: str | None = None
+    media_type: str | None = None
+    size_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    modified_at: datetime | None = None
+    added_at: datetime | None = None
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    duplicates: list[str] | None = None
 
 
 class SearchResponse(BaseModel):
-    """The matches, best first, and the signed receipt that feedback refers to."""
+    """The matches, best first, and the signed receipt that feedback refers to.
+
+    `cut_off_score` is there with `cut_off: auto`, `next_cursor` with `paged` or `cursor`.
+    """
 
     text: str
     model_name: str
     matches: list[MatchBody]
     jwt: str
+    cut_off_score: float | None = None
+    next_cursor: str | None = None
+
+
+def search_response(request: SearchRequest, answer: Answer, jwt: str) -> SearchResponse:
+    """The answer as HTTP gives it, with nothing set that was not asked for."""
+    matches = []
+    for each in answer.matches:
+        more: dict[str, Any] = dict(each.match.details)
+        if request.collapse_duplicates:
+            more["duplicates"] = list(each.duplicates)
+        matches.append(MatchBody(image_name=each.match.image_id, score=each.match.score, **more))
+    more = {}
+    if request.cut_off == "auto":
+        more["cut_off_score"] = answer.cut_off_score
+    if request.paged or request.cursor is not None:
+        more["next_cursor"] = answer.next_cursor
+    return SearchResponse(
+        text=answer.query,
+        model_name=answer.collection.model_name,
+        matches=matches,
+        jwt=jwt,
+        **more,
+    )
 
 
 class FeedbackRequest(_Request):
     """How good the answer to a search was."""
 
     user_feedback: Annotated[
-        int, Field(strict=True, ge=1, le=10, description="1 (useless) to 10 (just right).")
+        int,
+        Field(strict=True, ge=1, le=10, description="1 (useless) to 10 (just right)."),
+        BeforeValidator(whole),
     ]
     jwt: Annotated[str, Field(min_length=1, max_length=MAX_TOKEN, description="The receipt.")]
-    image_name: Annotated[
-        str | None, Field(max_length=4096, description="The one picture that is rated.")
-    ] = None
+    image_name: Annotated[ImageName | None, Field(description="The one picture that is rated.")] = (
+        None
+    )
 
 
 class FeedbackResponse(BaseModel):

@@ -1,7 +1,9 @@
-"""A bound on request bodies, kept while they arrive and not only where their length is stated."""
+"""Bounds on requests: how large a body is, kept while it arrives, and how long an answer takes."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -16,20 +18,28 @@ class _TooLarge(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body of more than `max_bytes`."""
+    """ASGI middleware that answers 413 to a body of more than `max_bytes`.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    `other` gives paths bounds of their own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, other: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._other = other or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        bound = self._other.get(scope["path"], self._max_bytes)
         stated = Headers(scope=scope).get("content-length", "")
-        if stated.isdigit() and int(stated) > self._max_bytes:
-            await self._refuse(scope, receive, send)
+        # More digits than any size has would only cost time to read as a number.
+        if stated.isdecimal() and (len(stated) > 18 or int(stated) > bound):
+            await self._refuse(scope, receive, send, bound)
             return
         seen, exceeded, started = 0, False, False
 
@@ -37,7 +47,7 @@ class BodyLimit:
             nonlocal seen, exceeded
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._max_bytes:
+            if seen > bound:
                 exceeded = True
                 raise _TooLarge
             return message
@@ -56,12 +66,68 @@ class BodyLimit:
             if started:
                 raise
         if exceeded and not started:
-            await self._refuse(scope, receive, send)
+            await self._refuse(scope, receive, send, bound)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, bound: int) -> None:
         problem = Problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The body has more than {self._max_bytes} bytes.",
+            f"The body has more than {bound} bytes.",
             headers={"Connection": "close"},
         )
         await problems.response(problem)(scope, receive, send)
+
+
+class Deadline:
+    """ASGI middleware that answers 503 when no answer has begun within `seconds`.
+
+    `other` gives paths deadlines of their own. A handler that is asked to wait may move its own
+    with `extend`. Once an answer has begun its end may take as long as the client does.
+    """
+
+    def __init__(
+        self, app: ASGIApp, seconds: float, other: Mapping[str, float] | None = None
+    ) -> None:
+        self._app = app
+        self._seconds = seconds
+        self._other = other or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with a limit in time."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        seconds = self._other.get(scope["path"], self._seconds)
+        started = False
+
+        async def begun(message: Message) -> None:
+            nonlocal started
+            if not started:
+                started = True
+                limit.reschedule(None)
+            await send(message)
+
+        limit = asyncio.timeout(seconds)
+        scope.setdefault("state", {})[_DEADLINE] = limit
+        try:
+            async with limit:
+                await self._app(scope, receive, begun)
+        except TimeoutError:
+            if not limit.expired() or started:
+                raise
+            problem = Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"no answer within {seconds:g} s",
+                headers={"Retry-After": "2"},
+            )
+            await problems.response(problem)(scope, receive, send)
+
+
+_DEADLINE = "deadline"
+
+
+def extend(scope: Scope, seconds: float) -> None:
+    """Give this request so many more seconds, as it was asked to wait."""
+    limit: asyncio.Timeout = scope["state"][_DEADLINE]
+    when = limit.when()
+    if when is not None:
+        limit.reschedule(when + seconds)

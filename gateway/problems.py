@@ -17,6 +17,11 @@ from gateway.query import BadTerm
 
 logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
+DOCUMENT: dict[str, Any] = {
+    "description": "A problem document (RFC 9457)",
+    "content": {MEDIA_TYPE: {"schema": {"type": "object", "required": ["title", "status"]}}},
+}
+"""An error in the OpenAPI document."""
 
 
 class Problem(Exception):

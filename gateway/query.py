@@ -7,7 +7,6 @@ directions, a negative weight turning away from one (Rocchio's formula, 1971, wi
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +16,9 @@ from adapters.errors import Rejected, Unavailable
 from adapters.model_spec import ModelSpec
 from adapters.picture import decode
 from adapters.ports import Collection, Embedder, ImageIndex
+from gateway.text_cache import TextCache
 from schemas.events import SearchKind
 
-CACHED_QUERIES = 4096
 SMALLEST_LENGTH = 1e-4
 
 
@@ -68,11 +67,14 @@ def describe(terms: Sequence[Term]) -> str:
 class QueryEmbedder:
     """Embeds queries with the model that filled a collection; remembers texts it has seen."""
 
-    def __init__(self, embedder: Embedder, index: ImageIndex, *, max_pixels: int) -> None:
+    def __init__(
+        self, embedder: Embedder, index: ImageIndex, *, max_pixels: int, text_cache: int
+    ) -> None:
+        """`text_cache` texts are remembered for each model."""
         self._embedder = embedder
         self._index = index
         self._max_pixels = max_pixels
-        self._texts: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+        self._texts = TextCache(text_cache)
 
     async def embed(self, collection: Collection, terms: Sequence[Term]) -> list[float]:
         """The unit vector of the query.
@@ -114,17 +116,14 @@ class QueryEmbedder:
         return of_image
 
     async def _of_text(self, collection: Collection, text: str) -> list[float]:
-        key = (collection.name, text)
-        if (cached := self._texts.get(key)) is not None:
-            self._texts.move_to_end(key)
-            return cached
-        await self.check_model(collection)
-        vectors = await self._embedder.embed_texts(collection.model_name, [text])
-        vector: list[float] = vectors[0].tolist()
-        self._texts[key] = vector
-        if len(self._texts) > CACHED_QUERIES:
-            self._texts.popitem(last=False)
-        return vector
+        async def embed() -> list[float]:
+            await self.check_model(collection)
+            vectors = await self._embedder.embed_texts(collection.model_name, [text])
+            vector: list[float] = vectors[0].tolist()
+            return vector
+
+        # A collection belongs to one version of one model, so its name stands for that.
+        return await self._texts.get(collection.name, text, embed)
 
     async def check_model(self, collection: Collection) -> ModelSpec:
         """The served model, which must be the very one that filled the collection.
@@ -140,7 +139,11 @@ class QueryEmbedder:
             )
         return spec
 
-    async def warm_up(self, collection: Collection) -> None:
-        """Embed once, so that nobody's first query is slow; raises as `embed`."""
-        await self.check_model(collection)
-        await self._embedder.embed_texts(collection.model_name, ["warm-up"])
+    async def warm_up(self, collection: Collection) -> list[float]:
+        """Embed a text and a picture, so that nobody's first query is slow; raises as `embed`."""
+        spec = await self.check_model(collection)
+        blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
+        await self._embedder.embed_images(collection.model_name, blank)
+        vectors = await self._embedder.embed_texts(collection.model_name, ["warm-up"])
+        vector: list[float] = vectors[0].tolist()
+        return vector

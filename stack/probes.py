@@ -22,13 +22,18 @@ HEARTBEAT_SECONDS = 30.0
 Ready = Callable[[], Awaitable[bool]]
 
 
-def answers(url: str) -> Ready:
-    """Ready when a GET of this URL succeeds."""
+REFUSALS = (401, 403, 429)
+
+
+def answers(url: str, *, refusal_will_do: bool = False) -> Ready:
+    """Ready when a GET of this URL succeeds, or is refused, where that will do."""
 
     async def ready() -> bool:
         try:
             async with httpx.AsyncClient(timeout=READY_TIMEOUT_SECONDS, trust_env=False) as client:
-                return (await client.get(url)).is_success
+                response = await client.get(url)
+                refused = refusal_will_do and response.status_code in REFUSALS
+                return response.is_success or refused
         except httpx.HTTPError:
             return False
 

@@ -234,7 +234,7 @@ def ours(settings: StackSettings) -> list[ProcessSpec]:
         log=settings.logs / "gateway.log",
         ready=answers(f"{settings.gateway_url}/api/v1/healthcheck"),
         # Its page needs no server: a gateway that answers 503 is well.
-        alive=answers(f"{settings.gateway_url}/"),
+        alive=answers(f"{settings.gateway_url}/", refusal_will_do=True),
         needs=("provision",),
         environment=_ours(settings, "gateway"),
     )

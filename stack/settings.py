@@ -121,6 +121,7 @@ class StackSettings(EnvironmentSettings):
             "MODEL_NAME": self.model_name,
             "IMAGES_DIR": str(self.images),
             "STATE_DIR": str(self.state),
+            "THUMBNAILS_DIR": os.environ.get("THUMBNAILS_DIR", str(self.state / "thumbnails")),
             "GATEWAY_HOST": self.gateway_host,
             "GATEWAY_PORT": str(self.gateway_port),
             "JWT_SECRET_FILE": os.environ.get("JWT_SECRET_FILE", str(self.state / "jwt.secret")),

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -12,7 +12,16 @@ import pytest
 from adapters.errors import Rejected
 from adapters.memory import MemoryIndex
 from adapters.model_spec import ModelSpec
-from adapters.ports import Collection, ImageIndex, ImageRecord
+from adapters.naming import object_id
+from adapters.ports import (
+    DETAILS,
+    MAX_RESULTS,
+    Between,
+    Collection,
+    ImageFilter,
+    ImageIndex,
+    ImageRecord,
+)
 from adapters.weaviate_index import WeaviateIndex
 
 WHEN = datetime(2026, 1, 5, 9, 58, 21, 123000, tzinfo=UTC)
@@ -123,7 +132,6 @@ async def test_search_orders_by_cosine(index: ImageIndex, collection: Collection
     ]
     expected = [1.0, float(np.dot(unit(1, 0.1), unit(1))), 0.0, -1.0]
     assert [match.score for match in matches] == pytest.approx(expected, abs=1e-5)
-    assert (matches[0].width, matches[0].height) == (640, 480)
     assert len(await index.search(collection, unit(1), limit=2)) == 2
 
 
@@ -219,6 +227,182 @@ async def test_more_than_a_page_is_listed_and_deleted(
     assert await index.count(collection) == len(names)
     await index.delete(collection, names[1:])
     assert await ids(index, collection) == {names[0]}
+
+
+def varied() -> list[ImageRecord]:
+    """Eight pictures that differ in all that can be filtered."""
+    late = WHEN + timedelta(days=400)
+    return [
+        replace(record("root.jpg", unit(1, 0.0)), width=100, height=50, size_bytes=10),
+        replace(record("a/one.jpg", unit(1, 0.1)), media_type="image/png", camera="Ricoh GR"),
+        replace(record("a/b/two.jpg", unit(1, 0.2)), taken_at=WHEN, latitude=0.0, longitude=0.0),
+        replace(record("ab/three.jpg", unit(1, 0.3)), taken_at=late, added_at=late),
+        replace(record("a*/four.jpg", unit(1, 0.4)), camera="Ricoh GR III", size_bytes=2**40),
+        replace(record("été/京都 x/five.jpg", unit(1, 0.5)), latitude=-89.9, longitude=10.0),
+        replace(record("a\nb/six.jpg", unit(1, 0.6)), media_type="image/webp", width=9000),
+        replace(record("A/seven.jpg", unit(1, 0.7)), height=481),
+    ]
+
+
+WHERE = {
+    "everything": ImageFilter(),
+    "folder": ImageFilter(folder="a/"),
+    "folder below": ImageFilter(folder="a/b/"),
+    "folder with a wild card": ImageFilter(folder="a*/"),
+    "folder with a line end": ImageFilter(folder="a\nb/"),
+    "folder beyond ASCII": ImageFilter(folder="été/"),
+    "folder that is none": ImageFilter(folder="nowhere/"),
+    "media type": ImageFilter(media_types=("image/png",)),
+    "media types": ImageFilter(media_types=("image/png", "image/webp", "image/never")),
+    "size from": ImageFilter(size_bytes=Between(3_000_000_001, None)),
+    "size to": ImageFilter(size_bytes=Between(None, 10)),
+    "width": ImageFilter(width=Between(100, 640)),
+    "height exactly": ImageFilter(height=Between(481, 481)),
+    "numbers beyond all": ImageFilter(width=Between(-(10**30), 10**30)),
+    "nothing between": ImageFilter(width=Between(700, 600)),
+    "taken from": ImageFilter(taken_at=Between(WHEN, None)),
+    "taken to": ImageFilter(taken_at=Between(None, WHEN)),
+    "taken just after": ImageFilter(taken_at=Between(WHEN + timedelta(milliseconds=1), None)),
+    "added": ImageFilter(added_at=Between(WHEN + timedelta(days=1), WHEN + timedelta(days=500))),
+    "all of time": ImageFilter(
+        taken_at=Between(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    ),
+    "camera": ImageFilter(camera="Ricoh GR"),
+    "camera that is none": ImageFilter(camera="ricoh"),
+    "with a place": ImageFilter(has_gps=True),
+    "without a place": ImageFilter(has_gps=False),
+    "several": ImageFilter(folder="a/", has_gps=True, width=Between(1, 1000)),
+}
+
+
+@pytest.fixture
+async def filled(index: ImageIndex, collection: Collection) -> Collection:
+    assert await index.upsert(collection, varied()) == {}
+    return collection
+
+
+async def test_filters_hold(index: ImageIndex, filled: Collection) -> None:
+    twin = MemoryIndex()
+    same = await twin.ensure_collection(
+        ModelSpec(
+            name=filled.model_name,
+            version=filled.model_version,
+            dimension=8,
+            width=1,
+            height=1,
+            resize_mode="stretch",
+            licence="x",
+        )
+    )
+    await twin.upsert(same, varied())
+    counts = {}
+    for name, where in WHERE.items():
+        found = await index.search(filled, unit(1), 100, where=where)
+        expected = await twin.search(same, unit(1), 100, where=where)
+        assert [m.image_id for m in found] == [m.image_id for m in expected], name
+        counts[name] = len(found)
+    assert counts == {
+        "everything": 8,
+        "folder": 2,
+        "folder below": 1,
+        "folder with a wild card": 1,
+        "folder with a line end": 1,
+        "folder beyond ASCII": 1,
+        "folder that is none": 0,
+        "media type": 1,
+        "media types": 2,
+        "size from": 1,
+        "size to": 1,
+        "width": 7,
+        "height exactly": 1,
+        "numbers beyond all": 8,
+        "nothing between": 0,
+        "taken from": 2,
+        "taken to": 1,
+        "taken just after": 1,
+        "added": 1,
+        "all of time": 2,
+        "camera": 1,
+        "camera that is none": 0,
+        "with a place": 2,
+        "without a place": 6,
+        "several": 1,
+    }
+
+
+async def test_a_filter_narrows_the_search_and_not_its_result(
+    index: ImageIndex, collection: Collection
+) -> None:
+    """The best hundred are all outside the folder, and it is found nevertheless."""
+    near = [record(f"near/{n}.jpg", unit(1, n / 1000)) for n in range(300)]
+    far = [record(f"far/{n}.jpg", unit(-1, n / 1000)) for n in range(5)]
+    await index.upsert(collection, near + far)
+    found = await index.search(collection, unit(1), 10, where=ImageFilter(folder="far/"))
+    assert {match.image_id for match in found} == {f"far/{n}.jpg" for n in range(5)}
+
+
+async def test_details_come_as_they_were(index: ImageIndex, filled: Collection) -> None:
+    found = {m.image_id: m for m in await index.search(filled, unit(1), 100, details=DETAILS)}
+    for each in varied():
+        assert found[each.image_id].details == {name: getattr(each, name) for name in DETAILS}
+    (top,) = await index.search(filled, unit(1), 1)
+    assert (top.details, list(top.vector)) == ({}, [])
+    (top,) = await index.search(filled, unit(1), 1, with_vectors=True, details=["width"])
+    assert list(top.vector) == pytest.approx(unit(1), abs=1e-6)
+    assert top.details == {"width": 100}
+
+
+async def test_equal_scores_are_ordered_by_name(index: ImageIndex, collection: Collection) -> None:
+    names = [f"{letter}.jpg" for letter in "hcaebdgf"]
+    await index.upsert(collection, [record(name, unit(1)) for name in names])
+    found = await index.search(collection, unit(1), 100)
+    assert [match.image_id for match in found] == sorted(names)
+
+
+async def test_a_limit_over_the_bound_is_refused(index: ImageIndex, collection: Collection) -> None:
+    with pytest.raises(Rejected, match="limit"):
+        await index.search(collection, unit(1), MAX_RESULTS + 1)
+    assert list(await index.search(collection, unit(1), MAX_RESULTS)) == []
+
+
+async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection) -> None:
+    names = [f"{n}.jpg" for n in range(25)]
+    await index.upsert(
+        collection, [record(name, unit(1, n), f"{n:064x}") for n, name in enumerate(names)]
+    )
+    met: list[str] = []
+    after = None
+    while page := await index.walk(collection, after, 10):
+        assert len(page) <= 10
+        met += [each.image_id for each in page]
+        after = met[-1]
+        number = int(after.split(".")[0])
+        assert page[-1].sha256 == f"{number:064x}"
+        assert list(page[-1].vector) == pytest.approx(unit(1, number), abs=1e-6)
+    assert met == sorted(names, key=object_id)
+    # One that is gone still tells where to go on.
+    await index.delete(collection, [met[9]])
+    assert [each.image_id for each in await index.walk(collection, met[9], 5)] == met[10:15]
+
+
+async def test_pictures_are_found_by_their_content(
+    index: ImageIndex, collection: Collection
+) -> None:
+    await index.upsert(
+        collection,
+        [
+            record("x.jpg", unit(1), "1" * 64),
+            record("y.jpg", unit(1), "1" * 64),
+            record("z.jpg", unit(0, 1), "2" * 64),
+        ],
+    )
+    found = await index.of_content(collection, ["1" * 64, "2" * 64, "3" * 64])
+    pair = sorted(["x.jpg", "y.jpg"], key=object_id)
+    assert {sha: list(ids) for sha, ids in found.items()} == {"1" * 64: pair, "2" * 64: ["z.jpg"]}
+    assert await index.of_content(collection, []) == {}
+    held = await index.hashes(collection, ["x.jpg", "z.jpg", "never.jpg"])
+    assert held == {"x.jpg": "1" * 64, "z.jpg": "2" * 64}
+    assert await index.hashes(collection, []) == {}
 
 
 async def test_it_is_ready(index: ImageIndex) -> None:

@@ -51,6 +51,20 @@ async def test_search_from_the_terminal(system: System, client: httpx.AsyncClien
     assert "model: lite" in done.stdout
     answer = json.loads(system.servers.command("search", "tennis", "--json").stdout)
     assert len(answer["matches"]) == 10
+    assert "cut off at" in system.servers.command("search", "tennis").stdout
+    assert (
+        "cut off at" not in system.servers.command("search", "tennis", "--cut-off", "none").stdout
+    )
+    combined = "2:a ball + ./photos/cat.jpg - tennis"
+    answer = json.loads(
+        system.servers.command("search", combined, "--json", "--folder", "photos").stdout
+    )
+    assert answer["text"] == combined
+    assert all(match["image_name"].startswith("photos/") for match in answer["matches"])
+    shown = system.servers.command("search", "a cat", "-n", "1", "--pictures").stdout
+    assert "▀" in shown
+    unfinished = system.servers.command("search", "dog +", check=False)
+    assert (unfinished.returncode, "a term is missing" in unfinished.stderr) == (1, True)
     bad = system.servers.command("search", " ", check=False)
     assert bad.returncode == 1
     assert "must not be blank" in bad.stderr

@@ -1,0 +1,137 @@
+"""What a search costs through the gateway, against the two calls that it has to make.
+
+`.venv/bin/python -m benchmarks.search_latency` needs a running system (`make run`). Bare calls are
+the embedding of one text by Triton and one vector search by Weaviate, with the clients that the
+gateway uses. Both kinds run in one process and take turns, so that whatever else the machine does
+meets both alike. Every text is new, so no cache answers. Prints a table in Markdown; times in ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import platform
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+
+from adapters.ports import Collection
+from adapters.settings import ServerSettings
+from adapters.triton_clip import TritonEmbedder
+from adapters.weaviate_index import WeaviateIndex
+from cli.search import credentials
+from stack.settings import StackSettings
+
+LIMIT = 10
+WARM_UP = 30
+SUBJECTS = ("a cat", "a red car", "a bird on a branch", "fruit in a bowl", "a tennis player")
+Ask = Callable[[str], Awaitable[None]]
+
+
+async def one_client(asks: dict[str, Ask], texts: itertools.count[int], rounds: int) -> None:
+    """Take turns, one request at a time; print p50 and p95 and their ratios."""
+    times: dict[str, list[float]] = {name: [] for name in asks}
+    for number in range(rounds + WARM_UP):
+        # Neither is always the one that finds the servers just used.
+        for name in list(asks) if number % 2 else list(asks)[::-1]:
+            started = time.perf_counter()
+            await asks[name](text(next(texts)))
+            if number >= WARM_UP:
+                times[name].append((time.perf_counter() - started) * 1e3)
+    print("| one client | p50 ms | p95 ms |\n|---|---|---|")
+    quantiles = {name: statistics.quantiles(each, n=100) for name, each in times.items()}
+    for name, each in quantiles.items():
+        print(f"| {name} | {each[49]:.2f} | {each[94]:.2f} |")
+    gateway, bare = quantiles["gateway"], quantiles["bare calls"]
+    print(f"| **ratio** | **{gateway[49] / bare[49]:.2f}** | **{gateway[94] / bare[94]:.2f}** |\n")
+
+
+async def many_clients(
+    asks: dict[str, Ask], texts: itertools.count[int], clients: int, seconds: float, rounds: int
+) -> None:
+    """Take turns of `seconds` with `clients` at once; print throughput, p50 and p95."""
+    done: dict[str, list[float]] = {name: [] for name in asks}
+    spent = dict.fromkeys(asks, 0.0)
+
+    async def client(name: str, until: float) -> None:
+        while time.perf_counter() < until:
+            started = time.perf_counter()
+            await asks[name](text(next(texts)))
+            done[name].append((time.perf_counter() - started) * 1e3)
+
+    for _ in range(rounds):
+        for name in asks:
+            started = time.perf_counter()
+            await asyncio.gather(*(client(name, started + seconds) for _ in range(clients)))
+            spent[name] += time.perf_counter() - started
+    print(f"| {clients} clients | requests/s | p50 ms | p95 ms |\n|---|---|---|---|")
+    rates = {name: len(times) / spent[name] for name, times in done.items()}
+    for name, times in done.items():
+        p95 = statistics.quantiles(times, n=20)[-1]
+        print(f"| {name} | {rates[name]:.1f} | {statistics.median(times):.1f} | {p95:.1f} |")
+    print(f"| **ratio** | **{rates['gateway'] / rates['bare calls']:.2f}** | | |")
+
+
+def text(number: int) -> str:
+    """A text that was never asked, of the length people type."""
+    return f"{SUBJECTS[number % len(SUBJECTS)]} {number}"
+
+
+async def measure(rounds: int, clients: int, seconds: float) -> None:
+    """Run and print."""
+    stack = StackSettings()
+    environment = {name.lower(): value for name, value in stack.environment().items()}
+    settings = ServerSettings.model_validate(environment)
+    embedder = TritonEmbedder(settings.triton_url, concurrency=clients)
+    index = WeaviateIndex(settings.weaviate_url, grpc_port=settings.weaviate_grpc_port)
+    collection = await index.active()
+    assert collection is not None
+    # Texts that an earlier run asked would come from the gateway's cache.
+    texts = itertools.count(int(time.time()) * 1_000_000)
+    connections = aiohttp.TCPConnector(limit=clients)
+    async with aiohttp.ClientSession(connector=connections, headers=credentials()) as session:
+
+        async def gateway(query: str) -> None:
+            url = f"{stack.gateway_url}/api/v1/search-image"
+            async with session.post(url, json={"text": query, "limit": LIMIT}) as response:
+                assert response.status == 200, await response.text()
+                assert len((await response.json())["matches"]) == LIMIT
+
+        asks: dict[str, Ask] = {"gateway": gateway, "bare calls": bare(embedder, index, collection)}
+        count = await index.count(collection)
+        print(
+            f"{platform.machine()}, {os.cpu_count()} cores, load average "
+            f"{os.getloadavg()[0]:.1f} before, model {collection.model_name}, {count} pictures, "
+            f"{rounds} requests of one client, {clients} clients for 4 x {seconds:g} s\n"
+        )
+        await one_client(asks, texts, rounds)
+        await many_clients(asks, texts, clients, seconds, 4)
+    await asyncio.gather(embedder.close(), index.close())
+
+
+def bare(embedder: TritonEmbedder, index: WeaviateIndex, collection: Collection) -> Ask:
+    """The two calls and nothing else."""
+
+    async def ask(query: str) -> None:
+        vectors = await embedder.embed_texts(collection.model_name, [query])
+        assert len(await index.search(collection, vectors[0].tolist(), LIMIT)) == LIMIT
+
+    return ask
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    arguments = parser.parse_args()
+    asyncio.run(measure(arguments.rounds, arguments.clients, arguments.seconds))
+
+
+if __name__ == "__main__":
+    main()

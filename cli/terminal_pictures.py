@@ -1,0 +1,80 @@
+"""Pictures in the terminal: by kitty's or iTerm's protocol, or in coloured half blocks."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
+
+from PIL import Image
+
+Way = Literal["kitty", "iterm", "blocks"]
+
+ROWS: Final = 8
+"""Height of a picture, in lines of text."""
+COLUMNS: Final = 2 * ROWS
+KITTY_CHUNK: Final = 4096
+
+
+def way(environment: Mapping[str, str], *, is_terminal: bool) -> Way | None:
+    """How this terminal shows pictures, as its environment tells; None if it does not."""
+    if not is_terminal or environment.get("TERM") in (None, "dumb"):
+        return None
+    program = environment.get("TERM_PROGRAM", "")
+    # Inside a multiplexer the escape sequences of pictures get lost.
+    if not environment.get("TMUX") and not environment.get("STY"):
+        if environment.get("KITTY_WINDOW_ID") or program == "ghostty":
+            return "kitty"
+        if program in ("iTerm.app", "WezTerm"):
+            return "iterm"
+    return "blocks" if environment.get("COLORTERM") in ("truecolor", "24bit") else None
+
+
+def lines(data: bytes, way: Way) -> Iterator[str]:
+    """The lines that show a picture (any format Pillow reads) when they are printed."""
+    with Image.open(io.BytesIO(data)) as opened:
+        picture = opened.convert("RGB")
+    if way == "blocks":
+        yield from _blocks(picture)
+    else:
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        yield (_kitty if way == "kitty" else _iterm)(buffer.getvalue())
+
+
+def _kitty(png: bytes) -> str:
+    """https://sw.kovidgoyal.net/kitty/graphics-protocol/, transmitted and shown in chunks."""
+    text = base64.b64encode(png).decode()
+    chunks = [text[start : start + KITTY_CHUNK] for start in range(0, len(text), KITTY_CHUNK)]
+    shown = ""
+    for number, chunk in enumerate(chunks):
+        head = f"a=T,f=100,r={ROWS}," if number == 0 else ""
+        shown += f"\x1b_G{head}m={int(number < len(chunks) - 1)};{chunk}\x1b\\"
+    return shown
+
+
+def _iterm(png: bytes) -> str:
+    """https://iterm2.com/documentation-images.html"""
+    text = base64.b64encode(png).decode()
+    return f"\x1b]1337;File=inline=1;size={len(png)};height={ROWS};preserveAspectRatio=1:{text}\a"
+
+
+def _blocks(picture: Image.Image) -> Iterator[str]:
+    """Two pixels a character: the upper half block in one's colour, on the other's."""
+    small = picture.copy()
+    small.thumbnail((COLUMNS, 2 * ROWS))
+    # A last odd line has nothing below it.
+    height = small.height - small.height % 2 or 2
+    small = small.resize((small.width, height))
+    for y in range(0, small.height, 2):
+        line = ""
+        for x in range(small.width):
+            upper, lower = small.getpixel((x, y)), small.getpixel((x, y + 1))
+            line += f"\x1b[38;2;{_colour(upper)};48;2;{_colour(lower)}m▀"
+        yield line + "\x1b[0m"
+
+
+def _colour(pixel: object) -> str:
+    assert isinstance(pixel, tuple)  # noqa: S101 (what getpixel gives for RGB)
+    return ";".join(str(part) for part in pixel)

@@ -1,0 +1,163 @@
+"""Who may ask: API keys and OpenID Connect tokens. Without either, everybody.
+
+A key comes as `X-API-Key`, as a bearer token, or as the password of HTTP's basic authentication,
+which lets a browser ask for it and send it along for pictures as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import jwt
+from jwt import PyJWKClient
+from starlette.datastructures import Headers
+
+from adapters.errors import Unavailable
+
+ALGORITHMS: Final = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+)
+"""Asymmetric ones alone: with a symmetric one the issuer's public key would serve as a secret."""
+
+LEEWAY_SECONDS: Final = 10
+FETCH_SECONDS: Final = 5.0
+
+
+class Denied(Exception):
+    """No credential, or one that is not good; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, by a name that tells nothing of the credential."""
+
+    name: str
+
+
+class ApiKeys:
+    """A fixed list of keys."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def find(self, key: str) -> Caller | None:
+        """Whose key this is. Takes as long for a wrong key as for a right one."""
+        digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
+        matches = [hmac.compare_digest(digest, each) for each in self._digests]
+        # The digest's beginning tells callers apart and cannot be turned back into a key.
+        return Caller(f"key-{digest.hex()[:12]}") if any(matches) else None
+
+
+class OpenIdConnect:
+    """Tokens of one issuer, checked with the keys that it publishes (OpenID Connect Discovery)."""
+
+    def __init__(self, issuer: str, audience: str) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._keys: PyJWKClient | None = None
+        self._discovering = asyncio.Lock()
+
+    async def check(self, token: str) -> Caller:
+        """Whose token this is.
+
+        Raises:
+            Denied: another issuer, audience, key or algorithm, expired, tampered with, no token.
+            Unavailable: the issuer's keys cannot be fetched now.
+        """
+        keys = await self._discovered()
+        try:
+            key = await asyncio.to_thread(keys.get_signing_key_from_jwt, token)
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=list(ALGORITHMS),
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+            )
+        except jwt.PyJWKClientConnectionError as error:
+            raise Unavailable(f"the keys of {self._issuer} cannot be fetched: {error}") from error
+        except (jwt.PyJWTError, ValueError) as error:
+            raise Denied(f"not a token for this gateway: {error}") from error
+        return Caller(f"sub-{hashlib.sha256(str(claims['sub']).encode()).hexdigest()[:12]}")
+
+    async def _discovered(self) -> PyJWKClient:
+        async with self._discovering:
+            if self._keys is None:
+                self._keys = PyJWKClient(await self._jwks_uri(), timeout=FETCH_SECONDS)
+            return self._keys
+
+    async def _jwks_uri(self) -> str:
+        url = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
+        try:
+            async with httpx.AsyncClient(timeout=FETCH_SECONDS) as client:
+                document = (await client.get(url)).raise_for_status().json()
+            if document["issuer"] != self._issuer:
+                raise Unavailable(f"{url} speaks for {document['issuer']!r}")
+            return str(document["jwks_uri"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise Unavailable(f"the issuer {self._issuer} cannot be asked: {error}") from error
+
+
+class Access:
+    """Decides by a request's headers."""
+
+    def __init__(self, keys: ApiKeys | None, tokens: OpenIdConnect | None) -> None:
+        self._keys = keys
+        self._tokens = tokens
+
+    @property
+    def open(self) -> bool:
+        """Whether everybody may ask."""
+        return self._keys is None and self._tokens is None
+
+    @property
+    def challenges(self) -> list[str]:
+        """What to answer with a 401 (RFC 9110, section 11.6.1)."""
+        basic = ['Basic realm="image search", charset="UTF-8"'] if self._keys else []
+        return ['Bearer realm="image search"', *basic]
+
+    async def identify(self, headers: Headers) -> Caller | None:
+        """Who asks; None where everybody may.
+
+        Raises:
+            Denied: nobody who may.
+            Unavailable: the issuer does not answer.
+        """
+        if self.open:
+            return None
+        scheme, _, rest = headers.get("authorization", "").partition(" ")
+        candidates = [headers.get("x-api-key", "")]
+        bearer = rest.strip() if scheme.lower() == "bearer" else ""
+        candidates += [bearer, _password(rest) if scheme.lower() == "basic" else ""]
+        for candidate in filter(None, candidates):
+            if self._keys is not None and (caller := self._keys.find(candidate)) is not None:
+                return caller
+        if self._tokens is not None and bearer:
+            return await self._tokens.check(bearer)
+        raise Denied("the key is not valid" if any(candidates) else "a key or token is needed")
+
+
+def _password(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return ""

@@ -1,0 +1,96 @@
+"""What the terminal's search sends and shows."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cli.search import asked, credentials, printable
+from cli.terminal_pictures import ROWS, lines, way
+from stack.errors import StackError
+
+
+def test_a_query_becomes_what_the_api_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b.jpg").write_bytes(b"bytes")
+    encoded = base64.b64encode(b"bytes").decode()
+    assert asked("tennis", None, None) == {"text": "tennis"}
+    assert asked("2:tennis", None, None) == {"text": "tennis"}
+    assert asked(None, "x.jpg", None) == {"image_name": "x.jpg"}
+    assert asked(None, None, tmp_path / "a b.jpg") == {"image": encoded}
+    assert asked("./a b.jpg", None, None) == {"image": encoded}
+    assert asked("./indexed/c.jpg", None, None) == {"image_name": "indexed/c.jpg"}
+    assert asked("2:dog + ./a b.jpg - fruit", None, None) == {
+        "terms": [
+            {"text": "dog", "weight": 2.0},
+            {"image": encoded, "weight": 1.0},
+            {"text": "fruit", "weight": -1.0},
+        ]
+    }
+    assert asked("- fruit", None, None) == {"terms": [{"text": "fruit", "weight": -1.0}]}
+    # The gateway says what is wrong with a blank text.
+    assert asked(" ", None, None) == {"text": " "}
+
+
+@pytest.mark.parametrize("query", ["dog +", '"dog', "/nowhere/a.jpg", "~/nowhere.jpg"])
+def test_what_cannot_be_asked_is_said(query: str) -> None:
+    with pytest.raises(StackError):
+        asked(query, None, None)
+
+
+def test_a_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("API_KEY", raising=False)
+    monkeypatch.delenv("API_KEYS", raising=False)
+    assert credentials() == {}
+    monkeypatch.setenv("API_KEYS", "one, two")
+    assert credentials() == {"X-API-Key": "one"}
+    monkeypatch.setenv("API_KEY", "mine")
+    assert credentials() == {"X-API-Key": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"TERM": "xterm-kitty", "KITTY_WINDOW_ID": "1"}, "kitty"),
+        ({"TERM": "xterm-ghostty", "TERM_PROGRAM": "ghostty"}, "kitty"),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}, "iterm"),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, "blocks"),
+        ({"TERM": "xterm", "KITTY_WINDOW_ID": "1", "TMUX": "x", "COLORTERM": "24bit"}, "blocks"),
+        ({"TERM": "xterm-256color"}, None),
+        ({"TERM": "dumb", "COLORTERM": "truecolor"}, None),
+        ({}, None),
+    ],
+)
+def test_how_a_terminal_shows_pictures(environment: dict[str, str], expected: str | None) -> None:
+    assert way(environment, is_terminal=True) == expected
+    assert way(environment, is_terminal=False) is None
+
+
+def test_pictures_in_all_ways() -> None:
+    noise = Image.effect_noise((200, 100), 80).convert("RGB")
+    buffer = io.BytesIO()
+    noise.save(buffer, "JPEG")
+    blocks = list(lines(buffer.getvalue(), "blocks"))
+    assert 1 <= len(blocks) <= ROWS
+    assert all(line.count("▀") == 16 and line.endswith("\x1b[0m") for line in blocks)
+    (iterm,) = lines(buffer.getvalue(), "iterm")
+    assert iterm.startswith("\x1b]1337;File=inline=1;")
+    (kitty,) = lines(buffer.getvalue(), "kitty")
+    chunks = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", kitty)
+    assert [head.rpartition("m=")[2] for head, _ in chunks] == ["1"] * (len(chunks) - 1) + ["0"]
+    png = base64.b64decode("".join(data for _, data in chunks))
+    assert Image.open(io.BytesIO(png)).size == (200, 100)
+    for size in ((1, 1), (1, 500), (500, 1), (3, 3)):
+        small = io.BytesIO()
+        Image.new("RGB", size).save(small, "PNG")
+        assert list(lines(small.getvalue(), "blocks"))
+
+
+def test_names_command_no_terminal() -> None:
+    assert printable("été 京都.jpg") == "été 京都.jpg"
+    assert printable("a\x1b[2J\nb\u202e.jpg") == "a\\x1b[2J\\nb\\u202e.jpg"
