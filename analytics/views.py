@@ -64,16 +64,32 @@ def query(
         Unavailable: nothing was ever filed, or the lake cannot be read.
         duckdb.Error: the query is wrong.
     """
+    return read(lake, {"": sql}, filters, parameters)[""]
+
+
+def read(
+    lake: Lake,
+    questions: Mapping[str, str],
+    filters: Filters | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """The same for several queries, all on one state of the lake; name -> rows."""
     for attempt in range(ATTEMPTS):
         try:
             with views(lake, filters) as connection:
-                cursor = connection.execute(sql, dict(parameters or {}))
-                names = [column[0] for column in cursor.description or ()]
-                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+                return {name: _rows(connection, sql, parameters) for name, sql in questions.items()}
         except duckdb.IOException as error:
             if attempt == ATTEMPTS - 1:
                 raise Unavailable(f"read the event lake: {error}") from error
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql, dict(parameters)) if parameters else connection.execute(sql)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _set(connection: duckdb.DuckDBPyConnection, name: str, value: object) -> None:

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse
 from adapters.ports import Embedder, EventLog, ImageIndex
 from adapters.retry import until_available
 from adapters.settings import GatewaySettings
-from gateway import pictures, problems
+from gateway import analytics, pictures, problems
 from gateway.events import SearchEvents
 from gateway.feedback import Feedback
 from gateway.health import Health
@@ -94,6 +94,7 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     _add_deadline(app, settings.request_timeout)
     _add_api(app, search, receipts, feedback, health)
+    app.include_router(analytics.router(settings.lake_url))
     _add_files(app, settings.images_dir)
     return app
 
