@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import cache
+from operator import attrgetter
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 from uuid import UUID
@@ -85,8 +86,7 @@ def table_of(topic: Topic, records: Sequence[LogRecord]) -> pa.Table:
         pa.array(raw, pa.binary()),
     ]
     for name, info in topic.event.model_fields.items():
-        values = [None if event is None else getattr(event, name) for event in events]
-        columns.append(_array(info.annotation, values))
+        columns.append(_array(info.annotation, _fields(events, name)))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -142,7 +142,7 @@ def _array(annotation: Any, values: list[Any]) -> pa.Array:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         fields = kind.model_fields
         children = [
-            _array(info.annotation, [None if v is None else getattr(v, name) for v in values])
+            _array(info.annotation, _fields(values, name))
             for name, info in fields.items()
         ]
         return pa.StructArray.from_arrays(children, names=list(fields), mask=_nulls(values))
@@ -150,6 +150,12 @@ def _array(annotation: Any, values: list[Any]) -> pa.Array:
     if convert is not None:
         values = [None if value is None else convert(value) for value in values]
     return pa.array(values, _type_of(kind))
+
+
+def _fields(models: Sequence[BaseModel | None], name: str) -> list[Any]:
+    """One field of each; null of what is null."""
+    get = attrgetter(name)
+    return [None if model is None else get(model) for model in models]
 
 
 def _converter(kind: Any) -> Callable[[Any], str] | None:
