@@ -141,10 +141,7 @@ def _array(annotation: Any, values: list[Any]) -> pa.Array:
         )
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         fields = kind.model_fields
-        children = [
-            _array(info.annotation, _fields(values, name))
-            for name, info in fields.items()
-        ]
+        children = [_array(info.annotation, _fields(values, name)) for name, info in fields.items()]
         return pa.StructArray.from_arrays(children, names=list(fields), mask=_nulls(values))
     convert = _converter(kind)
     if convert is not None:

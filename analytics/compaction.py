@@ -18,7 +18,7 @@ from analytics.lake import DataFile, Forgotten, Generation, Lake, uncovered
 
 SMALL_OFFSETS = 100_000
 """Files of at most this many offsets are merged."""
-MERGED_OFFSETS = 1_000_000
+MERGED_OFFSETS = 400_000
 """A merged file has at most about this many offsets."""
 
 

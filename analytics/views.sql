@@ -1,4 +1,4 @@
--- Questions to the event lake, for DuckDB 1.4 and later. In plain duckdb:
+-- Questions to the event lake, for DuckDB 2. In plain duckdb:
 --
 --   SET VARIABLE lake = '.stack/lake';
 --   .read analytics/views.sql

@@ -29,16 +29,17 @@ const PANELS = [
     ["p50_ms", "p90_ms", "p95_ms", "p99_ms"].map((name) => ({ label: name.slice(0, 3), data: rows.map((row) => row[name]) })) },
   { id: "rating_counts", title: "Ratings", kind: "bar", x: (row) => row.rating, series: (rows) =>
     [{ label: "ratings", data: rows.map((row) => row.ratings) }], behind: (row) => ({ rating: row.rating }) },
-  { id: "ratings_by_week", title: "Mean rating by model and week, 95 % interval", kind: "bar", bounds: true,
-    x: (row) => `${row.week.slice(0, 10)} ${row.model_name} ${row.model_version ?? ""}`, series: means },
-  { id: "ratings_by_score", title: "Mean rating by the best match's score, 95 % interval", kind: "bar", bounds: true,
+  { id: "ratings_by_week", title: "Mean rating by model and week, 95 % interval", kind: "bar",
+    x: (row) => row.week.slice(0, 10), series: (rows, labels) => apart(rows, labels, (row) => row.week.slice(0, 10),
+      (row) => `${row.model_name} ${row.model_version ?? ""}`, { "": "mean_rating" }) },
+  { id: "ratings_by_score", title: "Mean rating by the best match's score, 95 % interval", kind: "bar",
     x: (row) => number(row.from_score), series: means,
     behind: (row) => ({ score_from: row.from_score, score_below: Math.round(row.from_score * 20 + 1) / 20 }) },
-  { id: "ratings_by_position", title: "Mean rating by the rated picture's place, 95 % interval", kind: "bar", bounds: true,
+  { id: "ratings_by_position", title: "Mean rating by the rated picture's place, 95 % interval", kind: "bar",
     x: (row) => row.place, series: means, behind: (row) => ({ place: row.place }) },
   { id: "ratings_by_rated_images", title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means },
-  { id: "time_to_searchable", title: "From file to searchable, seconds", kind: "line", x: (row) => `${row.day.slice(0, 10)} ${row.model_name}`, series: (rows) => [
-    { label: "p50", data: rows.map((row) => row.p50_s) }, { label: "p95", data: rows.map((row) => row.p95_s) }] },
+  { id: "time_to_searchable", title: "From file to searchable, seconds", kind: "line", x: (row) => row.day.slice(0, 10),
+    series: (rows, labels) => apart(rows, labels, (row) => row.day.slice(0, 10), (row) => row.model_name, { p50: "p50_s", p95: "p95_s" }) },
   { id: "weak_queries", title: "Queries with no or only weak results", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last asked" }, behind: query },
   { id: "most_liked", title: "Most liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, behind: query },
   { id: "least_liked", title: "Least liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, behind: query },
@@ -48,7 +49,16 @@ const PANELS = [
 ];
 
 function means(rows) {
-  return [{ label: "mean rating", data: rows.map((row) => row.mean_rating) }];
+  return [{ label: "mean rating", data: rows.map((row) => row.mean_rating), rows }];
+}
+// A series for each of these names (models) and fields; labels without a value stay empty.
+function apart(rows, labels, x, name, fields) {
+  return [...new Set(rows.map(name))].sort().flatMap((one) => {
+    const found = new Map(rows.filter((row) => name(row) === one).map((row) => [x(row), row]));
+    const aligned = labels.map((label) => found.get(label) ?? {});
+    return Object.entries(fields).map(([field, column]) => ({
+      label: `${one} ${field}`.trim(), data: aligned.map((row) => row[column] ?? null), rows: aligned, spanGaps: true }));
+  });
 }
 function query(row) {
   return { text: row.text ?? "", ...(row.kind ? { kind: row.kind } : {}) };
@@ -58,13 +68,12 @@ function query(row) {
 const whiskers = {
   id: "whiskers",
   afterDatasetsDraw(chart) {
-    const rows = chart.options.rows;
-    if (!rows) return;
     const { ctx, scales: { y } } = chart;
+    if (chart.config.type !== "bar") return;
     ctx.save();
     ctx.strokeStyle = Chart.defaults.color;
-    chart.getDatasetMeta(0).data.forEach((bar, place) => {
-      const { at_least: low, at_most: high } = rows[place] ?? {};
+    chart.data.datasets.forEach((series, number) => chart.getDatasetMeta(number).data.forEach((bar, place) => {
+      const { at_least: low, at_most: high } = series.rows?.[place] ?? {};
       if (typeof low !== "number") return;
       const [bottom, top] = [y.getPixelForValue(Math.max(low, y.min)), y.getPixelForValue(Math.min(high, y.max))];
       ctx.beginPath();
@@ -72,7 +81,7 @@ const whiskers = {
       ctx.moveTo(bar.x - 4, bottom); ctx.lineTo(bar.x + 4, bottom);
       ctx.moveTo(bar.x - 4, top); ctx.lineTo(bar.x + 4, top);
       ctx.stroke();
-    });
+    }));
     ctx.restore();
   },
 };
@@ -96,13 +105,12 @@ function draw(data) {
 }
 
 function plot(panel, rows, data) {
-  const labels = rows.map(panel.x).map(String);
-  const datasets = panel.series(rows).map((series, place) => ({
-    ...series, backgroundColor: COLOURS[place], borderColor: COLOURS[place], borderWidth: panel.kind === "line" ? 2 : 0, pointRadius: rows.length > 60 ? 0 : 3, pointHitRadius: 8 }));
+  const labels = [...new Set(rows.map(panel.x).map(String))];
+  const datasets = panel.series(rows, labels).map((series, place) => ({
+    ...series, backgroundColor: COLOURS[place % COLOURS.length], borderColor: COLOURS[place % COLOURS.length], borderWidth: panel.kind === "line" ? 2 : 0, pointRadius: rows.length > 60 ? 0 : 3, pointHitRadius: 8 }));
   const known = charts.get(panel.id);
   if (known) {
     Object.assign(known.data, { labels, datasets: datasets.map((set, place) => Object.assign(known.data.datasets[place] ?? {}, set)) });
-    Object.assign(known.options, { rows: panel.bounds ? rows : null });
     known.rows = rows; known.dashboard = data;
     known.update("none");
     return;
@@ -113,7 +121,7 @@ function plot(panel, rows, data) {
   const chart = new Chart(canvas, {
     type: panel.kind, data: { labels, datasets }, plugins: [whiskers],
     options: {
-      animation: false, maintainAspectRatio: false, rows: panel.bounds ? rows : null,
+      animation: false, maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
       plugins: { legend: { display: datasets.length > 1 } },
       scales: { y: panel.id.startsWith("ratings_by") ? { min: 1, max: 10 } : { beginAtZero: true }, x: { ticks: { maxRotation: 60, autoSkipPadding: 12 } } },

@@ -27,6 +27,18 @@ async def rate(client: httpx.AsyncClient, token: str, rating: int, image: str | 
     assert response.status_code == 200, response.text
 
 
+async def answer_of(client: httpx.AsyncClient, text: str, limit: int) -> dict[str, Any]:
+    """A search's answer, once so many pictures are indexed."""
+
+    async def full() -> dict[str, Any] | None:
+        answer = await search(client, text, limit)
+        return answer if len(answer["matches"]) == limit else None
+
+    answer = await eventually(full, seconds=120, every=0.5)
+    assert answer is not None
+    return answer
+
+
 async def dashboard(client: httpx.AsyncClient) -> dict[str, Any]:
     response = await client.get(DASHBOARD)
     assert response.status_code == 200, response.text
@@ -52,7 +64,7 @@ async def from_topics(system: System) -> tuple[dict[str, Any], dict[Any, Any]]:
 @pytest.mark.timeout(300)
 async def test_the_page_follows_within_seconds(system: System, client: httpx.AsyncClient) -> None:
     for text in ("tennis", "tennis", "a cat", "fruit"):
-        answer = await search(client, text, 5)
+        answer = await answer_of(client, text, 5)
         await rate(client, answer["jwt"], 3, None)
         await rate(client, answer["jwt"], 8, None)
         await rate(client, answer["jwt"], 9, answer["matches"][0]["image_name"])
@@ -83,7 +95,7 @@ async def test_the_page_follows_within_seconds(system: System, client: httpx.Asy
 @pytest.mark.timeout(300)
 async def test_the_commands(system: System, client: httpx.AsyncClient, tmp_path: Path) -> None:
     command = system.servers.command
-    answer = await search(client, "a car of the commands' test", 3)
+    answer = await answer_of(client, "a car of the commands' test", 3)
     await rate(client, answer["jwt"], 10, answer["matches"][0]["image_name"])
 
     async def filed() -> bool:
@@ -128,7 +140,7 @@ async def test_the_commands(system: System, client: httpx.AsyncClient, tmp_path:
 async def test_the_page_in_a_browser(
     system: System, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    answer = await search(client, "tennis", 5)
+    answer = await answer_of(client, "tennis", 5)
     await rate(client, answer["jwt"], 9, answer["matches"][0]["image_name"])
 
     async def filed() -> bool:
