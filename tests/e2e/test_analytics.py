@@ -201,7 +201,11 @@ async def test_the_page_in_a_browser(
         # Nothing happened in a year long gone.
         await page.fill("input[name=until]", "2001-01-01T00:00")
         await page.click("button[type=submit]")
-        await page.wait_for_function("document.querySelector('#totals dd').textContent === '0'")
+
+        async def nothing() -> bool:
+            return await page.locator("#totals dd").first.inner_text() == "0"
+
+        await eventually(nothing, seconds=30)
         assert "until=2001" in page.url
 
         command = system.servers.command
