@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     IllegalStateError,
     InvalidTopicError,
@@ -112,7 +114,9 @@ class KafkaEventLog:
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)
 
-    async def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
+    async def read_all(
+        self, topic: Topic, start: int | datetime | None = None
+    ) -> AsyncIterator[LogRecord]:
         """See `EventLog.read_all`."""
         with translated(f"read {topic.name}", unavailable=_DOWN):
             # Without a group, a consumer is given every partition and commits nothing.
@@ -130,6 +134,7 @@ class KafkaEventLog:
                 if not partitions:
                     raise Unavailable(f"the topic {topic.name} does not exist yet")
                 ends = await consumer.end_offsets(partitions)
+                await _begin(consumer, start, ends)
                 unread = [p for p in partitions if await consumer.position(p) < ends[p]]
                 while unread:
                     fetched = await consumer.getmany(
@@ -150,6 +155,23 @@ class KafkaEventLog:
             finally:
                 await consumer.stop()
 
+    async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
+        """See `EventLog.bounds`."""
+        with translated(f"bounds of {topic.name}", unavailable=_DOWN):
+            consumer = AIOKafkaConsumer(
+                topic.name, bootstrap_servers=self._bootstrap_servers, enable_auto_commit=False
+            )
+            try:
+                await consumer.start()
+                partitions = sorted(consumer.assignment())
+                if not partitions:
+                    raise Unavailable(f"the topic {topic.name} does not exist yet")
+                starts = await consumer.beginning_offsets(partitions)
+                ends = await consumer.end_offsets(partitions)
+            finally:
+                await consumer.stop()
+        return {p.partition: (starts[p], ends[p]) for p in partitions}
+
     async def is_ready(self) -> bool:
         """See `EventLog.is_ready`."""
         try:
@@ -168,6 +190,22 @@ class KafkaEventLog:
             with translated("close the Kafka producer", unavailable=_DOWN):
                 async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
                     await producer.stop()
+
+
+async def _begin(
+    consumer: AIOKafkaConsumer, start: int | datetime | None, ends: Mapping[TopicPartition, int]
+) -> None:
+    """Place the consumer; an offset that is kept no more is the oldest one that is."""
+    if isinstance(start, datetime):
+        milliseconds = math.floor(start.timestamp() * 1000)
+        found = await consumer.offsets_for_times(dict.fromkeys(ends, milliseconds))
+        for partition, end in ends.items():
+            first = found.get(partition)
+            consumer.seek(partition, end if first is None else first.offset)
+    elif start is not None:
+        oldest = await consumer.beginning_offsets(list(ends))
+        for partition, end in ends.items():
+            consumer.seek(partition, min(max(start, oldest[partition]), end))
 
 
 async def _publish_in_bulk(

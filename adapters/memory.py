@@ -6,9 +6,11 @@ For unit tests and experiments. They pass the contract suite that the real adapt
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 
@@ -272,17 +274,32 @@ class MemoryEventLog(_Switch):
             positions.append(position)
         return positions
 
-    async def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
+    async def read_all(
+        self, topic: Topic, start: int | datetime | None = None
+    ) -> AsyncIterator[LogRecord]:
         self._check()
         for partition in [list(records) for records in self._partitions(topic)]:
-            for record in partition:
+            for record in partition[_first(partition, start) :]:
                 yield record
+
+    async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
+        self._check()
+        return {n: (0, len(records)) for n, records in enumerate(self._partitions(topic))}
 
     async def is_ready(self) -> bool:
         return self.available
 
     async def close(self) -> None:
         return None
+
+
+def _first(records: Sequence[LogRecord], start: int | datetime | None) -> int:
+    """Index of the record to begin with."""
+    if isinstance(start, datetime):
+        milliseconds = math.floor(start.timestamp() * 1000)
+        late = (i for i, record in enumerate(records) if record.timestamp_ms >= milliseconds)
+        return next(late, len(records))
+    return start or 0
 
 
 def _prepared(message: Message) -> tuple[bytes, bytes | None]:

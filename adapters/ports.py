@@ -324,11 +324,19 @@ class EventLog(Protocol):
         """
         ...
 
-    def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
+    def read_all(
+        self, topic: Topic, start: int | datetime | None = None
+    ) -> AsyncIterator[LogRecord]:
         """Every record from the beginning to the end as it is at the time of the call.
 
         Records of one partition come in offset order; those of different partitions interleave.
+        `start` is the offset to begin with in each partition, or the time (of Kafka's timestamps)
+        to begin at: in each partition its first record that is as late as that.
         """
+        ...
+
+    async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
+        """partition -> the oldest offset that is kept, and the next one to be written."""
         ...
 
     async def is_ready(self) -> bool:
@@ -337,4 +345,51 @@ class EventLog(Protocol):
 
     async def close(self) -> None:
         """Flush what is buffered and release connections."""
+        ...
+
+
+class PartitionOwner(Protocol):
+    """Who reads partitions and knows, better than Kafka, how far each was read."""
+
+    async def assigned(
+        self, places: Sequence[tuple[Topic, int]]
+    ) -> Mapping[tuple[Topic, int], int]:
+        """These partitions are ours now; the offset to continue at in each."""
+        ...
+
+    async def revoked(self, places: Sequence[tuple[Topic, int]]) -> None:
+        """They are given away after this."""
+        ...
+
+
+class GroupReader(Protocol):
+    """One member of a consumer group."""
+
+    async def start(self) -> None:
+        """Join the group."""
+        ...
+
+    async def read(
+        self, *, timeout: float, max_records: int
+    ) -> Mapping[tuple[Topic, int], Sequence[LogRecord]]:
+        """(topic, partition) -> what comes next; nothing after `timeout` seconds without any.
+
+        Headers are left out.
+        """
+        ...
+
+    def continue_at(self, topic: Topic, partition: int, offset: int) -> None:
+        """Read this partition from here, if it is still ours."""
+        ...
+
+    async def commit(self, following: Mapping[tuple[Topic, int], int]) -> None:
+        """Tell Kafka the next offset of each partition, for those who watch the lag."""
+        ...
+
+    async def lag(self) -> int:
+        """Records of our partitions that were not read yet."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave the group; the owner is told that its partitions are revoked."""
         ...

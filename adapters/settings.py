@@ -112,7 +112,31 @@ class IndexingSettings(ServerSettings):
     """A consumer with lag that reads nothing for this long ends itself, to be started again."""
 
 
-class GatewaySettings(SourceSettings):
+class LakeSettings(ServerSettings):
+    """Where the event lake is, for all who write or read it."""
+
+    lake_url: str = ".stack/lake"
+    """A folder, or any URL that fsspec knows and that atomically replaces what is written."""
+
+
+class AnalyticsSettings(LakeSettings):
+    """The consumer group that fills the event lake."""
+
+    analytics_group: str = "analytics"
+    flush_records: Annotated[int, Field(ge=1)] = 50_000
+    """Records that wait in memory, over all partitions, before they are written."""
+    flush_seconds: Seconds = 2.0
+    """Longest time a record waits before it is written."""
+    compact_seconds: Seconds = 300.0
+    compact_files: Annotated[int, Field(ge=2)] = 16
+    """Small files of one partition and day that are worth merging."""
+    compact_grace_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """How long merged files stay for readers that have begun."""
+    max_poll_interval: Seconds = 300.0
+    stuck_seconds: Seconds = 60.0
+
+
+class GatewaySettings(SourceSettings, LakeSettings):
     """The HTTP gateway."""
 
     gateway_host: str = "127.0.0.1"

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse
 
 from adapters.ports import Embedder, EventLog, ImageIndex
 from adapters.settings import GatewaySettings
-from gateway import bodies, library, openapi, problems
+from gateway import analytics, bodies, library, openapi, problems
 from gateway.access import Access, ApiKeys, OpenIdConnect
 from gateway.cursors import Cursors
 from gateway.duplicates import Duplicates
@@ -113,6 +113,7 @@ def create_app(
         Deadline, seconds=settings.request_timeout, other={UPLOADS: settings.upload_timeout}
     )
     _add_api(app, search, receipts, feedback, health)
+    app.include_router(analytics.router(settings.lake_url))
     _add_gate(app, settings)
     images = Pictures(settings, max_bytes=settings.max_image_bytes)
     library.add_routes(

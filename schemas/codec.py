@@ -47,30 +47,34 @@ def decode(event_type: type[E], value: bytes | None) -> E:
     try:
         event = event_type.model_validate_json(value)
     except ValidationError as error:
-        # Of another major version any field may be otherwise: that is the reason to give.
-        _check_version(event_type, _version_in(value))
-        reasons = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        )
-        raise InvalidEvent(f"{event_type.__name__}: {reasons}") from error
+        _refuse_other_versions(event_type, value)
+        raise InvalidEvent(f"{event_type.__name__}: {_reasons(error)}") from error
     _check_version(event_type, event.schema_version)
     return event
 
 
-def _version_in(value: bytes) -> str | None:
+def _refuse_other_versions(event_type: type[Event], value: bytes) -> None:
+    """Of an event of another major version, that it is one is the reason why it cannot be read."""
     try:
-        return _Version.model_validate_json(value).schema_version
+        version = _Version.model_validate_json(value).schema_version
     except ValidationError:
-        return None
+        return
+    _check_version(event_type, version)
 
 
-def _check_version(event_type: type[Event], version: str | None) -> None:
-    if version is not None and version.partition(".")[0] != SUPPORTED_MAJOR:
+def _check_version(event_type: type[Event], version: str) -> None:
+    if version.partition(".")[0] != SUPPORTED_MAJOR:
         raise InvalidEvent(
             f"{event_type.__name__}: schema version {version} is not supported "
             f"(this reader knows {SUPPORTED_MAJOR}.x)"
         )
+
+
+def _reasons(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False)
+    )
 
 
 def decode_key(key: bytes | None) -> str:

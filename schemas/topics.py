@@ -83,7 +83,7 @@ IMAGES_DLQ = Topic(
     retention_ms=FOREVER_MS,
     dead_letters_to=None,
     written_by=("indexing", "watcher"),
-    read_by=("dlq commands",),
+    read_by=("dlq commands", "analytics"),
 )
 SEARCHES = Topic(
     name="searches",

@@ -227,7 +227,7 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
 
 
 def ours(settings: StackSettings) -> list[ProcessSpec]:
-    """Watcher, indexers and gateway."""
+    """Watcher, indexers, analytics and gateway."""
     gateway = ProcessSpec(
         name="gateway",
         command=[sys.executable, "-m", "gateway"],
@@ -243,7 +243,8 @@ def ours(settings: StackSettings) -> list[ProcessSpec]:
         for number in range(1, settings.indexers + 1)
     ]
     watcher = _worker(settings, "watcher", ["producers"], STATUS_FILE=str(settings.watcher_status))
-    return [*indexers, watcher, gateway]
+    analytics = _worker(settings, "analytics", ["consumers", "analytics"])
+    return [*indexers, watcher, analytics, gateway]
 
 
 def _worker(settings: StackSettings, name: str, module: list[str], **more: str) -> ProcessSpec:
@@ -273,7 +274,7 @@ def _ours(settings: StackSettings, name: str) -> dict[str, str]:
 
 def is_ours(name: str) -> bool:
     """Whether this process is one of ours rather than a server."""
-    return re.fullmatch(r"watcher|gateway|indexer-\d+", name) is not None
+    return re.fullmatch(r"watcher|gateway|analytics|indexer-\d+", name) is not None
 
 
 async def servers_answer(settings: StackSettings) -> dict[str, bool]:

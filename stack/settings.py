@@ -45,6 +45,7 @@ class StackSettings(EnvironmentSettings):
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads an encoder uses for one batch; 0 means one per core."""
     model_name: str = "lite"
+    lake_url: str | None = None
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
 
     @property
@@ -76,6 +77,11 @@ class StackSettings(EnvironmentSettings):
     def watcher_status(self) -> Path:
         """What the watcher says of itself, as JSON."""
         return self.run / "watcher.json"
+
+    @property
+    def lake(self) -> str:
+        """The event lake: LAKE_URL, else a folder of the state's."""
+        return self.lake_url or str(self.state / "lake")
 
     @property
     def threads(self) -> int:
@@ -124,5 +130,6 @@ class StackSettings(EnvironmentSettings):
             "THUMBNAILS_DIR": os.environ.get("THUMBNAILS_DIR", str(self.state / "thumbnails")),
             "GATEWAY_HOST": self.gateway_host,
             "GATEWAY_PORT": str(self.gateway_port),
+            "LAKE_URL": self.lake,
             "JWT_SECRET_FILE": os.environ.get("JWT_SECRET_FILE", str(self.state / "jwt.secret")),
         }

@@ -1,9 +1,10 @@
 """What every `EventLog` promises: the twin in memory and Kafka alike."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -131,3 +132,36 @@ async def test_a_key_that_is_no_unicode_is_rejected_and_nothing_written(
 
 async def test_it_is_ready(log: EventLog) -> None:
     assert await log.is_ready()
+
+
+async def test_reading_can_begin_at_an_offset(log: EventLog, topic: Topic) -> None:
+    await log.publish(topic, [added(f"{number}.png") for number in range(40)])
+    every = await everything(log, topic)
+    later = [record async for record in log.read_all(topic, 3)]
+    assert sorted(r.position.offset for r in later) == sorted(
+        r.position.offset for r in every if r.position.offset >= 3
+    )
+    assert [record async for record in log.read_all(topic, 1000)] == []
+
+
+async def test_reading_can_begin_at_a_time(log: EventLog, topic: Topic) -> None:
+    await log.publish(topic, [added(f"{number}.png") for number in range(10)])
+    await asyncio.sleep(0.05)
+    begin = datetime.now(UTC)
+    await asyncio.sleep(0.05)
+    await log.publish(topic, [added(f"{number}-late.png") for number in range(10)])
+    late = [record.key async for record in log.read_all(topic, begin)]
+    assert sorted(key.decode() for key in late if key) == sorted(
+        f"{number}-late.png" for number in range(10)
+    )
+    future = [record async for record in log.read_all(topic, begin + timedelta(days=1))]
+    assert future == []
+
+
+async def test_bounds_are_the_oldest_and_the_next_offset(log: EventLog, topic: Topic) -> None:
+    written = await log.publish(topic, [added(f"{number}.png") for number in range(9)])
+    bounds = await log.bounds(topic)
+    assert set(bounds) == set(range(topic.partitions))
+    for number, (start, end) in bounds.items():
+        assert start == 0
+        assert end == sum(position.partition == number for position in written)

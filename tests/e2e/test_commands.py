@@ -17,7 +17,15 @@ async def test_status_tells_what_runs_and_how_far_it_is(system: System) -> None:
     status = json.loads(system.servers.command("status", "--json").stdout)
     states = {row["name"]: row["state"] for row in status["processes"]}
     assert states.pop("provision") == "done"
-    assert set(states) == {"kafka", "weaviate", "triton", "indexer-1", "watcher", "gateway"}
+    assert set(states) == {
+        "kafka",
+        "weaviate",
+        "triton",
+        "indexer-1",
+        "watcher",
+        "analytics",
+        "gateway",
+    }
     assert set(states.values()) == {"ready"}
     assert status["servers"] == {"kafka": True, "weaviate": True, "triton": True}
     assert status["gateway"]["status"] == "ok"

@@ -196,7 +196,8 @@ async def test_a_text_file_is_dead_lettered_and_its_companions_are_found(
         return [
             letter
             for record in await system.read_topic("images.dlq")
-            if (letter := json.loads(record.value))["image_id"] == "mixed/notes.jpg"
+            if record.value is not None  # null: an earlier letter was retried or dropped
+            and (letter := json.loads(record.value))["image_id"] == "mixed/notes.jpg"
         ]
 
     (letter,) = await eventually(letters, seconds=20)

@@ -217,7 +217,7 @@ def letters(broker: str) -> list[DeadLetter]:
 
     async def read() -> list[DeadLetter]:
         async with KafkaEventLog(broker) as log:
-            return [decode(DeadLetter, r.value) async for r in log.read_all(IMAGES_DLQ)]
+            return [decode(DeadLetter, r.value) async for r in log.read_all(IMAGES_DLQ) if r.value]
 
     return asyncio.run(until_available(read, what="read", maximum=0.5, give_up_after=60))
 
