@@ -63,6 +63,18 @@ async def test_search_from_the_terminal(system: System, client: httpx.AsyncClien
     assert (
         "cut off at" not in system.servers.command("search", "tennis", "--cut-off", "none").stdout
     )
+    bad = system.servers.command("search", " ", check=False)
+    assert bad.returncode == 1
+    assert "must not be blank" in bad.stderr
+
+
+async def test_combined_queries_and_pictures_in_the_terminal(
+    system: System, client: httpx.AsyncClient
+) -> None:
+    wait_for = {"image_name": "photos/cat.jpg", "timeout_s": 60}
+    body = {"text": "a cat", "wait_for": wait_for}
+    waited = await client.post("/api/v1/search-image", json=body, timeout=90)
+    assert waited.status_code == 200, waited.text
     combined = "2:a ball + ./photos/cat.jpg - tennis"
     answer = json.loads(
         system.servers.command("search", combined, "--json", "--folder", "photos").stdout
@@ -73,9 +85,6 @@ async def test_search_from_the_terminal(system: System, client: httpx.AsyncClien
     assert "▀" in shown
     unfinished = system.servers.command("search", "dog +", check=False)
     assert (unfinished.returncode, "a term is missing" in unfinished.stderr) == (1, True)
-    bad = system.servers.command("search", " ", check=False)
-    assert bad.returncode == 1
-    assert "must not be blank" in bad.stderr
 
 
 async def test_logs_are_shown(system: System) -> None:
