@@ -112,6 +112,13 @@ class MemoryIndex(_Switch):
             raise Rejected(f"there is no collection {collection.name!r}")
         self._active = collection.name
 
+    async def drop(self, collection: Collection) -> None:
+        self._check()
+        if collection.name == self._active:
+            raise Rejected(f"{collection.name} is active")
+        self.collections.pop(collection.name, None)
+        self.records.pop(collection.name, None)
+
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, KnownVector]:

@@ -125,6 +125,14 @@ class ImageIndex(Protocol):
         """Let searches be answered from this collection from now on."""
         ...
 
+    async def drop(self, collection: Collection) -> None:
+        """Delete a collection and all it holds; one that is not there is no error.
+
+        Raises:
+            Rejected: it is the active one.
+        """
+        ...
+
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, KnownVector]:
