@@ -20,7 +20,11 @@ from adapters.model_graph import InvalidGraph
 from adapters.model_hub import download
 from adapters.model_layout import InvalidLayout, read_layout
 from adapters.model_store import ModelStore, Origin, StoreError
+from adapters.retry import until_available
+from cli import comparing
+from cli.comparing import Gate
 from cli.servers import server_settings
+from consumers.comparison import refusals
 from schemas.events import ModelStep
 from stack.errors import StackError
 from stack.models import read_state, store
@@ -37,6 +41,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_models)
     for command in (info, pull, add, remove, switch, rollback, retire):
         group.command()(command)
+    comparing.register(group)
     app.add_typer(group, name="models")
 
 
@@ -204,16 +209,18 @@ def switch(
     feed_only: Annotated[
         bool, typer.Option("--feed-only", help="Fill its collection, and leave searches as is.")
     ] = False,
+    gate: Gate = None,
 ) -> None:
     """Fill a model's collection from the log and then let it answer searches.
 
-    Searches go on all the while. What broke off is gone on with by the same command.
+    Searches go on all the while. What broke off is gone on with by the same command. Before the
+    change the model is asked what was recorded; with --gate it takes over only if it does well.
     """
     with explained():
-        asyncio.run(_switch(name, feed_only))
+        asyncio.run(_switch(name, feed_only, comparing.gates_of(gate)))
 
 
-async def _switch(name: str, feed_only: bool) -> None:
+async def _switch(name: str, feed_only: bool, gates: dict[str, float]) -> None:
     settings = StackSettings()
     async with connections(server_settings()) as servers:
         switching = Switching(settings, servers, Cache(settings.cache, print))
@@ -233,6 +240,17 @@ async def _switch(name: str, feed_only: bool) -> None:
         if feed_only:
             print(f"{name} is filled and kept up to date; searches are not touched")
             return
+        active = await servers.index.active()
+        if active is not None and active.name != collection.name:
+            result = await until_available(
+                lambda: comparing.against_active(servers, collection), what="comparison"
+            )
+            comparing.show(result)
+            if refused := refusals(result, gates):
+                raise StackError(
+                    f"searches stay with {active.model_name}: {'; '.join(refused)}; "
+                    f"{name} is kept up to date until: ./image-search models retire {name}"
+                )
         await switching.flip(collection, ModelStep.ACTIVATED)
     print(f"searches are answered by {name}; to go back: ./image-search models rollback")
 
