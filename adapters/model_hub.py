@@ -12,7 +12,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -30,7 +29,9 @@ WANTED = (
     "textual/*.weight",
 )
 UNWANTED = ("*.armnn", "*/fp16/*", "*/rknpu/*")
-_DOWN = (OSError, httpx.HTTPError, LocalEntryNotFoundError)
+# The base of its HTTP client's errors; which client that is has changed more than once.
+_TRANSPORT = HfHubHTTPError.__bases__[0]
+_DOWN = (OSError, _TRANSPORT, LocalEntryNotFoundError)
 
 
 @dataclass(frozen=True, slots=True)
