@@ -19,7 +19,7 @@ from aiokafka.errors import (
 )
 
 from adapters.errors import Rejected, translated
-from adapters.ports import LogRecord, PartitionOwner, Position
+from adapters.event_log import LogRecord, PartitionOwner, Position
 from schemas.topics import BY_NAME, Topic
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.ports import LogRecord, Message, Position
+from adapters.event_log import LogRecord, Message, Position
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from adapters.arrays import Pixels, Vectors
 from adapters.errors import Rejected, Unavailable
+from adapters.event_log import LogRecord, Message, Position
 from adapters.model_spec import ModelSpec
 from adapters.naming import collection_name, object_id
 from adapters.ports import (
@@ -25,10 +26,7 @@ from adapters.ports import (
     ImageFilter,
     ImageRecord,
     KnownVector,
-    LogRecord,
     Match,
-    Message,
-    Position,
     StoredImage,
 )
 from schemas.codec import InvalidEvent, encode, encode_key
@@ -116,6 +114,13 @@ class MemoryIndex(_Switch):
         if collection.name not in self.collections:
             raise Rejected(f"there is no collection {collection.name!r}")
         self._active = collection.name
+
+    async def drop(self, collection: Collection) -> None:
+        self._check()
+        if collection.name == self._active:
+            raise Rejected(f"{collection.name} is active")
+        self.collections.pop(collection.name, None)
+        self.records.pop(collection.name, None)
 
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]

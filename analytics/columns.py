@@ -19,7 +19,7 @@ from uuid import UUID
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel
 
-from adapters.ports import LogRecord
+from adapters.event_log import LogRecord
 from schemas.codec import InvalidEvent, decode
 from schemas.events import Event
 from schemas.topics import Topic

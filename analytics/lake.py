@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters.ports import LogRecord
+from adapters.event_log import LogRecord
 from analytics.columns import schema_of, table_of
 from analytics.storage import Storage
 from schemas.topics import FEEDBACK, IMAGES_DLQ, IMAGES_INDEXED, MODELS, SEARCHES, Topic

@@ -128,9 +128,9 @@ SELECT stage, count(*) AS searches,
   quantile_cont(ms, 0.5) AS p50_ms, quantile_cont(ms, 0.9) AS p90_ms,
   quantile_cont(ms, 0.95) AS p95_ms, quantile_cont(ms, 0.99) AS p99_ms, max(ms) AS max_ms
 FROM (
-  SELECT 'embed' AS stage, latency_ms.embed AS ms FROM searches
-  UNION ALL SELECT 'query', latency_ms.query FROM searches
-  UNION ALL SELECT 'total', latency_ms.total FROM searches
+  SELECT unnest(['embed', 'query', 'total']) AS stage,
+    unnest([latency_ms.embed, latency_ms.query, latency_ms.total]) AS ms
+  FROM searches
 ) GROUP BY stage ORDER BY stage;
 
 -- Queries that found nothing, or whose best match has a score below `weak_score`.

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from adapters.errors import AdapterError
-from cli import analytics, dlq, index, search, stack
+from cli import analytics, dlq, index, models, search, stack
 from stack.errors import StackError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ search.register(app)
 dlq.register(app)
 index.register(app)
 analytics.register(app)
+models.register(app)
 
 
 def main() -> None:

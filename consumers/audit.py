@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from adapters.ports import Collection, EventLog, ImageIndex, Message, Position
+from adapters.event_log import EventLog, Message, Position
+from adapters.ports import Collection, ImageIndex
 from consumers.dead_letters import read_letters
 from consumers.republish import Latest, latest_records, republish
 from schemas.events import ImageAdded

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from adapters.ports import EventLog, Message, Position
+from adapters.event_log import EventLog, Message, Position
 from consumers.republish import latest_records, republish
 from schemas.codec import InvalidEvent, decode, decode_image_change
 from schemas.events import DeadLetter, ImageAdded

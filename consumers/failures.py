@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from adapters.ports import LogRecord, Message
+from adapters.event_log import LogRecord, Message
 from adapters.retry import until_available
 from consumers.dead_letters import ATTEMPTS_HEADER, FROM_HEADER, UNREADABLE_KEY
 from schemas.events import DeadLetter

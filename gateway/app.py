@@ -13,7 +13,8 @@ from fastapi import FastAPI, Request, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse
 
-from adapters.ports import Embedder, EventLog, ImageIndex
+from adapters.event_log import EventLog
+from adapters.ports import Embedder, ImageIndex
 from adapters.settings import GatewaySettings
 from gateway import analytics, bodies, library, openapi, problems
 from gateway.access import Access, ApiKeys, OpenIdConnect

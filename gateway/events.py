@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from adapters.errors import Rejected
-from adapters.ports import EventLog, Message
+from adapters.event_log import EventLog, Message
 from adapters.retry import until_available
 from schemas.events import SearchPerformed
 from schemas.topics import SEARCHES

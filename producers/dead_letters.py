@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from adapters.ports import EventLog, Message
+from adapters.event_log import EventLog, Message
 from adapters.retry import until_available
 from schemas.codec import InvalidEvent, decode
 from schemas.events import DeadLetter

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from adapters.errors import Unavailable
-from adapters.ports import EventLog, Message
+from adapters.event_log import EventLog, Message
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
 from adapters.storage import file_system, open_uri, reaching

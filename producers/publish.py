@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
-from adapters.ports import Message
+from adapters.event_log import Message
 from producers.dead_letters import DeadLetters
 from producers.examination import Examination
 from producers.guard import RemovalGuard

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
-from adapters.ports import EventLog
+from adapters.event_log import EventLog
 from adapters.retry import until_available
 from adapters.settings import WatcherSettings
 from producers.listed import ListedSource

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 
-from adapters.ports import EventLog
+from adapters.event_log import EventLog
 from producers.tree import FileStat, Known, join, to_microseconds
 from schemas.codec import InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded

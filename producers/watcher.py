@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from adapters.ports import EventLog
+from adapters.event_log import EventLog
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
 from producers.dead_letters import DeadLetters

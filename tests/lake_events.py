@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from adapters.ports import LogRecord, Message, Position
+from adapters.event_log import LogRecord, Message, Position
 from analytics.lake import TOPICS, Lake
 from schemas.codec import encode
 from schemas.events import (

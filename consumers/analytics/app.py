@@ -9,8 +9,8 @@ import logging
 import signal
 import time
 
+from adapters.event_log import GroupReader
 from adapters.kafka_group import KafkaGroupReader
-from adapters.ports import GroupReader
 from adapters.retry import until_available
 from adapters.settings import AnalyticsSettings
 from analytics.compaction import compact

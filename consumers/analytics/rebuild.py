@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters.ports import EventLog, LogRecord
+from adapters.event_log import EventLog, LogRecord
 from analytics.columns import table_of
 from analytics.lake import TOPICS, End, Generation, Lake, Place
 from schemas.topics import Topic

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapters.errors import Unavailable
-from adapters.ports import LogRecord
+from adapters.event_log import LogRecord
 from adapters.retry import until_available
 from analytics.lake import End, Lake, Moved, Place
 from schemas.topics import Topic

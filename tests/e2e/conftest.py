@@ -32,7 +32,7 @@ class System:
     servers: Servers
     images: Path
     state: Path
-    store: ObjectStore
+    store: ObjectStore | None = None
 
     @property
     def gateway(self) -> str:

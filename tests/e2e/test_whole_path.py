@@ -131,6 +131,7 @@ async def test_a_picture_in_a_bucket_is_found_and_shown(
 ) -> None:
     photograph = tmp_path / "cat.jpg"
     new_photograph("photos/cat.jpg", photograph)
+    assert system.store is not None
     s3, key = system.store.client(), "2026/a cat & co.jpg"
     s3.put_object(Bucket=BUCKET, Key=key, Body=photograph.read_bytes())
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import ir_measures
 import pytest
 
-from adapters.ports import Message
+from adapters.event_log import Message
 from analytics.judgments import grade, metrics, query_id, write_trec, write_ubi
 from analytics.lake import End, Lake, Place
 from analytics.views import Filters

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from adapters.errors import Unavailable
+from adapters.event_log import LogRecord, Position
 from adapters.memory import MemoryEventLog
-from adapters.ports import LogRecord, Position
 from analytics.columns import schema_of, table_of
 from analytics.compaction import compact, forget
 from analytics.lake import TOPICS, End, Forgotten, Lake, Moved, Place

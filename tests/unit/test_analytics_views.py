@@ -15,7 +15,7 @@ import pytest
 from scipy.stats import t as student
 
 from adapters.errors import Unavailable
-from adapters.ports import LogRecord, Message
+from adapters.event_log import LogRecord, Message
 from analytics.compaction import compact
 from analytics.lake import End, Lake, Place
 from analytics.views import SQL, Filters, query, views

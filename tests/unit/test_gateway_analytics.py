@@ -204,7 +204,7 @@ class TestReport:
         lake = Lake(str(tmp_path))
         search = Events(1).search(results=0)
         evil = search.model_copy(update={"text": "</script><script>alert(1)</script>"})
-        from adapters.ports import Message
+        from adapters.event_log import Message
 
         made = records([Message(str(evil.search_id), evil)])
         lake.current().append(topic_of("searches"), Place("searches", 0), End(), made)
