@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from adapters.event_log import EventLog
 from adapters.kafka_log import KafkaEventLog
-from adapters.ports import Embedder, EventLog, ImageIndex
+from adapters.ports import Embedder, ImageIndex
 from adapters.provision import connect_index
 from adapters.settings import ServerSettings
 from adapters.triton_clip import TritonEmbedder

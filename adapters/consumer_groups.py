@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupIdNotFound, KafkaError, NoError, for_code
+from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from adapters.errors import translated
 from schemas.topics import Topic
@@ -60,3 +61,24 @@ async def progress(bootstrap_servers: str, topic: Topic, group_id: str) -> Progr
         },
         ends={partition.partition: end for partition, end in ends.items()},
     )
+
+
+async def delete_group(bootstrap_servers: str, group_id: str) -> None:
+    """Forget a group's offsets, so that the next of its name reads from the beginning.
+
+    Raises:
+        Unavailable: the group still has members, or the broker cannot do it now.
+    """
+    with translated(f"delete the group {group_id}", unavailable=_DOWN):
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+        try:
+            await admin.start()
+            coordinator = await admin.find_coordinator(group_id)
+            # aiokafka knows the request but offers no method for it.
+            answer = await admin._send_request(DeleteGroupsRequest([group_id]), coordinator)
+            for _, code in answer.results:
+                error = for_code(code)
+                if error not in (NoError, GroupIdNotFound):
+                    raise error(group_id)
+        finally:
+            await admin.close()

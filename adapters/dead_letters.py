@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from adapters.ports import EventLog, Position
+from adapters.event_log import EventLog, Position
 from schemas.codec import decode
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ

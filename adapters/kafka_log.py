@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     IllegalStateError,
     InvalidTopicError,
@@ -16,9 +19,11 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RecordTooLargeError,
 )
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.ports import LogRecord, Message, Position
+from adapters.event_log import LogRecord, Message, Position
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
 
@@ -27,6 +32,10 @@ PUBLISH_TIMEOUT_SECONDS: Final = 30.0
 FETCH_TIMEOUT_MS: Final = 1000
 READY_TIMEOUT_SECONDS: Final = 3.0
 
+BULK: Final = 64
+"""So many messages at once are put into batches here rather than one by one by the producer."""
+
+_Record = tuple[bytes, bytes | None, list[tuple[str, bytes]]]
 _REFUSED: Final = (MessageSizeTooLargeError, RecordTooLargeError, InvalidTopicError)
 _DOWN: Final = (KafkaError, OSError, asyncio.TimeoutError, ssl.SSLError)
 
@@ -60,6 +69,8 @@ class KafkaEventLog:
             producer = await self._connected()
             try:
                 async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                    if len(prepared) >= BULK:
+                        return await _publish_in_bulk(producer, topic.name, prepared)
                     pending = [
                         await producer.send(topic.name, value=value, key=key, headers=headers)
                         for key, value, headers in prepared
@@ -103,7 +114,9 @@ class KafkaEventLog:
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)
 
-    async def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
+    async def read_all(
+        self, topic: Topic, start: int | datetime | None = None
+    ) -> AsyncIterator[LogRecord]:
         """See `EventLog.read_all`."""
         with translated(f"read {topic.name}", unavailable=_DOWN):
             # Without a group, a consumer is given every partition and commits nothing.
@@ -121,6 +134,7 @@ class KafkaEventLog:
                 if not partitions:
                     raise Unavailable(f"the topic {topic.name} does not exist yet")
                 ends = await consumer.end_offsets(partitions)
+                await _begin(consumer, start, ends)
                 unread = [p for p in partitions if await consumer.position(p) < ends[p]]
                 while unread:
                     fetched = await consumer.getmany(
@@ -140,6 +154,23 @@ class KafkaEventLog:
                     unread = [p for p in unread if await consumer.position(p) < ends[p]]
             finally:
                 await consumer.stop()
+
+    async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
+        """See `EventLog.bounds`."""
+        with translated(f"bounds of {topic.name}", unavailable=_DOWN):
+            consumer = AIOKafkaConsumer(
+                topic.name, bootstrap_servers=self._bootstrap_servers, enable_auto_commit=False
+            )
+            try:
+                await consumer.start()
+                partitions = sorted(consumer.assignment())
+                if not partitions:
+                    raise Unavailable(f"the topic {topic.name} does not exist yet")
+                starts = await consumer.beginning_offsets(partitions)
+                ends = await consumer.end_offsets(partitions)
+            finally:
+                await consumer.stop()
+        return {p.partition: (starts[p], ends[p]) for p in partitions}
 
     async def is_ready(self) -> bool:
         """See `EventLog.is_ready`."""
@@ -161,9 +192,64 @@ class KafkaEventLog:
                     await producer.stop()
 
 
-def _prepared(
-    message: Message,
-) -> tuple[bytes, bytes | None, list[tuple[str, bytes]]]:
+async def _begin(
+    consumer: AIOKafkaConsumer, start: int | datetime | None, ends: Mapping[TopicPartition, int]
+) -> None:
+    """Place the consumer; an offset that is kept no more is the oldest one that is."""
+    if isinstance(start, datetime):
+        milliseconds = math.floor(start.timestamp() * 1000)
+        found = await consumer.offsets_for_times(dict.fromkeys(ends, milliseconds))
+        for partition, end in ends.items():
+            first = found.get(partition)
+            consumer.seek(partition, end if first is None else first.offset)
+    elif start is not None:
+        oldest = await consumer.beginning_offsets(list(ends))
+        for partition, end in ends.items():
+            consumer.seek(partition, min(max(start, oldest[partition]), end))
+
+
+async def _publish_in_bulk(
+    producer: AIOKafkaProducer, topic: str, prepared: Sequence[_Record]
+) -> list[Position]:
+    """Whole batches by partition: a third of the work that a future for each record makes."""
+    partitions = sorted(await producer.partitions_for(topic))
+    partitioner = DefaultPartitioner()
+    batches: list[_Batch] = []
+    newest: dict[int, _Batch] = {}
+    places: list[tuple[_Batch, int]] = []
+    for key, value, headers in prepared:
+        partition = partitioner(key, partitions, partitions)
+        batch = newest.get(partition)
+        if batch is None or not batch.append(key, value, headers):
+            batch = newest[partition] = _Batch(partition, producer.create_batch())
+            batches.append(batch)
+            if not batch.append(key, value, headers):
+                raise MessageSizeTooLargeError(f"a record of {len(value or b'')} bytes")
+        places.append((batch, batch.count - 1))
+    pending = [
+        await producer.send_batch(batch.builder, topic, partition=batch.partition)
+        for batch in batches
+    ]
+    for batch, metadata in zip(batches, await asyncio.gather(*pending), strict=True):
+        batch.first_offset = metadata.offset
+    return [Position(batch.partition, batch.first_offset + within) for batch, within in places]
+
+
+@dataclass(slots=True)
+class _Batch:
+    partition: int
+    builder: BatchBuilder
+    count: int = 0
+    first_offset: int = -1
+
+    def append(self, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> bool:
+        """Whether there was room for it."""
+        added = self.builder.append(key=key, value=value, timestamp=None, headers=headers)
+        self.count += added is not None
+        return added is not None
+
+
+def _prepared(message: Message) -> _Record:
     try:
         key = encode_key(message.key)
     except InvalidEvent as error:

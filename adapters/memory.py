@@ -6,13 +6,17 @@ For unit tests and experiments. They pass the contract suite that the real adapt
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 
+from adapters.arrays import Pixels, Vectors
 from adapters.errors import Rejected, Unavailable
+from adapters.event_log import LogRecord, Message, Position
 from adapters.model_spec import ModelSpec
 from adapters.naming import collection_name, object_id
 from adapters.ports import (
@@ -22,13 +26,8 @@ from adapters.ports import (
     ImageFilter,
     ImageRecord,
     KnownVector,
-    LogRecord,
     Match,
-    Message,
-    Pixels,
-    Position,
     StoredImage,
-    Vectors,
 )
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
@@ -115,6 +114,13 @@ class MemoryIndex(_Switch):
         if collection.name not in self.collections:
             raise Rejected(f"there is no collection {collection.name!r}")
         self._active = collection.name
+
+    async def drop(self, collection: Collection) -> None:
+        self._check()
+        if collection.name == self._active:
+            raise Rejected(f"{collection.name} is active")
+        self.collections.pop(collection.name, None)
+        self.records.pop(collection.name, None)
 
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]
@@ -273,17 +279,32 @@ class MemoryEventLog(_Switch):
             positions.append(position)
         return positions
 
-    async def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
+    async def read_all(
+        self, topic: Topic, start: int | datetime | None = None
+    ) -> AsyncIterator[LogRecord]:
         self._check()
         for partition in [list(records) for records in self._partitions(topic)]:
-            for record in partition:
+            for record in partition[_first(partition, start) :]:
                 yield record
+
+    async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
+        self._check()
+        return {n: (0, len(records)) for n, records in enumerate(self._partitions(topic))}
 
     async def is_ready(self) -> bool:
         return self.available
 
     async def close(self) -> None:
         return None
+
+
+def _first(records: Sequence[LogRecord], start: int | datetime | None) -> int:
+    """Index of the record to begin with."""
+    if isinstance(start, datetime):
+        milliseconds = math.floor(start.timestamp() * 1000)
+        late = (i for i, record in enumerate(records) if record.timestamp_ms >= milliseconds)
+        return next(late, len(records))
+    return start or 0
 
 
 def _prepared(message: Message) -> tuple[bytes, bytes | None]:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adapters import triton_config
@@ -18,7 +18,7 @@ VERSION_LENGTH = 12
 PROVIDERS = ("cpu", "cuda")
 # Files and parameters on which a vector's value depends. Instances, threads and provider may
 # change without a new version.
-_VALUED_FILES = ("model.onnx", "model.onnx.data", "tokenizer.json")
+# (all of a version's files but its code, see `_valued_files`)
 _VALUED_PARAMETERS = (
     "dimension",
     "width",
@@ -30,6 +30,11 @@ _VALUED_PARAMETERS = (
     "padding",
     "pad_token",
 )
+# Newer parameters, which do not count where they are absent: models of before keep their version.
+_VALUED_IF_STATED = ("clean",)
+CODE = Path(__file__).resolve().parents[1] / "triton_models"
+CODE_OF = {IMAGE_SUFFIX: "lite_image", TEXT_SUFFIX: "lite_text"}
+"""Where `model.py` lies, the same for all models of a kind."""
 
 
 def models(source: Path) -> list[str]:
@@ -56,13 +61,19 @@ def version(source: Path, model: str) -> str:
         stated = triton_config.parameters(triton_config.read(folder / CONFIG))
         for name in _VALUED_PARAMETERS:
             digest.update(f"{suffix}:{name}={stated.get(name)!r}\n".encode())
-        for name in _VALUED_FILES:
-            path = folder / "1" / name
-            if path.exists():
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                digest.update(f"{suffix}:{name}:{content}\n".encode())
+        for name in _VALUED_IF_STATED:
+            if name in stated:
+                digest.update(f"{suffix}:{name}={stated[name]!r}\n".encode())
+        for path in _valued_files(folder / "1"):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{suffix}:{path.name}:{content}\n".encode())
     return digest.hexdigest()[:VERSION_LENGTH]
+
+
+def _valued_files(folder: Path) -> list[Path]:
+    """Weights and tokenizer: every file that is not code."""
+    return sorted(path for path in folder.glob("*") if path.is_file() and path.suffix != ".py")
 
 
 def read_model_spec(source: Path, model: str) -> ModelSpec:
@@ -88,6 +99,7 @@ def render(
     text_instances: int,
     threads: int,
     provider: str,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Writes into `target` the repository that Triton is to serve.
 
@@ -104,6 +116,7 @@ def render(
         text_instances: the same for text models.
         threads: ONNX Runtime's threads in each instance; 0 for as many as cores.
         provider: `cpu` or `cuda`.
+        names: of the models to render; all of `source` if None.
 
     Raises:
         ValueError: an argument is out of range or a configuration is faulty.
@@ -113,7 +126,7 @@ def render(
         raise ValueError("instances must be at least 1, threads at least 0")
     if provider not in PROVIDERS:
         raise ValueError(f"provider is {provider!r}: use one of {PROVIDERS}")
-    for model in models(source):
+    for model in models(source) if names is None else names:
         shared = {"version": version(source, model), "threads": str(threads), "provider": provider}
         if python_env is not None:
             shared[ENVIRONMENT] = str(python_env.absolute())
@@ -124,6 +137,7 @@ def render(
             for key, value in shared.items():
                 config.parameters[key].string_value = value
             _copy_versions(source / name, target / name)
+            _link_code(CODE / CODE_OF[suffix], target / name)
             _put(target / name / CONFIG, triton_config.write(config).encode())
 
 
@@ -132,6 +146,14 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.glob("[0-9]*/**/*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(folder)
+
+
+def _link_code(source: Path, target: Path) -> None:
+    """Give the newest code to a model that was added without any."""
+    for path in (source / "1").glob("*.py"):
+        for version in target.glob("[0-9]*"):
+            if not (version / path.name).exists():
+                _link(path, version / path.name)
 
 
 def _copy_versions(source: Path, target: Path) -> None:

@@ -9,16 +9,22 @@ import logging
 import struct
 import zlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+import pillow_jxl  # noqa: F401 (makes JPEG XL known to Pillow)
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
+from adapters.arrays import Pixels
+from adapters.camera_raw import develop, exif_of, is_camera_raw
 from adapters.errors import Rejected
+from adapters.exif import Description, described
+from adapters.jpeg_xl import dimensions, is_jpeg_xl
+from adapters.media_types import FORMATS, RAW_MEDIA_TYPE
 from adapters.model_spec import ModelSpec
-from adapters.ports import Pixels
+from adapters.shrink import BYTES_NEEDED, is_for_us, shrunk
 
 register_heif_opener()
 # Makes every plugin known now: `Image.open(formats=...)` looks names up in what is loaded.
@@ -28,26 +34,13 @@ Image.MAX_IMAGE_PIXELS = None
 
 logger = logging.getLogger(__name__)
 
-MEDIA_TYPES: Final[dict[str, str]] = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".jpe": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".bmp": "image/bmp",
-    ".tif": "image/tiff",
-    ".tiff": "image/tiff",
-    ".avif": "image/avif",
-    ".heic": "image/heic",
-    ".heif": "image/heif",
-}
-"""File name suffix (lower case) -> media type, of all formats that are read."""
-
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 DRAFT_FACTOR: Final = 2
 """A JPEG is decoded to at least this many times the model's input, each way."""
+JPEG_START: Final = b"\xff\xd8\xff"
+JPEG_END: Final = b"\xff\xd9"
+RAW_MEMORY: Final = 4
+"""Developing takes about so many times the file, which holds a number of 12 to 16 bits a pixel."""
 
 _RESAMPLING: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -56,7 +49,7 @@ _RESAMPLING: Final = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 # Everything Pillow and its plugins raise for input they cannot read.
-UNREADABLE: Final = (
+_UNREADABLE: Final = (
     UnidentifiedImageError,
     OSError,
     ValueError,
@@ -76,8 +69,7 @@ UNREADABLE: Final = (
 class Picture:
     """A decoded picture: pixels for the model (uint8 [H, W, 3]) and its own properties.
 
-    `width` and `height` are those of the upright original; `taken_at` takes EXIF's local time for
-    UTC where the file states no offset; `latitude` and `longitude` are in degrees.
+    `width` and `height` are those of the upright original; the rest is as in `Description`.
     """
 
     pixels: Pixels
@@ -90,8 +82,43 @@ class Picture:
     longitude: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Upright:
+    """A decoded picture as RGB, perhaps scaled down; `width` and `height` are the original's.
+
+    `profile` is the ICC profile that the pixels are still in, if there is one.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    media_type: str
+    about: Description
+    profile: bytes | None = None
+
+
 def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     """Decode, turn upright, flatten onto the background and resize as `spec` says.
+
+    Raises:
+        Rejected: as `open_upright`.
+    """
+    edge = DRAFT_FACTOR * max(spec.width, spec.height)
+    found = open_upright(data, edge=edge, background=spec.background, max_pixels=max_pixels)
+    return Picture(
+        pixels=np.asarray(resize(found.image, spec), dtype=np.uint8),
+        width=found.width,
+        height=found.height,
+        media_type=found.media_type,
+        taken_at=found.about.taken_at,
+        camera=found.about.camera,
+        latitude=found.about.latitude,
+        longitude=found.about.longitude,
+    )
+
+
+def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) -> Upright:
+    """The upright picture as RGB on `background`, at least `edge` each way if it is that large.
 
     Raises:
         Rejected: empty, not a picture, an unsupported format, damaged, or over `max_pixels`.
@@ -99,87 +126,102 @@ def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
     if not data:
         raise Rejected("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _decode(image, spec, max_pixels)
+        if is_camera_raw(data):
+            image, width, height = develop(data, max_pixels)
+            return Upright(image, width, height, RAW_MEDIA_TYPE, described(exif_of(data)))
+        if is_jpeg_xl(data):
+            # Its plugin unpacks all when it opens a file.
+            _check_pixels(*dimensions(data), max_pixels)
+        try:
+            return _opened(data, edge, background, max_pixels)
+        except OSError as error:
+            if not (data.startswith(JPEG_START) and "truncated" in str(error)):
+                raise
+            # As browsers do: what there is of a JPEG is shown, and the rest is grey.
+            return _opened(data + JPEG_END, edge, background, max_pixels)
     except UnidentifiedImageError as error:
         raise Rejected("not a picture in a supported format") from error
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
 
 
-def _decode(image: Image.Image, spec: ModelSpec, max_pixels: int) -> Picture:
-    check_pixels(image, max_pixels)
-    width, height = image.size
-    media_type = Image.MIME.get(image.format or "", "application/octet-stream")
-    _draft(image, spec)
-    image.load()
-    taken_at, camera, latitude, longitude = _described(image)
-    decoded_width = image.width
-    turn_upright(image)
-    if image.width != decoded_width:
-        width, height = height, width
-    pixels = resize(flatten(image, spec.background), spec)
-    return Picture(
-        pixels=np.asarray(pixels, dtype=np.uint8),
-        width=width,
-        height=height,
-        media_type=media_type,
-        taken_at=taken_at,
-        camera=camera,
-        latitude=latitude,
-        longitude=longitude,
-    )
-
-
-def check_pixels(image: Image.Image, max_pixels: int) -> None:
-    """Raises `Rejected` for a picture of more than `max_pixels`; nothing is decoded."""
-    width, height = image.size
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
 
 
-def _draft(image: Image.Image, spec: ModelSpec) -> None:
-    """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, to no less than twice the model's input.
+def _opened(data: bytes, edge: int, background: str, max_pixels: int) -> Upright:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        _check_pixels(width, height, max_pixels)
+        kind = image.format or ""
+        media_type = Image.MIME.get(kind, "application/octet-stream")
+        small = shrunk(data, kind, edge, background) if is_for_us(kind, width * height) else None
+        if small is not None:
+            # A PNG would be decoded whole for what may come after its pixels.
+            about = _described(image if kind == "TIFF" else small)
+            decoded = small
+        else:
+            _draft(image, edge)
+            image.load()
+            about = _described(image)
+            decoded = image
+        # What its numbers mean, where they are still the file's own.
+        profile = image.info.get("icc_profile") if image.mode == "RGB" else None
+        decoded_width = decoded.width
+        if kind != "JXL":  # whose decoder has turned it
+            _turn_upright(decoded)
+        if decoded.width != decoded_width and kind != "TIFF":  # Pillow tells its turned size
+            width, height = height, width
+        return Upright(flatten(decoded, background), width, height, media_type, about, profile)
+
+
+def _draft(image: Image.Image, edge: int) -> None:
+    """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, to no less than `edge` each way.
 
     Its scaled decoding averages in the frequency domain, which costs a fraction of the full one;
     the final resize then still halves at least, so little of the decoder's filter is left to see.
     """
     if image.format == "JPEG":
-        edge = DRAFT_FACTOR * max(spec.width, spec.height)
         image.draft(None, (edge, edge))
 
 
 def memory_needed(data: bytes, spec: ModelSpec) -> int:
     """About how many bytes decoding this picture takes at its peak; 0 if it cannot be read."""
     try:
+        if is_camera_raw(data):
+            return RAW_MEMORY * len(data)
+        if is_jpeg_xl(data):
+            width, height = dimensions(data)
+            return width * height * (4 + 4)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _draft(image, spec)
+            if is_for_us(image.format, image.width * image.height):
+                return BYTES_NEEDED
+            edge = DRAFT_FACTOR * max(spec.width, spec.height)
+            _draft(image, edge)
             pixels = image.width * image.height
             plain = image.mode in ("RGB", "L") and "transparency" not in image.info
             # Pillow keeps a pixel in four bytes; others than plain ones are converted as well.
             return pixels * (4 if plain else 4 + 4 + 4)
-    except UNREADABLE:
+    except _UNREADABLE:
         return 0
 
 
-def turn_upright(image: Image.Image) -> None:
+def _described(image: Image.Image) -> Description:
+    try:
+        return described(image.getexif())
+    except _UNREADABLE as error:
+        logger.info("EXIF ignored: %s", error)
+        return Description()
+
+
+def _turn_upright(image: Image.Image) -> None:
     """Turn the picture as its EXIF orientation says, in place."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         # Damaged metadata is no reason to lose the picture.
         logger.info("EXIF orientation ignored: %s", error)
-
-
-def _described(
-    image: Image.Image,
-) -> tuple[datetime | None, str | None, float | None, float | None]:
-    try:
-        exif = image.getexif()
-        return _taken_at(exif), _camera(exif), *_position(exif)
-    except UNREADABLE as error:
-        logger.info("EXIF ignored: %s", error)
-        return None, None, None, None
 
 
 def flatten(image: Image.Image, background: str) -> Image.Image:
@@ -229,83 +271,3 @@ def _covering(width: int, height: int, target_width: int, target_height: int) ->
     if width * target_height <= height * target_width:
         return target_width, max(target_height, int(target_width * height / width))
     return max(target_width, int(target_height * width / height)), target_height
-
-
-def _taken_at(exif: Image.Exif) -> datetime | None:
-    details = exif.get_ifd(ExifTags.IFD.Exif)
-    text = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-    if not isinstance(text, str):
-        return None
-    offset = details.get(ExifTags.Base.OffsetTimeOriginal)
-    stamp = text.strip().strip("\0")
-    if isinstance(offset, str):
-        try:
-            return datetime.strptime(f"{stamp}{offset.strip()}", "%Y:%m:%d %H:%M:%S%z")
-        except ValueError:
-            pass  # An offset no clock has: the time itself is still worth having.
-    try:
-        return datetime.strptime(stamp, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def _camera(exif: Image.Exif) -> str | None:
-    parts = [exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)]
-    make, model = (
-        part.strip("\0 ").encode("utf-8", "replace").decode() if isinstance(part, str) else ""
-        for part in parts
-    )
-    # Most makers repeat their name in the model's.
-    return (model if model.startswith(make) else f"{make} {model}").strip() or None
-
-
-def _position(exif: Image.Exif) -> tuple[float, float] | tuple[None, None]:
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    latitude = _degrees(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef))
-    longitude = _degrees(gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef))
-    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
-        return None, None
-    return latitude, longitude
-
-
-def _degrees(parts: object, reference: object) -> float | None:
-    if not isinstance(parts, tuple) or len(parts) != 3:
-        return None
-    try:
-        degrees, minutes, seconds = (float(part) for part in parts)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    value = degrees + minutes / 60 + seconds / 3600
-    if not np.isfinite(value):
-        return None
-    return -value if reference in ("S", "W") else value
-
-
-def sniff_media_type(head: bytes) -> str | None:
-    """The media type that the first bytes (64 suffice) of a file announce, if it is one of ours."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    if head.startswith(b"BM"):
-        return "image/bmp"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "image/tiff"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    if head[4:8] == b"ftyp":
-        return _ISO_BRANDS.get(head[8:12])
-    return None
-
-
-_ISO_BRANDS: Final = {
-    b"avif": "image/avif",
-    b"avis": "image/avif",
-    b"heic": "image/heic",
-    b"heix": "image/heic",
-    b"hevc": "image/heic",
-    b"mif1": "image/heif",
-    b"msf1": "image/heif",
-}

@@ -1,26 +1,21 @@
-"""What the application needs of the outside: an embedder, an image index and an event log.
+"""What the application needs of the outside: an embedder and an image index.
 
-Each Protocol has a real implementation and an in-memory twin; both pass the same contract tests
-(`tests/contract`). Every method may raise `adapters.errors.Unavailable`.
+The third need, an event log, is in `adapters.event_log`. Each Protocol has a real implementation
+and an in-memory twin; both pass the same contract tests (`tests/contract`). Every method may
+raise `adapters.errors.Unavailable`.
 """
+
+from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Generic, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from adapters.model_spec import ModelSpec
-from schemas.events import Event
-from schemas.topics import Topic
 
-Pixels = NDArray[np.uint8]
-"""RGB pixels, uint8, shape [N, height, width, 3] (or [height, width, 3] for one picture)."""
-
-Vectors = NDArray[np.float32]
-"""Embeddings of unit length, float32, shape [N, dimension]."""
+if TYPE_CHECKING:
+    from adapters.arrays import Pixels, Vectors
 
 
 class Embedder(Protocol):
@@ -198,6 +193,14 @@ class ImageIndex(Protocol):
         """Let searches be answered from this collection from now on."""
         ...
 
+    async def drop(self, collection: Collection) -> None:
+        """Delete a collection and all it holds; one that is not there is no error.
+
+        Raises:
+            Rejected: it is the active one.
+        """
+        ...
+
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, KnownVector]:
@@ -282,63 +285,4 @@ class ImageIndex(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a record stands in its topic."""
-
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A record to publish; `event` None is a removal (a tombstone on a compacted topic)."""
-
-    key: str
-    event: Event | None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    """A record as it was read, still as bytes."""
-
-    position: Position
-    key: bytes | None
-    value: bytes | None
-    timestamp_ms: int
-    headers: Mapping[str, bytes] = field(default_factory=dict)
-
-
-class EventLog(Protocol):
-    """Kafka, seen as an append-only log per topic."""
-
-    async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
-        """Append all messages; when this returns, each is durable (acks=all).
-
-        Messages of one key keep their order. After `Unavailable` some of the messages may have
-        been written: publish the same again, readers are idempotent.
-
-        Raises:
-            Rejected: a message can never be written (too large, a key that is not Unicode).
-            Unavailable: the broker cannot take them now.
-        """
-        ...
-
-    def read_all(self, topic: Topic) -> AsyncIterator[LogRecord]:
-        """Every record from the beginning to the end as it is at the time of the call.
-
-        Records of one partition come in offset order; those of different partitions interleave.
-        """
-        ...
-
-    async def is_ready(self) -> bool:
-        """Whether the broker answers now; never raises for a broker that is down."""
-        ...
-
-    async def close(self) -> None:
-        """Flush what is buffered and release connections."""
         ...

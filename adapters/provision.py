@@ -14,8 +14,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from adapters.errors import Unavailable, translated
+from adapters.event_log import EventLog, Message
 from adapters.kafka_log import KafkaEventLog
-from adapters.ports import Embedder, EventLog, ImageIndex, Message
+from adapters.ports import Embedder, ImageIndex
 from adapters.retry import until_available
 from adapters.settings import ServerSettings
 from adapters.triton_clip import TritonEmbedder

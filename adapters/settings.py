@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from adapters.sources import Source, parse_sources
+
 MINIMUM_KEY: Final = 16
 """Characters of an API key: fewer could be guessed."""
 
@@ -41,14 +43,28 @@ class ServerSettings(EnvironmentSettings):
     """Touched when the process is ready; its modification time is the process's heartbeat."""
 
 
-class WatcherSettings(ServerSettings):
-    """The producer that watches a folder."""
+class SourceSettings(ServerSettings):
+    """Where the pictures are."""
 
     images_dir: Path = Path("images")
+    images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
+    """Further folders and buckets, as `name=url` separated by spaces; ids start with `name/`."""
+
+    @field_validator("images_sources", mode="before")
+    @classmethod
+    def _parse_sources(cls, value: object) -> object:
+        return parse_sources(value) if isinstance(value, str) else value
+
+
+class WatcherSettings(SourceSettings):
+    """The producer that watches a folder."""
+
     quiet_seconds: Annotated[float, Field(ge=0)] = 0.3
     reconcile_seconds: Seconds = 3600.0
     poll_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Above zero: poll the tree this often instead of using the kernel's notifications."""
+    list_seconds: Seconds = 30.0
+    """How often a bucket is listed anew."""
     allow_mass_removal: bool = False
     mass_removal_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
@@ -58,6 +74,8 @@ class WatcherSettings(ServerSettings):
     """Patterns in the language of `.gitignore`, separated by line ends or `:`."""
     status_file: Path | None = None
     """JSON with what the watcher is doing, replaced every second."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Where Prometheus finds `/metrics`; 0 for nowhere."""
 
     @field_validator("ignore_patterns", mode="before")
     @classmethod
@@ -94,12 +112,36 @@ class IndexingSettings(ServerSettings):
     """A consumer with lag that reads nothing for this long ends itself, to be started again."""
 
 
-class GatewaySettings(ServerSettings):
+class LakeSettings(ServerSettings):
+    """Where the event lake is, for all who write or read it."""
+
+    lake_url: str = ".stack/lake"
+    """A folder, or any URL that fsspec knows and that atomically replaces what is written."""
+
+
+class AnalyticsSettings(LakeSettings):
+    """The consumer group that fills the event lake."""
+
+    analytics_group: str = "analytics"
+    flush_records: Annotated[int, Field(ge=1)] = 50_000
+    """Records that wait in memory, over all partitions, before they are written."""
+    flush_seconds: Seconds = 2.0
+    """Longest time a record waits before it is written."""
+    compact_seconds: Seconds = 300.0
+    compact_files: Annotated[int, Field(ge=2)] = 16
+    """Small files of one partition and day that are worth merging."""
+    compact_grace_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """How long merged files stay for readers that have begun."""
+    max_poll_interval: Seconds = 300.0
+    stuck_seconds: Seconds = 60.0
+
+
+class GatewaySettings(SourceSettings, LakeSettings):
     """The HTTP gateway."""
 
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 3000
-    images_dir: Path = Path("images")
+    max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
     jwt_secret: SecretStr | None = None
     jwt_secret_file: Path = Path(".stack/jwt.secret")
     jwt_lifetime: Seconds = 24 * 3600.0

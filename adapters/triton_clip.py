@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tritonclient.http.aio import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from adapters.arrays import Pixels, Vectors
 from adapters.errors import Rejected, Unavailable, translated
 from adapters.model_spec import InvalidModelSpec, ModelSpec
 from adapters.naming import image_model, text_model
-from adapters.ports import Pixels, Vectors
 
 READY_TIMEOUT_SECONDS: Final = 2.0
 _DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)

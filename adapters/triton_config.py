@@ -50,6 +50,14 @@ def read(path: Path) -> ModelConfig:
         raise ValueError(f"{path}:{error}") from error
 
 
+def parse(text: str) -> ModelConfig:
+    """Returns the parsed text; raises ValueError if it is not a model configuration."""
+    try:
+        return text_format.Parse(text, _protobuf().ModelConfig())
+    except text_format.ParseError as error:
+        raise ValueError(str(error)) from error
+
+
 def write(config: ModelConfig) -> str:
     """Returns the configuration in protobuf's text format."""
     return str(text_format.MessageToString(config))

@@ -163,6 +163,15 @@ class WeaviateIndex:
             if alias is None or alias.collection != collection.name:
                 raise Unavailable(f"the alias {ACTIVE_ALIAS} was not moved to {collection.name}")
 
+    async def drop(self, collection: Collection) -> None:
+        """See `ImageIndex.drop`."""
+        active = await self.active()
+        if active is not None and active.name == collection.name:
+            raise Rejected(f"{collection.name} is active")
+        with translated(f"drop {collection.name}", unavailable=_DOWN):
+            await self._client.collections.delete(collection.name)
+        self._collections.pop(collection.name, None)
+
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, KnownVector]:

@@ -31,9 +31,9 @@ from PIL import Image
 
 from adapters.connections import connections
 from adapters.consumer_groups import progress
+from adapters.event_log import Message
 from adapters.model_spec import ModelSpec
 from adapters.picture import decode
-from adapters.ports import Message
 from cli.servers import server_settings
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES

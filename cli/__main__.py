@@ -8,7 +8,7 @@ import sys
 import typer
 
 from adapters.errors import AdapterError
-from cli import dlq, index, search, stack
+from cli import analytics, dlq, index, models, search, stack
 from stack.errors import StackError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ stack.register(app)
 search.register(app)
 dlq.register(app)
 index.register(app)
+analytics.register(app)
+models.register(app)
 
 
 def main() -> None:

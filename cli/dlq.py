@@ -14,7 +14,7 @@ from rich.table import Table
 
 from adapters.connections import connections
 from adapters.dead_letters import Letter, read_letters
-from adapters.ports import EventLog
+from adapters.event_log import EventLog
 from cli.servers import server_settings
 from consumers import dead_letters
 from consumers.dead_letters import Filter

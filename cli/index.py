@@ -5,14 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from typing import Annotated
+import sys
+import time
+from typing import Annotated, Any
 
+import psutil
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from adapters.connections import connections
 from adapters.consumer_groups import progress
-from cli.servers import server_settings
+from cli.servers import server_settings, watcher_status
 from consumers.audit import Audit
 from consumers.audit import audit as compare
 from consumers.audit import repair as mend
@@ -22,6 +33,7 @@ from stack.record import RecordFile, find
 from stack.settings import StackSettings
 
 SHOWN = 20
+POLL_SECONDS = 0.2
 
 
 def register(app: typer.Typer) -> None:
@@ -58,15 +70,53 @@ def reconcile(
             "--allow-mass-removal", help="It is true that most of the pictures were deleted."
         ),
     ] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for the end of the comparison.")] = True,
 ) -> None:
-    """Have the watcher compare the whole folder with the log now; its log tells what it found."""
-    record = RecordFile(StackSettings().run).read()
+    """Have the watcher compare every source with the log now."""
+    settings = StackSettings()
+    record = RecordFile(settings.run).read()
     rows = [row for row in record.processes if row.name == "watcher"] if record else []
     process = find(rows[0]) if rows else None
     if process is None:
         raise StackError("the watcher is not running; start it with './image-search up'")
+    before = watcher_status(settings)
     process.send_signal(signal.SIGUSR1 if allow_mass_removal else signal.SIGHUP)
-    print("comparing; see: ./image-search logs watcher")
+    if not wait:
+        print("comparing; see: ./image-search logs watcher")
+        return
+    told = _follow(settings, before, process)
+    print(
+        f"{told['state']}: {told['known']} pictures known, "
+        f"{told['published'] - before.get('published', 0)} published, "
+        f"{told['removed'] - before.get('removed', 0)} removed"
+        f"{'; ' + told['problem'] if told['problem'] else ''}"
+    )
+
+
+def _follow(
+    settings: StackSettings, before: dict[str, Any], process: psutil.Process
+) -> dict[str, Any]:
+    """The watcher's state after its next comparison; on a terminal, a bar meanwhile."""
+    columns = (
+        TextColumn("comparing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not sys.stdout.isatty(), transient=True) as bar:
+        # The tree is about as large as what is known of it; a first scan has nothing to go by.
+        task = bar.add_task("", total=before.get("known") or None)
+        while process.is_running():
+            told = watcher_status(settings)
+            if told and told["last_reconcile"] != before.get("last_reconcile"):
+                return told
+            if told.get("problem") and told["state"] == "folder missing":
+                return told
+            if told.get("scanned") is not None:
+                bar.update(task, completed=told["scanned"])
+            time.sleep(POLL_SECONDS)
+    raise StackError("the watcher ended; see: ./image-search logs watcher")
 
 
 async def _audit(repair: bool) -> tuple[Audit, int]:

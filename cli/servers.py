@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from adapters.settings import ServerSettings
 from stack.settings import StackSettings
 
@@ -17,3 +20,12 @@ def server_settings() -> ServerSettings:
         triton_url=environment["TRITON_URL"],
         model_name=environment["MODEL_NAME"],
     )
+
+
+def watcher_status(stack: StackSettings) -> dict[str, Any]:
+    """What the watcher last said of itself; nothing before it was first started."""
+    try:
+        told: dict[str, Any] = json.loads(stack.watcher_status.read_text())
+    except FileNotFoundError:
+        return {}
+    return told

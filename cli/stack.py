@@ -17,6 +17,7 @@ from rich.table import Table
 
 from adapters.consumer_groups import progress
 from adapters.errors import Unavailable
+from cli.servers import watcher_status
 from schemas.topics import IMAGES
 from stack import launcher, processes
 from stack.errors import StackError
@@ -94,7 +95,7 @@ def status(
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
     lag = _lag(current, health)
-    watcher = _watcher(current)
+    watcher = watcher_status(current)
     if as_json:
         found: dict[str, Any] = {
             "processes": rows,
@@ -110,6 +111,8 @@ def status(
             print(f"indexing: {lag} {'record' if lag == 1 else 'records'} behind the log")
         if watcher:
             print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
+            for name, source in watcher["sources"].items():
+                print(f"source {name}: {source['state']} {source['problem']}".rstrip())
     if health["status"] != "ok":
         raise typer.Exit(1)
 
@@ -142,15 +145,6 @@ def _health(url: str) -> dict[str, Any]:
         return {"url": url, **body, "status": "ok" if answer.is_success else "unavailable"}
     except (httpx.HTTPError, ValueError) as error:
         return {"url": url, "status": "unreachable", "detail": str(error)}
-
-
-def _watcher(current: StackSettings) -> dict[str, Any]:
-    """What the watcher last said of itself; nothing before it was first started."""
-    try:
-        told: dict[str, Any] = json.loads(current.watcher_status.read_text())
-    except FileNotFoundError:
-        return {}
-    return told
 
 
 def _lag(current: StackSettings, health: dict[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""`python -m consumers indexing`: one member of the indexing group of MODEL_NAME."""
+"""`python -m consumers indexing` or `analytics`: one member of that consumer group."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from adapters.kafka_log import KafkaEventLog
 from adapters.logs import configure_logging
 from adapters.ports import ImageIndex
 from adapters.provision import connect_index
-from adapters.settings import IndexingSettings
+from adapters.settings import AnalyticsSettings, IndexingSettings
 from adapters.triton_clip import TritonEmbedder
+from consumers.analytics import app as analytics
 from consumers.apps import IndexingApp
 from consumers.budget import return_memory_promptly
 from consumers.failures import RetryPolicy
@@ -139,9 +140,12 @@ async def _watch(settings: IndexingSettings, app: IndexingApp, indexer: Indexer)
 
 def main() -> None:
     """Run the consumer that the command line names."""
-    if sys.argv[1:] != ["indexing"]:
-        sys.exit("usage: python -m consumers indexing")
+    if len(sys.argv) != 2 or sys.argv[1] not in ("indexing", "analytics"):
+        sys.exit("usage: python -m consumers indexing|analytics")
     configure_logging()
+    if sys.argv[1] == "analytics":
+        asyncio.run(analytics.run(AnalyticsSettings()))
+        return
     return_memory_promptly()
     asyncio.run(indexing(IndexingSettings()))
 

@@ -26,7 +26,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 
 from adapters.errors import Unavailable, translated
-from adapters.ports import LogRecord, Position
+from adapters.event_log import LogRecord, Position
 from adapters.settings import IndexingSettings
 from consumers.indexing import Indexer
 from consumers.lane import Lane

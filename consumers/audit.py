@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from adapters.dead_letters import read_letters
-from adapters.ports import Collection, EventLog, ImageIndex, Message, Position
+from adapters.event_log import EventLog, Message, Position
+from adapters.ports import Collection, ImageIndex
 from consumers.republish import Latest, latest_records, republish
 from schemas.events import ImageAdded
 

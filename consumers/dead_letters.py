@@ -13,7 +13,7 @@ from adapters.dead_letters import (
     Letter,
     read_letters,
 )
-from adapters.ports import EventLog, Message, Position
+from adapters.event_log import EventLog, Message, Position
 from consumers.republish import latest_records, republish
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from adapters.dead_letters import FROM_HEADER
-from adapters.ports import LogRecord, Message
+from adapters.event_log import LogRecord, Message
 from adapters.retry import until_available
 from consumers.dead_letters import ATTEMPTS_HEADER, UNREADABLE_KEY
 from schemas.events import DeadLetter

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from adapters.event_log import EventLog, LogRecord, Message
 from adapters.model_spec import ModelSpec
-from adapters.ports import Collection, Embedder, EventLog, ImageIndex, LogRecord, Message
+from adapters.ports import Collection, Embedder, ImageIndex
 from adapters.settings import IndexingSettings
 from consumers.failures import Poison, PoisonLimit, RetryPolicy
 from consumers.preparation import Addition, Counters, Prepared, Preparer

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from adapters.ports import LogRecord
+from adapters.event_log import LogRecord
 from adapters.retry import until_available
 from consumers.indexing import Indexer
 from consumers.preparation import Prepared

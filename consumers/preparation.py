@@ -14,16 +14,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
 from adapters.errors import Rejected
+from adapters.event_log import LogRecord
 from adapters.model_spec import ModelSpec
 from adapters.picture import Picture, decode, memory_needed
-from adapters.ports import (
-    Collection,
-    Embedder,
-    ImageIndex,
-    ImageRecord,
-    KnownVector,
-    LogRecord,
-)
+from adapters.ports import Collection, Embedder, ImageIndex, ImageRecord, KnownVector
 from adapters.settings import IndexingSettings
 from consumers.budget import MemoryBudget
 from consumers.failures import Poison, RetryPolicy

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-import fsspec
-
-from adapters.errors import Rejected, Unavailable
+from adapters.errors import Rejected
+from adapters.storage import read_bytes
 from schemas.events import ImageAdded
 
 
@@ -28,25 +25,9 @@ def read(event: ImageAdded, *, max_bytes: int) -> bytes:
     if event.size_bytes > max_bytes:
         raise Rejected(f"the file has {event.size_bytes} bytes, more than {max_bytes}")
     try:
-        data = _content(event.uri, max_bytes)
+        data = read_bytes(event.uri, max_bytes + 1)
     except FileNotFoundError as error:
         raise Superseded(f"{event.uri} is gone") from error
     if hashlib.sha256(data).hexdigest() != event.sha256:
         raise Superseded(f"{event.uri} has changed since it was published")
     return data
-
-
-def _content(uri: str, max_bytes: int) -> bytes:
-    if uri.startswith("file://"):
-        with Path(unquote(urlsplit(uri).path)).open("rb") as file:
-            return file.read(max_bytes + 1)
-    try:
-        with fsspec.open(uri, "rb") as remote:
-            content: bytes = remote.read(max_bytes + 1)
-            return content
-    except FileNotFoundError:
-        raise
-    except (ValueError, ImportError) as error:
-        raise Rejected(f"{uri}: {error}") from error
-    except OSError as error:
-        raise Unavailable(f"{uri}: {error}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adapters.ports import EventLog, LogRecord, Message, Position
+from adapters.event_log import EventLog, LogRecord, Message, Position
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded, ImageRemoved
 from schemas.topics import IMAGES

@@ -1,16 +1,18 @@
 # syntax=docker/dockerfile:1
-# One image for the watcher, the indexer and the gateway; the command chooses which.
+# One image for the watcher, the consumers and the gateway; the command chooses which.
 FROM python:3.11-slim AS build
 WORKDIR /app
 COPY requirements/app.txt requirements/app.txt
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/app.txt
 
 FROM python:3.11-slim
-RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --create-home app
+RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --create-home app \
+    && install --directory --owner app --group app /lake
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY schemas schemas
 COPY adapters adapters
+COPY analytics analytics
 COPY producers producers
 COPY consumers consumers
 COPY gateway gateway

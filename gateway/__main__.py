@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 
@@ -47,6 +48,9 @@ async def serve(settings: GatewaySettings) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
+    # What is there now stays; looking through it for garbage again and again delays answers.
+    gc.collect()
+    gc.freeze()
     try:
         await uvicorn.Server(config).serve()
     finally:

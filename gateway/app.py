@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from starlette.middleware.cors import CORSMiddleware
 
-from adapters.ports import Embedder, EventLog, ImageIndex
+from adapters.event_log import EventLog
+from adapters.ports import Embedder, ImageIndex
 from adapters.settings import GatewaySettings
-from gateway import bodies, library, openapi, page, problems, state
+from gateway import analytics, bodies, library, openapi, page, problems, state
 from gateway.access import Access, ApiKeys, OpenIdConnect
 from gateway.cursors import Cursors
 from gateway.duplicates import Duplicates
@@ -28,6 +29,7 @@ from gateway.http_models import (
     search_response,
 )
 from gateway.limits import BodyLimit, Deadline, extend
+from gateway.pictures import Pictures
 from gateway.query import QueryEmbedder
 from gateway.search import Search
 from gateway.thumbnails import Thumbnails
@@ -102,14 +104,16 @@ def create_app(
         Deadline, seconds=settings.request_timeout, other={UPLOADS: settings.upload_timeout}
     )
     _add_api(app, search, receipts, feedback, health)
+    app.include_router(analytics.router(settings.lake_url))
     _add_gate(app, settings)
+    images = Pictures(settings, max_bytes=settings.max_image_bytes)
     library.add_routes(
         app,
-        images=settings.images_dir,
+        images=images,
         search=search,
         duplicates=Duplicates(index, cursors, near_score=settings.duplicate_score),
         thumbnails=Thumbnails(
-            settings.images_dir,
+            images,
             settings.thumbnails_dir,
             max_bytes=settings.thumbnails_bytes,
             max_pixels=settings.max_pixels,
@@ -119,6 +123,7 @@ def create_app(
             settings.images_dir,
             max_pixels=settings.max_pixels,
             workers=settings.picture_workers,
+            reserved=[source.name for source in settings.images_sources],
         )
         if settings.uploads
         else None,

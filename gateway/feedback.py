@@ -6,7 +6,7 @@ import asyncio
 from http import HTTPStatus
 
 from adapters.errors import Unavailable
-from adapters.ports import EventLog, Message
+from adapters.event_log import EventLog, Message
 from gateway.http_models import FeedbackRequest, FeedbackResponse
 from gateway.problems import Problem
 from gateway.tokens import InvalidReceipt, Receipts

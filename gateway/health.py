@@ -6,7 +6,8 @@ import asyncio
 from http import HTTPStatus
 
 from adapters.errors import AdapterError
-from adapters.ports import Embedder, EventLog, ImageIndex
+from adapters.event_log import EventLog
+from adapters.ports import Embedder, ImageIndex
 from gateway.http_models import HealthBody
 from gateway.problems import Problem
 from gateway.query import QueryEmbedder

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, File, Form, Header, Query, Response, UploadFile
 from pydantic import AfterValidator, BaseModel, Field
 
-from gateway import pictures, problems
+from gateway import problems
 from gateway.duplicates import Duplicates, Kind
 from gateway.filters import valid_unicode
+from gateway.pictures import Pictures
 from gateway.search import Search
 from gateway.thumbnails import Size, Thumbnails
 from gateway.uploads import Uploads
@@ -61,7 +61,7 @@ NameField = Annotated[
 def add_routes(
     app: FastAPI,
     *,
-    images: Path,
+    images: Pictures,
     search: Search,
     duplicates: Duplicates,
     thumbnails: Thumbnails,
@@ -158,4 +158,4 @@ def add_routes(
         responses={200: PICTURE, 404: problems.DOCUMENT},
     )
     async def picture(name: str) -> Response:
-        return await asyncio.to_thread(pictures.response, images, name)
+        return await asyncio.to_thread(images.response, name)

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -102,6 +103,7 @@ class Search:
         self._duplicate_score = duplicate_score
         self._background = Background(index)
         self._active: tuple[float, Collection] | None = None
+        self._resolving = asyncio.Lock()
         self._warm_for: str | None = None
 
     async def answer(self, question: Question) -> Answer:
@@ -137,7 +139,11 @@ class Search:
             query=(ended - embedded) * 1e3,
             total=(ended - started) * 1e3,
         )
-        self._events.add(_performed(question, answer, start, timings))
+        # The answer goes out first; its event is put together after that.
+        occurred_at = now()
+        asyncio.get_running_loop().call_soon(
+            lambda: self._events.add(_performed(question, answer, start, timings, occurred_at))
+        )
         return answer
 
     def _start(self, question: Question, collection: Collection) -> int:
@@ -199,13 +205,15 @@ class Search:
         Raises:
             Unavailable: Weaviate does not answer, or nothing was activated yet.
         """
-        if self._active is not None and time.monotonic() - self._active[0] < ALIAS_SECONDS:
-            return self._active[1]
-        collection = await self._index.active()
-        if collection is None:
-            raise Unavailable("no collection is active yet")
-        self._active = (time.monotonic(), collection)
-        return collection
+        # Of all who come when it is due, one asks and the others take its answer.
+        async with self._resolving:
+            if self._active is not None and time.monotonic() - self._active[0] < ALIAS_SECONDS:
+                return self._active[1]
+            collection = await self._index.active()
+            if collection is None:
+                raise Unavailable("no collection is active yet")
+            self._active = (time.monotonic(), collection)
+            return collection
 
     async def warm_up(self) -> None:
         """Make the first query as fast as the next; raises as `answer`."""
@@ -239,7 +247,11 @@ class _Found:
 
 
 def _performed(
-    question: Question, answer: Answer, start: int, timings: SearchTimings
+    question: Question,
+    answer: Answer,
+    start: int,
+    timings: SearchTimings,
+    occurred_at: datetime,
 ) -> SearchPerformed:
     kind = kind_of(question.terms)
     filters = dict(question.told_filters)
@@ -252,7 +264,7 @@ def _performed(
     if start:
         filters["start"] = start
     return SearchPerformed(
-        occurred_at=now(),
+        occurred_at=occurred_at,
         search_id=answer.search_id,
         kind=kind,
         text=None if kind is SearchKind.IMAGE else answer.query,

@@ -12,7 +12,8 @@ from fastapi import FastAPI, Query
 from pydantic import BaseModel, Field
 
 from adapters.dead_letters import Letter, read_letters
-from adapters.ports import Collection, EventLog, ImageIndex
+from adapters.event_log import EventLog
+from adapters.ports import Collection, ImageIndex
 from gateway.search import Search
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, Response
 
 from adapters.errors import Rejected
 from adapters.thumbnail import thumbnail
-from gateway import pictures
+from gateway.pictures import HEADERS, Found, Pictures
 from gateway.problems import Problem
 
 logger = logging.getLogger(__name__)
@@ -39,10 +39,10 @@ class Thumbnails:
     """Makes and keeps thumbnails; several processes may share the folder."""
 
     def __init__(
-        self, root: Path, folder: Path, *, max_bytes: int, max_pixels: int, workers: int
+        self, images: Pictures, folder: Path, *, max_bytes: int, max_pixels: int, workers: int
     ) -> None:
-        """`root` has the pictures, `folder` takes up to about `max_bytes` of thumbnails."""
-        self._root = root
+        """`folder` takes up to about `max_bytes` of thumbnails."""
+        self._images = images
         self._folder = folder
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
@@ -56,47 +56,41 @@ class Thumbnails:
         Raises:
             Problem: 404 for what is not a picture of ours, 422 for one that cannot be decoded.
         """
-        path, identity = await asyncio.to_thread(self._identify, name, size)
-        headers = {**pictures.HEADERS, "ETag": f'"{identity}"'}
+        found = await asyncio.to_thread(self._images.find, name)
+        facts = f"{found.identity}\0{size}".encode("utf-8", "surrogateescape")
+        identity = hashlib.sha256(facts).hexdigest()[:40]
+        headers = {**HEADERS, "ETag": f'"{identity}"'}
         if if_none_match is not None and identity in if_none_match:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         kept = self._folder / identity[:2] / f"{identity}.jpg"
         if not await asyncio.to_thread(_touch, kept):
-            await self._make_once(path, kept, size)
+            await self._make_once(found, kept, size)
         return FileResponse(kept, media_type=MEDIA_TYPE, headers=headers)
 
-    def _identify(self, name: str, size: Size) -> tuple[Path, str]:
-        path, _ = pictures.find(self._root, name)
-        status = path.stat()
-        # A picture that changes has another time, so its thumbnail has another name.
-        facts = f"{path}\0{status.st_mtime_ns}\0{status.st_size}\0{size}"
-        return path, hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:40]
-
-    async def _make_once(self, path: Path, kept: Path, size: Size) -> None:
+    async def _make_once(self, found: Found, kept: Path, size: Size) -> None:
         """Make it; whoever else asks meanwhile waits for the same."""
         task = self._being_made.get(kept)
         if task is None:
-            task = asyncio.create_task(self._make(path, kept, size))
+            task = asyncio.create_task(self._make(found, kept, size))
             self._being_made[kept] = task
             task.add_done_callback(lambda _: self._being_made.pop(kept, None))
         # One caller that goes away must not take it from the others.
         await asyncio.shield(task)
 
-    async def _make(self, path: Path, kept: Path, size: Size) -> None:
+    async def _make(self, found: Found, kept: Path, size: Size) -> None:
         async with self._slots:
             try:
-                data = await asyncio.to_thread(
-                    thumbnail, path, edge=size, max_pixels=self._max_pixels
-                )
+                data = await asyncio.to_thread(self._shrink, found, size)
             except Rejected as error:
                 raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-            except FileNotFoundError as error:
-                raise Problem(HTTPStatus.NOT_FOUND, "There is no such picture.") from error
             await asyncio.to_thread(_write, kept, data)
             self._written += len(data)
             if self._written > self._max_bytes * (1 - KEPT_SHARE):
                 self._written = 0
                 await asyncio.to_thread(_clear, self._folder, self._max_bytes)
+
+    def _shrink(self, found: Found, size: Size) -> bytes:
+        return thumbnail(found.read(), edge=size, max_pixels=self._max_pixels)
 
 
 def _touch(file: Path) -> bool:

@@ -9,13 +9,14 @@ import os
 import shutil
 import tempfile
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from adapters.errors import Rejected
-from adapters.picture import MEDIA_TYPES
+from adapters.media_types import MEDIA_TYPES, RAW_MEDIA_TYPE
 from adapters.thumbnail import check
 from gateway.problems import Problem
 
@@ -31,6 +32,8 @@ SUFFIXES: Final = {
     "image/avif": ".avif",
     "image/heic": ".heic",
     "image/heif": ".heif",
+    "image/jxl": ".jxl",
+    RAW_MEDIA_TYPE: ".dng",
 }
 # Characters that some file system, shell or browser gives a meaning of its own.
 _UNSAFE: Final = set('/\\:*?"<>|')
@@ -53,8 +56,12 @@ class Stored:
 class Uploads:
     """Writes into the watched folder: whole files only, and over nothing unless asked."""
 
-    def __init__(self, root: Path, *, max_pixels: int, workers: int) -> None:
+    def __init__(
+        self, root: Path, *, max_pixels: int, workers: int, reserved: Collection[str] = ()
+    ) -> None:
+        """Folders whose first part is `reserved` are those of other sources."""
         self._root = root
+        self._reserved = frozenset(reserved)
         self._max_pixels = max_pixels
         self._slots = asyncio.Semaphore(workers)
 
@@ -78,6 +85,8 @@ class Uploads:
     def _store(self, data: BinaryIO, name: str, folder: str, overwrite: bool) -> Stored:
         root = self._root.resolve(strict=True)
         parts = safe_folder(folder)
+        if parts and parts[0] in self._reserved:
+            raise _bad("folder", f"{parts[0]} is the name of another source")
         directory = root.joinpath(*parts)
         directory.mkdir(parents=True, exist_ok=True)
         # A link in the folder may lead out of it; what is written must not.
@@ -91,7 +100,7 @@ class Uploads:
                 shutil.copyfileobj(data, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
-            media_type = check(part, max_pixels=self._max_pixels)
+            media_type = check(part.read_bytes(), max_pixels=self._max_pixels)
             part.chmod(0o644)
             target = directory / safe_name(name, media_type)
             with part.open("rb") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from adapters.ports import EventLog, Message
+from adapters.event_log import EventLog, Message
 from adapters.retry import until_available
 from schemas.codec import InvalidEvent, decode
 from schemas.events import DeadLetter
@@ -53,6 +53,8 @@ class DeadLetters:
     async def _read(self) -> set[tuple[str, str, str]]:
         reported = set()
         async for record in self._log.read_all(IMAGES_DLQ):
+            if record.value is None:  # settled by `dlq retry` or `dlq drop`
+                continue
             try:
                 letter = decode(DeadLetter, record.value)
             except InvalidEvent as error:

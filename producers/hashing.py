@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from producers.rules import Rules
-from producers.state import Known
-from producers.tree import FileStat, file_stat, is_plain_directory
+from producers.tree import FileStat, Known, file_stat, is_plain_directory
 
 CHUNK_BYTES: Final = 1024 * 1024
 

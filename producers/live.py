@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import sys
 import threading
@@ -170,8 +171,8 @@ class Notifications:
     """Watches one root until closed.
 
     Raises:
-        WatchLimit: the kernel grants no further watcher at all (inotify instances), or folders are
-            nested too deeply for watchdog.
+        WatchLimit: the kernel grants no further watcher at all (inotify instances), not even a
+            watch on the root, or folders are nested too deeply for watchdog.
         OSError: the root cannot be watched.
     """
 
@@ -190,7 +191,13 @@ class Notifications:
         try:
             observer.start()
         except RecursionError as error:
+            observer.stop()
             raise WatchLimit("folders are nested too deeply") from error
+        except OSError as error:
+            observer.stop()
+            if error.errno == errno.ENOSPC:  # inotify_add_watch(2)'s word for its limit
+                raise WatchLimit(str(error)) from error
+            raise
         self._observer = observer
 
     def is_alive(self) -> bool:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
-from adapters.ports import Message
+from adapters.event_log import Message
 from producers.dead_letters import DeadLetters
+from producers.examination import Examination
 from producers.guard import RemovalGuard
 from producers.hashing import (
     Candidate,
-    Examiner,
     Finding,
     Gone,
     Present,
@@ -31,21 +31,20 @@ from producers.hashing import (
 )
 from producers.rules import Rules, media_type
 from producers.settling import PATIENCE_SECONDS, Settling, Waiting
-from producers.state import Known, State
-from producers.tree import FileStat, is_utf8, to_datetime
+from producers.state import State
+from producers.tree import FileStat, Known, is_utf8, to_datetime
 from producers.writer import Writer
 from schemas.events import ImageAdded, now
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 512
+BATCH: Final = 2048
 BACKLOG: Final = 4 * BATCH
 """Paths a scan may be ahead of the examination; beyond it the scan waits."""
 REMOVAL_QUIET_SECONDS: Final = 0.2
 REMOVAL_WAIT_SECONDS: Final = 1.5
 """A removal waits until none has followed for the first of these, at most for the second, so that
 removals that belong together are judged together."""
-THREADS: Final = min(4, os.cpu_count() or 1)
 
 
 @dataclass
@@ -59,6 +58,28 @@ class Counters:
     unreadable: set[str] = field(default_factory=set)
 
 
+def addition(image_id: str, uri: str, found: Present, moment: datetime) -> Message:
+    """The event of a picture that is new or has changed."""
+    return Message(
+        key=image_id,
+        event=ImageAdded(
+            occurred_at=moment,
+            image_id=image_id,
+            uri=uri,
+            sha256=found.sha256.hex(),
+            size_bytes=found.stat.size,
+            media_type=media_type(image_id) or "application/octet-stream",
+            modified_at=to_datetime(found.stat.modified_us),
+            added_at=moment,
+        ),
+    )
+
+
+def removal(image_id: str) -> Message:
+    """The tombstone of a picture that is gone."""
+    return Message(key=image_id, event=None)
+
+
 class Pipeline:
     """Takes paths, looks at them in threads, and publishes what differs from the state."""
 
@@ -67,21 +88,23 @@ class Pipeline:
         *,
         state: State,
         rules: Callable[[], Rules],
-        examiner: Examiner,
+        examination: Examination,
         writer: Writer,
         dead_letters: DeadLetters,
         guard: RemovalGuard,
         settling: Settling,
+        id_prefix: str,
         uri_prefix: str,
         removable: Callable[[], Awaitable[bool]],
     ) -> None:
         self._state = state
         self._rules = rules
-        self._examiner = examiner
+        self._examination = examination
         self._writer = writer
         self._dead_letters = dead_letters
         self._guard = guard
         self._settling = settling
+        self._id_prefix = id_prefix
         self._uri_prefix = uri_prefix
         self._removable = removable
         self._backlog: deque[str] = deque()
@@ -127,7 +150,8 @@ class Pipeline:
             batch = self._take()
             if batch:
                 self._busy = True
-                findings = await self._examine(batch)
+                candidates = [candidate for candidate, _ in batch]
+                findings = await self._examination.examine(candidates, self._rules())
                 await self._decide(batch, findings)
             await self._remove()
             self._busy = False
@@ -156,23 +180,11 @@ class Pipeline:
             batch.append((Candidate(image_id, self._state.get(image_id)), None))
         return batch
 
-    async def _examine(self, batch: Sequence[tuple[Candidate, Waiting | None]]) -> list[Finding]:
-        rules = self._rules()
-        candidates = [candidate for candidate, _ in batch]
-        share = max(16, -(-len(candidates) // THREADS))
-        parts = await asyncio.gather(
-            *(
-                asyncio.to_thread(self._examiner.examine, candidates[start : start + share], rules)
-                for start in range(0, len(candidates), share)
-            )
-        )
-        return [finding for part in parts for finding in part]
-
     async def _decide(
         self, batch: Sequence[tuple[Candidate, Waiting | None]], findings: Sequence[Finding]
     ) -> None:
         added: list[Message] = []
-        moment = time.monotonic()
+        moment, published_at = time.monotonic(), now()
         for (candidate, waiting), finding in zip(batch, findings, strict=True):
             image_id = finding.image_id
             if not isinstance(finding, Gone):
@@ -183,7 +195,7 @@ class Pipeline:
                 case Present() if not is_utf8(image_id):
                     await self._refuse(image_id, "InvalidName", "the name is not UTF-8")
                 case Present():
-                    if message := self._addition(finding, candidate.known):
+                    if message := self._addition(finding, candidate.known, published_at):
                         added.append(message)
                 case Gone():
                     if self._state.get(image_id) is not None:
@@ -205,34 +217,23 @@ class Pipeline:
         self.counters.added += len(added)
         await self._writer.write(added)
 
-    def _addition(self, found: Present, known: Known | None) -> Message | None:
+    def _addition(self, found: Present, known: Known | None, moment: datetime) -> Message | None:
         image_id = found.image_id
         self._state.put(image_id, Known(found.sha256, found.stat))
         if known is not None and known.sha256 == found.sha256 and known.uri_is_current:
             self.counters.unchanged += 1
             return None
-        moment = now()
-        return Message(
-            key=image_id,
-            event=ImageAdded(
-                occurred_at=moment,
-                image_id=image_id,
-                uri=self._uri_prefix + quote(image_id),
-                sha256=found.sha256.hex(),
-                size_bytes=found.stat.size,
-                media_type=media_type(image_id) or "application/octet-stream",
-                modified_at=to_datetime(found.stat.modified_us),
-                added_at=moment,
-            ),
+        return addition(
+            self._id_prefix + image_id, self._uri_prefix + quote(image_id), found, moment
         )
 
     async def _refuse(self, image_id: str, error_class: str, reason: str) -> None:
         self.counters.refused += 1
-        await self._dead_letters.report(image_id, error_class, reason)
+        await self._dead_letters.report(self._id_prefix + image_id, error_class, reason)
         if self._state.get(image_id) is not None:
             # What was published under this id before is there no more.
             self._state.remove(image_id)
-            await self._writer.write([Message(key=image_id, event=None)])
+            await self._writer.write([removal(self._id_prefix + image_id)])
 
     async def _remove(self) -> None:
         moment = time.monotonic()
@@ -251,7 +252,7 @@ class Pipeline:
             self._guard.count(contents, moment)
             for image_id in part:
                 self._state.remove(image_id)
-            await self._writer.write([Message(key=image_id, event=None) for image_id in part])
+            await self._writer.write([removal(self._id_prefix + image_id) for image_id in part])
 
     def _removal_time(self) -> float:
         return min(

@@ -9,7 +9,7 @@ from typing import Final
 
 from pathspec import GitIgnoreSpec
 
-from adapters.picture import MEDIA_TYPES
+from adapters.media_types import MEDIA_TYPES
 
 logger = logging.getLogger(__name__)
 

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
 
-from adapters.ports import EventLog
-from producers.tree import FileStat, join, to_microseconds
+from adapters.event_log import EventLog
+from producers.tree import FileStat, Known, join, to_microseconds
 from schemas.codec import InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
-
-
-class Known(NamedTuple):
-    """A picture as it was last published.
-
-    `sha256` is None for a record that could not be read: its key exists, its content is unknown.
-    """
-
-    sha256: bytes | None
-    stat: FileStat
-    uri_is_current: bool = True
 
 
 class State:
@@ -101,30 +89,35 @@ class State:
             directory = parent
 
 
-async def load(log: EventLog, uri_prefix: str) -> State:
+async def load(log: EventLog, places: Mapping[str, str]) -> dict[str, State]:
     """Read the compacted topic.
 
     Args:
         log: where `images` is.
-        uri_prefix: what the URIs of this folder start with; a picture published from another place
-            is published again.
+        places: what the ids of a source start with ("" for those of no other) -> what their URIs
+            start with; a picture published from another place is published again.
+
+    Returns: a state for each place, whose ids are without what they start with there.
 
     Raises:
         Unavailable: the broker cannot answer now.
     """
-    state = State()
+    states = {prefix: State() for prefix in places}
     unreadable = 0
     async for record in log.read_all(IMAGES):
         try:
-            image_id = decode_key(record.key)
+            whole_id = decode_key(record.key)
         except InvalidEvent as error:
             logger.warning("ignoring a record of %s at %s: %s", IMAGES.name, record.position, error)
             continue
+        first = whole_id.partition("/")[0] + "/"
+        prefix = first if first in places else ""
+        state, image_id = states[prefix], whole_id.removeprefix(prefix)
         try:
             change = decode_image_change(record.key, record.value)
         except InvalidEvent as error:
             unreadable += 1
-            logger.warning("%s at %s cannot be read: %s", image_id, record.position, error)
+            logger.warning("%s at %s cannot be read: %s", whole_id, record.position, error)
             state.put(image_id, Known(None, FileStat(-1, 0), uri_is_current=False))
             continue
         if isinstance(change, ImageAdded):
@@ -133,10 +126,11 @@ async def load(log: EventLog, uri_prefix: str) -> State:
                 Known(
                     sha256=bytes.fromhex(change.sha256),
                     stat=FileStat(change.size_bytes, to_microseconds(change.modified_at)),
-                    uri_is_current=change.uri.startswith(uri_prefix),
+                    uri_is_current=change.uri.startswith(places[prefix]),
                 ),
             )
         else:
             state.remove(image_id)
-    logger.info("%s holds %d pictures (%d unreadable)", IMAGES.name, len(state), unreadable)
-    return state
+    count = sum(len(state) for state in states.values())
+    logger.info("%s holds %d pictures (%d unreadable)", IMAGES.name, count, unreadable)
+    return states

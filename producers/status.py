@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,9 +57,10 @@ def _nothing() -> None:
 class Status:
     """The present state of affairs; numbers count pictures."""
 
-    folder: Path
+    place: str
     attached: bool = False
     root_missing: str = ""
+    unreachable: str = ""
     waiting: int = 0
     held: int = 0
     held_reason: str = ""
@@ -75,16 +76,22 @@ class Status:
         del difference
         self.last_reconcile = datetime.now(UTC)
 
+    @property
+    def state(self) -> str:
+        """In two words, how it is."""
+        if self.root_missing:
+            return "folder missing"
+        if self.unreachable:
+            return "not reachable"
+        return "removals held back" if self.held else "watching"
+
     def as_dict(self) -> dict[str, object]:
         """The status in plain types."""
         running = self.scanning()
         return {
-            "folder": str(self.folder),
-            "written_at": datetime.now(UTC).isoformat(),
-            "state": "folder missing"
-            if self.root_missing
-            else ("removals held back" if self.held else "watching"),
-            "problem": self.root_missing or self.held_reason,
+            "place": self.place,
+            "state": self.state,
+            "problem": self.root_missing or self.unreachable or self.held_reason,
             "known": self.known(),
             "waiting": self.waiting,
             "held_removals": self.held,
@@ -98,8 +105,14 @@ class Status:
             "unreadable": len(self.counters.unreadable),
         }
 
-    def write(self, path: Path) -> None:
-        """Replace the file, so that a reader never sees half of it."""
-        draft = path.with_name(f".{path.name}.new")
-        draft.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
+
+def write(path: Path, main: Status, sources: Mapping[str, Status]) -> None:
+    """Replace the file, so that a reader never sees half of it: the main folder's state on top."""
+    told = {
+        "written_at": datetime.now(UTC).isoformat(),
+        **main.as_dict(),
+        "sources": {name: status.as_dict() for name, status in sources.items()},
+    }
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)

@@ -26,6 +26,17 @@ class FileStat(NamedTuple):
     modified_us: int
 
 
+class Known(NamedTuple):
+    """A picture as it was last published.
+
+    `sha256` is None for a record that could not be read: its key exists, its content is unknown.
+    """
+
+    sha256: bytes | None
+    stat: FileStat
+    uri_is_current: bool = True
+
+
 def file_stat(status: os.stat_result) -> FileStat:
     """What is compared of a file. Times are cut to microseconds, as events hold them."""
     modified_us = status.st_mtime_ns // 1000

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from adapters.ports import EventLog
-from adapters.retry import until_available
+from adapters.event_log import EventLog
 from adapters.settings import WatcherSettings
+from adapters.sources import Source
 from producers.dead_letters import DeadLetters
+from producers.examination import Examination
 from producers.guard import RemovalGuard
 from producers.hashing import Examiner
 from producers.live import Changes, Mailbox, Notifications, WatchLimit
@@ -20,8 +21,9 @@ from producers.publish import Pipeline
 from producers.reconcile import Difference, Reconciler
 from producers.root import Identity, identify
 from producers.rules import IGNORE_FILE, Rules, load_rules
+from producers.schedule import Schedule
 from producers.settling import Settling
-from producers.state import load
+from producers.state import State
 from producers.status import Progress, Status
 from producers.tree import RootGone
 from producers.writer import Writer
@@ -38,48 +40,61 @@ class Watcher:
     """Watches one folder until cancelled.
 
     Args:
-        settings: the folder and how it is watched.
+        settings: how it is watched, and where the main folder is.
         log: where `images` and `images.dlq` are.
+        source: a folder other than the main one, whose ids start with its name.
     """
 
-    def __init__(self, settings: WatcherSettings, log: EventLog) -> None:
+    def __init__(
+        self, settings: WatcherSettings, log: EventLog, source: Source | None = None
+    ) -> None:
         self._settings = settings
         self._log = log
-        self._root = Path(settings.images_dir).resolve()
-        self._rules = Rules(settings.ignore_patterns, hidden=settings.include_hidden)
+        self._root = Path(source.folder if source else settings.images_dir).resolve()
+        self.id_prefix = source.prefix if source else ""
+        self.uri_prefix = f"{self._root.as_uri().rstrip('/')}/"
+        self._patterns = settings.ignore_patterns
+        if source is None:
+            # The ids below a folder of that name would be those of the source.
+            self._patterns += tuple(f"/{other.name}/" for other in settings.images_sources)
+        self._rules = Rules(self._patterns, hidden=settings.include_hidden)
         self._guard = RemovalGuard(settings.mass_removal_share, allow=settings.allow_mass_removal)
         self._identity: Identity | None = None
         self._just_attached = False
         self._notifications: Notifications | None = None
         self._mailbox: Mailbox | None = None
         self._poll_seconds = settings.poll_seconds
-        self._scans: dict[str, float] = {}
-        self._scan_asked = asyncio.Event()
+        self._schedule = Schedule()
         self._confirmed = False
         self._progress = Progress()
         self._before = 0
         self._scan_seconds = 0.0
-        self.status = Status(settings.images_dir)
+        self.status = Status(str(source.folder if source else settings.images_dir))
 
-    async def run(self) -> None:
-        """Work until cancelled; an error that is not a server's being down ends it."""
-        prefix = f"{self._root.as_uri().rstrip('/')}/"
-        state = await until_available(lambda: load(self._log, prefix), what="read what is known")
+    async def run(self, state: State) -> None:
+        """Work until cancelled; an error that is not a server's being down ends it.
+
+        `state` is what is known of this folder, as `producers.state.load` reads it.
+        """
         self.status.known = lambda: len(state)
         dead_letters = DeadLetters(self._log)
         writer = Writer(self._log, lambda key, reason: dead_letters.report(key, "Rejected", reason))
         settings = self._settings
+        self._examination = examination = Examination(
+            Examiner(
+                self._root, follow=settings.follow_symlinks, max_bytes=settings.max_image_bytes
+            )
+        )
         self._pipeline = Pipeline(
             state=state,
             rules=lambda: self._rules,
-            examiner=Examiner(
-                self._root, follow=settings.follow_symlinks, max_bytes=settings.max_image_bytes
-            ),
+            examination=examination,
             writer=writer,
             dead_letters=dead_letters,
             guard=self._guard,
             settling=Settling(max(settings.quiet_seconds, settings.poll_seconds)),
-            uri_prefix=prefix,
+            id_prefix=self.id_prefix,
+            uri_prefix=self.uri_prefix,
             removable=self._root_is_ours,
         )
         self._state = state
@@ -98,13 +113,14 @@ class Watcher:
                 tasks.create_task(self._scan_forever())
                 tasks.create_task(self._beat())
         finally:
+            examination.close()
             await writer.close()
             await self._detach()
 
     def request_scan(self, *, confirm_removals: bool = False) -> None:
         """Compare the whole folder soon; once, let mass removals pass."""
         self._confirmed = self._confirmed or confirm_removals
-        self._ask_scan("", 0.0)
+        self._schedule.ask("", 0.0)
 
     # The root
 
@@ -163,7 +179,7 @@ class Watcher:
         )
         self._identity, self._just_attached = identity, True
         self.status.attached = True
-        self._ask_scan("", 0.0)
+        self._schedule.ask("", 0.0)
         return listener
 
     async def _detach(self) -> None:
@@ -194,16 +210,16 @@ class Watcher:
     def _take(self, changes: Changes) -> None:
         for path, writing in changes.files.items():
             if path == IGNORE_FILE:
-                self._ask_scan("", self._settings.quiet_seconds)
+                self._schedule.ask("", self._settings.quiet_seconds)
             else:
                 self._pipeline.touched(path, writing=writing)
         for folder in changes.folders:
             if self._rules.reaches(folder):
-                self._ask_scan(folder, self._settings.quiet_seconds)
+                self._schedule.ask(folder, self._settings.quiet_seconds)
         if changes.overflow:
             logger.warning("the kernel dropped events: comparing the whole folder")
             self.status.overflows += 1
-            self._ask_scan("", 0.0)
+            self._schedule.ask("", 0.0)
         if changes.unmounted:
             logger.warning("a file system inside %s was unmounted", self._root)
             self._identity = None
@@ -225,33 +241,15 @@ class Watcher:
 
     # Scans
 
-    def _ask_scan(self, top: str, delay: float) -> None:
-        due = time.monotonic() + delay
-        self._scans[top] = min(self._scans.get(top, due), due)
-        self._scan_asked.set()
-
     async def _scan_forever(self) -> None:
         while True:
-            tops = self._due_scans()
+            tops = self._schedule.take()
             for top in tops:
                 if self._identity is not None:
                     with contextlib.suppress(RootGone):  # `_watch_root` says so and scans later
                         await self._scan(top)
-            if tops:
-                continue
-            self._scan_asked.clear()
-            wait = min(self._scans.values(), default=float("inf")) - time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if wait == float("inf") else max(wait, 0.0)):
-                    await self._scan_asked.wait()
-
-    def _due_scans(self) -> list[str]:
-        """Folders to compare now; one below another is part of its scan."""
-        now = time.monotonic()
-        due = {top for top, when in self._scans.items() if when <= now}
-        for top in due:
-            del self._scans[top]
-        return [top for top in sorted(due) if not any(above in due for above in _above(top))]
+            if not tops:
+                await self._schedule.wait()
 
     async def _scan(self, top: str) -> None:
         if not top:
@@ -294,7 +292,7 @@ class Watcher:
         if held:
             again = min(again, HELD_RETRY_SECONDS)
         self._scan_seconds = difference.seconds
-        self._ask_scan("", self._pause(again))
+        self._schedule.ask("", self._pause(again))
         self.status.reconciled(difference)
         logger.info(
             "compared %d pictures in %.2f s: %d new or changed, %d missing%s",
@@ -313,7 +311,7 @@ class Watcher:
         self._rules = await asyncio.to_thread(
             load_rules,
             self._root,
-            self._settings.ignore_patterns,
+            self._patterns,
             hidden=self._settings.include_hidden,
         )
 
@@ -322,7 +320,8 @@ class Watcher:
     async def _beat(self) -> None:
         while True:
             if self._guard.held:
-                self._ask_scan("", self._pause(HELD_RETRY_SECONDS))
+                self._schedule.ask("", self._pause(HELD_RETRY_SECONDS))
+            self._examination.rest()
             self.status.waiting = self._pipeline.waiting
             self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
             self.status.counters = self._pipeline.counters
@@ -330,17 +329,4 @@ class Watcher:
             running = self._reconciler.running
             if running is not None:
                 self._progress.tell(running, self._before, self._pipeline.counters.added)
-            if self.status.attached or self.status.root_missing:
-                await asyncio.to_thread(self._write_health)
-            await asyncio.sleep(0.25 if not self.status.attached else 1.0)
-
-    def _write_health(self) -> None:
-        if self._settings.status_file is not None:
-            self.status.write(self._settings.status_file)
-        if self._settings.ready_file is not None:
-            self._settings.ready_file.touch()
-
-
-def _above(directory: str) -> list[str]:
-    parts = directory.split("/") if directory else []
-    return ["/".join(parts[:count]) for count in range(len(parts))]
+            await asyncio.sleep(0.25)

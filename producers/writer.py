@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from adapters.errors import Rejected
-from adapters.ports import EventLog, Message
+from adapters.event_log import EventLog, Message
 from adapters.retry import until_available
 from schemas.topics import IMAGES
 

@@ -45,19 +45,36 @@ def decode(event_type: type[E], value: bytes | None) -> E:
     if value is None:
         raise InvalidEvent(f"{event_type.__name__}: the value is null")
     try:
-        version = _Version.model_validate_json(value).schema_version
-        if version.partition(".")[0] != SUPPORTED_MAJOR:
-            raise InvalidEvent(
-                f"{event_type.__name__}: schema version {version} is not supported "
-                f"(this reader knows {SUPPORTED_MAJOR}.x)"
-            )
-        return event_type.model_validate_json(value)
+        event = event_type.model_validate_json(value)
     except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
+        _refuse_other_versions(event_type, value)
+        raise InvalidEvent(f"{event_type.__name__}: {_reasons(error)}") from error
+    _check_version(event_type, event.schema_version)
+    return event
+
+
+def _refuse_other_versions(event_type: type[Event], value: bytes) -> None:
+    """Of an event of another major version, that it is one is the reason why it cannot be read."""
+    try:
+        version = _Version.model_validate_json(value).schema_version
+    except ValidationError:
+        return
+    _check_version(event_type, version)
+
+
+def _check_version(event_type: type[Event], version: str) -> None:
+    if version.partition(".")[0] != SUPPORTED_MAJOR:
+        raise InvalidEvent(
+            f"{event_type.__name__}: schema version {version} is not supported "
+            f"(this reader knows {SUPPORTED_MAJOR}.x)"
         )
-        raise InvalidEvent(f"{event_type.__name__}: {reasons}") from error
+
+
+def _reasons(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False)
+    )
 
 
 def decode_key(key: bytes | None) -> str:

@@ -161,8 +161,24 @@ class FeedbackGiven(Event):
     searched_at: AwareDatetime
 
 
+class ModelStep(StrEnum):
+    """What happened to a model."""
+
+    FEEDING = "feeding"
+    ACTIVATED = "activated"
+    ROLLED_BACK = "rolled_back"
+    RETIRED = "retired"
+
+
 class ModelActivated(Event):
-    """Searches are answered from this model's collection from now on."""
+    """A step in a model's life.
+
+    `activated` and `rolled_back`: searches are answered from its collection from now on.
+    `feeding`: it is loaded, and its collection is being filled beside the active one.
+    `retired`: its collection is gone.
+    """
+
+    step: ModelStep = ModelStep.ACTIVATED
 
     model_name: str
     model_version: str

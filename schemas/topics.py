@@ -83,7 +83,7 @@ IMAGES_DLQ = Topic(
     retention_ms=FOREVER_MS,
     dead_letters_to=None,
     written_by=("indexing", "watcher"),
-    read_by=("dlq commands",),
+    read_by=("dlq commands", "analytics"),
 )
 SEARCHES = Topic(
     name="searches",
@@ -113,7 +113,7 @@ MODELS = Topic(
     name="models",
     event=ModelActivated,
     key="model name",
-    description="Which model's collection answers searches.",
+    description="The newest step of each model: being fed, activated, rolled back to, retired.",
     partitions=1,
     compacted=True,
     retention_ms=FOREVER_MS,

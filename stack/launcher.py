@@ -14,13 +14,15 @@ from pathlib import Path
 
 from stack import ports, processes
 from stack.errors import StackError
+from stack.models import read_state, write_state
 from stack.preparation import Cache
 from stack.record import ProcessRow, Record, RecordFile, created, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
-from stack.settings import ROOT, StackSettings
+from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
 from stack.supervisor import ProcessSpec, Supervised, Supervisor
 
 FOLLOW_SECONDS = 0.3
+MODELS_SECONDS = 0.5
 
 
 def say(text: str) -> None:
@@ -105,6 +107,9 @@ class Launcher:
         settings = self._settings
         # In a thread, so that Ctrl-C is heard while something is downloaded or built.
         servers = await asyncio.to_thread(prepare, settings)
+        if not settings.model_state.exists():
+            # The default may change with what is downloaded; a stack that holds data keeps its own.
+            write_state(settings, read_state(settings))
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:
@@ -113,6 +118,8 @@ class Launcher:
         async with asyncio.TaskGroup() as group:
             if self._follow and not self._servers_only:
                 group.create_task(self._follow_logs(specs))
+            if not self._servers_only:
+                group.create_task(self._follow_models(supervisor))
             group.create_task(supervisor.run(lambda: self._announce(supervisor)))
 
     def _announce(self, supervisor: Supervisor) -> None:
@@ -121,14 +128,36 @@ class Launcher:
         if self._servers_only:
             say("servers are ready")
             return
-        if self._settings.model_name == "lite":
+        active = self._settings.active_model
+        if active == FALLBACK_MODEL:
             say(
                 "model: lite, the bundled fall-back that needs no download; "
-                "it knows everyday things but is no match for CLIP"
+                "it knows everyday things but is no match for CLIP: "
+                f"./image-search models pull {PREFERRED_MODEL}, then models switch"
             )
         else:
-            say(f"model: {self._settings.model_name}")
+            say(f"model: {active}")
         say(f"ready: {self._settings.gateway_url}")
+
+    async def _follow_models(self, supervisor: Supervisor) -> None:
+        """Run indexers for each model that is to be fed, and for no other."""
+        while True:
+            await asyncio.sleep(MODELS_SECONDS)
+            if not self._ready:
+                continue
+            wanted = {
+                spec.name: spec
+                for model in read_state(self._settings).fed
+                for spec in processes.indexers(self._settings, model)
+            }
+            running = [name for name in supervisor.processes if processes.is_indexer(name)]
+            for name in running:
+                if name not in wanted:
+                    say(f"{name} is not needed any more")
+                    await supervisor.remove(name)
+            for name, spec in wanted.items():
+                if name not in running:
+                    supervisor.add(spec)
 
     def _write(self, supervised: Sequence[Supervised]) -> None:
         pid = os.getpid()

@@ -9,10 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from adapters.model_repository import render
-from adapters.naming import image_model, text_model
 from stack import binaries, toolchains
 from stack.errors import StackError
+from stack.models import read_state, render_models
 from stack.preparation import Cache, key_of
 from stack.probes import answers, heartbeat, infers, kafka_answers, never_asked
 from stack.settings import ROOT, StackSettings
@@ -163,10 +162,9 @@ def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
 
 
 def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
-    """Triton with the models of `triton_models/`, loaded by name."""
+    """Triton with the models that are fed; more are loaded while it runs."""
     program = binaries.triton(cache)
-    home = settings.state / "triton"
-    models = home / "models"
+    models = settings.triton_models
     # Two stacks on one machine must not share the Python backend's shared memory.
     prefix = f"image_search_{key_of(str(settings.state))}_"
     host = "127.0.0.1"
@@ -175,17 +173,20 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         for stale in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 (Triton's own choice)
             stale.unlink(missing_ok=True)
         shutil.rmtree(models, ignore_errors=True)
-        render(
-            ROOT / "triton_models",
-            models,
-            python_env=program.python_environment,
-            image_instances=settings.triton_image_instances,
-            text_instances=settings.triton_text_instances,
-            threads=settings.threads,
-            provider="cpu",
-        )
+        state = read_state(settings)
+        missing = render_models(settings, state.fed, models, program.python_environment)
+        if state.active in missing:
+            raise StackError(
+                f"the model {state.active} is not in {settings.models}: get it again with "
+                f"'./image-search models pull {state.active}' or 'models add'"
+            )
+        for name in missing:
+            cache.say(f"the model {name} is gone from {settings.models}: it is not served")
 
-    loaded = [image_model(settings.model_name), text_model(settings.model_name)]
+    async def works() -> bool:
+        # Asked anew each time, as a switch may have changed the model.
+        return await infers(f"http://{host}:{settings.triton_port}", settings.active_model)()
+
     command = [
         str(program.server),
         f"--model-repository={models}",
@@ -200,14 +201,17 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         "--model-control-mode=explicit",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--exit-timeout-secs=10",
-        *(f"--load-model={name}" for name in loaded),
+        "--load-model=*",
+        # A candidate that does not load must not keep the active model from being served.
+        "--exit-on-error=false",
+        "--strict-readiness=false",
     ]
     return ProcessSpec(
         name="triton",
         command=command,
         log=settings.logs / "triton.log",
-        ready=answers(f"http://{host}:{settings.triton_port}/v2/health/ready"),
-        alive=infers(f"http://{host}:{settings.triton_port}", settings.model_name),
+        ready=works,
+        alive=works,
         environment={"LD_LIBRARY_PATH": binaries.library_path(program)},
         prepare=prepare,
     )
@@ -226,8 +230,22 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
     )
 
 
+def indexers(settings: StackSettings, model: str) -> list[ProcessSpec]:
+    """The group that fills this model's collection. Its names do not change with a switch."""
+    infix = "" if model == settings.model_name else f"{model}-"
+    return [
+        _worker(settings, f"indexer-{infix}{number}", ["consumers", "indexing"], MODEL_NAME=model)
+        for number in range(1, settings.indexers + 1)
+    ]
+
+
+def is_indexer(name: str) -> bool:
+    """Whether a process of this name fills a collection."""
+    return name.startswith("indexer-")
+
+
 def ours(settings: StackSettings) -> list[ProcessSpec]:
-    """Watcher, indexers and gateway."""
+    """Watcher, analytics, gateway, the active model's indexers; those of others follow later."""
     gateway = ProcessSpec(
         name="gateway",
         command=[sys.executable, "-m", "gateway"],
@@ -238,12 +256,9 @@ def ours(settings: StackSettings) -> list[ProcessSpec]:
         needs=("provision",),
         environment=_ours(settings, "gateway"),
     )
-    indexers = [
-        _worker(settings, f"indexer-{number}", ["consumers", "indexing"])
-        for number in range(1, settings.indexers + 1)
-    ]
     watcher = _worker(settings, "watcher", ["producers"], STATUS_FILE=str(settings.watcher_status))
-    return [*indexers, watcher, gateway]
+    analytics = _worker(settings, "analytics", ["consumers", "analytics"])
+    return [*indexers(settings, settings.active_model), watcher, analytics, gateway]
 
 
 def _worker(settings: StackSettings, name: str, module: list[str], **more: str) -> ProcessSpec:
@@ -273,7 +288,7 @@ def _ours(settings: StackSettings, name: str) -> dict[str, str]:
 
 def is_ours(name: str) -> bool:
     """Whether this process is one of ours rather than a server."""
-    return re.fullmatch(r"watcher|gateway|indexer-\d+", name) is not None
+    return re.fullmatch(r"watcher|gateway|analytics|indexer-.+", name) is not None
 
 
 async def servers_answer(settings: StackSettings) -> dict[str, bool]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import platformdirs
 from pydantic import Field
@@ -12,6 +13,15 @@ from pydantic import Field
 from adapters.settings import EnvironmentSettings, Port
 
 ROOT = Path(__file__).resolve().parents[1]
+PREFERRED_MODEL = "ViT-B-32__openai"
+FALLBACK_MODEL = "lite"
+
+
+def default_model(values: dict[str, Any]) -> str:
+    """CLIP ViT-B/32 where it has been downloaded, else the bundled fall-back."""
+    models: Path = values["models_dir"] or values["cache_dir"] / "models"
+    here = (models.expanduser() / PREFERRED_MODEL).is_dir()
+    return PREFERRED_MODEL if here else FALLBACK_MODEL
 
 
 class StackSettings(EnvironmentSettings):
@@ -21,6 +31,8 @@ class StackSettings(EnvironmentSettings):
     cache_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("image-search", appauthor=False))
     )
+    models_dir: Path | None = None
+    """Where models that were added lie; `models` in the cache if none is named."""
     images_dir: Path = ROOT / "images"
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 3000
@@ -44,7 +56,9 @@ class StackSettings(EnvironmentSettings):
     triton_text_instances: Annotated[int, Field(ge=1)] = 1
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads an encoder uses for one batch; 0 means one per core."""
-    model_name: str = "lite"
+    lake_url: str | None = None
+    model_name: str = Field(default_factory=default_model)
+    """The model of a first start; `models switch` decides after that."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
 
     @property
@@ -76,6 +90,35 @@ class StackSettings(EnvironmentSettings):
     def watcher_status(self) -> Path:
         """What the watcher says of itself, as JSON."""
         return self.run / "watcher.json"
+
+    @property
+    def lake(self) -> str:
+        """The event lake: LAKE_URL, else a folder of the state's."""
+        return self.lake_url or str(self.state / "lake")
+
+    @property
+    def models(self) -> Path:
+        """Models that were added, shared by all checkouts."""
+        named = self.models_dir or self.cache / "models"
+        return named.expanduser().resolve()
+
+    @property
+    def triton_models(self) -> Path:
+        """The model repository that Triton serves."""
+        return self.state / "triton" / "models"
+
+    @property
+    def model_state(self) -> Path:
+        """Which models are served and fed, as JSON."""
+        return self.state / "models.json"
+
+    @property
+    def active_model(self) -> str:
+        """The model that the last switch ended at; before any, that of the first start."""
+        try:
+            return str(json.loads(self.model_state.read_text())["active"])
+        except FileNotFoundError:
+            return self.model_name
 
     @property
     def threads(self) -> int:
@@ -118,11 +161,12 @@ class StackSettings(EnvironmentSettings):
             "WEAVIATE_URL": weaviate,
             "WEAVIATE_GRPC_PORT": str(self.weaviate_grpc_port),
             "TRITON_URL": triton,
-            "MODEL_NAME": self.model_name,
+            "MODEL_NAME": self.active_model,
             "IMAGES_DIR": str(self.images),
             "STATE_DIR": str(self.state),
             "THUMBNAILS_DIR": os.environ.get("THUMBNAILS_DIR", str(self.state / "thumbnails")),
             "GATEWAY_HOST": self.gateway_host,
             "GATEWAY_PORT": str(self.gateway_port),
+            "LAKE_URL": self.lake,
             "JWT_SECRET_FILE": os.environ.get("JWT_SECRET_FILE", str(self.state / "jwt.secret")),
         }

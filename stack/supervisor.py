@@ -99,6 +99,26 @@ class Supervisor:
         self._say = say
         self._changed = changed
         self._all_ready = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def add(self, spec: ProcessSpec) -> None:
+        """Keep one more process running; from now on its failures end nothing else."""
+        if self._group is None or not self._all_ready.is_set():
+            raise RuntimeError("processes are added to a supervisor that has everything ready")
+        self.processes[spec.name] = Supervised(spec)
+        self._tasks[spec.name] = self._group.create_task(self._keep(self.processes[spec.name]))
+
+    async def remove(self, name: str) -> None:
+        """Stop a process and forget it."""
+        supervised = self.processes[name]
+        task = self._tasks.pop(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if supervised.process is not None and supervised.pid is not None:
+            await self._stop(supervised, supervised.process)
+        del self.processes[name]
+        self._changed(list(self.processes.values()))
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start all, call `ready` once when each is, and keep them running.
@@ -108,8 +128,9 @@ class Supervisor:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                for supervised in self.processes.values():
-                    group.create_task(self._keep(supervised))
+                self._group = group
+                for name, supervised in self.processes.items():
+                    self._tasks[name] = group.create_task(self._keep(supervised))
                 group.create_task(self._announce(ready))
         except* StackError as errors:
             raise errors.exceptions[0] from None
@@ -189,7 +210,7 @@ class Supervisor:
                     self._say(f"{spec.name} is ready again")
                 return
             if time.monotonic() > deadline:
-                if not supervised.ready_event.is_set():
+                if not supervised.ready_event.is_set() and not self._all_ready.is_set():
                     raise StackError(
                         self._why(supervised, f"was not ready within {spec.start_timeout:.0f} s")
                     )

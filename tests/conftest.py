@@ -22,6 +22,19 @@ STACK_TIMEOUT_SECONDS = 25 * 60
 """Enough for a cold preparation, in which Weaviate may be compiled."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests one of several workers (`-n`) runs together.
+
+    Those on the whole system share one, those on servers share one set; other tests go file by
+    file, as their fixtures do.
+    """
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        group = next((name for name in ("system", "servers") if name in fixtures), None)
+        item.add_marker(pytest.mark.xdist_group(group or item.path.stem))
+
+
 @dataclass(frozen=True)
 class Servers:
     """A running stack: where its servers listen and how to command it."""

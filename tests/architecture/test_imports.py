@@ -7,23 +7,38 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("schemas", "adapters", "producers", "consumers", "gateway", "stack", "cli")
+PACKAGES = (
+    "schemas",
+    "adapters",
+    "analytics",
+    "producers",
+    "consumers",
+    "gateway",
+    "stack",
+    "cli",
+)
 
 ALLOWED: dict[str, set[str]] = {
     "schemas": set(),
     "adapters": {"schemas"},
+    "analytics": {"schemas", "adapters"},
     "producers": {"schemas", "adapters"},
-    "consumers": {"schemas", "adapters"},
-    "gateway": {"schemas", "adapters"},
+    "consumers": {"schemas", "adapters", "analytics"},
+    "gateway": {"schemas", "adapters", "analytics"},
     "stack": {"schemas", "adapters"},
-    "cli": {"schemas", "adapters", "producers", "consumers", "gateway", "stack"},
+    "cli": {"schemas", "adapters", "analytics", "producers", "consumers", "gateway", "stack"},
 }
 """Package -> the packages of ours that it may import."""
 
 CLIENTS = {"aiokafka", "tritonclient", "weaviate"}
 FASTSTREAM = "consumers/apps.py"
 SCHEMA_LIBRARIES = {"pydantic"}
-CONCRETE = {"adapters.kafka_log", "adapters.triton_clip", "adapters.weaviate_index"}
+CONCRETE = {
+    "adapters.kafka_log",
+    "adapters.kafka_group",
+    "adapters.triton_clip",
+    "adapters.weaviate_index",
+}
 BUILDERS = {"apps.py", "app.py", "__main__.py"}
 
 

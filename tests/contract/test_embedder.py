@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from adapters.arrays import Pixels
 from adapters.errors import Rejected, Unavailable
 from adapters.memory import MemoryEmbedder
 from adapters.model_spec import ModelSpec
-from adapters.ports import Embedder, Pixels
+from adapters.ports import Embedder
 from adapters.triton_clip import TritonEmbedder
 
 MODEL = "lite"

@@ -1,16 +1,17 @@
 """What every `EventLog` promises: the twin in memory and Kafka alike."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from adapters.errors import Rejected
+from adapters.event_log import EventLog, LogRecord, Message
 from adapters.kafka_log import KafkaEventLog
 from adapters.memory import MemoryEventLog
-from adapters.ports import EventLog, LogRecord, Message
 from adapters.provision import create_topic
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded, ImageRemoved
@@ -90,6 +91,32 @@ async def test_many_keys_are_all_there(log: EventLog, topic: Topic) -> None:
     assert {record.key.decode() for record in found if record.key} == names
 
 
+async def test_positions_and_partitions_are_the_same_however_many_come_at_once(
+    log: EventLog, topic: Topic
+) -> None:
+    messages = [
+        replace(
+            added(f"{number}.png") if number % 3 else Message(f"{number}.png", None),
+            headers={"number": str(number)},
+        )
+        for number in range(500)
+    ]
+    told = list(await log.publish(topic, messages))
+    for message in messages[:20]:
+        told += await log.publish(topic, [message])
+    sent = [*messages, *messages[:20]]
+    found = {record.position: record for record in await everything(log, topic)}
+    assert len(found) == len(sent)
+    for message, position in zip(sent, told, strict=True):
+        record = found[position]
+        assert (record.key or b"").decode() == message.key
+        assert (record.value is None) == (message.event is None)
+        assert record.headers["number"].decode() == message.headers["number"]
+    for first, again in zip(told[:20], told[500:], strict=True):
+        assert first.partition == again.partition
+        assert first.offset < again.offset
+
+
 async def test_an_empty_topic_ends_at_once(log: EventLog, topic: Topic) -> None:
     assert await everything(log, topic) == []
     assert await log.publish(topic, []) == []
@@ -105,3 +132,36 @@ async def test_a_key_that_is_no_unicode_is_rejected_and_nothing_written(
 
 async def test_it_is_ready(log: EventLog) -> None:
     assert await log.is_ready()
+
+
+async def test_reading_can_begin_at_an_offset(log: EventLog, topic: Topic) -> None:
+    await log.publish(topic, [added(f"{number}.png") for number in range(40)])
+    every = await everything(log, topic)
+    later = [record async for record in log.read_all(topic, 3)]
+    assert sorted(r.position.offset for r in later) == sorted(
+        r.position.offset for r in every if r.position.offset >= 3
+    )
+    assert [record async for record in log.read_all(topic, 1000)] == []
+
+
+async def test_reading_can_begin_at_a_time(log: EventLog, topic: Topic) -> None:
+    await log.publish(topic, [added(f"{number}.png") for number in range(10)])
+    await asyncio.sleep(0.05)
+    begin = datetime.now(UTC)
+    await asyncio.sleep(0.05)
+    await log.publish(topic, [added(f"{number}-late.png") for number in range(10)])
+    late = [record.key async for record in log.read_all(topic, begin)]
+    assert sorted(key.decode() for key in late if key) == sorted(
+        f"{number}-late.png" for number in range(10)
+    )
+    future = [record async for record in log.read_all(topic, begin + timedelta(days=1))]
+    assert future == []
+
+
+async def test_bounds_are_the_oldest_and_the_next_offset(log: EventLog, topic: Topic) -> None:
+    written = await log.publish(topic, [added(f"{number}.png") for number in range(9)])
+    bounds = await log.bounds(topic)
+    assert set(bounds) == set(range(topic.partitions))
+    for number, (start, end) in bounds.items():
+        assert start == 0
+        assert end == sum(position.partition == number for position in written)

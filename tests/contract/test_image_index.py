@@ -1,8 +1,9 @@
 """What every `ImageIndex` promises: the twin in memory and Weaviate alike."""
 
 import asyncio
+import functools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,8 +22,10 @@ from adapters.ports import (
     ImageFilter,
     ImageIndex,
     ImageRecord,
+    Match,
 )
 from adapters.weaviate_index import WeaviateIndex
+from gateway.ranking import ranked
 
 WHEN = datetime(2026, 1, 5, 9, 58, 21, 123000, tzinfo=UTC)
 
@@ -403,6 +406,29 @@ async def test_pictures_are_found_by_their_content(
     held = await index.hashes(collection, ["x.jpg", "z.jpg", "never.jpg"])
     assert held == {"x.jpg": "1" * 64, "z.jpg": "2" * 64}
     assert await index.hashes(collection, []) == {}
+
+
+async def test_pages_repeat_and_skip_nothing(index: ImageIndex, collection: Collection) -> None:
+    """As the gateway pages: a filter narrows, and together the pages are all there is, once."""
+    names = [f"{'a' if number % 3 else 'b'}/{number:04}.jpg" for number in range(2500)]
+    generator = np.random.default_rng(2)
+    records = [record(name, unit(*generator.normal(size=8))) for name in names]
+    for start in range(0, len(records), 500):
+        assert await index.upsert(collection, records[start : start + 500]) == {}
+
+    async def clean(order: Sequence[Match]) -> list[str]:
+        return [match.image_id for match in order]
+
+    for where, wanted in (
+        (ImageFilter(), set(names)),
+        (ImageFilter(folder="b/"), {name for name in names if name.startswith("b/")}),
+    ):
+        search = functools.partial(index.search, collection, unit(1, 1), where=where)
+        met: list[str] = []
+        while page := (await ranked(search, clean, needed=len(met) + 130))[len(met) :][:130]:
+            met += page
+        assert len(met) == len(set(met))
+        assert set(met) == wanted
 
 
 async def test_it_is_ready(index: ImageIndex) -> None:

@@ -16,18 +16,23 @@ from aiokafka import AIOKafkaConsumer
 
 from stack.record import ProcessRow, Record, RecordFile
 from tests.conftest import ROOT, Servers, run_image_search, servers_of, stack_environment
+from tests.integration.object_store import ObjectStore, running_object_store
 
 T = TypeVar("T")
 SAMPLES = ROOT / "images"
 
 
+BUCKET = "album"
+
+
 @dataclass(frozen=True)
 class System:
-    """A running system: its folder of pictures, its gateway, its processes."""
+    """A running system: its folder of pictures, its bucket (source `cloud`), its processes."""
 
     servers: Servers
     images: Path
     state: Path
+    store: ObjectStore | None = None
 
     @property
     def gateway(self) -> str:
@@ -73,15 +78,22 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     images = tmp_path_factory.mktemp("images")
     state = tmp_path_factory.mktemp("system")
     shutil.copytree(SAMPLES, images, dirs_exist_ok=True)
-    environment = stack_environment(state, images)
-    run_image_search(environment, "up", "--detach")
-    try:
-        yield System(servers_of(environment), images, state)
-    finally:
-        keep = os.environ.get("KEEP_LOGS")
-        if keep:
-            shutil.copytree(state / "logs", keep, dirs_exist_ok=True)
-        run_image_search(environment, "down")
+    with running_object_store(state / "store.log") as store:
+        store.client().create_bucket(Bucket=BUCKET)
+        environment = {
+            **stack_environment(state, images),
+            **store.environment,
+            "IMAGES_SOURCES": f"cloud=s3://{BUCKET}",
+            "LIST_SECONDS": "1",
+        }
+        run_image_search(environment, "up", "--detach")
+        try:
+            yield System(servers_of(environment), images, state, store)
+        finally:
+            keep = os.environ.get("KEEP_LOGS")
+            if keep:
+                shutil.copytree(state / "logs", keep, dirs_exist_ok=True)
+            run_image_search(environment, "down")
 
 
 @pytest.fixture

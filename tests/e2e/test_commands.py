@@ -1,10 +1,11 @@
 """The commands of a person who runs the system."""
 
 import json
+import re
 
 import httpx
 
-from tests.e2e.conftest import System, eventually
+from tests.e2e.conftest import SAMPLES, System, eventually
 
 
 async def test_status_tells_what_runs_and_how_far_it_is(system: System) -> None:
@@ -16,7 +17,15 @@ async def test_status_tells_what_runs_and_how_far_it_is(system: System) -> None:
     status = json.loads(system.servers.command("status", "--json").stdout)
     states = {row["name"]: row["state"] for row in status["processes"]}
     assert states.pop("provision") == "done"
-    assert set(states) == {"kafka", "weaviate", "triton", "indexer-1", "watcher", "gateway"}
+    assert set(states) == {
+        "kafka",
+        "weaviate",
+        "triton",
+        "indexer-1",
+        "watcher",
+        "analytics",
+        "gateway",
+    }
     assert set(states.values()) == {"ready"}
     assert status["servers"] == {"kafka": True, "weaviate": True, "triton": True}
     assert status["gateway"]["status"] == "ok"
@@ -31,17 +40,17 @@ async def test_the_index_agrees_with_the_log(system: System) -> None:
     await eventually(agrees, seconds=60, every=1)
 
 
-async def test_the_watcher_compares_when_asked(system: System) -> None:
-    def compared() -> int:
-        return (system.state / "logs" / "watcher.log").read_text().count("compared")
+async def test_the_watcher_compares_when_asked(system: System, client: httpx.AsyncClient) -> None:
+    pictures = [p for p in SAMPLES.rglob("*") if p.suffix in (".jpg", ".png")]
+    await eventually(lambda: indexed(client, len(pictures)), seconds=60)
+    told = system.servers.command("index", "reconcile").stdout
+    assert re.search(r"watching: \d+ pictures known, 0 published, 0 removed", told)
+    assert "comparing" in system.servers.command("index", "reconcile", "--no-wait").stdout
 
-    before = compared()
-    assert "comparing" in system.servers.command("index", "reconcile").stdout
 
-    async def again() -> bool:
-        return compared() > before
-
-    await eventually(again, seconds=30)
+async def indexed(client: httpx.AsyncClient, count: int) -> bool:
+    health = (await client.get("/api/v1/healthcheck")).json()
+    return int(health["images"]) >= count
 
 
 async def test_search_from_the_terminal(system: System, client: httpx.AsyncClient) -> None:
@@ -54,6 +63,18 @@ async def test_search_from_the_terminal(system: System, client: httpx.AsyncClien
     assert (
         "cut off at" not in system.servers.command("search", "tennis", "--cut-off", "none").stdout
     )
+    bad = system.servers.command("search", " ", check=False)
+    assert bad.returncode == 1
+    assert "must not be blank" in bad.stderr
+
+
+async def test_combined_queries_and_pictures_in_the_terminal(
+    system: System, client: httpx.AsyncClient
+) -> None:
+    wait_for = {"image_name": "photos/cat.jpg", "timeout_s": 60}
+    body = {"text": "a cat", "wait_for": wait_for}
+    waited = await client.post("/api/v1/search-image", json=body, timeout=90)
+    assert waited.status_code == 200, waited.text
     combined = "2:a ball + ./photos/cat.jpg - tennis"
     answer = json.loads(
         system.servers.command("search", combined, "--json", "--folder", "photos").stdout
@@ -64,9 +85,6 @@ async def test_search_from_the_terminal(system: System, client: httpx.AsyncClien
     assert "▀" in shown
     unfinished = system.servers.command("search", "dog +", check=False)
     assert (unfinished.returncode, "a term is missing" in unfinished.stderr) == (1, True)
-    bad = system.servers.command("search", " ", check=False)
-    assert bad.returncode == 1
-    assert "must not be blank" in bad.stderr
 
 
 async def test_logs_are_shown(system: System) -> None:

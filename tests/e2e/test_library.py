@@ -10,6 +10,7 @@ import httpx
 from PIL import Image, ImageOps
 
 from tests.e2e.conftest import SAMPLES, System, eventually
+from tests.unit.test_python_client import load
 
 
 def new_picture(source: str, **options: Any) -> bytes:
@@ -132,3 +133,20 @@ async def test_thumbnails(system: System, client: httpx.AsyncClient) -> None:
         assert (await client.get(f"/thumbnails/{path}")).status_code == 404
     kept = list(Path(system.state / "thumbnails").rglob("*.jpg"))
     assert len(kept) >= 2
+
+
+def test_the_example_client(system: System, tmp_path: Path) -> None:
+    module = load()
+    client = module.ImageSearch(system.gateway, trust_env=False)
+    file = tmp_path / "from the client.jpg"
+    file.write_bytes(new_picture("photos/rocket-launch.jpg", quality=77))
+    added = client.add(file, folder="client")
+    here = {"folder": "client"}
+    answer = client.search("a rocket", filters=here, wait_for=module.wait_for(added))
+    assert [match["image_name"] for match in answer["matches"]] == [added["image_name"]]
+    assert client.rate(answer, 9, added["image_name"])["status"] == "stored"
+    (match,) = client.search_by_file(file, limit=1, filters=here)["matches"]
+    assert match["score"] > 0.99
+    met = [match["image_name"] for match in client.pages("a rocket", limit=30)]
+    assert len(met) == len(set(met)) > 60
+    assert isinstance(list(client.duplicates("exact")), list)

@@ -22,8 +22,9 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image
 
+from adapters.event_log import Message
 from adapters.kafka_log import KafkaEventLog
-from adapters.ports import Collection, Message
+from adapters.ports import Collection
 from adapters.triton_clip import TritonEmbedder
 from adapters.weaviate_index import WeaviateIndex
 from schemas.codec import decode

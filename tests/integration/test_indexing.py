@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.ports import LogRecord
+from adapters.event_log import LogRecord
 from schemas.codec import decode
 from schemas.events import ImageIndexed
 from schemas.topics import IMAGES, IMAGES_INDEXED

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,17 @@ def running_broker(state: Path) -> Iterator[Broker]:
 class WatcherProcess:
     """`python -m producers` on a folder."""
 
-    def __init__(self, broker: str, root: Path, state: Path, **settings: object) -> None:
+    def __init__(
+        self,
+        broker: str,
+        root: Path,
+        state: Path,
+        *,
+        within: Sequence[str] = (),
+        **settings: object,
+    ) -> None:
+        """`within` is a command that runs the one after it, in surroundings of its making."""
+        self._within = within
         self.status_file = state / "watcher.json"
         self.ready_file = state / "watcher.ready"
         self.log = state / "watcher.log"
@@ -123,7 +133,10 @@ class WatcherProcess:
         self.ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "producers"], cwd=ROOT, env=self._environment, stderr=log
+                [*self._within, sys.executable, "-m", "producers"],
+                cwd=ROOT,
+                env=self._environment,
+                stderr=log,
             )
         if scanned:
             self.wait_for(lambda status: status.get("last_reconcile") is not None)
@@ -167,10 +180,16 @@ class WatcherProcess:
 
 @contextmanager
 def running_watcher(
-    broker: str, root: Path, state: Path, *, scanned: bool = True, **settings: object
+    broker: str,
+    root: Path,
+    state: Path,
+    *,
+    scanned: bool = True,
+    within: Sequence[str] = (),
+    **settings: object,
 ) -> Iterator[WatcherProcess]:
     """A watcher for the length of the block, killed at its end if it still runs."""
-    watcher = WatcherProcess(broker, root, state, **settings)
+    watcher = WatcherProcess(broker, root, state, within=within, **settings)
     try:
         watcher.start(scanned=scanned)
         yield watcher
@@ -198,7 +217,7 @@ def letters(broker: str) -> list[DeadLetter]:
 
     async def read() -> list[DeadLetter]:
         async with KafkaEventLog(broker) as log:
-            return [decode(DeadLetter, r.value) async for r in log.read_all(IMAGES_DLQ)]
+            return [decode(DeadLetter, r.value) async for r in log.read_all(IMAGES_DLQ) if r.value]
 
     return asyncio.run(until_available(read, what="read", maximum=0.5, give_up_after=60))
 

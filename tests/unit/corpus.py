@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pillow_heif
+import pillow_jxl  # noqa: F401 (makes JPEG XL known to Pillow)
 from PIL import ExifTags, Image
 
 WIDTH, HEIGHT = 48, 32
@@ -56,6 +57,61 @@ def heif(**options: Any) -> bytes:
     buffer = io.BytesIO()
     pillow_heif.from_pillow(picture()).save(buffer, **options)
     return buffer.getvalue()
+
+
+def from_jpeg() -> bytes:
+    """A JPEG XL file that holds a JPEG, to be had back to the last byte."""
+    jpeg = Image.open(io.BytesIO(saved(picture(), "JPEG", quality=90)))
+    return saved(jpeg, "JXL", lossless_jpeg=True)
+
+
+def dng(orientation: int = 1) -> bytes:
+    """A Digital Negative (Adobe's DNG 1.4) with a plain Bayer mosaic of `picture`."""
+    pixels = np.asarray(picture(), np.uint16) * 250
+    mosaic = pixels[:, :, 1].copy()
+    mosaic[0::2, 0::2] = pixels[0::2, 0::2, 0]
+    mosaic[1::2, 1::2] = pixels[1::2, 1::2, 2]
+    body = mosaic.astype("<u2").tobytes()
+    matrix = [(10, 10), (0, 10), (0, 10), (0, 10), (10, 10), (0, 10), (0, 10), (0, 10), (10, 10)]
+    entries: list[tuple[int, int, int, bytes]] = [
+        (254, 4, 1, struct.pack("<I", 0)),
+        (256, 4, 1, struct.pack("<I", WIDTH)),
+        (257, 4, 1, struct.pack("<I", HEIGHT)),
+        (258, 3, 1, struct.pack("<H", 16)),
+        (259, 3, 1, struct.pack("<H", 1)),
+        (262, 3, 1, struct.pack("<H", 32803)),
+        (271, 2, 6, b"Maker\0"),
+        (272, 2, 6, b"Model\0"),
+        (273, 4, 1, b"strip"),
+        (274, 3, 1, struct.pack("<H", orientation)),
+        (277, 3, 1, struct.pack("<H", 1)),
+        (278, 4, 1, struct.pack("<I", HEIGHT)),
+        (279, 4, 1, struct.pack("<I", len(body))),
+        (33421, 3, 2, struct.pack("<HH", 2, 2)),
+        (33422, 1, 4, bytes([0, 1, 1, 2])),
+        (50706, 1, 4, bytes([1, 4, 0, 0])),
+        (50708, 2, 6, b"Model\0"),
+        (50717, 4, 1, struct.pack("<I", 65535)),
+        (50721, 10, 9, b"".join(struct.pack("<ii", *each) for each in matrix)),
+        (50728, 5, 3, struct.pack("<IIIIII", 1, 1, 1, 1, 1, 1)),
+        (50778, 3, 1, struct.pack("<H", 21)),
+    ]
+    after = 8 + 2 + 12 * len(entries) + 4
+    longer = b""
+    directory = struct.pack("<H", len(entries))
+    strip = after + sum(len(data) + len(data) % 2 for *_, data in entries if len(data) > 4)
+    strip -= 6  # of the word that stands for the strip's own place
+    for tag, kind, count, data in entries:
+        if data == b"strip":
+            value = struct.pack("<I", strip)
+        elif len(data) > 4:
+            value = struct.pack("<I", after + len(longer))
+            longer += data + b"\0" * (len(data) % 2)
+        else:
+            value = data.ljust(4, b"\0")
+        directory += struct.pack("<HHI", tag, kind, count) + value
+    assert after + len(longer) == strip
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + longer + body
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -137,11 +193,19 @@ def _others() -> Iterator[Case]:
     )
     yield Case("heic", heif(quality=80))
     yield Case("heic lossless", heif(quality=-1))
+    yield Case("jpeg xl", saved(picture(), "JXL"))
+    yield Case("jpeg xl lossless with alpha", saved(picture("RGBA"), "JXL", lossless=True))
+    yield Case("jpeg xl grey", saved(picture("L"), "JXL"))
+    yield Case("jpeg xl in boxes", saved(picture(), "JXL", use_container=True))
+    yield Case("jpeg xl made from a jpeg", from_jpeg())
+    yield Case("camera raw (dng)", dng())
+    yield Case("camera raw (dng) turned", dng(orientation=6), size=(HEIGHT, WIDTH))
 
 
 def _damaged() -> Iterator[Case]:
     jpeg, png = saved(picture(), "JPEG"), saved(picture(), "PNG")
-    yield Case("jpeg cut short", jpeg[: len(jpeg) * 2 // 3], "damaged picture")
+    yield Case("jpeg with its tail cut off", jpeg[: len(jpeg) * 9 // 10])
+    yield Case("jpeg cut within its headers", jpeg[: len(jpeg) // 3], "damaged picture")
     yield Case("jpeg of its first 30 bytes", jpeg[:30], "damaged picture")
     yield Case("png cut in half", png[: len(png) // 2], "damaged picture")
     yield Case("png with a wrong checksum", png[:50] + b"\0\0\0\0" + png[54:], "damaged picture")
@@ -150,6 +214,11 @@ def _damaged() -> Iterator[Case]:
         yield Case(f"{kind.lower()} cut in half", whole[: len(whole) // 2], "picture")
     whole = heif(quality=80)
     yield Case("heic cut in half", whole[: len(whole) // 2], "picture")
+    whole = saved(picture(), "JXL")
+    yield Case("jpeg xl cut in half", whole[: len(whole) // 2], "damaged picture")
+    yield Case("jpeg xl of its first 2 bytes", whole[:2], "damaged picture")
+    whole = dng()
+    yield Case("camera raw (dng) cut in half", whole[: len(whole) // 2], "damaged picture")
 
 
 def _hostile() -> Iterator[Case]:
@@ -165,6 +234,9 @@ def _hostile() -> Iterator[Case]:
     yield Case("png bomb 30000 x 30000", png_bomb(30_000, 30_000), "too many pixels")
     yield Case("png bomb 2^31-1 squared", png_bomb(2**31 - 1, 2**31 - 1), "too many pixels")
     yield Case("png of no width", png_bomb(0, 5), "picture")
+    # A small header: height in 18 bits, then the ratio 1:1, and nothing more.
+    jxl = (0b10 << 1 | (199_999 << 3) | (1 << 21)).to_bytes(4, "little")
+    yield Case("jpeg xl bomb 200000 x 200000", b"\xff\x0a" + jxl + b"\0" * 40, "too many pixels")
     huge = Image.new("1", (20_000, 20_000))
     yield Case("gif bomb 20000 x 20000", saved(huge, "GIF"), "too many pixels")
     yield Case("tiff bomb 20000 x 20000", saved(huge, "TIFF", compression="group4"), "too many")

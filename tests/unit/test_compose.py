@@ -14,7 +14,7 @@ from stack import binaries
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 SERVERS = {"kafka", "weaviate", "triton"}
-OURS = {"provision", "watcher", "indexer", "gateway"}
+OURS = {"provision", "watcher", "indexer", "analytics", "gateway"}
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_triton_reserves_a_gpu(compose: dict[str, Any]) -> None:
 
 
 def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
-    assert set(compose["volumes"]) == {"kafka-data", "weaviate-data"}
-    for name in ("kafka", "weaviate"):
+    assert set(compose["volumes"]) == {"kafka-data", "weaviate-data", "lake-data"}
+    for name in ("kafka", "weaviate", "analytics"):
         (mount,) = compose["services"][name]["volumes"]
         assert mount.split(":")[0] in compose["volumes"]
 

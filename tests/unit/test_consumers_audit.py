@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from adapters.dead_letters import read_letters
+from adapters.event_log import LogRecord, Message, Position
 from adapters.memory import MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
-from adapters.ports import Collection, ImageRecord, LogRecord, Message, Position
+from adapters.ports import Collection, ImageRecord
 from consumers.audit import audit, repair
 from consumers.dead_letters import Filter, drop, open_letters, retry
 from consumers.failures import Poison

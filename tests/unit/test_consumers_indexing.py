@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from adapters.errors import Unavailable
+from adapters.event_log import LogRecord, Position
 from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
-from adapters.ports import Collection, LogRecord, Position
+from adapters.ports import Collection
 from adapters.settings import IndexingSettings
 from consumers.failures import PoisonLimit, TooMuchPoison
 from consumers.indexing import Indexer

@@ -24,8 +24,8 @@ from adapters.model_spec import ModelSpec
 from adapters.ports import ImageRecord
 from adapters.settings import GatewaySettings
 from gateway.app import create_app
-from gateway.page import WEB
 from gateway.events import SearchEvents
+from gateway.page import WEB
 from schemas.codec import decode
 from schemas.events import FeedbackGiven, SearchKind, SearchPerformed, SearchTimings
 from schemas.topics import FEEDBACK, SEARCHES

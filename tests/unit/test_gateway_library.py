@@ -18,8 +18,10 @@ from PIL import Image
 
 from adapters.model_spec import ModelSpec
 from adapters.ports import ImageRecord
+from adapters.settings import GatewaySettings
 from adapters.thumbnail import thumbnail
 from gateway import duplicates, thumbnails
+from gateway.pictures import Pictures
 from gateway.problems import Problem
 from gateway.uploads import safe_folder, safe_name
 from tests.unit.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
@@ -172,9 +174,9 @@ class TestThumbnails:
         self.put(bench, "x.png")
         made = []
 
-        def counted(file: Path, **options: int) -> bytes:
-            made.append(file)
-            return thumbnail(file, **options)
+        def counted(data: bytes, **options: int) -> bytes:
+            made.append(data)
+            return thumbnail(data, **options)
 
         monkeypatch.setattr("gateway.thumbnails.thumbnail", counted)
         answers = await asyncio.gather(*(bench.client.get("/thumbnails/x.png") for _ in range(20)))
@@ -185,9 +187,8 @@ class TestThumbnails:
         self, bench: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder = tmp_path / "kept"
-        small = thumbnails.Thumbnails(
-            bench.images, folder, max_bytes=20_000, max_pixels=10**7, workers=1
-        )
+        images = Pictures(GatewaySettings(images_dir=bench.images), max_bytes=10**7)
+        small = thumbnails.Thumbnails(images, folder, max_bytes=20_000, max_pixels=10**7, workers=1)
         for n in range(40):
             noise = np.random.default_rng(n).integers(0, 255, (64, 64, 3), np.uint8)
             Image.fromarray(noise).save(bench.images / f"{n}.png")

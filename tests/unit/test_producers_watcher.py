@@ -17,6 +17,7 @@ import pytest
 
 from adapters.memory import MemoryEventLog
 from adapters.settings import WatcherSettings
+from producers.sources import Sources
 from producers.watcher import Watcher
 from schemas.codec import decode, decode_image_change
 from schemas.events import DeadLetter, ImageAdded
@@ -73,8 +74,9 @@ async def shows(log: MemoryEventLog, expected: dict[str, str], seconds: float = 
 async def watching(
     root: Path, log: MemoryEventLog, *, scanned: bool = True, **changes: Any
 ) -> AsyncIterator[Watcher]:
-    watcher = Watcher(settings(root, **changes), log)
-    task = asyncio.create_task(watcher.run())
+    sources = Sources(settings(root, **changes), log)
+    watcher = sources.main
+    task = asyncio.create_task(sources.run())
 
     async def ready() -> bool:
         if task.done():

@@ -1,10 +1,13 @@
 """Text encoder: TEXT bytes (UTF-8) [N, 1] -> EMBEDDING FP32 [N, D] of unit length.
 
 The same for every text model: what differs is in tokenizer.json, model.onnx and in the
-parameters `max_tokens`, `padding` ('longest' text of the batch, or always 'max_tokens') and
-`pad_token`. A model with two inputs is given token ids and mask; one with a single input,
-token ids alone.
+parameters `max_tokens`, `padding` ('longest' text of the batch, or always 'max_tokens'),
+`pad_token` and, where a model wants it, `clean`: `whitespace` reduces runs of blanks,
+`canonicalize` also drops punctuation and capitals (as SigLIP was trained). A model with two
+inputs is given token ids and mask; one with a single input, token ids alone.
 """
+
+import string
 
 import numpy as np
 import onnx_session
@@ -37,6 +40,39 @@ def load_tokenizer(args):
     return tokenizer
 
 
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def as_given(text):
+    """Returns the text itself."""
+    return text
+
+
+def whitespace(text):
+    """Returns the text with single blanks between its words (open_clip's `whitespace_clean`)."""
+    return " ".join(text.split())
+
+
+def canonicalize(text):
+    """Returns the text in lower case without punctuation (open_clip's `canonicalize_text`)."""
+    return whitespace(text.replace("_", " ").translate(PUNCTUATION).lower())
+
+
+CLEANERS = {"as_given": as_given, "whitespace": whitespace, "canonicalize": canonicalize}
+
+
+def load_cleaner(args):
+    """Returns the function that the parameter `clean` names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    stated = onnx_session.parameters(args).get("clean", "as_given")
+    if stated not in CLEANERS:
+        raise ValueError(f"parameter clean is {stated!r}: use one of {sorted(CLEANERS)}")
+    return CLEANERS[stated]
+
+
 def decode(tensor):
     """Returns the texts of a request's [N, 1] tensor.
 
@@ -54,6 +90,7 @@ class TritonPythonModel:
         self._name = args["model_name"]
         self._session = onnx_session.open_session(args)
         self._tokenizer = load_tokenizer(args)
+        self._clean = load_cleaner(args)
         self._inputs = [
             (each.name, INTEGERS[each.type], part)
             for each, part in zip(
@@ -99,7 +136,7 @@ class TritonPythonModel:
         pb_utils.Logger.log_info(f"{self._name}: unloaded")
 
     def _embed(self, texts):
-        encodings = self._tokenizer.encode_batch(texts)
+        encodings = self._tokenizer.encode_batch([self._clean(text) for text in texts])
         feeds = {
             name: np.array([getattr(encoding, part) for encoding in encodings], dtype)
             for name, dtype, part in self._inputs

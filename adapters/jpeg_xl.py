@@ -1,0 +1,76 @@
+"""The size that a JPEG XL file claims, read without decoding it.
+
+The decoder behind Pillow's plugin unpacks a whole file when it is opened, so a few bytes that claim
+a huge picture have to be found out before. Source: ISO/IEC 18181-1, the codestream's SizeHeader,
+and 18181-2 for the boxes around it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_CODESTREAM: Final = b"\xff\x0a"
+_CONTAINER: Final = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
+_RATIOS: Final = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+def is_jpeg_xl(data: bytes) -> bool:
+    """Whether the first bytes are those of a JPEG XL file."""
+    return data.startswith((_CODESTREAM, _CONTAINER))
+
+
+def dimensions(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels, before any rotation.
+
+    Raises:
+        ValueError: there is no codestream in these bytes.
+    """
+    start = data[:4096] if data.startswith(_CODESTREAM) else _first_of_codestream(data)
+    if not start.startswith(_CODESTREAM):
+        raise ValueError("no JPEG XL codestream")
+    bits = _Bits(start[2:18])
+    small = bool(bits.take(1))
+    height = _small_size(bits) if small else _size(bits)
+    if ratio := bits.take(3):
+        numerator, denominator = _RATIOS[ratio - 1]
+        return height * numerator // denominator, height
+    return (_small_size(bits) if small else _size(bits)), height
+
+
+def _first_of_codestream(data: bytes) -> bytes:
+    at = 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        head = 8
+        if length == 1:
+            length = int.from_bytes(data[at + 8 : at + 16], "big")
+            head = 16
+        if kind == b"jxlc":
+            return data[at + head : at + head + 64]
+        if kind == b"jxlp":  # a part, after its number in four bytes
+            return data[at + head + 4 : at + head + 68]
+        if length < head:  # 0: to the end of the file
+            break
+        at += length
+    return b""
+
+
+class _Bits:
+    """Least significant bit first, as the codestream is written."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "little")
+
+    def take(self, count: int) -> int:
+        taken = self._value & ((1 << count) - 1)
+        self._value >>= count
+        return taken
+
+
+def _small_size(bits: _Bits) -> int:
+    return (bits.take(5) + 1) * 8
+
+
+def _size(bits: _Bits) -> int:
+    return bits.take((9, 13, 18, 30)[bits.take(2)]) + 1

@@ -1,0 +1,61 @@
+"""The models known by name: `triton_models/catalogue.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+CATALOGUE = Path(__file__).resolve().parents[1] / "triton_models" / "catalogue.toml"
+Triple = tuple[float, float, float]
+
+
+class CatalogueEntry(BaseModel):
+    """What is known of a model before it is downloaded; `mean` and `std` are of pixels in 0..1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundled: bool = False
+    repository: str | None = None
+    revision: str | None = None
+    licence: str
+    summary: str
+    dimension: Annotated[int, Field(ge=1)]
+    size: tuple[int, int]
+    """Height and width of the input, in pixels."""
+    mean: Triple
+    std: Triple
+    interpolation: Literal["bilinear", "bicubic"]
+    resize_mode: Literal["shortest", "squash"]
+    tokenizer: str
+    context_length: Annotated[int, Field(ge=1)]
+
+
+class InvalidCatalogue(ValueError):
+    """The catalogue cannot be read; the message names the entry."""
+
+
+def read_catalogue(path: Path = CATALOGUE) -> Mapping[str, CatalogueEntry]:
+    """Model name -> entry.
+
+    Raises:
+        InvalidCatalogue: an entry lacks something or has a wrong value.
+        OSError: the file cannot be read.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidCatalogue(f"{path.name}: {error}") from error
+    found = {}
+    for name, fields in raw.items():
+        try:
+            entry = CatalogueEntry.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidCatalogue(f"{path.name}: {name}: {error}") from error
+        if not entry.bundled and not (entry.repository and entry.revision):
+            raise InvalidCatalogue(f"{path.name}: {name}: repository and revision are needed")
+        found[name] = entry
+    return found

@@ -1,0 +1,160 @@
+"""A folder of the immich-app ONNX layout, read from its own configuration files.
+
+config.json                    open_clip's: embed_dim, vision_cfg, text_cfg
+visual/model.onnx              float pixels [N, 3, H, W] -> embedding
+visual/preprocess_cfg.json     open_clip's: size, mean, std, interpolation, resize_mode
+textual/model.onnx             token ids [N, L] (and an attention mask) -> embedding
+textual/tokenizer.json         Hugging Face tokenizers
+textual/tokenizer_config.json  names the padding token
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+IMAGE_MODEL = Path("visual") / "model.onnx"
+TEXT_MODEL = Path("textual") / "model.onnx"
+TOKENIZER = Path("textual") / "tokenizer.json"
+PREPROCESSING = Path("visual") / "preprocess_cfg.json"
+TOKENIZER_CONFIG = Path("textual") / "tokenizer_config.json"
+SPECIAL_TOKENS = Path("textual") / "special_tokens_map.json"
+CONFIG = Path("config.json")
+REQUIRED = (CONFIG, IMAGE_MODEL, PREPROCESSING, TEXT_MODEL, TOKENIZER)
+
+RESIZE_MODES = {"shortest": "shortest_edge_center_crop", "squash": "stretch"}
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+CONTEXT_LENGTH = 77  # open_clip's default
+PADDING_TOKENS = ("<pad>", "[PAD]", "<|endoftext|>", "</s>")
+"""Tried where no file names one."""
+
+
+class InvalidLayout(ValueError):
+    """The folder is not a model of the supported layout; the message names file and field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the folder's files say. `mean` and `std` are of pixels in 0..1, per RGB channel."""
+
+    folder: Path
+    dimension: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    resize_mode: str
+    """As in `ModelSpec`: stretch or shortest_edge_center_crop."""
+    context_length: int
+    pad_token: str
+    clean: str
+    """`whitespace`, or `canonicalize`: also lower case and without punctuation, as SigLIP wants."""
+
+
+def read_layout(folder: Path) -> Layout:
+    """Read a folder.
+
+    Raises:
+        InvalidLayout: a file is missing, or says something that is not supported.
+    """
+    missing = [str(path) for path in REQUIRED if not (folder / path).is_file()]
+    if missing:
+        raise InvalidLayout(f"{folder} lacks {', '.join(missing)}")
+    config = _json(folder / CONFIG)
+    preprocessing = _json(folder / PREPROCESSING)
+    text = config.get("text_cfg") or {}
+    height, width = _size(preprocessing, config)
+    resize_mode = preprocessing.get("resize_mode", "shortest")
+    if resize_mode not in RESIZE_MODES:
+        raise InvalidLayout(
+            f"{PREPROCESSING}: resize_mode is {resize_mode!r}; supported: {', '.join(RESIZE_MODES)}"
+        )
+    interpolation = preprocessing.get("interpolation", "bicubic")
+    if interpolation not in INTERPOLATIONS:
+        raise InvalidLayout(
+            f"{PREPROCESSING}: interpolation is {interpolation!r}; "
+            f"supported: {', '.join(INTERPOLATIONS)}"
+        )
+    return Layout(
+        folder=folder,
+        dimension=_positive(config.get("embed_dim"), CONFIG, "embed_dim"),
+        height=height,
+        width=width,
+        mean=_triple(preprocessing, "mean"),
+        std=_triple(preprocessing, "std"),
+        interpolation=interpolation,
+        resize_mode=RESIZE_MODES[resize_mode],
+        context_length=_positive(
+            text.get("context_length", CONTEXT_LENGTH), CONFIG, "text_cfg.context_length"
+        ),
+        pad_token=_pad_token(folder),
+        clean=_clean(text),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidLayout(f"{path.name}: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidLayout(f"{path.name}: not an object")
+    return found
+
+
+def _positive(value: object, file: Path, field: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidLayout(f"{file}: {field} is {value!r}, not a positive number")
+    return value
+
+
+def _size(preprocessing: dict[str, Any], config: dict[str, Any]) -> tuple[int, int]:
+    size = preprocessing.get("size") or (config.get("vision_cfg") or {}).get("image_size")
+    pair = size if isinstance(size, list) else [size, size]
+    if len(pair) != 2:
+        raise InvalidLayout(f"{PREPROCESSING}: size is {size!r}")
+    return _positive(pair[0], PREPROCESSING, "size"), _positive(pair[1], PREPROCESSING, "size")
+
+
+def _triple(preprocessing: dict[str, Any], field: str) -> tuple[float, ...]:
+    value = preprocessing.get(field)
+    if (
+        not isinstance(value, list)
+        or len(value) != 3
+        or not all(isinstance(number, int | float) for number in value)
+        or (field == "std" and min(value) <= 0)
+    ):
+        raise InvalidLayout(f"{PREPROCESSING}: {field} is {value!r}, not three numbers")
+    return tuple(float(number) for number in value)
+
+
+def _pad_token(folder: Path) -> str:
+    for path in (TOKENIZER_CONFIG, SPECIAL_TOKENS):
+        if (folder / path).is_file():
+            token = _json(folder / path).get("pad_token")
+            if isinstance(token, dict):
+                token = token.get("content")
+            if isinstance(token, str) and token:
+                return token
+    tokenizer = _json(folder / TOKENIZER)
+    padding = tokenizer.get("padding") or {}
+    if isinstance(padding.get("pad_token"), str):
+        return str(padding["pad_token"])
+    added = {token.get("content") for token in tokenizer.get("added_tokens") or []}
+    for token in PADDING_TOKENS:
+        if token in added:
+            return token
+    raise InvalidLayout(f"{TOKENIZER_CONFIG}: pad_token is missing, and none can be guessed")
+
+
+def _clean(text: dict[str, Any]) -> str:
+    stated = (text.get("tokenizer_kwargs") or {}).get("clean", "whitespace")
+    if stated in ("whitespace", "lower"):
+        # Lower-casing is in such a tokenizer's own normalizer.
+        return "whitespace"
+    if stated == "canonicalize":
+        return "canonicalize"
+    raise InvalidLayout(f"{CONFIG}: text_cfg.tokenizer_kwargs.clean is {stated!r}")

@@ -1,0 +1,64 @@
+"""Where pictures come from besides the main folder: named URLs of folders or buckets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A folder or bucket whose pictures' ids start with `name/`.
+
+    `url` is `file:///folder` or any other that fsspec knows, such as `s3://bucket/folder`.
+    """
+
+    name: str
+    url: str
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of its pictures start with."""
+        return f"{self.name}/"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine, which can be watched rather than listed."""
+        return self.url.startswith("file://")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of a local source."""
+        return Path(unquote(urlsplit(self.url).path))
+
+    @property
+    def uri_prefix(self) -> str:
+        """What the URIs of its pictures start with; the rest is the quoted path."""
+        if self.is_local:
+            return f"{self.folder.resolve().as_uri().rstrip('/')}/"
+        return f"{self.url.rstrip('/')}/"
+
+    def uri(self, path: str) -> str:
+        """The URI of the picture at this POSIX path below the source."""
+        return self.uri_prefix + quote(path)
+
+
+def parse_sources(text: str) -> tuple[Source, ...]:
+    """Sources written as `name=url`, separated by white space.
+
+    Raises:
+        ValueError: says which one cannot be understood, or that a name is used twice.
+    """
+    found: dict[str, Source] = {}
+    for word in text.split():
+        name, equals, url = word.partition("=")
+        if not equals or not _NAME.fullmatch(name) or not urlsplit(url).scheme:
+            raise ValueError(f"{word!r} is not of the form name=url, as in nas=file:///mnt/nas")
+        if name in found:
+            raise ValueError(f"the name {name!r} is used for two sources")
+        found[name] = Source(name, url)
+    return tuple(found.values())

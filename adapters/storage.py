@@ -1,0 +1,72 @@
+"""Pictures' bytes from wherever their URI says they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from adapters.errors import Rejected, Unavailable
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path there. Options come from fsspec's settings.
+
+    The part after the host is unquoted, as for `file:`: any name fits into a URL.
+
+    Raises:
+        Rejected: nothing here can read URLs of this scheme.
+    """
+    parts = urlsplit(url)
+    try:
+        # Not `fsspec.open`, to which `*` and `::` in a name would mean something.
+        system = fsspec.filesystem(parts.scheme)
+    except (ValueError, ImportError) as error:
+        raise Rejected(f"{url}: {error}") from error
+    # Whatever urlsplit takes for a query or a fragment is part of a name here.
+    path = url.partition("://")[2]
+    return system, unquote(path) if parts.scheme != "file" else unquote(parts.path)
+
+
+def open_uri(uri: str) -> BinaryIO:
+    """The picture, opened for reading. Blocks.
+
+    Raises:
+        FileNotFoundError: there is no such file or object.
+        Rejected: the URI cannot be understood.
+        Unavailable: its storage cannot be reached now.
+        OSError: a local file cannot be opened.
+    """
+    if uri.startswith("file://"):
+        return Path(unquote(urlsplit(uri).path)).open("rb")
+    system, path = file_system(uri)
+    with reaching(uri):
+        return cast(BinaryIO, system.open(path, "rb"))
+
+
+@contextmanager
+def reaching(what: str) -> Iterator[None]:
+    """Turns whatever a storage library raises into `Unavailable`, but for a file not being there.
+
+    Each library has errors of its own, not all of them OSErrors; none can be named here without
+    importing it.
+    """
+    try:
+        yield
+    except (FileNotFoundError, Unavailable):
+        raise
+    except Exception as error:
+        raise Unavailable(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+def read_bytes(uri: str, limit: int) -> bytes:
+    """The picture's bytes, at most `limit` of them. Blocks; raises as `open_uri`."""
+    with open_uri(uri) as file:
+        if uri.startswith("file://"):
+            return file.read(limit)
+        with reaching(uri):
+            return file.read(limit)

@@ -1,0 +1,1 @@
+"""The event lake: its files, the views over them, and what is made of them."""

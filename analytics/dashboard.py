@@ -1,0 +1,130 @@
+"""All the numbers of the analytics page at once, and the searches behind one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from analytics.lake import Lake
+from analytics.views import Filters, query, read
+
+HOURLY_UP_TO: Final = timedelta(days=4)
+"""Longest period that is shown hour by hour rather than day by day."""
+
+_QUESTIONS: Final = {
+    "totals": "FROM totals",
+    "over_time": "FROM searches_over_time",
+    "latency": "FROM latency_by_stage",
+    "weak_queries": "FROM weak_queries LIMIT 15",
+    "most_liked": "FROM most_liked LIMIT 10",
+    "least_liked": "FROM least_liked LIMIT 10",
+    "rating_counts": "FROM rating_counts",
+    "ratings_by_week": "FROM ratings_by_model_week",
+    "ratings_by_score": "FROM ratings_by_score",
+    "ratings_by_position": "FROM ratings_by_position WHERE place <= 20",
+    "ratings_by_rated_images": "FROM ratings_by_rated_images",
+    "rated_images": "FROM rated_images LIMIT 10",
+    "score_correlation": "FROM score_correlation",
+    "time_to_searchable": "FROM time_to_searchable",
+    "dead_letters": "FROM dead_letters_by_class LIMIT 15",
+    "model_switches": "FROM model_switches",
+    "models": "SELECT DISTINCT model_name FROM all_searches ORDER BY model_name",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Which searches one is interested in, beyond the page's filters; None means any."""
+
+    text: str | None = None
+    kind: str | None = None
+    rating: int | None = None
+    place: int | None = None
+    score_from: float | None = None
+    score_below: float | None = None
+    without_result: bool = False
+
+
+def dashboard(lake: Lake, filters: Filters) -> dict[str, Any]:
+    """Question -> its rows, times as ISO 8601 in UTC. Blocks.
+
+    Raises:
+        Unavailable: nothing was ever filed, or the lake cannot be read.
+    """
+    bucket = _bucket(lake, filters)
+    # The first of them says what the others see.
+    found = read(lake, {"": f"SET VARIABLE bucket = '{bucket}'", **_QUESTIONS}, filters)
+    answer: dict[str, Any] = {name: _plain(found[name]) for name in _QUESTIONS}
+    answer["models"] = [row["model_name"] for row in answer["models"]]
+    for single in ("totals", "score_correlation"):
+        (answer[single],) = answer[single]
+    return {"bucket": bucket, **answer}
+
+
+def _bucket(lake: Lake, filters: Filters) -> str:
+    (span,) = query(
+        lake, "SELECT max(occurred_at) - min(occurred_at) AS length FROM searches", filters
+    )
+    return "hour" if span["length"] is None or span["length"] <= HOURLY_UP_TO else "day"
+
+
+def searches(
+    lake: Lake, filters: Filters, behind: Behind, *, limit: int = 50
+) -> list[dict[str, Any]]:
+    """The newest `limit` searches of this kind, each with its pictures and its ratings. Blocks.
+
+    Raises:
+        Unavailable: nothing was ever filed, or the lake cannot be read.
+    """
+    rows = query(
+        lake,
+        """
+        SELECT s.search_id, s.occurred_at, s.text, s.kind, s.model_name, s.model_version,
+          s.latency_ms.total AS latency_ms, s.results, r.ratings
+        FROM all_searches s LEFT JOIN (
+          SELECT search_id, list({'image_name': image_name, 'rating': rating}) AS ratings
+          FROM all_feedback GROUP BY search_id
+        ) r ON r.search_id = s.search_id
+        WHERE ($by_rating OR (in_period(s.occurred_at) AND of_model(s.model_name)))
+          AND ($text IS NULL OR s.text = $text)
+          AND ($kind IS NULL OR s.kind = $kind)
+          AND ($score_from IS NULL OR s.top_score >= $score_from)
+          AND ($score_below IS NULL OR s.top_score < $score_below)
+          AND (NOT $without_result OR s.result_count = 0)
+          AND (NOT $by_rating OR s.search_id IN (
+            SELECT f.search_id FROM feedback f JOIN all_searches a ON a.search_id = f.search_id
+            WHERE ($rating IS NULL OR f.rating = $rating)
+              AND ($place IS NULL OR list_position(a.result_names, f.image_name) = $place)))
+        ORDER BY s.occurred_at DESC, s.search_id LIMIT $count
+        """,
+        filters,
+        {
+            "text": behind.text,
+            "kind": behind.kind,
+            "score_from": behind.score_from,
+            "score_below": behind.score_below,
+            "without_result": behind.without_result,
+            # Charts of ratings count the ratings of the period, whenever the search was made.
+            "by_rating": behind.rating is not None or behind.place is not None,
+            "rating": behind.rating,
+            "place": behind.place,
+            "count": limit,
+        },
+    )
+    found: list[dict[str, Any]] = _plain(rows)
+    for row in found:
+        row["ratings"] = row["ratings"] or []
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value

@@ -1,0 +1,152 @@
+"""Where a lake lies: the few operations it needs of a file system, atomic on every one.
+
+On a local file system a file appears by a rename after it is on disk, and locks are the kernel's
+(`flock`), which end with the process that holds them. On an object store a file appears when its
+upload is complete, and there are no locks: see docs/decisions/0007-event-lake.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from adapters.errors import Unavailable
+
+# Small enough that a reader of one column of few rows skips most of a file.
+ROW_GROUP_ROWS = 65_536
+
+
+class Storage:
+    """A folder at an fsspec URL; paths are relative to it, with `/`."""
+
+    def __init__(self, url: str) -> None:
+        """`url` as fsspec has it, for instance `/var/lib/lake` or `s3://bucket/lake`."""
+        # A listing from a cache would miss what another process wrote.
+        self.fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        self.root: str = root.rstrip("/")
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, relative: str) -> str:
+        """The path within the file system."""
+        return f"{self.root}/{relative}"
+
+    def url(self, relative: str) -> str:
+        """The path as DuckDB takes it: plain if local, else with its protocol."""
+        path = self.path(relative)
+        return path if self.is_local else str(self.fs.unstrip_protocol(path))
+
+    def names(self, relative: str) -> list[str]:
+        """Names in a folder, without order; none if it does not exist."""
+        try:
+            found = self.fs.ls(self.path(relative), detail=False)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Unavailable(f"list {relative}: {error}") from error
+        return [str(path).rstrip("/").rpartition("/")[2] for path in found]
+
+    def read(self, relative: str) -> bytes | None:
+        """A file's content; None if there is none."""
+        try:
+            content: bytes = self.fs.cat_file(self.path(relative))
+        except FileNotFoundError:
+            return None
+        return content
+
+    def write(self, relative: str, data: bytes) -> None:
+        """Create or replace a file, at once."""
+        with self._appearing(relative) as file:
+            file.write(data)
+
+    def read_table(self, relative: str) -> pa.Table:
+        """A Parquet file as a table; partition folders above it are no columns."""
+        with self.fs.open(self.path(relative), "rb") as file:
+            return pq.ParquetFile(file).read()
+
+    def write_table(self, relative: str, table: pa.Table) -> None:
+        """Create or replace a Parquet file, at once; durable when this returns."""
+        with self._appearing(relative) as file:
+            pq.write_table(
+                table,
+                file,
+                compression="zstd",
+                row_group_size=ROW_GROUP_ROWS,
+                # Not only for size: of a text column without a dictionary that holds one value and
+                # nulls, DuckDB 2.0.0 believes that all of it is null.
+                use_dictionary=True,
+            )
+
+    def remove(self, relative: str, *, recursive: bool = False) -> None:
+        """Delete a file or a folder; none is no error."""
+        try:
+            self.fs.rm(self.path(relative), recursive=recursive)
+        except FileNotFoundError:
+            return
+
+    def modified(self, relative: str) -> datetime:
+        """When a file was last written, in UTC; the beginning of time if it is gone."""
+        try:
+            when: datetime = self.fs.modified(self.path(relative))
+        except FileNotFoundError:
+            return datetime.min.replace(tzinfo=UTC)
+        return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold a lock among the processes of this machine; on an object store, none."""
+        if not self.is_local:
+            yield
+            return
+        folder = Path(self.path("_locks"))
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _appearing(self, relative: str) -> Iterator[IO[Any]]:
+        path = self.path(relative)
+        try:
+            if not self.is_local:
+                with self.fs.open(path, "wb") as remote:
+                    yield remote
+                return
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Not in a partition folder, and without the suffix: no reader ever takes it for data.
+            temporary = Path(self.path("_tmp")) / uuid4().hex
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("wb") as local:
+                    yield local
+                    local.flush()
+                    os.fsync(local.fileno())
+                temporary.rename(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            _sync_folder(target.parent)
+        except OSError as error:
+            raise Unavailable(f"write {relative}: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

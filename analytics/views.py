@@ -1,0 +1,101 @@
+"""The views of `views.sql` on a connection of their own, as fresh as the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from adapters.errors import Unavailable
+from analytics.lake import Lake
+
+SQL: Final = Path(__file__).with_name("views.sql")
+ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which events are looked at: `since` <= time < `until`, and of which model."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    model: str | None = None
+
+
+@contextmanager
+def views(lake: Lake, filters: Filters | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with every view, on the lake as it is now. Blocks.
+
+    Raises:
+        Unavailable: nothing was ever filed.
+    """
+    if lake.existing() is None:
+        raise Unavailable("the event lake is empty: the analytics consumer has filed nothing yet")
+    filters = filters or Filters()
+    with duckdb.connect(":memory:") as connection:
+        if not lake.storage.is_local:
+            connection.register_filesystem(lake.storage.fs)
+        _set(connection, "lake", lake.storage.url("").rstrip("/"))
+        for name, value in (("since", filters.since), ("until", filters.until)):
+            if value is not None:
+                _set(connection, name, _utc(value))
+        if filters.model is not None:
+            _set(connection, "model", filters.model)
+        connection.execute(SQL.read_text(encoding="utf-8"))
+        yield connection
+
+
+def query(
+    lake: Lake,
+    sql: str,
+    filters: Filters | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of a query over the views, as dictionaries. Blocks.
+
+    A file that compaction or a rebuild takes away in between is no error: the lake is listed anew.
+
+    Raises:
+        Unavailable: nothing was ever filed, or the lake cannot be read.
+        duckdb.Error: the query is wrong.
+    """
+    return read(lake, {"": sql}, filters, parameters)[""]
+
+
+def read(
+    lake: Lake,
+    questions: Mapping[str, str],
+    filters: Filters | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """The same for several queries, all on one state of the lake; name -> rows."""
+    for attempt in range(ATTEMPTS):
+        try:
+            with views(lake, filters) as connection:
+                return {name: _rows(connection, sql, parameters) for name, sql in questions.items()}
+        except duckdb.IOException as error:
+            if attempt == ATTEMPTS - 1:
+                raise Unavailable(f"read the event lake: {error}") from error
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql, dict(parameters)) if parameters else connection.execute(sql)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _set(connection: duckdb.DuckDBPyConnection, name: str, value: object) -> None:
+    connection.execute(f"SET VARIABLE {name} = $value", {"value": value})
+
+
+def _utc(moment: datetime) -> datetime:
+    """As the views have it: UTC without a zone."""
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

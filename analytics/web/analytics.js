@@ -1,0 +1,231 @@
+"use strict";
+// The analytics page. In a report its data stand in the page itself, and there is no server to ask.
+
+const REFRESH_MS = 5000;
+const COLOURS = ["#3b78d8", "#d8743b", "#3ba56a", "#a05bc4", "#c4a03b", "#3baab8"];
+const inline = document.getElementById("data");
+const $ = (id) => document.getElementById(id);
+const charts = new Map();
+let filters = new URLSearchParams(location.search);
+let shown = "";
+
+const number = (value, digits = 3) =>
+  value === null || value === undefined ? "–"
+    : typeof value !== "number" ? String(value)
+      : Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(digits)).toLocaleString("en", { maximumFractionDigits: 4 });
+const time = (value) => value.replace("T", " ").slice(0, 16);
+const element = (name, properties = {}, ...children) => {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+};
+
+const PANELS = [
+  { id: "over_time", title: "Searches over time", kind: "line", x: (row) => time(row.bucket), series: (rows) => [
+    { label: "searches", data: rows.map((row) => row.searches) },
+    { label: "without a result", data: rows.map((row) => row.without_result) }],
+  behind: (row, data) => ({ since: row.bucket, until: new Date(Date.parse(row.bucket) + (data.bucket === "day" ? 864e5 : 36e5)).toISOString() }) },
+  { id: "latency", title: "Latency by stage, ms", kind: "bar", x: (row) => row.stage, series: (rows) =>
+    ["p50_ms", "p90_ms", "p95_ms", "p99_ms"].map((name) => ({ label: name.slice(0, 3), data: rows.map((row) => row[name]) })) },
+  { id: "rating_counts", title: "Ratings", kind: "bar", x: (row) => row.rating, series: (rows) =>
+    [{ label: "ratings", data: rows.map((row) => row.ratings) }], behind: (row) => ({ rating: row.rating }) },
+  { id: "ratings_by_week", title: "Mean rating by model and week, 95 % interval", kind: "bar",
+    x: (row) => row.week.slice(0, 10), series: (rows, labels) => apart(rows, labels, (row) => row.week.slice(0, 10),
+      (row) => `${row.model_name} ${row.model_version ?? ""}`, { "": "mean_rating" }) },
+  { id: "ratings_by_score", title: "Mean rating by the best match's score, 95 % interval", kind: "bar",
+    x: (row) => number(row.from_score), series: means,
+    behind: (row) => ({ score_from: row.from_score, score_below: Math.round(row.from_score * 20 + 1) / 20 }) },
+  { id: "ratings_by_position", title: "Mean rating by the rated picture's place, 95 % interval", kind: "bar",
+    x: (row) => row.place, series: means, behind: (row) => ({ place: row.place }) },
+  { id: "ratings_by_rated_images", title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means },
+  { id: "time_to_searchable", title: "From file to searchable, seconds", kind: "line", x: (row) => row.day.slice(0, 10),
+    series: (rows, labels) => apart(rows, labels, (row) => row.day.slice(0, 10), (row) => row.model_name, { p50: "p50_s", p95: "p95_s" }) },
+  { id: "weak_queries", title: "Queries with no or only weak results", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last asked" }, behind: query },
+  { id: "most_liked", title: "Most liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, behind: query },
+  { id: "least_liked", title: "Least liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, behind: query },
+  { id: "rated_images", title: "Rated pictures", columns: { image_name: "picture", ratings: "ratings", mean_rating: "mean" } },
+  { id: "dead_letters", title: "Dead letters", columns: { error_class: "class", source_topic: "topic", letters: "letters", images: "pictures", last_at: "last" } },
+  { id: "model_switches", title: "Effect of each change of model, 95 % interval", columns: { switched_at: "when", from_collection: "from", collection: "to", ratings_before: "ratings before", ratings_after: "after", mean_before: "mean before", mean_after: "after", difference: "difference", at_least: "at least", at_most: "at most" } },
+];
+
+function means(rows) {
+  return [{ label: "mean rating", data: rows.map((row) => row.mean_rating), rows }];
+}
+// A series for each of these names (models) and fields; labels without a value stay empty.
+function apart(rows, labels, x, name, fields) {
+  return [...new Set(rows.map(name))].sort().flatMap((one) => {
+    const found = new Map(rows.filter((row) => name(row) === one).map((row) => [x(row), row]));
+    const aligned = labels.map((label) => found.get(label) ?? {});
+    return Object.entries(fields).map(([field, column]) => ({
+      label: `${one} ${field}`.trim(), data: aligned.map((row) => row[column] ?? null), rows: aligned, spanGaps: true }));
+  });
+}
+function query(row) {
+  return { text: row.text ?? "", ...(row.kind ? { kind: row.kind } : {}) };
+}
+
+// Whiskers from at_least to at_most on each bar.
+const whiskers = {
+  id: "whiskers",
+  afterDatasetsDraw(chart) {
+    const { ctx, scales: { y } } = chart;
+    if (chart.config.type !== "bar") return;
+    ctx.save();
+    ctx.strokeStyle = Chart.defaults.color;
+    chart.data.datasets.forEach((series, number) => chart.getDatasetMeta(number).data.forEach((bar, place) => {
+      const { at_least: low, at_most: high } = series.rows?.[place] ?? {};
+      if (typeof low !== "number") return;
+      const [bottom, top] = [y.getPixelForValue(Math.max(low, y.min)), y.getPixelForValue(Math.min(high, y.max))];
+      ctx.beginPath();
+      ctx.moveTo(bar.x, bottom); ctx.lineTo(bar.x, top);
+      ctx.moveTo(bar.x - 4, bottom); ctx.lineTo(bar.x + 4, bottom);
+      ctx.moveTo(bar.x - 4, top); ctx.lineTo(bar.x + 4, top);
+      ctx.stroke();
+    }));
+    ctx.restore();
+  },
+};
+
+function draw(data) {
+  const totals = data.totals;
+  $("totals").replaceChildren(...Object.entries({
+    searches: totals.searches, "without result": totals.without_result, "latency p95, ms": totals.latency_p95_ms,
+    ratings: totals.ratings, "mean rating": totals.mean_rating, "index changes": totals.index_changes,
+    "dead letters": totals.dead_letters, "rating and score (Pearson)": data.score_correlation.pearson,
+  }).map(([name, value]) => element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: number(value) }))));
+  for (const panel of PANELS) {
+    const rows = data[panel.id];
+    if (!$(panel.id)) {
+      const made = element("section", { id: panel.id, className: "panel" }, element("h2", { textContent: panel.title }));
+      made.append(panel.columns ? element("div", { className: "scroll" }) : element("div", { className: "plot" }, element("canvas")));
+      $("charts").append(made);
+    }
+    if (panel.columns) fill(panel, rows); else plot(panel, rows, data);
+  }
+}
+
+function plot(panel, rows, data) {
+  const labels = [...new Set(rows.map(panel.x).map(String))];
+  const datasets = panel.series(rows, labels).map((series, place) => ({
+    ...series, backgroundColor: COLOURS[place % COLOURS.length], borderColor: COLOURS[place % COLOURS.length], borderWidth: panel.kind === "line" ? 2 : 0, pointRadius: rows.length > 60 ? 0 : 3, pointHitRadius: 8 }));
+  const known = charts.get(panel.id);
+  if (known) {
+    Object.assign(known.data, { labels, datasets: datasets.map((set, place) => Object.assign(known.data.datasets[place] ?? {}, set)) });
+    known.rows = rows; known.dashboard = data;
+    known.update("none");
+    return;
+  }
+  const canvas = $(panel.id).querySelector("canvas");
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", panel.title);
+  const chart = new Chart(canvas, {
+    type: panel.kind, data: { labels, datasets }, plugins: [whiskers],
+    options: {
+      animation: false, maintainAspectRatio: false,
+      interaction: { mode: "index", intersect: false },
+      plugins: { legend: { display: datasets.length > 1 } },
+      scales: { y: panel.id.startsWith("ratings_by") ? { min: 1, max: 10 } : { beginAtZero: true }, x: { ticks: { maxRotation: 60, autoSkipPadding: 12 } } },
+      onHover: (event, hit) => { event.native.target.style.cursor = hit.length && panel.behind && !inline ? "pointer" : ""; },
+      onClick: (_, hit) => { if (hit.length && panel.behind && !inline) behind(panel.title, panel.behind(chart.rows[hit[0].index], chart.dashboard)); },
+    },
+  });
+  chart.rows = rows; chart.dashboard = data;
+  charts.set(panel.id, chart);
+}
+
+function fill(panel, rows) {
+  const names = Object.keys(panel.columns);
+  const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col", textContent: panel.columns[name] })));
+  const body = rows.map((row) => element("tr", {}, ...names.map((name, place) => {
+    const value = row[name];
+    const text = typeof value === "string" && /^\d{4}-\d\d-\d\dT/.test(value) ? time(value) : name === "text" ? (value ?? "(a picture)") : number(value);
+    const cell = element("td", { className: typeof value === "number" ? "number" : "" });
+    if (place === 0 && panel.behind && !inline && value !== null) cell.append(element("button", { type: "button", textContent: text, onclick: () => behind(`${panel.title}: ${text}`, panel.behind(row)) }));
+    else cell.textContent = text;
+    return cell;
+  })));
+  const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  $(panel.id).lastElementChild.replaceChildren(rows.length ? table : element("p", { className: "quiet", textContent: "Nothing." }));
+}
+
+async function ask(path, parameters) {
+  const response = await fetch(`/api/v1/analytics/${path}?${parameters}`);
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.errors?.map((error) => `${error.field}: ${error.message}`).join("; ") || body.detail);
+  return body;
+}
+
+async function behind(title, wanted) {
+  const parameters = new URLSearchParams(filters);
+  for (const [name, value] of Object.entries(wanted)) parameters.set(name, value);
+  try {
+    const { searches } = await ask("searches", parameters);
+    $("behind").hidden = false;
+    $("behind-title").textContent = `${title}: ${searches.length} searches, newest first`;
+    $("behind-list").replaceChildren(...searches.map(entry));
+    $("behind-title").focus();
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+function entry(search) {
+  const rated = new Map(search.ratings.map((given) => [given.image_name, given.rating]));
+  const whole = rated.has(null) ? `, rated ${rated.get(null)}` : "";
+  const about = `${time(search.occurred_at)} · ${search.model_name} · ${number(search.latency_ms)} ms${whole}`;
+  const pictures = search.results.slice(0, 20).map(({ image_name: name, score }) => {
+    const link = `/images/${name.split("/").map(encodeURIComponent).join("/")}`;
+    const given = rated.has(name) ? `, rated ${rated.get(name)}` : "";
+    return element("figure", {}, element("a", { href: link }, element("img", { src: link, alt: name, loading: "lazy" })), element("figcaption", { textContent: `${number(score)}${given}`, title: name }));
+  });
+  return element("li", {}, element("strong", { textContent: search.text ?? "(a picture)" }), " ", element("span", { className: "quiet", textContent: about }),
+    element("div", { className: "pictures" }, ...(pictures.length ? pictures : ["No result."])));
+}
+
+function say(text, bad = false) {
+  $("state").textContent = text;
+  $("state").classList.toggle("bad", bad);
+}
+
+async function refresh() {
+  try {
+    const data = await ask("dashboard", filters);
+    const now = JSON.stringify(data);
+    if (now !== shown) {
+      shown = now;
+      draw(data);
+      const select = document.forms.filters.model;
+      const chosen = filters.get("model") ?? "";
+      select.replaceChildren(new Option("all", ""), ...data.models.map((name) => new Option(name, name)));
+      select.value = chosen;
+    }
+    say(`Up to date at ${new Date().toISOString().slice(11, 19)} UTC`);
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+function start() {
+  Chart.defaults.color = getComputedStyle(document.body).color;
+  if (inline) {
+    draw(JSON.parse(inline.textContent));
+    return;
+  }
+  const form = document.forms.filters;
+  for (const name of ["since", "until"]) form[name].value = (filters.get(name) ?? "").slice(0, 16);
+  const choose = () => {
+    filters = new URLSearchParams();
+    for (const name of ["since", "until"]) if (form[name].value) filters.set(name, `${form[name].value}:00Z`);
+    if (form.model.value) filters.set("model", form.model.value);
+    history.replaceState(null, "", filters.size ? `?${filters}` : location.pathname);
+    refresh();
+  };
+  form.addEventListener("submit", (event) => { event.preventDefault(); choose(); });
+  form.addEventListener("reset", () => setTimeout(choose));
+  const again = async () => {
+    if (!document.hidden) await refresh();
+    setTimeout(again, REFRESH_MS);
+  };
+  again();
+}
+start();

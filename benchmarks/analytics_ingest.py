@@ -1,0 +1,200 @@
+"""Search events filed per second, end to end, against a bare loop; and a dashboard query over them.
+
+    ./image-search up --detach --servers-only
+    python -m benchmarks.analytics_ingest --events 1000000
+
+The bare loop is one process: aiokafka's `getmany`, `json.loads`, `pyarrow.Table.from_pylist` with
+the same columns, and `pyarrow.parquet.write_table` with the same compression and rows per file. It
+checks nothing, has no group, keeps no offsets, and would lose or double events when killed. Ours is
+`python -m consumers analytics` as it runs in the stack, started as a process; its time is from its
+start to its last file. Both read the same topics of the same broker. The ratio is also given by
+processor time, which says more on a machine that is busy with other things. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from aiokafka import AIOKafkaConsumer
+
+from adapters.kafka_log import KafkaEventLog
+from analytics.columns import PLACE, schema_of
+from analytics.dashboard import dashboard
+from analytics.lake import Lake
+from analytics.views import Filters, query
+from cli.servers import server_settings
+from schemas.topics import SEARCHES
+from tests.lake_events import Events
+
+ROOT = Path(__file__).parents[1]
+FLUSH_RECORDS = 50_000
+EVENT_SCHEMA = pa.schema(list(schema_of(SEARCHES))[len(PLACE) :])
+
+
+async def publish(bootstrap: str, count: int) -> int:
+    """Bring `searches` to this many events; each has 10 results or fewer."""
+    async with KafkaEventLog(bootstrap) as log:
+        there = sum(end - start for start, end in (await log.bounds(SEARCHES)).values())
+        events = Events(there + 1)
+        while there < count:
+            messages = events.messages("searches", min(5_000, count - there))
+            await log.publish(SEARCHES, messages)
+            there += len(messages)
+            events.searches.clear()
+    return there
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Seconds by the wall clock, and of processor time."""
+
+    wall: float
+    processor: float
+
+
+async def bare(bootstrap: str, total: int, folder: Path) -> Took:
+    """The bare loop."""
+    consumer = AIOKafkaConsumer(
+        SEARCHES.name,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        fetch_max_bytes=32 * 1024 * 1024,
+        max_partition_fetch_bytes=8 * 1024 * 1024,
+    )
+    started, processor = time.perf_counter(), time.process_time()
+    await consumer.start()
+    waiting: list[dict[str, object]] = []
+    read = files = 0
+    try:
+        while read < total:
+            for records in (await consumer.getmany(timeout_ms=500, max_records=10_000)).values():
+                waiting += [_row(record) for record in records]
+                read += len(records)
+            if len(waiting) >= FLUSH_RECORDS or read >= total:
+                table = pa.Table.from_pylist(waiting, schema=_BARE_SCHEMA)
+                pq.write_table(table, folder / f"{files}.parquet", compression="zstd")
+                files += 1
+                waiting.clear()
+    finally:
+        await consumer.stop()
+    return Took(time.perf_counter() - started, time.process_time() - processor)
+
+
+_TEXT_TIME = EVENT_SCHEMA.set(
+    EVENT_SCHEMA.get_field_index("occurred_at"), pa.field("occurred_at", pa.string())
+)
+_BARE_SCHEMA = pa.schema([*PLACE[:3], *_TEXT_TIME])
+"""The same columns; the time stays text, which spares the bare loop its parsing."""
+
+
+def _row(record: object) -> dict[str, object]:
+    row: dict[str, object] = json.loads(record.value)  # type: ignore[attr-defined]
+    row["filters"] = json.dumps(row["filters"])
+    row["partition"] = record.partition  # type: ignore[attr-defined]
+    row["offset"] = record.offset  # type: ignore[attr-defined]
+    row["logged_at"] = record.timestamp  # type: ignore[attr-defined]
+    return row
+
+
+def ours(bootstrap: str, total: int, folder: Path) -> Took:
+    """Our consumer, from its start to the last event filed."""
+    lake = Lake(str(folder / "lake"))
+    environment = {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        "LAKE_URL": lake.url,
+        "ANALYTICS_GROUP": f"benchmark-{uuid4().hex[:8]}",
+        "FLUSH_RECORDS": str(FLUSH_RECORDS),
+    }
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "consumers", "analytics"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while True:
+            time.sleep(0.2)
+            if process.poll() is not None:
+                raise SystemExit(f"the consumer ended with {process.returncode}")
+            used = lake.existing()
+            files = [] if used is None else used.snapshot(SEARCHES.name)
+            if sum(file.last - file.first + 1 for file in files) >= total:
+                spent = psutil.Process(process.pid).cpu_times()
+                return Took(time.perf_counter() - started, spent.user + spent.system)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def questions(folder: Path) -> dict[str, float]:
+    """Seconds of the best of five, for the page as a whole and for one chart."""
+    lake = Lake(str(folder / "lake"))
+    asked = {
+        "searches over time": lambda: query(lake, "FROM searches_over_time"),
+        "latency percentiles": lambda: query(lake, "FROM latency_by_stage"),
+        "weak queries": lambda: query(lake, "FROM weak_queries LIMIT 15"),
+        "the whole page, 17 questions": lambda: dashboard(lake, Filters()),
+    }
+    found: dict[str, float] = {}
+    for name, ask in asked.items():
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            ask()
+            times.append(time.perf_counter() - started)
+        found[name] = min(times)
+    return found
+
+
+async def measure(count: int, rounds: int) -> None:
+    """Run and print."""
+    bootstrap = server_settings().kafka_bootstrap_servers
+    total = await publish(bootstrap, count)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {total} search events\n")
+    print("| round | bare loop, events/s | ours, events/s | ours / bare | by processor time |")
+    print("|---|---|---|---|---|")
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            theirs = await bare(bootstrap, total, folder)
+            own = await asyncio.to_thread(ours, bootstrap, total, folder)
+            print(
+                f"| {number + 1} | {total / theirs.wall:.0f} | {total / own.wall:.0f} "
+                f"| {theirs.wall / own.wall:.2f} | {theirs.processor / own.processor:.2f} |",
+                flush=True,
+            )
+            if number == rounds - 1:
+                print("\n| dashboard query | seconds |\n|---|---|")
+                for name, seconds in questions(folder).items():
+                    print(f"| {name} | {seconds:.3f} |")
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=1)
+    arguments = parser.parse_args()
+    asyncio.run(measure(arguments.events, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""analytics: the event lake, and what can be learnt from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import duckdb
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapters.connections import connections
+from analytics import judgments, report
+from analytics.compaction import compact, forget
+from analytics.lake import TOPICS, Forgotten, Lake
+from analytics.views import Filters, query
+from cli.servers import server_settings
+from consumers.analytics.rebuild import Rebuilt, rebuild
+from consumers.analytics.replay import replay
+from schemas.topics import BY_NAME
+from stack.errors import StackError
+from stack.settings import StackSettings
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Since = Annotated[str | None, typer.Option("--since", help="From this time on (ISO 8601, UTC).")]
+Until = Annotated[str | None, typer.Option("--until", help="Up to, not including, this time.")]
+Model = Annotated[str | None, typer.Option("--model", help="Only this model.")]
+Into = Annotated[Path, typer.Option("--to", help="Folder for the files.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    group = typer.Typer(help="Searches and ratings: the event lake, replay, questions, exports.")
+    group.callback()(lambda: None)
+    group.command("sql")(sql)
+    group.command("replay")(replay_events)
+    group.command("rebuild")(rebuild_lake)
+    group.command("compact")(compact_lake)
+    group.command("forget")(forget_events)
+    group.command("report")(write_report)
+    group.command("export-qrels")(export_qrels)
+    group.command("export-ubi")(export_ubi)
+    group.command("metrics")(metrics)
+    app.add_typer(group, name="analytics")
+
+
+def lake() -> Lake:
+    """The environment's lake, else the local stack's."""
+    return Lake(StackSettings().lake)
+
+
+def sql(
+    statement: Annotated[str, typer.Argument(help="For instance: FROM latency_by_stage")],
+    since: Since = None,
+    until: Until = None,
+    model: Model = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the views of analytics/views.sql a question."""
+    try:
+        rows = query(lake(), statement, filters(since, until, model))
+    except duckdb.Error as error:
+        raise StackError(str(error)) from error
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False, default=str))
+        return
+    table = Table(*(rows[0] if rows else ("nothing",)))
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    Console().print(table)
+
+
+def replay_events(
+    topic: Annotated[str, typer.Option("--topic", help=f"One of {', '.join(BY_NAME)}.")],
+    start: Annotated[
+        str | None, typer.Option("--from", help="An offset, or a time (ISO 8601).")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="The same; not included.")] = None,
+) -> None:
+    """Print a topic's events as JSON lines; times are those at which Kafka took them."""
+    if topic not in BY_NAME:
+        raise StackError(f"there is no topic {topic!r}; there are {', '.join(BY_NAME)}")
+    asyncio.run(_replay(topic, _point("--from", start), _point("--to", end)))
+
+
+async def _replay(topic: str, start: int | datetime | None, end: int | datetime | None) -> None:
+    async with connections(server_settings()) as servers:
+        async for line in replay(servers.log, BY_NAME[topic], start, end):
+            sys.stdout.write(f"{line}\n")
+
+
+def rebuild_lake(as_json: AsJson = False) -> None:
+    """Make the lake anew from the log's beginning, then use it instead of the present one."""
+
+    async def work() -> Rebuilt:
+        async with connections(server_settings()) as servers:
+            return await rebuild(servers.log, lake())
+
+    done = asyncio.run(work())
+    if as_json:
+        print(json.dumps({"read": done.read, "carried": done.carried}))
+        return
+    for topic, count in done.read.items():
+        carried = done.carried[topic]
+        kept = f", {carried} kept that the log holds no more" if carried else ""
+        print(f"{topic}: {count} events{kept}")
+
+
+def compact_lake(
+    min_files: Annotated[int, typer.Option(min=2, help="Neighbours that are worth it.")] = 2,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that merged files stay for readers.")
+    ] = 600.0,
+) -> None:
+    """Merge small files and remove those that were merged before."""
+    generation = lake().current()
+    for topic in TOPICS:
+        done = compact(generation, topic.name, min_files=min_files, grace_seconds=grace)
+        print(
+            f"{topic.name}: {done.merged} files became {done.written}; "
+            f"{done.removed} old ones removed"
+        )
+
+
+def forget_events(
+    search: Annotated[list[str] | None, typer.Option("--search", help="A search's id.")] = None,
+    client: Annotated[list[str] | None, typer.Option("--client", help="A client's name.")] = None,
+) -> None:
+    """Take searches and their ratings out of the lake, now and in every rebuild.
+
+    Kafka's own copy stays until its topic's retention removes it.
+    """
+    if not search and not client:
+        raise StackError("give --search or --client")
+    taken = forget(lake(), Forgotten(frozenset(search or ()), frozenset(client or ())))
+    print(f"{taken} events removed")
+
+
+def write_report(
+    to: Annotated[Path, typer.Option("--to", help="The file to write.")] = Path("analytics.html"),
+    since: Since = None,
+    until: Until = None,
+    model: Model = None,
+) -> None:
+    """Write the analytics page as one HTML file that needs nothing else."""
+    to.write_text(report.render(lake(), filters(since, until, model)), encoding="utf-8")
+    print(f"wrote {to}")
+
+
+def export_qrels(
+    to: Into = Path("judgments"), since: Since = None, until: Until = None, model: Model = None
+) -> None:
+    """Write the ratings as relevance judgments (TREC qrels), with the runs and the queries."""
+    for path, count in judgments.write_trec(lake(), to, filters(since, until, model)).items():
+        print(f"{path}: {count} lines")
+
+
+def export_ubi(
+    to: Into = Path("ubi"), since: Since = None, until: Until = None, model: Model = None
+) -> None:
+    """Write searches and ratings as OpenSearch's User Behavior Insights (JSON lines)."""
+    for path, count in judgments.write_ubi(lake(), to, filters(since, until, model)).items():
+        print(f"{path}: {count} lines")
+
+
+def metrics(
+    since: Since = None, until: Until = None, model: Model = None, as_json: AsJson = False
+) -> None:
+    """nDCG, reciprocal rank and precision of each model by the ratings of single pictures."""
+    found = judgments.metrics(lake(), filters(since, until, model))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    if not found:
+        print("no picture was rated yet")
+        return
+    names = list(next(iter(found.values())))
+    table = Table("model", *names)
+    for name, values in found.items():
+        table.add_row(name, *(_shown(values[metric]) for metric in names))
+    Console().print(table)
+
+
+def filters(since: str | None, until: str | None, model: str | None) -> Filters:
+    """The options as filters; a time without a zone is UTC."""
+    return Filters(_time("--since", since), _time("--until", until), model)
+
+
+def _point(option: str, text: str | None) -> int | datetime | None:
+    return int(text) if text is not None and text.isdecimal() else _time(option, text)
+
+
+def _time(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise StackError(f"{option}: {text!r} is no time; write 2026-01-05T08:00") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)

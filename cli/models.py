@@ -1,0 +1,286 @@
+"""models: what can be served, what is, and getting more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from adapters.connections import connections
+from adapters.model_catalogue import CatalogueEntry, read_catalogue
+from adapters.model_graph import InvalidGraph
+from adapters.model_hub import download
+from adapters.model_layout import InvalidLayout, read_layout
+from adapters.model_store import ModelStore, Origin, StoreError
+from adapters.retry import until_available
+from cli import comparing
+from cli.comparing import Gate
+from cli.servers import server_settings
+from consumers.comparison import refusals
+from schemas.events import ModelStep
+from stack.errors import StackError
+from stack.models import read_state, store
+from stack.preparation import Cache
+from stack.settings import StackSettings
+from stack.switching import Filling, Switching
+
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    group = typer.Typer(help="Models: get, look at, switch, compare.", no_args_is_help=True)
+    group.command("list")(list_models)
+    for command in (info, pull, add, remove, switch, rollback, retire):
+        group.command()(command)
+    comparing.register(group)
+    app.add_typer(group, name="models")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors of the store and of a model's files as messages for the terminal."""
+    try:
+        yield
+    except (StoreError, InvalidLayout, InvalidGraph, OSError) as error:
+        raise StackError(str(error)) from error
+
+
+def list_models(as_json: Json = False) -> None:
+    """Every model that can be had, and what becomes of it here."""
+    settings = StackSettings()
+    state, known, here = read_state(settings), read_catalogue(), store(settings)
+    rows = []
+    for name in dict.fromkeys([*here.names(), *known]):
+        rows.append(
+            {
+                "name": name,
+                "state": _state_of(name, state.active, state.fed, state.candidate, here),
+                "summary": known[name].summary if name in known else "added from a folder",
+                "licence": known[name].licence if name in known else here.spec(name).licence,
+                "dimension": known[name].dimension if name in known else here.spec(name).dimension,
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("model", "state", "numbers", "licence", "", box=None)
+    for row in rows:
+        table.add_row(*(str(row[k]) for k in ("name", "state", "dimension", "licence", "summary")))
+    Console().print(table)
+
+
+def _state_of(
+    name: str, active: str, fed: tuple[str, ...], candidate: str | None, here: ModelStore
+) -> str:
+    if name == active:
+        return "active"
+    if name == candidate:
+        return "candidate"
+    if name in fed:
+        return "kept up to date"
+    return "here" if name in here.names() else "can be pulled"
+
+
+def info(name: str, as_json: Json = False) -> None:
+    """All that is known of one model."""
+    entry, here = read_catalogue().get(name), store(StackSettings())
+    found: dict[str, Any] = {"name": name}
+    if entry is not None:
+        found["catalogue"] = entry.model_dump(mode="json", exclude_none=True)
+    if name in here.names():
+        found["served_as"] = here.spec(name).model_dump(mode="json")
+        if (origin := here.origin(name)) is not None:
+            found["origin"] = origin.model_dump(mode="json")
+    elif entry is None:
+        raise StackError(f"no model {name!r} is known; see: ./image-search models list")
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for part, fields in found.items():
+        if isinstance(fields, dict):
+            print(f"{part}:")
+            for field, value in fields.items():
+                if field == "files":
+                    value = f"{len(value)} files (--json shows their SHA-256)"
+                print(f"  {field}: {value}")
+        else:
+            print(f"{part}: {fields}")
+
+
+def pull(
+    name: str,
+    revision: Annotated[str | None, typer.Option("--revision", help="Another commit.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Compare with the hub once more.")] = False,
+) -> None:
+    """Download a model of the catalogue, going on where an earlier try broke off.
+
+    HF_ENDPOINT names another hub, HF_TOKEN lets one in.
+    """
+    settings, entry = StackSettings(), read_catalogue().get(name)
+    if entry is None or entry.repository is None or entry.revision is None:
+        raise StackError(f"{name!r} cannot be pulled; see: ./image-search models list")
+    here = store(settings)
+    present = here.origin(name) if name in here.names() else None
+    if present is not None and not again:
+        print(f"{name} is here already, at {present.revision}")
+        return
+    wanted = revision or (present.revision if present else None) or entry.revision
+    got = download(entry.repository, wanted, settings.cache / "hub")
+    if present is not None:
+        if dict(present.files) != got.files:
+            raise StackError(f"{name}: the hub's files are not those that were recorded")
+        print(f"{name} is as it was at {present.revision}")
+        return
+    with explained():
+        _compare(name, entry, got.folder)
+        here.add(
+            got.folder,
+            name,
+            Origin(
+                source=entry.repository,
+                revision=got.commit,
+                licence=entry.licence,
+                files=got.files,
+            ),
+        )
+    print(f"{name} is here, at {got.commit}; to use it: ./image-search models switch {name}")
+
+
+def _compare(name: str, entry: CatalogueEntry, folder: Path) -> None:
+    """The catalogue's promises against the folder's own configuration."""
+    layout = read_layout(folder)
+    pairs = {
+        "dimension": (entry.dimension, layout.dimension),
+        "size": (entry.size, (layout.height, layout.width)),
+        "context_length": (entry.context_length, layout.context_length),
+        "interpolation": (entry.interpolation, layout.interpolation),
+    }
+    for field, (promised, found) in pairs.items():
+        if promised != found:
+            Console(stderr=True).print(
+                f"note: the catalogue has {field} {promised} for {name}, its files {found}, "
+                "which is what counts"
+            )
+
+
+def add(
+    folder: Annotated[
+        Path,
+        typer.Option("--from", help="A folder of the layout.", exists=True, file_okay=False),
+    ],
+    name: Annotated[str | None, typer.Argument(help="Its name here; the folder's if none.")] = None,
+    licence: Annotated[str, typer.Option("--licence", help="SPDX expression.")] = "not stated",
+    min_score: Annotated[
+        float, typer.Option("--min-score", help="Cosine below which a match is noise.")
+    ] = 0.0,
+) -> None:
+    """Take a model from a local folder: config.json, visual/, textual/ as immich-app has them."""
+    with explained():
+        source = folder.resolve()
+        origin = Origin(source=source.as_uri(), licence=licence)
+        spec = store(StackSettings()).add(source, name or source.name, origin, min_score)
+    print(
+        f"{spec.name} is here: {spec.width}x{spec.height} pixels, {spec.dimension} numbers, "
+        f"version {spec.version}; to use it: ./image-search models switch {spec.name}"
+    )
+
+
+def remove(name: str) -> None:
+    """Delete a model's files. One that is served has to be retired first."""
+    settings = StackSettings()
+    if name in read_state(settings).fed:
+        raise StackError(f"{name} is served; first: ./image-search models retire {name}")
+    with explained():
+        store(settings).remove(name)
+    print(f"{name} is removed")
+
+
+def switch(
+    name: str,
+    feed_only: Annotated[
+        bool, typer.Option("--feed-only", help="Fill its collection, and leave searches as is.")
+    ] = False,
+    gate: Gate = None,
+) -> None:
+    """Fill a model's collection from the log and then let it answer searches.
+
+    Searches go on all the while. What broke off is gone on with by the same command. Before the
+    change the model is asked what was recorded; with --gate it takes over only if it does well.
+    """
+    with explained():
+        asyncio.run(_switch(name, feed_only, comparing.gates_of(gate)))
+
+
+async def _switch(name: str, feed_only: bool, gates: dict[str, float]) -> None:
+    settings = StackSettings()
+    async with connections(server_settings()) as servers:
+        switching = Switching(settings, servers, Cache(settings.cache, print))
+        collection = await switching.prepare(name)
+        print(f"{name} is loaded; filling {collection.name}", flush=True)
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}")
+        ) as bar:
+            task = bar.add_task("filling", detail="")
+            async for filling in switching.filling(collection):
+                detail = _describe(filling)
+                if not filling.problem:
+                    bar.update(task, total=filling.total, completed=filling.done, detail=detail)
+                else:
+                    bar.update(task, detail=detail)
+        print(_describe(filling), flush=True)
+        if feed_only:
+            print(f"{name} is filled and kept up to date; searches are not touched")
+            return
+        active = await servers.index.active()
+        if active is not None and active.name != collection.name:
+            result = await until_available(
+                lambda: comparing.against_active(servers, collection), what="comparison"
+            )
+            comparing.show(result)
+            if refused := refusals(result, gates):
+                raise StackError(
+                    f"searches stay with {active.model_name}: {'; '.join(refused)}; "
+                    f"{name} is kept up to date until: ./image-search models retire {name}"
+                )
+        await switching.flip(collection, ModelStep.ACTIVATED)
+    print(f"searches are answered by {name}; to go back: ./image-search models rollback")
+
+
+def _describe(filling: Filling) -> str:
+    if filling.problem:
+        return f"waiting: {filling.problem}"
+    left = "" if filling.left is None else f", {filling.left:.0f} s left"
+    return f"{filling.done} of {filling.total} records, {filling.rate:.0f} a second{left}"
+
+
+def rollback() -> None:
+    """Let the model before answer searches again, at once."""
+    print(f"searches are answered by {asyncio.run(_rollback())}")
+
+
+async def _rollback() -> str:
+    settings = StackSettings()
+    async with connections(server_settings()) as servers:
+        switching = Switching(settings, servers, Cache(settings.cache, print))
+        return (await switching.rollback()).model_name
+
+
+def retire(name: str) -> None:
+    """Free what a model that answers no searches takes: collection, group, place in Triton."""
+    asyncio.run(_retire(name))
+    print(f"{name} is retired; its files stay: ./image-search models remove {name}")
+
+
+async def _retire(name: str) -> None:
+    settings = StackSettings()
+    async with connections(server_settings()) as servers:
+        await Switching(settings, servers, Cache(settings.cache, print)).retire(name)

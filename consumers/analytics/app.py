@@ -1,0 +1,155 @@
+"""One member of the analytics group: read, gather, file, and only then commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import time
+
+from adapters.event_log import GroupReader
+from adapters.kafka_group import KafkaGroupReader
+from adapters.retry import until_available
+from adapters.settings import AnalyticsSettings
+from analytics.compaction import compact
+from analytics.lake import TOPICS, Lake
+from consumers.analytics.writer import LakeWriter
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 2.0
+LAG_SECONDS = 15.0
+READ_RECORDS = 10_000
+
+
+class Stuck(Exception):
+    """There is work, the servers answer, and nothing happens: only a restart helps."""
+
+
+async def run(settings: AnalyticsSettings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        Stuck, Rejected: the process should end with an error and be started again.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # Events have no cycles, but by the tens of thousands they make the collector run all the time,
+    # which took two thirds of the time of reading them.
+    gc.set_threshold(500_000, 20, 20)
+    lake = Lake(settings.lake_url)
+    stopping = asyncio.create_task(stop.wait())
+    work = asyncio.create_task(_work(settings, lake, stop))
+    try:
+        await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+        # Servers may be down while we wait for them: a stop does not wait on.
+        await asyncio.wait([work], timeout=20)
+        if not work.done():
+            work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        stopping.cancel()
+
+
+async def _work(settings: AnalyticsSettings, lake: Lake, stop: asyncio.Event) -> None:
+    writer = LakeWriter(
+        lake, flush_records=settings.flush_records, flush_seconds=settings.flush_seconds
+    )
+
+    async def joined() -> KafkaGroupReader:
+        reader = KafkaGroupReader(
+            settings.kafka_bootstrap_servers,
+            TOPICS,
+            settings.analytics_group,
+            writer,
+            max_poll_interval=settings.max_poll_interval,
+        )
+        await reader.start()
+        return reader
+
+    reader = await until_available(joined, what="Kafka")
+    logger.info("filing events in %s", settings.lake_url)
+    tasks = [
+        asyncio.create_task(_file(reader, writer, stop)),
+        asyncio.create_task(_watch(settings, reader, writer)),
+        asyncio.create_task(_compact(settings, lake, writer)),
+    ]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Leaving revokes the partitions, which files what waits.
+        await reader.stop()
+        logger.info("stopped: %d records filed", writer.filed)
+
+
+async def _file(reader: GroupReader, writer: LakeWriter, stop: asyncio.Event) -> None:
+    async def read_on() -> None:
+        wait = min(writer.due_in, 0.5)
+        if wait > 0:
+            writer.add(await reader.read(timeout=wait, max_records=READ_RECORDS))
+
+    async def write() -> None:
+        for (topic, partition), offset in (await writer.flush()).items():
+            reader.continue_at(topic, partition, offset)
+
+    committed: dict[object, int] = {}
+    while not stop.is_set():
+        await until_available(read_on, what="read events")
+        if writer.due_in == 0:
+            await until_available(write, what="file events")
+            if (ends := writer.ends()) != committed:
+                await until_available(lambda: reader.commit(writer.ends()), what="commit")
+                committed = dict(ends)
+
+
+async def _watch(settings: AnalyticsSettings, reader: GroupReader, writer: LakeWriter) -> None:
+    """Beat while all is well; end with an error when there is work and no progress."""
+    behind_since: float | None = None
+    filed, asked_at = -1, time.monotonic()
+    while True:
+        if settings.ready_file is not None:
+            settings.ready_file.touch()
+        await asyncio.sleep(BEAT_SECONDS)
+        now = time.monotonic()
+        if now - asked_at < LAG_SECONDS:
+            continue
+        asked_at = now
+        behind = await until_available(reader.lag, what="lag")
+        if writer.filed != filed:
+            if filed >= 0:
+                logger.info("lag %d; %d records filed", behind, writer.filed)
+            filed, behind_since = writer.filed, None
+        elif behind == 0:
+            behind_since = None
+        elif behind_since is None:
+            behind_since = now
+        elif now - behind_since > settings.stuck_seconds:
+            raise Stuck(f"{behind} records wait and none was filed for {now - behind_since:.0f} s")
+
+
+async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) -> None:
+    while True:
+        await asyncio.sleep(settings.compact_seconds)
+        for topic, partition in writer.places:
+            done = await until_available(
+                lambda topic=topic, partition=partition: asyncio.to_thread(  # type: ignore[misc]
+                    compact,
+                    lake.current(),
+                    topic.name,
+                    partition,
+                    min_files=settings.compact_files,
+                    grace_seconds=settings.compact_grace_seconds,
+                ),
+                what="compact",
+            )
+            if done.written or done.removed:
+                logger.info("compacted %s-%d: %s", topic.name, partition, done)

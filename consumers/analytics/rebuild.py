@@ -1,0 +1,123 @@
+"""The lake once more from the log, beside the live one, then swapped in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from adapters.event_log import EventLog, LogRecord
+from analytics.columns import table_of
+from analytics.lake import TOPICS, End, Generation, Lake, Place
+from schemas.topics import Topic
+
+
+@dataclass
+class Rebuilt:
+    """What a rebuild did, in records."""
+
+    read: dict[str, int] = field(default_factory=dict)
+    carried: dict[str, int] = field(default_factory=dict)
+    """Rows of the live lake whose records the log holds no more (retention, compaction)."""
+
+
+async def rebuild(log: EventLog, lake: Lake, *, batch_records: int = 50_000) -> Rebuilt:
+    """Fill a new generation from offset 0 and let everybody use it.
+
+    Members of the analytics group go on meanwhile; each notices the new lake at its next flush and
+    continues where that one ends. Rows that only the live lake still has are carried over.
+
+    Raises:
+        Unavailable: Kafka or the storage does not answer; the live lake is as it was.
+    """
+    report = Rebuilt()
+    live = await asyncio.to_thread(lake.current)
+    made = await asyncio.to_thread(lake.new_generation)
+    try:
+        for topic in TOPICS:
+            await _rebuild_topic(log, topic, live, made, batch_records, report)
+    except BaseException:
+        await asyncio.to_thread(lake.storage.remove, made.name, recursive=True)
+        raise
+    await asyncio.to_thread(lake.switch_to, made)
+    await asyncio.to_thread(lake.remove_others)
+    return report
+
+
+async def _rebuild_topic(
+    log: EventLog,
+    topic: Topic,
+    live: Generation,
+    made: Generation,
+    batch_records: int,
+    report: Rebuilt,
+) -> None:
+    bounds = await log.bounds(topic)
+    partitions = {
+        number: _Partition(topic, Place(topic.name, number), live, made) for number in bounds
+    }
+    for number, (start, _) in bounds.items():
+        await asyncio.to_thread(partitions[number].carry, start)
+    waiting: dict[int, list[LogRecord]] = {number: [] for number in bounds}
+    async for record in log.read_all(topic):
+        gathered = waiting[record.position.partition]
+        gathered.append(record)
+        if len(gathered) >= batch_records:
+            await asyncio.to_thread(partitions[record.position.partition].file, gathered)
+            gathered.clear()
+    for number, gathered in waiting.items():
+        if gathered:
+            await asyncio.to_thread(partitions[number].file, gathered)
+        await asyncio.to_thread(partitions[number].carry, bounds[number][1])
+    report.read[topic.name] = sum(part.read for part in partitions.values())
+    report.carried[topic.name] = sum(part.carried for part in partitions.values())
+
+
+class _Partition:
+    """One partition on its way from the log, and where that has gaps from the live lake."""
+
+    def __init__(self, topic: Topic, place: Place, live: Generation, made: Generation) -> None:
+        self._topic = topic
+        self._place = place
+        self._made = made
+        self._live = live
+        self._files = live.snapshot(place.topic, place.partition)
+        self._end = End()
+        self.read = 0
+        self.carried = 0
+
+    def carry(self, until: int) -> None:
+        """Copy the live rows from where we are up to this offset."""
+        for file in self._files:
+            if file.last >= self._end.offset and file.first < until:
+                rows = self._between(file.path, self._end.offset, until - 1)
+                if rows.num_rows:
+                    self._end = self._made.append_table(self._place, self._end, rows)
+                    self.carried += rows.num_rows
+
+    def file(self, records: Sequence[LogRecord]) -> None:
+        """File these, and between them the live rows that the log has lost."""
+        table = table_of(self._topic, records)
+        self.read += table.num_rows
+        first, last = self._end.offset, records[-1].position.offset
+        if table.num_rows < last - first + 1:
+            lost = [
+                rows.filter(pc.invert(pc.is_in(rows["offset"], value_set=table["offset"])))
+                for file in self._files
+                if file.last >= first and file.first <= last
+                for rows in [self._between(file.path, first, last)]
+            ]
+            self.carried += sum(rows.num_rows for rows in lost)
+            table = pa.concat_tables([table, *lost], promote_options="default")
+            table = table.select(table_of(self._topic, []).schema.names).sort_by("offset")
+        self._end = self._made.append_table(self._place, self._end, table)
+
+    def _between(self, path: str, first: int, last: int) -> pa.Table:
+        table = self._live.lake.storage.read_table(path)
+        inside = pc.and_(
+            pc.greater_equal(table["offset"], first), pc.less_equal(table["offset"], last)
+        )
+        return table.filter(inside)

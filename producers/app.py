@@ -1,0 +1,52 @@
+"""The watcher as a process: signals, logs, end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import warnings
+
+from prometheus_client import start_http_server
+
+from adapters.kafka_log import KafkaEventLog
+from adapters.settings import WatcherSettings
+from producers.metrics import registry
+from producers.sources import Sources
+
+logger = logging.getLogger(__name__)
+
+
+async def run(settings: WatcherSettings) -> None:
+    """Watch until SIGTERM or SIGINT. SIGHUP compares everything; SIGUSR1 also confirms removals."""
+    loop = asyncio.get_running_loop()
+    log = KafkaEventLog(settings.kafka_bootstrap_servers)
+    sources = Sources(settings, log)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=registry(sources.statuses))
+    work = asyncio.ensure_future(sources.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    loop.add_signal_handler(signal.SIGHUP, sources.request_scan)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: sources.request_scan(confirm_removals=True))
+    try:
+        await work
+    except asyncio.CancelledError:
+        logger.info("stopped")
+    finally:
+        await log.close()
+
+
+def main() -> None:
+    """Run with the environment's settings; exit status 0 after a signal to stop."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    # Its own line repeats ours on dropped events.
+    logging.getLogger("watchdog").setLevel(logging.ERROR)
+    # A folder that was moved out and in again is watched anew, which it finds worth a warning.
+    warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
+    asyncio.run(run(WatcherSettings()))

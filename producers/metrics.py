@@ -1,0 +1,76 @@
+"""The watcher's state for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from producers.status import Status
+
+PREFIX = "image_search_watcher"
+
+
+class StatusCollector(Collector):
+    """Reads the state of each source when it is asked; the main folder is source `main`."""
+
+    def __init__(self, statuses: Callable[[], Mapping[str, Status]]) -> None:
+        self._statuses = statuses
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a figure, labelled by source."""
+        statuses = {name or "main": status for name, status in self._statuses().items()}
+        for name, text, value in _GAUGES:
+            gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["source"])
+            for source, status in statuses.items():
+                gauge.add_metric([source], value(status))
+            yield gauge
+        for name, text, value in _COUNTERS:
+            counter = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["source"])
+            for source, status in statuses.items():
+                counter.add_metric([source], value(status))
+            yield counter
+
+
+def registry(statuses: Callable[[], Mapping[str, Status]]) -> CollectorRegistry:
+    """A registry with this collector alone."""
+    found = CollectorRegistry()
+    found.register(StatusCollector(statuses))
+    return found
+
+
+_Figure = tuple[str, str, Callable[[Status], float]]
+
+_GAUGES: tuple[_Figure, ...] = (
+    ("known_pictures", "Pictures published and not removed", lambda s: s.known()),
+    ("waiting_paths", "Paths still to be looked at or published", lambda s: s.waiting),
+    ("held_removals", "Removals held back until they are confirmed", lambda s: s.held),
+    (
+        "unreadable_files",
+        "Files that exist and cannot be read",
+        lambda s: len(s.counters.unreadable),
+    ),
+    (
+        "source_missing",
+        "1 while the folder or bucket is not there",
+        lambda s: bool(s.root_missing or s.unreachable),
+    ),
+    (
+        "poll_interval_seconds",
+        "Seconds between walks; 0 where the kernel notifies",
+        lambda s: s.poll_seconds,
+    ),
+    (
+        "last_reconcile_timestamp_seconds",
+        "When the whole source was last compared; 0 for never",
+        lambda s: s.last_reconcile.timestamp() if s.last_reconcile else 0.0,
+    ),
+)
+_COUNTERS: tuple[_Figure, ...] = (
+    ("published", "Additions and changes published", lambda s: s.counters.added),
+    ("removed", "Removals published", lambda s: s.counters.removed),
+    ("refused", "Files refused, each with a dead letter", lambda s: s.counters.refused),
+    ("unchanged", "Files that were touched and found equal", lambda s: s.counters.unchanged),
+    ("dropped_event_bursts", "Overflows of the kernel's queue", lambda s: s.overflows),
+)

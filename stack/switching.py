@@ -1,0 +1,197 @@
+"""Moving searches to another model: fill its collection from the log, then flip the alias.
+
+Each step can be repeated, so a switch that broke off anywhere is simply begun again: a model that
+is loaded is not loaded anew, a collection that is there is kept, a consumer group goes on where it
+stood. Until the alias moves, nothing that answers searches is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from adapters.connections import Connections
+from adapters.consumer_groups import Progress, delete_group, progress
+from adapters.errors import Unavailable
+from adapters.event_log import Message
+from adapters.naming import collection_name
+from adapters.ports import Collection
+from adapters.retry import until_available
+from schemas.events import ModelActivated, ModelStep
+from schemas.topics import IMAGES, MODELS
+from stack.errors import StackError
+from stack.models import load, read_state, store, unload, write_state
+from stack.preparation import Cache
+from stack.processes import indexers
+from stack.record import RecordFile, find
+from stack.settings import StackSettings
+
+POLL_SECONDS = 1.0
+INDEXERS_STOP_SECONDS = 90.0
+GATEWAY_SECONDS = 3.0
+"""A gateway trusts the alias it resolved for a second; then nobody asks the old collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """How far a candidate's collection is; `rate` in records a second, `left` in seconds."""
+
+    done: int
+    total: int
+    rate: float
+    left: float | None
+    caught_up: bool
+    problem: str = ""
+
+
+class Switching:
+    """The steps of a switch, on one stack."""
+
+    def __init__(self, settings: StackSettings, servers: Connections, cache: Cache) -> None:
+        self._settings = settings
+        self._servers = servers
+        self._cache = cache
+        self._kafka = settings.environment()["KAFKA_BOOTSTRAP_SERVERS"]
+
+    async def prepare(self, name: str) -> Collection:
+        """Load the model, make its collection, and have indexers fill it from the log.
+
+        Raises:
+            StackError: there is no such model, it does not load, or no stack is running.
+        """
+        store(self._settings).repository(name)
+        if not RecordFile(self._settings.run).launcher_runs():
+            raise StackError("nothing is running here; start it with './image-search up'")
+        state = read_state(self._settings)
+        if name not in state.fed or not await self._servers.embedder.is_ready(name):
+            await until_available(
+                lambda: load(self._settings, name, self._cache), what="Triton", give_up_after=120
+            )
+        collection = await until_available(lambda: self._collection(name), what="servers")
+        fresh = read_state(self._settings)
+        if name not in fresh.fed or fresh.candidate != name != fresh.active:
+            changes = {"candidate": None if name == fresh.active else name}
+            write_state(self._settings, fresh.feeding(name).model_copy(update=changes))
+            await self._tell(ModelStep.FEEDING, collection, None)
+        return collection
+
+    async def _collection(self, name: str) -> Collection:
+        spec = await self._servers.embedder.spec(name)
+        return await self._servers.index.ensure_collection(spec)
+
+    def _known(self, name: str) -> Collection:
+        """The model's collection as its files name it, whether or not Triton serves it."""
+        spec = store(self._settings).spec(name)
+        return Collection(collection_name(spec), spec.name, spec.version, spec.dimension)
+
+    async def filling(self, collection: Collection) -> AsyncIterator[Filling]:
+        """How far the collection is, once a second, until it has caught up with the log.
+
+        Under steady load the lag is seldom zero at the moment of looking. Caught up is therefore:
+        all that the log held at the look before has been handled.
+        """
+        started, first, before = time.monotonic(), None, None
+        while True:
+            try:
+                now = await progress(self._kafka, IMAGES, f"indexing-{collection.name}")
+            except Unavailable as error:
+                yield Filling(0, 0, 0.0, None, False, str(error))
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            first = now.lag if first is None else first
+            caught_up = before is not None and _has_read(now, before)
+            total = sum(now.ends.values())
+            rate = max(0, first - now.lag) / max(1e-9, time.monotonic() - started)
+            yield Filling(total - now.lag, total, rate, now.lag / rate if rate else None, caught_up)
+            if caught_up:
+                return
+            before = now
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def flip(self, collection: Collection, step: ModelStep) -> None:
+        """Let searches be answered from this collection, which must be of a fed model."""
+
+        async def move() -> Collection | None:
+            previous = await self._servers.index.active()
+            await self._servers.index.activate(collection)
+            return previous
+
+        previous = await until_available(move, what="Weaviate")
+        write_state(self._settings, read_state(self._settings).activated(collection.model_name))
+        if previous is None or previous.name != collection.name:
+            await self._tell(step, collection, previous)
+
+    async def rollback(self) -> Collection:
+        """Go back to the model that answered before; it was kept up to date, so this is instant.
+
+        Raises:
+            StackError: there is none to go back to.
+        """
+        previous = read_state(self._settings).previous
+        if previous is None or previous not in read_state(self._settings).fed:
+            raise StackError("there is no earlier model that is still kept up to date")
+        collection = self._known(previous)
+        await self.flip(collection, ModelStep.ROLLED_BACK)
+        return collection
+
+    async def retire(self, name: str) -> None:
+        """Stop feeding a model and free its collection, its group and its place in Triton.
+
+        Raises:
+            StackError: it answers searches, is not fed, or its indexers do not stop.
+        """
+        state = read_state(self._settings)
+        active = await self._servers.index.active()
+        if name == state.active or (active is not None and active.model_name == name):
+            raise StackError(f"{name} answers searches; switch to another model first")
+        if name not in state.fed and name != state.retiring:
+            raise StackError(f"{name} is not served, so there is nothing to retire")
+        collection = self._known(name)
+        write_state(self._settings, state.without(name))
+        await self._indexers_stopped(name)
+        await asyncio.sleep(GATEWAY_SECONDS)
+        # The group goes first: offsets without a collection would hide the log from a successor.
+        await until_available(
+            lambda: delete_group(self._kafka, f"indexing-{collection.name}"),
+            what="Kafka",
+            give_up_after=60,
+        )
+        await self._servers.index.drop(collection)
+        await unload(self._settings, name)
+        await self._tell(ModelStep.RETIRED, collection, None)
+        done = read_state(self._settings)
+        write_state(self._settings, done.model_copy(update={"retiring": None}))
+
+    async def _indexers_stopped(self, name: str) -> None:
+        names = {spec.name for spec in indexers(self._settings, name)}
+        deadline = time.monotonic() + INDEXERS_STOP_SECONDS
+        while True:
+            record = RecordFile(self._settings.run).read()
+            rows = record.processes if record else []
+            running = [row.name for row in rows if row.name in names and find(row) is not None]
+            if not running:
+                return
+            if time.monotonic() > deadline:
+                raise StackError(f"still running: {', '.join(running)}; repeat the command")
+            await asyncio.sleep(0.2)
+
+    async def _tell(
+        self, step: ModelStep, collection: Collection, previous: Collection | None
+    ) -> None:
+        event = ModelActivated(
+            step=step,
+            model_name=collection.model_name,
+            model_version=collection.model_version,
+            collection=collection.name,
+            previous_collection=previous.name if previous else None,
+        )
+        await until_available(
+            lambda: self._servers.log.publish(MODELS, [Message(collection.model_name, event)]),
+            what="Kafka",
+        )
+
+
+def _has_read(now: Progress, before: Progress) -> bool:
+    return all(now.committed.get(p, 0) >= end for p, end in before.ends.items())
