@@ -1,7 +1,7 @@
 """Who may ask: API keys and OpenID Connect tokens. Without either, everybody.
 
-A key comes as `X-API-Key`, as a bearer token, or as the password of HTTP's basic authentication,
-which lets a browser ask for it and send it along for pictures as well.
+A key comes as `X-API-Key`, as a bearer token, as the password of HTTP's basic authentication, or in
+the cookie of somebody who signed in with a browser, which then sends it for pictures as well.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 
 import httpx
@@ -36,6 +37,7 @@ ALGORITHMS: Final = (
 )
 """Asymmetric ones alone: with a symmetric one the issuer's public key would serve as a secret."""
 
+COOKIE: Final = "image_search_key"
 LEEWAY_SECONDS: Final = 10
 FETCH_SECONDS: Final = 5.0
 
@@ -147,13 +149,23 @@ class Access:
         scheme, _, rest = headers.get("authorization", "").partition(" ")
         candidates = [headers.get("x-api-key", "")]
         bearer = rest.strip() if scheme.lower() == "bearer" else ""
-        candidates += [bearer, _password(rest) if scheme.lower() == "basic" else ""]
+        cookie = cookie_credential(headers)
+        candidates += [bearer, _password(rest) if scheme.lower() == "basic" else "", cookie]
         for candidate in filter(None, candidates):
             if self._keys is not None and (caller := self._keys.find(candidate)) is not None:
                 return caller
-        if self._tokens is not None and bearer:
-            return await self._tokens.check(bearer)
+        if self._tokens is not None and (token := bearer or cookie):
+            return await self._tokens.check(token)
         raise Denied("the key is not valid" if any(candidates) else "a key or token is needed")
+
+
+def cookie_credential(headers: Headers) -> str:
+    """The key or token of the request's cookie, in Base64 there; empty without one."""
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        return base64.urlsafe_b64decode(morsel.value).decode() if morsel else ""
+    except (CookieError, binascii.Error, ValueError):
+        return ""
 
 
 def _password(encoded: str) -> str:

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from adapters.event_log import EventLog
 from adapters.ports import Embedder, ImageIndex
 from adapters.settings import GatewaySettings
-from gateway import analytics, bodies, library, openapi, page, problems, state
+from gateway import analytics, bodies, library, openapi, page, problems, sign_in, state
 from gateway.access import Access, ApiKeys, OpenIdConnect
 from gateway.cursors import Cursors
 from gateway.duplicates import Duplicates
@@ -163,6 +163,8 @@ def _add_gate(app: FastAPI, settings: GatewaySettings) -> None:
             expose_headers=["ETag", "Retry-After", "WWW-Authenticate"],
             max_age=600,
         )
+    if not access.open:
+        sign_in.add_routes(app, access)
     openapi.complete(app, secured=not access.open)
 
 

@@ -11,11 +11,12 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import URL, Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.errors import Unavailable
-from gateway import problems
+from gateway import problems, sign_in
 from gateway.access import Access, Denied
 from gateway.problems import Problem
 
@@ -66,7 +67,7 @@ class Gate:
         try:
             await self._check(scope)
         except Problem as problem:
-            await problems.response(problem)(scope, receive, send)
+            await self._refusal(problem, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -78,15 +79,21 @@ class Gate:
                 f"Pages of {headers['origin']} may not do this; CORS_ORIGINS names those that may.",
             )
         address = client_address(scope)
+        if not self._access.open and scope["path"] in sign_in.PATHS:
+            self._count(address)
+            return
         try:
             caller = await self._access.identify(headers)
         except Denied as error:
             # Guessing counts as well.
             self._count(address)
+            challenges = self._access.challenges
+            if sign_in.is_browser(headers):
+                challenges = challenges[:1]
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
                 str(error),
-                headers={"WWW-Authenticate": ", ".join(self._access.challenges)},
+                headers={"WWW-Authenticate": ", ".join(challenges)},
             ) from error
         except Unavailable as error:
             self._count(address)
@@ -94,6 +101,15 @@ class Gate:
                 HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "2"}
             ) from error
         self._count(caller.name if caller else address)
+
+    def _refusal(self, problem: Problem, scope: Scope) -> Response:
+        unknown = problem.status == HTTPStatus.UNAUTHORIZED
+        if unknown and sign_in.wants_form(scope["method"], Headers(scope=scope)):
+            url = URL(scope=scope)
+            then = f"{url.path}?{url.query}" if url.query else url.path
+            challenge = problem.headers["WWW-Authenticate"]
+            return sign_in.form(then, problem.status, challenge=challenge)
+        return problems.response(problem)
 
     def _same_site(self, headers: Headers) -> bool:
         """Whether the request is of our own page, of an allowed one, or of no page at all.

@@ -13,6 +13,14 @@ function problem(status, body) {
   return new ApiError(body.detail || `The server answered ${status}.`, status, fields);
 }
 
+/** Whether the key that somebody signed in with is no longer good; receipts have no challenge. */
+function signedOut(status, challenge) {
+  if (status !== 401 || !challenge) return false;
+  const then = encodeURIComponent(location.pathname + location.search);
+  location.assign(`/sign-in?then=${then}`);
+  return true;
+}
+
 async function ask(path, options) {
   let response;
   try {
@@ -20,6 +28,9 @@ async function ask(path, options) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The server cannot be reached.");
+  }
+  if (signedOut(response.status, response.headers.get("WWW-Authenticate"))) {
+    throw new ApiError("Sign in again.", response.status);
   }
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw problem(response.status, body);
@@ -47,7 +58,9 @@ export function send(path, form, progress) {
     });
     request.addEventListener("load", () => {
       if (request.status < 300) resolve(request.response);
-      else reject(problem(request.status, request.response ?? {}));
+      else if (signedOut(request.status, request.getResponseHeader("WWW-Authenticate"))) {
+        reject(new ApiError("Sign in again.", request.status));
+      } else reject(problem(request.status, request.response ?? {}));
     });
     request.addEventListener("error", () => reject(new ApiError("The server cannot be reached.")));
     request.open("POST", path);
