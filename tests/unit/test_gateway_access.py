@@ -31,6 +31,8 @@ ROUTES = (
     ("GET", "/images/a.jpg"),
     ("GET", "/thumbnails/a.jpg"),
     ("GET", "/api/v1/duplicates"),
+    ("GET", "/api/v1/state"),
+    ("GET", "/api/v1/dead-letters"),
     ("GET", "/api/v1/nothing"),
     ("POST", "/api/v1/search-image"),
     ("POST", "/api/v1/images"),
