@@ -39,7 +39,8 @@ def form(then: str, status: HTTPStatus, *, message: str = "", challenge: str = "
     """The form, which goes on to the address `then` of this site."""
     text = (WEB / "sign-in.html").read_text(encoding="utf-8")
     text = text.replace("{{then}}", html.escape(then)).replace("{{message}}", html.escape(message))
-    headers = {**HEADERS, "Cache-Control": "no-store"}
+    # Without a referrer a browser says that the form comes from `null`, as if from another site.
+    headers = {**HEADERS, "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
     if challenge:
         headers["WWW-Authenticate"] = challenge
     return HTMLResponse(text, status_code=status, headers=headers)

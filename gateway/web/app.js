@@ -71,13 +71,15 @@ function submit() {
   }
 }
 
-async function byFile(file) {
+/** Search by a picture of the visitor's; `beside` the chips that are there, or instead of them. */
+async function byFile(file, beside) {
   if (!file) return;
   try {
     const term = { weight: 1, own: await own.keep(file) };
-    // Beside chips it joins them, as a text would.
-    if (query.terms.length && !isPlain(query.terms)) go({ ...query, terms: [...query.terms, term] });
-    else only(term);
+    const kept = beside && !isPlain(query.terms) ? query.terms : [];
+    // What this tab no longer has would only keep the others from being searched for.
+    const here = kept.filter((each) => each.own === undefined || own.find(each.own));
+    go({ ...query, terms: [...here, term] });
   } catch (error) {
     results.say(error.message, true);
   }
@@ -94,7 +96,7 @@ results.connect({
 viewer.connect({ like: (match) => like(match.image_name), term: combine });
 options.connect((chosen) => go({ ...query, options: chosen }));
 uploads.connect({ find: like });
-drop.connect({ search: byFile, add: uploads.add, fail: (text) => results.say(text, true) });
+drop.connect({ search: (file) => byFile(file, false), add: uploads.add, fail: (text) => results.say(text, true) });
 
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -112,7 +114,7 @@ $("weaker").addEventListener("click", () => {
 });
 $("by-picture").addEventListener("click", () => $("by-file").click());
 $("by-file").addEventListener("change", () => {
-  byFile($("by-file").files[0]);
+  byFile($("by-file").files[0], true);
   $("by-file").value = "";
 });
 window.addEventListener("popstate", () => {

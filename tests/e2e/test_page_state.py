@@ -1,0 +1,205 @@
+"""Adding pictures on the page, the state it shows, its keys, and whether everybody can use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.e2e.browsers import (
+    answered,
+    ask,
+    assert_accessible,
+    assert_fits,
+    drop,
+    needs_browser,
+    picture_of,
+    shown,
+    visit,
+)
+from tests.e2e.conftest import System, eventually
+from tests.e2e.gateways import another_gateway
+from tests.e2e.test_library import new_picture
+
+pytestmark = [needs_browser, pytest.mark.timeout(600)]
+KEY = "a key of the page's tests"
+
+
+@pytest.fixture
+async def page(system: System) -> AsyncIterator[Page]:
+    async with visit(system.gateway) as page:
+        yield page
+
+
+async def test_dropped_pictures_are_followed_until_they_can_be_found(
+    system: System, page: Page
+) -> None:
+    guitar = new_picture("drawings/acoustic-guitar.jpg", quality=71)
+    try:
+        await drop(page, "add", {"page guitar.jpg": guitar, "page second.jpg": guitar})
+        list_ = page.locator("#upload-list")
+        await expect(list_.get_by_role("progressbar").first).to_be_visible()
+        await expect(list_.get_by_text("can be found", exact=True)).to_have_count(2)
+        await expect(page.get_by_role("heading", name="2 of 2 can be found")).to_be_visible()
+        assert (system.images / "uploads/page guitar.jpg").read_bytes() == guitar
+        await picture_of(page, "page-adding")
+        await list_.get_by_role("button", name="More like this: page guitar.jpg").click()
+        await answered(page)
+        assert "uploads/page second.jpg" in (await shown(page))[:1]
+        await page.get_by_role("button", name="Start over").click()
+        await ask(page, "a guitar")
+        assert "uploads/page guitar.jpg" in await shown(page)
+    finally:
+        for name in ("page guitar.jpg", "page second.jpg"):
+            (system.images / "uploads" / name).unlink(missing_ok=True)
+
+
+async def test_a_name_that_is_taken_and_a_file_that_is_no_picture(system: System) -> None:
+    first, second = (new_picture("photos/coffee.jpg", quality=q) for q in (61, 62))
+    folder = system.images / "uploads"
+    try:
+        async with visit(system.gateway, refused=(409, 422)) as page:
+            found = page.locator("#upload-list").get_by_text("can be found", exact=True)
+            await drop(page, "add", {"page taken.jpg": first})
+            await expect(found).to_have_count(1)
+            await drop(page, "add", {"page taken.jpg": second, "page broken.jpg": b"no picture"})
+            await expect(page.locator("#upload-list .bad")).to_have_count(2)
+            await expect(
+                page.get_by_text("another picture has this name", exact=True)
+            ).to_be_visible()
+            await page.get_by_role("button", name="Keep both: page taken.jpg").click()
+            await expect(found).to_have_count(2)
+            assert (folder / "page taken.jpg").read_bytes() == first
+            await page.get_by_role("button", name="Hide").click()
+            await expect(page.locator("#uploads")).to_be_hidden()
+        kept = [each.read_bytes() for each in folder.glob("page taken*.jpg")]
+        assert sorted(kept) == sorted([first, second])
+    finally:
+        for each in folder.glob("page *.jpg"):
+            each.unlink()
+
+
+async def test_the_state_and_why_pictures_failed(
+    system: System, client: httpx.AsyncClient, page: Page
+) -> None:
+    name = "page-letters/broken.jpg"
+    (system.images / name).parent.mkdir()
+    (system.images / name).write_text("no picture at all\n" * 3)
+
+    async def letter() -> dict[str, Any] | None:
+        letters = (await client.get("/api/v1/dead-letters")).json()["letters"]
+        return next((each for each in letters if each["image_name"] == name), None)
+
+    found = await eventually(letter, seconds=120, every=1)
+    assert found is not None
+    try:
+
+        async def told() -> bool:
+            return "failed" in await page.locator("#state").inner_text()
+
+        await eventually(told, seconds=60)
+        text = await page.locator("#state").inner_text()
+        assert "pictures" in text
+        assert "model lite" in text
+        await page.locator("#state").click()
+        dialog = page.get_by_role("dialog", name="State of the system")
+        await expect(dialog.get_by_text(name)).to_be_visible()
+        await expect(dialog.get_by_text(found["reason"]).first).to_be_visible()
+        await expect(dialog.get_by_text("stand-in for CLIP")).to_be_visible()
+        await assert_accessible(page)
+        await picture_of(page, "page-state")
+        await page.keyboard.press("Escape")
+        await expect(dialog).to_be_hidden()
+        await expect(page.locator("#state")).to_be_focused()
+        await page.get_by_role("link", name="What people search for").click()
+        await page.wait_for_url("**/analytics")
+    finally:
+        shutil.rmtree((system.images / name).parent)
+        listed = json.loads(system.servers.command("dlq", "list", "--json").stdout)
+        for each in listed:
+            if each["image_id"] == name:
+                system.servers.command("dlq", "drop", each["letter"])
+
+
+async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> None:
+    key = KEY.replace(" ", "-")
+    async with (
+        another_gateway(system, tmp_path, API_KEYS=key) as gateway,
+        visit(f"{gateway.url}", refused=(401,)) as page,
+    ):
+        await expect(page.get_by_role("heading", name="Image search")).to_be_visible()
+        await page.goto(f"{gateway.url}/?q=tennis")
+        await assert_accessible(page)
+        await page.get_by_label("Key or token").fill("wrong")
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("alert")).to_have_text("That is not a key, or no longer one.")
+        await page.get_by_label("Key or token").fill(key)
+        await page.keyboard.press("Enter")
+        await answered(page)
+        assert page.url == f"{gateway.url}/?q=tennis"
+        image = page.locator("#results img").first
+        assert await image.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+        # Signed out meanwhile: the form again, then back to what was asked.
+        await page.context.clear_cookies()
+        await page.get_by_role("searchbox").fill("a cat")
+        await page.keyboard.press("Enter")
+        await page.get_by_label("Key or token").fill(key)
+        await page.keyboard.press("Enter")
+        await answered(page)
+        assert (await shown(page))[0] == "photos/cat.jpg"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 900, 1600])
+async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> None:
+    height = {360: 740, 900: 1100, 1600: 1000}[width]
+    async with visit(system.gateway, width=width, height=height, color_scheme=scheme) as page:
+        await assert_accessible(page)
+        await assert_fits(page)
+        await page.goto(f"{system.gateway}/?q=fruit&w=2&q=something+red&w=-1&weak=1")
+        await answered(page)
+        await picture_of(page, f"page-{width}-{scheme}")
+        await page.get_by_role("button", name="Filters").click()
+        await assert_accessible(page)
+        await assert_fits(page)
+        await page.locator("#results .open").first.click()
+        await expect(page.locator("#viewer-image")).to_be_visible()
+        await assert_accessible(page)
+        await assert_fits(page)
+        await picture_of(page, f"page-viewer-{width}-{scheme}")
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#viewer")).to_be_hidden()
+
+
+async def test_the_keyboard_is_enough_and_the_focus_is_seen(page: Page) -> None:
+    await page.keyboard.type("tennis")
+    await page.keyboard.press("Enter")
+    await answered(page)
+    seen: list[str] = []
+    for _ in range(60):
+        await page.keyboard.press("Tab")
+        focus = await page.evaluate(
+            """() => {
+              const it = document.activeElement;
+              const style = getComputedStyle(it.id === "text" ? it.closest(".box") : it);
+              return [it.id || it.className, style.outlineStyle, parseFloat(style.outlineWidth)];
+            }"""
+        )
+        assert focus[1] == "solid", focus
+        assert focus[2] >= 2, focus
+        seen.append(focus[0])
+        if focus[0] == "open":
+            break
+    assert seen[-1] == "open", seen
+    await page.keyboard.press("ArrowRight")
+    await expect(page.locator("#results .open").nth(1)).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
