@@ -21,7 +21,7 @@ function follow() {
   const plain = isPlain(query.terms);
   $("text").value = plain ? asTyped(query.terms[0].text) : "";
   $("text").placeholder =
-    query.terms.length && !plain ? "Add a term, or - and a term to subtract" : "Describe a picture";
+    query.terms.length && !plain ? "Add a term" : "Describe a picture";
   chips.show($("chips"), plain ? [] : query.terms, (terms) => go({ ...query, terms }));
   options.show(query.options);
   $("examples").hidden = query.terms.length > 0;
@@ -111,6 +111,10 @@ $("examples").addEventListener("click", (event) => {
 $("weaker").addEventListener("click", () => {
   go({ ...query, options: [...query.options, ["weak", "1"]] });
   $("results").focus();
+});
+$("start-over").addEventListener("click", () => {
+  go({ ...query, terms: [] });
+  $("text").focus();
 });
 $("by-picture").addEventListener("click", () => $("by-file").click());
 $("by-file").addEventListener("change", () => {

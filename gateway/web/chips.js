@@ -79,16 +79,11 @@ export function show(list, terms, changed) {
   const chips = terms.map((term, at) =>
     chip(term, (next, part) => {
       changed(next ? terms.with(at, next) : terms.toSpliced(at, 1));
-      const rest = list.querySelectorAll(".chip");
+      const rest = list.children;
       const near = rest[Math.min(at, rest.length - 1)];
       (near?.querySelector(`.${part}`) ?? document.getElementById("text")).focus();
     }),
   );
-  const clear = () => {
-    changed([]);
-    document.getElementById("text").focus();
-  };
-  const all = el("button", { type: "button", class: "clear", onclick: clear }, "Start over");
-  list.replaceChildren(...chips, el("li", {}, all));
-  list.hidden = chips.length === 0;
+  list.replaceChildren(...chips);
+  list.parentElement.hidden = chips.length === 0;
 }

@@ -63,7 +63,9 @@ async function show() {
     problem("");
     const left = total - letters.length;
     $("letters-none").textContent =
-      total === 0 ? "Nothing: every picture could be read." : left ? `The newest 100 of ${total}.` : "";
+      total === 0
+        ? "Nothing: every picture could be read."
+        : `${left ? `The newest 100 of ${total}. ` : ""}Once mended, ./image-search dlq retry tries again.`;
     $("letters").replaceChildren(
       ...letters.map((letter) =>
         el(

@@ -162,7 +162,7 @@ async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> 
     async with visit(system.gateway, width=width, height=height, color_scheme=scheme) as page:
         await assert_accessible(page)
         await assert_fits(page)
-        await page.goto(f"{system.gateway}/?q=fruit&w=2&q=something+red&w=-1&weak=1")
+        await page.goto(f"{system.gateway}/?q=an+animal&w=2&q=a+bird&w=-1&weak=1")
         await answered(page)
         await picture_of(page, f"page-{width}-{scheme}")
         await page.get_by_role("button", name="Filters").click()
