@@ -100,7 +100,9 @@ class Gate:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "2"}
             ) from error
-        self._count(caller.name if caller else address)
+        # The page's own files are many and cost nothing; without all of them it would not work.
+        if not scope["path"].startswith("/web/"):
+            self._count(caller.name if caller else address)
 
     def _refusal(self, problem: Problem, scope: Scope) -> Response:
         unknown = problem.status == HTTPStatus.UNAUTHORIZED

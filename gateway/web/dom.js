@@ -40,17 +40,15 @@ export function moment(text) {
 export const counted = (count, one, many = `${one}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
-/** A picture that asks once more when it could not be had, then says so. */
+const AGAIN_MS = [1500, 4000, 10_000];
+
+/** A picture that asks again when it could not be had, as under a bounded rate, then says so. */
 export function thumbnail(name, size, alt = "") {
   const image = el("img", { alt, loading: "lazy", decoding: "async" });
-  let again = true;
+  const waits = [...AGAIN_MS];
   image.addEventListener("error", () => {
-    if (!again) {
-      image.replaceWith(el("span", { class: "no-preview" }, "No preview"));
-      return;
-    }
-    again = false;
-    setTimeout(() => (image.src = thumbnailPath(name, size)), 1500);
+    if (waits.length) setTimeout(() => (image.src = thumbnailPath(name, size)), waits.shift());
+    else image.replaceWith(el("span", { class: "no-preview" }, "No preview"));
   });
   image.src = thumbnailPath(name, size);
   return image;

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from playwright.async_api import Page, expect
 
+from gateway.short_form import BadShortForm, parse
 from tests.e2e.browsers import answered, ask, drop, needs_browser, shown, visit
 from tests.e2e.conftest import SAMPLES, System, eventually
 
@@ -101,6 +102,45 @@ async def test_terms_are_chips_that_add_and_subtract(page: Page) -> None:
     await page.get_by_role("button", name="Start over").click()
     await expect(page.get_by_role("searchbox")).to_be_focused()
     await expect(page.locator("#examples")).to_be_visible()
+
+
+QUERIES = [
+    "tennis", "a red  car", "2:dog + ./a.jpg - fruit", "- fruit", "+ dog", "0.5:a dog - 1.5:a cat",
+    "2: dog", "black-and-white C++ a+b -x", "16:9 screen", '"rock - roll" + x', '"./not a file"',
+    '2:"16:9 - screen"', "./photos/my cat.jpg", "3:./a.jpg", "time 10:30 at night", "", "  ",
+    "dog +", "+", "dog + - cat", "+ + cat", "0:dog", "101:dog", '"dog', '""', "2:", "é\u00a0ß - 猫",
+    " + ".join("x" * 16), " + ".join("x" * 17),
+]  # fmt: skip
+READ = """
+async (queries) => {
+  const { parse } = await import("/web/query.js");
+  return queries.map((query) => {
+    try {
+      return parse(query).map(({ weight, text, name }) => [weight, text ?? null, name ?? null]);
+    } catch (error) {
+      return error.message;
+    }
+  });
+}
+"""
+
+
+def read_by_gateway(query: str) -> object:
+    try:
+        return [
+            [part.weight, part.text, part.path and part.path.removeprefix("./")]
+            for part in parse(query)
+        ]
+    except BadShortForm as error:
+        message = str(error)
+        return f"{message[0].upper()}{message[1:]}."
+
+
+async def test_the_page_reads_the_short_form_as_the_gateway_does(page: Page) -> None:
+    read = await page.evaluate(READ, QUERIES)
+    assert dict(zip(QUERIES, read, strict=True)) == {
+        each: read_by_gateway(each) for each in QUERIES
+    }
 
 
 async def test_more_like_this_and_pictures_as_terms(page: Page) -> None:

@@ -262,6 +262,8 @@ class TestRates:
                 return await bench.client.get("/", headers={"X-API-Key": key})
 
             assert [(await ask(KEY)).status_code for _ in range(5)] == [200] * 4 + [429]
+            page_file = await bench.client.get("/web/app.js", headers={"X-API-Key": KEY})
+            assert page_file.status_code == 200
             refused = await ask(KEY)
             assert_problem(refused, 429)
             assert 1 <= int(refused.headers["retry-after"]) <= 10
