@@ -32,6 +32,8 @@ SHARING = {
         "tests/e2e/test_healing.py",
         "tests/e2e/test_library.py",
         "tests/e2e/test_openapi.py",
+        "tests/e2e/test_page.py",
+        "tests/e2e/test_page_state.py",
         "tests/e2e/test_repairs.py",
         "tests/e2e/test_search_results.py",
         "tests/e2e/test_whole_path.py",
