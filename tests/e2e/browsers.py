@@ -66,15 +66,15 @@ async def visit(
             "request",
             lambda asked: (
                 None
-                if asked.url.startswith((f"{url}/", "data:", f"blob:{url}"))
+                if asked.url.startswith((f"{url}/", "about:", "data:", f"blob:{url}"))
                 else foreign.append(asked.url)
             ),
         )
         await page.goto(url)
         yield page
         await browser.close()
-    assert complaints == []
-    assert foreign == []
+    assert not complaints, complaints
+    assert not foreign, foreign
 
 
 async def ask(page: Page, text: str) -> None:
@@ -113,7 +113,7 @@ async def assert_accessible(page: Page) -> None:
 async def assert_fits(page: Page) -> None:
     """Nothing sticks out of the window sideways."""
     inner, scrolled = await page.evaluate("[innerWidth, document.documentElement.scrollWidth]")
-    assert scrolled <= inner
+    assert scrolled <= inner, (scrolled, inner)
 
 
 async def picture_of(page: Page, name: str, **options: Any) -> None:

@@ -56,6 +56,8 @@ async def test_dropped_pictures_are_followed_until_they_can_be_found(
         await ask(page, "a guitar")
         assert "uploads/page guitar.jpg" in await shown(page)
     finally:
+        # Nothing may ask for thumbnails of what is gone.
+        await page.goto("about:blank")
         for name in ("page guitar.jpg", "page second.jpg"):
             (system.images / "uploads" / name).unlink(missing_ok=True)
 
@@ -164,7 +166,8 @@ async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> 
         await assert_fits(page)
         await page.goto(f"{system.gateway}/?q=an+animal&w=2&q=a+bird&w=-1&weak=1")
         await answered(page)
-        await picture_of(page, f"page-{width}-{scheme}")
+        if scheme == "light":
+            await picture_of(page, f"page-{width}-light")
         await page.get_by_role("button", name="Filters").click()
         await assert_accessible(page)
         await assert_fits(page)
@@ -172,7 +175,8 @@ async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> 
         await expect(page.locator("#viewer-image")).to_be_visible()
         await assert_accessible(page)
         await assert_fits(page)
-        await picture_of(page, f"page-viewer-{width}-{scheme}")
+        if (width, scheme) == (900, "dark"):
+            await picture_of(page, "page-viewer-900-dark")
         await page.keyboard.press("Escape")
         await expect(page.locator("#viewer")).to_be_hidden()
 
