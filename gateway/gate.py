@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from adapters.errors import Unavailable
 from gateway import problems
 from gateway.access import Access, Denied
+from gateway.privacy import CALLER
 from gateway.problems import Problem
 
 OPEN_PATHS: Final = ("/api/v1/healthcheck",)
@@ -64,13 +65,14 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            await self._check(scope)
+            scope[CALLER] = await self._check(scope)
         except Problem as problem:
             await problems.response(problem)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    async def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> str:
+        """Who asks: a caller's name, or an address where everybody may."""
         headers = Headers(scope=scope)
         if scope["method"] not in SAFE_METHODS and not self._same_site(headers):
             raise Problem(
@@ -93,7 +95,9 @@ class Gate:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "2"}
             ) from error
-        self._count(caller.name if caller else address)
+        name = caller.name if caller else address
+        self._count(name)
+        return name
 
     def _same_site(self, headers: Headers) -> bool:
         """Whether the request is of our own page, of an allowed one, or of no page at all.
