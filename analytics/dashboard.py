@@ -13,7 +13,7 @@ from analytics.views import Filters, query, read
 HOURLY_UP_TO: Final = timedelta(days=4)
 """Longest period that is shown hour by hour rather than day by day."""
 
-_QUESTIONS: Final = {
+QUESTIONS: Final = {
     "totals": "FROM totals",
     "over_time": "FROM searches_over_time",
     "latency": "FROM latency_by_stage",
@@ -55,8 +55,8 @@ def dashboard(lake: Lake, filters: Filters) -> dict[str, Any]:
     """
     bucket = _bucket(lake, filters)
     # The first of them says what the others see.
-    found = read(lake, {"": f"SET VARIABLE bucket = '{bucket}'", **_QUESTIONS}, filters)
-    answer: dict[str, Any] = {name: _plain(found[name]) for name in _QUESTIONS}
+    found = read(lake, {"": f"SET VARIABLE bucket = '{bucket}'", **QUESTIONS}, filters)
+    answer: dict[str, Any] = {name: _plain(found[name]) for name in QUESTIONS}
     answer["models"] = [row["model_name"] for row in answer["models"]]
     for single in ("totals", "score_correlation"):
         (answer[single],) = answer[single]

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from faststream import AckPolicy, FastStream
 from faststream.kafka import KafkaBroker
+from faststream.kafka.annotations import KafkaMessage
 from pydantic import BaseModel, Field
 
 broker = KafkaBroker(os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
@@ -35,10 +36,10 @@ class Rating(BaseModel):
     auto_offset_reset="earliest",
     ack_policy=AckPolicy.NACK_ON_ERROR,
 )
-async def handle(body: bytes) -> None:
+async def handle(message: KafkaMessage) -> None:
     """Your work goes here. What cannot be read is left out: it would not get better."""
     try:
-        rating = Rating.model_validate_json(body)
+        rating = Rating.model_validate_json(message.body)
     except ValueError as error:
         print(json.dumps({"unreadable": str(error)}), flush=True)
     else:

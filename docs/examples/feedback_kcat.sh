@@ -8,4 +8,4 @@
 # the next program of the pipe has not handled yet when it dies may be lost: for a look at the
 # events, not for work that must not miss one.
 exec kcat -q -u -b "${KAFKA_BOOTSTRAP_SERVERS:-127.0.0.1:9092}" \
-  -X auto.offset.reset=earliest -G "${GROUP:-my-ratings}" feedback
+  -X auto.offset.reset=earliest -X session.timeout.ms=6000 -G "${GROUP:-my-ratings}" feedback
