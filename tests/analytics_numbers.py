@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -26,9 +26,18 @@ TIMES = ("occurred_at", "searched_at", "added_at")
 class Facts:
     """The events of a lake's topics as plain dictionaries, read from Kafka's values."""
 
-    def __init__(self, values: Mapping[str, Iterable[bytes]]) -> None:
-        """`values` by topic, those of a partition in the order of their offsets."""
-        read = {topic: [_event(value) for value in each] for topic, each in values.items()}
+    def __init__(
+        self, values: Mapping[str, Iterable[bytes]], forgotten: Collection[str] = ()
+    ) -> None:
+        """`values` by topic, those of a partition in order; without the searches forgotten."""
+        read = {
+            topic: [
+                event
+                for value in each
+                if (event := _event(value)).get("search_id") not in forgotten
+            ]
+            for topic, each in values.items()
+        }
         self.searches = read["searches"]
         self.given = read["feedback"]
         self.indexed = read["images.indexed"]

@@ -13,7 +13,12 @@ import httpx
 import pytest
 from playwright.async_api import async_playwright
 
+from analytics.lake import Lake
+from analytics.views import Filters
+from tests.analytics_numbers import Facts, compare_dashboard
+from tests.conftest import run_image_search
 from tests.e2e.conftest import System, eventually, search
+from tests.e2e.gateways import another_gateway
 
 DASHBOARD = "/api/v1/analytics/dashboard"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -46,19 +51,13 @@ async def dashboard(client: httpx.AsyncClient) -> dict[str, Any]:
     return found
 
 
-async def from_topics(system: System) -> tuple[dict[str, Any], dict[Any, Any]]:
-    """search id -> search, and the ratings that count, read with a plain client."""
-    searches = {
-        event["search_id"]: event
-        for record in await system.read_topic("searches")
-        for event in [json.loads(record.value)]
-    }
-    ratings = {
-        (event["search_id"], event["image_name"]): event
-        for record in await system.read_topic("feedback")
-        for event in [json.loads(record.value)]
-    }
-    return searches, ratings
+async def from_topics(system: System) -> Facts:
+    """What is in the topics, read with a plain client."""
+    names = ("searches", "feedback", "images.indexed", "images.dlq", "models")
+    return Facts(
+        {name: [record.value for record in await system.read_topic(name)] for name in names},
+        Lake(str(system.state / "lake")).forgotten().searches,
+    )
 
 
 @pytest.mark.timeout(300)
@@ -68,28 +67,87 @@ async def test_the_page_follows_within_seconds(system: System, client: httpx.Asy
         await rate(client, answer["jwt"], 3, None)
         await rate(client, answer["jwt"], 8, None)
         await rate(client, answer["jwt"], 9, answer["matches"][0]["image_name"])
+
+    async def same_as_topics() -> int:
+        """How many numbers are compared; other tests' events may come in between."""
+        return compare_dashboard(await dashboard(client), await from_topics(system), Filters())
+
+    assert await eventually(same_as_topics, seconds=60, every=0.5) > 50
+    before = (await dashboard(client))["totals"]["ratings"]
+    await rate(client, (await answer_of(client, "tennis", 5))["jwt"], 2, None)
     started = time.monotonic()
 
-    async def same_as_topics() -> bool:
-        searches, ratings = await from_topics(system)
-        found = (await dashboard(client))["totals"]
-        return bool(found["searches"] == len(searches) and found["ratings"] == len(ratings))
+    async def counted() -> bool:
+        return bool((await dashboard(client))["totals"]["ratings"] > before)
 
-    await eventually(same_as_topics, seconds=60, every=0.5)
+    await eventually(counted, seconds=30)
     print(f"live after {time.monotonic() - started:.1f} s")
-    searches, ratings = await from_topics(system)
-    found = await dashboard(client)
-    values = [event["rating"] for event in ratings.values()]
-    assert found["totals"]["mean_rating"] == pytest.approx(sum(values) / len(values))
-    assert {row["rating"]: row["ratings"] for row in found["rating_counts"]} == {
-        value: values.count(value) for value in set(values)
-    }
-    times = sorted(event["latency_ms"]["total"] for event in searches.values())
-    (total,) = [row for row in found["latency"] if row["stage"] == "total"]
-    assert total["searches"] == len(times)
-    assert total["max_ms"] == pytest.approx(times[-1])
-    indexed = await system.read_topic("images.indexed")
-    assert found["totals"]["index_changes"] == len(indexed)
+
+
+@pytest.mark.timeout(300)
+async def test_clients_are_hashed_and_can_be_forgotten(system: System, tmp_path: Path) -> None:
+    leaves, stays = "the-key-of-one-who-leaves", "the-key-of-one-who-stays"
+    settings = {"API_KEYS": f"{leaves} {stays}", "CLIENT_SALT": "of the test"}
+    async with (
+        another_gateway(system, tmp_path, **settings) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
+    ):
+        for key in (leaves, stays):
+            client.headers["X-API-Key"] = key
+            await rate(client, (await answer_of(client, f"asked with {key}", 3))["jwt"], 4, None)
+
+    async def rows(table: str) -> set[tuple[str, str]]:
+        told = json.loads(
+            system.servers.command("analytics", "sql", f"FROM all_{table}", "--json").stdout
+        )
+        return {
+            (row["text"], row["client"])
+            for row in told
+            if (row["text"] or "").startswith("asked with")
+        }
+
+    async def filed() -> bool:
+        return len(await rows("searches")) == len(await rows("feedback")) == 2
+
+    await eventually(filed, seconds=60, every=1)
+    assert await rows("searches") == await rows("feedback")
+    found = dict(await rows("searches"))
+    assert len(set(found.values())) == 2
+    written = b"".join(record.value for record in await system.read_topic("searches"))
+    assert found[f"asked with {leaves}"].encode() in written
+
+    environment = {**system.servers.environment, "CLIENT_SALT": settings["CLIENT_SALT"]}
+    run_image_search(environment, "analytics", "forget", "--who", leaves)
+    for _ in range(2):
+        for table in ("searches", "feedback"):
+            assert {text for text, _ in await rows(table)} == {f"asked with {stays}"}
+        run_image_search(environment, "analytics", "rebuild")
+
+
+@pytest.mark.timeout(300)
+async def test_without_texts_there_are_still_numbers(
+    system: System, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    async with (
+        another_gateway(system, tmp_path, LOG_TEXTS="false", LOG_CLIENTS="false") as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as quiet,
+    ):
+        answer = await answer_of(quiet, "nobody's business", 3)
+        await rate(quiet, answer["jwt"], 4, answer["matches"][0]["image_name"])
+
+    async def filed() -> list[dict[str, Any]]:
+        asked = await client.get(
+            "/api/v1/analytics/searches", params={"text": "", "kind": "text", "rated": True}
+        )
+        found: list[dict[str, Any]] = asked.json()["searches"]
+        return found
+
+    (row,) = await eventually(filed, seconds=60, every=0.5)
+    assert row["text"] is None
+    assert [given["rating"] for given in row["ratings"]] == [4]
+    for topic in ("searches", "feedback"):
+        values = [record.value for record in await system.read_topic(topic)]
+        assert not any(b"nobody's business" in value for value in values)
 
 
 @pytest.mark.timeout(300)
@@ -179,6 +237,31 @@ async def test_the_page_in_a_browser(
         found = await dashboard(client)
         assert numbers["searches"].replace(",", "") == str(found["totals"]["searches"])
         assert numbers["ratings"].replace(",", "") == str(found["totals"]["ratings"])
+        drawn = await page.evaluate(
+            "Object.fromEntries([...document.querySelectorAll('.panel:has(canvas)')].map("
+            "panel => [panel.id, Chart.getChart(panel.querySelector('canvas')).data.datasets"
+            ".map(set => set.data)]))"
+        )
+        for panel, columns in {
+            "over_time": ("searches", "without_result"),
+            "latency": ("p50_ms", "p90_ms", "p95_ms", "p99_ms"),
+            "rating_counts": ("ratings",),
+            "ratings_by_score": ("mean_rating",),
+            "ratings_by_position": ("mean_rating",),
+            "ratings_by_rated_images": ("mean_rating",),
+            "ratings_by_week": ("mean_rating",),
+        }.items():
+            rows = found[panel]
+            assert drawn[panel] == [[row[column] for row in rows] for column in columns], panel
+
+        # Live: it follows without being loaded again.
+        await rate(client, answer["jwt"], 9, answer["matches"][1]["image_name"])
+        shown = page.locator("#totals dd").nth(list(numbers).index("ratings"))
+
+        async def followed() -> bool:
+            return int((await shown.inner_text()).replace(",", "")) > found["totals"]["ratings"]
+
+        await eventually(followed, seconds=30)
 
         # From a bar to the searches behind it to their pictures.
         await page.locator("#rating_counts canvas").scroll_into_view_if_needed()
@@ -197,6 +280,20 @@ async def test_the_page_in_a_browser(
         if folder := os.environ.get("SCREENSHOTS"):
             await page.evaluate("scrollTo(0, 0)")
             await page.screenshot(path=f"{folder}/analytics.png", full_page=True)
+            await page.set_viewport_size({"width": 360, "height": 740})
+            await page.wait_for_timeout(500)
+            await page.screenshot(path=f"{folder}/analytics-phone.png")
+            await page.set_viewport_size({"width": 1400, "height": 1900})
+
+        # On a phone nothing is wider than the screen.
+        await page.set_viewport_size({"width": 360, "height": 740})
+        width = "() => document.documentElement.scrollWidth"
+
+        async def narrow() -> bool:
+            return int(await page.evaluate(width)) <= 360
+
+        await eventually(narrow, seconds=20)
+        await page.set_viewport_size({"width": 1400, "height": 1900})
 
         # Nothing happened in a year long gone.
         await page.fill("input[name=until]", "2001-01-01T00:00")
