@@ -35,7 +35,7 @@ check: setup ## the quick part of the tests: style, types, unit and architecture
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/unit tests/architecture
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/unit tests/architecture
 
 test: prepare ## every test, on real servers
 	@$(BIN)/ruff check .

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from analytics.lake import Lake
 from analytics.views import Filters, query, read
-
-HOURLY_UP_TO: Final = timedelta(days=4)
-"""Longest period that is shown hour by hour rather than day by day."""
 
 QUESTIONS: Final = {
     "totals": "FROM totals",
@@ -32,6 +29,17 @@ QUESTIONS: Final = {
     "model_switches": "FROM model_switches",
     "models": "SELECT DISTINCT model_name FROM all_searches ORDER BY model_name",
 }
+"""Name in the answer -> the view it comes from."""
+
+_BUCKET: Final = """
+SET VARIABLE bucket = (
+  SELECT CASE
+    WHEN coalesce(max(occurred_at) - min(occurred_at), INTERVAL 0 DAY)
+      <= INTERVAL 4 DAY THEN 'hour' ELSE 'day' END
+  FROM searches)
+"""
+"""Up to four days are shown hour by hour, longer periods day by day."""
+_CHOSEN: Final = "SELECT getvariable('bucket') AS bucket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +67,13 @@ def dashboard(lake: Lake, filters: Filters) -> dict[str, Any]:
     Raises:
         Unavailable: nothing was ever filed, or the lake cannot be read.
     """
-    bucket = _bucket(lake, filters)
     # The first of them says what the others see.
-    found = read(lake, {"": f"SET VARIABLE bucket = '{bucket}'", **QUESTIONS}, filters)
+    found = read(lake, {"": _BUCKET, **QUESTIONS, "bucket": _CHOSEN}, filters)
     answer: dict[str, Any] = {name: _plain(found[name]) for name in QUESTIONS}
     answer["models"] = [row["model_name"] for row in answer["models"]]
     for single in ("totals", "score_correlation"):
         (answer[single],) = answer[single]
-    return {"bucket": bucket, **answer}
-
-
-def _bucket(lake: Lake, filters: Filters) -> str:
-    (span,) = query(
-        lake, "SELECT max(occurred_at) - min(occurred_at) AS length FROM searches", filters
-    )
-    return "hour" if span["length"] is None or span["length"] <= HOURLY_UP_TO else "day"
+    return {"bucket": found["bucket"][0]["bucket"], **answer}
 
 
 def searches(
