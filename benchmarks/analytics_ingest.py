@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)  # a broker that is still starting is no news
     new = not RESULTS.exists()
     with (
         tempfile.TemporaryDirectory() as state,

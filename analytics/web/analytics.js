@@ -21,13 +21,13 @@ const element = (name, properties = {}, ...children) => {
 };
 
 const PANELS = [
-  { id: "over_time", title: "Searches over time", kind: "line", x: (row) => time(row.bucket), series: (rows) => [
+  { id: "over_time", title: "Searches over time", kind: "line", counts: true, x: (row) => time(row.bucket), series: (rows) => [
     { label: "searches", data: rows.map((row) => row.searches) },
     { label: "without a result", data: rows.map((row) => row.without_result) }],
   behind: (row, data) => ({ since: row.bucket, until: later(row.bucket, data.bucket === "day" ? 1 : 1 / 24) }) },
   { id: "latency", title: "Latency by stage, ms", kind: "bar", x: (row) => row.stage, series: (rows) =>
     ["p50_ms", "p90_ms", "p95_ms", "p99_ms"].map((name) => ({ label: name.slice(0, 3), data: rows.map((row) => row[name]) })) },
-  { id: "rating_counts", title: "Ratings", kind: "bar", x: (row) => row.rating, series: (rows) =>
+  { id: "rating_counts", title: "Ratings", kind: "bar", counts: true, x: (row) => row.rating, series: (rows) =>
     [{ label: "ratings", data: rows.map((row) => row.ratings) }], behind: (row) => ({ rating: row.rating }) },
   { id: "ratings_by_week", title: "Mean rating by model and week, 95 % interval", kind: "bar",
     x: (row) => row.week.slice(0, 10), series: (rows, labels) => apart(rows, labels, (row) => row.week.slice(0, 10),
@@ -133,7 +133,7 @@ function plot(panel, rows, data) {
       animation: false, maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
       plugins: { legend: { display: datasets.length > 1 } },
-      scales: { y: panel.id.startsWith("ratings_by") ? { min: 1, max: 10 } : { beginAtZero: true }, x: { ticks: { maxRotation: 60, autoSkipPadding: 12 } } },
+      scales: { y: panel.id.startsWith("ratings_by") ? { min: 1, max: 10 } : { beginAtZero: true, grace: "5%", ticks: panel.counts ? { precision: 0 } : {} }, x: { ticks: { maxRotation: 60, autoSkipPadding: 12 } } },
       onHover: (event, hit) => { event.native.target.style.cursor = hit.length && panel.behind && !inline ? "pointer" : ""; },
       onClick: (event, hit) => { if (hit.length && panel.behind && !inline) {
         // With several series, the row is that of the bar, not of the place on the axis.
@@ -149,12 +149,13 @@ function plot(panel, rows, data) {
 
 function fill(panel, rows) {
   const names = Object.keys(panel.columns);
-  const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col", textContent: panel.columns[name] })));
+  const head = element("tr", {}, ...names.map((name) => element("th", {
+    scope: "col", textContent: panel.columns[name], className: rows.some((row) => typeof row[name] === "number") ? "number" : "" })));
   const body = rows.map((row) => element("tr", {}, ...names.map((name, place) => {
     const value = row[name];
     const text = typeof value === "string" && /^\d{4}-\d\d-\d\dT/.test(value) ? time(value) : name === "text" ? (value ?? (row.kind === "image" ? "(a picture)" : "(not recorded)")) : number(value);
     const cell = element("td", { className: typeof value === "number" ? "number" : "" });
-    if (place === 0 && panel.behind && !inline && value !== null) cell.append(element("button", { type: "button", textContent: text, onclick: () => behind(`${panel.title}: ${text}`, panel.behind(row)) }));
+    if (place === 0 && panel.behind && !inline) cell.append(element("button", { type: "button", textContent: text, onclick: () => behind(`${panel.title}: ${text}`, panel.behind(row)) }));
     else cell.textContent = text;
     return cell;
   })));

@@ -171,15 +171,9 @@ async def test_the_commands(system: System, client: httpx.AsyncClient, tmp_path:
     command("analytics", "rebuild")
     rows = json.loads(command("analytics", "sql", "FROM all_searches", "--json").stdout)
     assert search_id not in {row["search_id"] for row in rows}
-    for wrong in (
-        ["sql", "SELECT nonsense"],
-        ["replay", "--topic", "nothing"],
-        ["replay", "--topic", "models", "--from", "yesterday"],
-        ["forget"],
-    ):
-        failed = command("analytics", *wrong, check=False)
-        assert failed.returncode == 1
-        assert failed.stderr.startswith("error:"), failed.stderr
+    failed = command("analytics", "sql", "SELECT nonsense", check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error:"), failed.stderr
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
