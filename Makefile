@@ -35,13 +35,13 @@ check: setup ## the quick part of the tests: style, types, unit and architecture
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/unit tests/architecture
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope tests/unit tests/architecture
 
 test: prepare ## every test, on real servers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests
 
 chaos: prepare ## the long form of the chaos suite (CHAOS_ROUNDS, CHAOS_PICTURES, CHAOS_SEED)
 	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-30} CHAOS_PICTURES=$${CHAOS_PICTURES:-100} $(BIN)/python -m pytest -s tests/chaos

@@ -31,7 +31,8 @@ WANTED = (
 UNWANTED = ("*.armnn", "*/fp16/*", "*/rknpu/*")
 # The base of its HTTP client's errors; which client that is has changed more than once.
 _TRANSPORT = HfHubHTTPError.__bases__[0]
-_DOWN = (OSError, _TRANSPORT, LocalEntryNotFoundError)
+# RuntimeError: after a failed connection it closes the client that its other threads still use.
+_DOWN = (OSError, _TRANSPORT, LocalEntryNotFoundError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,15 @@ from urllib.parse import urlsplit
 import httpx
 import weaviate
 from weaviate.classes.config import Configure, VectorDistances
-from weaviate.classes.data import DataObject
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 from weaviate.classes.query import Filter
 from weaviate.exceptions import (
     ObjectAlreadyExistsException,
     UnexpectedStatusCodeError,
     WeaviateBaseError,
-    WeaviateInsertManyAllFailedError,
 )
 
-from adapters import weaviate_queries
+from adapters import weaviate_queries, weaviate_writes
 from adapters.errors import Rejected, Unavailable, translated
 from adapters.model_spec import ModelSpec
 from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
@@ -38,9 +36,7 @@ from adapters.ports import (
 from adapters.weaviate_schema import (
     KNOWN_PROPERTIES,
     known_vector,
-    looks_temporary,
     properties,
-    stored_properties,
 )
 
 READY_TIMEOUT_SECONDS: Final = 2.0
@@ -216,54 +212,21 @@ class WeaviateIndex:
         self, collection: Collection, records: Sequence[ImageRecord]
     ) -> Mapping[str, str]:
         """See `ImageIndex.upsert`."""
-        # Weaviate fixes a collection's dimension at the first vector, whatever model made it.
-        refused = {
-            record.image_id: f"the vector has {len(record.vector)} numbers, "
-            f"not {collection.dimension}"
-            for record in records
-            if len(record.vector) != collection.dimension
-        }
-        fitting = [record for record in records if record.image_id not in refused]
-        if not fitting:
-            return refused
+        if not records:
+            return {}
         await self.connect()
-        objects = [
-            DataObject(
-                uuid=object_id(record.image_id),
-                properties=stored_properties(record),
-                vector=[float(number) for number in record.vector],
-            )
-            for record in fitting
-        ]
         with translated(f"write to {collection.name}", unavailable=_DOWN):
-            try:
-                written = await self._client.collections.use(collection.name).data.insert_many(
-                    objects
-                )
-            except WeaviateInsertManyAllFailedError as error:
-                # Says so only when every object failed; a server that is going down looks alike.
-                if len(fitting) == 1 and not looks_temporary(str(error)):
-                    return refused | {fitting[0].image_id: str(error)}
-                raise Unavailable(f"write to {collection.name}: {error}") from error
-        for position, problem in written.errors.items():
-            if looks_temporary(problem.message):
-                raise Unavailable(f"write to {collection.name}: {problem.message}")
-            refused[fitting[position].image_id] = problem.message
-        return refused
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_writes.upsert(objects, collection, records)
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
         """See `ImageIndex.delete`."""
         if not image_ids:
             return
         await self.connect()
-        ids = [object_id(image_id) for image_id in image_ids]
-        with translated(f"{collection.name}: delete", unavailable=_DOWN):
-            for start in range(0, len(ids), PAGE):
-                done = await self._client.collections.use(collection.name).data.delete_many(
-                    where=Filter.by_id().contains_any(ids[start : start + PAGE])
-                )
-                if done.failed:
-                    raise Unavailable(f"{collection.name}: {done.failed} deletions failed")
+        with translated(f"delete in {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            await weaviate_writes.delete(objects, collection, image_ids)
 
     async def search(
         self,

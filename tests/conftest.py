@@ -5,9 +5,11 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from adapters.model_spec import ModelSpec
 
@@ -22,17 +24,59 @@ STACK_TIMEOUT_SECONDS = 25 * 60
 """Enough for a cold preparation, in which Weaviate may be compiled."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before the workers read the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one of several workers (`-n`) runs together.
+SHARING = {
+    "system": [
+        "tests/e2e/test_access.py",
+        "tests/e2e/test_analytics.py",
+        "tests/e2e/test_commands.py",
+        "tests/e2e/test_healing.py",
+        "tests/e2e/test_library.py",
+        "tests/e2e/test_openapi.py",
+        "tests/e2e/test_repairs.py",
+        "tests/e2e/test_search_results.py",
+        "tests/e2e/test_whole_path.py",
+    ],
+    "servers": [
+        "tests/contract/test_embedder.py",
+        "tests/contract/test_event_log.py",
+        "tests/contract/test_image_index.py",
+        "tests/integration/test_analytics.py",
+        "tests/integration/test_analytics_numbers.py",
+        "tests/integration/test_consumer_examples.py",
+        "tests/integration/test_indexing.py",
+        "tests/integration/test_model_exactness.py",
+        "tests/integration/test_model_replay.py",
+        "tests/integration/test_provision.py",
+    ],
+}
+"""The files that one worker runs, because they share what the fixture of this name starts."""
 
-    Those on the whole system share one, those on servers share one set; other tests go file by
-    file, as their fixtures do.
-    """
+_SHARED = {file: fixture for fixture, files in SHARING.items() for file in files}
+
+
+class SharedServers(LoadScopeScheduling):  # type: ignore[misc]  # the package has no types
+    """Which tests one of several workers (`-n`) runs together: a file, or files that share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return _SHARED.get(file, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServers:
+    """Loadgroup's marks do nothing since pytest derives the id of a test anew."""
+    return SharedServers(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a file that shares servers and is not in the table: each worker would start some."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        group = next((name for name in ("system", "servers") if name in fixtures), None)
-        item.add_marker(pytest.mark.xdist_group(group or item.path.stem))
+        file = item.path.relative_to(ROOT).as_posix()
+        names = set(getattr(item, "fixturenames", ())) & SHARING.keys()
+        own = {name for name in names if hasattr(getattr(item, "module", None), name)}
+        wanted = "system" if "system" in names - own else next(iter(names - own), None)
+        if _SHARED.get(file) != wanted and not (wanted is None and file in _SHARED):
+            raise pytest.UsageError(f"{file} uses {wanted}: name it in SHARING ({__file__})")
 
 
 @dataclass(frozen=True)

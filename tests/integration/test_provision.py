@@ -127,7 +127,8 @@ async def test_the_collection_is_active_and_said_to_be(settings: ServerSettings)
     assert active.model_name == "lite"
     async with KafkaEventLog(settings.kafka_bootstrap_servers) as log:
         told = [decode(ModelActivated, record.value) async for record in log.read_all(MODELS)]
-    assert [event.collection for event in told] == [active.name], "once, however often it runs"
+    about_it = [event for event in told if event.collection == active.name]
+    assert len(about_it) == 1, "once, however often it runs"
 
 
 class TestActivation:
