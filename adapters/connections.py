@@ -8,11 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from adapters.event_log import EventLog
-from adapters.kafka_log import KafkaEventLog
 from adapters.ports import Embedder, ImageIndex
-from adapters.provision import connect_index
 from adapters.settings import ServerSettings
-from adapters.triton_clip import TritonEmbedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +24,11 @@ class Connections:
 @asynccontextmanager
 async def connections(settings: ServerSettings) -> AsyncIterator[Connections]:
     """Clients of the servers that the settings name, closed at the end."""
+    # The clients take longer to import than most commands to run.
+    from adapters.kafka_log import KafkaEventLog
+    from adapters.provision import connect_index
+    from adapters.triton_clip import TritonEmbedder
+
     found = Connections(
         TritonEmbedder(settings.triton_url, timeout=settings.triton_timeout),
         connect_index(settings),

@@ -22,7 +22,7 @@ from adapters.settings import ServerSettings
 from adapters.triton_clip import TritonEmbedder
 from adapters.weaviate_index import WeaviateIndex
 from schemas.events import ModelActivated
-from schemas.topics import IMAGES, IMAGES_INDEXED, MODELS, TOPICS, Topic
+from schemas.topics import IMAGES, IMAGES_INDEXED, MODELS, PERSONAL, TOPICS, Topic
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,12 @@ async def provision_topics(settings: ServerSettings) -> None:
     Raises:
         Unavailable: the broker cannot do it now.
     """
+    wanted = [
+        topic.kept_for(settings.retention_days)
+        if settings.retention_days and topic in PERSONAL
+        else topic
+        for topic in TOPICS
+    ]
     with translated("provision topics", unavailable=_DOWN):
         admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
         try:
@@ -42,10 +48,10 @@ async def provision_topics(settings: ServerSettings) -> None:
             existing = set(await admin.list_topics())
             await _create(
                 admin,
-                {t: _partitions(t, settings) for t in TOPICS if t.name not in existing},
+                {t: _partitions(t, settings) for t in wanted if t.name not in existing},
                 replication_factor=settings.kafka_replication_factor,
             )
-            await _align(admin, settings, [t for t in TOPICS if t.name in existing])
+            await _align(admin, settings, [t for t in wanted if t.name in existing])
         finally:
             await admin.close()
 

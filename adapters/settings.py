@@ -39,6 +39,8 @@ class ServerSettings(EnvironmentSettings):
     triton_timeout: Seconds = 30.0
     triton_concurrency: Annotated[int, Field(ge=1)] = 8
     model_name: str = "lite"
+    retention_days: Annotated[int, Field(ge=0)] = 0
+    """Days that searches and ratings stay, in the log and in the lake; 0 for ever."""
     ready_file: Path | None = None
     """Touched when the process is ready; its modification time is the process's heartbeat."""
 
@@ -172,6 +174,12 @@ class GatewaySettings(SourceSettings, LakeSettings):
     """Requests a second that one client may send on average; 0 for no bound."""
     rate_burst: Annotated[int, Field(ge=1)] = 50
     """Requests that one client may send at once before the rate counts."""
+    log_texts: bool = True
+    """Whether search and feedback events hold the query's text."""
+    log_clients: bool = True
+    """Whether they hold who asked, as a hashed name."""
+    client_salt: SecretStr | None = None
+    """The hash's salt; derived from the receipts' secret if none is set."""
     text_cache: Annotated[int, Field(ge=0)] = 4096
     """Embeddings of texts that are remembered for each model."""
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from adapters.errors import Unavailable
 from analytics.lake import DataFile, Forgotten, Generation, Lake, uncovered
+from schemas.topics import PERSONAL
 
 SMALL_OFFSETS = 100_000
 """Files of at most this many offsets are merged."""
@@ -101,6 +102,36 @@ def _remove_covered(
         if lake.storage.modified(cover.path) <= before:
             lake.storage.remove(file.path)
             done.removed += 1
+
+
+def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
+    """Delete what people did more than `days` days ago, by whole days of UTC. Blocks.
+
+    A partition's last file stays, without its rows: it says where the partition continues.
+
+    Returns:
+        How many files were removed or emptied.
+    """
+    generation = lake.current()
+    oldest = ((now or datetime.now(UTC)) - timedelta(days=days)).date()
+    done = 0
+    for topic in PERSONAL:
+        for number in sorted({file.place.partition for file in generation.files(topic.name)}):
+            with lake.storage.locked(f"{topic.name}-{number}"):
+                files = generation.files(topic.name, number)
+                if not files or lake.current().name != generation.name:
+                    return done  # a rebuild took its place
+                last = uncovered(files)[-1]
+                for file in files:
+                    if file.date >= oldest:
+                        continue
+                    if file.path != last.path:
+                        lake.storage.remove(file.path)
+                        done += 1
+                    elif (table := lake.storage.read_table(file.path)).num_rows:
+                        lake.storage.write_table(file.path, table.schema.empty_table())
+                        done += 1
+    return done
 
 
 def forget(lake: Lake, wanted: Forgotten) -> int:

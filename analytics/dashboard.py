@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from analytics.lake import Lake
 from analytics.views import Filters, query, read
 
-HOURLY_UP_TO: Final = timedelta(days=4)
-"""Longest period that is shown hour by hour rather than day by day."""
-
-_QUESTIONS: Final = {
+QUESTIONS: Final = {
     "totals": "FROM totals",
     "over_time": "FROM searches_over_time",
     "latency": "FROM latency_by_stage",
@@ -32,6 +29,17 @@ _QUESTIONS: Final = {
     "model_switches": "FROM model_switches",
     "models": "SELECT DISTINCT model_name FROM all_searches ORDER BY model_name",
 }
+"""Name in the answer -> the view it comes from."""
+
+_BUCKET: Final = """
+SET VARIABLE bucket = (
+  SELECT CASE
+    WHEN coalesce(max(occurred_at) - min(occurred_at), INTERVAL 0 DAY)
+      <= INTERVAL 4 DAY THEN 'hour' ELSE 'day' END
+  FROM searches)
+"""
+"""Up to four days are shown hour by hour, longer periods day by day."""
+_CHOSEN: Final = "SELECT getvariable('bucket') AS bucket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +47,18 @@ class Behind:
     """Which searches one is interested in, beyond the page's filters; None means any."""
 
     text: str | None = None
+    """The query; the empty text for searches of which no text is recorded."""
     kind: str | None = None
     rating: int | None = None
     place: int | None = None
     score_from: float | None = None
     score_below: float | None = None
     without_result: bool = False
+    weak: bool = False
+    """Without a result, or none of a score that is worth it (the view `weak_queries`)."""
+    rated: bool = False
+    rated_images: int | None = None
+    """How many of the answer's pictures were rated in the period."""
 
 
 def dashboard(lake: Lake, filters: Filters) -> dict[str, Any]:
@@ -53,21 +67,13 @@ def dashboard(lake: Lake, filters: Filters) -> dict[str, Any]:
     Raises:
         Unavailable: nothing was ever filed, or the lake cannot be read.
     """
-    bucket = _bucket(lake, filters)
     # The first of them says what the others see.
-    found = read(lake, {"": f"SET VARIABLE bucket = '{bucket}'", **_QUESTIONS}, filters)
-    answer: dict[str, Any] = {name: _plain(found[name]) for name in _QUESTIONS}
+    found = read(lake, {"": _BUCKET, **QUESTIONS, "bucket": _CHOSEN}, filters)
+    answer: dict[str, Any] = {name: _plain(found[name]) for name in QUESTIONS}
     answer["models"] = [row["model_name"] for row in answer["models"]]
     for single in ("totals", "score_correlation"):
         (answer[single],) = answer[single]
-    return {"bucket": bucket, **answer}
-
-
-def _bucket(lake: Lake, filters: Filters) -> str:
-    (span,) = query(
-        lake, "SELECT max(occurred_at) - min(occurred_at) AS length FROM searches", filters
-    )
-    return "hour" if span["length"] is None or span["length"] <= HOURLY_UP_TO else "day"
+    return {"bucket": found["bucket"][0]["bucket"], **answer}
 
 
 def searches(
@@ -88,11 +94,16 @@ def searches(
           FROM all_feedback GROUP BY search_id
         ) r ON r.search_id = s.search_id
         WHERE ($by_rating OR (in_period(s.occurred_at) AND of_model(s.model_name)))
-          AND ($text IS NULL OR s.text = $text)
+          AND ($text IS NULL OR coalesce(s.text, '') = $text)
           AND ($kind IS NULL OR s.kind = $kind)
           AND ($score_from IS NULL OR s.top_score >= $score_from)
           AND ($score_below IS NULL OR s.top_score < $score_below)
           AND (NOT $without_result OR s.result_count = 0)
+          AND (NOT $weak OR s.result_count = 0
+            OR s.top_score < coalesce(getvariable('weak_score')::DOUBLE, 0.2))
+          AND ($rated_images IS NULL OR s.search_id IN (
+            SELECT search_id FROM feedback GROUP BY search_id
+            HAVING count(image_name) = $rated_images))
           AND (NOT $by_rating OR s.search_id IN (
             SELECT f.search_id FROM feedback f JOIN all_searches a ON a.search_id = f.search_id
             WHERE ($rating IS NULL OR f.rating = $rating)
@@ -107,7 +118,10 @@ def searches(
             "score_below": behind.score_below,
             "without_result": behind.without_result,
             # Charts of ratings count the ratings of the period, whenever the search was made.
-            "by_rating": behind.rating is not None or behind.place is not None,
+            "by_rating": behind.rated
+            or any(n is not None for n in (behind.rating, behind.place, behind.rated_images)),
+            "weak": behind.weak,
+            "rated_images": behind.rated_images,
             "rating": behind.rating,
             "place": behind.place,
             "count": limit,

@@ -125,7 +125,8 @@ def write_ubi(lake: Lake, folder: Path, filters: Filters | None = None) -> dict[
     ratings = query(
         lake,
         """
-        SELECT f.*, s.client, list_position(s.result_names, f.image_name) AS place
+        SELECT f.search_id, f.occurred_at, f.rating, f.image_name, f.text, f.model_name, s.client,
+          list_position(s.result_names, f.image_name) AS place
         FROM feedback f LEFT JOIN all_searches s ON s.search_id = f.search_id
         ORDER BY f.occurred_at, f.event_id
         """,

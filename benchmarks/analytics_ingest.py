@@ -1,14 +1,15 @@
 """Search events filed per second, end to end, against a bare loop; and a dashboard query over them.
 
-    ./image-search up --detach --servers-only
     python -m benchmarks.analytics_ingest --events 1000000
+
+starts a broker of its own and adds a section to `benchmarks/results/analytics_ingest.md`.
 
 The bare loop is one process: aiokafka's `getmany`, `json.loads`, `pyarrow.Table.from_pylist` with
 the same columns, and `pyarrow.parquet.write_table` with the same compression and rows per file. It
 checks nothing, has no group, keeps no offsets, and would lose or double events when killed. Ours is
 `python -m consumers analytics` as it runs in the stack, started as a process; its time is from its
 start to its last file. Both read the same topics of the same broker. The ratio is also given by
-processor time, which says more on a machine that is busy with other things. Prints Markdown.
+processor time, which says more on a machine that is busy with other things.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,11 +40,17 @@ from analytics.columns import PLACE, schema_of
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
 from analytics.views import Filters, query
-from cli.servers import server_settings
 from schemas.topics import SEARCHES
+from tests.integration.watcher_processes import running_broker
 from tests.lake_events import Events
 
 ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results" / "analytics_ingest.md"
+TITLE = """# Events filed in the lake, and questions to it
+
+End to end against a bare loop that consumes with aiokafka and writes the same Parquet with pyarrow.
+
+"""
 FLUSH_RECORDS = 50_000
 EVENT_SCHEMA = pa.schema(list(schema_of(SEARCHES))[len(PLACE) :])
 
@@ -164,27 +174,30 @@ def questions(folder: Path) -> dict[str, float]:
     return found
 
 
-async def measure(count: int, rounds: int) -> None:
-    """Run and print."""
-    bootstrap = server_settings().kafka_bootstrap_servers
+async def measure(bootstrap: str, count: int, rounds: int, say: Callable[[str], None]) -> None:
+    """Run, and say what was found line by line, as Markdown."""
     total = await publish(bootstrap, count)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {total} search events\n")
-    print("| round | bare loop, events/s | ours, events/s | ours / bare | by processor time |")
-    print("|---|---|---|---|---|")
+    say(
+        f"## {total:,} search events, {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}\n"
+    )
+    say(f"`python -m benchmarks.analytics_ingest --events {count} --rounds {rounds}`\n")
+    say("| round | bare loop, events/s | ours, events/s | ours / bare | by processor time |")
+    say("|---|---|---|---|---|")
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             theirs = await bare(bootstrap, total, folder)
             own = await asyncio.to_thread(ours, bootstrap, total, folder)
-            print(
+            say(
                 f"| {number + 1} | {total / theirs.wall:.0f} | {total / own.wall:.0f} "
-                f"| {theirs.wall / own.wall:.2f} | {theirs.processor / own.processor:.2f} |",
-                flush=True,
+                f"| {theirs.wall / own.wall:.2f} | {theirs.processor / own.processor:.2f} |"
             )
             if number == rounds - 1:
-                print("\n| dashboard query | seconds |\n|---|---|")
+                say("\n| dashboard query, best of five | seconds |\n|---|---|")
                 for name, seconds in questions(folder).items():
-                    print(f"| {name} | {seconds:.3f} |")
+                    say(f"| {name} | {seconds:.3f} |")
+    say("")
 
 
 def main() -> None:
@@ -193,7 +206,21 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
-    asyncio.run(measure(arguments.events, arguments.rounds))
+    logging.basicConfig(level=logging.ERROR)  # a broker that is still starting is no news
+    new = not RESULTS.exists()
+    with (
+        tempfile.TemporaryDirectory() as state,
+        running_broker(Path(state)) as broker,
+        RESULTS.open("a", encoding="utf-8") as file,
+    ):
+        if new:
+            file.write(TITLE)
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+            file.write(f"{line}\n")
+
+        asyncio.run(measure(broker.address, arguments.events, arguments.rounds, say))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.connections import connections
+from adapters.settings import GatewaySettings
 from analytics import judgments, report
-from analytics.compaction import compact, forget
+from analytics.compaction import compact, expire, forget
 from analytics.lake import TOPICS, Forgotten, Lake
 from analytics.views import Filters, query
 from cli.servers import server_settings
 from consumers.analytics.rebuild import Rebuilt, rebuild
 from consumers.analytics.replay import replay
+from gateway.privacy import Privacy
+from gateway.tokens import receipt_secret
 from schemas.topics import BY_NAME
 from stack.errors import StackError
 from stack.settings import StackSettings
@@ -99,7 +102,11 @@ def rebuild_lake(as_json: AsJson = False) -> None:
 
     async def work() -> Rebuilt:
         async with connections(server_settings()) as servers:
-            return await rebuild(servers.log, lake())
+            done = await rebuild(servers.log, lake())
+            if days := server_settings().retention_days:
+                # The log deletes by segments, so it may still have what the lake has not.
+                await asyncio.to_thread(expire, lake(), days)
+            return done
 
     done = asyncio.run(work())
     if as_json:
@@ -129,16 +136,31 @@ def compact_lake(
 
 def forget_events(
     search: Annotated[list[str] | None, typer.Option("--search", help="A search's id.")] = None,
-    client: Annotated[list[str] | None, typer.Option("--client", help="A client's name.")] = None,
+    client: Annotated[
+        list[str] | None, typer.Option("--client", help="A client's name, as events have it.")
+    ] = None,
+    who: Annotated[
+        list[str] | None,
+        typer.Option("--who", help="A client by its address, API key or token's subject."),
+    ] = None,
 ) -> None:
     """Take searches and their ratings out of the lake, now and in every rebuild.
 
-    Kafka's own copy stays until its topic's retention removes it.
+    Of a client nothing is filed any more, either. Kafka's own copy stays until its topic's
+    retention (RETENTION_DAYS) removes it.
     """
-    if not search and not client:
-        raise StackError("give --search or --client")
-    taken = forget(lake(), Forgotten(frozenset(search or ()), frozenset(client or ())))
+    if not search and not client and not who:
+        raise StackError("give --search, --client or --who")
+    names = {*(client or ()), *(name for each in who or () for name in _names(each))}
+    taken = forget(lake(), Forgotten(frozenset(search or ()), frozenset(names)))
     print(f"{taken} events removed")
+
+
+def _names(who: str) -> frozenset[str]:
+    """What the gateway calls this client in events."""
+    file = Path(StackSettings().environment()["JWT_SECRET_FILE"])
+    settings = GatewaySettings(jwt_secret_file=file)
+    return Privacy(settings, receipt_secret(settings)).names(who)
 
 
 def write_report(

@@ -53,6 +53,16 @@ class Caller:
     name: str
 
 
+def key_name(key: str) -> str:
+    """The digest's beginning tells callers apart and cannot be turned back into a key."""
+    return f"key-{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:12]}"
+
+
+def subject_name(subject: str) -> str:
+    """The same for the subject of a token."""
+    return f"sub-{hashlib.sha256(subject.encode('utf-8', 'replace')).hexdigest()[:12]}"
+
+
 class ApiKeys:
     """A fixed list of keys."""
 
@@ -63,8 +73,7 @@ class ApiKeys:
         """Whose key this is. Takes as long for a wrong key as for a right one."""
         digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
         matches = [hmac.compare_digest(digest, each) for each in self._digests]
-        # The digest's beginning tells callers apart and cannot be turned back into a key.
-        return Caller(f"key-{digest.hex()[:12]}") if any(matches) else None
+        return Caller(key_name(key)) if any(matches) else None
 
 
 class OpenIdConnect:
@@ -99,7 +108,7 @@ class OpenIdConnect:
             raise Unavailable(f"the keys of {self._issuer} cannot be fetched: {error}") from error
         except (jwt.PyJWTError, ValueError) as error:
             raise Denied(f"not a token for this gateway: {error}") from error
-        return Caller(f"sub-{hashlib.sha256(str(claims['sub']).encode()).hexdigest()[:12]}")
+        return Caller(subject_name(str(claims["sub"])))
 
     async def _discovered(self) -> PyJWKClient:
         async with self._discovering:

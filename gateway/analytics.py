@@ -82,17 +82,25 @@ def router(lake_url: str) -> APIRouter:
         score_from: Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)] = None,
         score_below: Annotated[float | None, Query(ge=-1, le=2, allow_inf_nan=False)] = None,
         without_result: bool = False,
+        weak: Annotated[bool, Query(description="With no result, or only weak ones.")] = False,
+        rated: bool = False,
+        rated_images: Annotated[
+            int | None, Query(ge=0, le=1000, description="So many of its pictures were rated.")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> dict[str, Any]:
         filters = _filters(since, until, model)
         wanted = Behind(
-            text=text or None,
+            text=text,
             kind=kind,
             rating=rating,
             place=place,
             score_from=score_from,
             score_below=score_below,
             without_result=without_result,
+            weak=weak,
+            rated=rated,
+            rated_images=rated_images,
         )
         return {
             "searches": await answered(lambda lake: searches(lake, filters, wanted, limit=limit))

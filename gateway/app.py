@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from adapters.event_log import EventLog
 from adapters.ports import Embedder, ImageIndex
 from adapters.settings import GatewaySettings
-from gateway import analytics, bodies, library, openapi, page, problems, sign_in, state
+from gateway import analytics, bodies, contract, library, openapi, page, problems, sign_in, state
 from gateway.access import Access, ApiKeys, OpenIdConnect
 from gateway.cursors import Cursors
 from gateway.duplicates import Duplicates
@@ -30,10 +30,11 @@ from gateway.http_models import (
 )
 from gateway.limits import BodyLimit, Deadline, extend
 from gateway.pictures import Pictures
+from gateway.privacy import Privacy
 from gateway.query import QueryEmbedder
 from gateway.search import Search
 from gateway.thumbnails import Thumbnails
-from gateway.tokens import Receipt, Receipts, load_or_create_secret
+from gateway.tokens import Receipt, Receipts, receipt_secret
 from gateway.uploads import Uploads
 from schemas.events import now
 
@@ -54,20 +55,19 @@ def create_app(
 
     Without a `backlog` the state does not tell how many pictures are waiting.
     """
-    secret = (
-        settings.jwt_secret.get_secret_value()
-        if settings.jwt_secret
-        else load_or_create_secret(settings.jwt_secret_file)
-    )
+    secret = receipt_secret(settings)
     receipts = Receipts(secret, lifetime_seconds=settings.jwt_lifetime)
     events = SearchEvents(log, capacity=settings.event_buffer)
     queries = QueryEmbedder(
         embedder, index, max_pixels=settings.max_pixels, text_cache=settings.text_cache
     )
     cursors = Cursors(secret)
-    search = Search(queries, index, events, cursors, duplicate_score=settings.duplicate_score)
+    privacy = Privacy(settings, secret)
+    search = Search(
+        queries, index, events, cursors, privacy, duplicate_score=settings.duplicate_score
+    )
     health = Health(search, queries, embedder, index, log)
-    feedback = Feedback(receipts, log, timeout=settings.request_timeout)
+    feedback = Feedback(receipts, log, privacy, timeout=settings.request_timeout)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -103,8 +103,9 @@ def create_app(
     app.add_middleware(
         Deadline, seconds=settings.request_timeout, other={UPLOADS: settings.upload_timeout}
     )
-    _add_api(app, search, receipts, feedback, health)
+    _add_api(app, search, receipts, feedback, health, privacy)
     app.include_router(analytics.router(settings.lake_url))
+    app.include_router(contract.router())
     _add_gate(app, settings)
     images = Pictures(settings, max_bytes=settings.max_image_bytes)
     library.add_routes(
@@ -169,7 +170,12 @@ def _add_gate(app: FastAPI, settings: GatewaySettings) -> None:
 
 
 def _add_api(
-    app: FastAPI, search: Search, receipts: Receipts, feedback: Feedback, health: Health
+    app: FastAPI,
+    search: Search,
+    receipts: Receipts,
+    feedback: Feedback,
+    health: Health,
+    privacy: Privacy,
 ) -> None:
     @app.post(
         "/api/v1/search-image",
@@ -185,7 +191,7 @@ def _add_api(
             wanted = body.wait_for
             extend(request.scope, wanted.timeout_s)
             await search.until_indexed(wanted.image_name, wanted.sha256, timeout=wanted.timeout_s)
-        answer = await search.answer(body.question())
+        answer = await search.answer(body.question(), privacy.client(request.scope))
         top = answer.matches[0].match if answer.matches else None
         token = receipts.sign(
             Receipt(
@@ -207,8 +213,8 @@ def _add_api(
         summary="Rate the answer to a search",
         responses={401: PROBLEM},
     )
-    async def create_feedback(body: FeedbackRequest) -> FeedbackResponse:
-        return await feedback.give(body)
+    async def create_feedback(request: Request, body: FeedbackRequest) -> FeedbackResponse:
+        return await feedback.give(body, privacy.client(request.scope))
 
     @app.get("/api/v1/healthcheck", tags=["health"], summary="Can a search be answered?")
     async def healthcheck() -> HealthBody:

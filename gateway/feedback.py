@@ -8,6 +8,7 @@ from http import HTTPStatus
 from adapters.errors import Unavailable
 from adapters.event_log import EventLog, Message
 from gateway.http_models import FeedbackRequest, FeedbackResponse
+from gateway.privacy import Privacy
 from gateway.problems import Problem
 from gateway.tokens import InvalidReceipt, Receipts
 from schemas.events import FeedbackGiven
@@ -17,14 +18,17 @@ from schemas.topics import FEEDBACK
 class Feedback:
     """Checks the receipt and appends the rating to the log."""
 
-    def __init__(self, receipts: Receipts, log: EventLog, *, timeout: float) -> None:
+    def __init__(
+        self, receipts: Receipts, log: EventLog, privacy: Privacy, *, timeout: float
+    ) -> None:
         """`timeout` in seconds, for Kafka to take one rating."""
         self._receipts = receipts
         self._log = log
+        self._privacy = privacy
         self._timeout = timeout
 
-    async def give(self, body: FeedbackRequest) -> FeedbackResponse:
-        """Store a rating durably.
+    async def give(self, body: FeedbackRequest, client: str | None) -> FeedbackResponse:
+        """Store a rating durably, under this client's name.
 
         Raises:
             Problem: 401 for a receipt that is not ours or has expired.
@@ -49,6 +53,7 @@ class Feedback:
             top_score=receipt.top_score,
             searched_at=receipt.issued_at,
         )
+        event = self._privacy.recorded(event, client)
         try:
             async with asyncio.timeout(self._timeout):
                 await self._log.publish(FEEDBACK, [Message(str(receipt.search_id), event)])

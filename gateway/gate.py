@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from adapters.errors import Unavailable
 from gateway import problems, sign_in
 from gateway.access import Access, Denied
+from gateway.privacy import CALLER
 from gateway.problems import Problem
 
 OPEN_PATHS: Final = ("/api/v1/healthcheck",)
@@ -65,13 +66,14 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            await self._check(scope)
+            scope[CALLER] = await self._check(scope)
         except Problem as problem:
             await self._refusal(problem, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    async def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> str:
+        """Who asks: a caller's name, or an address where everybody may."""
         headers = Headers(scope=scope)
         if scope["method"] not in SAFE_METHODS and not self._same_site(headers):
             raise Problem(
@@ -81,7 +83,7 @@ class Gate:
         address = client_address(scope)
         if not self._access.open and scope["path"] in sign_in.PATHS:
             self._count(address)
-            return
+            return address
         try:
             caller = await self._access.identify(headers)
         except Denied as error:
@@ -100,9 +102,11 @@ class Gate:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "2"}
             ) from error
+        name = caller.name if caller else address
         # The page's own files are many and cost nothing; without all of them it would not work.
         if not scope["path"].startswith("/web/"):
-            self._count(caller.name if caller else address)
+            self._count(name)
+        return name
 
     def _refusal(self, problem: Problem, scope: Scope) -> Response:
         unknown = problem.status == HTTPStatus.UNAUTHORIZED

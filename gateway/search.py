@@ -21,6 +21,7 @@ from gateway.collapse import Folded, collapse
 from gateway.cursors import BadCursor, Cursors, fingerprint
 from gateway.cutoff import Background
 from gateway.events import SearchEvents
+from gateway.privacy import Privacy
 from gateway.query import BadTerm, QueryEmbedder, Term, describe, kind_of
 from gateway.waiting import until_indexed
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
@@ -92,6 +93,7 @@ class Search:
         index: ImageIndex,
         events: SearchEvents,
         cursors: Cursors,
+        privacy: Privacy,
         *,
         duplicate_score: float,
     ) -> None:
@@ -100,14 +102,15 @@ class Search:
         self._index = index
         self._events = events
         self._cursors = cursors
+        self._privacy = privacy
         self._duplicate_score = duplicate_score
         self._background = Background(index)
         self._active: tuple[float, Collection] | None = None
         self._resolving = asyncio.Lock()
         self._warm_for: str | None = None
 
-    async def answer(self, question: Question) -> Answer:
-        """One page of the nearest pictures, best first.
+    async def answer(self, question: Question, client: str | None = None) -> Answer:
+        """One page of the nearest pictures, best first; recorded under this client's name.
 
         A picture that is itself a term of positive weight is left out: it would only find itself.
 
@@ -142,7 +145,11 @@ class Search:
         # The answer goes out first; its event is put together after that.
         occurred_at = now()
         asyncio.get_running_loop().call_soon(
-            lambda: self._events.add(_performed(question, answer, start, timings, occurred_at))
+            lambda: self._events.add(
+                self._privacy.recorded(
+                    _performed(question, answer, start, timings, occurred_at), client
+                )
+            )
         )
         return answer
 

@@ -13,6 +13,8 @@ from uuid import UUID
 
 import jwt
 
+from adapters.settings import GatewaySettings
+
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "image-search"
 AUDIENCE: Final = "image-search/feedback"
@@ -89,6 +91,13 @@ class Receipts:
             raise InvalidReceipt("the receipt has expired") from error
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as error:
             raise InvalidReceipt(f"not a valid receipt: {error}") from error
+
+
+def receipt_secret(settings: GatewaySettings) -> str:
+    """The secret that is set, else the one in the file."""
+    if settings.jwt_secret:
+        return settings.jwt_secret.get_secret_value()
+    return load_or_create_secret(settings.jwt_secret_file)
 
 
 def load_or_create_secret(file: Path) -> str:

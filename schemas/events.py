@@ -146,6 +146,7 @@ class SearchPerformed(Event):
     results: tuple[SearchResult, ...]
     latency_ms: SearchTimings
     client: str | None = None
+    """A hashed name: the same for all that a client does, of no use to find out whose it is."""
 
 
 class FeedbackGiven(Event):
@@ -159,6 +160,8 @@ class FeedbackGiven(Event):
     top_image: ImageId | None = None
     top_score: float | None = None
     searched_at: AwareDatetime
+    client: str | None = None
+    """Who rated; see `SearchPerformed.client`."""
 
 
 class ModelStep(StrEnum):

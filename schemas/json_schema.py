@@ -1,7 +1,9 @@
 """JSON Schema of every event, checked in under `schemas/generated/<major>/` for other languages.
 
-`python -m schemas.json_schema` writes the files; a test fails when they are out of date or when a
-change would break readers or recorded events.
+`python -m schemas.json_schema` writes the files, and the AsyncAPI document beside them; a test
+fails when they are out of date. `schemas/published/<version>/` keeps what was once published, and
+is never changed: a test fails when events of such a version could no longer be read. Where
+`SCHEMA_VERSION` is a new one, its folder is added.
 """
 
 import json
@@ -9,10 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from schemas import asyncapi
 from schemas.codec import SUPPORTED_MAJOR
+from schemas.events import SCHEMA_VERSION
 from schemas.topics import TOPICS
 
 DIRECTORY: Final = Path(__file__).parent / "generated"
+PUBLISHED: Final = Path(__file__).parent / "published"
 
 Schema = Mapping[str, Any]
 
@@ -78,12 +83,27 @@ def _shape(schema: Any) -> Any:
     return schema
 
 
+def published() -> dict[str, dict[str, Schema]]:
+    """Version -> topic -> the schema that was published then."""
+    found: dict[str, dict[str, Schema]] = {}
+    for path in sorted(PUBLISHED.glob("*/*.json")):
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(path.parent.name, {})[path.stem] = schema
+    return found
+
+
 def write() -> None:
-    """Bring the checked-in files up to date."""
-    for name, schema in generate().items():
-        path = DIRECTORY / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(schema), encoding="utf-8")
+    """Bring the checked-in files up to date; what was published is left as it is."""
+    for name, schema in {**generate(), "asyncapi.json": asyncapi.document()}.items():
+        _write(DIRECTORY / name, schema)
+    if not (PUBLISHED / SCHEMA_VERSION).is_dir():
+        for name, schema in generate().items():
+            _write(PUBLISHED / SCHEMA_VERSION / Path(name).name, schema)
+
+
+def _write(path: Path, schema: Schema) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(schema), encoding="utf-8")
 
 
 if __name__ == "__main__":

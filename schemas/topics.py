@@ -1,6 +1,8 @@
 """The one table of topics: what each holds, how it is kept, who writes and who reads it."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from typing import Final
 
 from schemas.events import (
@@ -36,6 +38,10 @@ class Topic:
     written_by: tuple[str, ...]
     read_by: tuple[str, ...]
 
+    def kept_for(self, days: int) -> Topic:
+        """This topic with its events kept for so many days."""
+        return replace(self, retention_ms=days * DAY_MS)
+
     def config(self) -> dict[str, str]:
         """The broker's settings for this topic, by their Kafka names."""
         settings = {
@@ -43,6 +49,9 @@ class Topic:
             "retention.ms": str(self.retention_ms),
             "compression.type": "producer",
         }
+        if not self.compacted and self.retention_ms != FOREVER_MS:
+            # A segment is deleted as a whole, so a record may stay as much longer as one spans.
+            settings["segment.ms"] = str(min(DAY_MS, self.retention_ms))
         if self.compacted:
             # A reader that was away for a week still sees the removals it missed.
             settings["delete.retention.ms"] = str(7 * DAY_MS)
@@ -121,6 +130,9 @@ MODELS = Topic(
     written_by=("provision", "models commands"),
     read_by=("analytics",),
 )
+
+PERSONAL: Final = (SEARCHES, FEEDBACK)
+"""What people did. `RETENTION_DAYS` says how long it is kept, where that is not for ever."""
 
 TOPICS: Final[tuple[Topic, ...]] = (
     IMAGES,

@@ -43,6 +43,8 @@ SHARING = {
         "tests/contract/test_event_log.py",
         "tests/contract/test_image_index.py",
         "tests/integration/test_analytics.py",
+        "tests/integration/test_analytics_numbers.py",
+        "tests/integration/test_consumer_examples.py",
         "tests/integration/test_indexing.py",
         "tests/integration/test_model_exactness.py",
         "tests/integration/test_model_replay.py",

@@ -21,28 +21,29 @@ const element = (name, properties = {}, ...children) => {
 };
 
 const PANELS = [
-  { id: "over_time", title: "Searches over time", kind: "line", x: (row) => time(row.bucket), series: (rows) => [
+  { id: "over_time", title: "Searches over time", kind: "line", counts: true, x: (row) => time(row.bucket), series: (rows) => [
     { label: "searches", data: rows.map((row) => row.searches) },
     { label: "without a result", data: rows.map((row) => row.without_result) }],
-  behind: (row, data) => ({ since: row.bucket, until: new Date(Date.parse(row.bucket) + (data.bucket === "day" ? 864e5 : 36e5)).toISOString() }) },
+  behind: (row, data) => ({ since: row.bucket, until: later(row.bucket, data.bucket === "day" ? 1 : 1 / 24) }) },
   { id: "latency", title: "Latency by stage, ms", kind: "bar", x: (row) => row.stage, series: (rows) =>
     ["p50_ms", "p90_ms", "p95_ms", "p99_ms"].map((name) => ({ label: name.slice(0, 3), data: rows.map((row) => row[name]) })) },
-  { id: "rating_counts", title: "Ratings", kind: "bar", x: (row) => row.rating, series: (rows) =>
+  { id: "rating_counts", title: "Ratings", kind: "bar", counts: true, x: (row) => row.rating, series: (rows) =>
     [{ label: "ratings", data: rows.map((row) => row.ratings) }], behind: (row) => ({ rating: row.rating }) },
   { id: "ratings_by_week", title: "Mean rating by model and week, 95 % interval", kind: "bar",
     x: (row) => row.week.slice(0, 10), series: (rows, labels) => apart(rows, labels, (row) => row.week.slice(0, 10),
-      (row) => `${row.model_name} ${row.model_version ?? ""}`, { "": "mean_rating" }) },
+      (row) => `${row.model_name} ${row.model_version ?? ""}`, { "": "mean_rating" }),
+    behind: (row) => ({ since: row.week, until: later(row.week, 7), model: row.model_name, rated: true }) },
   { id: "ratings_by_score", title: "Mean rating by the best match's score, 95 % interval", kind: "bar",
     x: (row) => number(row.from_score), series: means,
-    behind: (row) => ({ score_from: row.from_score, score_below: Math.round(row.from_score * 20 + 1) / 20 }) },
+    behind: (row) => ({ score_from: row.from_score, score_below: Math.round(row.from_score * 20 + 1) / 20, rated: true }) },
   { id: "ratings_by_position", title: "Mean rating by the rated picture's place, 95 % interval", kind: "bar",
     x: (row) => row.place, series: means, behind: (row) => ({ place: row.place }) },
-  { id: "ratings_by_rated_images", title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means },
+  { id: "ratings_by_rated_images", title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means, behind: (row) => ({ rated_images: row.rated_images }) },
   { id: "time_to_searchable", title: "From file to searchable, seconds", kind: "line", x: (row) => row.day.slice(0, 10),
     series: (rows, labels) => apart(rows, labels, (row) => row.day.slice(0, 10), (row) => row.model_name, { p50: "p50_s", p95: "p95_s" }) },
-  { id: "weak_queries", title: "Queries with no or only weak results", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last asked" }, behind: query },
-  { id: "most_liked", title: "Most liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, behind: query },
-  { id: "least_liked", title: "Least liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, behind: query },
+  { id: "weak_queries", title: "Queries with no or only weak results", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last asked" }, behind: (row) => ({ ...query(row), kind: row.kind, weak: true }) },
+  { id: "most_liked", title: "Most liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, behind: (row) => ({ ...query(row), rated: true }) },
+  { id: "least_liked", title: "Least liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, behind: (row) => ({ ...query(row), rated: true }) },
   { id: "rated_images", title: "Rated pictures", columns: { image_name: "picture", ratings: "ratings", mean_rating: "mean" } },
   { id: "dead_letters", title: "Dead letters", columns: { error_class: "class", source_topic: "topic", letters: "letters", images: "pictures", last_at: "last" } },
   { id: "model_switches", title: "Effect of each change of model, 95 % interval", columns: { switched_at: "when", from_collection: "from", collection: "to", ratings_before: "ratings before", ratings_after: "after", mean_before: "mean before", mean_after: "after", difference: "difference", at_least: "at least", at_most: "at most" } },
@@ -61,7 +62,15 @@ function apart(rows, labels, x, name, fields) {
   });
 }
 function query(row) {
-  return { text: row.text ?? "", ...(row.kind ? { kind: row.kind } : {}) };
+  return { text: row.text ?? "" };
+}
+function later(moment, days) {
+  return new Date(Date.parse(moment) + days * 864e5).toISOString();
+}
+
+// Of all that stands at this place of the axis, what was pointed at.
+function pointedAt(chart, event, hit) {
+  return chart.getElementsAtEventForMode(event.native, "nearest", { intersect: true }, false)[0] ?? hit[0];
 }
 
 // Whiskers from at_least to at_most on each bar.
@@ -124,9 +133,14 @@ function plot(panel, rows, data) {
       animation: false, maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
       plugins: { legend: { display: datasets.length > 1 } },
-      scales: { y: panel.id.startsWith("ratings_by") ? { min: 1, max: 10 } : { beginAtZero: true }, x: { ticks: { maxRotation: 60, autoSkipPadding: 12 } } },
+      scales: { y: panel.id.startsWith("ratings_by") ? { min: 1, max: 10 } : { beginAtZero: true, grace: "5%", ticks: panel.counts ? { precision: 0 } : {} }, x: { ticks: { maxRotation: 60, autoSkipPadding: 12 } } },
       onHover: (event, hit) => { event.native.target.style.cursor = hit.length && panel.behind && !inline ? "pointer" : ""; },
-      onClick: (_, hit) => { if (hit.length && panel.behind && !inline) behind(panel.title, panel.behind(chart.rows[hit[0].index], chart.dashboard)); },
+      onClick: (event, hit) => { if (hit.length && panel.behind && !inline) {
+        // With several series, the row is that of the bar, not of the place on the axis.
+        const { datasetIndex, index } = pointedAt(chart, event, hit);
+        const row = chart.data.datasets[datasetIndex].rows?.[index] ?? chart.rows[index];
+        if (row && Object.keys(row).length) behind(panel.title, panel.behind(row, chart.dashboard));
+      } },
     },
   });
   chart.rows = rows; chart.dashboard = data;
@@ -135,12 +149,13 @@ function plot(panel, rows, data) {
 
 function fill(panel, rows) {
   const names = Object.keys(panel.columns);
-  const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col", textContent: panel.columns[name] })));
+  const head = element("tr", {}, ...names.map((name) => element("th", {
+    scope: "col", textContent: panel.columns[name], className: rows.some((row) => typeof row[name] === "number") ? "number" : "" })));
   const body = rows.map((row) => element("tr", {}, ...names.map((name, place) => {
     const value = row[name];
-    const text = typeof value === "string" && /^\d{4}-\d\d-\d\dT/.test(value) ? time(value) : name === "text" ? (value ?? "(a picture)") : number(value);
+    const text = typeof value === "string" && /^\d{4}-\d\d-\d\dT/.test(value) ? time(value) : name === "text" ? (value ?? (row.kind === "image" ? "(a picture)" : "(not recorded)")) : number(value);
     const cell = element("td", { className: typeof value === "number" ? "number" : "" });
-    if (place === 0 && panel.behind && !inline && value !== null) cell.append(element("button", { type: "button", textContent: text, onclick: () => behind(`${panel.title}: ${text}`, panel.behind(row)) }));
+    if (place === 0 && panel.behind && !inline) cell.append(element("button", { type: "button", textContent: text, onclick: () => behind(`${panel.title}: ${text}`, panel.behind(row)) }));
     else cell.textContent = text;
     return cell;
   })));
@@ -157,7 +172,12 @@ async function ask(path, parameters) {
 
 async function behind(title, wanted) {
   const parameters = new URLSearchParams(filters);
-  for (const [name, value] of Object.entries(wanted)) parameters.set(name, value);
+  for (const [name, value] of Object.entries(wanted)) {
+    // A bar at the edge of the chosen period counts only what is within it.
+    const chosen = filters.get(name);
+    const beyond = chosen && (name === "since" ? Date.parse(chosen) > Date.parse(value) : name === "until" && Date.parse(chosen) < Date.parse(value));
+    if (!beyond) parameters.set(name, value);
+  }
   try {
     const { searches } = await ask("searches", parameters);
     $("behind").hidden = false;
@@ -178,7 +198,7 @@ function entry(search) {
     const given = rated.has(name) ? `, rated ${rated.get(name)}` : "";
     return element("figure", {}, element("a", { href: link }, element("img", { src: link, alt: name, loading: "lazy" })), element("figcaption", { textContent: `${number(score)}${given}`, title: name }));
   });
-  return element("li", {}, element("strong", { textContent: search.text ?? "(a picture)" }), " ", element("span", { className: "quiet", textContent: about }),
+  return element("li", {}, element("strong", { textContent: search.text ?? (search.kind === "image" ? "(a picture)" : "(not recorded)") }), " ", element("span", { className: "quiet", textContent: about }),
     element("div", { className: "pictures" }, ...(pictures.length ? pictures : ["No result."])));
 }
 

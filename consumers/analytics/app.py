@@ -13,7 +13,7 @@ from adapters.event_log import GroupReader
 from adapters.kafka_group import KafkaGroupReader
 from adapters.retry import until_available
 from adapters.settings import AnalyticsSettings
-from analytics.compaction import compact
+from analytics.compaction import compact, expire
 from analytics.lake import TOPICS, Lake
 from consumers.analytics.writer import LakeWriter
 
@@ -139,6 +139,12 @@ async def _watch(settings: AnalyticsSettings, reader: GroupReader, writer: LakeW
 async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) -> None:
     while True:
         await asyncio.sleep(settings.compact_seconds)
+        if settings.retention_days:
+            gone = await until_available(
+                lambda: asyncio.to_thread(expire, lake, settings.retention_days), what="expire"
+            )
+            if gone:
+                logger.info("%d files of more than %d days", gone, settings.retention_days)
         for topic, partition in writer.places:
             done = await until_available(
                 lambda topic=topic, partition=partition: asyncio.to_thread(  # type: ignore[misc]

@@ -153,7 +153,7 @@ async def test_killed_at_random_the_lake_holds_each_event_exactly_once(
     rng = random.Random(SEED)
     for _ in range(3):
         members.start()
-    publishing = asyncio.create_task(publish_everything(log, 40))
+    publishing = asyncio.create_task(publish_everything(log, 30))
     kills = 0
     while not publishing.done():
         await asyncio.sleep(rng.uniform(0.5, 4))

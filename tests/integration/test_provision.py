@@ -77,6 +77,24 @@ async def test_provisioning_again_changes_nothing_and_mends_what_was_changed(
     assert configs["feedback"]["retention.ms"] == "-1"
 
 
+async def test_retention_is_set_for_what_people_did_and_taken_back(
+    settings: ServerSettings,
+) -> None:
+    day = 24 * 3600 * 1000
+    try:
+        await provision_topics(settings.model_copy(update={"retention_days": 30}))
+        _, configs = await described(settings.kafka_bootstrap_servers)
+        for name in ("searches", "feedback"):
+            assert configs[name]["retention.ms"] == str(30 * day)
+            assert configs[name]["segment.ms"] == str(day), "a day of records goes at a time"
+        assert configs["images.dlq"]["retention.ms"] == configs["images"]["retention.ms"] == "-1"
+    finally:
+        await provision_topics(settings)
+    _, configs = await described(settings.kafka_bootstrap_servers)
+    assert configs["searches"]["retention.ms"] == configs["feedback"]["retention.ms"] == "-1"
+    assert configs["searches"]["segment.ms"] == configs["images.dlq"]["segment.ms"]
+
+
 async def test_the_number_of_partitions_of_the_compacted_log_stays(
     settings: ServerSettings,
 ) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from adapters.errors import Unavailable
 from adapters.event_log import LogRecord, Position
 from adapters.memory import MemoryEventLog
 from analytics.columns import schema_of, table_of
-from analytics.compaction import compact, forget
+from analytics.compaction import compact, expire, forget
 from analytics.lake import TOPICS, End, Forgotten, Lake, Moved, Place
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.replay import replay
@@ -226,6 +226,34 @@ class TestForget:
         end = lake.current().end(PLACE)
         lake.current().append(SEARCHES, PLACE, end, searches(40, 40))
         assert "c1" not in table(lake, "searches")["client"].to_pylist()
+
+
+class TestExpire:
+    def test_only_what_is_older_goes_and_the_partition_continues(self, lake: Lake) -> None:
+        made, generation = Events(8).messages("searches", 60), lake.current()
+        rows = records(made, step_ms=6 * 3_600_000)  # 15 days
+        end = generation.append(SEARCHES, PLACE, End(), rows[:40])
+        end = generation.append(SEARCHES, PLACE, end, rows[40:])
+        assert expire(lake, 5, now=BEGIN + timedelta(days=15)) > 5
+        kept = table(lake, SEARCHES)["offset"].to_pylist()
+        oldest = (BEGIN + timedelta(days=10)).date()
+        assert kept == [
+            row.position.offset
+            for row in rows
+            if datetime.fromtimestamp(row.timestamp_ms / 1000, UTC).date() >= oldest
+        ]
+        assert expire(lake, 5, now=BEGIN + timedelta(days=15)) == 0
+        assert expire(lake, 5, now=BEGIN + timedelta(days=99)) > 0
+        assert table(lake, SEARCHES).num_rows == 0
+        assert generation.end(PLACE) == end, "the last file says so, without its rows"
+        generation.append(SEARCHES, PLACE, end, searches(60, 2))
+
+    def test_other_topics_stay(self, lake: Lake) -> None:
+        rows = records(Events(8).messages("models", 3))
+        (topic,) = [topic for topic in TOPICS if topic.name == "models"]
+        lake.current().append(topic, Place("models", 0), End(), rows)
+        assert expire(lake, 1) == 0
+        assert table(lake, "models").num_rows == 3
 
 
 async def filled_log(seed: int, count: int = 60) -> MemoryEventLog:

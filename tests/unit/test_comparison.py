@@ -97,7 +97,9 @@ def model(name: str, dimension: int) -> ModelSpec:
     )
 
 
-def searched(collection: Collection, text: str, names: Sequence[str], **more: Any) -> Message:
+def searched(
+    collection: Collection, text: str | None, names: Sequence[str], **more: Any
+) -> Message:
     event = SearchPerformed(
         search_id=uuid4(),
         kind=SearchKind.TEXT,
@@ -152,13 +154,14 @@ async def test_two_models_are_compared_on_what_was_asked() -> None:
             searched(old, "cats", ["x"], occurred_at=WHEN),
             searched(old, "cats", ["a", "b"]),
             searched(old, "a picture", ["a"], kind=SearchKind.IMAGE),
+            searched(old, None, ["b"]),  # LOG_TEXTS=false
             searched(new, "dogs", ["a"]),
         ],
     )
     await log.publish(FEEDBACK, [rated("cats", "c", 10), rated("cats", "a", 1)])
     result = await compare(log, embedder, index, old, new)
     summary = result.summary()
-    assert (summary["queries"], summary["skipped"], summary["rated"]) == (1, 1, 1)
+    assert (summary["queries"], summary["skipped"], summary["rated"]) == (1, 2, 1)
     (query,) = result.queries
     assert set(query.candidate) == {"a", "b", "c"}
     assert query.active == ["a", "b"]

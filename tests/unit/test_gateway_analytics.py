@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -102,6 +103,7 @@ async def test_period_and_model_filter_all_numbers(client: httpx.AsyncClient, wo
         ("place", "first"),
         ("score_from", "nan"),
         ("without_result", "perhaps"),
+        ("rated_images", "-1"),
     ],
 )
 async def test_a_bad_parameter_is_named(client: httpx.AsyncClient, name: str, value: str) -> None:
@@ -139,6 +141,19 @@ async def test_behind_a_number_are_its_searches(client: httpx.AsyncClient, world
         for search in world.searches
         if search.results and 0.2 <= search.results[0].score < 0.4
     }
+    assert await ids(text="") == {
+        str(search.search_id) for search in world.searches if search.text is None
+    }
+    assert await ids(weak=True) == {
+        str(search.search_id)
+        for search in world.searches
+        if not search.results or search.results[0].score < 0.2
+    }
+    assert await ids(rated=True) == {str(feedback.search_id) for feedback in world.feedback}
+    pictures = Counter(
+        str(feedback.search_id) for feedback in world.feedback if feedback.image_name
+    )
+    assert await ids(rated_images=1) == {name for name, count in pictures.items() if count == 1}
     day = BEGIN + timedelta(days=2)
     assert await ids(since=day.isoformat(), until=(day + timedelta(days=1)).isoformat()) == {
         str(search.search_id)

@@ -19,7 +19,7 @@ from schemas.codec import (
     encode,
     encode_key,
 )
-from schemas.events import FeedbackGiven, ImageAdded, ImageRemoved
+from schemas.events import SCHEMA_VERSION, FeedbackGiven, ImageAdded, ImageRemoved
 from schemas.topics import BY_NAME, IMAGES, TOPICS
 
 EXAMPLES = Path(json_schema.__file__).parent / "examples"
@@ -128,6 +128,46 @@ def test_checked_in_schemas_are_up_to_date() -> None:
     assert found == {name: json_schema.render(schema) for name, schema in generated.items()}, (
         "run: python -m schemas.json_schema"
     )
+
+
+PUBLISHED = json_schema.published()
+
+
+def test_what_was_published_can_still_be_read() -> None:
+    assert SCHEMA_VERSION in PUBLISHED, "run: python -m schemas.json_schema"
+    generated = json_schema.generate()
+    for version, topics in PUBLISHED.items():
+        for name, old in topics.items():
+            new = generated[f"{version.partition('.')[0]}/{name}.json"]
+            assert list(json_schema.incompatibilities(old, new)) == [], (version, name)
+
+
+def test_every_published_version_of_every_event_has_an_example_that_is_read() -> None:
+    """Read by today's code, and valid by the schema that was published with it."""
+    for version, topics in PUBLISHED.items():
+        for name, schema in topics.items():
+            examples = [
+                case["value"]
+                for path in EXAMPLES.glob(f"{name}/{version.partition('.')[0]}/*.json")
+                for case in [json.loads(path.read_text())]
+                if case["value"] and case["value"]["schema_version"] == version
+            ]
+            assert examples, (version, name)
+            for value in examples:
+                decode(BY_NAME[name].event, json.dumps(value).encode())
+                jsonschema.validate(value, schema)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_no_published_field_could_be_removed_or_retyped_unnoticed(name: str) -> None:
+    old = PUBLISHED[SCHEMA_VERSION][name]
+    for field in old["properties"]:
+        removed = copy.deepcopy(json_schema.generate()[f"1/{name}.json"])
+        del removed["properties"][field]
+        assert f"field {field} was removed" in json_schema.incompatibilities(old, removed)
+        retyped = copy.deepcopy(json_schema.generate()[f"1/{name}.json"])
+        retyped["properties"][field] = {"type": "null"}
+        assert f"field {field} changed its type" in json_schema.incompatibilities(old, retyped)
 
 
 class TestCompatibility:

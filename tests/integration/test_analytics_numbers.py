@@ -1,0 +1,40 @@
+"""Each number of the analytics page against a plain recomputation from the topics on real Kafka."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from adapters.kafka_log import KafkaEventLog
+from analytics.dashboard import dashboard
+from analytics.lake import TOPICS, Lake
+from analytics.views import Filters
+from consumers.analytics.rebuild import rebuild
+from tests.analytics_numbers import Facts, compare_dashboard
+from tests.conftest import Servers
+from tests.lake_events import BEGIN, Events
+
+COUNTS = {"searches": 1200, "feedback": 900, "images.indexed": 500, "images.dlq": 40, "models": 4}
+
+
+@pytest.mark.timeout(300)
+async def test_each_number_of_the_page_is_that_of_the_topics(
+    servers: Servers, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    events = Events(uuid4().int % 10**9)
+    async with KafkaEventLog(servers.kafka) as log:
+        for topic in TOPICS:
+            await log.publish(topic, events.messages(topic.name, COUNTS[topic.name]))
+        await rebuild(log, lake)
+        values = {
+            topic.name: [record.value or b"" async for record in log.read_all(topic)]
+            for topic in TOPICS
+        }
+    facts = Facts(values)
+    middle = {"since": BEGIN + timedelta(days=9), "until": BEGIN + timedelta(days=25)}
+    for filters in (Filters(), Filters(model="lite"), Filters(**middle, model="clip")):
+        assert compare_dashboard(dashboard(lake, filters), facts, filters) > 300
