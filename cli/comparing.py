@@ -16,9 +16,9 @@ from rich.table import Table
 
 from adapters.connections import Connections, connections
 from adapters.ports import Collection
+from analytics.comparison import Comparison, parse_gates, refusals
+from analytics.comparison import compare as compare_models
 from cli.servers import server_settings
-from consumers.comparison import Comparison, parse_gates, refusals
-from consumers.comparison import compare as compare_models
 from stack.errors import StackError
 from stack.models import read_state
 from stack.settings import StackSettings

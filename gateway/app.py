@@ -16,7 +16,7 @@ from starlette.responses import FileResponse
 from adapters.event_log import EventLog
 from adapters.ports import Embedder, ImageIndex
 from adapters.settings import GatewaySettings
-from gateway import analytics, bodies, library, openapi, problems
+from gateway import analytics, bodies, library, metrics, openapi, problems
 from gateway.access import Access, ApiKeys, OpenIdConnect
 from gateway.cursors import Cursors
 from gateway.duplicates import Duplicates
@@ -78,14 +78,19 @@ def create_app(
     search = Search(queries, index, events, cursors, duplicate_score=settings.duplicate_score)
     health = Health(search, queries, embedder, index, log)
     feedback = Feedback(receipts, log, timeout=settings.request_timeout)
+    ratings = metrics.Ratings(log, embedder, index, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         events.start()
-        warming = asyncio.create_task(search.keep_warm(), name="warm-up")
+        tasks = [
+            asyncio.create_task(search.keep_warm(), name="warm-up"),
+            asyncio.create_task(ratings.keep_fresh(), name="ratings"),
+        ]
         yield
-        warming.cancel()
-        await asyncio.gather(warming, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await events.stop()
 
     app = FastAPI(
@@ -115,6 +120,7 @@ def create_app(
     )
     _add_api(app, search, receipts, feedback, health)
     app.include_router(analytics.router(settings.lake_url))
+    metrics.add_route(app, ratings)
     _add_gate(app, settings)
     images = Pictures(settings, max_bytes=settings.max_image_bytes)
     library.add_routes(
