@@ -149,7 +149,7 @@ def as_page(result: Comparison, gateway: str) -> str:
         f"<title>{left} and {right}</title>"
         "<style>body{font:15px system-ui;margin:2rem}section>div{display:grid;"
         "grid-template-columns:1fr 1fr;gap:2rem}figure{display:inline-block;margin:4px;"
-        "width:110px}img{width:110px;height:84px;object-fit:cover}"
+        "vertical-align:top;width:110px}img{width:110px;height:84px;object-fit:cover}"
         "figcaption{font-size:11px;overflow-wrap:anywhere}</style>"
         f"<h1>{left} (left) and {right} (right)</h1>{rows}</html>\n"
     )
