@@ -138,7 +138,20 @@ class AnalyticsSettings(LakeSettings):
     stuck_seconds: Seconds = 60.0
 
 
-class GatewaySettings(SourceSettings, LakeSettings):
+class AdviceSettings(EnvironmentSettings):
+    """When ratings are so low that another model is worth a look."""
+
+    advice_window: Seconds = 7 * 24 * 3600.0
+    """Ratings of so many last seconds count."""
+    advice_threshold: Annotated[float, Field(ge=1, le=10)] = 5.0
+    """Mean rating, 1 to 10, below which another model is looked for."""
+    advice_ratings: Annotated[int, Field(ge=1)] = 10
+    """Fewer ratings than this say nothing."""
+    advice_refresh: Seconds = 300.0
+    """How often the gateway works it out anew."""
+
+
+class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
     """The HTTP gateway."""
 
     gateway_host: str = "127.0.0.1"

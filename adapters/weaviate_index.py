@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, cast
 from urllib.parse import urlsplit
@@ -35,6 +34,8 @@ from adapters.ports import (
 )
 from adapters.weaviate_schema import (
     KNOWN_PROPERTIES,
+    described,
+    description,
     known_vector,
     properties,
 )
@@ -74,7 +75,6 @@ class WeaviateIndex:
             additional_config=AdditionalConfig(timeout=Timeout(init=5, query=15, insert=60)),
         )
         self._connecting = asyncio.Lock()
-        # Weaviate keeps no typed metadata on a collection; its description holds ours, as JSON.
         self._collections: dict[str, Collection] = {}
 
     async def connect(self) -> None:
@@ -98,13 +98,7 @@ class WeaviateIndex:
             try:
                 await self._client.collections.create(
                     collection.name,
-                    description=json.dumps(
-                        {
-                            "model_name": spec.name,
-                            "model_version": spec.version,
-                            "dimension": spec.dimension,
-                        }
-                    ),
+                    description=description(spec),
                     properties=properties(),
                     vector_config=Configure.Vectors.self_provided(
                         vector_index_config=Configure.VectorIndex.hnsw(
@@ -129,18 +123,7 @@ class WeaviateIndex:
         # A collection's model never changes, so one look is enough.
         if name not in self._collections:
             config = await self._client.collections.use(name).config.get(simple=True)
-            facts = json.loads(config.description or "{}")
-            try:
-                self._collections[name] = Collection(
-                    name=name,
-                    model_name=facts["model_name"],
-                    model_version=facts["model_version"],
-                    dimension=int(facts["dimension"]),
-                )
-            except KeyError as error:
-                raise Rejected(f"the collection {name} does not say which model filled it") from (
-                    error
-                )
+            self._collections[name] = described(name, config.description)
         return self._collections[name]
 
     async def activate(self, collection: Collection) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from weaviate.classes.config import DataType, Property, Tokenization
 
-from adapters.ports import ImageRecord, KnownVector
+from adapters.errors import Rejected
+from adapters.model_spec import ModelSpec
+from adapters.ports import Collection, ImageRecord, KnownVector
 
 KNOWN_PROPERTIES: Final = (
     "sha256",
@@ -115,3 +118,31 @@ def looks_temporary(message: str) -> bool:
             "not loaded",
         )
     )
+
+
+def description(spec: ModelSpec) -> str:
+    """What a collection says of itself, as JSON: Weaviate keeps no typed metadata on it."""
+    facts = {
+        "model_name": spec.name,
+        "model_version": spec.version,
+        "dimension": spec.dimension,
+    }
+    return json.dumps(facts)
+
+
+def described(name: str, text: str | None) -> Collection:
+    """The collection of this name, from its description.
+
+    Raises:
+        Rejected: it was not made by `description`.
+    """
+    facts = json.loads(text or "{}")
+    try:
+        return Collection(
+            name=name,
+            model_name=facts["model_name"],
+            model_version=facts["model_version"],
+            dimension=int(facts["dimension"]),
+        )
+    except KeyError as error:
+        raise Rejected(f"the collection {name} does not say which model filled it") from error

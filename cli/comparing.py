@@ -16,9 +16,9 @@ from rich.table import Table
 
 from adapters.connections import Connections, connections
 from adapters.ports import Collection
+from analytics.comparison import Comparison, parse_gates, refusals
+from analytics.comparison import compare as compare_models
 from cli.servers import server_settings
-from consumers.comparison import Comparison, parse_gates, refusals
-from consumers.comparison import compare as compare_models
 from stack.errors import StackError
 from stack.models import read_state
 from stack.settings import StackSettings
@@ -149,7 +149,7 @@ def as_page(result: Comparison, gateway: str) -> str:
         f"<title>{left} and {right}</title>"
         "<style>body{font:15px system-ui;margin:2rem}section>div{display:grid;"
         "grid-template-columns:1fr 1fr;gap:2rem}figure{display:inline-block;margin:4px;"
-        "width:110px}img{width:110px;height:84px;object-fit:cover}"
+        "vertical-align:top;width:110px}img{width:110px;height:84px;object-fit:cover}"
         "figcaption{font-size:11px;overflow-wrap:anywhere}</style>"
         f"<h1>{left} (left) and {right} (right)</h1>{rows}</html>\n"
     )

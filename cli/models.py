@@ -21,10 +21,10 @@ from adapters.model_hub import download
 from adapters.model_layout import InvalidLayout, read_layout
 from adapters.model_store import ModelStore, Origin, StoreError
 from adapters.retry import until_available
+from analytics.comparison import refusals
 from cli import comparing
 from cli.comparing import Gate
 from cli.servers import server_settings
-from consumers.comparison import refusals
 from schemas.events import ModelStep
 from stack.errors import StackError
 from stack.models import read_state, store

@@ -15,9 +15,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from adapters.connections import connections
 from adapters.consumer_groups import progress
-from adapters.errors import Unavailable
-from cli.servers import watcher_status
+from adapters.errors import AdapterError, Unavailable
+from adapters.settings import AdviceSettings
+from analytics.advice import Advice, advise
+from cli.servers import server_settings, watcher_status
 from schemas.topics import IMAGES
 from stack import launcher, processes
 from stack.errors import StackError
@@ -96,6 +99,7 @@ def status(
     health = _health(current.gateway_url)
     lag = _lag(current, health)
     watcher = watcher_status(current)
+    advice = _advice(health)
     if as_json:
         found: dict[str, Any] = {
             "processes": rows,
@@ -103,6 +107,7 @@ def status(
             "gateway": health,
             "lag": lag,
             "watcher": watcher,
+            "advice": advice.as_json() if advice else None,
         }
         print(json.dumps(found, indent=2))
     else:
@@ -113,6 +118,8 @@ def status(
             print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
             for name, source in watcher["sources"].items():
                 print(f"source {name}: {source['state']} {source['problem']}".rstrip())
+        if advice and (said := advice.sentence()):
+            print(said)
     if health["status"] != "ok":
         raise typer.Exit(1)
 
@@ -155,6 +162,21 @@ def _lag(current: StackSettings, health: dict[str, Any]) -> int | None:
     try:
         return asyncio.run(progress(servers, IMAGES, f"indexing-{health['collection']}")).lag
     except Unavailable:
+        return None
+
+
+def _advice(health: dict[str, Any]) -> Advice | None:
+    """What the ratings say of the active model; None where nobody can say."""
+    if health["status"] != "ok":
+        return None
+
+    async def ask() -> Advice:
+        async with connections(server_settings()) as servers:
+            return await advise(servers.log, servers.embedder, servers.index, AdviceSettings())
+
+    try:
+        return asyncio.run(ask())
+    except AdapterError:
         return None
 
 

@@ -13,7 +13,18 @@ from starlette.middleware.cors import CORSMiddleware
 from adapters.event_log import EventLog
 from adapters.ports import Embedder, ImageIndex
 from adapters.settings import GatewaySettings
-from gateway import analytics, bodies, contract, library, openapi, page, problems, sign_in, state
+from gateway import (
+    analytics,
+    bodies,
+    contract,
+    library,
+    metrics,
+    openapi,
+    page,
+    problems,
+    sign_in,
+    state,
+)
 from gateway.access import Access, ApiKeys, OpenIdConnect
 from gateway.cursors import Cursors
 from gateway.duplicates import Duplicates
@@ -68,14 +79,19 @@ def create_app(
     )
     health = Health(search, queries, embedder, index, log)
     feedback = Feedback(receipts, log, privacy, timeout=settings.request_timeout)
+    ratings = metrics.Ratings(log, embedder, index, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         events.start()
-        warming = asyncio.create_task(search.keep_warm(), name="warm-up")
+        tasks = [
+            asyncio.create_task(search.keep_warm(), name="warm-up"),
+            asyncio.create_task(ratings.keep_fresh(), name="ratings"),
+        ]
         yield
-        warming.cancel()
-        await asyncio.gather(warming, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await events.stop()
 
     app = FastAPI(
@@ -106,6 +122,7 @@ def create_app(
     _add_api(app, search, receipts, feedback, health, privacy)
     app.include_router(analytics.router(settings.lake_url))
     app.include_router(contract.router())
+    metrics.add_route(app, ratings)
     _add_gate(app, settings)
     images = Pictures(settings, max_bytes=settings.max_image_bytes)
     library.add_routes(

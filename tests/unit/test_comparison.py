@@ -13,9 +13,9 @@ from adapters.event_log import Message
 from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, ImageRecord
+from analytics.comparison import compare, parse_gates, refusals
+from analytics.rank_metrics import ndcg, overlap, quantiles, rank_biased_overlap
 from cli.comparing import as_page
-from consumers.comparison import compare, parse_gates, refusals
-from consumers.rank_metrics import ndcg, overlap, quantiles, rank_biased_overlap
 from schemas.events import (
     FeedbackGiven,
     SearchKind,

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from adapters.event_log import EventLog
 from adapters.ports import Collection, Embedder, ImageIndex
-from consumers.rank_metrics import ndcg, overlap, quantiles, rank_biased_overlap
+from analytics.rank_metrics import ndcg, overlap, quantiles, rank_biased_overlap
 from schemas.codec import InvalidEvent, decode
 from schemas.events import FeedbackGiven, SearchKind, SearchPerformed
 from schemas.topics import FEEDBACK, SEARCHES
@@ -89,15 +89,22 @@ async def compare(
     candidate: Collection,
     *,
     limit: int = 500,
+    rated_only: bool = False,
 ) -> Comparison:
     """Ask the candidate the newest `limit` different text queries that the active model answered.
+
+    With `rated_only` these are the queries that somebody gave more than the lowest rating.
 
     Raises:
         Unavailable: a server that is needed does not answer.
     """
     searches, skipped = await _recorded(log, active)
     gains = await _gains(log)
-    newest = list(searches.values())[-limit:]
+    newest = [
+        search
+        for text, search in searches.items()
+        if not rated_only or any(gains.get(text, {}).values())
+    ][-limit:]
     queries, scores = [], []
     for recorded in newest:
         text = recorded.text or ""
