@@ -31,7 +31,7 @@ _VALUED_PARAMETERS = (
     "pad_token",
 )
 # Newer parameters, which do not count where they are absent: models of before keep their version.
-_VALUED_IF_STATED = ("clean",)
+_VALUED_IF_STATED = ("clean", "padding_side")
 CODE = Path(__file__).resolve().parents[1] / "triton_models"
 CODE_OF = {IMAGE_SUFFIX: "lite_image", TEXT_SUFFIX: "lite_text"}
 """Where `model.py` lies, the same for all models of a kind."""

@@ -27,7 +27,8 @@ def load_tokenizer(stated, folder):
         raise ValueError(f"parameter padding is {stated['padding']!r}: longest or max_tokens")
     length = most if stated["padding"] == "max_tokens" else None
     tokenizer.enable_truncation(most)
-    tokenizer.enable_padding(pad_id=pad_id, pad_token=pad_token, length=length)
+    side = stated.get("padding_side", "right")
+    tokenizer.enable_padding(direction=side, pad_id=pad_id, pad_token=pad_token, length=length)
     return tokenizer
 
 
