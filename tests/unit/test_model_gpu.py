@@ -16,7 +16,7 @@ from adapters.model_spec import ModelSpec
 from adapters.model_store import ModelStore, Origin
 from cli.__main__ import app
 from tests import tiny_model
-from tests.triton_models import as_texts, give_backend, infer, python_model
+from tests.triton_models import Tensor, TritonError, as_texts, give_backend, infer, python_model
 
 TEXTS = ["a photo of a cat", "", "  Two   dogs,\tplaying!  ", "京都 🏯 Été", "many words " * 99]
 HALVES = ("image", "text", "text_tokenizer", "text_encoder")
@@ -178,8 +178,6 @@ def test_embeddings_are_those_of_the_other_rendering(
 def test_a_text_that_is_not_utf8_fails_alone(
     both: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.triton_models import Tensor, TritonError
-
     name, gpu, _ = both
     give_backend(monkeypatch)
     bad = {"TEXT": Tensor("TEXT", np.array([[b"\xff"]], dtype=np.object_))}
