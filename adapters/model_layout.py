@@ -50,6 +50,7 @@ class Layout:
     """As in `ModelSpec`: stretch or shortest_edge_center_crop."""
     context_length: int
     pad_token: str
+    padding_side: str
     clean: str
     """`whitespace`, or `canonicalize`: also lower case and without punctuation, as SigLIP wants."""
 
@@ -91,6 +92,7 @@ def read_layout(folder: Path) -> Layout:
             text.get("context_length", CONTEXT_LENGTH), CONFIG, "text_cfg.context_length"
         ),
         pad_token=_pad_token(folder),
+        padding_side=_padding_side(folder),
         clean=_clean(text),
     )
 
@@ -148,6 +150,14 @@ def _pad_token(folder: Path) -> str:
         if token in added:
             return token
     raise InvalidLayout(f"{TOKENIZER_CONFIG}: pad_token is missing, and none can be guessed")
+
+
+def _padding_side(folder: Path) -> str:
+    path = folder / TOKENIZER_CONFIG
+    side = _json(path).get("padding_side", "right") if path.is_file() else "right"
+    if side not in ("left", "right"):
+        raise InvalidLayout(f"{TOKENIZER_CONFIG}: padding_side is {side!r}: left or right")
+    return str(side)
 
 
 def _clean(text: dict[str, Any]) -> str:

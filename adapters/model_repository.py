@@ -31,7 +31,7 @@ _VALUED_PARAMETERS = (
     "pad_token",
 )
 # Newer parameters, which do not count where they are absent: models of before keep their version.
-_VALUED_IF_STATED = ("clean",)
+_VALUED_IF_STATED = ("clean", "padding_side")
 CODE = Path(__file__).resolve().parents[1] / "triton_models"
 CODE_OF = {IMAGE_SUFFIX: "lite_image", TEXT_SUFFIX: "lite_text"}
 """Where `model.py` lies, the same for all models of a kind."""
@@ -138,10 +138,10 @@ def render(
                 config.parameters[key].string_value = value
             _copy_versions(source / name, target / name)
             _link_code(CODE / CODE_OF[suffix], target / name)
-            _put(target / name / CONFIG, triton_config.write(config).encode())
+            put(target / name / CONFIG, triton_config.write(config).encode())
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files(folder: Path) -> Iterator[Path]:
     """Yields the files of a model's numbered versions, relative to its folder."""
     for path in sorted(folder.glob("[0-9]*/**/*")):
         if path.is_file() and "__pycache__" not in path.parts:
@@ -153,21 +153,22 @@ def _link_code(source: Path, target: Path) -> None:
     for path in (source / "1").glob("*.py"):
         for version in target.glob("[0-9]*"):
             if not (version / path.name).exists():
-                _link(path, version / path.name)
+                link(path, version / path.name)
 
 
 def _copy_versions(source: Path, target: Path) -> None:
-    wanted = list(_files(source))
+    wanted = list(files(source))
     if not wanted:
         raise ValueError(f"{source} holds no model version")
     if target.exists():
-        for stale in set(_files(target)) - set(wanted):
+        for stale in set(files(target)) - set(wanted):
             (target / stale).unlink()
     for relative in wanted:
-        _link(source / relative, target / relative)
+        link(source / relative, target / relative)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """Put a file in place whole, as a hard link where the file system allows, else as a copy."""
     if target.exists() and target.samefile(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +181,8 @@ def _link(source: Path, target: Path) -> None:
         fresh.replace(target)
 
 
-def _put(target: Path, content: bytes) -> None:
+def put(target: Path, content: bytes) -> None:
+    """Put these bytes in place whole; the folder has to be there."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".render-") as scratch:
         fresh = Path(scratch) / target.name
         fresh.write_bytes(content)

@@ -151,6 +151,8 @@ def _convert_image(layout: Layout, target: Path, name: str, licence: str, min_sc
 
 def _convert_text(layout: Layout, target: Path, name: str) -> None:
     source = layout.folder / TEXT_MODEL
+    # Stated only where it is unusual, so that other models keep their version.
+    side = {} if layout.padding_side == "right" else {"padding_side": layout.padding_side}
     _write(
         target,
         model_graph.text_encoder(model_graph.load(source)),
@@ -166,6 +168,7 @@ def _convert_text(layout: Layout, target: Path, name: str) -> None:
             "padding": "max_tokens",
             "pad_token": layout.pad_token,
             "clean": layout.clean,
+            **side,
         },
     )
     shutil.copyfile(layout.folder / TOKENIZER, target / "1" / TOKENIZER.name)

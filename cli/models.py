@@ -22,7 +22,7 @@ from adapters.model_layout import InvalidLayout, read_layout
 from adapters.model_store import ModelStore, Origin, StoreError
 from adapters.retry import until_available
 from analytics.comparison import refusals
-from cli import comparing
+from cli import comparing, rendering
 from cli.comparing import Gate
 from cli.servers import server_settings
 from schemas.events import ModelStep
@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     for command in (info, pull, add, remove, switch, rollback, retire):
         group.command()(command)
     comparing.register(group)
+    rendering.register(group)
     app.add_typer(group, name="models")
 
 

@@ -5,9 +5,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 from PIL import Image
 
 from adapters import triton_config
+from tests.triton_models import Response, Tensor, TritonError, give_backend
 
 onnxruntime = importlib.import_module("onnxruntime")  # it has no types
 
@@ -26,46 +25,13 @@ CLASSES = {"chelsea": 285, "coffee": 967, "rocket": 540}
 QUERIES = {"chelsea": "a cat", "coffee": "a cup of coffee", "rocket": "a rocket launch"}
 
 
-class TritonError(Exception):
-    """Triton's, as far as the models use it."""
-
-    INTERNAL, INVALID_ARG = 1, 2
-
-
-@dataclass
-class Response:
-    """Triton's InferenceResponse."""
-
-    output_tensors: list[Any] = field(default_factory=list)
-    error: TritonError | None = None
-
-
-@dataclass
-class Tensor:
-    """Triton's Tensor."""
-
-    name: str
-    array: Any
-
-    def as_numpy(self) -> Any:
-        return self.array
-
-
 Request = dict[str, Tensor]
 
 
 @pytest.fixture
 def pb_utils(monkeypatch: pytest.MonkeyPatch) -> None:
     """The module that the Python backend gives a model, and no trace of it afterwards."""
-    module = ModuleType("triton_python_backend_utils")
-    module.__dict__.update(
-        TritonError=TritonError,
-        InferenceResponse=Response,
-        Tensor=Tensor,
-        Logger=SimpleNamespace(log_info=lambda _: None, log_error=lambda _: None),
-        get_input_tensor_by_name=lambda request, name: request[name],
-    )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
+    give_backend(monkeypatch)
     monkeypatch.delitem(sys.modules, "onnx_session", raising=False)
 
 
