@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,8 @@ SHARING = {
         "tests/contract/test_event_log.py",
         "tests/contract/test_image_index.py",
         "tests/integration/test_analytics.py",
-        "tests/integration/test_analytics_numbers.py",
-        "tests/integration/test_consumer_examples.py",
         "tests/integration/test_indexing.py",
         "tests/integration/test_model_exactness.py",
-        "tests/integration/test_model_replay.py",
         "tests/integration/test_provision.py",
     ],
 }
@@ -150,8 +148,8 @@ def servers_of(environment: dict[str, str]) -> Servers:
     )
 
 
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+@contextmanager
+def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Kafka, Weaviate and Triton as real processes, with topics and the collection in place."""
     state = tmp_path_factory.mktemp("servers")
     images = tmp_path_factory.mktemp("no-images")
@@ -161,6 +159,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield servers_of(environment)
     finally:
         run_image_search(environment, "down")
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Those that the tests of one worker share."""
+    with running_servers(tmp_path_factory) as running:
+        yield running
 
 
 @pytest.fixture

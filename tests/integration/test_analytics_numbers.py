@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -14,19 +15,24 @@ from analytics.lake import TOPICS, Lake
 from analytics.views import Filters
 from consumers.analytics.rebuild import rebuild
 from tests.analytics_numbers import Facts, compare_dashboard
-from tests.conftest import Servers
+from tests.integration.watcher_processes import running_broker
 from tests.lake_events import BEGIN, Events
 
 COUNTS = {"searches": 1200, "feedback": 900, "images.indexed": 500, "images.dlq": 40, "models": 4}
 
 
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a broker whose topics hold this file's events alone."""
+    with running_broker(tmp_path_factory.mktemp("broker")) as running:
+        yield running.address
+
+
 @pytest.mark.timeout(300)
-async def test_each_number_of_the_page_is_that_of_the_topics(
-    servers: Servers, tmp_path: Path
-) -> None:
+async def test_each_number_of_the_page_is_that_of_the_topics(broker: str, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     events = Events(uuid4().int % 10**9)
-    async with KafkaEventLog(servers.kafka) as log:
+    async with KafkaEventLog(broker) as log:
         for topic in TOPICS:
             await log.publish(topic, events.messages(topic.name, COUNTS[topic.name]))
         await rebuild(log, lake)

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -17,7 +17,8 @@ import pytest
 from adapters.event_log import Message
 from adapters.kafka_log import KafkaEventLog
 from schemas.topics import FEEDBACK
-from tests.conftest import ROOT, Servers
+from tests.conftest import ROOT
+from tests.integration.watcher_processes import running_broker
 from tests.lake_events import Events
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -45,7 +46,7 @@ class Reader:
             stdout=asyncio.subprocess.PIPE,
         )
 
-    async def until(self, wanted: set[str], seconds: float = 60) -> list[str]:
+    async def until(self, wanted: set[str], seconds: float = 120) -> list[str]:
         """The ids printed until all wanted ones were, in order."""
         assert self.process is not None
         assert self.process.stdout is not None
@@ -64,10 +65,17 @@ class Reader:
             await asyncio.wait_for(self.process.wait(), 30)
 
 
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a broker whose topics hold this file's events alone."""
+    with running_broker(tmp_path_factory.mktemp("broker")) as running:
+        yield running.address
+
+
 @pytest.fixture(params=["aiokafka", "faststream", pytest.param("kcat", marks=KCAT)])
-async def reader(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Reader]:
+async def reader(request: pytest.FixtureRequest, broker: str) -> AsyncIterator[Reader]:
     group = f"example-{request.param}-{uuid4().hex[:8]}"
-    environment = {"KAFKA_BOOTSTRAP_SERVERS": servers.kafka, "GROUP": group}
+    environment = {"KAFKA_BOOTSTRAP_SERVERS": broker, "GROUP": group}
     found = Reader(COMMANDS[request.param], environment)
     yield found
     await found.end(signal.SIGKILL)
@@ -80,10 +88,10 @@ async def publish(log: KafkaEventLog, events: Events, count: int) -> set[str]:
     return {str(message.event.event_id) for message in messages if message.event}
 
 
-@pytest.mark.timeout(240)
-async def test_a_group_of_its_own_reads_every_rating(servers: Servers, reader: Reader) -> None:
+@pytest.mark.timeout(600)
+async def test_a_group_of_its_own_reads_every_rating(broker: str, reader: Reader) -> None:
     events = Events(uuid4().int % 10**9)
-    async with KafkaEventLog(servers.kafka) as log:
+    async with KafkaEventLog(broker) as log:
         first = await publish(log, events, 40)
         await reader.start()
         found = await reader.until(first)

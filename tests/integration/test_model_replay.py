@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -21,13 +22,20 @@ from schemas.codec import decode
 from schemas.events import ImageAdded, ImageIndexed
 from schemas.topics import IMAGES, IMAGES_INDEXED
 from stack.supervisor import ALIVE_SECONDS
-from tests.conftest import Servers
+from tests.conftest import Servers, running_servers
 from tests.e2e.conftest import eventually
 from tests.integration.indexing_processes import IndexerProcess
 
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 PICTURES = 10_000
 BATCH = 500
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers whose log and collection hold this file's pictures alone."""
+    with running_servers(tmp_path_factory) as running:
+        yield running
 
 
 async def inferences(servers: Servers) -> int:

@@ -16,7 +16,7 @@ from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, ImageRecord
 from adapters.weaviate_index import WeaviateIndex
 from stack.record import RecordFile
-from tests.conftest import Servers, run_image_search, servers_of, stack_environment
+from tests.conftest import Servers, running_servers
 
 BATCH = 20
 KILLS = 3
@@ -25,14 +25,8 @@ KILLS = 3
 @pytest.fixture(scope="module")
 def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Servers that nobody else's test minds to have killed."""
-    environment = stack_environment(
-        tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("no-images")
-    )
-    run_image_search(environment, "up", "--detach", "--servers-only")
-    try:
-        yield servers_of(environment)
-    finally:
-        run_image_search(environment, "down")
+    with running_servers(tmp_path_factory) as running:
+        yield running
 
 
 def kill_weaviate(servers: Servers) -> None:
