@@ -10,13 +10,14 @@ seen: `tests/integration/test_weaviate_killed.py`).
 - An object written again with the same vector counts as unchanged, and the index is left as it is
   (weaviate/weaviate, issues 3948 and 3949), even if a kill kept the vector out of it. So no two
   writes of ours have the same vector: each is made longer or shorter by at most a millionth, which
-  cosine similarity does not see.
+  cosine similarity does not see. The client sends a batch again by itself when the server goes
+  away, with the same vectors; such a write counts as failed, for the caller to repeat.
 """
 
 from __future__ import annotations
 
+import logging
 import random
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -34,10 +35,24 @@ from adapters.weaviate_schema import looks_temporary, stored_properties
 DELETED_AT_ONCE: Final = 1000
 STRETCH: Final = 1e-6
 """By how much a vector's length may differ from one; float32 tells apart steps of 1.2e-7."""
-CLIENT_PAUSE_SECONDS: Final = 1.0
-"""The client sends a failed write again by itself, but never sooner than after this pause."""
 
 Objects = CollectionAsync[Any, Any]
+
+
+class _Repetitions(logging.Filter):
+    """Counts what the client sends again by itself, of which its log alone tells."""
+
+    seen = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.seen += record.module == "retry"
+        return True
+
+
+_repetitions = _Repetitions()
+_client_log = logging.getLogger("weaviate-client")
+_client_log.setLevel(logging.INFO)  # below that the client says nothing, and nothing is counted
+_client_log.addFilter(_repetitions)
 
 
 async def upsert(
@@ -59,7 +74,7 @@ async def upsert(
 async def _insert(
     objects: Objects, collection: Collection, records: Sequence[ImageRecord]
 ) -> dict[str, str]:
-    began = time.monotonic()
+    repetitions = _repetitions.seen
     batch = [_object(record) for record in records]
     try:
         written = await objects.data.insert_many(batch)
@@ -75,14 +90,8 @@ async def _insert(
         refused[records[position].image_id] = problem.message
     if written.uuids:
         await objects.data.insert_many([batch[max(written.uuids)]])
-    if time.monotonic() - began < CLIENT_PAUSE_SECONDS:
-        return refused
-    # It may have been sent twice, with the same vectors. Smaller parts are sooner done, so that
-    # a server that is merely slow is not taken for one that was killed again and again.
-    good = [record for record in records if record.image_id not in refused]
-    for part in (good[: len(good) // 2], good[len(good) // 2 :]):
-        if part:
-            refused |= await _insert(objects, collection, part)
+    if _repetitions.seen != repetitions:
+        raise Unavailable(f"write to {collection.name}: the server went away during it")
     return refused
 
 

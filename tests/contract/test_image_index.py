@@ -203,7 +203,7 @@ async def test_vectors_are_known_by_content(index: ImageIndex, collection: Colle
     known = await index.known_vectors(collection, ["1" * 64, "2" * 64, "3" * 64])
     assert set(known) == {"1" * 64, "2" * 64}
     found = known["1" * 64]
-    assert list(found.vector) == pytest.approx(unit(1, 2, 3), abs=1e-6)
+    assert list(found.vector) == pytest.approx(unit(1, 2, 3), abs=2e-6)
     assert (found.width, found.height, found.taken_at) == (640, 480, WHEN)
     assert (found.camera, found.latitude, found.longitude) == ("Ricoh GR", 48.2, -16.3)
     assert known["2" * 64].taken_at is None
@@ -214,7 +214,7 @@ async def test_vectors_are_read_back_by_name(index: ImageIndex, collection: Coll
     await index.upsert(collection, [record("a.jpg", unit(1, 2)), record("b/c.jpg", unit(0, 1))])
     found = await index.vectors(collection, ["b/c.jpg", "never.jpg", "a.jpg"])
     assert set(found) == {"a.jpg", "b/c.jpg"}
-    assert list(found["a.jpg"]) == pytest.approx(unit(1, 2), abs=1e-6)
+    assert list(found["a.jpg"]) == pytest.approx(unit(1, 2), abs=2e-6)
     assert await index.vectors(collection, ["never.jpg"]) == {}
 
 
@@ -351,7 +351,7 @@ async def test_details_come_as_they_were(index: ImageIndex, filled: Collection) 
     (top,) = await index.search(filled, unit(1), 1)
     assert (top.details, list(top.vector)) == ({}, [])
     (top,) = await index.search(filled, unit(1), 1, with_vectors=True, details=["width"])
-    assert list(top.vector) == pytest.approx(unit(1), abs=1e-6)
+    assert list(top.vector) == pytest.approx(unit(1), abs=2e-6)  # its length is never quite one
     assert top.details == {"width": 100}
 
 
@@ -381,7 +381,7 @@ async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection)
         after = met[-1]
         number = int(after.split(".")[0])
         assert page[-1].sha256 == f"{number:064x}"
-        assert list(page[-1].vector) == pytest.approx(unit(1, number), abs=1e-6)
+        assert list(page[-1].vector) == pytest.approx(unit(1, number), abs=2e-6)
     assert met == sorted(names, key=object_id)
     # One that is gone still tells where to go on.
     await index.delete(collection, [met[9]])

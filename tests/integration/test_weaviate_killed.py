@@ -17,6 +17,7 @@ from adapters.ports import Collection, ImageRecord
 from adapters.weaviate_index import WeaviateIndex
 from stack.record import RecordFile
 from tests.conftest import Servers, running_servers
+from tests.integration.indexing_processes import Wire
 
 BATCH = 20
 KILLS = 3
@@ -119,3 +120,28 @@ async def test_what_was_written_is_found_after_a_kill(
             assert not await not_found(index, collection, written)
     finally:
         await index.close()
+
+
+async def test_a_batch_that_the_client_has_sent_twice_counts_as_failed(
+    own_servers: Servers, small_spec: ModelSpec
+) -> None:
+    """Its second sending has the vectors of the first, which Weaviate may have stored alone."""
+    wire = Wire(own_servers.weaviate_grpc_port)
+    await wire.mend()
+    index = WeaviateIndex(own_servers.weaviate_url, grpc_port=wire.port)
+    spec = small_spec.model_copy(update={"dimension": 64})
+    try:
+        collection = await index.ensure_collection(spec)
+        records = some_records("twice", spec.dimension)
+        assert not await index.upsert(collection, records)
+        await wire.cut()
+        writing = asyncio.create_task(index.upsert(collection, records))
+        await asyncio.sleep(0.5)
+        assert not writing.done()
+        await wire.mend()
+        with pytest.raises(Unavailable, match="went away during it"):
+            await writing
+        assert not await index.upsert(collection, records)
+    finally:
+        await index.close()
+        await wire.cut()
