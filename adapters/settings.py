@@ -161,6 +161,8 @@ class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
     jwt_secret_file: Path = Path(".stack/jwt.secret")
     jwt_lifetime: Seconds = 24 * 3600.0
     request_timeout: Seconds = 20.0
+    outage_patience: Annotated[float, Field(ge=0)] = 15.0
+    """A search waits so long for a server that has just gone away; 0 to be refused at once."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 30_000_000
     max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
     event_buffer: Annotated[int, Field(ge=1)] = 10_000

@@ -75,7 +75,13 @@ def create_app(
     cursors = Cursors(secret)
     privacy = Privacy(settings, secret)
     search = Search(
-        queries, index, events, cursors, privacy, duplicate_score=settings.duplicate_score
+        queries,
+        index,
+        events,
+        cursors,
+        privacy,
+        duplicate_score=settings.duplicate_score,
+        patience=settings.outage_patience,
     )
     health = Health(search, queries, embedder, index, log)
     feedback = Feedback(receipts, log, privacy, timeout=settings.request_timeout)

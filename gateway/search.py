@@ -21,6 +21,7 @@ from gateway.collapse import Folded, collapse
 from gateway.cursors import BadCursor, Cursors, fingerprint
 from gateway.cutoff import Background
 from gateway.events import SearchEvents
+from gateway.patience import Patience
 from gateway.privacy import Privacy
 from gateway.query import BadTerm, QueryEmbedder, Term, describe, kind_of
 from gateway.waiting import until_indexed
@@ -96,14 +97,19 @@ class Search:
         privacy: Privacy,
         *,
         duplicate_score: float,
+        patience: float,
     ) -> None:
-        """`duplicate_score` is the cosine from which two pictures are near-duplicates."""
+        """`duplicate_score` is the cosine from which two pictures are near-duplicates.
+
+        A server that has gone away is waited for `patience` seconds; see `Patience`.
+        """
         self._queries = queries
         self._index = index
         self._events = events
         self._cursors = cursors
         self._privacy = privacy
         self._duplicate_score = duplicate_score
+        self._patience = Patience(patience)
         self._background = Background(index)
         self._active: tuple[float, Collection] | None = None
         self._resolving = asyncio.Lock()
@@ -116,14 +122,20 @@ class Search:
 
         Raises:
             BadTerm: a term or the cursor cannot be used.
-            Unavailable: a server that is needed does not answer.
+            Unavailable: a server that is needed does not answer, and has not for too long.
         """
         started = time.perf_counter()
-        collection = await self.active()
-        start = self._start(question, collection)
-        vector = await self._queries.embed(collection, question.terms)
-        embedded = time.perf_counter()
-        found = await self._found(question, collection, vector, start + question.limit)
+
+        async def attempt() -> tuple[Collection, int, float, _Found]:
+            # All of it anew each time: another model may have been activated meanwhile.
+            collection = await self.active()
+            start = self._start(question, collection)
+            vector = await self._queries.embed(collection, question.terms)
+            embedded = time.perf_counter()
+            found = await self._found(question, collection, vector, start + question.limit)
+            return collection, start, embedded, found
+
+        collection, start, embedded, found = await self._patience(attempt)
         ended = time.perf_counter()
         page = found.matches[start : start + question.limit]
         following = start + question.limit

@@ -48,6 +48,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         **stack_environment(state, images),
         "MODELS_DIR": str(models),
         "MODEL_NAME": "lite",
+        # Two busy cores may need a while to start Triton again; a search waits for it.
+        "OUTAGE_PATIENCE": str(HEAL_SECONDS),
+        "REQUEST_TIMEOUT": str(HEAL_SECONDS + 10),
     }
     for seed, name in enumerate(("tiny", "other")):
         folder = write_layout(layouts / name, seed=seed, dimension=24 + 8 * seed)
@@ -80,7 +83,7 @@ async def load(system: System, name: str) -> AsyncIterator[Load]:
 
     async def searching(number: int) -> None:
         async with httpx.AsyncClient(
-            base_url=system.gateway, timeout=30, trust_env=False
+            base_url=system.gateway, timeout=HEAL_SECONDS + 20, trust_env=False
         ) as client:
             count = 0
             while True:
@@ -219,13 +222,20 @@ async def test_a_switch_survives_its_indexer_triton_and_weaviate_being_killed(
             row = system.process(victim)
             if row.pid is not None:
                 psutil.Process(row.pid).kill()
+            await asyncio.sleep(0.3)
         done = await switching
         assert "answered by other" in done.stdout
         await eventually(_answered_by(seen, "other"), seconds=HEAL_SECONDS)
-    # While a server is away there is no answer; there is never a wrong one.
-    assert all(failure.startswith("503") for failure in seen.failures), seen.failures[:3]
+        await audit_is_clean(system)
+        done = await command(system, "models", "rollback")
+        assert "answered by lite" in done.stdout
+        await eventually(_answered_by(seen, "lite"), seconds=HEAL_SECONDS)
+    # Servers are waited for, so the disasters cost time and no answer.
+    assert seen.failures == []
+    assert min(system.process(name).restarts for name in ("triton", "weaviate")) >= 1
     await audit_is_clean(system)
     await assert_unmixed(system)
+    await command(system, "models", "switch", "other")
 
 
 async def test_retiring_frees_everything_and_the_model_can_come_back(system: System) -> None:

@@ -174,9 +174,9 @@ async def test_a_picture_dragged_in_is_searched_by(page: Page) -> None:
 
     async with page.expect_file_chooser() as chooser:
         await page.get_by_role("button", name="Search by a picture").click()
-    await (await chooser.value).set_files(SAMPLES / "drawings/piano.jpg")
+    await (await chooser.value).set_files(SAMPLES / "drawings/castle.jpg")
     await answered(page)
-    assert "drawings/piano.jpg" in (await shown(page))[:2]
+    assert (await shown(page))[0] == "drawings/castle.jpg"
     await drop(page, "search", {"a.jpg": b"1", "b.jpg": b"2"})
     await expect(page.locator("#message")).to_have_text("One picture at a time can be searched by.")
 

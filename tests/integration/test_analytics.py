@@ -39,18 +39,22 @@ class Members:
     folder: Path
     settings: dict[str, str]
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    started: int = 0
+    ready: dict[int, Path] = field(default_factory=dict)
 
     def start(self) -> None:
+        self.started += 1
+        ready = self.folder / f"ready-{self.started}"
         with (self.folder / "analytics.log").open("ab") as log:
-            self.running.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "consumers", "analytics"],
-                    cwd=ROOT,
-                    env={**os.environ, **self.settings},
-                    stdout=log,
-                    stderr=log,
-                )
+            process = subprocess.Popen(
+                [sys.executable, "-m", "consumers", "analytics"],
+                cwd=ROOT,
+                env={**os.environ, **self.settings, "READY_FILE": str(ready)},
+                stdout=log,
+                stderr=log,
             )
+        self.running.append(process)
+        self.ready[process.pid] = ready
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()
@@ -58,8 +62,11 @@ class Members:
         self.running.remove(process)
 
     def stop(self) -> list[int]:
-        """SIGTERM to all; their exit statuses."""
+        """SIGTERM to all, once they are up and so can end in order; their exit statuses."""
+        deadline = time.monotonic() + 60
         for process in self.running:
+            while not self.ready[process.pid].exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
             process.send_signal(signal.SIGTERM)
         return [process.wait(60) for process in self.running]
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from adapters.event_log import LogRecord
+from adapters.ports import ImageFilter
 from schemas.codec import decode
 from schemas.events import ImageIndexed
 from schemas.topics import IMAGES, IMAGES_INDEXED
 from tests.conftest import Servers
 from tests.integration.indexing_processes import Workbench, eventually, workbench
+from tests.unit.corpus import INDEXED, cases
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -62,6 +64,42 @@ async def test_poison_is_dead_lettered_and_its_batch_is_indexed(bench: Workbench
     assert [(r.position.partition, r.position.offset) for r in source] == [
         (letter.source_partition, letter.source_offset)
     ]
+
+
+async def test_each_odd_file_is_indexed_or_dead_lettered_as_the_table_says(
+    bench: Workbench,
+) -> None:
+    """The cases of `docs/formats.md`, all the way: through the log, the consumer and the index."""
+    reasons: dict[str, str] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    messages = []
+    for number, case in enumerate(cases()):
+        image_id = f"{bench.prefix}/odd-{number}"
+        messages.append(bench.added(image_id, bench.file(image_id, case.data)))
+        if case.outcome == INDEXED:
+            sizes[image_id] = case.size
+        else:
+            reasons[image_id] = case.outcome
+            del bench.expected[image_id]
+    await bench.publish(messages)
+    await bench.indexer().start()
+    await bench.settles()
+
+    async def all_told() -> bool:
+        return {letter.image_id for letter in await bench.dead_letters()} == reasons.keys()
+
+    await eventually(all_told, seconds=60, what=bench.story)
+    letters = await bench.dead_letters()
+    assert len(letters) == len(reasons)
+    assert {x.image_id for x in letters if reasons[x.image_id] not in x.reason} == set()
+    found = await bench.index.search(
+        bench.collection,
+        [1.0] * bench.collection.dimension,
+        len(sizes),
+        where=ImageFilter(folder=f"{bench.prefix}/"),
+        details=["width", "height"],
+    )
+    assert sizes == {m.image_id: (m.details["width"], m.details["height"]) for m in found}
 
 
 async def test_copies_reuse_the_vector(bench: Workbench) -> None:

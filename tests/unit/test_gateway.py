@@ -92,6 +92,7 @@ async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
         images_dir=images,
         max_body_bytes=20_000,
         request_timeout=1.0,
+        outage_patience=0,
     )
     app = create_app(settings, embedder, index, log)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
