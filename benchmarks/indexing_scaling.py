@@ -125,13 +125,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.06, help="what one picture takes")
     parser.add_argument("--folder", type=Path, default=Path(".stack/scaling"))
     chosen = parser.parse_args()
-    os.environ["MODEL_NAME"] = NAME
     load_model(chosen.seconds)
     paths = make_pictures(chosen.folder.resolve(), chosen.pictures)
     rates: dict[int, list[float]] = {}
     for _ in range(chosen.rounds):
         for indexers in (1, 2, 4):
-            rate, _ = asyncio.run(end_to_end(paths, indexers))
+            rate = asyncio.run(end_to_end(paths, indexers, NAME)).rate
             rates.setdefault(indexers, []).append(rate)
             print(f"{indexers}: {rate:.1f} images/s", flush=True)
     one = statistics.median(rates[1])

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
 
 import typer
+from typer.main import get_group
 
 from adapters.errors import AdapterError
-from cli import analytics, dlq, index, models, search, stack
+from cli import stack
 from stack.errors import StackError
 
-app = typer.Typer(
-    name="image-search",
-    help="Find pictures by describing them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-stack.register(app)
-search.register(app)
-dlq.register(app)
-index.register(app)
-analytics.register(app)
-models.register(app)
+MODULES: Final = ("search", "dlq", "index", "analytics", "models")
+"""Each registers the command, or the group of commands, of its own name."""
+
+
+def build(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The application; of `MODULES` only the one asked for, as their libraries load for a second.
+
+    Where the arguments begin with none of its commands, for instance with `--help`, all are there.
+    """
+    app = typer.Typer(
+        name="image-search",
+        help="Find pictures by describing them.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    stack.register(app)
+    first = arguments[0] if arguments else ""
+    if first in get_group(app).commands:
+        return app
+    for name in (first,) if first in MODULES else MODULES:
+        import_module(f"cli.{name}").register(app)
+    return app
 
 
 def main() -> None:
@@ -31,7 +45,7 @@ def main() -> None:
     # A broker that is still starting is no news: the launcher says when it is ready.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        app(prog_name="./image-search")
+        build(sys.argv[1:])(prog_name="./image-search")
     except (StackError, AdapterError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -16,6 +16,7 @@ from adapters.errors import Rejected, Unavailable
 from adapters.model_spec import ModelSpec
 from adapters.picture import decode
 from adapters.ports import Collection, Embedder, ImageIndex
+from gateway.text_batches import TextBatches
 from gateway.text_cache import TextCache
 from schemas.events import SearchKind
 
@@ -75,6 +76,7 @@ class QueryEmbedder:
         self._index = index
         self._max_pixels = max_pixels
         self._texts = TextCache(text_cache)
+        self._batches = TextBatches(embedder)
 
     async def embed(self, collection: Collection, terms: Sequence[Term]) -> list[float]:
         """The unit vector of the query.
@@ -118,9 +120,7 @@ class QueryEmbedder:
     async def _of_text(self, collection: Collection, text: str) -> list[float]:
         async def embed() -> list[float]:
             await self.check_model(collection)
-            vectors = await self._embedder.embed_texts(collection.model_name, [text])
-            vector: list[float] = vectors[0].tolist()
-            return vector
+            return await self._batches.embed(collection.model_name, text)
 
         # A collection belongs to one version of one model, so its name stands for that.
         return await self._texts.get(collection.name, text, embed)

@@ -14,7 +14,7 @@ from adapters import model_repository, triton_config
 from adapters.model_gpu import NotNative, render_gpu
 from adapters.model_spec import ModelSpec
 from adapters.model_store import ModelStore, Origin
-from cli.__main__ import app
+from cli.__main__ import build
 from tests import tiny_model
 from tests.triton_models import Tensor, TritonError, as_texts, give_backend, infer, python_model
 
@@ -216,7 +216,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = CliRunner().invoke
 
     def render(name: str, *options: str) -> Any:
-        return run(app, ["models", "render", name, "--to", str(tmp_path / "out"), *options])
+        return run(build(), ["models", "render", name, "--to", str(tmp_path / "out"), *options])
 
     done = render("lite", "--target", "gpu")
     assert done.exit_code == 0, done.output
@@ -229,7 +229,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "fp32" in str(refused.exception)
 
     layout = single(tiny_model.write_layout(tmp_path / "one"))
-    assert run(app, ["models", "add", "one", "--from", str(layout)]).exit_code == 0
+    assert run(build(), ["models", "add", "one", "--from", str(layout)]).exit_code == 0
     assert "--provider cuda" in str(render("one", "--target", "gpu").exception)
     assert render("one", "--target", "gpu", "--provider", "cuda").exit_code == 0
     served = config(tmp_path / "out", "one_image")
