@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -16,15 +17,18 @@ Name = Annotated[str, Path(pattern=r"^[a-z.]{1,100}$")]
 Major = Annotated[str, Path(pattern=r"^\d{1,9}$")]
 
 
+# Made from the code that writes the events, once, when somebody asks.
+_document = functools.cache(asyncapi.document)
+_schemas = functools.cache(json_schema.generate)
+
+
 def router() -> APIRouter:
-    """The routes; the documents are made once, from the code that writes the events."""
+    """The routes."""
     routes = APIRouter(tags=["events"])
-    document = asyncapi.document()
-    schemas = json_schema.generate()
 
     @routes.get("/api/v1/asyncapi.json", summary="The topics and events (AsyncAPI 3)")
     async def contract() -> dict[str, Any]:
-        return document
+        return _document()
 
     @routes.get(
         "/api/v1/schemas/{major}/{topic}.json",
@@ -33,7 +37,7 @@ def router() -> APIRouter:
     )
     async def schema(major: Major, topic: Name) -> Mapping[str, Any]:
         try:
-            return schemas[f"{major}/{topic}.json"]
+            return _schemas()[f"{major}/{topic}.json"]
         except KeyError:
             raise Problem(
                 HTTPStatus.NOT_FOUND, f"There is no topic {topic} in version {major}."

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from adapters.triton_clip import TritonEmbedder
+from adapters.weaviate_index import WeaviateIndex
 from schemas.codec import decode
 from schemas.events import ModelActivated, ModelStep, SearchPerformed
 from tests.conftest import run_image_search, servers_of, stack_environment
@@ -51,6 +53,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         # Two busy cores may need a while to start Triton again; a search waits for it.
         "OUTAGE_PATIENCE": str(HEAL_SECONDS),
         "REQUEST_TIMEOUT": str(HEAL_SECONDS + 10),
+        "ADVICE_REFRESH": "2",
     }
     for seed, name in enumerate(("tiny", "other")):
         folder = write_layout(layouts / name, seed=seed, dimension=24 + 8 * seed)
@@ -188,6 +191,44 @@ async def test_rollback_is_instant_and_the_old_collection_was_kept_up_to_date(
     listed = json.loads((await command(system, "models", "list", "--json")).stdout)
     states = {row["name"]: row["state"] for row in listed}
     assert (states["lite"], states["tiny"]) == ("active", "kept up to date")
+
+
+async def test_low_ratings_are_told_and_who_would_have_done_better(system: System) -> None:
+    """What `lite` found first is rated badly, and what `tiny` would have found first, well."""
+    embedder = TritonEmbedder(system.servers.triton_url)
+    index = WeaviateIndex(system.servers.weaviate_url, grpc_port=system.servers.weaviate_grpc_port)
+    async with httpx.AsyncClient(base_url=system.gateway, timeout=30, trust_env=False) as client:
+        try:
+            tiny = await index.ensure_collection(await embedder.spec("tiny"))
+            for text in ("tennis", "coffee", "a cat", "galaxies", "a rocket", "grass", "a wall"):
+                body = {"text": text, "limit": 1000}
+                answer = (await client.post("/api/v1/search-image", json=body)).json()
+                names = [match["image_name"] for match in answer["matches"]]
+                vectors = await embedder.embed_texts("tiny", [text])
+                (theirs,) = await index.search(tiny, vectors[0].tolist(), 1)
+                for name, rating in {names[0]: 1, names[1]: 1, theirs.image_id: 10}.items():
+                    rated = {"user_feedback": rating, "jwt": answer["jwt"], "image_name": name}
+                    response = await client.post("/api/v1/create-feedback", json=rated)
+                    assert response.status_code == 200, response.text
+        finally:
+            await index.close()
+            await embedder.close()
+
+        advice = json.loads((await command(system, "status", "--json")).stdout)["advice"]
+        assert (advice["model"], advice["low"], advice["candidate"]) == ("lite", True, "tiny")
+        assert advice["mean"] < 5
+        assert advice["candidate_ndcg"] > advice["active_ndcg"]
+        said = " ".join((await command(system, "status")).stdout.split())
+        assert "./image-search models switch tiny" in said
+
+        async def measured() -> bool:
+            metrics = (await client.get("/metrics")).text
+            return (
+                'image_search_ratings_low{model="lite"} 1.0' in metrics
+                and 'image_search_ratings_candidate_ndcg_gain{candidate="tiny"' in metrics
+            )
+
+        await eventually(measured, seconds=60)
 
 
 async def test_a_model_that_does_not_load_leaves_the_running_one_untouched(
