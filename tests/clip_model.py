@@ -7,7 +7,6 @@ the class token's, the text's is that of its end token, each through a projectio
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tests import tokenizers_like
+from tests.tiny_model import write_configuration
 
 SIDE, PATCH, CONTEXT, EMBEDDING, LAYERS = 224, 32, 77, 512, 2
-MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 VISION_WIDTH, VISION_HEADS, TEXT_WIDTH, TEXT_HEADS = 768, 12, 512, 8
 Array = np.ndarray
 
@@ -149,15 +148,5 @@ def write_layout(folder: Path, *, seed: int = 1) -> Path:
         "vision_cfg": {"image_size": SIDE, "patch_size": PATCH, "width": VISION_WIDTH},
         "text_cfg": {"context_length": CONTEXT, "width": TEXT_WIDTH, "heads": TEXT_HEADS},
     }
-    preprocessing = {
-        "size": [SIDE, SIDE],
-        "mode": "RGB",
-        "mean": MEAN,
-        "std": STD,
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-        "fill_color": 0,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "visual" / "preprocess_cfg.json").write_text(json.dumps(preprocessing))
+    write_configuration(folder, config, SIDE)
     return folder

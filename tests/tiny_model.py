@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,8 +32,17 @@ def write_layout(folder: Path, *, seed: int = 1, dimension: int = DIMENSION) -> 
         "vision_cfg": {"image_size": SIDE},
         "text_cfg": {"context_length": CONTEXT},
     }
+    write_configuration(folder, config, SIDE)
+    (folder / "textual" / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
+    tokenizer = ROOT / "triton_models" / "lite_text" / "1" / "tokenizer.json"
+    shutil.copy(tokenizer, folder / "textual" / "tokenizer.json")
+    return folder
+
+
+def write_configuration(folder: Path, config: dict[str, Any], side: int) -> None:
+    """What tells how the encoders are to be used, with CLIP's way to prepare a picture."""
     preprocessing = {
-        "size": [SIDE, SIDE],
+        "size": [side, side],
         "mode": "RGB",
         "mean": MEAN,
         "std": STD,
@@ -42,10 +52,6 @@ def write_layout(folder: Path, *, seed: int = 1, dimension: int = DIMENSION) -> 
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "visual" / "preprocess_cfg.json").write_text(json.dumps(preprocessing))
-    (folder / "textual" / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
-    tokenizer = ROOT / "triton_models" / "lite_text" / "1" / "tokenizer.json"
-    shutil.copy(tokenizer, folder / "textual" / "tokenizer.json")
-    return folder
 
 
 def _model(

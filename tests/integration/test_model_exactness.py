@@ -17,7 +17,7 @@ from adapters.triton_clip import TritonEmbedder
 from stack.models import load, unload
 from stack.preparation import Cache
 from stack.settings import StackSettings
-from tests import clip_model
+from tests import clip_model, tiny_model
 from tests.conftest import ROOT, Servers, run_image_search
 from tests.integration.hub_server import hub
 
@@ -57,8 +57,8 @@ def processor(side: int) -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
-        image_mean=clip_model.MEAN,
-        image_std=clip_model.STD,
+        image_mean=tiny_model.MEAN,
+        image_std=tiny_model.STD,
     )
 
 
