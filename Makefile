@@ -41,7 +41,7 @@ test: prepare ## every test, on real servers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder tests
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests
 
 chaos: prepare ## the long form of the chaos suite (CHAOS_ROUNDS, CHAOS_PICTURES, CHAOS_SEED)
 	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-30} CHAOS_PICTURES=$${CHAOS_PICTURES:-100} $(BIN)/python -m pytest -s tests/chaos

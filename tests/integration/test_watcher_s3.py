@@ -37,7 +37,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_a_bucket_is_followed_restarts_and_absences_included(
     broker: Broker, store: ObjectStore, tmp_path: Path
 ) -> None:
@@ -67,24 +67,24 @@ def test_a_bucket_is_followed_restarts_and_absences_included(
         **store.environment,
     }
     with running_watcher(broker.address, root, tmp_path, **settings) as watcher:
-        shows(broker.address, wanted, 60)
+        shows(broker.address, wanted, 180)
         put("many/5.jpg", b"X")  # as long as before, and within the second
         put("new.jpg", b"new")
         delete("many/7.jpg")
-        shows(broker.address, wanted, 60)
+        shows(broker.address, wanted, 180)
         before = len(history(broker.address))
 
         watcher.kill()
         put("while down.jpg", b"1")
         delete("a b.jpg")
         watcher.start()
-        shows(broker.address, wanted, 60)
+        shows(broker.address, wanted, 180)
         assert len(history(broker.address)) == before + 2
 
         store.process.send_signal(signal.SIGSTOP)
         (root / "own2.jpg").write_bytes(b"own2")
         wanted["own2.jpg"] = sha256(b"own2")
-        shows(broker.address, wanted, 60)
+        shows(broker.address, wanted, 180)
         store.process.send_signal(signal.SIGCONT)
 
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="2026/"):
@@ -93,8 +93,8 @@ def test_a_bucket_is_followed_restarts_and_absences_included(
         watcher.wait_for(lambda s: s["sources"]["cloud"]["state"] == "removals held back")
         shows(broker.address, wanted, 10)
         watcher.send(signal.SIGUSR1)
-        shows(broker.address, {k: v for k, v in wanted.items() if k.startswith("own")}, 60)
+        shows(broker.address, {k: v for k, v in wanted.items() if k.startswith("own")}, 180)
 
         store.process.kill()
-        watcher.wait_for(lambda s: s["sources"]["cloud"]["state"] == "not reachable", 90)
+        watcher.wait_for(lambda s: s["sources"]["cloud"]["state"] == "not reachable", 180)
         assert watcher.stop() == 0

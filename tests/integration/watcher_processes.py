@@ -149,7 +149,7 @@ class WatcherProcess:
             return {}
         return answer
 
-    def wait_for(self, wanted: Any, seconds: float = 60.0) -> dict[str, Any]:
+    def wait_for(self, wanted: Any, seconds: float = 120.0) -> dict[str, Any]:
         """The first status that `wanted` accepts."""
         deadline = time.monotonic() + seconds
         while not wanted(status := self.status()):
@@ -239,7 +239,7 @@ def on_disk(root: Path) -> dict[str, str]:
     }
 
 
-def shows(broker: str, expected: dict[str, str], seconds: float = 30.0) -> None:
+def shows(broker: str, expected: dict[str, str], seconds: float = 90.0) -> None:
     """Wait until the topic's view equals `expected`, exactly."""
     deadline = time.monotonic() + seconds
     while (seen := view(broker)) != expected:
