@@ -19,11 +19,10 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RecordTooLargeError,
 )
-from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.event_log import LogRecord, Message, Position
+from adapters.event_log import NO_HEADERS, LogRecord, Message, Position
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
 
@@ -141,14 +140,15 @@ class KafkaEventLog:
                         *unread, timeout_ms=FETCH_TIMEOUT_MS, max_records=2000
                     )
                     for partition, records in fetched.items():
+                        number, end = partition.partition, ends[partition]
                         for record in records:
-                            if record.offset < ends[partition]:
+                            if record.offset < end:
                                 yield LogRecord(
-                                    position=Position(record.partition, record.offset),
-                                    key=record.key,
-                                    value=record.value,
-                                    timestamp_ms=record.timestamp,
-                                    headers=dict(record.headers),
+                                    Position(number, record.offset),
+                                    record.key,
+                                    record.value,
+                                    record.timestamp,
+                                    dict(record.headers) if record.headers else NO_HEADERS,
                                 )
                     # The position passes compacted gaps that no record marks.
                     unread = [p for p in unread if await consumer.position(p) < ends[p]]
@@ -212,13 +212,16 @@ async def _publish_in_bulk(
     producer: AIOKafkaProducer, topic: str, prepared: Sequence[_Record]
 ) -> list[Position]:
     """Whole batches by partition: a third of the work that a future for each record makes."""
+    # Loads numpy, which a process that starts, reads and never publishes so much can do without.
+    from adapters.partitions import partitions_of
+
     partitions = sorted(await producer.partitions_for(topic))
-    partitioner = DefaultPartitioner()
+    places_of_keys = partitions_of([key for key, _, _ in prepared], len(partitions))
     batches: list[_Batch] = []
     newest: dict[int, _Batch] = {}
     places: list[tuple[_Batch, int]] = []
-    for key, value, headers in prepared:
-        partition = partitioner(key, partitions, partitions)
+    for (key, value, headers), place in zip(prepared, places_of_keys, strict=True):
+        partition = partitions[place]
         batch = newest.get(partition)
         if batch is None or not batch.append(key, value, headers):
             batch = newest[partition] = _Batch(partition, producer.create_batch())

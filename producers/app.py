@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 
 from adapters.kafka_log import KafkaEventLog
 from adapters.settings import WatcherSettings
+from producers.helpers import collect_garbage_seldom
 from producers.metrics import registry
 from producers.sources import Sources
 
@@ -45,6 +46,7 @@ def main() -> None:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    collect_garbage_seldom()
     # Its own line repeats ours on dropped events.
     logging.getLogger("watchdog").setLevel(logging.ERROR)
     # A folder that was moved out and in again is watched anew, which it finds worth a warning.

@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from producers.announce import Announcer
 from producers.rules import Rules
-from producers.tree import FileStat, Known, file_stat, is_plain_directory
+from producers.tree import FileStat, Known, file_stat, is_plain_directory, is_utf8
 
 CHUNK_BYTES: Final = 1024 * 1024
 
@@ -56,11 +57,16 @@ class Gone(NamedTuple):
 
 
 class Present(NamedTuple):
-    """The complete picture: its content (SHA-256), size and time."""
+    """The complete picture: its content (SHA-256), size and time.
+
+    `event` is what is to be published of it, encoded; None if it is known with this content, or if
+    its name is none that an event can hold.
+    """
 
     image_id: str
     sha256: bytes
     stat: FileStat
+    event: bytes | None = None
 
 
 class Unsettled(NamedTuple):
@@ -92,13 +98,15 @@ class Examiner:
 
     Args:
         root: the watched folder.
+        announcer: makes the events of what is new.
         follow: whether symbolic links are followed.
         max_bytes: files larger than this are refused, unread.
     """
 
-    def __init__(self, root: Path, *, follow: bool, max_bytes: int) -> None:
+    def __init__(self, root: Path, announcer: Announcer, *, follow: bool, max_bytes: int) -> None:
         self._root = str(root)
         self._path = root
+        self._announcer = announcer
         self._follow = follow
         self._max_bytes = max_bytes
 
@@ -123,7 +131,9 @@ class Examiner:
                 findings.append(Gone(image_id))
             except OSError as error:
                 findings.append(Unreadable(image_id, str(error)))
-        return findings
+        # Not one by one in between: after each file's system calls the processor has forgotten the
+        # code that makes events, which then takes twice as long.
+        return [self._announced(*each) for each in zip(candidates, findings, strict=True)]
 
     def _look(self, candidate: Candidate) -> Finding:
         image_id, known = candidate.image_id, candidate.known
@@ -154,6 +164,15 @@ class Examiner:
         if after != now:
             return Unsettled(image_id, after)
         return Present(image_id, digest.digest(), now)
+
+    def _announced(self, candidate: Candidate, finding: Finding) -> Finding:
+        if not isinstance(finding, Present) or not is_utf8(finding.image_id):
+            return finding
+        known = candidate.known
+        if known is not None and known.sha256 == finding.sha256 and known.uri_is_current:
+            return finding
+        image_id, sha256, stat, _ = finding
+        return Present(image_id, sha256, stat, self._announcer.addition(image_id, sha256, stat))
 
 
 def _too_fresh(candidate: Candidate, now: FileStat) -> bool:

@@ -18,10 +18,10 @@ from adapters.event_log import EventLog, Message
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
 from adapters.storage import file_system, open_uri, reaching
+from producers.announce import addition, removal
 from producers.dead_letters import DeadLetters
 from producers.guard import RemovalGuard
 from producers.hashing import CHUNK_BYTES, Finding, Gone, Present, TooLarge, Unreadable
-from producers.publish import addition, removal
 from producers.rules import Rules
 from producers.state import State
 from producers.status import Status
@@ -228,7 +228,8 @@ class ListedSource:
             self.status.counters.unchanged += 1
             return []
         uri = self._source.uri(found.image_id)
-        return [addition(self.id_prefix + found.image_id, uri, found, moment)]
+        image_id = self.id_prefix + found.image_id
+        return [Message(image_id, addition(image_id, uri, found.sha256, found.stat, moment))]
 
     async def _refuse(self, path: str, reason: str) -> None:
         self.status.counters.refused += 1

@@ -1,7 +1,8 @@
 """The one place that decides and publishes: what was found at a path against what is known of it.
 
 Everything passes through a single sequence of batches, so that of two things that happened to one
-picture the later is always published last.
+picture the later is always published last. The next batch is looked at while one is decided; as a
+look starts from what is known, no picture is in two batches at once.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
-from urllib.parse import quote
 
 from adapters.event_log import Message
+from producers.announce import removal
 from producers.dead_letters import DeadLetters
 from producers.examination import Examination
 from producers.guard import RemovalGuard
@@ -29,18 +29,19 @@ from producers.hashing import (
     Unreadable,
     Unsettled,
 )
-from producers.rules import Rules, media_type
+from producers.rules import Rules
 from producers.settling import PATIENCE_SECONDS, Settling, Waiting
 from producers.state import State
-from producers.tree import FileStat, Known, is_utf8, to_datetime
+from producers.tree import FileStat, Known, is_utf8
 from producers.writer import Writer
-from schemas.events import ImageAdded, now
 
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 2048
 BACKLOG: Final = 4 * BATCH
 """Paths a scan may be ahead of the examination; beyond it the scan waits."""
+AHEAD: Final = 2
+"""Batches that are looked at or decided at the same time."""
 REMOVAL_QUIET_SECONDS: Final = 0.2
 REMOVAL_WAIT_SECONDS: Final = 1.5
 """A removal waits until none has followed for the first of these, at most for the second, so that
@@ -58,26 +59,13 @@ class Counters:
     unreadable: set[str] = field(default_factory=set)
 
 
-def addition(image_id: str, uri: str, found: Present, moment: datetime) -> Message:
-    """The event of a picture that is new or has changed."""
-    return Message(
-        key=image_id,
-        event=ImageAdded(
-            occurred_at=moment,
-            image_id=image_id,
-            uri=uri,
-            sha256=found.sha256.hex(),
-            size_bytes=found.stat.size,
-            media_type=media_type(image_id) or "application/octet-stream",
-            modified_at=to_datetime(found.stat.modified_us),
-            added_at=moment,
-        ),
-    )
+_Batch = list[tuple[Candidate, Waiting | None]]
 
 
-def removal(image_id: str) -> Message:
-    """The tombstone of a picture that is gone."""
-    return Message(key=image_id, event=None)
+@dataclass(slots=True)
+class _Look:
+    batch: _Batch
+    findings: asyncio.Future[list[Finding]]
 
 
 class Pipeline:
@@ -94,7 +82,6 @@ class Pipeline:
         guard: RemovalGuard,
         settling: Settling,
         id_prefix: str,
-        uri_prefix: str,
         removable: Callable[[], Awaitable[bool]],
     ) -> None:
         self._state = state
@@ -105,13 +92,13 @@ class Pipeline:
         self._guard = guard
         self._settling = settling
         self._id_prefix = id_prefix
-        self._uri_prefix = uri_prefix
         self._removable = removable
         self._backlog: deque[str] = deque()
         self._removals: dict[str, float] = {}
         self._newest_removal = 0.0
         self._wake = asyncio.Event()
         self._progress = asyncio.Condition()
+        self._looks: deque[_Look] = deque()
         self._busy = False
         self.counters = Counters()
 
@@ -140,31 +127,48 @@ class Pipeline:
         """Wait until all that was submitted is published (not what is still settling)."""
         async with self._progress:
             await self._progress.wait_for(
-                lambda: not self._backlog and not self._removals and not self._busy
+                lambda: not (self._backlog or self._looks or self._removals or self._busy)
             )
         await self._writer.flushed()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        while True:
-            batch = self._take()
-            if batch:
+        try:
+            while True:
                 self._busy = True
-                candidates = [candidate for candidate, _ in batch]
-                findings = await self._examination.examine(candidates, self._rules())
-                await self._decide(batch, findings)
-            await self._remove()
-            self._busy = False
-            async with self._progress:
-                self._progress.notify_all()
-            if not batch:
-                await self._writer.flushed()
-                await self._sleep()
+                self._look_ahead()
+                idle = not self._looks
+                if self._looks:
+                    look = self._looks[0]
+                    await self._decide(look.batch, await look.findings)
+                    self._looks.popleft()
+                # What a look has seen is decided before anything else is said of it.
+                if not self._looks:
+                    await self._remove()
+                self._busy = False
+                async with self._progress:
+                    self._progress.notify_all()
+                if idle:
+                    await self._writer.flushed()
+                    await self._sleep()
+        finally:
+            for look in self._looks:
+                look.findings.cancel()
 
-    def _take(self) -> list[tuple[Candidate, Waiting | None]]:
+    def _look_ahead(self) -> None:
+        while len(self._looks) < AHEAD and not (self._looks and self._removal_is_due()):
+            busy = {candidate.image_id for look in self._looks for candidate, _ in look.batch}
+            batch = self._take(busy)
+            if not batch:
+                return
+            candidates = [candidate for candidate, _ in batch]
+            findings = self._examination.examine(candidates, self._rules())
+            self._looks.append(_Look(batch, asyncio.ensure_future(findings)))
+
+    def _take(self, busy: Container[str]) -> _Batch:
         moment = time.monotonic()
-        batch: list[tuple[Candidate, Waiting | None]] = []
-        for image_id, waiting in self._settling.take_due(moment, BATCH):
+        batch: _Batch = []
+        for image_id, waiting in self._settling.take_due(moment, BATCH, busy):
             candidate = Candidate(
                 image_id,
                 self._state.get(image_id),
@@ -175,17 +179,18 @@ class Pipeline:
                 patience_over=moment - waiting.unchanged_since > PATIENCE_SECONDS,
             )
             batch.append((candidate, waiting))
-        while self._backlog and len(batch) < BATCH:
+        taken = {candidate.image_id for candidate, _ in batch}
+        while self._backlog and len(batch) < BATCH and self._backlog[0] not in busy:
             image_id = self._backlog.popleft()
-            batch.append((Candidate(image_id, self._state.get(image_id)), None))
+            if image_id not in taken:
+                taken.add(image_id)
+                batch.append((Candidate(image_id, self._state.get(image_id)), None))
         return batch
 
-    async def _decide(
-        self, batch: Sequence[tuple[Candidate, Waiting | None]], findings: Sequence[Finding]
-    ) -> None:
+    async def _decide(self, batch: _Batch, findings: Sequence[Finding]) -> None:
         added: list[Message] = []
-        moment, published_at = time.monotonic(), now()
-        for (candidate, waiting), finding in zip(batch, findings, strict=True):
+        moment = time.monotonic()
+        for (_, waiting), finding in zip(batch, findings, strict=True):
             image_id = finding.image_id
             if not isinstance(finding, Gone):
                 self._removals.pop(image_id, None)
@@ -195,8 +200,11 @@ class Pipeline:
                 case Present() if not is_utf8(image_id):
                     await self._refuse(image_id, "InvalidName", "the name is not UTF-8")
                 case Present():
-                    if message := self._addition(finding, candidate.known, published_at):
-                        added.append(message)
+                    self._state.put(image_id, Known(finding.sha256, finding.stat))
+                    if finding.event is None:
+                        self.counters.unchanged += 1
+                    else:
+                        added.append(Message(self._id_prefix + image_id, finding.event))
                 case Gone():
                     if self._state.get(image_id) is not None:
                         self._removals.setdefault(image_id, moment)
@@ -217,16 +225,6 @@ class Pipeline:
         self.counters.added += len(added)
         await self._writer.write(added)
 
-    def _addition(self, found: Present, known: Known | None, moment: datetime) -> Message | None:
-        image_id = found.image_id
-        self._state.put(image_id, Known(found.sha256, found.stat))
-        if known is not None and known.sha256 == found.sha256 and known.uri_is_current:
-            self.counters.unchanged += 1
-            return None
-        return addition(
-            self._id_prefix + image_id, self._uri_prefix + quote(image_id), found, moment
-        )
-
     async def _refuse(self, image_id: str, error_class: str, reason: str) -> None:
         self.counters.refused += 1
         await self._dead_letters.report(self._id_prefix + image_id, error_class, reason)
@@ -237,7 +235,7 @@ class Pipeline:
 
     async def _remove(self) -> None:
         moment = time.monotonic()
-        if not self._removals or moment < self._removal_time():
+        if not self._removal_is_due():
             return
         missing = list(self._removals)
         self._removals.clear()
@@ -253,6 +251,9 @@ class Pipeline:
             for image_id in part:
                 self._state.remove(image_id)
             await self._writer.write([removal(self._id_prefix + image_id) for image_id in part])
+
+    def _removal_is_due(self) -> bool:
+        return bool(self._removals) and time.monotonic() >= self._removal_time()
 
     def _removal_time(self) -> float:
         return min(

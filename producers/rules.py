@@ -64,12 +64,16 @@ class Rules:
 
     def takes_file(self, image_id: str) -> bool:
         """Whether this file, in a folder that is taken, is a picture to publish."""
-        name = image_id.rpartition("/")[2]
-        return (
-            media_type(name) is not None
-            and not self.skips_name(name)
-            and not (self._spec is not None and self._spec.match_file(image_id))
-        )
+        directory, _, name = image_id.rpartition("/")
+        return self.takes_name(directory, name)
+
+    def takes_name(self, directory: str, name: str) -> bool:
+        """`takes_file`, of a path in two parts."""
+        if media_type(name) is None or self.skips_name(name):
+            return False
+        if self._spec is None:
+            return True
+        return not self._spec.match_file(f"{directory}/{name}" if directory else name)
 
     def enters(self, directory: str) -> bool:
         """Whether this folder, in one that is entered, is looked into."""

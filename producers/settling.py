@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,16 +69,27 @@ class Settling:
         self._waiting[image_id] = waiting
         self._schedule(image_id, waiting, now + max(self.quiet_seconds, 0.05))
 
-    def take_due(self, now: float, limit: int) -> list[tuple[str, Waiting]]:
-        """Remove and return at most `limit` paths that are due, the longest waiting first."""
+    def take_due(
+        self, now: float, limit: int, busy: Container[str] = ()
+    ) -> list[tuple[str, Waiting]]:
+        """Remove and return at most `limit` paths that are due, the longest waiting first.
+
+        Those in `busy` are left where they are.
+        """
         taken: list[tuple[str, Waiting]] = []
+        left: list[tuple[float, str]] = []
         while self._heap and len(taken) < limit and self._heap[0][0] <= now:
             due, image_id = heapq.heappop(self._heap)
             waiting = self._waiting.get(image_id)
             if waiting is None or waiting.due != due:
                 continue  # it was touched again and stands further back
+            if image_id in busy:
+                left.append((due, image_id))
+                continue
             del self._waiting[image_id]
             taken.append((image_id, waiting))
+        for entry in left:
+            heapq.heappush(self._heap, entry)
         return taken
 
     def next_due(self) -> float | None:

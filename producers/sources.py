@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
 from adapters.event_log import EventLog
 from adapters.retry import until_available
 from adapters.settings import WatcherSettings
+from producers.helpers import Helpers
 from producers.listed import ListedSource
-from producers.state import load
+from producers.loading import load
 from producers.status import Status, write
 from producers.watcher import Watcher
 
@@ -30,9 +32,10 @@ class Sources:
     def __init__(self, settings: WatcherSettings, log: EventLog) -> None:
         self._settings = settings
         self._log = log
-        self.main = Watcher(settings, log)
+        self._helpers = Helpers(2)
+        self.main = Watcher(settings, log, self._helpers)
         self.others: dict[str, Watcher | ListedSource] = {
-            source.name: Watcher(settings, log, source)
+            source.name: Watcher(settings, log, self._helpers, source)
             if source.is_local
             else ListedSource(settings, log, source)
             for source in settings.images_sources
@@ -42,11 +45,21 @@ class Sources:
         """Work until cancelled; an error that is not a server's being down ends it."""
         everything = [self.main, *self.others.values()]
         places = {each.id_prefix: each.uri_prefix for each in everything}
-        states = await until_available(lambda: load(self._log, places), what="read what is known")
-        async with asyncio.TaskGroup() as tasks:
-            for each in everything:
-                tasks.create_task(each.run(states[each.id_prefix]))
-            tasks.create_task(self._beat())
+        # Only one decodes, as this process is itself busy with reading.
+        reading = Helpers(1)
+        try:
+            states = await until_available(
+                lambda: load(self._log, places, reading), what="read what is known"
+            )
+        finally:
+            reading.close()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for each in everything:
+                    tasks.create_task(each.run(states[each.id_prefix]))
+                tasks.create_task(self._beat())
+        finally:
+            self._helpers.close()
 
     def request_scan(self, *, confirm_removals: bool = False) -> None:
         """Compare everything soon; once, let mass removals pass."""
@@ -60,10 +73,14 @@ class Sources:
     async def _beat(self) -> None:
         while True:
             main = self.main.status
+            self._helpers.rest()
             # A source that is away is no reason to call the process unwell.
             if main.attached or main.root_missing:
                 await asyncio.to_thread(self._write_health)
-            await asyncio.sleep(BEAT_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await main.told.wait()
+            main.told.clear()
 
     def _write_health(self) -> None:
         if self._settings.status_file is not None:

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from adapters.event_log import EventLog
-from producers.tree import FileStat, Known, join, to_microseconds
-from schemas.codec import InvalidEvent, decode_image_change, decode_key
-from schemas.events import ImageAdded
-from schemas.topics import IMAGES
-
-logger = logging.getLogger(__name__)
+from producers.tree import Known, join
 
 
 class State:
@@ -87,50 +80,3 @@ class State:
             if not siblings:
                 del self._folders[parent]
             directory = parent
-
-
-async def load(log: EventLog, places: Mapping[str, str]) -> dict[str, State]:
-    """Read the compacted topic.
-
-    Args:
-        log: where `images` is.
-        places: what the ids of a source start with ("" for those of no other) -> what their URIs
-            start with; a picture published from another place is published again.
-
-    Returns: a state for each place, whose ids are without what they start with there.
-
-    Raises:
-        Unavailable: the broker cannot answer now.
-    """
-    states = {prefix: State() for prefix in places}
-    unreadable = 0
-    async for record in log.read_all(IMAGES):
-        try:
-            whole_id = decode_key(record.key)
-        except InvalidEvent as error:
-            logger.warning("ignoring a record of %s at %s: %s", IMAGES.name, record.position, error)
-            continue
-        first = whole_id.partition("/")[0] + "/"
-        prefix = first if first in places else ""
-        state, image_id = states[prefix], whole_id.removeprefix(prefix)
-        try:
-            change = decode_image_change(record.key, record.value)
-        except InvalidEvent as error:
-            unreadable += 1
-            logger.warning("%s at %s cannot be read: %s", whole_id, record.position, error)
-            state.put(image_id, Known(None, FileStat(-1, 0), uri_is_current=False))
-            continue
-        if isinstance(change, ImageAdded):
-            state.put(
-                image_id,
-                Known(
-                    sha256=bytes.fromhex(change.sha256),
-                    stat=FileStat(change.size_bytes, to_microseconds(change.modified_at)),
-                    uri_is_current=change.uri.startswith(places[prefix]),
-                ),
-            )
-        else:
-            state.remove(image_id)
-    count = sum(len(state) for state in states.values())
-    logger.info("%s holds %d pictures (%d unreadable)", IMAGES.name, count, unreadable)
-    return states

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -69,12 +70,15 @@ class Status:
     last_reconcile: datetime | None = None
     counters: Counters = field(default_factory=Counters)
     known: Callable[[], int] = lambda: 0
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when something is to be known before the next regular writing."""
     scanning: Callable[[], Difference | None] = _nothing
 
     def reconciled(self, difference: Difference) -> None:
         """A comparison of the whole folder has ended."""
         del difference
         self.last_reconcile = datetime.now(UTC)
+        self.told.set()
 
     @property
     def state(self) -> str:

@@ -40,7 +40,9 @@ class Known(NamedTuple):
 def file_stat(status: os.stat_result) -> FileStat:
     """What is compared of a file. Times are cut to microseconds, as events hold them."""
     modified_us = status.st_mtime_ns // 1000
-    return FileStat(status.st_size, min(max(modified_us, _EARLIEST), _LATEST))
+    if not _EARLIEST <= modified_us <= _LATEST:
+        modified_us = min(max(modified_us, _EARLIEST), _LATEST)
+    return FileStat(status.st_size, modified_us)
 
 
 def to_datetime(modified_us: int) -> datetime:
@@ -50,7 +52,8 @@ def to_datetime(modified_us: int) -> datetime:
 
 def to_microseconds(moment: datetime) -> int:
     """The inverse of `to_datetime`, exactly."""
-    return (moment - EPOCH) // _MICROSECOND
+    since = moment - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 class RootGone(Exception):
@@ -100,13 +103,12 @@ def list_directory(root: Path, directory: str, rules: Rules, *, follow: bool) ->
 
 def _sort(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bool) -> None:
     name = entry.name
-    path = join(listing.directory, name)
     try:
         if entry.is_dir(follow_symlinks=follow):
-            if rules.enters(path):
+            if rules.enters(join(listing.directory, name)):
                 listing.directories.append(name)
             return
-        if not rules.takes_file(path):
+        if not rules.takes_name(listing.directory, name):
             return
         status = entry.stat(follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
@@ -117,7 +119,7 @@ def _sort(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bo
         raise
     if not stat.S_ISREG(status.st_mode):
         return
-    if is_utf8(path):
+    if is_utf8(name) and is_utf8(listing.directory):
         listing.files[name] = file_stat(status)
     else:
         listing.undecodable.append(name)

@@ -12,10 +12,12 @@ from typing import Final
 from adapters.event_log import EventLog
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
+from producers.announce import Announcer
 from producers.dead_letters import DeadLetters
 from producers.examination import Examination
 from producers.guard import RemovalGuard
 from producers.hashing import Examiner
+from producers.helpers import Helpers
 from producers.live import Changes, Mailbox, Notifications, WatchLimit
 from producers.publish import Pipeline
 from producers.reconcile import Difference, Reconciler
@@ -42,14 +44,20 @@ class Watcher:
     Args:
         settings: how it is watched, and where the main folder is.
         log: where `images` and `images.dlq` are.
+        helpers: who looks at files when there are very many.
         source: a folder other than the main one, whose ids start with its name.
     """
 
     def __init__(
-        self, settings: WatcherSettings, log: EventLog, source: Source | None = None
+        self,
+        settings: WatcherSettings,
+        log: EventLog,
+        helpers: Helpers,
+        source: Source | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
+        self._helpers = helpers
         self._root = Path(source.folder if source else settings.images_dir).resolve()
         self.id_prefix = source.prefix if source else ""
         self.uri_prefix = f"{self._root.as_uri().rstrip('/')}/"
@@ -74,16 +82,20 @@ class Watcher:
     async def run(self, state: State) -> None:
         """Work until cancelled; an error that is not a server's being down ends it.
 
-        `state` is what is known of this folder, as `producers.state.load` reads it.
+        `state` is what is known of this folder, as `producers.loading.load` reads it.
         """
         self.status.known = lambda: len(state)
         dead_letters = DeadLetters(self._log)
         writer = Writer(self._log, lambda key, reason: dead_letters.report(key, "Rejected", reason))
         settings = self._settings
-        self._examination = examination = Examination(
+        examination = Examination(
             Examiner(
-                self._root, follow=settings.follow_symlinks, max_bytes=settings.max_image_bytes
-            )
+                self._root,
+                Announcer(self.id_prefix, self.uri_prefix),
+                follow=settings.follow_symlinks,
+                max_bytes=settings.max_image_bytes,
+            ),
+            self._helpers,
         )
         self._pipeline = Pipeline(
             state=state,
@@ -94,7 +106,6 @@ class Watcher:
             guard=self._guard,
             settling=Settling(max(settings.quiet_seconds, settings.poll_seconds)),
             id_prefix=self.id_prefix,
-            uri_prefix=self.uri_prefix,
             removable=self._root_is_ours,
         )
         self._state = state
@@ -113,7 +124,6 @@ class Watcher:
                 tasks.create_task(self._scan_forever())
                 tasks.create_task(self._beat())
         finally:
-            examination.close()
             await writer.close()
             await self._detach()
 
@@ -321,7 +331,6 @@ class Watcher:
         while True:
             if self._guard.held:
                 self._schedule.ask("", self._pause(HELD_RETRY_SECONDS))
-            self._examination.rest()
             self.status.waiting = self._pipeline.waiting
             self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
             self.status.counters = self._pipeline.counters

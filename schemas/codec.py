@@ -19,8 +19,10 @@ class _Version(BaseModel):
     schema_version: str
 
 
-def encode(event: Event) -> bytes:
-    """The event as UTF-8 JSON."""
+def encode(event: Event | bytes) -> bytes:
+    """The event as UTF-8 JSON; bytes are one already."""
+    if isinstance(event, bytes):
+        return event
     return event.model_dump_json().encode()
 
 

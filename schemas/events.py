@@ -30,7 +30,10 @@ class Event(BaseModel):
     """What every event carries, whatever it tells."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64"
+        frozen=True,
+        extra="ignore",
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
     )
 
     event_id: UUID = Field(default_factory=uuid4)

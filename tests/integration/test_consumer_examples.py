@@ -16,6 +16,7 @@ import pytest
 
 from adapters.event_log import Message
 from adapters.kafka_log import KafkaEventLog
+from schemas.events import FeedbackGiven
 from schemas.topics import FEEDBACK
 from tests.conftest import ROOT
 from tests.integration.watcher_processes import running_broker
@@ -85,7 +86,7 @@ async def publish(log: KafkaEventLog, events: Events, count: int) -> set[str]:
     """Ids of new ratings, once they are in Kafka."""
     messages: list[Message] = events.messages("feedback", count)
     await log.publish(FEEDBACK, messages)
-    return {str(message.event.event_id) for message in messages if message.event}
+    return {str(m.event.event_id) for m in messages if isinstance(m.event, FeedbackGiven)}
 
 
 @pytest.mark.timeout(600)

@@ -74,7 +74,7 @@ async def gateway(
         **{
             "jwt_secret": SecretStr(SECRET),
             "images_dir": images,
-            "request_timeout": 5.0,
+            "request_timeout": 60.0,
             "outage_patience": 0,
             **settings,
         }

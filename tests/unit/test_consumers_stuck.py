@@ -64,7 +64,7 @@ async def lives_on(watching: asyncio.Task[None]) -> bool:
 @both
 async def test_work_that_nobody_reads_ends_the_process(watch: Watch) -> None:
     with pytest.raises((main.Stuck, analytics.Stuck), match="5 records wait"):
-        await asyncio.wait_for(watch(Group()), 10)
+        await asyncio.wait_for(watch(Group()), 60)
 
 
 @both

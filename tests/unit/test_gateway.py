@@ -91,7 +91,7 @@ async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
         jwt_secret=SecretStr(SECRET),
         images_dir=images,
         max_body_bytes=20_000,
-        request_timeout=1.0,
+        request_timeout=60.0,
         outage_patience=0,
     )
     app = create_app(settings, embedder, index, log)

@@ -424,7 +424,7 @@ class TestWaiting:
     async def test_it_answers_once_the_picture_is_there(self, bench: Gateway) -> None:
         wanted = {"image_name": "new.jpg", "sha256": "c" * 64}
         asked = asyncio.create_task(
-            bench.search(text="x", limit=100, wait_for={**wanted, "timeout_s": 5})
+            bench.search(text="x", limit=100, wait_for={**wanted, "timeout_s": 60})
         )
         await asyncio.sleep(0.2)
         await bench.index.upsert(bench.collection, [picture("new.jpg", unit(1), sha256="d" * 64)])

@@ -104,7 +104,7 @@ async def count(log: MemoryEventLog) -> int:
     return len([None async for _ in log.read_all(IMAGES)])
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not await check():
             await asyncio.sleep(0.02)

@@ -55,13 +55,13 @@ def on_disk(root: Path) -> dict[str, str]:
     }
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not await check():
             await asyncio.sleep(0.02)
 
 
-async def shows(log: MemoryEventLog, expected: dict[str, str], seconds: float = 10.0) -> None:
+async def shows(log: MemoryEventLog, expected: dict[str, str], seconds: float = 60.0) -> None:
     try:
         async with asyncio.timeout(seconds):
             while await view(log) != expected:

@@ -189,7 +189,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     assert child.name() == "sleep"
     parent.kill()
     parent.wait()
-    psutil.wait_procs([child], timeout=5)
+    psutil.wait_procs([child], timeout=60)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
@@ -208,7 +208,7 @@ class TestSupervisor:
             **options,  # type: ignore[arg-type]
         )
 
-    async def until(self, check: Callable[[], bool], seconds: float = 15.0) -> None:
+    async def until(self, check: Callable[[], bool], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while not check():
                 await asyncio.sleep(0.02)

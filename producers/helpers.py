@@ -1,0 +1,106 @@
+"""Processes of the watcher's own, there while there is more to do than one interpreter can."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from typing import Final, TypeVar
+
+P = TypeVar("P")
+R = TypeVar("R")
+logger = logging.getLogger(__name__)
+
+CORES: Final = os.cpu_count() or 1
+IDLE_SECONDS: Final = 10.0
+
+
+def collect_garbage_seldom() -> None:
+    """Let many objects come to be before those among them that only refer to each other are sought.
+
+    What is known of a million pictures is millions of small objects that live on and are in no
+    cycle; to go through the new ones after every 700, as CPython does, takes a third of the time.
+    """
+    gc.set_threshold(100_000, 20, 20)
+
+
+class Helpers:
+    """A pool of processes that starts when it is first used and ends when it has had nothing to do.
+
+    A process that dies, killed for instance, costs a repetition: `run` does its work in a thread.
+    Use from one event loop.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+        self._used = 0.0
+        self._at_work = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are at most."""
+        return self._count
+
+    async def run(self, work: Callable[[P], R], part: P) -> R:
+        """`work(part)` in one of the processes; both must be picklable."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._count,
+                # A fork would copy the threads' locks in whatever state they are.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_live_with_the_parent,
+            )
+        pool = self._pool
+        self._at_work += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work, part)
+        except BrokenProcessPool:
+            logger.warning("a helper process died; doing its work again")
+            if self._pool is pool:
+                self.close()
+            return await asyncio.to_thread(work, part)
+        finally:
+            self._at_work -= 1
+            self._used = time.monotonic()
+
+    def rest(self) -> None:
+        """End processes that have had nothing to do for a while."""
+        if not self._at_work and time.monotonic() - self._used > IDLE_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """End the processes; they start again when they are needed."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def shares(items: Sequence[P], count: int, *, least: int) -> list[Sequence[P]]:
+    """`items` in order, in at most `count` parts of about the same size, none below `least`."""
+    share = max(least, -(-len(items) // count))
+    return [items[start : start + share] for start in range(0, len(items), share)]
+
+
+def _live_with_the_parent() -> None:
+    """Leave interrupts to the parent, and end when it ends, even by SIGKILL."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    collect_garbage_seldom()
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("this is no child process")
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
