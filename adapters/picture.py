@@ -24,7 +24,7 @@ from adapters.exif import Description, described
 from adapters.jpeg_xl import dimensions, is_jpeg_xl
 from adapters.media_types import FORMATS, RAW_MEDIA_TYPE
 from adapters.model_spec import ModelSpec
-from adapters.shrink import BYTES_NEEDED, is_for_us, shrunk
+from adapters.shrink import is_for_us, shrunk
 
 register_heif_opener()
 # Makes every plugin known now: `Image.open(formats=...)` looks names up in what is loaded.
@@ -39,8 +39,6 @@ DRAFT_FACTOR: Final = 2
 """A JPEG is decoded to at least this many times the model's input, each way."""
 JPEG_START: Final = b"\xff\xd8\xff"
 JPEG_END: Final = b"\xff\xd9"
-RAW_MEMORY: Final = 4
-"""Developing takes about so many times the file, which holds a number of 12 to 16 bits a pixel."""
 
 _RESAMPLING: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -49,7 +47,7 @@ _RESAMPLING: Final = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 # Everything Pillow and its plugins raise for input they cannot read.
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     UnidentifiedImageError,
     OSError,
     ValueError,
@@ -141,7 +139,7 @@ def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) ->
             return _opened(data + JPEG_END, edge, background, max_pixels)
     except UnidentifiedImageError as error:
         raise Rejected("not a picture in a supported format") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
 
 
@@ -162,7 +160,7 @@ def _opened(data: bytes, edge: int, background: str, max_pixels: int) -> Upright
             about = _described(image if kind == "TIFF" else small)
             decoded = small
         else:
-            _draft(image, edge)
+            draft(image, edge)
             image.load()
             about = _described(image)
             decoded = image
@@ -176,7 +174,7 @@ def _opened(data: bytes, edge: int, background: str, max_pixels: int) -> Upright
         return Upright(flatten(decoded, background), width, height, media_type, about, profile)
 
 
-def _draft(image: Image.Image, edge: int) -> None:
+def draft(image: Image.Image, edge: int) -> None:
     """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, to no less than `edge` each way.
 
     Its scaled decoding averages in the frequency domain, which costs a fraction of the full one;
@@ -186,31 +184,10 @@ def _draft(image: Image.Image, edge: int) -> None:
         image.draft(None, (edge, edge))
 
 
-def memory_needed(data: bytes, spec: ModelSpec) -> int:
-    """About how many bytes decoding this picture takes at its peak; 0 if it cannot be read."""
-    try:
-        if is_camera_raw(data):
-            return RAW_MEMORY * len(data)
-        if is_jpeg_xl(data):
-            width, height = dimensions(data)
-            return width * height * (4 + 4)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if is_for_us(image.format, image.width * image.height):
-                return BYTES_NEEDED
-            edge = DRAFT_FACTOR * max(spec.width, spec.height)
-            _draft(image, edge)
-            pixels = image.width * image.height
-            plain = image.mode in ("RGB", "L") and "transparency" not in image.info
-            # Pillow keeps a pixel in four bytes; others than plain ones are converted as well.
-            return pixels * (4 if plain else 4 + 4 + 4)
-    except _UNREADABLE:
-        return 0
-
-
 def _described(image: Image.Image) -> Description:
     try:
         return described(image.getexif())
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         logger.info("EXIF ignored: %s", error)
         return Description()
 
@@ -219,7 +196,7 @@ def _turn_upright(image: Image.Image) -> None:
     """Turn the picture as its EXIF orientation says, in place."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # Damaged metadata is no reason to lose the picture.
         logger.info("EXIF orientation ignored: %s", error)
 

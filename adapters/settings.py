@@ -97,8 +97,9 @@ class IndexingSettings(ServerSettings):
     embed_in_flight: Annotated[int, Field(ge=1)] = 2
     decode_workers: Annotated[int, Field(ge=0)] = 0
     """Threads that decode pictures; 0 means one per core."""
-    decode_memory_bytes: Annotated[int, Field(ge=1)] = 128_000_000
-    """What pictures being decoded may take together; one that needs more is decoded alone."""
+    decode_memory_bytes: Annotated[int, Field(ge=1)] = 96_000_000
+    """What pictures being decoded may take together, and their files half as much; one that needs
+    more is decoded by a process of its own."""
     max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
     max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
     max_attempts: Annotated[int, Field(ge=1)] = 3

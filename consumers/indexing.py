@@ -46,6 +46,10 @@ class Indexer:
         self._limit = PoisonLimit(settings.poison_share, settings.poison_window)
         self._preparer = Preparer(embedder, index, collection, spec, settings, pool, self.counters)
 
+    def close(self) -> None:
+        """End what was started for decoding."""
+        self._preparer.close()
+
     async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
         """Read, decode and embed; see `Preparer.prepare`."""
         return await self._preparer.prepare(records)

@@ -16,12 +16,12 @@ from tenacity.wait import wait_random_exponential
 from adapters.errors import Rejected
 from adapters.event_log import LogRecord
 from adapters.model_spec import ModelSpec
-from adapters.picture import Picture, decode, memory_needed
+from adapters.picture import Picture
 from adapters.ports import Collection, Embedder, ImageIndex, ImageRecord, KnownVector
 from adapters.settings import IndexingSettings
-from consumers.budget import MemoryBudget
+from consumers.decoding import Decoder, Decoding
 from consumers.failures import Poison, RetryPolicy
-from consumers.reading import Superseded, read
+from consumers.reading import Superseded
 from schemas.codec import InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded, ImageRemoved, StageTimings
 
@@ -68,9 +68,7 @@ class Counters:
 class _Decoded:
     record: LogRecord
     event: ImageAdded
-    picture: Picture
-    read_ms: float
-    decode_ms: float
+    done: Decoding
 
 
 class Preparer:
@@ -91,7 +89,6 @@ class Preparer:
         self._collection = collection
         self._spec = spec
         self._settings = settings
-        self._pool = pool
         self._counters = counters
         self._retry = RetryPolicy(
             settings.retry_initial, settings.retry_maximum, settings.max_attempts
@@ -99,8 +96,12 @@ class Preparer:
         self._in_flight = asyncio.Semaphore(settings.embed_in_flight)
         # Decoded pixels waiting for Triton; one more batch than can be under way.
         self._pixel_slots = asyncio.Semaphore(settings.embed_batch * (settings.embed_in_flight + 1))
-        self._memory = MemoryBudget(settings.decode_memory_bytes)
+        self._decoder = Decoder(spec, settings, pool)
         self._recent: OrderedDict[str, KnownVector] = OrderedDict()
+
+    def close(self) -> None:
+        """End the process that decodes big pictures, if it runs."""
+        self._decoder.close()
 
     async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
         """Everything but the writing. Waits while Triton, Weaviate or the storage is down."""
@@ -204,21 +205,9 @@ class Preparer:
         decoded.put_nowait(None)
 
     async def _read_and_decode(self, record: LogRecord, event: ImageAdded) -> _Decoded:
-        loop = asyncio.get_running_loop()
-        settings, spec = self._settings, self._spec
+        settings = self._settings
 
-        def work() -> _Decoded:
-            started = time.perf_counter()
-            data = read(event, max_bytes=settings.max_image_bytes)
-            between = time.perf_counter()
-            with self._memory.hold(memory_needed(data, spec)):
-                picture = decode(data, spec, max_pixels=settings.max_pixels)
-            ended = time.perf_counter()
-            return _Decoded(
-                record, event, picture, (between - started) * 1e3, (ended - between) * 1e3
-            )
-
-        async def patiently() -> _Decoded:
+        async def patiently() -> Decoding:
             # A file that cannot be read may be locked for a moment, or be on a shaky disk.
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(OSError),
@@ -227,10 +216,11 @@ class Preparer:
                 reraise=True,
             ):
                 with attempt:
-                    return await loop.run_in_executor(self._pool, work)
+                    return await self._decoder.decode(event)
             raise AssertionError("unreachable: the last attempt raises")
 
-        return await self._retry.until_available(patiently, f"read {event.uri}")
+        done = await self._retry.until_available(patiently, f"read {event.uri}")
+        return _Decoded(record, event, done)
 
     async def _embed_all(self, decoded: asyncio.Queue[_Decoded | None], prepared: Prepared) -> None:
         ended = False
@@ -250,7 +240,7 @@ class Preparer:
     async def _embed(self, chunk: Sequence[_Decoded], prepared: Prepared) -> None:
         try:
             started = time.perf_counter()
-            pixels = np.stack([item.picture.pixels for item in chunk])
+            pixels = np.stack([item.done.picture.pixels for item in chunk])
             try:
                 vectors = await self._retry.until_available(
                     lambda: self._embedder.embed_images(self._spec.name, pixels), "embed pictures"
@@ -261,9 +251,11 @@ class Preparer:
             embed_ms = (time.perf_counter() - started) * 1e3 / len(chunk)
             self._counters.vectors_inferred += len(chunk)
             for item, vector in zip(chunk, vectors, strict=True):
-                known = _known_of(item.picture, vector.tolist())
+                known = _known_of(item.done.picture, vector.tolist())
                 self._remember(item.event.sha256, known)
-                timings = StageTimings(read=item.read_ms, decode=item.decode_ms, embed=embed_ms)
+                timings = StageTimings(
+                    read=item.done.read_ms, decode=item.done.decode_ms, embed=embed_ms
+                )
                 prepared.additions.append(
                     Addition(item.record, item.event, _image(item.event, known), False, timings)
                 )

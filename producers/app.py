@@ -10,9 +10,9 @@ import warnings
 
 from prometheus_client import start_http_server
 
+from adapters.helpers import collect_garbage_seldom
 from adapters.kafka_log import KafkaEventLog
 from adapters.settings import WatcherSettings
-from producers.helpers import collect_garbage_seldom
 from producers.metrics import registry
 from producers.sources import Sources
 

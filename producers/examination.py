@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from adapters.helpers import CORES, Helpers, shares
 from producers.hashing import Candidate, Examiner, Finding
-from producers.helpers import CORES, Helpers, shares
 from producers.rules import Rules
 
 THREADS: Final = min(4, CORES)
@@ -34,7 +34,7 @@ class Examination:
         if self._streak > STREAK and CORES > 1:
             parts = await asyncio.gather(
                 *(
-                    self._helpers.run(look, part)
+                    self._helpers.run_surely(look, part)
                     for part in shares(candidates, self._helpers.count, least=MANY // 2)
                 )
             )

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from adapters.event_log import EventLog, LogRecord
-from producers.helpers import CORES, Helpers
+from adapters.helpers import CORES, Helpers
 from producers.state import State
 from producers.tree import FileStat, Known, to_microseconds
 from schemas.codec import InvalidEvent, decode_image_change, decode_key
@@ -74,7 +74,7 @@ async def load(log: EventLog, places: Mapping[str, str], helpers: Helpers) -> di
                 continue
             decoding: asyncio.Future[Decoded]
             if sum(not future.done() for _, future in waiting) < BEHIND:
-                decoding = asyncio.ensure_future(helpers.run(work, parts))
+                decoding = asyncio.ensure_future(helpers.run_surely(work, parts))
             else:
                 decoding = asyncio.get_running_loop().create_future()
                 decoding.set_result(work(parts))

@@ -8,9 +8,9 @@ import logging
 from typing import Final
 
 from adapters.event_log import EventLog
+from adapters.helpers import Helpers
 from adapters.retry import until_available
 from adapters.settings import WatcherSettings
-from producers.helpers import Helpers
 from producers.listed import ListedSource
 from producers.loading import load
 from producers.status import Status, write
@@ -73,7 +73,6 @@ class Sources:
     async def _beat(self) -> None:
         while True:
             main = self.main.status
-            self._helpers.rest()
             # A source that is away is no reason to call the process unwell.
             if main.attached or main.root_missing:
                 await asyncio.to_thread(self._write_health)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from adapters.event_log import EventLog
+from adapters.helpers import Helpers
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
 from producers.announce import Announcer
@@ -17,7 +18,6 @@ from producers.dead_letters import DeadLetters
 from producers.examination import Examination
 from producers.guard import RemovalGuard
 from producers.hashing import Examiner
-from producers.helpers import Helpers
 from producers.live import Changes, Mailbox, Notifications, WatchLimit
 from producers.publish import Pipeline
 from producers.reconcile import Difference, Reconciler

@@ -159,3 +159,8 @@ async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) 
             )
             if done.written or done.removed:
                 logger.info("compacted %s-%d: %s", topic.name, partition, done)
+
+
+def main() -> None:
+    """Run one member of the group until a signal ends it."""
+    asyncio.run(run(AnalyticsSettings()))

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.errors import Unavailable
 from adapters.settings import AnalyticsSettings, IndexingSettings
-from consumers import __main__ as main
+from consumers import app as main
 from consumers.analytics import app as analytics
 
 QUIET = 0.1

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from adapters import helpers
 from adapters.errors import Unavailable
 from adapters.event_log import Message, Position
+from adapters.helpers import Helpers
 from adapters.memory import MemoryEventLog
-from producers import helpers, loading, publish
+from producers import loading, publish
 from producers.announce import Announcer
 from producers.examination import Examination
 from producers.guard import RemovalGuard
 from producers.hashing import Candidate, Examiner, Finding, Present
-from producers.helpers import Helpers
 from producers.loading import load
 from producers.publish import Pipeline
 from producers.rules import Rules

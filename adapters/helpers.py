@@ -1,4 +1,4 @@
-"""Processes of the watcher's own, there while there is more to do than one interpreter can."""
+"""Processes of a process's own, while there is work that it cannot or should not do itself."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ def collect_garbage_seldom() -> None:
     gc.set_threshold(100_000, 20, 20)
 
 
+class HelperDied(Exception):
+    """The process that did the work ended before the work did; perhaps it was killed."""
+
+
 class Helpers:
     """A pool of processes that starts when it is first used and ends when it has had nothing to do.
 
-    A process that dies, killed for instance, costs a repetition: `run` does its work in a thread.
     Use from one event loop.
     """
 
@@ -52,7 +55,11 @@ class Helpers:
         return self._count
 
     async def run(self, work: Callable[[P], R], part: P) -> R:
-        """`work(part)` in one of the processes; both must be picklable."""
+        """`work(part)` in one of the processes; both must be picklable.
+
+        Raises:
+            HelperDied: the process is gone; the next call starts another one.
+        """
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self._count,
@@ -64,17 +71,24 @@ class Helpers:
         self._at_work += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, work, part)
-        except BrokenProcessPool:
-            logger.warning("a helper process died; doing its work again")
+        except BrokenProcessPool as error:
             if self._pool is pool:
                 self.close()
-            return await asyncio.to_thread(work, part)
+            raise HelperDied("a helper process died") from error
         finally:
             self._at_work -= 1
             self._used = time.monotonic()
+            asyncio.get_running_loop().call_later(IDLE_SECONDS + 1, self._rest)
 
-    def rest(self) -> None:
-        """End processes that have had nothing to do for a while."""
+    async def run_surely(self, work: Callable[[P], R], part: P) -> R:
+        """`run`, and in a thread of this process should the helper die."""
+        try:
+            return await self.run(work, part)
+        except HelperDied as error:
+            logger.warning("%s; doing its work again", error)
+            return await asyncio.to_thread(work, part)
+
+    def _rest(self) -> None:
         if not self._at_work and time.monotonic() - self._used > IDLE_SECONDS:
             self.close()
 
