@@ -19,7 +19,9 @@ from adapters.shrink import BYTES_NEEDED, PLAIN_MODES, is_for_us
 
 RAW_TIMES_FILE: Final = 4
 """Developing takes about so many times the file, which holds a number of 12 to 16 bits a pixel."""
-JPEG_XL_BYTES: Final = 8
+JPEG_XL_BYTES: Final = 12
+"""A pixel: 7, and 19 of one with transparency, which its size does not tell."""
+HEIF_BYTES: Final = 8
 AVIF_BYTES: Final = 11
 """A pixel: the decoder's planes, RGB twice while it is handed over, and Pillow's four bytes."""
 WEBP_LOSSLESS_BYTES: Final = 7
@@ -50,10 +52,12 @@ def _needed(image: Image.Image, data: bytes, edge: int) -> int:
     kind = image.format or ""
     if kind == "AVIF":
         return pixels * (AVIF_BYTES if image.mode == "RGB" else AVIF_BYTES + 8)
+    if kind == "HEIF":
+        return pixels * HEIF_BYTES
     if kind == "WEBP" and b"VP8L" in data[:4096]:
         return pixels * WEBP_LOSSLESS_BYTES
     if is_for_us(kind, pixels) and image.mode in PLAIN_MODES:
-        return pixels * BYTES_NEEDED
+        return pixels * BYTES_NEEDED[kind]
     coefficients = 0
     if kind == "JPEG" and image.info.get("progressive"):
         # layer: (component, horizontal sampling, vertical sampling, table) of each component.

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 FORMATS: Final = ("PNG", "TIFF", "WEBP")
 """Pillow's names of those that libvips reads line by line, or scaled."""
 BIG_PIXELS: Final = 16_000_000
-BYTES_NEEDED: Final = 3
+BYTES_NEEDED: Final = {"PNG": 3, "TIFF": 5, "WEBP": 1}
 """About what shrinking takes a pixel, besides the file."""
 PLAIN_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 """Pillow's names of the colours that are not left to Pillow."""

@@ -127,7 +127,7 @@ async def test_one_that_is_killed_can_be_tried_again(
         ("gif", {}, "P", 5, 14),
         ("webp", {"lossless": True}, "RGB", 7, 8),
         ("avif", {"speed": 10}, "RGB", 9, 12),
-        ("jxl", {"effort": 1}, "RGB", 7, 9),
+        ("jxl", {"effort": 1}, "RGB", 7, 13),
         ("bmp", {}, "RGB", 4, 5),
         ("tiff", {}, "CMYK", 8, 9),
     ],
