@@ -168,6 +168,8 @@ def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
             "RAFT_INTERNAL_RPC_PORT": str(settings.weaviate_raft_internal_port),
             "RAFT_BOOTSTRAP_EXPECT": "1",
             "RAFT_BOOTSTRAP_TIMEOUT": "30",
+            # One node elects itself; five times the usual patience with others is for networks.
+            "RAFT_TIMEOUTS_MULTIPLIER": "1",
             "GRPC_PORT": str(settings.weaviate_grpc_port),
             "DISABLE_TELEMETRY": "true",
             "GOMEMLIMIT": "2GiB",
