@@ -32,14 +32,14 @@ prepare: setup ## fetch and build the servers
 	@./image-search prepare
 
 check: setup ## the quick part of the tests: style, types, unit and architecture tests
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --no-cache .
+	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -n 2 --dist loadscope tests/unit tests/architecture
 
 test: prepare ## every test, on real servers
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --no-cache .
+	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests
 

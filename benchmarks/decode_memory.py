@@ -97,9 +97,8 @@ def peak() -> int:
 
 def decode_one(path: Path) -> dict[str, object]:
     """Decode it as an indexer would; what that took."""
-    from adapters.decode_memory import memory_needed
-
     import consumers.app  # noqa: F401 (what an indexer has in memory)
+    from adapters.decode_memory import memory_needed
     from adapters.errors import Rejected
     from adapters.model_spec import ModelSpec
     from adapters.picture import decode
