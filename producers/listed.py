@@ -121,7 +121,6 @@ class ListedSource:
         self._just_attached = True
 
     async def _compare(self) -> None:
-        confirmed, self._confirmed = self._confirmed, False
         listed = await self._in_thread(self._list)
         changed = [path for path in listed.files if self._differs(path, listed)]
         missing = [path for path in self._state if path not in listed.files]
@@ -131,9 +130,7 @@ class ListedSource:
         self.status.waiting = 0
         # New names are published before the old ones go, so that a rename is never a gap.
         await self._writer.flushed()
-        emptied = self._just_attached and not listed.files
-        held = not await self._remove(missing, confirmed=confirmed, emptied=emptied)
-        self._just_attached = held
+        self._just_attached = not await self._remove(missing)
         self._tags = {path: tag for path, tag in listed.tags.items() if path not in self._unread}
 
     @property
@@ -238,11 +235,25 @@ class ListedSource:
             self._state.remove(path)
             await self._writer.write([removal(self.id_prefix + path)])
 
-    async def _remove(self, missing: Sequence[str], *, confirmed: bool, emptied: bool) -> bool:
+    async def _remove(self, missing: Sequence[str]) -> bool:
+        """Publish that these are gone; False if that is held back.
+
+        A listing comes in pages and is no snapshot: of a bucket that is being emptied it may lack a
+        few names only. So it is listed once more, what is missing then tells how many are going,
+        and what both listings lack is gone.
+        """
+        emptied = False
+        judged = missing
+        if missing:
+            files = (await self._in_thread(self._list)).files
+            emptied = self._just_attached and not files
+            judged = [path for path in self._state if path not in files]
+            missing = [path for path in missing if path not in files]
+        confirmed, self._confirmed = self._confirmed, False
         if confirmed:
             self._guard.confirm()
         moment = time.monotonic()
-        admitted = self._guard.admits(missing, self._state, moment, emptied=emptied)
+        admitted = self._guard.admits(judged, self._state, moment, emptied=emptied)
         self._guard.unconfirm()
         if admitted:
             self._guard.release()

@@ -176,6 +176,34 @@ async def test_an_emptied_bucket_removes_nothing_until_confirmed(
         await eventually(lambda: state_is(sources, "cloud", "watching"))
 
 
+async def test_a_listing_during_which_a_bucket_is_emptied_removes_nothing(
+    root: Path, log: MemoryEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.pipe({f"/b/x/{number}.jpg": bytes([number]) for number in range(100)})
+    before = {f"cloud/{number}.jpg": bytes([number]) for number in range(100)}
+    walk = type(bucket).walk
+    torn = 0
+
+    def emptied_meanwhile(system: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        """Nine tenths are listed, then all are removed, and the rest is not listed any more."""
+        nonlocal torn
+        for folder, folders, files in list(walk(system, *arguments, **options)):
+            if files:
+                torn += 1
+                system.rm("/b/x", recursive=True)
+                files = dict(list(files.items())[:90])
+            yield folder, folders, files
+
+    async with running(root, log) as sources:
+        await shows(log, before)
+        with monkeypatch.context() as patched:
+            patched.setattr(type(bucket), "walk", emptied_meanwhile)
+            await eventually(lambda: state_is(sources, "cloud", "removals held back"))
+            assert torn == 1
+        await shows(log, before)
+        assert sources.statuses()["cloud"].held == 100
+
+
 async def test_a_bucket_that_is_away_removes_nothing_and_is_taken_up_again(
     root: Path, log: MemoryEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
