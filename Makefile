@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: run down status clean setup prepare check test chaos build format lock
+.PHONY: run down status clean setup prepare programs check test chaos build format lock
 
 run: setup ## set up what is missing, start everything, follow the logs (Ctrl-C stops it)
 	@./image-search up
@@ -31,13 +31,16 @@ $(STAMP): $(LOCK)
 prepare: setup ## fetch and build the servers
 	@./image-search prepare
 
+programs:
+	@sh tools/test_programs.sh
+
 check: setup ## the quick part of the tests: style, types, unit and architecture tests
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -n 2 --dist loadscope tests/unit tests/architecture
 
-test: prepare ## every test, on real servers
+test: prepare programs ## every test, on real servers
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy

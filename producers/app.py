@@ -8,12 +8,9 @@ import signal
 import sys
 import warnings
 
-from prometheus_client import start_http_server
-
 from adapters.helpers import collect_garbage_seldom
 from adapters.kafka_log import KafkaEventLog
 from adapters.settings import WatcherSettings
-from producers.metrics import registry
 from producers.sources import Sources
 
 logger = logging.getLogger(__name__)
@@ -25,6 +22,11 @@ async def run(settings: WatcherSettings) -> None:
     log = KafkaEventLog(settings.kafka_bootstrap_servers)
     sources = Sources(settings, log)
     if settings.metrics_port:
+        # Loaded only where it is used: a restart is short, and imports are a quarter of it.
+        from prometheus_client import start_http_server
+
+        from producers.metrics import registry
+
         start_http_server(settings.metrics_port, registry=registry(sources.statuses))
     work = asyncio.ensure_future(sources.run())
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,53 +1,49 @@
-"""Reads the compacted topic into states, with the help of other processes where it is long."""
+"""Reads the compacted topic into states: what is known when the watcher starts."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from adapters.event_log import EventLog, LogRecord
-from adapters.helpers import CORES, Helpers
 from producers.state import State
 from producers.tree import FileStat, Known, to_microseconds
-from schemas.codec import InvalidEvent, decode_image_change, decode_key
-from schemas.events import ImageAdded
+from schemas.codec import SUPPORTED_MAJOR, InvalidEvent, decode_image_change, decode_key
+from schemas.events import ImageAdded, ImageId, Sha256
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
 
-CHUNK: Final = 1000
-"""Records that are decoded together."""
-MANY: Final = 5 * CHUNK
-"""Records from which on others decode: starting a process takes as long as decoding this many."""
-BEHIND: Final = 16
-"""Chunks that a helper may be behind; this process decodes what goes beyond, rather than wait."""
-AHEAD: Final = 100
-"""Chunks that may wait for those before them, so that what is read ahead is bounded."""
 
-Row = tuple[str, str, bytes | None, tuple[int, int] | None, bool]
-"""What a record says: which source (what its ids start with), the id there, SHA-256, size and time
-(None for a removal), whether the URI is current. Plain, as these pass between processes."""
+class _Facts(TypedDict):
+    """Of an `ImageAdded`, what a file is compared with.
 
+    To make whole events of a million records, and throw most of each away, takes three times as
+    long, at every start.
+    """
 
-class Decoded(NamedTuple):
-    """What a chunk says: rows in its order, and (number in the chunk, reason) of what is wrong."""
-
-    rows: list[Row]
-    reasons: list[tuple[int, str]]
+    schema_version: Annotated[str, Field(pattern=rf"^{SUPPORTED_MAJOR}\.\d+$")]
+    image_id: ImageId
+    uri: Annotated[str, Field(min_length=1)]
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+    modified_at: AwareDatetime
 
 
-async def load(log: EventLog, places: Mapping[str, str], helpers: Helpers) -> dict[str, State]:
+_FACTS: Final = TypeAdapter(_Facts)
+
+
+async def load(log: EventLog, places: Mapping[str, str]) -> dict[str, State]:
     """Read the compacted topic.
 
     Args:
         log: where `images` is.
         places: what the ids of a source start with ("" for those of no other) -> what their URIs
             start with; a picture published from another place is published again.
-        helpers: who decodes, where there is much.
 
     Returns: a state for each place, whose ids are without what they start with there.
 
@@ -55,88 +51,47 @@ async def load(log: EventLog, places: Mapping[str, str], helpers: Helpers) -> di
         Unavailable: the broker cannot answer now.
     """
     states = {prefix: State() for prefix in places}
-    work = partial(decode, places=places)
-    waiting: deque[tuple[list[LogRecord], asyncio.Future[Decoded]]] = deque()
     unreadable = 0
-
-    def take(records: Sequence[LogRecord], decoded: Decoded) -> None:
-        nonlocal unreadable
-        unreadable += len(decoded.reasons)
-        for number, reason in decoded.reasons:
-            logger.warning("%s at %s: %s", IMAGES.name, records[number].position, reason)
-        _apply(decoded.rows, states)
-
-    try:
-        async for first, chunk in _chunks(log):
-            parts = [(record.key, record.value) for record in chunk]
-            if first < MANY or CORES < 2:
-                take(chunk, work(parts))
-                continue
-            decoding: asyncio.Future[Decoded]
-            if sum(not future.done() for _, future in waiting) < BEHIND:
-                decoding = asyncio.ensure_future(helpers.run_surely(work, parts))
-            else:
-                decoding = asyncio.get_running_loop().create_future()
-                decoding.set_result(work(parts))
-            waiting.append((chunk, decoding))
-            await asyncio.sleep(0)  # reading alone may not let the event loop see what is done
-            while waiting and (len(waiting) > AHEAD or waiting[0][1].done()):
-                take(waiting[0][0], await waiting[0][1])
-                waiting.popleft()
-        for records, future in waiting:
-            take(records, await future)
-    finally:
-        for _, future in waiting:
-            future.cancel()
+    async for record in log.read_all(IMAGES):
+        try:
+            whole_id = decode_key(record.key)
+        except InvalidEvent as error:
+            unreadable += 1
+            logger.warning("%s at %s: ignored: %s", IMAGES.name, record.position, error)
+            continue
+        first = whole_id.partition("/")[0] + "/"
+        place = first if first in places else ""
+        state, image_id = states[place], whole_id[len(place) :]
+        if record.value is None:
+            state.remove(image_id)
+            continue
+        try:
+            state.put(image_id, _known(record, record.value, whole_id, places[place]))
+        except InvalidEvent as error:
+            unreadable += 1
+            logger.warning(
+                "%s at %s: %s cannot be read: %s", IMAGES.name, record.position, whole_id, error
+            )
+            # Its key exists and its content is unknown: whatever is there is published again.
+            state.put(image_id, Known(None, FileStat(-1, 0), uri_is_current=False))
     total = sum(len(state) for state in states.values())
     logger.info("%s holds %d pictures (%d unreadable)", IMAGES.name, total, unreadable)
     return states
 
 
-async def _chunks(log: EventLog) -> AsyncIterator[tuple[int, list[LogRecord]]]:
-    """The topic, some records at a time, each time with how many there were before."""
-    before, chunk = 0, []
-    async for record in log.read_all(IMAGES):
-        chunk.append(record)
-        if len(chunk) == CHUNK:
-            yield before, chunk
-            before, chunk = before + CHUNK, []
-    yield before, chunk
+def _known(record: LogRecord, value: bytes, whole_id: str, uri_prefix: str) -> Known:
+    """What the record says of its picture.
 
-
-def decode(
-    records: Sequence[tuple[bytes | None, bytes | None]], places: Mapping[str, str]
-) -> Decoded:
-    """What these records (key, value) say; `places` as for `load`."""
-    decoded = Decoded([], [])
-    for number, (key, value) in enumerate(records):
-        try:
-            whole_id = decode_key(key)
-        except InvalidEvent as error:
-            decoded.reasons.append((number, f"ignored: {error}"))
-            continue
-        first = whole_id.partition("/")[0] + "/"
-        place = first if first in places else ""
-        image_id = whole_id[len(place) :]
-        try:
-            change = decode_image_change(key, value)
-        except InvalidEvent as error:
-            # Its key exists and its content is unknown: whatever is there is published again.
-            decoded.reasons.append((number, f"{whole_id} cannot be read: {error}"))
-            decoded.rows.append((place, image_id, None, (-1, 0), False))
-            continue
-        if isinstance(change, ImageAdded):
-            stat = change.size_bytes, to_microseconds(change.modified_at)
-            current = change.uri.startswith(places[place])
-            decoded.rows.append((place, image_id, bytes.fromhex(change.sha256), stat, current))
-        else:
-            decoded.rows.append((place, image_id, None, None, False))
-    return decoded
-
-
-def _apply(rows: Iterable[Row], states: Mapping[str, State]) -> None:
-    for place, image_id, sha256, stat, current in rows:
-        if stat is None:
-            states[place].remove(image_id)
-        else:
-            states[place].put(image_id, Known(sha256, FileStat(*stat), current))
+    Raises:
+        InvalidEvent: nothing that could be relied on.
+    """
+    try:
+        facts = _FACTS.validate_json(value)
+    except ValidationError as error:
+        # The codec knows best what to call it.
+        decode_image_change(record.key, value)
+        raise InvalidEvent(f"{ImageAdded.__name__}: {error}") from error
+    if facts["image_id"] != whole_id:
+        decode_image_change(record.key, value)
+    stat = FileStat(facts["size_bytes"], to_microseconds(facts["modified_at"]))
+    return Known(bytes.fromhex(facts["sha256"]), stat, facts["uri"].startswith(uri_prefix))

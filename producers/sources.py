@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from adapters.event_log import EventLog
 from adapters.helpers import Helpers
 from adapters.retry import until_available
 from adapters.settings import WatcherSettings
-from producers.listed import ListedSource
+from adapters.sources import Source
 from producers.loading import load
 from producers.status import Status, write
 from producers.watcher import Watcher
+
+if TYPE_CHECKING:
+    from producers.listed import ListedSource
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +38,22 @@ class Sources:
         self._helpers = Helpers(2)
         self.main = Watcher(settings, log, self._helpers)
         self.others: dict[str, Watcher | ListedSource] = {
-            source.name: Watcher(settings, log, self._helpers, source)
-            if source.is_local
-            else ListedSource(settings, log, source)
-            for source in settings.images_sources
+            source.name: self._other(source) for source in settings.images_sources
         }
+
+    def _other(self, source: Source) -> Watcher | ListedSource:
+        if source.is_local:
+            return Watcher(self._settings, self._log, self._helpers, source)
+        # Loads fsspec, which a watcher of folders alone can do without.
+        from producers.listed import ListedSource
+
+        return ListedSource(self._settings, self._log, source)
 
     async def run(self) -> None:
         """Work until cancelled; an error that is not a server's being down ends it."""
         everything = [self.main, *self.others.values()]
         places = {each.id_prefix: each.uri_prefix for each in everything}
-        # Only one decodes, as this process is itself busy with reading.
-        reading = Helpers(1)
-        try:
-            states = await until_available(
-                lambda: load(self._log, places, reading), what="read what is known"
-            )
-        finally:
-            reading.close()
+        states = await until_available(lambda: load(self._log, places), what="read what is known")
         try:
             async with asyncio.TaskGroup() as tasks:
                 for each in everything:

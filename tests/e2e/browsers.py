@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import ConsoleMessage, Page, expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.programs import running_browser
+
 PATIENCE_MS = 60_000
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 
 DROP = """
 ([zone, files]) => {
@@ -54,10 +52,7 @@ async def visit(
         if message.type in ("error", "warning") and not known:
             complaints.append(f"{message.text} ({message.location})")
 
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+    async with running_browser() as browser:
         page = await browser.new_page(viewport={"width": width, "height": height}, **context)
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", said)
@@ -72,7 +67,6 @@ async def visit(
         )
         await page.goto(url)
         yield page
-        await browser.close()
     assert not complaints, complaints
     assert not foreign, foreign
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import async_playwright
 
 from analytics.lake import Lake
 from analytics.views import Filters, query
@@ -19,9 +17,9 @@ from tests.analytics_numbers import Facts, compare_dashboard
 from tests.conftest import run_image_search
 from tests.e2e.conftest import System, eventually, search
 from tests.e2e.gateways import another_gateway
+from tests.programs import needs_browser, running_browser
 
 DASHBOARD = "/api/v1/analytics/dashboard"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 async def rate(client: httpx.AsyncClient, token: str, rating: int, image: str | None) -> str:
@@ -176,7 +174,7 @@ async def test_the_commands(system: System, client: httpx.AsyncClient, tmp_path:
     assert failed.stderr.startswith("error:"), failed.stderr
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+@needs_browser
 @pytest.mark.timeout(300)
 async def test_the_page_in_a_browser(
     system: System, client: httpx.AsyncClient, tmp_path: Path
@@ -190,10 +188,7 @@ async def test_the_page_in_a_browser(
     await eventually(filed, seconds=60, every=0.5)
     complaints: list[str] = []
     foreign: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+    async with running_browser() as browser:
         page = await browser.new_page(viewport={"width": 1400, "height": 1900})
         page.set_default_timeout(60_000)
         page.on(
@@ -296,6 +291,5 @@ async def test_the_page_in_a_browser(
         await report.goto((tmp_path / "report.html").as_uri())
         await report.wait_for_selector("#totals dd")
         assert await report.locator("canvas").count() >= 6
-        await browser.close()
     assert complaints == []
     assert foreign == []

@@ -11,8 +11,9 @@ import pytest
 from playwright.async_api import Page, expect
 
 from gateway.short_form import BadShortForm, parse
-from tests.e2e.browsers import answered, ask, drop, needs_browser, shown, visit
+from tests.e2e.browsers import answered, ask, drop, shown, visit
 from tests.e2e.conftest import SAMPLES, System, eventually
+from tests.programs import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.timeout(600)]
 BALL, RACKET = "tuxpaint-gpl2/tennis-ball.jpg", "drawings/tennis-racket.jpg"

@@ -18,7 +18,6 @@ from tests.e2e.browsers import (
     assert_accessible,
     assert_fits,
     drop,
-    needs_browser,
     picture_of,
     shown,
     visit,
@@ -26,6 +25,7 @@ from tests.e2e.browsers import (
 from tests.e2e.conftest import System, eventually
 from tests.e2e.gateways import another_gateway
 from tests.e2e.test_library import new_picture
+from tests.programs import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.timeout(600)]
 KEY = "a key of the page's tests"

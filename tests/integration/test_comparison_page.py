@@ -1,7 +1,6 @@
 """The page that shows both models' pictures, as a browser shows it."""
 
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -9,13 +8,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.async_api import async_playwright
 
 from analytics.comparison import Comparison, QueryComparison
 from cli.comparing import as_page
 from tests.conftest import ROOT
+from tests.programs import needs_browser, running_browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LEFT = ["photos/cat.jpg", "photos/coffee.jpg"]
 RIGHT = ["photos/rocket-launch.jpg", "photos/cat.jpg", "photos/grass.jpg"]
 
@@ -35,7 +33,7 @@ def pictures() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+@needs_browser
 @pytest.mark.timeout(180)
 async def test_both_sides_show_their_pictures_and_least_alike_comes_first(
     pictures: str, tmp_path: Path
@@ -50,10 +48,7 @@ async def test_both_sides_show_their_pictures_and_least_alike_comes_first(
     )
     path = tmp_path / "page.html"
     path.write_text(as_page(result, pictures), encoding="utf-8")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+    async with running_browser() as browser:
         page = await browser.new_page(viewport={"width": 1200, "height": 800})
         page.set_default_timeout(60_000)
         await page.goto(path.as_uri())
@@ -74,4 +69,3 @@ async def test_both_sides_show_their_pictures_and_least_alike_comes_first(
             assert await image.evaluate(loaded)
         if folder := os.environ.get("SCREENSHOTS"):
             await page.screenshot(path=f"{folder}/comparison.png")
-        await browser.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +20,7 @@ from schemas.topics import FEEDBACK
 from tests.conftest import ROOT
 from tests.integration.watcher_processes import running_broker
 from tests.lake_events import Events
+from tests.programs import needs_kcat
 
 EXAMPLES = ROOT / "docs" / "examples"
 COMMANDS = {
@@ -28,7 +28,6 @@ COMMANDS = {
     "faststream": [sys.executable, "-m", "faststream", "run", "feedback_faststream:app"],
     "kcat": ["sh", "feedback_kcat.sh"],
 }
-KCAT = pytest.mark.skipif(shutil.which("kcat") is None, reason="Debian's kcat is not installed")
 
 
 @dataclass
@@ -73,7 +72,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.address
 
 
-@pytest.fixture(params=["aiokafka", "faststream", pytest.param("kcat", marks=KCAT)])
+@pytest.fixture(params=["aiokafka", "faststream", pytest.param("kcat", marks=needs_kcat)])
 async def reader(request: pytest.FixtureRequest, broker: str) -> AsyncIterator[Reader]:
     group = f"example-{request.param}-{uuid4().hex[:8]}"
     environment = {"KAFKA_BOOTSTRAP_SERVERS": broker, "GROUP": group}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from adapters.errors import Unavailable
 from adapters.event_log import Message, Position
 from adapters.helpers import Helpers
 from adapters.memory import MemoryEventLog
-from producers import loading, publish
+from producers import publish
 from producers.announce import Announcer
 from producers.examination import Examination
 from producers.guard import RemovalGuard
@@ -172,7 +173,7 @@ async def test_a_folder_long_enough_for_helpers(tmp_path: Path, monkeypatch: Any
 
 
 class TestLoading:
-    async def test_the_same_with_helpers_and_without(self, monkeypatch: Any) -> None:
+    async def test_what_the_topic_says_of_each_place(self) -> None:
         log = MemoryEventLog()
         announcer = Announcer("", "file:///a/")
         messages = [
@@ -188,27 +189,37 @@ class TestLoading:
             for n in range(50)
         ]
         await log.publish(IMAGES, messages)
-        places = {"": "file:///a/", "s/": "s3://other/"}
-        alone = await load(log, places, Helpers(1))
-        monkeypatch.setattr(loading, "MANY", 0)
-        monkeypatch.setattr(loading, "CHUNK", 50)
-        monkeypatch.setattr(loading, "BEHIND", 2)
-        monkeypatch.setattr(loading, "AHEAD", 4)
-        monkeypatch.setattr(loading, "CORES", 2)
-        helped = Helpers(1)
-        try:
-            together = await load(log, places, helped)
-            assert helped._pool is not None
-        finally:
-            helped.close()
-        for place in places:
-            assert {i: together[place].get(i) for i in together[place]} == {
-                i: alone[place].get(i) for i in alone[place]
-            }
-        assert len(alone[""]) == 600 + 3  # of the unreadable ones, three had been removed
-        assert alone["s/"].get("7.jpg") == Known(B, FileStat(1, 1), uri_is_current=False)
+        known = await load(log, {"": "file:///a/", "s/": "s3://other/"})
+        assert len(known[""]) == 600 + 3  # of the unreadable ones, three had been removed
+        assert known[""].get("2.jpg") == Known(A, FileStat(2, 2))
+        assert known[""].get("3.jpg") is None
+        assert known[""].get("101.jpg") == Known(None, FileStat(-1, 0), uri_is_current=False)
+        assert len(known["s/"]) == 50
+        assert known["s/"].get("7.jpg") == Known(B, FileStat(1, 1), uri_is_current=False)
 
-    async def test_a_log_that_goes_away_in_the_middle(self, monkeypatch: Any) -> None:
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"schema_version": "2.0"}, "schema version 2.0 is not supported"),
+            ({"image_id": "other.jpg"}, "the event names 'other.jpg'"),
+            ({"sha256": "A" * 64}, "sha256: String should match pattern"),
+            ({"size_bytes": -1}, "size_bytes: Input should be greater than"),
+            ({"modified_at": "2026-01-05T00:00:00"}, "modified_at: Input should have timezone"),
+            ({"uri": ""}, "uri: String should have at least 1 character"),
+        ],
+    )
+    async def test_what_cannot_be_relied_on_is_told_and_published_again(
+        self, change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        log = MemoryEventLog()
+        event = json.loads(Announcer("", "file:///a/").addition("x.jpg", A, FileStat(1, 1)))
+        value = json.dumps({**event, **change}).encode()
+        await log.publish(IMAGES, [Message("x.jpg", value), Message("y.jpg", None)])
+        known = await load(log, {"": "file:///a/"})
+        assert known[""].get("x.jpg") == Known(None, FileStat(-1, 0), uri_is_current=False)
+        assert reason in caplog.text
+
+    async def test_a_log_that_goes_away_in_the_middle(self) -> None:
         class Failing(MemoryEventLog):
             async def read_all(self, topic: Topic, start: Any = None) -> Any:
                 async for record in super().read_all(topic, start):
@@ -221,13 +232,8 @@ class TestLoading:
             IMAGES,
             [Message(f"{n}", announcer.addition(f"{n}", A, FileStat(n, n))) for n in range(9)],
         )
-        monkeypatch.setattr(loading, "CHUNK", 2)
-        monkeypatch.setattr(loading, "MANY", 0)
-        monkeypatch.setattr(loading, "CORES", 2)
-        helped = Helpers(1)
         with pytest.raises(Unavailable):
-            await load(log, {"": "file:///a/"}, helped)
-        helped.close()
+            await load(log, {"": "file:///a/"})
 
 
 async def test_what_is_published_encoded_is_read_as_the_event() -> None:
