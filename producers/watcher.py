@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from pathlib import Path
@@ -256,8 +255,10 @@ class Watcher:
             tops = self._schedule.take()
             for top in tops:
                 if self._identity is not None:
-                    with contextlib.suppress(RootGone):  # `_watch_root` says so and scans later
+                    try:
                         await self._scan(top)
+                    except RootGone:  # `_watch_root` says so, unless it was for a moment only
+                        self._schedule.ask(top, ROOT_CHECK_SECONDS)
             if not tops:
                 await self._schedule.wait()
 
