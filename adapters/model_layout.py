@@ -6,6 +6,12 @@ visual/preprocess_cfg.json     open_clip's: size, mean, std, interpolation, resi
 textual/model.onnx             token ids [N, L] (and an attention mask) -> embedding
 textual/tokenizer.json         Hugging Face tokenizers
 textual/tokenizer_config.json  names the padding token
+
+Tokenization is that of open_clip, which has three cases:
+- `text_cfg.hf_tokenizer_name` is stated: texts are cleaned, the rest is Hugging Face's tokenizer.
+- It is not, and the tokenizer is CLIP's: open_clip takes its own `SimpleTokenizer`, which pads with
+  token 0, where tokenizer_config.json names another. Models without a causal mask see that.
+- It is not, and the tokenizer is another (M-CLIP's exports): not open_clip's, used as it is.
 """
 
 from __future__ import annotations
@@ -26,7 +32,9 @@ REQUIRED = (CONFIG, IMAGE_MODEL, PREPROCESSING, TEXT_MODEL, TOKENIZER)
 
 RESIZE_MODES = {"shortest": "shortest_edge_center_crop", "squash": "stretch"}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+CLEANINGS = ("whitespace", "lower", "canonicalize")
 CONTEXT_LENGTH = 77  # open_clip's default
+SIMPLE_TOKENIZER = "simple_tokenizer"
 PADDING_TOKENS = ("<pad>", "[PAD]", "<|endoftext|>", "</s>")
 """Tried where no file names one."""
 
@@ -52,7 +60,7 @@ class Layout:
     pad_token: str
     padding_side: str
     clean: str
-    """`whitespace`, or `canonicalize`: also lower case and without punctuation, as SigLIP wants."""
+    """As in triton_models/lite_text/1/tokenization.py."""
 
 
 def read_layout(folder: Path) -> Layout:
@@ -79,6 +87,9 @@ def read_layout(folder: Path) -> Layout:
             f"{PREPROCESSING}: interpolation is {interpolation!r}; "
             f"supported: {', '.join(INTERPOLATIONS)}"
         )
+    if resize_mode == "shortest" and height != width:
+        interpolation = "bicubic"  # open_clip heeds no other when the target is no square
+    clean = _clean(folder, text)
     return Layout(
         folder=folder,
         dimension=_positive(config.get("embed_dim"), CONFIG, "embed_dim"),
@@ -91,9 +102,9 @@ def read_layout(folder: Path) -> Layout:
         context_length=_positive(
             text.get("context_length", CONTEXT_LENGTH), CONFIG, "text_cfg.context_length"
         ),
-        pad_token=_pad_token(folder),
+        pad_token=_first_token(folder) if clean == SIMPLE_TOKENIZER else _pad_token(folder),
         padding_side=_padding_side(folder),
-        clean=_clean(text),
+        clean=clean,
     )
 
 
@@ -160,11 +171,31 @@ def _padding_side(folder: Path) -> str:
     return str(side)
 
 
-def _clean(text: dict[str, Any]) -> str:
-    stated = (text.get("tokenizer_kwargs") or {}).get("clean", "whitespace")
-    if stated in ("whitespace", "lower"):
-        # Lower-casing is in such a tokenizer's own normalizer.
-        return "whitespace"
-    if stated == "canonicalize":
-        return "canonicalize"
-    raise InvalidLayout(f"{CONFIG}: text_cfg.tokenizer_kwargs.clean is {stated!r}")
+def _clean(folder: Path, text: dict[str, Any]) -> str:
+    stated = dict(text.get("tokenizer_kwargs") or {})
+    clean = stated.pop("clean", None)
+    unknown = [name for name, value in stated.items() if value]
+    unknown += ["tokenizer_mode"] if text.get("tokenizer_mode") else []
+    if unknown:
+        raise InvalidLayout(f"{CONFIG}: text_cfg has {', '.join(unknown)}, which is not supported")
+    if clean is not None and clean not in CLEANINGS:
+        raise InvalidLayout(f"{CONFIG}: text_cfg.tokenizer_kwargs.clean is {clean!r}")
+    if text.get("hf_tokenizer_name"):
+        return str(clean or "whitespace")
+    model = _tokenizer_model(folder)
+    if model.get("type") != "BPE" or model.get("end_of_word_suffix") != "</w>":
+        return str(clean or "as_given")
+    if clean not in (None, "lower"):
+        raise InvalidLayout(f"{CONFIG}: text_cfg.tokenizer_kwargs.clean is {clean!r}, not lower")
+    return SIMPLE_TOKENIZER
+
+
+def _tokenizer_model(folder: Path) -> dict[str, Any]:
+    return dict(_json(folder / TOKENIZER).get("model") or {})
+
+
+def _first_token(folder: Path) -> str:
+    for token, number in (_tokenizer_model(folder).get("vocab") or {}).items():
+        if number == 0:
+            return str(token)
+    raise InvalidLayout(f"{TOKENIZER}: no token has the number 0, with which open_clip pads")

@@ -235,7 +235,7 @@ def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:
     resampling = _RESAMPLING[spec.interpolation]
     if spec.resize_mode == "stretch":
         return image.resize((spec.width, spec.height), resampling)
-    # torchvision's Resize(int) then CenterCrop: the long edge truncates, the crop rounds.
+    # open_clip's: resize until the target is covered, then torchvision's CenterCrop, which rounds.
     scale_width, scale_height = _covering(image.width, image.height, spec.width, spec.height)
     scaled = image.resize((scale_width, scale_height), resampling)
     left = round((scale_width - spec.width) / 2)
@@ -244,7 +244,14 @@ def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:
 
 
 def _covering(width: int, height: int, target_width: int, target_height: int) -> tuple[int, int]:
-    """The size, aspect kept, at which the picture just covers the target."""
-    if width * target_height <= height * target_width:
-        return target_width, max(target_height, int(target_width * height / width))
-    return max(target_width, int(target_height * width / height)), target_height
+    """The size, aspect kept, at which the picture just covers the target.
+
+    Of a square, torchvision's Resize(int), where the long edge truncates; of anything else,
+    open_clip's ResizeKeepRatio, where both round.
+    """
+    if target_width != target_height:
+        ratio = min(height / target_height, width / target_width)
+        return round(width / ratio), round(height / ratio)
+    if width <= height:
+        return target_width, int(target_width * height / width)
+    return int(target_height * width / height), target_height

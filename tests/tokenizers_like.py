@@ -6,11 +6,15 @@ Vocabularies are trained here on a few sentences; everything else is the referen
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import onnx
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, XLMRobertaTokenizer
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
+
+from tests import tiny_model
 
 SENTENCES = [
     "a photo of a cat on a red sofa",
@@ -85,3 +89,18 @@ def xlm_roberta() -> Any:
     special = [(each, 0.0) for each in ("<s>", "<pad>", "</s>", "<unk>")]
     pieces = [*special, *(each for each in pieces if each[0] != "<unk>"), ("<mask>", 0.0)]
     return XLMRobertaTokenizer(vocab=pieces)
+
+
+def write_layout(folder: Path, tokenizer: Any, text: dict[str, Any]) -> Path:
+    """A layout whose tokenizer files are as the reference saves them; `text` is its text_cfg."""
+    layout = tiny_model.write_layout(folder)
+    for stale in (layout / "textual").glob("*.json"):
+        stale.unlink()
+    tokenizer.save_pretrained(layout / "textual")
+    config = json.loads((layout / "config.json").read_text())
+    config["text_cfg"] = text
+    (layout / "config.json").write_text(json.dumps(config))
+    graph = onnx.load(layout / "textual" / "model.onnx")
+    graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = text["context_length"]
+    onnx.save(graph, layout / "textual" / "model.onnx")
+    return layout

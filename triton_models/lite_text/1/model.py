@@ -2,9 +2,8 @@
 
 The same for every text model: what differs is in tokenizer.json, model.onnx and in the
 parameters `max_tokens`, `padding` ('longest' text of the batch, or always 'max_tokens'),
-`pad_token` and, where a model wants it, `clean`: `whitespace` reduces runs of blanks,
-`canonicalize` also drops punctuation and capitals (as SigLIP was trained). A model with two
-inputs is given token ids and mask; one with a single input, token ids alone.
+`pad_token` and, where a model wants it, `clean`, which names one of open_clip's ways to clean a
+text. A model with two inputs is given token ids and mask; one with a single input, token ids alone.
 """
 
 import numpy as np

@@ -3,8 +3,10 @@
 `stated` are the parameters of config.pbtxt as strings by name.
 """
 
+import html
 import string
 
+import ftfy
 import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
@@ -19,6 +21,8 @@ def load_tokenizer(stated, folder):
     if missing:
         raise ValueError(f"config.pbtxt lacks the parameters {sorted(missing)}")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if stated.get("clean") == SIMPLE:
+        tokenizer.normalizer = None  # open_clip's has none: cleaning is all that is done
     pad_token, most = stated["pad_token"], int(stated["max_tokens"])
     pad_id = tokenizer.token_to_id(pad_token)
     if pad_id is None:
@@ -32,6 +36,7 @@ def load_tokenizer(stated, folder):
     return tokenizer
 
 
+SIMPLE = "simple_tokenizer"
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -41,16 +46,30 @@ def as_given(text):
 
 
 def whitespace(text):
-    """Returns the text with single blanks between its words (open_clip's `whitespace_clean`)."""
-    return " ".join(text.split())
+    """Returns the text mended and with single blanks (open_clip's cleaning of the same name).
+
+    Mended: broken encodings, curly quotes, ligatures and full-width letters, then HTML's entities.
+    """
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+
+
+def lower(text):
+    """Returns the same in lower case (open_clip's `lower`)."""
+    return whitespace(text).lower()
 
 
 def canonicalize(text):
-    """Returns the text in lower case without punctuation (open_clip's `canonicalize_text`)."""
-    return whitespace(text.replace("_", " ").translate(PUNCTUATION).lower())
+    """Returns the same without punctuation (open_clip's `canonicalize`)."""
+    return " ".join(whitespace(text).replace("_", " ").translate(PUNCTUATION).lower().split())
 
 
-CLEANERS = {"as_given": as_given, "whitespace": whitespace, "canonicalize": canonicalize}
+CLEANERS = {
+    "as_given": as_given,
+    "whitespace": whitespace,
+    "lower": lower,
+    "canonicalize": canonicalize,
+    SIMPLE: lower,
+}
 
 
 def load_cleaner(stated):
