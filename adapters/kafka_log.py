@@ -26,8 +26,8 @@ from adapters.event_log import NO_HEADERS, LogRecord, Message, Position
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
 
-# A broker that restarts is back within this; beyond it the caller's own back-off takes over.
 PUBLISH_TIMEOUT_SECONDS: Final = 30.0
+"""A broker that restarts is back within this; beyond it the caller's own back-off takes over."""
 FETCH_TIMEOUT_MS: Final = 1000
 READY_TIMEOUT_SECONDS: Final = 3.0
 
@@ -45,8 +45,9 @@ class KafkaEventLog:
     The producer connects at the first use, so a broker that is down at start is no error.
     """
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, *, timeout: float = PUBLISH_TIMEOUT_SECONDS) -> None:
         self._bootstrap_servers = bootstrap_servers
+        self._timeout = timeout
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
 
@@ -67,7 +68,7 @@ class KafkaEventLog:
         with translated(f"publish to {topic.name}", rejected=_REFUSED, unavailable=_DOWN):
             producer = await self._connected()
             try:
-                async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                async with asyncio.timeout(self._timeout):
                     if len(prepared) >= BULK:
                         return await _publish_in_bulk(producer, topic.name, prepared)
                     pending = [
@@ -188,7 +189,7 @@ class KafkaEventLog:
             producer, self._producer = self._producer, None
         if producer is not None:
             with translated("close the Kafka producer", unavailable=_DOWN):
-                async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                async with asyncio.timeout(self._timeout):
                     await producer.stop()
 
 

@@ -24,7 +24,7 @@ async def until_available(
     *,
     what: str,
     initial: float = 0.2,
-    maximum: float = 15.0,
+    maximum: float = 5.0,
     give_up_after: float | None = None,
 ) -> T:
     """The call's result, repeated while it raises `Unavailable`.

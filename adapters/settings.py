@@ -30,6 +30,8 @@ class ServerSettings(EnvironmentSettings):
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_replication_factor: Annotated[int, Field(ge=1)] = 1
+    kafka_timeout: Seconds = 30.0
+    """After which a publication is given up and made again; a broker restarts in less."""
     images_partitions: Annotated[int, Field(ge=1)] = 12
     weaviate_url: str = "http://127.0.0.1:8080"
     weaviate_grpc_host: str | None = None
@@ -106,7 +108,7 @@ class IndexingSettings(ServerSettings):
     poison_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     poison_window: Annotated[int, Field(ge=1)] = 500
     retry_initial: Seconds = 0.2
-    retry_maximum: Seconds = 15.0
+    retry_maximum: Seconds = 5.0
     max_poll_interval: Seconds = 300.0
     rebalance_grace: Seconds = 10.0
     """How long a rebalance waits for work under way before it is forgotten and read again."""

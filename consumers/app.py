@@ -48,7 +48,9 @@ async def indexing(settings: IndexingSettings) -> None:
     index = connect_index(settings)
     workers = settings.decode_workers or os.cpu_count() or 1
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        async with KafkaEventLog(settings.kafka_bootstrap_servers) as log:
+        async with KafkaEventLog(
+            settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout
+        ) as log:
             work = asyncio.create_task(_index(settings, embedder, index, log, pool, stop))
             stopping = asyncio.create_task(stop.wait())
             try:

@@ -70,7 +70,7 @@ class RetryPolicy:
     """How long to wait, in seconds, and how often to try what is not a server's fault."""
 
     initial: float = 0.2
-    maximum: float = 15.0
+    maximum: float = 5.0
     max_attempts: int = 3
 
     async def until_available(self, call: Callable[[], Awaitable[T]], what: str) -> T:

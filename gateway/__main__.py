@@ -32,7 +32,7 @@ async def serve(settings: GatewaySettings) -> None:
         concurrency=settings.triton_concurrency,
     )
     index = connect_index(settings)
-    log = KafkaEventLog(settings.kafka_bootstrap_servers)
+    log = KafkaEventLog(settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout)
 
     async def backlog(collection: Collection) -> int:
         group = f"indexing-{collection.name}"

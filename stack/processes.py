@@ -110,6 +110,10 @@ def _kafka_properties(settings: StackSettings, data: Path) -> str:
         "group.initial.rebalance.delay.ms": 0,
         # A killed indexer's partitions go to another one, or to its successor, this soon.
         "group.min.session.timeout.ms": 3000,
+        # A broker that was killed may not register again until its session has ended, which with
+        # the default of 9 s is most of what a restart takes.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
         # Topics come from the topic table alone; a misspelt name must be an error.
         "auto.create.topics.enable": "false",
         "message.max.bytes": 8 * 1024 * 1024,

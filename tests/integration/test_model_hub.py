@@ -8,6 +8,7 @@ import pytest
 
 from adapters.errors import Rejected, Unavailable
 from adapters.model_hub import download
+from stack.ports import free_ports
 from tests import tiny_model
 from tests.conftest import run_image_search
 from tests.integration.hub_server import COMMIT, Hub, hub
@@ -53,12 +54,11 @@ def test_a_broken_download_goes_on_where_it_stopped(folder: Path, tmp_path: Path
 
 
 def test_a_hub_that_is_away_and_one_that_has_no_such_model(folder: Path, tmp_path: Path) -> None:
-    with hub(folder) as server:
-        with pytest.raises(Rejected):
-            download("nobody/none", "main", tmp_path / "cache", server.url)
-        address = server.url
+    with hub(folder) as server, pytest.raises(Rejected):
+        download("nobody/none", "main", tmp_path / "cache", server.url)
+    (port,) = free_ports(1)
     with pytest.raises(Unavailable):
-        download("immich-app/tiny", "main", tmp_path / "cache", address)
+        download("immich-app/tiny", "main", tmp_path / "cache", f"http://127.0.0.1:{port}")
 
 
 def environment(server: Hub, tmp_path: Path) -> dict[str, str]:

@@ -90,7 +90,7 @@ def test_stops_with_status_0_while_the_broker_is_down(
 def test_an_outage_of_the_broker_loses_nothing(broker: Broker, root: Path, tmp_path: Path) -> None:
     fill(root / "a", 50)
     fill(root / "kept", 60)  # so that the loss of "a" is no mass removal
-    with running_watcher(broker.address, root, tmp_path) as watcher:
+    with running_watcher(broker.address, root, tmp_path, kafka_timeout=5) as watcher:
         shows(broker.address, on_disk(root))
         broker.kill(signal.SIGKILL)
         fill(root / "b", 300)
@@ -98,7 +98,7 @@ def test_an_outage_of_the_broker_loses_nothing(broker: Broker, root: Path, tmp_p
         time.sleep(3)
         (root / "b" / "0.jpg").unlink()
         (root / "b" / "1.jpg").write_bytes(b"changed")
-        time.sleep(35)  # longer than one attempt to publish lasts
+        time.sleep(8)  # longer than one attempt to publish lasts
         assert watcher.status()["waiting"] > 0
         broker.start()
         shows(broker.address, on_disk(root), 60)

@@ -43,7 +43,7 @@ STEPS = 20
 KILLS = 3
 BROKER_RESTARTS = 1
 REST_SECONDS = 120
-"""A publish that a killed broker cut off is given up after 30 s and tried again with back-off."""
+"""A publish that a killed broker cut off is given up in the end and tried again with back-off."""
 
 
 @pytest.fixture
@@ -71,6 +71,7 @@ class Life(RuleBasedStateMachine):
             self.root,
             self.work,
             quiet_seconds=0.1,
+            kafka_timeout=5,
             # Whole folders vanish here on purpose; what holds removals back is tested elsewhere.
             allow_mass_removal=True,
         )
