@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 def hub(folder: Path) -> Iterator[Hub]:
     """The hub, listening."""
     server = Hub(folder)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server

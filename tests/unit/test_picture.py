@@ -235,8 +235,15 @@ def test_the_size_a_jpeg_xl_claims_is_read_without_decoding(
     assert dimensions(data) == size
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        (kind, mode)
+        for kind in ("PNG", "TIFF", "WEBP")
+        for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16")
+        if (kind, mode) != ("PNG", "CMYK")  # which the format does not have
+    ],
+)
 def test_shrunk_while_it_is_read_it_looks_the_same(
     kind: str, mode: str, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,13 +255,10 @@ def test_shrunk_while_it_is_read_it_looks_the_same(
         image = image.convert(mode)
     if mode in ("RGBA", "LA"):
         image.putalpha(Image.radial_gradient("L").resize(image.size))
-    try:
-        exif = Image.Exif()
-        exif[ExifTags.Base.Orientation] = 6
-        lossless = {"lossless": True} if kind == "WEBP" else {}
-        data = encoded(image, kind, exif=exif, **lossless)
-    except OSError:
-        pytest.skip(f"there is no {kind} of mode {mode}")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(image, kind, exif=exif, **lossless)
     whole = decode(data, small_spec)
     monkeypatch.setattr("adapters.shrink.BIG_PIXELS", 1000)
     small = decode(data, small_spec)
