@@ -85,9 +85,9 @@ class QueryEmbedder:
             BadTerm: a picture is not indexed or cannot be decoded, or the terms cancel out.
             Unavailable: a server that is needed does not answer.
         """
-        vectors = await asyncio.gather(*(self._vector(collection, term) for term in terms))
         if len(terms) == 1 and terms[0].weight == 1:
-            return vectors[0]
+            return await self._vector(collection, terms[0])
+        vectors = await asyncio.gather(*(self._vector(collection, term) for term in terms))
         weights = np.array([term.weight for term in terms])
         combined = weights @ np.array(vectors)
         length = float(np.linalg.norm(combined))
