@@ -212,7 +212,11 @@ class Notifications:
         """Stop watching; blocks for the threads' ends."""
         observer, self._observer = self._observer, None
         if observer is not None:
-            observer.stop()
+            try:
+                observer.stop()
+            except (OSError, KeyError) as error:
+                # After its thread has ended with an error, its bookkeeping is wrong here too.
+                logger.warning("watches could not be given back: %r", error)
             observer.join(timeout=10)
 
 
@@ -224,6 +228,13 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
         def __init__(self, mailbox: Mailbox) -> None:
             super().__init__()
             self._mailbox = mailbox
+
+        def run(self) -> None:
+            try:
+                super().run()
+            except Exception as error:  # of watchdog's own bookkeeping, such as KeyError
+                # What is watched by now is not known, so the watches are set anew; see `is_alive`.
+                logger.warning("events cannot be followed any more, watching anew: %r", error)
 
         def handle_event(self, event: InotifyEvent) -> None:
             try:
@@ -256,6 +267,9 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
             self._fd = _Inotify(mailbox)
             self._fd.start()
             super().__init__(InotifyEmitter, inotify_fd=self._fd)
+
+        def is_alive(self) -> bool:
+            return super().is_alive() and self._fd.is_alive()
 
         def on_thread_stop(self) -> None:
             super().on_thread_stop()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
 from adapters.memory import MemoryEventLog
 from adapters.settings import WatcherSettings
@@ -149,6 +150,35 @@ async def test_follows_changes_while_running(root: Path, log: MemoryEventLog) ->
         await shows(log, on_disk(root), 2)
         (root / "b.jpg").unlink()
         await shows(log, {}, 2)
+
+
+async def test_events_that_cannot_be_followed_up_lead_to_new_watches(
+    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """watchdog's bookkeeping has been seen to fail, which ends the thread that reads events."""
+    handle = InotifyFD.handle_event
+    failures = 0
+
+    def failing(self: InotifyFD, event: InotifyEvent) -> None:
+        nonlocal failures
+        if event.name == b"trap.jpg":
+            failures += 1
+            raise KeyError(b"/a/folder/that/was/moved")
+        handle(self, event)
+
+    (root / "folder").mkdir()
+    async with watching(root, log, reconcile_seconds=3600):
+        (root / "a.jpg").write_bytes(b"1")
+        await shows(log, on_disk(root))
+        with monkeypatch.context() as patched:
+            patched.setattr(InotifyFD, "handle_event", failing)
+            (root / "trap.jpg").write_bytes(b"2")
+            (root / "folder" / "b.jpg").write_bytes(b"3")
+            await shows(log, on_disk(root))
+            assert failures
+        (root / "folder" / "c.jpg").write_bytes(b"4")
+        (root / "a.jpg").unlink()
+        await shows(log, on_disk(root))
 
 
 async def test_a_new_file_is_published_within_half_a_second(
