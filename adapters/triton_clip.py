@@ -19,6 +19,8 @@ from adapters.naming import image_model, text_model
 
 READY_TIMEOUT_SECONDS: Final = 2.0
 _DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+# The client would take it compressed, and to compress numbers costs more than it saves.
+_PLAIN: Final = {"Accept-Encoding": "identity"}
 # Triton answers these to a request that it would refuse for ever.
 _REFUSED_STATUS: Final = {"400"}
 
@@ -93,7 +95,9 @@ class TritonEmbedder:
             with translated(f"Triton model {name}", unavailable=_DOWN):
                 try:
                     async with asyncio.timeout(self._timeout):
-                        result = await self._connected().infer(name, [tensor], outputs=wanted)
+                        result = await self._connected().infer(
+                            name, [tensor], outputs=wanted, headers=dict(_PLAIN)
+                        )
                 except InferenceServerException as error:
                     raise _ours(name, error) from error
         vectors = result.as_numpy("EMBEDDING")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from adapters.event_log import EventLog
@@ -192,6 +194,17 @@ def _add_gate(app: FastAPI, settings: GatewaySettings) -> None:
     openapi.complete(app, secured=not access.open)
 
 
+class _Direct(APIRoute):
+    """A route that FastAPI only documents: it takes the request and makes the response itself.
+
+    What FastAPI does for a route that has nothing to be solved, validated or serialized still
+    takes a hundredth of a search's time.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return cast(Callable[[Request], Coroutine[Any, Any, Response]], self.endpoint)
+
+
 def _add_api(
     app: FastAPI,
     search: Search,
@@ -200,14 +213,6 @@ def _add_api(
     health: Health,
     privacy: Privacy,
 ) -> None:
-    @app.post(
-        "/api/v1/search-image",
-        tags=["search"],
-        summary="Find pictures by text or picture",
-        response_model=SearchResponse,
-        responses={409: PROBLEM, 415: PROBLEM},
-        openapi_extra=bodies.request_body(),
-    )
     async def search_image(request: Request) -> Response:
         body = await bodies.search_request(request)
         if body.wait_for is not None:
@@ -229,6 +234,18 @@ def _add_api(
         found = search_response(body, answer, token)
         # What was not asked for is absent rather than null: the shape of 1.0 stays as it is.
         return Response(found.model_dump_json(exclude_unset=True), media_type="application/json")
+
+    app.router.add_api_route(
+        "/api/v1/search-image",
+        search_image,
+        methods=["POST"],
+        route_class_override=_Direct,
+        tags=["search"],
+        summary="Find pictures by text or picture",
+        response_model=SearchResponse,
+        responses={409: PROBLEM, 415: PROBLEM},
+        openapi_extra=bodies.request_body(),
+    )
 
     @app.post(
         "/api/v1/create-feedback",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import math
 import time
@@ -142,11 +143,15 @@ class Gate:
 
 def client_address(scope: Scope) -> str:
     """The client's address; of IPv6 the network of 64 bits, as one client has all of it."""
-    host = scope["client"][0] if scope.get("client") else "unknown"
+    return _network(scope["client"][0] if scope.get("client") else "unknown")
+
+
+@functools.lru_cache(1024)
+def _network(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return str(host)
+        return host
     if address.version == 6:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)

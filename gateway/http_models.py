@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from adapters.ports import EVERYTHING
 from gateway.filters import Filters, valid_unicode, whole
 from gateway.query import Term
 from gateway.search import Answer, Question
@@ -175,13 +176,12 @@ class SearchRequest(_Request):
 
     def question(self) -> Question:
         """The request in the search's terms."""
-        filters = self.filters or Filters()
         return Question(
             terms=self.as_terms(),
             limit=self.limit,
             min_score=self.min_score,
-            where=filters.where(),
-            told_filters=filters.flat(),
+            where=self.filters.where() if self.filters else EVERYTHING,
+            told_filters=self.filters.flat() if self.filters else {},
             details=tuple(dict.fromkeys(self.include)),
             automatic_cut_off=self.cut_off == "auto",
             collapse=self.collapse_duplicates,

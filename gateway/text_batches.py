@@ -15,6 +15,7 @@ IN_FLIGHT: Final = 2
 """Requests under way for a model; what is asked meanwhile waits, and goes with the next."""
 
 Vector = list[float]
+Asked = tuple[str, asyncio.Future[Vector]]
 
 
 class TextBatches:
@@ -26,30 +27,47 @@ class TextBatches:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._waiting: dict[str, deque[tuple[str, asyncio.Future[Vector]]]] = defaultdict(deque)
-        self._senders: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._under_way: dict[str, int] = defaultdict(int)
+        # Not empty only while as many requests are under way as may be.
+        self._waiting: dict[str, deque[Asked]] = defaultdict(deque)
+        self._senders: set[asyncio.Task[None]] = set()
 
     async def embed(self, model: str, text: str) -> Vector:
         """The text's unit vector; raises as `Embedder.embed_texts`."""
-        vector: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
-        self._waiting[model].append((text, vector))
-        senders = self._senders[model]
-        if len(senders) < IN_FLIGHT:
-            task = asyncio.create_task(self._send(model))
-            senders.add(task)
-            task.add_done_callback(senders.discard)
-        return await vector
+        if self._under_way[model] == IN_FLIGHT:
+            vector: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
+            self._waiting[model].append((text, vector))
+            return await vector
+        self._under_way[model] += 1
+        try:
+            vectors = await self._embedder.embed_texts(model, [text])
+        finally:
+            self._ended(model)
+        own: Vector = vectors[0].tolist()
+        return own
 
-    async def _send(self, model: str) -> None:
+    def _ended(self, model: str) -> None:
+        """A request is over: the texts that came meanwhile take its place."""
         waiting = self._waiting[model]
-        while waiting:
-            count = min(len(waiting), MOST)
-            batch = [waiting.popleft() for _ in range(count)]
-            await self._answer(model, [each for each in batch if not each[1].done()])
-
-    async def _answer(self, model: str, batch: list[tuple[str, asyncio.Future[Vector]]]) -> None:
+        batch: list[Asked] = []
+        while waiting and len(batch) < MOST:
+            text, vector = waiting.popleft()
+            if not vector.done():
+                batch.append((text, vector))
         if not batch:
+            self._under_way[model] -= 1
             return
+        sender = asyncio.create_task(self._send(model, batch))
+        self._senders.add(sender)
+        sender.add_done_callback(self._senders.discard)
+
+    async def _send(self, model: str, batch: list[Asked]) -> None:
+        try:
+            await self._answer(model, batch)
+        finally:
+            self._ended(model)
+
+    async def _answer(self, model: str, batch: list[Asked]) -> None:
         try:
             vectors = await self._embedder.embed_texts(model, [text for text, _ in batch])
         except Rejected as error:
@@ -69,7 +87,7 @@ class TextBatches:
                     future.set_result(vector)
 
 
-def _fail(batch: list[tuple[str, asyncio.Future[Vector]]], error: BaseException) -> None:
+def _fail(batch: list[Asked], error: BaseException) -> None:
     for _, future in batch:
         if not future.done():
             future.set_exception(error)
