@@ -15,7 +15,21 @@ import onnxruntime
 import pytest
 from google.protobuf import json_format  # type: ignore[import-untyped]
 
-from adapters import triton_config
+from adapters import model_repository, triton_config
+
+
+def render_cpu(source: Path, target: Path, name: str) -> None:
+    """The model as a machine without a GPU serves it, with Triton's own Python."""
+    model_repository.render(
+        source,
+        target,
+        python_env=None,
+        image_instances=1,
+        text_instances=1,
+        threads=1,
+        provider="cpu",
+        names=[name],
+    )
 
 
 class TritonError(Exception):

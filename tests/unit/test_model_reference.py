@@ -16,14 +16,13 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from adapters import model_repository
 from adapters.model_gpu import render_gpu
 from adapters.model_layout import InvalidLayout, read_layout
 from adapters.model_spec import ModelSpec
 from adapters.model_store import ModelStore, Origin
 from adapters.picture import decode
 from tests import tiny_model, tokenizers_like
-from tests.triton_models import as_texts, give_backend, infer
+from tests.triton_models import as_texts, give_backend, infer, render_cpu
 
 SIDE = 224
 TEXTS = [
@@ -92,16 +91,7 @@ def test_token_ids_are_those_of_the_reference(
     assert len({tuple(row) for row in wanted}) > len(TEXTS) / 2
     assert found.tolist() == wanted
 
-    model_repository.render(
-        store.repository("kind"),
-        tmp_path / "cpu",
-        python_env=None,
-        image_instances=1,
-        text_instances=1,
-        threads=1,
-        provider="cpu",
-        names=["kind"],
-    )
+    render_cpu(store.repository("kind"), tmp_path / "cpu", "kind")
     served = infer(tmp_path / "cpu", "kind_text", {"TEXT": as_texts(TEXTS)})["EMBEDDING"]
     raw = onnxruntime.InferenceSession(str(layout / "textual" / "model.onnx"))
     plain = raw.run(None, {"text": np.array(wanted, np.int32)})[0]

@@ -14,6 +14,7 @@ from adapters.model_catalogue import InvalidCatalogue, read_catalogue
 from adapters.model_layout import InvalidLayout, read_layout
 from adapters.model_store import ModelStore, Origin, StoreError
 from tests import tiny_model
+from tests.triton_models import render_cpu
 
 ORIGIN = Origin(source="file:///somewhere", licence="MIT")
 
@@ -56,16 +57,7 @@ def test_a_rendered_model_has_the_code(layout: Path, store: ModelStore, tmp_path
     store.add(layout, "tiny", ORIGIN)
     target = tmp_path / "served"
     for _ in range(2):
-        model_repository.render(
-            store.repository("tiny"),
-            target,
-            python_env=None,
-            image_instances=1,
-            text_instances=1,
-            threads=1,
-            provider="cpu",
-            names=["tiny"],
-        )
+        render_cpu(store.repository("tiny"), target, "tiny")
     for half in ("tiny_image", "tiny_text"):
         assert (target / half / "1" / "model.py").exists()
         assert (target / half / "1" / "onnx_session.py").exists()

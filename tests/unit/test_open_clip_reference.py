@@ -22,7 +22,7 @@ from adapters.model_store import ModelStore, Origin
 from adapters.picture import decode
 from tests import open_clip_samples as samples
 from tests import tiny_model, tokenizers_like
-from tests.triton_models import as_texts, give_backend, infer, python_model
+from tests.triton_models import as_texts, give_backend, infer, python_model, render_cpu
 
 ANSWERS: dict[str, Any] = json.loads(samples.ANSWERS.read_text())
 TOKENS: dict[str, list[int]] = ANSWERS["tokens"]
@@ -56,16 +56,7 @@ def tokenized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]],
     store = ModelStore(folder / "store")
     store.add(layout, "clip", Origin(source="file:///x"))
     render_gpu(store.repository("clip"), folder / "gpu", "clip", provider="cuda", precision="fp32")
-    model_repository.render(
-        store.repository("clip"),
-        folder / "cpu",
-        python_env=None,
-        image_instances=1,
-        text_instances=1,
-        threads=1,
-        provider="cpu",
-        names=["clip"],
-    )
+    render_cpu(store.repository("clip"), folder / "cpu", "clip")
 
     def ids(texts: list[str]) -> Any:
         found = infer(folder / "gpu", "clip_text_tokenizer", {"TEXT": as_texts(texts)})["TOKENS"]
@@ -114,16 +105,7 @@ def test_texts_are_cleaned_as_open_clip_does(
     layout = tokenizers_like.write_layout(tmp_path / "layout", tokenizers_like.clip(), text)
     store = ModelStore(tmp_path / "store")
     store.add(layout, "any", Origin(source="file:///x"))
-    model_repository.render(
-        store.repository("any"),
-        tmp_path / "cpu",
-        python_env=None,
-        image_instances=1,
-        text_instances=1,
-        threads=1,
-        provider="cpu",
-        names=["any"],
-    )
+    render_cpu(store.repository("any"), tmp_path / "cpu", "any")
     encoder = python_model(tmp_path / "cpu" / "any_text")
     assert list(ANSWERS["cleaned"]) == samples.TEXTS
     for sample, wanted in ANSWERS["cleaned"].items():
