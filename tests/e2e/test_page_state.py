@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.e2e.browsers import (
     answered,
@@ -41,10 +42,19 @@ async def test_dropped_pictures_are_followed_until_they_can_be_found(
     system: System, page: Page
 ) -> None:
     guitar = new_picture("drawings/acoustic-guitar.jpg", quality=71)
+    looked = asyncio.Event()
+
+    async def send_later(route: Route) -> None:
+        """Progress is shown for as long as sending takes, which may be too short to be seen."""
+        await looked.wait()
+        await route.continue_()
+
+    await page.route("**/api/v1/images", send_later)
     try:
         await drop(page, "add", {"page guitar.jpg": guitar, "page second.jpg": guitar})
         list_ = page.locator("#upload-list")
         await expect(list_.get_by_role("progressbar").first).to_be_visible()
+        looked.set()
         await expect(list_.get_by_text("can be found", exact=True)).to_have_count(2)
         await expect(page.get_by_role("heading", name="2 of 2 can be found")).to_be_visible()
         assert (system.images / "uploads/page guitar.jpg").read_bytes() == guitar
