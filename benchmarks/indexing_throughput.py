@@ -218,6 +218,9 @@ async def end_to_end(paths: list[Path], indexers: int, model: str = "lite") -> R
             spent = {name: after[name] - before[name] for name in running}
             return Run(len(paths) / took, peak / 1e6, spent)
         finally:
+            # Or the next watcher would find that thousands of pictures are gone at once.
+            gone = [Message(message.key, None) for message in told + warm]
+            await servers.log.publish(IMAGES, gone)
             await admin.close()
             for process in processes:
                 process.terminate()

@@ -74,9 +74,8 @@ class Status:
     """Set when something is to be known before the next regular writing."""
     scanning: Callable[[], Difference | None] = _nothing
 
-    def reconciled(self, difference: Difference) -> None:
+    def reconciled(self) -> None:
         """A comparison of the whole folder has ended."""
-        del difference
         self.last_reconcile = datetime.now(UTC)
         self.told.set()
 

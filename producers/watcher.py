@@ -304,7 +304,9 @@ class Watcher:
             again = min(again, HELD_RETRY_SECONDS)
         self._scan_seconds = difference.seconds
         self._schedule.ask("", self._pause(again))
-        self.status.reconciled(difference)
+        # Whoever waits for the end of the comparison reads all of what it led to.
+        self._tell()
+        self.status.reconciled()
         logger.info(
             "compared %d pictures in %.2f s: %d new or changed, %d missing%s",
             difference.pictures,
@@ -332,11 +334,14 @@ class Watcher:
         while True:
             if self._guard.held:
                 self._schedule.ask("", self._pause(HELD_RETRY_SECONDS))
-            self.status.waiting = self._pipeline.waiting
-            self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
-            self.status.counters = self._pipeline.counters
-            self.status.poll_seconds = self._poll_seconds
+            self._tell()
             running = self._reconciler.running
             if running is not None:
                 self._progress.tell(running, self._before, self._pipeline.counters.added)
             await asyncio.sleep(0.25)
+
+    def _tell(self) -> None:
+        self.status.waiting = self._pipeline.waiting
+        self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
+        self.status.counters = self._pipeline.counters
+        self.status.poll_seconds = self._poll_seconds
