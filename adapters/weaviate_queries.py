@@ -16,6 +16,8 @@ from adapters.weaviate_schema import integer
 
 Objects = CollectionAsync[Any, Any]
 
+ATTEMPTS: Final = 4
+"""So often is a search made of which pictures are missing."""
 _INTEGERS: Final = ("size_bytes", "width", "height")
 
 
@@ -28,15 +30,28 @@ async def search(
     details: Sequence[str],
     with_vectors: bool,
 ) -> list[Match]:
-    """See `ImageIndex.search`."""
-    found = await objects.query.near_vector(
-        near_vector=[float(number) for number in vector],
-        limit=limit,
-        filters=conditions(where),
-        return_metadata=MetadataQuery(distance=True),
-        return_properties=["image_id", *details],
-        include_vector=with_vectors,
-    )
+    """See `ImageIndex.search`.
+
+    While an object is written again, Weaviate may come upon its old form and leave it out when it
+    looks the object up. So an answer that is shorter than it could be is asked for again.
+    """
+    filters = conditions(where)
+    found: list[Any] = []
+    for _ in range(ATTEMPTS):
+        answer = await objects.query.near_vector(
+            near_vector=[float(number) for number in vector],
+            limit=limit,
+            filters=filters,
+            return_metadata=MetadataQuery(distance=True),
+            return_properties=["image_id", *details],
+            include_vector=with_vectors,
+        )
+        found = max(found, answer.objects, key=len)
+        if len(found) >= limit:
+            break
+        counted = await objects.aggregate.over_all(filters=filters, total_count=True)
+        if len(found) >= (counted.total_count or 0):
+            break
     matches = [
         Match(
             image_id=str(item.properties["image_id"]),
@@ -45,7 +60,7 @@ async def search(
             details={name: _detail(name, item.properties.get(name)) for name in details},
             vector=_vector(item.vector) if with_vectors else (),
         )
-        for item in found.objects
+        for item in found
     ]
     return sorted(matches, key=lambda match: (-match.score, match.image_id))
 

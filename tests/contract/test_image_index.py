@@ -431,5 +431,21 @@ async def test_pages_repeat_and_skip_nothing(index: ImageIndex, collection: Coll
         assert set(met) == wanted
 
 
+async def test_answers_are_whole_while_pictures_are_written_again(
+    index: ImageIndex, collection: Collection
+) -> None:
+    generator = np.random.default_rng(3)
+    records = [record(f"{n}.jpg", unit(*generator.normal(size=8))) for n in range(1000)]
+    for start in range(0, len(records), 500):
+        assert await index.upsert(collection, records[start : start + 500]) == {}
+    for start in [*range(0, len(records), 50)] * 2:
+        refused, *answers = await asyncio.gather(
+            index.upsert(collection, records[start : start + 50]),
+            *(index.search(collection, records[start + n].vector, 10) for n in range(0, 50, 2)),
+        )
+        assert refused == {}
+        assert {len(answer) for answer in answers} == {10}
+
+
 async def test_it_is_ready(index: ImageIndex) -> None:
     assert await index.is_ready()
