@@ -35,11 +35,11 @@ async def search(
     While an object is written again, Weaviate may come upon its old form and leave it out when it
     looks the object up. So an answer that is shorter than it could be is asked for again.
     """
-    filters = conditions(where)
+    numbers, filters = [float(number) for number in vector], conditions(where)
     found: list[Any] = []
     for _ in range(ATTEMPTS):
         answer = await objects.query.near_vector(
-            near_vector=[float(number) for number in vector],
+            near_vector=numbers,
             limit=limit,
             filters=filters,
             return_metadata=MetadataQuery(distance=True),

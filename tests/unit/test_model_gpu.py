@@ -16,7 +16,15 @@ from adapters.model_spec import ModelSpec
 from adapters.model_store import ModelStore, Origin
 from cli.__main__ import build
 from tests import tiny_model
-from tests.triton_models import Tensor, TritonError, as_texts, give_backend, infer, python_model
+from tests.triton_models import (
+    Tensor,
+    TritonError,
+    as_texts,
+    give_backend,
+    infer,
+    python_model,
+    render_cpu,
+)
 
 TEXTS = ["a photo of a cat", "", "  Two   dogs,\tplaying!  ", "京都 🏯 Été", "many words " * 99]
 HALVES = ("image", "text", "text_tokenizer", "text_encoder")
@@ -35,16 +43,7 @@ def both(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, Pat
         store.add(layout, name, Origin(source="file:///x", licence="MIT"))
     gpu, cpu = tmp_path / "gpu", tmp_path / "cpu"
     render_gpu(store.repository(name), gpu, name, provider="tensorrt", precision="fp16")
-    model_repository.render(
-        store.repository(name),
-        cpu,
-        python_env=None,
-        image_instances=1,
-        text_instances=1,
-        threads=1,
-        provider="cpu",
-        names=[name],
-    )
+    render_cpu(store.repository(name), cpu, name)
     return name, gpu, cpu
 
 
