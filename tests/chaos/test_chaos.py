@@ -1,4 +1,6 @@
-"""Kill everything at random while pictures stream in; afterwards nothing may be wrong.
+"""Kill, slow down, unmount and lose things at random while pictures stream in.
+
+Afterwards nothing may be wrong: folder, log, index and dead letters are compared as exact sets.
 
 CHAOS_ROUNDS and CHAOS_SEED make it longer and repeatable (`make chaos`).
 """
@@ -6,10 +8,12 @@ CHAOS_ROUNDS and CHAOS_SEED make it longer and repeatable (`make chaos`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -33,12 +37,59 @@ from schemas.topics import IMAGES
 from stack.record import RecordFile
 from tests.conftest import ROOT, Servers, run_image_search, servers_of, stack_environment
 
-VICTIMS = ("indexer-1", "triton", "weaviate", "kafka", "watcher", "indexer-2", "another indexer")
+KILLED = ("indexer-1", "triton", "weaviate", "kafka", "watcher", "indexer-2")
+VICTIMS = (
+    *KILLED,
+    "another indexer",
+    "slow triton with rebalances",
+    "vanishing mount",
+    "lost weaviate folder",
+)
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
 PICTURES_PER_ROUND = int(os.environ.get("CHAOS_PICTURES", "60"))
-SETTLE_SECONDS = 300.0
+SETTLE_SECONDS = 600.0
+"""After the last loss of Weaviate's folder every picture has to be embedded once more."""
 
 pytestmark = pytest.mark.timeout(600 + 60 * ROUNDS)
+
+
+@dataclass
+class Disk:
+    """A file system mounted below the watched folder; its files outlive the mount.
+
+    Who may not mount has a folder there instead, and then it is the whole watched folder that
+    vanishes.
+    """
+
+    folder: Path
+    mount_point: Path
+    mountable: bool = False
+
+    def attach(self) -> None:
+        done = subprocess.run(
+            ["mount", "--bind", str(self.folder), str(self.mount_point)],
+            capture_output=True,
+            check=False,
+        )
+        self.mountable = done.returncode == 0
+        if not self.mountable:
+            self.folder = self.mount_point
+
+    def vanish(self) -> None:
+        if self.mountable:
+            subprocess.run(["umount", "--lazy", str(self.mount_point)], check=True)
+        else:
+            root = self.mount_point.parent
+            root.rename(root.with_name("away"))
+            self.folder = root.with_name("away") / self.mount_point.name
+
+    def come_back(self) -> None:
+        if self.mountable:
+            self.attach()
+        else:
+            root = self.mount_point.parent
+            root.with_name("away").rename(root)
+            self.folder = self.mount_point
 
 
 @dataclass
@@ -48,6 +99,7 @@ class Stack:
     servers: Servers
     images: Path
     state: Path
+    disk: Disk
     chance: random.Random
     expected: dict[str, str] = field(default_factory=dict)
     poison: set[str] = field(default_factory=set)
@@ -61,17 +113,40 @@ class Stack:
             triton_url=self.servers.triton_url,
         )
 
-    def kill(self, name: str) -> None:
-        """SIGKILL, if it runs just now: it may still be on its way back from the last time."""
+    def process(self, name: str) -> psutil.Process | None:
+        """It, if it runs just now: it may still be on its way back from the last time."""
         record = RecordFile(self.state / "run").read()
         assert record is not None
         for row in record.processes:
             if row.name == name and row.pid is not None and psutil.pid_exists(row.pid):
-                psutil.Process(row.pid).kill()
+                return psutil.Process(row.pid)
+        return None
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, if it runs."""
+        if (process := self.process(name)) is not None:
+            process.kill()
+
+    def lose_weaviate(self) -> None:
+        """As after a disk was replaced: its process dies and comes back to an empty folder."""
+        process = self.process("weaviate")
+        if process is not None:
+            process.kill()
+            psutil.wait_procs([process], timeout=10)
+        folder = self.state / "weaviate"
+        # Renamed first, which is quick: its successor may start at any moment.
+        lost = self.state / f"lost-weaviate-{self.written}"
+        folder.rename(lost)
+        shutil.rmtree(lost)
+
+    def path(self, name: str) -> Path:
+        """Where a picture is written; the disk can be written to while it is not mounted."""
+        inside = name.removeprefix("disk/")
+        return self.images / name if inside == name else self.disk.folder / inside
 
     def write(self, name: str, data: bytes) -> None:
         """As a careful program does: under a hidden name, then renamed."""
-        path = self.images / name
+        path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden = path.with_name(f".{path.name}.part")
         hidden.write_bytes(data)
@@ -83,13 +158,14 @@ class Stack:
             dice = self.chance.random()
             if self.expected and dice < 0.1:
                 name = self.chance.choice(sorted(self.expected))
-                (self.images / name).unlink()
+                self.path(name).unlink()
                 del self.expected[name]
                 continue
             if self.expected and dice < 0.2:
                 name = self.chance.choice(sorted(self.expected))
             else:
-                name = f"folder-{self.written % 7}/{self.written}.jpg"
+                place = "disk" if self.written % 5 == 0 else f"folder-{self.written % 7}"
+                name = f"{place}/{self.written}.jpg"
             self.written += 1
             if dice > 0.97:
                 name = f"poison/{self.written}.jpg"
@@ -110,14 +186,19 @@ class Stack:
 @pytest.fixture
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     images, state = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("chaos")
+    disk = Disk(tmp_path_factory.mktemp("disk"), images / "disk")
+    disk.mount_point.mkdir()
+    disk.attach()
     seed = int(os.environ.get("CHAOS_SEED", str(random.SystemRandom().randrange(10**6))))
     print(f"CHAOS_SEED={seed} CHAOS_ROUNDS={ROUNDS}")
     environment = stack_environment(state, images)
     run_image_search(environment, "up", "--detach", "--indexers", "2")
     try:
-        yield Stack(servers_of(environment), images, state, random.Random(seed))
+        yield Stack(servers_of(environment), images, state, disk, random.Random(seed))
     finally:
         run_image_search(environment, "down")
+        if disk.mountable:
+            disk.vanish()
 
 
 def rounds(chance: random.Random) -> Iterator[str]:
@@ -137,6 +218,12 @@ async def test_nothing_is_lost_whatever_dies(stack: Stack) -> None:
         await asyncio.sleep(stack.chance.uniform(0.0, 1.0))
         if victim == "another indexer":
             await come_and_go(stack)
+        elif victim == "slow triton with rebalances":
+            await slow_down(stack)
+        elif victim == "vanishing mount":
+            await vanish(stack, writing)
+        elif victim == "lost weaviate folder":
+            await asyncio.to_thread(stack.lose_weaviate)
         else:
             stack.kill(victim)
         await writing
@@ -170,6 +257,41 @@ async def come_and_go(stack: Stack) -> None:
     await asyncio.sleep(stack.chance.uniform(3.0, 8.0))
     process.terminate()
     await asyncio.wait_for(process.wait(), 60)
+
+
+async def slow_down(stack: Stack) -> None:
+    """Triton runs for a twentieth of the time while members join the group and leave it."""
+    rebalancing = asyncio.create_task(come_and_go(stack))
+    while not rebalancing.done():
+        if (process := stack.process("triton")) is None:
+            await asyncio.sleep(0.1)
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            everything = [process, *process.children(recursive=True)]
+            with contextlib.ExitStack() as resumed:
+                for each in everything:
+                    each.suspend()
+                    resumed.callback(resume, each)
+                await asyncio.sleep(0.95)
+        await asyncio.sleep(0.05)
+    await rebalancing
+
+
+def resume(process: psutil.Process) -> None:
+    """Let it go on; it may have been killed while it stood still."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
+
+
+async def vanish(stack: Stack, writing: asyncio.Task[None]) -> None:
+    """The disk is away for some seconds; its files may change meanwhile."""
+    if not stack.disk.mountable:
+        await writing  # The folder that is written to is about to get another name.
+    await asyncio.to_thread(stack.disk.vanish)
+    try:
+        await asyncio.sleep(stack.chance.uniform(2.0, 6.0))
+    finally:
+        await asyncio.to_thread(stack.disk.come_back)
 
 
 async def settled(stack: Stack) -> Audit:
