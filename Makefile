@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: run down status clean setup prepare programs check test chaos build format lock
+.PHONY: run down status clean setup prepare programs check test chaos soak fuzz build format lock
 
 run: setup ## set up what is missing, start everything, follow the logs (Ctrl-C stops it)
 	@./image-search up
@@ -49,6 +49,19 @@ test: prepare programs ## every test, on real servers
 chaos: prepare ## the long form of the chaos suite (CHAOS_ROUNDS, CHAOS_PICTURES, CHAOS_SEED)
 	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-30} CHAOS_PICTURES=$${CHAOS_PICTURES:-100} $(BIN)/python -m pytest -s tests/chaos
 
+BENCH_STAMP := $(VENV)/.bench-installed
+
+$(BENCH_STAMP): requirements/bench.txt $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bench.txt
+	@touch $@
+
+soak: prepare $(BENCH_STAMP) ## an hour of everything at once (SOAK_MINUTES): what each process holds, as a table and a plot
+	@$(BIN)/python -m benchmarks.soak --minutes $${SOAK_MINUTES:-60}
+
+fuzz: $(BENCH_STAMP) ## an hour of arbitrary bytes (FUZZ_MINUTES) for the decoders, the query, the codec and the API
+	@for target in pictures grammar codec http; do \
+	  $(BIN)/python -m tests.fuzz.run $$target $$(( $${FUZZ_MINUTES:-60} * 60 / 4 )) .stack/fuzz || exit 1; done
+
 build: ## build the container images
 	@docker compose build
 
@@ -59,3 +72,4 @@ format: setup ## bring the code into the agreed form
 lock: setup ## pin the newest versions (needs uv on the PATH)
 	@uv pip compile -q -U --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements/app.txt
 	@uv pip compile -q -U --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
+	@cd requirements && uv pip compile -q -U --generate-hashes --no-emit-index-url --python-version 3.11 bench.in -o bench.txt
