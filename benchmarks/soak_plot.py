@@ -14,7 +14,7 @@ import matplotlib as mpl
 from benchmarks.soak_samples import METRICS, Sample, read
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 (the backend is chosen first)
+from matplotlib import pyplot as plt
 
 TITLES = {
     "memory_mib": "memory (proportional set size, MiB)",
