@@ -234,19 +234,19 @@ async def measure(soak: Soak, minutes: float) -> None:
     started = time.monotonic()
     until = started + minutes * 60
     address = f"http://127.0.0.1:{soak.environment['GATEWAY_PORT']}"
-    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(watch(soak, started, until))
-            for action, pause in (
-                (lambda: churn(soak), 3.0),
-                (lambda: hostility(soak), 5.0),
-                (lambda: rebalance(soak), 45.0),
-                (lambda: outage(soak), 100.0),
-                (lambda: looking(soak, client), 20.0),
-                (lambda: asking(soak, client), 0.5),
-                (lambda: asking(soak, client), 0.5),
-            ):
-                group.create_task(repeated(action, pause, until))
+    client = httpx.AsyncClient(base_url=address, timeout=60)
+    async with client, asyncio.TaskGroup() as group:
+        group.create_task(watch(soak, started, until))
+        for action, pause in (
+            (lambda: churn(soak), 3.0),
+            (lambda: hostility(soak), 5.0),
+            (lambda: rebalance(soak), 45.0),
+            (lambda: outage(soak), 100.0),
+            (lambda: looking(soak, client), 20.0),
+            (lambda: asking(soak, client), 0.5),
+            (lambda: asking(soak, client), 0.5),
+        ):
+            group.create_task(repeated(action, pause, until))
 
 
 def report(soak: Soak, minutes: float) -> tuple[str, bool]:
