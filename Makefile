@@ -38,7 +38,7 @@ check: setup ## the quick part of the tests: style, types, unit and architecture
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -n 3 --dist loadscope tests/unit tests/architecture
+	@$(BIN)/python -m pytest -q -n 3 --dist loadscope tests/unit tests/architecture tests/faults tests/fuzz
 
 test: prepare programs ## every test, on real servers
 	@$(BIN)/ruff check --no-cache .

@@ -186,6 +186,9 @@ class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
     oidc_issuer: str | None = None
     oidc_audience: str | None = None
     """With an issuer: every route but health demands a token of it for this audience, or a key."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names under which the gateway may be asked, beside localhost and every IP address, separated
+    by commas or white space: `photos.example`, `*.example`, or `*` for any (see decision 17)."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of other sites whose pages may use the API, for instance `https://photos.example`."""
     rate_limit: Annotated[float, Field(ge=0)] = 0.0
@@ -201,7 +204,7 @@ class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
     text_cache: Annotated[int, Field(ge=0)] = 4096
     """Embeddings of texts that are remembered for each model."""
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
@@ -212,6 +215,15 @@ class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
         if any(len(key.get_secret_value()) < MINIMUM_KEY for key in keys):
             raise ValueError(f"each key must have at least {MINIMUM_KEY} characters")
         return keys
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            name = host.removeprefix("*.")
+            if host != "*" and (not name or any(c in name for c in "*:/@[]")):
+                raise ValueError(f"{host!r} is not a name such as photos.example or *.example")
+        return hosts
 
     @field_validator("cors_origins")
     @classmethod

@@ -13,7 +13,6 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 
 import httpx
@@ -170,10 +169,20 @@ class Access:
 
 def cookie_credential(headers: Headers) -> str:
     """The key or token of the request's cookie, in Base64 there; empty without one."""
+    # What other applications of this host put into theirs is no concern of ours. The standard
+    # library's parser gives up at the first cookie that is not to its taste.
+    for header in headers.getlist("cookie"):
+        for pair in header.split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name.strip() == COOKIE:
+                return _decoded(value.strip().strip('"'))
+    return ""
+
+
+def _decoded(value: str) -> str:
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        return base64.urlsafe_b64decode(morsel.value).decode() if morsel else ""
-    except (CookieError, binascii.Error, ValueError):
+        return base64.urlsafe_b64decode(value).decode()
+    except (binascii.Error, ValueError):
         return ""
 
 

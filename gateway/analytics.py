@@ -16,6 +16,7 @@ from analytics.dashboard import Behind, dashboard, searches
 from analytics.lake import Lake
 from analytics.report import ASSETS, WEB
 from analytics.views import Filters
+from gateway.http_models import MAX_QUERY
 from gateway.problems import Problem
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ def router(lake_url: str) -> APIRouter:
         since: Since = None,
         until: Until = None,
         model: Model = None,
-        text: Annotated[str | None, Query(max_length=2000)] = None,
+        text: Annotated[str | None, Query(max_length=MAX_QUERY)] = None,
         kind: Annotated[str | None, Query(max_length=20)] = None,
         rating: Annotated[int | None, Query(ge=1, le=10)] = None,
         place: Annotated[

@@ -19,6 +19,7 @@ from gateway import (
     analytics,
     bodies,
     contract,
+    docs_page,
     library,
     metrics,
     openapi,
@@ -34,6 +35,7 @@ from gateway.events import SearchEvents
 from gateway.feedback import Feedback
 from gateway.gate import Gate, RateLimit
 from gateway.health import Health
+from gateway.hosts import HostGuard
 from gateway.http_models import (
     FeedbackRequest,
     FeedbackResponse,
@@ -42,7 +44,7 @@ from gateway.http_models import (
     search_response,
 )
 from gateway.limits import BodyLimit, Deadline, extend
-from gateway.pictures import Pictures
+from gateway.pictures import Pictures, Served
 from gateway.privacy import Privacy
 from gateway.query import QueryEmbedder
 from gateway.search import Search
@@ -107,6 +109,8 @@ def create_app(
         version="1",
         description="Find pictures by describing them, and say how good the answer was.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         responses={
             400: PROBLEM,
             401: PROBLEM,
@@ -132,7 +136,20 @@ def create_app(
     app.include_router(contract.router())
     metrics.add_route(app, ratings)
     _add_gate(app, settings)
-    images = Pictures(settings, max_bytes=settings.max_image_bytes)
+    status = state.State(
+        search,
+        index,
+        log,
+        backlog,
+        uploads=settings.uploads,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    state.add_routes(app, status)
+    images = Pictures(
+        settings,
+        Served(search.presence, status.failed_images),
+        max_bytes=settings.max_image_bytes,
+    )
     library.add_routes(
         app,
         images=images,
@@ -154,18 +171,10 @@ def create_app(
         if settings.uploads
         else None,
     )
-    state.add_routes(
-        app,
-        state.State(
-            search,
-            index,
-            log,
-            backlog,
-            uploads=settings.uploads,
-            max_upload_bytes=settings.max_upload_bytes,
-        ),
-    )
     page.add_routes(app)
+    docs_page.add_routes(app)
+    # Last, and so before anything else: what is not meant for this host reaches no other part.
+    app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     return app
 
 
@@ -218,7 +227,9 @@ def _add_api(
         if body.wait_for is not None:
             wanted = body.wait_for
             extend(request.scope, wanted.timeout_s)
-            await search.until_indexed(wanted.image_name, wanted.sha256, timeout=wanted.timeout_s)
+            await search.presence.until_indexed(
+                wanted.image_name, wanted.sha256, timeout=wanted.timeout_s
+            )
         answer = await search.answer(body.question(), privacy.client(request.scope))
         top = answer.matches[0].match if answer.matches else None
         token = receipts.sign(

@@ -9,6 +9,7 @@ from typing import Any, Final
 import jwt
 
 from adapters.errors import Rejected
+from gateway.tokens import Compact
 
 ALGORITHM: Final = "HS256"
 AUDIENCE: Final = "image-search/cursor"
@@ -34,7 +35,7 @@ class Cursors:
     def sign(self, question: str, position: int | str) -> str:
         """A cursor to `position` in the answer to the question with this fingerprint."""
         claims = {"iss": ISSUER, "aud": AUDIENCE, "q": question, "at": position}
-        return jwt.encode(claims, self._secret, algorithm=ALGORITHM)
+        return jwt.encode(claims, self._secret, algorithm=ALGORITHM, json_encoder=Compact)
 
     def check(self, cursor: str, question: str) -> Any:
         """The position in a cursor.

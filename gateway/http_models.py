@@ -23,9 +23,17 @@ from adapters.ports import EVERYTHING
 from gateway.filters import Filters, valid_unicode, whole
 from gateway.query import Term
 from gateway.search import Answer, Question
+from gateway.tokens import longest_token
 
 MAX_TEXT = 2_000
-MAX_TOKEN = 16_000
+MAX_NAME = 4_096
+"""Characters of a picture's name: what a path may have."""
+MAX_TERMS = 16
+MAX_QUERY = MAX_TERMS * (MAX_NAME + 20)
+"""Characters of a query in short form: each term with its sign and weight."""
+MAX_TOKEN = longest_token(MAX_QUERY + 2 * MAX_NAME)
+"""Bytes of the longest receipt: the query, the first picture's name and the model's."""
+MAX_CURSOR = longest_token(MAX_NAME)
 
 
 def _plain_text(text: str) -> str:
@@ -47,7 +55,7 @@ class _Request(BaseModel):
 
 ImageName = Annotated[
     str,
-    Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"),
+    Field(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00]*$"),
     AfterValidator(valid_unicode),
 ]
 Weight = Annotated[
@@ -132,7 +140,7 @@ class SearchRequest(_Request):
     ] = None
     terms: Annotated[
         list[TermBody] | None,
-        Field(min_length=1, max_length=16, description="A weighted combination."),
+        Field(min_length=1, max_length=MAX_TERMS, description="A weighted combination."),
     ] = None
     limit: Annotated[
         int,
@@ -159,7 +167,7 @@ class SearchRequest(_Request):
     ] = False
     cursor: Annotated[
         str | None,
-        Field(min_length=1, max_length=2000, description="`next_cursor` of the page before."),
+        Field(min_length=1, max_length=MAX_CURSOR, description="`next_cursor` of the page before."),
     ] = None
     wait_for: Annotated[
         WaitFor | None, Field(description="Answer only once this picture can be found.")

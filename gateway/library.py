@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from gateway import problems
 from gateway.duplicates import Duplicates, Kind
 from gateway.filters import valid_unicode
+from gateway.http_models import MAX_CURSOR
 from gateway.pictures import Pictures
 from gateway.search import Search
 from gateway.thumbnails import Size, Thumbnails
@@ -79,7 +79,7 @@ def add_routes(
             float | None,
             Query(gt=0, le=1, allow_inf_nan=False, description="For `near`: the least cosine."),
         ] = None,
-        cursor: Annotated[str | None, Query(min_length=1, max_length=8000)] = None,
+        cursor: Annotated[str | None, Query(min_length=1, max_length=MAX_CURSOR)] = None,
     ) -> DuplicatesResponse:
         collection = await search.active()
         page = await duplicates.page(
@@ -158,4 +158,4 @@ def add_routes(
         responses={200: PICTURE, 404: problems.DOCUMENT},
     )
     async def picture(name: str) -> Response:
-        return await asyncio.to_thread(images.response, name)
+        return await images.response(name)

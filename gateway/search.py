@@ -24,7 +24,7 @@ from gateway.events import SearchEvents
 from gateway.patience import Patience
 from gateway.privacy import Privacy
 from gateway.query import BadTerm, QueryEmbedder, Term, describe, kind_of
-from gateway.waiting import until_indexed
+from gateway.waiting import Presence
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,8 @@ class Search:
         self._duplicate_score = duplicate_score
         self._patience = Patience(patience)
         self._background = Background(index)
+        self.presence = Presence(index, self.active)
+        """Which pictures searches can find."""
         self._active: tuple[float, Collection] | None = None
         self._resolving = asyncio.Lock()
         self._warm_for: str | None = None
@@ -213,10 +215,6 @@ class Search:
         spec = await self._queries.check_model(collection)
         background = await self._background.scores(collection, vector)
         return cutoff.bound(best, background, spec.min_score if len(question.terms) == 1 else -1.0)
-
-    async def until_indexed(self, image_name: str, sha256: str | None, *, timeout: float) -> None:
-        """Return once searches find this picture; raises as `waiting.until_indexed`."""
-        await until_indexed(self._index, self.active, image_name, sha256, timeout=timeout)
 
     async def active(self) -> Collection:
         """The collection that answers searches now.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
@@ -126,6 +126,10 @@ class State:
                 for letter in letters[:limit]
             ],
         )
+
+    async def failed_images(self) -> Container[str]:
+        """Ids of the pictures with an open letter; up to some seconds old, raises as `state`."""
+        return {letter.event.image_id for letter in await self._letters.get()}
 
     async def _read(self) -> list[Letter]:
         found = [each for each in await read_letters(self._log) if each.settled_as is None]

@@ -56,7 +56,7 @@ class Thumbnails:
         Raises:
             Problem: 404 for what is not a picture of ours, 422 for one that cannot be decoded.
         """
-        found = await asyncio.to_thread(self._images.find, name)
+        found = await self._images.find(name)
         facts = f"{found.identity}\0{size}".encode("utf-8", "surrogateescape")
         identity = hashlib.sha256(facts).hexdigest()[:40]
         headers = {**HEADERS, "ETag": f'"{identity}"'}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import tempfile
@@ -19,8 +20,25 @@ ALGORITHM: Final = "HS256"
 ISSUER: Final = "image-search"
 AUDIENCE: Final = "image-search/feedback"
 REQUIRED: Final = ("exp", "iat", "aud", "iss", "jti", "text", "model_name")
+OTHER_CLAIMS_BYTES: Final = 2_000
+"""Header, signature, and the claims that are no texts of a user's, with room to spare."""
 MINIMUM_SECRET_BYTES: Final = 32
 """RFC 7518, section 3.2: the key is at least as long as the hash's output."""
+
+
+class Compact(json.JSONEncoder):
+    """Claims as UTF-8 rather than as escapes, which take three times the room."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "ensure_ascii": False})
+
+
+def longest_token(characters: int) -> int:
+    """Bytes that suffice for a token whose claims hold so many characters of text.
+
+    JSON writes a character in at most 6 bytes, and Base64 makes 4 bytes of 3.
+    """
+    return 4 * (6 * characters + OTHER_CLAIMS_BYTES) // 3
 
 
 class InvalidReceipt(Exception):
@@ -61,7 +79,7 @@ class Receipts:
             "image_name": receipt.top_image,
             "score": receipt.top_score,
         }
-        return jwt.encode(claims, self._secret, algorithm=ALGORITHM)
+        return jwt.encode(claims, self._secret, algorithm=ALGORITHM, json_encoder=Compact)
 
     def check(self, token: str) -> Receipt:
         """The receipt in a token.

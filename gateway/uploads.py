@@ -9,7 +9,8 @@ import os
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -87,11 +88,12 @@ class Uploads:
         parts = safe_folder(folder)
         if parts and parts[0] in self._reserved:
             raise _bad("folder", f"{parts[0]} is the name of another source")
-        directory = root.joinpath(*parts)
-        directory.mkdir(parents=True, exist_ok=True)
-        # A link in the folder may lead out of it; what is written must not.
-        if not directory.resolve(strict=True).is_relative_to(root):
-            raise _bad("folder", "leads out of the folder of pictures")
+        with _folder(root, parts) as directory:
+            return self._write(data, name, directory, parts, overwrite)
+
+    def _write(
+        self, data: BinaryIO, name: str, directory: Path, parts: list[str], overwrite: bool
+    ) -> Stored:
         # `.part` and hidden: the watcher does not look at it before it has its name.
         descriptor, temporary = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=directory)
         part = Path(temporary)
@@ -111,6 +113,35 @@ class Uploads:
             part.unlink(missing_ok=True)
         image_id = "/".join([*parts, target.name])
         return Stored(image_id, sha256, size, media_type, created)
+
+
+@contextmanager
+def _folder(root: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """The folder below the root, made where it is missing; what was made goes if the block fails.
+
+    A link on the way may lead out of the root; what is written or made must not. Each part is
+    looked at before the next one is made below it.
+    """
+    directory, made = root, list[Path]()
+    try:
+        for part in parts:
+            directory = directory / part
+            if directory.is_symlink() or directory.exists():
+                try:
+                    inside = directory.resolve(strict=True).is_relative_to(root)
+                except (FileNotFoundError, RuntimeError):
+                    inside = False  # A link to nowhere, or in a circle.
+                if not inside:
+                    raise _bad("folder", "leads out of the folder of pictures")
+            else:
+                directory.mkdir(exist_ok=True)
+                made.append(directory)
+        yield directory
+    except BaseException:
+        for each in reversed(made):
+            with suppress(OSError):  # Somebody else put something there meanwhile.
+                each.rmdir()
+        raise
 
 
 def _put(part: Path, target: Path, sha256: str, overwrite: bool) -> bool:

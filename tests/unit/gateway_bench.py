@@ -54,6 +54,10 @@ class Gateway:
     async def names(self, **body: Any) -> list[str]:
         return [match["image_name"] for match in await self.found(**body)]
 
+    async def holds(self, *names: str) -> None:
+        """Have the index hold pictures of these names, whatever their files are."""
+        await self.index.upsert(self.collection, [picture(name, unit(1)) for name in names])
+
     async def searches(self) -> list[SearchPerformed]:
         return [decode(SearchPerformed, r.value) async for r in self.log.read_all(SEARCHES)]
 
@@ -83,7 +87,7 @@ async def gateway(
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         yield Gateway(app, client, embedder, index, log, collection, images)
 

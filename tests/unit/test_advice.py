@@ -171,7 +171,7 @@ async def test_prometheus_sees_it() -> None:
     app = FastAPI()
     add_route(app, ratings)
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert "image_search_ratings" not in (await client.get("/metrics")).text
         await ratings.refresh()
         lines = (await client.get("/metrics")).text.splitlines()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from uuid import UUID
 
 import httpx
@@ -29,6 +29,7 @@ from gateway.page import WEB
 from schemas.codec import decode
 from schemas.events import FeedbackGiven, SearchKind, SearchPerformed, SearchTimings
 from schemas.topics import FEEDBACK, SEARCHES
+from tests.unit.gateway_bench import picture, unit
 
 SEARCH, RATE, HEALTH = "/api/v1/search-image", "/api/v1/create-feedback", "/api/v1/healthcheck"
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
@@ -52,6 +53,12 @@ class Bench:
     async def receipt(self) -> str:
         token: str = (await self.search(text="tennis")).json()["jwt"]
         return token
+
+    async def holds(self, name: str) -> None:
+        """Have the index hold a picture of this name, whatever its file is."""
+        collection = await self.index.active()
+        assert collection is not None
+        await self.index.upsert(collection, [picture(name, unit(1))])
 
     async def searches(self) -> list[SearchPerformed]:
         return [decode(SearchPerformed, r.value) async for r in self.log.read_all(SEARCHES)]
@@ -98,7 +105,7 @@ async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         yield Bench(app, client, embedder, index, log, images)
 
@@ -430,8 +437,9 @@ class TestPictures:
         name = "été/a b#1 🎾.png"
         (bench.images / "été").mkdir()
         Image.new("RGB", (4, 4)).save(bench.images / name)
+        await bench.holds(name)
         response = await bench.client.get(
-            httpx.URL("http://gateway/images/").join(
+            httpx.URL("http://localhost/images/").join(
                 "/images/" + "/".join(quote(part, safe="") for part in name.split("/"))
             )
         )
@@ -470,6 +478,7 @@ class TestPictures:
         (bench.images / "page.html").write_text("<script>alert(1)</script>")
         (bench.images / "drawing.svg").write_text("<svg><script>alert(1)</script></svg>")
         (bench.images / "text.png").write_text("<script>alert(1)</script>")
+        await bench.holds(unquote(path))
         assert_problem(await bench.client.get(f"/images/{path}"), 404)
 
 

@@ -276,7 +276,7 @@ class TestRates:
 class TestPages:
     async def test_a_foreign_page_may_not_post(self, tmp_path: Path, small_spec: ModelSpec) -> None:
         async with gateway(tmp_path, small_spec) as bench:
-            for origin in ("https://evil.example", "null", "http://gateway.evil.example"):
+            for origin in ("https://evil.example", "null", "http://localhost.evil.example"):
                 response = await bench.client.post(
                     "/api/v1/images",
                     files={"image": ("x.png", png())},
@@ -284,7 +284,7 @@ class TestPages:
                 )
                 assert_problem(response, 403)
             assert list(bench.images.iterdir()) == []
-            own = {"Origin": "http://gateway"}
+            own = {"Origin": "http://localhost"}
             body = {"text": "x"}
             search = "/api/v1/search-image"
             assert (await bench.client.post(search, json=body, headers=own)).status_code == 200

@@ -57,7 +57,7 @@ def serve(lake_url: str) -> httpx.AsyncClient:
     app = FastAPI()
     problems.install(app)
     app.include_router(router(lake_url))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
 async def get(client: httpx.AsyncClient, path: str, **parameters: Any) -> Any:

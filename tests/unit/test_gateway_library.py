@@ -17,13 +17,14 @@ import pytest
 from PIL import Image
 
 from adapters.model_spec import ModelSpec
-from adapters.ports import ImageRecord
+from adapters.ports import Collection, ImageRecord
 from adapters.settings import GatewaySettings
 from adapters.thumbnail import thumbnail
 from gateway import duplicates, thumbnails
-from gateway.pictures import Pictures
+from gateway.pictures import Pictures, Served
 from gateway.problems import Problem
 from gateway.uploads import safe_folder, safe_name
+from gateway.waiting import Presence
 from tests.unit.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
 
 DUPLICATES, UPLOAD = "/api/v1/duplicates", "/api/v1/images"
@@ -137,16 +138,22 @@ class TestDuplicates:
         assert_problem(await bench.client.get(DUPLICATES, params=query), 422, field)
 
 
+async def no_letters() -> tuple[str, ...]:
+    return ()
+
+
 class TestThumbnails:
-    def put(self, bench: Gateway, name: str, size: tuple[int, int] = (900, 300)) -> None:
+    async def put(self, bench: Gateway, name: str, size: tuple[int, int] = (900, 300)) -> None:
         target = bench.images / name
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, "teal").save(target)
+        await bench.holds(name)
 
     async def test_it_is_small_upright_and_cached(self, bench: Gateway, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6  # Lying on its side.
         Image.new("RGB", (900, 300), "teal").save(bench.images / "à b.jpg", exif=exif)
+        await bench.holds("à b.jpg")
         for size, expected in ((128, (43, 128)), (512, (171, 512)), (1024, (300, 900))):
             response = await bench.client.get(f"/thumbnails/à b.jpg?size={size}")
             assert response.status_code == 200
@@ -161,7 +168,7 @@ class TestThumbnails:
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
 
     async def test_a_changed_picture_has_another(self, bench: Gateway) -> None:
-        self.put(bench, "x.png")
+        await self.put(bench, "x.png")
         tag = (await bench.client.get("/thumbnails/x.png")).headers["etag"]
         Image.new("RGB", (50, 50), "red").save(bench.images / "x.png")
         changed = await bench.client.get("/thumbnails/x.png", headers={"If-None-Match": tag})
@@ -171,7 +178,7 @@ class TestThumbnails:
     async def test_it_is_made_once_however_many_ask(
         self, bench: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.put(bench, "x.png")
+        await self.put(bench, "x.png")
         made = []
 
         def counted(data: bytes, **options: int) -> bytes:
@@ -187,18 +194,24 @@ class TestThumbnails:
         self, bench: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder = tmp_path / "kept"
-        images = Pictures(GatewaySettings(images_dir=bench.images), max_bytes=10**7)
+
+        async def active() -> Collection:
+            return bench.collection
+
+        served = Served(Presence(bench.index, active), no_letters)
+        images = Pictures(GatewaySettings(images_dir=bench.images), served, max_bytes=10**7)
         small = thumbnails.Thumbnails(images, folder, max_bytes=20_000, max_pixels=10**7, workers=1)
         for n in range(40):
             noise = np.random.default_rng(n).integers(0, 255, (64, 64, 3), np.uint8)
             Image.fromarray(noise).save(bench.images / f"{n}.png")
+            await bench.holds(f"{n}.png")
             assert (await small.response(f"{n}.png", 128, None)).status_code == 200
         kept = sum(path.stat().st_size for path in folder.rglob("*.jpg"))
         assert 0 < kept < 30_000
 
     @pytest.mark.parametrize("size", ["0", "100", "100000", "-1", "x", "128.5"])
     async def test_other_sizes_are_refused(self, bench: Gateway, size: str) -> None:
-        self.put(bench, "x.png")
+        await self.put(bench, "x.png")
         assert_problem(await bench.client.get(f"/thumbnails/x.png?size={size}"), 422, "size")
 
     @pytest.mark.parametrize(
@@ -207,10 +220,12 @@ class TestThumbnails:
     async def test_nothing_else_is_served(self, bench: Gateway, path: str) -> None:
         Image.new("RGB", (4, 4)).save(bench.images.parent / "secret.png")
         (bench.images / "drawing.svg").write_text("<svg><script>alert(1)</script></svg>")
+        await bench.holds("../secret.png", "drawing.svg", "no.jpg")
         assert_problem(await bench.client.get(f"/thumbnails/{path}"), 404)
 
     async def test_a_damaged_picture_is_said(self, bench: Gateway) -> None:
         (bench.images / "half.png").write_bytes(png(size=(500, 500))[:200])
+        await bench.holds("half.png")
         assert_problem(await bench.client.get("/thumbnails/half.png"), 422)
 
 

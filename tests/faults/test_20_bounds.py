@@ -1,0 +1,128 @@
+"""What grew with the number of requests, and no longer does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+import pytest
+
+from adapters.model_spec import ModelSpec
+from adapters.ports import Collection
+from adapters.storage import open_uri
+from gateway import pictures, waiting
+from tests.unit.gateway_bench import Gateway, assert_problem, gateway, png
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    system = fsspec.filesystem("memory")
+    name = f"/bucket-{uuid4().hex}"
+    system.mkdir(name)
+    yield f"memory:/{name}"
+    system.rm(name, recursive=True)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, small_spec: ModelSpec, bucket: str) -> AsyncIterator[Gateway]:
+    async with gateway(tmp_path, small_spec, images_sources=f"cloud={bucket}") as found:
+        yield found
+
+
+class Reads:
+    """A file of a bucket that notes how it is read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.sizes: list[int] = []
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        self.sizes.append(size)
+        return bytes(self._file.read(size))
+
+    def close(self) -> None:
+        self.closed = True
+        self._file.close()
+
+    def __enter__(self) -> "Reads":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+async def test_a_picture_of_a_bucket_is_passed_on_piece_by_piece(
+    bench: Gateway, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = png() + bytes(3_000_000)
+    fsspec.filesystem("memory").pipe_file(f"{bucket.removeprefix('memory:/')}/a.png", content)
+    await bench.holds("cloud/a.png")
+    opened: list[Reads] = []
+
+    def noted(uri: str) -> Reads:
+        opened.append(Reads(open_uri(uri)))
+        return opened[-1]
+
+    monkeypatch.setattr(pictures, "open_uri", noted)
+    answer = await bench.client.get("/images/cloud/a.png")
+    assert answer.content == content
+    assert answer.headers["etag"]
+    assert answer.headers["content-type"] == "image/png"
+    assert max(opened[0].sizes) == pictures.PIECE_BYTES
+    assert min(opened[0].sizes) > 0
+    assert opened[0].closed
+
+
+async def test_what_is_no_picture_in_a_bucket_is_closed_and_refused(
+    bench: Gateway, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.filesystem("memory").pipe_file(f"{bucket.removeprefix('memory:/')}/a.txt", b"text")
+    await bench.holds("cloud/a.txt")
+    opened: list[Reads] = []
+
+    def noted(uri: str) -> Reads:
+        opened.append(Reads(open_uri(uri)))
+        return opened[-1]
+
+    monkeypatch.setattr(pictures, "open_uri", noted)
+    assert_problem(await bench.client.get("/images/cloud/a.txt"), 404)
+    assert opened[0].closed
+
+
+async def test_however_many_wait_for_one_picture_the_index_is_asked_once_at_a_time(
+    bench: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    under_way = 0
+    hashes = bench.index.hashes
+
+    async def counted(collection: Collection, wanted: Sequence[str]) -> Mapping[str, str]:
+        nonlocal under_way
+        asked.append(len(wanted))
+        under_way += 1
+        assert under_way <= 3
+        await asyncio.sleep(0.001)
+        under_way -= 1
+        return await hashes(collection, wanted)
+
+    monkeypatch.setattr(bench.index, "hashes", counted)
+    wanted = {"image_name": "soon.png", "timeout_s": 10}
+    searches = [asyncio.create_task(bench.search(text="x", wait_for=wanted)) for _ in range(100)]
+    await asyncio.sleep(0.5)
+    assert len(asked) < 100
+    await bench.holds("soon.png")
+    answers = await asyncio.gather(*searches)
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_no_more_than_so_many_wait(bench: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MAX_WAITING", 3)
+    wanted = {"image_name": "never.png", "timeout_s": 0.5}
+    answers = await asyncio.gather(*(bench.search(text="x", wait_for=wanted) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [409] * 3 + [503] * 5
+    assert all(a.headers["retry-after"] for a in answers if a.status_code == 503)
+    # Whoever gave up makes room.
+    assert_problem(await bench.search(text="x", wait_for=wanted), 409, "wait_for")
