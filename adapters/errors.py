@@ -2,6 +2,7 @@
 
 AdapterError
 ├── Unavailable   the server cannot answer now: wait and try the same again
+│   └── TooSlow   it is alive, but had too much to do: wait, and ask for less at once
 └── Rejected      the server (or decoder) refuses this input: trying again cannot help
 """
 
@@ -15,6 +16,11 @@ class AdapterError(Exception):
 
 class Unavailable(AdapterError):
     """A server is down, unreachable, overloaded or too slow. The same call may succeed later."""
+
+
+class TooSlow(Unavailable):
+    """A server that is alive did not answer in time. Ask for less at once; one thing alone is
+    given more time at the next call."""
 
 
 class Rejected(AdapterError):

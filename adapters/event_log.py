@@ -65,13 +65,14 @@ class EventLog(Protocol):
         ...
 
     def read_all(
-        self, topic: Topic, start: int | datetime | None = None
+        self, topic: Topic, start: int | datetime | Mapping[int, int] | None = None
     ) -> AsyncIterator[LogRecord]:
         """Every record from the beginning to the end as it is at the time of the call.
 
         Records of one partition come in offset order; those of different partitions interleave.
         `start` is the offset to begin with in each partition, or the time (of Kafka's timestamps)
-        to begin at: in each partition its first record that is as late as that.
+        to begin at: in each partition its first record that is as late as that. As partition ->
+        offset it also names the only partitions that are read.
         """
         ...
 

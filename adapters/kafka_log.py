@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,13 +116,13 @@ class KafkaEventLog:
             await asyncio.gather(stopping, return_exceptions=True)
 
     async def read_all(
-        self, topic: Topic, start: int | datetime | None = None
+        self, topic: Topic, start: int | datetime | Mapping[int, int] | None = None
     ) -> AsyncIterator[LogRecord]:
         """See `EventLog.read_all`."""
         with translated(f"read {topic.name}", unavailable=_DOWN):
             # Without a group, a consumer is given every partition and commits nothing.
             consumer = AIOKafkaConsumer(
-                topic.name,
+                *(() if isinstance(start, Mapping) else (topic.name,)),
                 bootstrap_servers=self._bootstrap_servers,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -130,16 +131,24 @@ class KafkaEventLog:
             )
             try:
                 await consumer.start()
+                if isinstance(start, Mapping):
+                    consumer.assign([TopicPartition(topic.name, number) for number in start])
                 partitions = sorted(consumer.assignment())
                 if not partitions:
                     raise Unavailable(f"the topic {topic.name} does not exist yet")
                 ends = await consumer.end_offsets(partitions)
                 await _begin(consumer, start, ends)
                 unread = [p for p in partitions if await consumer.position(p) < ends[p]]
+                heard = time.monotonic()
                 while unread:
                     fetched = await consumer.getmany(
                         *unread, timeout_ms=FETCH_TIMEOUT_MS, max_records=2000
                     )
+                    if fetched:
+                        heard = time.monotonic()
+                    elif time.monotonic() - heard > self._timeout:
+                        # The client goes on asking a broker that is gone, and says nothing.
+                        raise Unavailable(f"read {topic.name}: nothing came for {self._timeout} s")
                     for partition, records in fetched.items():
                         number, end = partition.partition, ends[partition]
                         for record in records:
@@ -194,7 +203,9 @@ class KafkaEventLog:
 
 
 async def _begin(
-    consumer: AIOKafkaConsumer, start: int | datetime | None, ends: Mapping[TopicPartition, int]
+    consumer: AIOKafkaConsumer,
+    start: int | datetime | Mapping[int, int] | None,
+    ends: Mapping[TopicPartition, int],
 ) -> None:
     """Place the consumer; an offset that is kept no more is the oldest one that is."""
     if isinstance(start, datetime):
@@ -206,7 +217,8 @@ async def _begin(
     elif start is not None:
         oldest = await consumer.beginning_offsets(list(ends))
         for partition, end in ends.items():
-            consumer.seek(partition, min(max(start, oldest[partition]), end))
+            wanted = start[partition.partition] if isinstance(start, Mapping) else start
+            consumer.seek(partition, min(max(wanted, oldest[partition]), end))
 
 
 async def _publish_in_bulk(

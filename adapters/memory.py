@@ -280,11 +280,17 @@ class MemoryEventLog(_Switch):
         return positions
 
     async def read_all(
-        self, topic: Topic, start: int | datetime | None = None
+        self, topic: Topic, start: int | datetime | Mapping[int, int] | None = None
     ) -> AsyncIterator[LogRecord]:
         self._check()
-        for partition in [list(records) for records in self._partitions(topic)]:
-            for record in partition[_first(partition, start) :]:
+        for number, partition in enumerate([list(each) for each in self._partitions(topic)]):
+            if isinstance(start, Mapping):
+                if number not in start:
+                    continue
+                first = start[number]
+            else:
+                first = _first(partition, start)
+            for record in partition[first:]:
                 yield record
 
     async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:

@@ -1,4 +1,8 @@
-"""One way to wait for a server that is down: for ever, with exponential back-off and jitter."""
+"""One way to wait for a server that is down: for ever, with exponential back-off and jitter.
+
+Every such wait passes through here, so this is also where a watchdog learns that there is nothing
+to be done but to wait (`adapters.progress`).
+"""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -14,6 +18,7 @@ from tenacity import (
 )
 
 from adapters.errors import Unavailable
+from adapters.progress import server_is_away
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -26,19 +31,25 @@ async def until_available(
     initial: float = 0.2,
     maximum: float = 5.0,
     give_up_after: float | None = None,
+    is_away: Callable[[], Awaitable[bool]] | None = None,
 ) -> T:
     """The call's result, repeated while it raises `Unavailable`.
 
     Waits are random between 0 and `initial` x 2^n seconds, at most `maximum` ("full jitter",
     Brooker, "Exponential Backoff And Jitter", 2015).
 
+    `is_away` is asked after a failure that may lie with this process's own client, not with the
+    server. While it says no, a watchdog does not count the wait as one for a server.
+
     Raises:
         Unavailable: only after `give_up_after` seconds, where given.
     """
 
-    def log(state: RetryCallState) -> None:
+    async def note(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0.0
+        if is_away is None or await is_away():
+            server_is_away(what, str(error))
         logger.warning("%s: waiting %.1f s: %s", what, wait, error)
 
     async def attempt() -> T:
@@ -49,7 +60,7 @@ async def until_available(
         retry=retry_if_exception_type(Unavailable),
         wait=wait_random_exponential(multiplier=initial, max=maximum),
         stop=stop_never if give_up_after is None else stop_after_delay(give_up_after),
-        before_sleep=log,
+        before_sleep=note,
         reraise=True,
     )
     return await retrying(attempt)

@@ -45,6 +45,9 @@ class ServerSettings(EnvironmentSettings):
     """Days that searches and ratings stay, in the log and in the lake; 0 for ever."""
     ready_file: Path | None = None
     """Touched when the process is ready; its modification time is the process's heartbeat."""
+    stuck_seconds: Seconds = 180.0
+    """A process that has work, waits for no server that is away, and achieves nothing for this long
+    ends itself, to be started again. More than any one call to a server may take."""
 
 
 class SourceSettings(ServerSettings):
@@ -78,6 +81,8 @@ class WatcherSettings(SourceSettings):
     """Patterns in the language of `.gitignore`, separated by line ends or `:`."""
     status_file: Path | None = None
     """JSON with what the watcher is doing, replaced every second."""
+    stuck_seconds: Seconds = 600.0
+    """As of every process, but a large file on a slow disk takes its time."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Where Prometheus finds `/metrics`; 0 for nowhere."""
 
@@ -89,7 +94,7 @@ class WatcherSettings(SourceSettings):
         return value
 
 
-class IndexingSettings(ServerSettings):
+class IndexingSettings(SourceSettings):
     """The consumer group that fills a collection."""
 
     batch_records: Annotated[int, Field(ge=1)] = 256
@@ -113,8 +118,6 @@ class IndexingSettings(ServerSettings):
     rebalance_grace: Seconds = 10.0
     """How long a rebalance waits for work under way before it is forgotten and read again."""
     shutdown_grace: Seconds = 20.0
-    stuck_seconds: Seconds = 60.0
-    """A consumer with lag that reads nothing for this long ends itself, to be started again."""
 
 
 class LakeSettings(ServerSettings):
@@ -138,7 +141,6 @@ class AnalyticsSettings(LakeSettings):
     compact_grace_seconds: Annotated[float, Field(ge=0)] = 600.0
     """How long merged files stay for readers that have begun."""
     max_poll_interval: Seconds = 300.0
-    stuck_seconds: Seconds = 60.0
 
 
 class AdviceSettings(EnvironmentSettings):

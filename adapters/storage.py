@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import fsspec
 
 from adapters.errors import Rejected, Unavailable
+
+_DISK_IS_AWAY: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENODEV,
+        errno.ENOTCONN,
+        errno.ENXIO,
+        errno.ESHUTDOWN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+"""What a mounted file system says when its server or its device is gone, whatever file is meant."""
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -42,10 +62,27 @@ def open_uri(uri: str) -> BinaryIO:
         OSError: a local file cannot be opened.
     """
     if uri.startswith("file://"):
-        return Path(unquote(urlsplit(uri).path)).open("rb")
+        with on_disk(uri):
+            return Path(unquote(urlsplit(uri).path)).open("rb")
     system, path = file_system(uri)
     with reaching(uri):
         return cast(BinaryIO, system.open(path, "rb"))
+
+
+@contextmanager
+def on_disk(what: str) -> Iterator[None]:
+    """Tells a disk that is away from a file that is: the former is `Unavailable`.
+
+    A file below something that is no folder (any more) is not there, as well.
+    """
+    try:
+        yield
+    except NotADirectoryError as error:
+        raise FileNotFoundError(error.errno, error.strerror, what) from error
+    except OSError as error:
+        if error.errno in _DISK_IS_AWAY:
+            raise Unavailable(f"{what}: {error.strerror or error}") from error
+        raise
 
 
 @contextmanager
@@ -67,6 +104,7 @@ def read_bytes(uri: str, limit: int) -> bytes:
     """The picture's bytes, at most `limit` of them. Blocks; raises as `open_uri`."""
     with open_uri(uri) as file:
         if uri.startswith("file://"):
-            return file.read(limit)
+            with on_disk(uri):
+                return file.read(limit)
         with reaching(uri):
             return file.read(limit)

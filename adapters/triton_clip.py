@@ -1,10 +1,17 @@
-"""`Embedder` on NVIDIA Triton, over HTTP with raw binary tensors."""
+"""`Embedder` on NVIDIA Triton, over HTTP with raw binary tensors.
+
+A Triton that is busy is told apart from one that is dead by its health endpoint, which answers
+while a model computes. A call that takes too long raises `TooSlow` if it does, and its sender asks
+for less at once. One input alone cannot be made smaller, so it is given twice the time at each
+further call, for as long as Triton is alive.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import numpy as np
@@ -13,11 +20,17 @@ from tritonclient.http.aio import InferenceServerClient, InferInput, InferReques
 from tritonclient.utils import InferenceServerException
 
 from adapters.arrays import Pixels, Vectors
-from adapters.errors import Rejected, Unavailable, translated
+from adapters.errors import Rejected, TooSlow, Unavailable, translated
 from adapters.model_spec import InvalidModelSpec, ModelSpec
 from adapters.naming import image_model, text_model
+from adapters.progress import server_is_away
 
 READY_TIMEOUT_SECONDS: Final = 2.0
+LIVE_TIMEOUT_SECONDS: Final = 5.0
+"""A health check is answered at once, but the machine may be busy with inferring."""
+LONGEST_SECONDS: Final = 3600.0
+"""Longest deadline of a single input; beyond it the model is not one for this machine."""
+T = TypeVar("T")
 _DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 # The client would take it compressed, and to compress numbers costs more than it saves.
 _PLAIN: Final = {"Accept-Encoding": "identity"}
@@ -41,6 +54,8 @@ class TritonEmbedder:
         self._slots = asyncio.Semaphore(concurrency)
         self._client: InferenceServerClient | None = None
         self._specs: dict[str, ModelSpec] = {}
+        self._single: dict[str, float] = {}
+        """Triton's model -> seconds given to a single input, where that is more than `timeout`."""
 
     def _connected(self) -> InferenceServerClient:
         # The client needs a running loop, so it is made at the first call.
@@ -49,7 +64,8 @@ class TritonEmbedder:
                 self._address,
                 ssl=self._secure,
                 conn_limit=self._concurrency + 4,
-                conn_timeout=self._timeout,
+                # Each call has a deadline of its own.
+                conn_timeout=LONGEST_SECONDS + LIVE_TIMEOUT_SECONDS,
             )
         return self._client
 
@@ -94,10 +110,13 @@ class TritonEmbedder:
         async with self._slots:
             with translated(f"Triton model {name}", unavailable=_DOWN):
                 try:
-                    async with asyncio.timeout(self._timeout):
-                        result = await self._connected().infer(
+                    result = await self._in_time(
+                        name,
+                        rows,
+                        self._connected().infer(
                             name, [tensor], outputs=wanted, headers=dict(_PLAIN)
-                        )
+                        ),
+                    )
                 except InferenceServerException as error:
                     raise _ours(name, error) from error
         vectors = result.as_numpy("EMBEDDING")
@@ -108,6 +127,54 @@ class TritonEmbedder:
             raise Rejected(f"Triton model {name}: the embedding has numbers that are not finite")
         checked: Vectors = vectors.astype(np.float32, copy=False)
         return checked
+
+    async def _in_time(self, name: str, rows: int, call: Coroutine[Any, Any, T]) -> T:
+        """The call's result, as soon as it is there.
+
+        Raises:
+            TooSlow: not within the time that so many rows have, though Triton is alive.
+            Unavailable: Triton does not even answer a health check.
+        """
+        seconds = self._single.get(name, self._timeout) if rows == 1 else self._timeout
+        started = time.monotonic()
+        work = asyncio.ensure_future(call)
+        try:
+            while True:
+                passed = time.monotonic() - started
+                await asyncio.wait([work], timeout=min(self._timeout, seconds - passed))
+                if work.done():
+                    break
+                passed = time.monotonic() - started
+                told = f"Triton model {name}: no answer within {passed:.0f} s"
+                if not await self._is_live():
+                    raise Unavailable(f"{told}, nor to a health check")
+                if work.done():
+                    break
+                if passed >= seconds:
+                    if rows == 1:
+                        self._single[name] = min(2 * seconds, LONGEST_SECONDS)
+                    raise TooSlow(f"{told} to {rows} inputs, though Triton is alive")
+                server_is_away("Triton", f"{told}, but it is alive and at work")
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        result = work.result()
+        if rows == 1 and name in self._single:
+            # What this one took may be what the next one takes.
+            needed = 2 * (time.monotonic() - started)
+            if needed > self._timeout:
+                self._single[name] = min(needed, LONGEST_SECONDS)
+            else:
+                del self._single[name]
+        return result
+
+    async def _is_live(self) -> bool:
+        try:
+            async with asyncio.timeout(LIVE_TIMEOUT_SECONDS):
+                live: bool = await self._connected().is_server_live()
+        except (*_DOWN, InferenceServerException):
+            return False
+        return live
 
     async def is_ready(self, model_name: str) -> bool:
         """See `Embedder.is_ready`."""

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 
 from adapters.errors import Unavailable
 from adapters.kafka_log import KafkaEventLog
 from adapters.ports import ImageIndex
+from adapters.progress import Activity, Watchdog, server_is_away
 from adapters.provision import connect_index
 from adapters.settings import IndexingSettings
 from adapters.triton_clip import TritonEmbedder
@@ -23,12 +24,8 @@ from schemas.topics import IMAGES
 
 logger = logging.getLogger("consumers")
 
-BEAT_SECONDS = 2.0
 LAG_SECONDS = 15.0
-
-
-class Stuck(Exception):
-    """There is work, the servers answer, and nothing happens: only a restart helps."""
+LAG_DEADLINE_SECONDS = 10.0
 
 
 async def indexing(settings: IndexingSettings) -> None:
@@ -76,29 +73,66 @@ async def _index(
     pool: ThreadPoolExecutor,
     stop: asyncio.Event,
 ) -> None:
+    work = Work()
+    activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
+    watchdog = Watchdog(
+        [activity],
+        stuck_seconds=settings.stuck_seconds,
+        ready_file=settings.ready_file,
+        end_process=True,
+    )
+    with activity.here():
+        working = asyncio.create_task(
+            _work(settings, embedder, index, log, pool, stop, work, watchdog)
+        )
+        watching = asyncio.create_task(watchdog.run())
+        try:
+            await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
+            for ended in (watching, working):
+                if ended.done():
+                    ended.result()
+        finally:
+            watching.cancel()
+            if not working.done():
+                working.cancel()
+            await asyncio.gather(watching, working, return_exceptions=True)
+
+
+async def _work(
+    settings: IndexingSettings,
+    embedder: TritonEmbedder,
+    index: ImageIndex,
+    log: KafkaEventLog,
+    pool: ThreadPoolExecutor,
+    stop: asyncio.Event,
+    work: Work,
+    watchdog: Watchdog,
+) -> None:
     retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
     spec = await retry.until_available(lambda: embedder.spec(settings.model_name), "Triton")
     collection = await retry.until_available(lambda: index.ensure_collection(spec), "Weaviate")
     indexer = Indexer(embedder, index, log, collection, spec, settings, pool)
 
     async def started() -> IndexingApp:
-        app = IndexingApp(settings, indexer, group_id=f"indexing-{collection.name}")
+        app = IndexingApp(settings, indexer, f"indexing-{collection.name}", log)
         await app.start()
         return app
 
     app = await retry.until_available(started, "Kafka")
     logger.info("indexing %s into %s", IMAGES.name, collection.name)
-    watching = asyncio.create_task(_watch(settings, app, indexer))
+    work.app, work.indexer = app, indexer
+    watchdog.ready()
+    reporting = asyncio.create_task(_report(work, app, indexer))
     stopping = asyncio.ensure_future(_until(stop))
     failed = app.lane.failed
-    ends: list[asyncio.Future[None]] = [watching, failed]
+    ends: list[asyncio.Future[None]] = [reporting, failed]
     try:
         await asyncio.wait({*ends, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for ended in ends:
             if ended.done() and (error := ended.exception()):
                 raise error
     finally:
-        watching.cancel()
+        reporting.cancel()
         stopping.cancel()
         await app.stop()
         indexer.close()
@@ -109,33 +143,45 @@ async def _until(event: asyncio.Event) -> None:
     await event.wait()
 
 
-async def _watch(settings: IndexingSettings, app: IndexingApp, indexer: Indexer) -> None:
-    """Beat while all is well; end with an error when there is work and no progress."""
-    behind_since: float | None = None
-    lag_at = time.monotonic()
+class Work:
+    """What the watchdog looks at: how much there is to do, and what was done."""
+
+    def __init__(self) -> None:
+        self.app: IndexingApp | None = None
+        self.indexer: Indexer | None = None
+        self.lag = 0
+
+    def pending(self) -> int:
+        """Records in flight or waiting in the log; to start is work as well."""
+        return 1 if self.app is None else max(self.app.lane.under_way, self.lag)
+
+    def achieved(self) -> object:
+        """Every step that a record has made."""
+        if self.app is None or self.indexer is None:
+            return None
+        return (self.app.lane.committed, astuple(self.indexer.counters))
+
+
+async def _report(work: Work, app: IndexingApp, indexer: Indexer) -> None:
+    """Ask now and then how much is waiting in the log, and say how it goes."""
     reported = indexer.counters.received
     while True:
-        if settings.ready_file is not None:
-            settings.ready_file.touch()
-        await asyncio.sleep(BEAT_SECONDS)
-        now = time.monotonic()
-        if app.lane.under_way or now - lag_at < LAG_SECONDS:
+        await asyncio.sleep(LAG_SECONDS)
+        # Asked even if the answer is known: a member that rejoins asks the broker nothing.
+        if await app.broker_is_away():
+            server_is_away("Kafka", "does not answer")
             continue
-        lag_at = now
         try:
-            behind = await app.lag()
-        except Unavailable:
-            continue  # The broker is down: aiokafka reconnects by itself.
+            async with asyncio.timeout(LAG_DEADLINE_SECONDS):
+                work.lag = await app.lag()
+        except (Unavailable, TimeoutError) as error:
+            # The broker answers others, so this is the consumer's own trouble, if it lasts.
+            work.lag = max(work.lag, 1)
+            logger.warning("the lag is not known: %s", error or "no answer in time")
+            continue
         if indexer.counters.received != reported:
             reported = indexer.counters.received
-            logger.info("lag %d; %s", behind, indexer.counters)
-            behind_since = None
-        elif behind == 0:
-            behind_since = None
-        elif behind_since is None:
-            behind_since = now
-        elif now - behind_since > settings.stuck_seconds:
-            raise Stuck(f"{behind} records wait and none was read for {now - behind_since:.0f} s")
+            logger.info("lag %d; %s", work.lag, indexer.counters)
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -26,7 +27,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 
 from adapters.errors import Unavailable, translated
-from adapters.event_log import LogRecord, Position
+from adapters.event_log import EventLog, LogRecord, Position
 from adapters.settings import IndexingSettings
 from consumers.indexing import Indexer
 from consumers.lane import Lane
@@ -50,14 +51,25 @@ REJOIN_SECONDS = 10.0
 class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the group that fills one collection from `images`."""
 
-    def __init__(self, settings: IndexingSettings, indexer: Indexer, group_id: str) -> None:
+    def __init__(
+        self, settings: IndexingSettings, indexer: Indexer, group_id: str, log: EventLog
+    ) -> None:
+        """`log` is another connection to the broker, to tell a broken consumer from its outage."""
         self._settings = settings
+        self._log = log
         self._group_id = group_id
         self._consumer: Any = None
         self._owned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._resuming: asyncio.Task[None] | None = None
-        self.lane = Lane(indexer, self._commit, capacity=2 * settings.batch_records)
+        self.rebalancing = True
+        """Whether we do not know our partitions, as the group is forming anew."""
+        self.lane = Lane(
+            indexer,
+            self._commit,
+            capacity=2 * settings.batch_records,
+            broker_is_away=self.broker_is_away,
+        )
         self._broker = KafkaBroker(
             settings.kafka_bootstrap_servers,
             # Topics come from the topic table, never from a subscription.
@@ -133,6 +145,12 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
         self._paused |= assigned
         if self._resuming is None or self._resuming.done():
             self._resuming = asyncio.create_task(self._resume_with_room())
+            self._resuming.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        # Partitions that stay paused would look like nothing to do.
+        if not task.cancelled() and (error := task.exception()):
+            self.lane.fail(error)
 
     async def _resume_with_room(self) -> None:
         await self.lane.wait_for_room()
@@ -144,18 +162,34 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """Finish or forget what is under way before somebody else gets the partitions."""
         self._owned.clear()
+        self.rebalancing = True
         if not revoked or self.lane.under_way == 0:
             return
-        # Well below the time the coordinator gives members to rejoin.
-        if not await self.lane.drain(self._settings.rebalance_grace):
-            logger.warning("rebalance: %d records under way are forgotten", self.lane.under_way)
-            await self.lane.drop()
+        with self._ending_on_error():
+            # Well below the time the coordinator gives members to rejoin.
+            if not await self.lane.drain(self._settings.rebalance_grace):
+                logger.warning("rebalance: %d records under way are forgotten", self.lane.under_way)
+                await self.lane.drop()
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Nothing under way belongs to the new assignment."""
+        self.rebalancing = False
         self._paused.clear()
         self._owned = set(assigned)
         logger.info("partitions: %s", sorted(partition.partition for partition in assigned))
+
+    @contextmanager
+    def _ending_on_error(self) -> Iterator[None]:
+        """aiokafka logs the error of a rebalance callback and goes on, which we must not."""
+        try:
+            yield
+        except Exception as error:
+            self.lane.fail(error)
+            raise
+
+    async def broker_is_away(self) -> bool:
+        """Whether another connection cannot reach the broker either."""
+        return not await self._log.is_ready()
 
     async def _commit(self, following: Mapping[int, int]) -> None:
         offsets = {
@@ -173,11 +207,13 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
             raise
 
     async def lag(self) -> int:
-        """Records of the assigned partitions that are not yet committed.
+        """Records of the assigned partitions that are not yet committed; 1 while rebalancing.
 
         Raises:
             Unavailable: the broker cannot say.
         """
+        if self.rebalancing:
+            return 1
         with translated("lag", unavailable=_DOWN):
             assigned = list(self._consumer.assignment())
             ends = await self._consumer.end_offsets(assigned) if assigned else {}
@@ -202,5 +238,5 @@ def _log_record(record: ConsumerRecord) -> LogRecord:
         key=record.key,
         value=record.value,
         timestamp_ms=record.timestamp,
-        headers=dict(record.headers),
+        headers={name: value or b"" for name, value in record.headers},
     )

@@ -3,6 +3,7 @@
 server down (`Unavailable`)        waited for, without bound, with back-off and jitter
 record or picture is bad           dead-lettered, the rest of its batch goes on
 picture cannot be read for now     tried `max_attempts` times, then dead-lettered
+picture is not where it should be  as above, unless the log knows better; see `consumers.absent`
 most of the records are bad        the consumer stops: the fault is not the records'
 anything else                      a bug: the process ends and is started again
 """
@@ -16,9 +17,15 @@ from typing import Final, TypeVar
 
 from adapters.dead_letters import FROM_HEADER
 from adapters.event_log import LogRecord, Message
+from adapters.letter import (
+    TEXT_CHARACTERS,
+    VALUE_BYTES,
+    attempts_before,
+    dead_letter,
+    history,
+)
 from adapters.retry import until_available
 from consumers.dead_letters import ATTEMPTS_HEADER, UNREADABLE_KEY
-from schemas.events import DeadLetter
 
 T = TypeVar("T")
 
@@ -42,25 +49,28 @@ class Poison:
     is_newest: bool = True
     """Whether it is the last word on its picture, whose former content is therefore out of date."""
 
-    def message(self, topic: str, model_name: str) -> Message:
-        """The dead letter, under the record's own key; a retried record keeps its history."""
+    def message(self, topic: str, model_name: str, value_limit: int = VALUE_BYTES) -> Message:
+        """The dead letter, under the record's own key; a retried record keeps its history.
+
+        `value_limit` is how many bytes of the record's value it keeps.
+        """
         headers = self.record.headers
-        before = headers.get(ATTEMPTS_HEADER, b"0").decode()
-        history = headers.get(FROM_HEADER, b"").decode()
+        former = history(headers.get(FROM_HEADER))
         return Message(
-            key=self.image_id or UNREADABLE_KEY,
-            headers={FROM_HEADER: history} if history else {},
-            event=DeadLetter(
+            key=self.image_id if 0 < len(self.image_id) <= TEXT_CHARACTERS else UNREADABLE_KEY,
+            headers={FROM_HEADER: former} if former else {},
+            event=dead_letter(
                 image_id=self.image_id,
                 error_class=self.error_class,
                 reason=self.reason,
-                attempts=self.attempts + (int(before) if before.isdecimal() else 0),
+                key=self.record.key,
+                value=self.record.value,
+                value_limit=value_limit,
+                attempts=self.attempts + attempts_before(headers.get(ATTEMPTS_HEADER)),
                 source_topic=topic,
                 source_partition=self.record.position.partition,
                 source_offset=self.record.position.offset,
                 model_name=model_name,
-                original_key=self.record.key,
-                original_value=self.record.value,
             ),
         )
 
@@ -78,12 +88,33 @@ class RetryPolicy:
         return await until_available(call, what=what, initial=self.initial, maximum=self.maximum)
 
 
-class PoisonLimit:
-    """Watches the share of bad records among the last `window`."""
+class BadShare:
+    """The share of bad ones among the last `window` outcomes."""
 
     def __init__(self, share: float, window: int) -> None:
         self._share = share
         self._outcomes: deque[bool] = deque(maxlen=window)
+
+    def note(self, good: int, bad: int) -> None:
+        """Count outcomes."""
+        self._outcomes.extend([False] * good)
+        self._outcomes.extend([True] * bad)
+
+    def is_too_high(self, more: int = 0) -> bool:
+        """Whether more than `share` are bad, were there so many more bad ones."""
+        size = self._outcomes.maxlen or 0
+        outcomes = [*self._outcomes, *[True] * more][-size:]
+        return len(outcomes) >= MINIMUM_SAMPLE and sum(outcomes) > self._share * len(outcomes)
+
+    def __str__(self) -> str:
+        return f"{sum(self._outcomes)} of the last {len(self._outcomes)}"
+
+
+class PoisonLimit:
+    """Watches the share of bad records among the last `window`."""
+
+    def __init__(self, share: float, window: int) -> None:
+        self._recent = BadShare(share, window)
 
     def note(self, good: int, bad: int) -> None:
         """Count a batch, before its dead letters are written.
@@ -91,11 +122,9 @@ class PoisonLimit:
         Raises:
             TooMuchPoison: more than the allowed share of the window is bad.
         """
-        self._outcomes.extend([False] * good)
-        self._outcomes.extend([True] * bad)
-        poisoned = sum(self._outcomes)
-        if len(self._outcomes) >= MINIMUM_SAMPLE and poisoned > self._share * len(self._outcomes):
+        self._recent.note(good, bad)
+        if self._recent.is_too_high():
             raise TooMuchPoison(
-                f"{poisoned} of the last {len(self._outcomes)} records cannot be handled; "
+                f"{self._recent} records cannot be handled; "
                 "stopping before they are all dead-lettered"
             )

@@ -6,17 +6,25 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
+from adapters.errors import Rejected
 from adapters.event_log import EventLog, LogRecord, Message
+from adapters.letter import VALUE_BYTES
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, Embedder, ImageIndex
 from adapters.settings import IndexingSettings
+from consumers.absent import VANISHED
+from consumers.batch import Addition, Counters, Prepared
 from consumers.failures import Poison, PoisonLimit, RetryPolicy
-from consumers.preparation import Addition, Counters, Prepared, Preparer
+from consumers.preparation import Preparer
 from schemas.events import ImageIndexed, ImageRemoved, IndexAction
-from schemas.topics import IMAGES, IMAGES_DLQ, IMAGES_INDEXED
+from schemas.topics import IMAGES, IMAGES_DLQ, IMAGES_INDEXED, Topic
 
 logger = logging.getLogger(__name__)
+
+VALUE_LIMITS: Final = (VALUE_BYTES, 16 * 1024, 0)
+"""Bytes of a record that its dead letter keeps, less and less while the broker refuses it."""
 
 
 class Indexer:
@@ -44,7 +52,14 @@ class Indexer:
             settings.retry_initial, settings.retry_maximum, settings.max_attempts
         )
         self._limit = PoisonLimit(settings.poison_share, settings.poison_window)
-        self._preparer = Preparer(embedder, index, collection, spec, settings, pool, self.counters)
+        self._preparer = Preparer(
+            embedder, index, log, collection, spec, settings, pool, self.counters
+        )
+
+    @property
+    def slots_taken(self) -> int:
+        """See `Preparer.slots_taken`."""
+        return self._preparer.slots_taken
 
     def close(self) -> None:
         """End what was started for decoding."""
@@ -61,9 +76,9 @@ class Indexer:
             TooMuchPoison: nearly all of the last records are bad; nothing may be committed.
         """
         started = time.perf_counter()
-        self._limit.note(
-            good=len(prepared.records) - len(prepared.poison), bad=len(prepared.poison)
-        )
+        # A picture that has vanished is no bad record, and its own limit is waited out.
+        bad = sum(poison.error_class != VANISHED for poison in prepared.poison)
+        self._limit.note(good=len(prepared.records) - len(prepared.poison), bad=bad)
         # A picture whose newest content is bad must not be found by its former content.
         gone = [removed.image_id for _, removed in prepared.removals]
         gone += [poison.image_id for poison in prepared.poison if poison.is_newest]
@@ -105,10 +120,31 @@ class Indexer:
         if not poison:
             return
         for each in poison:
-            logger.warning("dead letter: %r: %s", each.image_id, each.reason)
-        messages = [each.message(IMAGES.name, self._collection.model_name) for each in poison]
+            logger.warning("dead letter: %.200r: %.1000s", each.image_id, each.reason)
+        try:
+            await self._publish(IMAGES_DLQ, [self._letter(each) for each in poison])
+        except Rejected as error:
+            logger.warning("dead letters are written one by one: %s", error)
+            for each in poison:
+                await self._write_letter(each)
+
+    async def _write_letter(self, poison: Poison) -> None:
+        """With as much of the record as the broker takes: what it refuses must not come again."""
+        *larger, smallest = VALUE_LIMITS
+        for limit in larger:
+            try:
+                await self._publish(IMAGES_DLQ, [self._letter(poison, limit)])
+            except Rejected:
+                continue
+            return
+        await self._publish(IMAGES_DLQ, [self._letter(poison, smallest)])
+
+    def _letter(self, poison: Poison, value_limit: int = VALUE_BYTES) -> Message:
+        return poison.message(IMAGES.name, self._collection.model_name, value_limit)
+
+    async def _publish(self, topic: Topic, messages: Sequence[Message]) -> None:
         await self._retry.until_available(
-            lambda: self._log.publish(IMAGES_DLQ, messages), "write dead letters"
+            lambda: self._log.publish(topic, messages), f"publish to {topic.name}"
         )
 
     async def _announce(
@@ -144,11 +180,18 @@ class Indexer:
             )
             for record, removed in removals
         ]
-        if events:
-            messages = [Message(key=event.image_id, event=event) for event in events]
-            await self._retry.until_available(
-                lambda: self._log.publish(IMAGES_INDEXED, messages), "announce what was indexed"
-            )
+        if not events:
+            return
+        messages = [Message(key=event.image_id, event=event) for event in events]
+        try:
+            await self._publish(IMAGES_INDEXED, messages)
+        except Rejected:
+            # The index is as it should be; that it cannot be told of one picture stops nothing.
+            for message in messages:
+                try:
+                    await self._publish(IMAGES_INDEXED, [message])
+                except Rejected as error:
+                    logger.error("%r was indexed, which cannot be told: %s", message.key, error)
 
     def _count(
         self, prepared: Prepared, written: Sequence[Addition], poison: Sequence[Poison]

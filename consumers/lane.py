@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from adapters.event_log import LogRecord
 from adapters.retry import until_available
+from consumers.batch import Prepared
 from consumers.indexing import Indexer
-from consumers.preparation import Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +29,20 @@ COMMIT_WAIT_SECONDS = 2.0
 class Lane:
     """Batches of one consumer on their way from the log to the index."""
 
-    def __init__(self, indexer: Indexer, commit: Commit, *, capacity: int) -> None:
-        """`capacity` is the number of records under way at which `is_full` says so."""
+    def __init__(
+        self,
+        indexer: Indexer,
+        commit: Commit,
+        *,
+        capacity: int,
+        broker_is_away: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`capacity` is the number of records under way at which `is_full` says so.
+
+        `broker_is_away` is asked when a commit fails: a consumer may be broken while its broker is
+        well (aiokafka's issues 712, 718 and 1154), which only a restart mends.
+        """
+        self._broker_is_away = broker_is_away
         self._indexer = indexer
         self._commit = commit
         self._capacity = capacity
@@ -44,7 +55,8 @@ class Lane:
         self._room.set()
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.progressed_at = time.monotonic()
+        self.committed = 0
+        """Records whose offsets were committed."""
 
     @property
     def is_full(self) -> bool:
@@ -78,8 +90,6 @@ class Lane:
         """Hand in a batch; never waits (ask `is_full` first)."""
         if not records:
             return
-        if self._under_way == 0:
-            self.progressed_at = time.monotonic()
         self._under_way += len(records)
         self._idle.clear()
         if self.is_full:
@@ -101,7 +111,7 @@ class Lane:
             await self._indexer.apply(prepared)
             await self._commit_of(prepared.records)
             self._under_way -= len(prepared.records)
-            self.progressed_at = time.monotonic()
+            self.committed += len(prepared.records)
             if not self.is_full:
                 self._room.set()
             if self._under_way == 0:
@@ -116,7 +126,10 @@ class Lane:
             )
         # The effects are durable; until the broker takes the offsets there is nothing else to do.
         await until_available(
-            lambda: self._commit(following), what="commit offsets", maximum=COMMIT_WAIT_SECONDS
+            lambda: self._commit(following),
+            what="commit offsets",
+            maximum=COMMIT_WAIT_SECONDS,
+            is_away=self._broker_is_away,
         )
 
     async def drain(self, seconds: float) -> bool:
@@ -129,7 +142,11 @@ class Lane:
         return True
 
     async def drop(self) -> None:
-        """Forget all that is under way: uncommitted, it is read again by whoever comes next."""
+        """Forget all that is under way: uncommitted, it is read again by whoever comes next.
+
+        Whatever was taken for it (slots of decoded pictures, calls in flight) is given back by the
+        work itself as it is cancelled; see `consumers.slots`.
+        """
         await self.stop()
         while not self._waiting.empty():
             self._waiting.get_nowait()

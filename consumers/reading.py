@@ -10,7 +10,7 @@ from schemas.events import ImageAdded
 
 
 class Superseded(Exception):
-    """The picture is gone or has other content by now; a newer event says so, or will."""
+    """The content that the event speaks of is not there. What that means, the log must tell."""
 
 
 def read(event: ImageAdded, *, max_bytes: int) -> bytes:

@@ -15,6 +15,7 @@ from adapters.consumer_groups import progress
 from adapters.kafka_log import KafkaEventLog
 from adapters.logs import configure_logging
 from adapters.ports import Collection
+from adapters.progress import Activity, Watchdog
 from adapters.provision import connect_index
 from adapters.settings import GatewaySettings
 from adapters.triton_clip import TritonEmbedder
@@ -56,9 +57,29 @@ async def serve(settings: GatewaySettings) -> None:
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 50, 100)
     try:
-        await uvicorn.Server(config).serve()
+        await _serve_watched(uvicorn.Server(config), settings, app.state.activities)
     finally:
         await asyncio.gather(embedder.close(), index.close(), log.close())
+
+
+async def _serve_watched(
+    server: uvicorn.Server, settings: GatewaySettings, activities: list[Activity]
+) -> None:
+    """Serve until a signal comes, or until work in the background is stuck, which is an error."""
+    watchdog = Watchdog(activities, stuck_seconds=settings.stuck_seconds, end_process=True)
+    watching = asyncio.create_task(watchdog.run())
+
+    def end(_: object) -> None:
+        server.should_exit = True
+
+    watching.add_done_callback(end)
+    try:
+        await server.serve()
+        if watching.done():
+            watching.result()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 def _end(*_: object) -> None:

@@ -122,6 +122,7 @@ def create_app(
             503: PROBLEM,
         },
     )
+    app.state.activities = [events.activity]
     problems.install(app)
     app.add_middleware(
         BodyLimit,

@@ -7,6 +7,7 @@ import logging
 
 from adapters.errors import Rejected
 from adapters.event_log import EventLog, Message
+from adapters.progress import Activity
 from adapters.retry import until_available
 from schemas.events import SearchPerformed
 from schemas.topics import SEARCHES
@@ -29,11 +30,19 @@ class SearchEvents:
         self._log = log
         self._queue: asyncio.Queue[SearchPerformed] = asyncio.Queue(capacity)
         self._task: asyncio.Task[None] | None = None
+        self._in_flight = 0
+        self._done = 0
         self.dropped = 0
+        self.activity = Activity(
+            "search events",
+            pending=lambda: self._queue.qsize() + self._in_flight,
+            achieved=lambda: self._done,
+        )
 
     def start(self) -> None:
         """Begin publishing."""
-        self._task = asyncio.create_task(self._publish_all(), name="search events")
+        with self.activity.here():
+            self._task = asyncio.create_task(self._publish_all(), name="search events")
 
     def add(self, event: SearchPerformed) -> None:
         """Hand in an event; never waits."""
@@ -52,6 +61,7 @@ class SearchEvents:
             await asyncio.sleep(LINGER_SECONDS)
             while len(events) < BATCH and not self._queue.empty():
                 events.append(self._queue.get_nowait())
+            self._in_flight = len(events)
             messages = [Message(key=str(event.search_id), event=event) for event in events]
             try:
                 await until_available(
@@ -62,6 +72,8 @@ class SearchEvents:
                 self.dropped += len(events)
                 logger.exception("search events that Kafka refuses were dropped")
             finally:
+                self._in_flight = 0
+                self._done += len(events)
                 for _ in events:
                     self._queue.task_done()
 

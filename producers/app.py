@@ -20,7 +20,7 @@ async def run(settings: WatcherSettings) -> None:
     """Watch until SIGTERM or SIGINT. SIGHUP compares everything; SIGUSR1 also confirms removals."""
     loop = asyncio.get_running_loop()
     log = KafkaEventLog(settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout)
-    sources = Sources(settings, log)
+    sources = Sources(settings, log, end_process=True)
     if settings.metrics_port:
         # Loaded only where it is used: a restart is short, and imports are a quarter of it.
         from prometheus_client import start_http_server

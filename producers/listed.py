@@ -76,6 +76,8 @@ class ListedSource:
         self._asked = asyncio.Event()
         self._confirmed = False
         self._just_attached = True
+        self._comparing = False
+        self._looked_at = 0
         self.id_prefix = source.prefix
         self.uri_prefix = source.uri_prefix
         self.status = Status(source.url, poll_seconds=settings.list_seconds)
@@ -88,12 +90,15 @@ class ListedSource:
     async def run(self, state: State) -> None:
         """Work until cancelled. `state` is what is known of this source."""
         self.status.known = lambda: len(state)
+        self.status.at_work = lambda: int(self._comparing)
+        self.status.steps = lambda: (self._looked_at, self._writer.written)
         self._state = state
         logger.info("listing %s every %g s", self._source.url, self._settings.list_seconds)
         try:
             while True:
                 self._asked.clear()
                 started = time.monotonic()
+                self._comparing = True
                 try:
                     await self._compare()
                 except (Unavailable, FileNotFoundError) as error:
@@ -101,6 +106,7 @@ class ListedSource:
                 else:
                     self.status.unreachable = ""
                     self.status.last_reconcile = datetime.now(UTC)
+                self._comparing = False
                 # At most half of the time is spent listing.
                 pause = max(self._settings.list_seconds, time.monotonic() - started)
                 with contextlib.suppress(TimeoutError):
@@ -144,6 +150,7 @@ class ListedSource:
         with reaching(f"list {self._source.url}"):
             try:
                 for path, info in _walk(system, root):
+                    self._looked_at += 1
                     name = path[path.index(root) + len(root) :].lstrip("/")
                     if name and self._rules.takes(name):
                         listed.files[name] = _stat(info)
@@ -199,6 +206,7 @@ class ListedSource:
         await self._writer.write(messages)
 
     def _look(self, path: str, stat: FileStat) -> Finding:
+        self._looked_at += 1
         limit = self._settings.max_image_bytes
         if stat.size > limit:
             return TooLarge(path, f"{stat.size} bytes are more than {limit}")

@@ -107,6 +107,11 @@ class Pipeline:
         """Paths that are still to be looked at or published."""
         return len(self._backlog) + len(self._settling) + len(self._removals)
 
+    @property
+    def at_work(self) -> int:
+        """Paths and batches that are being looked at or published now."""
+        return len(self._backlog) + len(self._looks) + self._busy + self._writer.busy
+
     def touched(
         self, image_id: str, *, writing: bool | None = None, seen: FileStat | None = None
     ) -> None:

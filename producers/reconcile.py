@@ -32,6 +32,7 @@ class Difference:
 
     Attributes:
         pictures: how many there are on disk.
+        folders: how many were looked at.
         changed: how many of them are new or look different.
         missing: ids that are known below the folder and were not met.
         unreadable: folders that could not be read; what is known below them is left alone.
@@ -40,6 +41,7 @@ class Difference:
     """
 
     pictures: int = 0
+    folders: int = 0
     changed: int = 0
     missing: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -96,6 +98,7 @@ class Reconciler:
 
     async def _compare(self, listing: Listing, difference: Difference) -> None:
         directory = listing.directory
+        difference.folders += 1
         if listing.failed is not None:
             logger.warning("cannot read the folder %r: %s", directory, listing.failed)
             difference.unreadable.append(directory)

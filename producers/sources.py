@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from adapters.event_log import EventLog
 from adapters.helpers import Helpers
+from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
 from producers.loading import load
+from producers.state import State
 from producers.status import Status, write
 from producers.watcher import Watcher
 
@@ -30,10 +32,20 @@ class Sources:
     Args:
         settings: all of them.
         log: where `images` and `images.dlq` are.
+        end_process: see `adapters.progress.Watchdog`.
     """
 
-    def __init__(self, settings: WatcherSettings, log: EventLog) -> None:
+    def __init__(
+        self, settings: WatcherSettings, log: EventLog, *, end_process: bool = False
+    ) -> None:
         self._settings = settings
+        self._end_process = end_process
+        self._is_loaded = False
+        self._loading = Activity(
+            "reading what is known",
+            pending=lambda: int(not self._is_loaded),
+            achieved=lambda: self._is_loaded,
+        )
         self._log = log
         self._helpers = Helpers(2)
         self.main = Watcher(settings, log, self._helpers)
@@ -50,17 +62,44 @@ class Sources:
         return ListedSource(self._settings, self._log, source)
 
     async def run(self) -> None:
-        """Work until cancelled; an error that is not a server's being down ends it."""
-        everything = [self.main, *self.others.values()]
-        places = {each.id_prefix: each.uri_prefix for each in everything}
-        states = await until_available(lambda: load(self._log, places), what="read what is known")
+        """Work until cancelled; an error that is not a server's being down ends it.
+
+        What the watchdog finds stuck ends it too, and with it the heartbeat.
+        """
+        everything = {"": self.main, **self.others}
+        activities = {name: self._activity(name, each) for name, each in everything.items()}
+        watchdog = Watchdog(
+            [self._loading, *activities.values()],
+            stuck_seconds=self._settings.stuck_seconds,
+            end_process=self._end_process,
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
-                for each in everything:
-                    tasks.create_task(each.run(states[each.id_prefix]))
+                tasks.create_task(watchdog.run())
+                states = await self._load()
+                for name, each in everything.items():
+                    with activities[name].here():
+                        tasks.create_task(each.run(states[each.id_prefix]))
                 tasks.create_task(self._beat())
         finally:
             self._helpers.close()
+
+    async def _load(self) -> dict[str, State]:
+        places = {each.id_prefix: each.uri_prefix for each in (self.main, *self.others.values())}
+        with self._loading.here():
+            states = await until_available(
+                lambda: load(self._log, places), what="read what is known"
+            )
+        self._is_loaded = True
+        return states
+
+    def _activity(self, name: str, source: Watcher | ListedSource) -> Activity:
+        # What they are is known once they run.
+        return Activity(
+            f"the source {name or 'IMAGES_DIR'}",
+            pending=lambda: source.status.at_work(),
+            achieved=lambda: source.status.steps(),
+        )
 
     def request_scan(self, *, confirm_removals: bool = False) -> None:
         """Compare everything soon; once, let mass removals pass."""

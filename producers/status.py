@@ -73,6 +73,10 @@ class Status:
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something is to be known before the next regular writing."""
     scanning: Callable[[], Difference | None] = _nothing
+    at_work: Callable[[], int] = int
+    """How much is being compared, looked at or published now; not what has to settle first."""
+    steps: Callable[[], object] = _nothing
+    """Differs from its former value whenever something of that was done."""
 
     def reconciled(self) -> None:
         """A comparison of the whole folder has ended."""

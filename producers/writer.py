@@ -27,6 +27,8 @@ class Writer:
         self._log = log
         self._refused = refused
         self._flight: asyncio.Task[None] | None = None
+        self.written = 0
+        """Batches that are durable."""
 
     @property
     def busy(self) -> bool:
@@ -59,6 +61,7 @@ class Writer:
             await until_available(
                 lambda: self._log.publish(IMAGES, messages), what=f"publish {len(messages)} changes"
             )
+            self.written += 1
         except Rejected as error:
             if len(messages) == 1:
                 await self._refused(messages[0].key, str(error))

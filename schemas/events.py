@@ -51,6 +51,8 @@ class ImageAdded(Event):
     media_type: str
     modified_at: AwareDatetime
     added_at: AwareDatetime
+    mount: str | None = None
+    """POSIX path, below the source's root, of the mount point under which the picture lay."""
 
 
 class ImageRemoved(Event):
@@ -105,6 +107,13 @@ class DeadLetter(Event):
     model_name: str | None = None
     original_key: bytes | None = None
     original_value: bytes | None = None
+    """The whole value, or its beginning where `original_value_bytes` is told."""
+    original_value_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Length of the whole value, where the letter holds only its beginning."""
+    original_value_sha256: Sha256 | None = None
+    """Of the whole value, where the letter holds only its beginning."""
+    original_key_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Length of the whole key, where the letter holds only its beginning."""
 
 
 class SearchKind(StrEnum):

@@ -7,10 +7,13 @@ import contextlib
 import gc
 import logging
 import signal
-import time
+from collections.abc import Coroutine
+from typing import Any
 
+from adapters.errors import Unavailable
 from adapters.event_log import GroupReader
 from adapters.kafka_group import KafkaGroupReader
+from adapters.progress import Activity, Watchdog, server_is_away
 from adapters.retry import until_available
 from adapters.settings import AnalyticsSettings
 from analytics.compaction import compact, expire
@@ -19,13 +22,9 @@ from consumers.analytics.writer import LakeWriter
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 2.0
 LAG_SECONDS = 15.0
+LAG_DEADLINE_SECONDS = 10.0
 READ_RECORDS = 10_000
-
-
-class Stuck(Exception):
-    """There is work, the servers answer, and nothing happens: only a restart helps."""
 
 
 async def run(settings: AnalyticsSettings) -> None:
@@ -59,7 +58,41 @@ async def _work(settings: AnalyticsSettings, lake: Lake, stop: asyncio.Event) ->
     writer = LakeWriter(
         lake, flush_records=settings.flush_records, flush_seconds=settings.flush_seconds
     )
+    work = Work(writer)
+    activity = Activity("filing events", pending=work.pending, achieved=work.achieved)
+    watchdog = Watchdog(
+        [activity],
+        stuck_seconds=settings.stuck_seconds,
+        ready_file=settings.ready_file,
+        end_process=True,
+    )
+    with activity.here():
+        await _first_of(
+            watchdog.run(), _join_and_file(settings, lake, stop, writer, work, watchdog)
+        )
 
+
+async def _first_of(*jobs: Coroutine[Any, Any, None]) -> None:
+    """Run these until the first one ends, and raise its error; the others are cancelled."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _join_and_file(
+    settings: AnalyticsSettings,
+    lake: Lake,
+    stop: asyncio.Event,
+    writer: LakeWriter,
+    work: Work,
+    watchdog: Watchdog,
+) -> None:
     async def joined() -> KafkaGroupReader:
         reader = KafkaGroupReader(
             settings.kafka_bootstrap_servers,
@@ -73,19 +106,15 @@ async def _work(settings: AnalyticsSettings, lake: Lake, stop: asyncio.Event) ->
 
     reader = await until_available(joined, what="Kafka")
     logger.info("filing events in %s", settings.lake_url)
-    tasks = [
-        asyncio.create_task(_file(reader, writer, stop)),
-        asyncio.create_task(_watch(settings, reader, writer)),
-        asyncio.create_task(_compact(settings, lake, writer)),
-    ]
+    work.joined = True
+    watchdog.ready()
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await _first_of(
+            _file(reader, writer, stop),
+            _report(work, reader, writer),
+            _compact(settings, lake, writer),
+        )
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         # Leaving revokes the partitions, which files what waits.
         await reader.stop()
         logger.info("stopped: %d records filed", writer.filed)
@@ -111,29 +140,41 @@ async def _file(reader: GroupReader, writer: LakeWriter, stop: asyncio.Event) ->
                 committed = dict(ends)
 
 
-async def _watch(settings: AnalyticsSettings, reader: GroupReader, writer: LakeWriter) -> None:
-    """Beat while all is well; end with an error when there is work and no progress."""
-    behind_since: float | None = None
-    filed, asked_at = -1, time.monotonic()
+class Work:
+    """What the watchdog looks at: how much there is to do, and what was done."""
+
+    def __init__(self, writer: LakeWriter) -> None:
+        self._writer = writer
+        self.joined = False
+        self.lag = 0
+
+    def pending(self) -> int:
+        """Records to be read or overdue to be filed; to start is work as well."""
+        return self.lag + (self._writer.due_in == 0) if self.joined else 1
+
+    def achieved(self) -> object:
+        """How much was filed."""
+        return (self.joined, self._writer.filed)
+
+
+async def _report(work: Work, reader: GroupReader, writer: LakeWriter) -> None:
+    """Ask now and then how much is waiting in the log, and say how it goes."""
+    filed = writer.filed
     while True:
-        if settings.ready_file is not None:
-            settings.ready_file.touch()
-        await asyncio.sleep(BEAT_SECONDS)
-        now = time.monotonic()
-        if now - asked_at < LAG_SECONDS:
+        await asyncio.sleep(LAG_SECONDS)
+        try:
+            async with asyncio.timeout(LAG_DEADLINE_SECONDS):
+                work.lag = await reader.lag()
+        except Unavailable as error:
+            server_is_away("Kafka", str(error))
             continue
-        asked_at = now
-        behind = await until_available(reader.lag, what="lag")
+        except TimeoutError:
+            # Not known to be an outage: if nothing is filed either, a restart may help.
+            work.lag = max(work.lag, 1)
+            continue
         if writer.filed != filed:
-            if filed >= 0:
-                logger.info("lag %d; %d records filed", behind, writer.filed)
-            filed, behind_since = writer.filed, None
-        elif behind == 0:
-            behind_since = None
-        elif behind_since is None:
-            behind_since = now
-        elif now - behind_since > settings.stuck_seconds:
-            raise Stuck(f"{behind} records wait and none was filed for {now - behind_since:.0f} s")
+            filed = writer.filed
+            logger.info("lag %d; %d records filed", work.lag, filed)
 
 
 async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) -> None:

@@ -1,0 +1,96 @@
+"""What becomes of pictures whose published content is not to be had.
+
+newer record in the log            superseded: that record says what is true now
+root, mount, bucket or disk away   waited for, as for a server: nothing is known of the picture
+otherwise                          looked for a few times, then a dead letter of class `Vanished`
+
+A dead letter of this class is settled by the picture's next record, or tried again when the file
+is back. Should most of the last pictures have vanished, then something else has: that is waited
+for, too, until the files or their removals come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from adapters.errors import Unavailable
+from adapters.event_log import EventLog
+from adapters.settings import IndexingSettings
+from consumers.batch import Absent, Prepared, Wanted
+from consumers.failures import BadShare, Poison, RetryPolicy
+from consumers.newer import NewerRecords
+from consumers.roots import Roots
+
+VANISHED: Final = "Vanished"
+LOOK_AGAIN_SECONDS: Final = 1.0
+"""Before the second look, twice as much before the third. A watcher that saw the file go, or
+change, has published that by then."""
+
+Infer = Callable[[Sequence[Wanted], Prepared], Awaitable[list[Absent]]]
+
+
+class AbsentPictures:
+    """Decides what absent pictures are, batch by batch."""
+
+    def __init__(self, settings: IndexingSettings, log: EventLog) -> None:
+        self._attempts = settings.max_attempts
+        self._retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
+        self._roots = Roots(settings)
+        self._newer = NewerRecords(log)
+        self._recent = BadShare(settings.poison_share, settings.poison_window)
+
+    def found(self, count: int) -> None:
+        """So many pictures were where they should be."""
+        self._recent.note(good=count, bad=0)
+
+    async def settle(self, absent: Sequence[Absent], prepared: Prepared, infer: Infer) -> None:
+        """Add to `prepared` what becomes of these; `infer` tries to read them again."""
+        left = list(absent)
+        looks = 1
+        look_first = False
+
+        async def decide() -> None:
+            nonlocal left, looks, look_first
+            while True:
+                if look_first:
+                    left = await infer([each.wanted for each in left], prepared)
+                    looks += 1
+                look_first = True
+                left = await self._not_overtaken(left, prepared)
+                if not left:
+                    return
+                if (reason := await self._what_is_away(left)) is not None:
+                    looks = 0
+                    raise Unavailable(reason)
+                if looks >= self._attempts:
+                    self._doubt(left)
+                    return
+                again = LOOK_AGAIN_SECONDS * 2 ** (looks - 1)
+                await asyncio.sleep(min(again, self._retry.maximum))
+
+        if left:
+            await self._retry.until_available(decide, "pictures that are not there")
+        self._recent.note(good=0, bad=len(left))
+        prepared.poison += [
+            Poison(each.wanted.record, each.wanted.event.image_id, VANISHED, each.reason, looks)
+            for each in left
+        ]
+
+    async def _not_overtaken(self, absent: Sequence[Absent], prepared: Prepared) -> list[Absent]:
+        overtaken = await self._newer.overtaken([each.wanted.record for each in absent])
+        prepared.superseded += len(overtaken)
+        return [each for each in absent if each.wanted.record.position not in overtaken]
+
+    async def _what_is_away(self, absent: Sequence[Absent]) -> str | None:
+        said = next((each.reason for each in absent if each.storage_is_away), None)
+        if said is not None:
+            return said
+        return await asyncio.to_thread(self._roots.missing, [each.wanted.event for each in absent])
+
+    def _doubt(self, absent: Sequence[Absent]) -> None:
+        if self._recent.is_too_high(len(absent)):
+            raise Unavailable(
+                f"{absent[0].reason}, as are most of the last pictures: is part of a disk missing?"
+            )

@@ -1,0 +1,79 @@
+"""A bounded number of slots, each of which has an owner for as long as it is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Slot:
+    """One taken slot. To give it back twice does no harm."""
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease: Lease | None = lease
+
+    def give_back(self) -> None:
+        """Let somebody else have it."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.end(self)
+
+
+class Lease:
+    """Slots taken for one piece of work."""
+
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
+        self._taken: set[Slot] = set()
+
+    def __len__(self) -> int:
+        """How many are taken."""
+        return len(self._taken)
+
+    async def take(self) -> Slot:
+        """Wait for a free slot."""
+        await self._semaphore.acquire()
+        slot = Slot(self)
+        self._taken.add(slot)
+        return slot
+
+    def end(self, slot: Slot) -> None:
+        """Called by the slot when it is given back."""
+        self._taken.discard(slot)
+        self._semaphore.release()
+
+    def end_all(self) -> None:
+        """Give back whatever is still taken."""
+        for slot in list(self._taken):
+            slot.give_back()
+
+
+class Slots:
+    """`count` slots. They are taken within a lease, whose end gives back all that is left of it.
+
+    So a slot cannot be lost: not by a task that is cancelled before it began, not with an item that
+    is left behind in a queue.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._semaphore = asyncio.Semaphore(count)
+        self._leases: set[Lease] = set()
+
+    @property
+    def taken(self) -> int:
+        """How many are taken now."""
+        return sum(len(lease) for lease in self._leases)
+
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """To take slots with; no task that may take one must outlive the block."""
+        lease = Lease(self._semaphore)
+        self._leases.add(lease)
+        try:
+            yield lease
+        finally:
+            lease.end_all()
+            self._leases.discard(lease)
