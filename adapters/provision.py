@@ -16,9 +16,10 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from adapters.errors import Unavailable, translated
 from adapters.event_log import EventLog, Message
 from adapters.kafka_log import KafkaEventLog
+from adapters.logs import configure_logging
 from adapters.ports import Embedder, ImageIndex
 from adapters.retry import until_available
-from adapters.settings import ServerSettings
+from adapters.settings import ServerSettings, told_briefly
 from adapters.triton_clip import TritonEmbedder
 from adapters.weaviate_index import WeaviateIndex
 from schemas.events import ModelActivated
@@ -192,9 +193,10 @@ def connect_index(settings: ServerSettings) -> WeaviateIndex:
 
 def main() -> None:
     """Provision from the environment's settings."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging()
     asyncio.run(provision(ServerSettings()))
 
 
 if __name__ == "__main__":
-    main()
+    with told_briefly():
+        main()

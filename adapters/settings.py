@@ -3,12 +3,15 @@
 Each setting is the upper-case environment variable of its name, for instance `WEAVIATE_URL`.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from adapters.sources import Source, parse_sources
 
@@ -19,10 +22,53 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
+class BadSettings(Exception):
+    """A setting cannot be used: a line for each, with the variable's name and what is wrong."""
+
+
 class EnvironmentSettings(BaseSettings):
-    """Base: frozen, from the environment alone."""
+    """Base: frozen, from the environment alone.
+
+    Raises:
+        BadSettings: when made, for a value that cannot be.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise BadSettings(_lines(error)) from None
+        except SettingsError as error:
+            raise BadSettings(str(error)) from None
+
+
+def _lines(error: ValidationError) -> str:
+    """What is wrong, without the values: some of them are secrets."""
+    problems = [
+        each
+        for each in error.errors(include_url=False, include_input=False)
+        # A default that depends on another value, which is the one that is bad.
+        if each["type"] != "default_factory_not_called"
+    ]
+    return "\n".join(
+        f"{str(problem['loc'][0]).upper()}: {problem['msg']}"
+        if problem["loc"]
+        else problem["msg"].removeprefix("Value error, ")
+        for problem in problems
+    )
+
+
+@contextmanager
+def told_briefly() -> Iterator[None]:
+    """End the process with status 2 and the message alone, instead of a traceback, if a setting is
+    bad. For the outermost block of every program."""
+    try:
+        yield
+    except BadSettings as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)  # noqa: T201
+        sys.exit(2)
 
 
 class ServerSettings(EnvironmentSettings):

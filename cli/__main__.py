@@ -12,8 +12,10 @@ import typer
 from typer.main import get_group
 
 from adapters.errors import AdapterError
+from adapters.settings import told_briefly
 from cli import stack
 from stack.errors import StackError
+from stack.settings import StackSettings
 
 MODULES: Final = ("search", "dlq", "index", "analytics", "models")
 """Each registers the command, or the group of commands, of its own name."""
@@ -45,7 +47,10 @@ def main() -> None:
     # A broker that is still starting is no news: the launcher says when it is ready.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        build(sys.argv[1:])(prog_name="./image-search")
+        with told_briefly():
+            if "--help" not in sys.argv:
+                StackSettings()  # Each command needs them, some only after a while.
+            build(sys.argv[1:])(prog_name="./image-search")
     except (StackError, AdapterError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import httpx
 import psutil
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -22,23 +21,10 @@ from adapters.settings import AdviceSettings
 from analytics.advice import Advice, advise
 from cli.servers import server_settings, watcher_status
 from schemas.topics import IMAGES
-from stack import launcher, processes
+from stack import launcher, log_files, processes
 from stack.errors import StackError
-from stack.record import ProcessRow, RecordFile, find
+from stack.record import ProcessRow, RecordFile, find, uptime
 from stack.settings import StackSettings
-
-
-def settings(**changes: Any) -> StackSettings:
-    """The stack's settings; what is wrong with them is told by variable."""
-    try:
-        return StackSettings(**changes)
-    except ValidationError as error:
-        raise StackError(
-            "\n".join(
-                f"{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
-                for problem in error.errors()
-            )
-        ) from error
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +49,7 @@ def up(
     ] = None,
 ) -> None:
     """Start the servers, the watcher, the indexers and the gateway."""
-    changed = settings() if indexers is None else settings(indexers=indexers)
+    changed = StackSettings() if indexers is None else StackSettings(indexers=indexers)
     if detach:
         launcher.up_detached(changed, servers_only=servers_only)
     else:
@@ -73,28 +59,30 @@ def up(
 
 def down() -> None:
     """Stop everything; what was stored stays."""
-    stopped = launcher.down(settings())
+    stopped = launcher.down(StackSettings())
     print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 def clean() -> None:
     """Stop everything and delete what was stored. Pictures are not touched."""
-    launcher.clean(settings())
+    current = StackSettings()
+    for name in launcher.clean(current):
+        print(f"left in place, as it was not made here: {current.state / name}")
 
 
 def prepare() -> None:
     """Fetch and build the servers now, so that the first `up` is quick."""
-    launcher.prepare(settings())
+    launcher.prepare(StackSettings())
 
 
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """What runs, and whether a search can be answered. Exits with 1 when not."""
-    current = settings()
+    current = StackSettings()
     file = RecordFile(current.run)
     record = file.read()
-    rows = [_described(row) for row in record.processes] if record else []
+    rows = [_described(row, current.run) for row in record.processes] if record else []
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
     lag = _lag(current, health)
@@ -124,7 +112,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _described(row: ProcessRow) -> dict[str, Any]:
+def _described(row: ProcessRow, run: Path) -> dict[str, Any]:
     process = find(row)
     memory = 0
     if process is not None:
@@ -134,15 +122,41 @@ def _described(row: ProcessRow) -> dict[str, Any]:
             except psutil.NoSuchProcess:
                 continue
     gone = process is None and row.pid is not None
+    lasting = uptime(row)
     return {
         "name": row.name,
         "state": "gone" if gone else row.state,
         "pid": row.pid if process else None,
-        "uptime_seconds": round(time.time() - row.started_at) if process else None,
+        "uptime_seconds": None if lasting is None else round(lasting),
         "restarts": row.restarts,
         "memory_bytes": memory,
+        "waiting_for": _waiting_for(run / f"{row.name}.ready"),
         "log": row.log,
     }
+
+
+def _waiting_for(ready_file: Path) -> list[str]:
+    """What a process of ours said with its last heartbeat that it waits for, with what to do."""
+    try:
+        said = ready_file.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [f"{line}{hint(line)}" for line in said]
+
+
+HINTS: Final = {
+    "not enough memory": "give Weaviate more with WEAVIATE_MEMORY (for instance 6GiB) and start "
+    "again, or use a machine that has more",
+    "read-only": "Weaviate writes nothing while its disk is nearly full: free some space",
+    "no space left": "the disk is full: free some space",
+}
+"""A part of a server's complaint -> what can be done about it."""
+
+
+def hint(complaint: str) -> str:
+    """What to do, in brackets; empty where that is only to wait."""
+    lowered = complaint.lower().replace("readonly", "read-only")
+    return next((f" ({what})" for part, what in HINTS.items() if part in lowered), "")
 
 
 def _health(url: str) -> dict[str, Any]:
@@ -203,6 +217,9 @@ def _print_status(
         console.print(table)
     else:
         console.print(f"no stack was started in {current.state}")
+    for row in rows:
+        for waited in row["waiting_for"]:
+            console.print(f"{row['name']} waits: {waited}", soft_wrap=True)
     for name, answers in servers.items():
         console.print(f"{name}: {'answers' if answers else 'does not answer'}")
     console.print(f"gateway: {health['status']} ({health['url']})")
@@ -217,11 +234,10 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 50,
 ) -> None:
     """The last lines each process logged."""
-    folder = settings().logs
+    folder = StackSettings().logs
     known = sorted(path.stem for path in folder.glob("*.log"))
     if name is not None and name not in known:
         raise StackError(f"no log of {name!r}; there are: {', '.join(known) or 'none'}")
     for each in known if name is None else [name]:
         print(f"== {folder / each}.log")
-        text = (folder / f"{each}.log").read_text(errors="replace")
-        print("\n".join(text.splitlines()[-lines:]))
+        print("\n".join(log_files.last_lines(folder / f"{each}.log", lines)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from adapters.logs import configure_logging
+from adapters.settings import told_briefly
 
 
 def main() -> None:
@@ -21,4 +22,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_briefly():
+        main()

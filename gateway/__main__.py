@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import sys
 
 import uvicorn
 import uvloop
-from pydantic import ValidationError
 
 from adapters.consumer_groups import progress
 from adapters.kafka_log import KafkaEventLog
@@ -17,7 +15,7 @@ from adapters.logs import configure_logging
 from adapters.ports import Collection
 from adapters.progress import Activity, Watchdog
 from adapters.provision import connect_index
-from adapters.settings import GatewaySettings
+from adapters.settings import GatewaySettings, told_briefly
 from adapters.triton_clip import TritonEmbedder
 from gateway.app import create_app
 from schemas.topics import IMAGES
@@ -93,13 +91,11 @@ def main() -> None:
     # By default that would kill the process before its connections are closed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    try:
-        settings = GatewaySettings()
-    except ValidationError as error:
-        sys.exit(str(error))
+    settings = GatewaySettings()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))
 
 
 if __name__ == "__main__":
-    main()
+    with told_briefly():
+        main()

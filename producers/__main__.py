@@ -4,6 +4,8 @@ Imports only when run: its helper processes load this module too, and need nothi
 """
 
 if __name__ == "__main__":
+    from adapters.settings import told_briefly
     from producers.app import main
 
-    main()
+    with told_briefly():
+        main()

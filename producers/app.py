@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 import warnings
 
 from adapters.helpers import collect_garbage_seldom
 from adapters.kafka_log import KafkaEventLog
+from adapters.logs import configure_logging
 from adapters.settings import WatcherSettings
 from producers.sources import Sources
 
@@ -43,11 +43,7 @@ async def run(settings: WatcherSettings) -> None:
 
 def main() -> None:
     """Run with the environment's settings; exit status 0 after a signal to stop."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    configure_logging()
     collect_garbage_seldom()
     # Its own line repeats ours on dropped events.
     logging.getLogger("watchdog").setLevel(logging.ERROR)

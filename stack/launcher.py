@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,17 +11,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stack import ports, processes
+from stack import log_files, ports, processes, state_folder
 from stack.errors import StackError
 from stack.models import read_state, write_state
 from stack.preparation import Cache
-from stack.record import ProcessRow, Record, RecordFile, created, kill_leftovers, row_of
+from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
 from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
 from stack.supervisor import ProcessSpec, Supervised, Supervisor
 
 FOLLOW_SECONDS = 0.3
 MODELS_SECONDS = 0.5
+ROTATE_SECONDS = 5.0
 
 
 def say(text: str) -> None:
@@ -55,6 +55,7 @@ class Launcher:
         Raises:
             StackError: it could not be started; nothing is left running.
         """
+        state_folder.claim(self._settings.state)
         with self._file.held():
             self._clean_up_after_a_killed_launcher()
             ports.check(self._settings.used_ports(servers_only=self._servers_only))
@@ -83,7 +84,7 @@ class Launcher:
         settings.run.mkdir(parents=True, exist_ok=True)
         for log in settings.logs.glob("*.log"):
             if log.name != "stack.log":
-                log.replace(log.with_suffix(".log.1"))
+                log_files.rotate(log, keep=settings.log_files)
 
     async def _supervise(self) -> None:
         stop = asyncio.Event()
@@ -120,7 +121,16 @@ class Launcher:
                 group.create_task(self._follow_logs(specs))
             if not self._servers_only:
                 group.create_task(self._follow_models(supervisor))
+            group.create_task(self._rotate_logs())
             group.create_task(supervisor.run(lambda: self._announce(supervisor)))
+
+    async def _rotate_logs(self) -> None:
+        settings = self._settings
+        while True:
+            await asyncio.sleep(ROTATE_SECONDS)
+            await asyncio.to_thread(
+                log_files.rotate_large, settings.logs, settings.log_bytes, keep=settings.log_files
+            )
 
     def _announce(self, supervisor: Supervisor) -> None:
         self._ready = True
@@ -164,7 +174,7 @@ class Launcher:
         self._file.write(
             Record(
                 launcher=ProcessRow(
-                    name="launcher", state="running", pid=pid, created=created(pid)
+                    name="launcher", state="running", pid=pid, identity=identity(pid)
                 ),
                 ready=self._ready,
                 gateway_url=self._settings.gateway_url,
@@ -186,6 +196,8 @@ def _show_new(log: Path, name: str, position: int) -> int:
     """Print the complete lines after `position`; returns where they end."""
     if not log.exists():
         return position
+    if log.stat().st_size < position:
+        position = 0  # It was rotated.
     with log.open("rb") as file:
         file.seek(position)
         new = file.read()
@@ -201,13 +213,15 @@ def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
     Raises:
         StackError: it did not become ready; the message is what the launcher said.
     """
+    state_folder.claim(settings.state)
     file = RecordFile(settings.run)
     with file.held():
         pass  # Another launcher is told of here, before a second one is started.
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / "stack.log"
     arguments = ["--servers-only"] if servers_only else []
-    with log.open("wb") as output:
+    log.unlink(missing_ok=True)
+    with log.open("ab") as output:
         launcher = subprocess.Popen(
             [sys.executable, "-m", "cli", "up", *arguments],
             stdin=subprocess.DEVNULL,
@@ -252,7 +266,14 @@ def down(settings: StackSettings) -> list[str]:
     return stop_recorded(RecordFile(settings.run))
 
 
-def clean(settings: StackSettings) -> None:
-    """Stop the stack and forget everything it stored; the cache and the pictures stay."""
+def clean(settings: StackSettings) -> list[str]:
+    """Stop the stack and forget everything it stored; the cache and the pictures stay.
+
+    Returns:
+        What was left in the state folder, as it is not the stack's.
+
+    Raises:
+        StackError: the folder is not one that a stack made, or pictures lie in it.
+    """
     down(settings)
-    shutil.rmtree(settings.state, ignore_errors=True)
+    return state_folder.empty(settings.state, settings.picture_folders)

@@ -10,12 +10,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, TooSlow
 from adapters.kafka_log import KafkaEventLog
 from adapters.triton_clip import TritonEmbedder
 
 READY_TIMEOUT_SECONDS = 2.0
 INFERENCE_TIMEOUT_SECONDS = 10.0
+HUNG_SECONDS = 900.0
+"""A Triton whose models complete nothing for so long does not come back by itself."""
 HEARTBEAT_SECONDS = 30.0
 """A process of ours whose ready file is older than this is no longer well."""
 
@@ -51,39 +53,93 @@ def kafka_answers(bootstrap_servers: str) -> Ready:
 
 
 def heartbeat(file: Path) -> Ready:
-    """Ready when the process touched its ready file not long ago."""
+    """Ready when the process touched its ready file not long ago.
+
+    How long ago is measured here, from when the file was seen to change: its time is the clock's,
+    which may be set.
+    """
+    seen: int | None = None
+    changed = 0.0
 
     async def ready() -> bool:
+        nonlocal seen, changed
         try:
-            return time.time() - file.stat().st_mtime < HEARTBEAT_SECONDS
+            modified = file.stat().st_mtime_ns
         except FileNotFoundError:
             return False
+        now = time.monotonic()
+        if modified != seen:
+            seen, changed = modified, now
+        return now - changed < HEARTBEAT_SECONDS
 
     return ready
 
 
-def infers(url: str, model_name: str) -> Ready:
-    """Works when both encoders embed something.
+class TritonWorks:
+    """Works when both encoders embed something, or are known to be busy.
 
-    Triton goes on calling a model ready whose Python process was killed, so only this tells.
+    Triton goes on calling a model ready whose Python process was killed, so only an inference
+    tells; that one is then refused at once. One that gets no answer in time, from a server that is
+    alive, has others before it: Triton is busy, unless none of its models completes anything for
+    `HUNG_SECONDS`.
     """
 
-    async def works() -> bool:
-        embedder = TritonEmbedder(url, timeout=INFERENCE_TIMEOUT_SECONDS, concurrency=2)
+    def __init__(self, url: str, model_name: Callable[[], str]) -> None:
+        """`model_name` is asked each time, as a switch may have changed the model."""
+        self._url = url
+        self._model_name = model_name
+        self._completed: int | None = None
+        self._progressed = time.monotonic()
+
+    async def __call__(self) -> bool:
+        """Whether it works now."""
+        embedder = TritonEmbedder(self._url, timeout=INFERENCE_TIMEOUT_SECONDS, concurrency=2)
         try:
-            spec = await embedder.spec(model_name)
-            blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
-            await asyncio.gather(
-                embedder.embed_texts(model_name, ["alive?"]),
-                embedder.embed_images(model_name, blank),
-            )
+            await _embed_something(embedder, self._model_name())
+        except TooSlow:
+            return await self._progresses()
         except AdapterError:
             return False
         finally:
             await embedder.close()
+        self._progressed = time.monotonic()
         return True
 
-    return works
+    async def _progresses(self) -> bool:
+        completed = await _completed(self._url)
+        now = time.monotonic()
+        if completed is not None and completed != self._completed:
+            self._completed, self._progressed = completed, now
+        return now - self._progressed < HUNG_SECONDS
+
+
+async def _embed_something(embedder: TritonEmbedder, model_name: str) -> None:
+    spec = await embedder.spec(model_name)
+    blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
+    work = [
+        asyncio.ensure_future(embedder.embed_texts(model_name, ["alive?"])),
+        asyncio.ensure_future(embedder.embed_images(model_name, blank)),
+    ]
+    try:
+        # A failure outweighs slowness: the process of one model may be gone while another works.
+        results = await asyncio.gather(*work, return_exceptions=True)
+    finally:
+        for each in work:
+            each.cancel()
+    failed = [each for each in results if isinstance(each, BaseException)]
+    for error in sorted(failed, key=lambda each: isinstance(each, TooSlow)):
+        raise error
+
+
+async def _completed(url: str) -> int | None:
+    """How many executions all models have completed; None where Triton does not say."""
+    try:
+        async with httpx.AsyncClient(timeout=READY_TIMEOUT_SECONDS, trust_env=False) as client:
+            answer = await client.get(f"{url}/v2/models/stats")
+            answer.raise_for_status()
+            return sum(int(model["execution_count"]) for model in answer.json()["model_stats"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
 
 
 async def never_asked() -> bool:

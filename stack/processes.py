@@ -16,7 +16,7 @@ from stack import binaries, toolchains
 from stack.errors import StackError
 from stack.models import read_state, render_models
 from stack.preparation import Cache, key_of
-from stack.probes import answers, heartbeat, infers, kafka_answers, never_asked
+from stack.probes import TritonWorks, answers, heartbeat, kafka_answers, never_asked
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec
 
@@ -176,7 +176,9 @@ def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
             "RAFT_TIMEOUTS_MULTIPLIER": "1",
             "GRPC_PORT": str(settings.weaviate_grpc_port),
             "DISABLE_TELEMETRY": "true",
-            "GOMEMLIMIT": "2GiB",
+            "GOMEMLIMIT": str(settings.weaviate_memory_bytes),
+            # A collection that vanished must not come back by itself, without its description.
+            "AUTOSCHEMA_ENABLED": "false",
             "LOG_LEVEL": "warning",
         },
         stop_grace=30.0,
@@ -205,10 +207,7 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         for name in missing:
             cache.say(f"the model {name} is gone from {settings.models}: it is not served")
 
-    async def works() -> bool:
-        # Asked anew each time, as a switch may have changed the model.
-        return await infers(f"http://{host}:{settings.triton_port}", settings.active_model)()
-
+    works = TritonWorks(f"http://{host}:{settings.triton_port}", lambda: settings.active_model)
     command = [
         str(program.server),
         f"--model-repository={models}",

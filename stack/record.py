@@ -17,16 +17,22 @@ from stack.errors import StackError
 from stack.supervisor import Supervised
 
 STOP_TIMEOUT_SECONDS = 90.0
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ProcessRow(BaseModel):
-    """One process; `created` (seconds since the epoch) tells it from a later one of the same id."""
+    """One process.
+
+    `identity` tells it from a later one of the same id, and does not move with the clock. Records
+    of earlier versions have `created` instead, in seconds since the epoch.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     state: str
     pid: int | None = None
+    identity: str | None = None
     created: float | None = None
     started_at: float = 0.0
     restarts: int = 0
@@ -44,14 +50,29 @@ class Record(BaseModel):
     processes: list[ProcessRow] = []
 
 
-def created(pid: int | None) -> float | None:
-    """When this process was created; None if there is none."""
+def identity(pid: int | None) -> str | None:
+    """The boot that a process belongs to, and its start in clock ticks since then; None if there is
+    no such process (proc_pid_stat(5), field 22).
+
+    Both are what the kernel counts by itself: setting the clock changes neither.
+    """
     if pid is None:
         return None
     try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
+        # The second field is the program's name, in brackets, and may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return f"{_BOOT.read_text().strip()}:{int(fields[19])}"
+    except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def uptime(row: ProcessRow) -> float | None:
+    """For how many seconds the row's process has been running; None if it is not."""
+    found = identity(row.pid)
+    if found is None or find(row) is None:
+        return None
+    started = int(found.rpartition(":")[2]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
 def row_of(supervised: Supervised) -> ProcessRow:
@@ -60,7 +81,7 @@ def row_of(supervised: Supervised) -> ProcessRow:
         name=supervised.spec.name,
         state=supervised.state,
         pid=supervised.pid,
-        created=created(supervised.pid),
+        identity=identity(supervised.pid),
         started_at=supervised.started_at,
         restarts=supervised.restarts,
         log=str(supervised.spec.log),
@@ -73,7 +94,10 @@ def find(row: ProcessRow) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(row.pid)
-        if row.created is not None and abs(process.create_time() - row.created) > 1.0:
+        if row.identity is not None:
+            if identity(row.pid) != row.identity:
+                return None
+        elif row.created is not None and abs(process.create_time() - row.created) > 1.0:
             return None
         return None if process.status() == psutil.STATUS_ZOMBIE else process
     except psutil.NoSuchProcess:

@@ -8,13 +8,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import Field
+import psutil
+from pydantic import ByteSize, Field, field_validator
+from pydantic_settings import NoDecode
 
 from adapters.settings import EnvironmentSettings, Port
+from adapters.sources import Source, parse_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFERRED_MODEL = "ViT-B-32__openai"
 FALLBACK_MODEL = "lite"
+
+
+GIB = 1 << 30
+WEAVIATE_SHARE = 0.4
+"""Of the machine's memory. Kafka, Triton, the indexers and whatever else runs there need theirs."""
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine, or of the container that this runs in if it has less."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        limit = _CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdecimal() else total
 
 
 def default_model(values: dict[str, Any]) -> str:
@@ -34,6 +53,7 @@ class StackSettings(EnvironmentSettings):
     models_dir: Path | None = None
     """Where models that were added lie; `models` in the cache if none is named."""
     images_dir: Path = ROOT / "images"
+    images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 3000
     kafka_bootstrap_servers: str | None = None
@@ -48,6 +68,8 @@ class StackSettings(EnvironmentSettings):
     weaviate_raft_port: Port = 8300
     weaviate_raft_internal_port: Port = 8301
     weaviate_binary: Path | None = None
+    weaviate_memory: ByteSize | None = None
+    """What Weaviate may take, as `6GiB`; a share of the machine's memory if none is named."""
     triton_url: str | None = None
     triton_port: Port = 8000
     triton_grpc_port: Port = 8001
@@ -60,6 +82,15 @@ class StackSettings(EnvironmentSettings):
     model_name: str = Field(default_factory=default_model)
     """The model of a first start; `models switch` decides after that."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
+    log_bytes: Annotated[ByteSize, Field(ge=10_000)] = ByteSize(20_000_000)
+    """Beyond which a log is moved aside, while its process runs."""
+    log_files: Annotated[int, Field(ge=1, le=100)] = 3
+    """Older files that are kept of each log."""
+
+    @field_validator("images_sources", mode="before")
+    @classmethod
+    def _parse_sources(cls, value: object) -> object:
+        return parse_sources(value) if isinstance(value, str) else value
 
     @property
     def state(self) -> Path:
@@ -75,6 +106,12 @@ class StackSettings(EnvironmentSettings):
     def images(self) -> Path:
         """The watched folder, absolute."""
         return self.images_dir.expanduser().resolve()
+
+    @property
+    def picture_folders(self) -> list[Path]:
+        """Every local folder that pictures come from, absolute."""
+        further = [each.folder.resolve() for each in self.images_sources if each.is_local]
+        return [self.images, *further]
 
     @property
     def logs(self) -> Path:
@@ -124,6 +161,13 @@ class StackSettings(EnvironmentSettings):
     def threads(self) -> int:
         """Threads of one encoder."""
         return self.triton_threads or os.cpu_count() or 1
+
+    @property
+    def weaviate_memory_bytes(self) -> int:
+        """Bytes: the setting, else a share of the machine's memory, at least 1 GiB."""
+        if self.weaviate_memory is not None:
+            return int(self.weaviate_memory)
+        return max(GIB, int(machine_memory() * WEAVIATE_SHARE))
 
     @property
     def gateway_url(self) -> str:

@@ -71,6 +71,9 @@ class Supervised:
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     started_at: float = 0.0
+    """By the clock, for people."""
+    started: float = 0.0
+    """By `time.monotonic`, to reckon with."""
     ready_event: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -159,7 +162,7 @@ class Supervisor:
                 status = await exited
             finally:
                 exited.cancel()
-            lived = time.time() - supervised.started_at
+            lived = time.monotonic() - supervised.started
             failures = 1 if lived > HEALTHY_SECONDS else failures + 1
             if not self._all_ready.is_set() and failures > 3:
                 raise StackError(self._why(supervised, f"exited with status {status} at start"))
@@ -192,7 +195,7 @@ class Supervisor:
                 start_new_session=True,
             )
         supervised.process = process
-        supervised.started_at = time.time()
+        supervised.started_at, supervised.started = time.time(), time.monotonic()
         self._set(supervised, State.STARTING)
         return process
 
@@ -203,7 +206,7 @@ class Supervisor:
             if not spec.one_shot and await spec.ready():
                 self._set(supervised, State.READY)
                 if not supervised.ready_event.is_set():
-                    took = time.time() - supervised.started_at
+                    took = time.monotonic() - supervised.started
                     self._say(f"{spec.name} is ready ({took:.1f} s)")
                     supervised.ready_event.set()
                 else:

@@ -11,11 +11,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from pydantic import ValidationError
 
 from adapters.errors import Unavailable
 from adapters.model_spec import ModelSpec
-from adapters.settings import GatewaySettings
+from adapters.settings import BadSettings, GatewaySettings
 from gateway.gate import MAX_CLIENTS, RateLimit, client_address
 from gateway.text_cache import MODELS, TextCache
 from tests.unit.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
@@ -103,7 +102,7 @@ class TestKeys:
     def test_settings_that_make_no_sense_are_refused(
         self, settings: dict[str, Any], named: str
     ) -> None:
-        with pytest.raises(ValidationError, match=named):
+        with pytest.raises(BadSettings, match=named):
             GatewaySettings(**settings)
 
 

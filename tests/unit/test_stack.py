@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pydantic import ValidationError
 
+from adapters.settings import BadSettings
 from stack import ports
 from stack.errors import StackError
 from stack.preparation import Cache, key_of, remove_tree, run
-from stack.record import ProcessRow, Record, RecordFile, created, find, kill_leftovers
+from stack.record import ProcessRow, Record, RecordFile, find, identity, kill_leftovers
 from stack.settings import StackSettings
 from stack.supervisor import (
     CHILD,
@@ -36,7 +36,7 @@ def silent(_: str) -> None:
 
 class TestSettings:
     def test_a_port_that_is_none_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="gateway_port"):
+        with pytest.raises(BadSettings, match="GATEWAY_PORT"):
             StackSettings(gateway_port=70000)
 
     def test_a_named_server_needs_no_port_here(self) -> None:
@@ -152,16 +152,16 @@ class TestRecord:
 
     def test_another_process_with_the_same_id_is_not_ours(self) -> None:
         pid = os.getpid()
-        mine = created(pid)
+        mine = identity(pid)
         assert mine is not None
-        assert find(ProcessRow(name="x", state="ready", pid=pid, created=mine)) is not None
-        assert find(ProcessRow(name="x", state="ready", pid=pid, created=mine - 99)) is None
+        assert find(ProcessRow(name="x", state="ready", pid=pid, identity=mine)) is not None
+        assert find(ProcessRow(name="x", state="ready", pid=pid, identity=f"{mine}1")) is None
 
     def test_leftovers_are_killed_with_their_children(self) -> None:
         parent = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
         time.sleep(0.3)
         (child,) = psutil.Process(parent.pid).children()
-        row = ProcessRow(name="x", state="ready", pid=parent.pid, created=created(parent.pid))
+        row = ProcessRow(name="x", state="ready", pid=parent.pid, identity=identity(parent.pid))
         assert kill_leftovers([row]) == ["x"]
         assert not psutil.pid_exists(parent.pid)
         parent.poll()

@@ -1,0 +1,99 @@
+"""A Triton that is busy is not killed as a dead one; one that hangs still is."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from adapters.errors import TooSlow, Unavailable
+from stack import probes
+
+
+class World:
+    """What inference and statistics answer."""
+
+    def __init__(self) -> None:
+        self.texts: Exception | None = None
+        self.images: Exception | None = None
+        self.completed: int | None = 0
+        self.now = 1000.0
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+
+    class Embedder:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        async def spec(self, _: str) -> Any:
+            return type("Spec", (), {"width": 4, "height": 4})
+
+        async def embed_texts(self, *_: object) -> None:
+            if world.texts:
+                raise world.texts
+
+        async def embed_images(self, *_: object) -> None:
+            if world.images:
+                raise world.images
+
+        async def close(self) -> None:
+            return None
+
+    async def completed(_: str) -> int | None:
+        return world.completed
+
+    monkeypatch.setattr(probes, "TritonEmbedder", Embedder)
+    monkeypatch.setattr(probes, "_completed", completed)
+    monkeypatch.setattr(time, "monotonic", lambda: world.now)
+    return world
+
+
+def works() -> Callable[[], Any]:
+    return probes.TritonWorks("http://x", lambda: "lite")
+
+
+async def test_one_that_answers_works(world: World) -> None:
+    assert await works()()
+
+
+async def test_a_busy_one_works(world: World) -> None:
+    alive = works()
+    world.images = TooSlow("no answer within 10 s, though Triton is alive")
+    for _ in range(200):
+        world.now += 13
+        world.completed = (world.completed or 0) + 1
+        assert await alive()
+
+
+async def test_one_batch_that_takes_minutes_is_work(world: World) -> None:
+    alive = works()
+    assert await alive()
+    world.images = TooSlow("slow")
+    world.now += probes.HUNG_SECONDS - 1
+    assert await alive()
+
+
+async def test_one_that_completes_nothing_for_long_hangs(world: World) -> None:
+    alive = works()
+    world.images = TooSlow("slow")
+    assert await alive()
+    world.now += probes.HUNG_SECONDS + 1
+    assert not await alive()
+    world.images = None
+    assert await alive()
+
+
+async def test_one_whose_process_is_gone_does_not_work(world: World) -> None:
+    alive = works()
+    world.texts = Unavailable("stub process is not healthy")
+    assert not await alive()
+
+
+async def test_a_lost_encoder_is_seen_behind_a_busy_one(world: World) -> None:
+    alive = works()
+    world.images = TooSlow("slow")
+    world.texts = Unavailable("stub process is not healthy")
+    assert not await alive()

@@ -1,0 +1,173 @@
+"""`clean` deletes what a stack made, and nothing else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stack import launcher, state_folder
+from stack.errors import StackError
+from stack.settings import StackSettings
+from tests.conftest import ROOT
+
+
+def settings(state: Path, images: Path) -> StackSettings:
+    return StackSettings(state_dir=state, images_dir=images)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "cat.jpg").write_bytes(b"cat")
+    return folder
+
+
+def used(state: Path) -> Path:
+    """A state folder as it is after a stack ran."""
+    state_folder.claim(state)
+    for name in ("kafka/data", "weaviate", "triton/models", "lake", "logs", "run", "thumbnails"):
+        (state / name).mkdir(parents=True)
+        (state / name / "file").write_text("x")
+    (state / "jwt.secret").write_text("x")
+    (state / "models.json").write_text("{}")
+    return state
+
+
+def test_what_a_stack_made_is_gone(tmp_path: Path, images: Path) -> None:
+    state = used(tmp_path / "state")
+    assert launcher.clean(settings(state, images)) == []
+    assert not state.exists()
+
+
+def test_foreign_files_stay(tmp_path: Path, images: Path) -> None:
+    state = used(tmp_path / "state")
+    (state / "holiday").mkdir()
+    (state / "holiday" / "beach.jpg").write_bytes(b"beach")
+    (state / "notes.txt").write_text("mine")
+    assert launcher.clean(settings(state, images)) == ["holiday", "notes.txt"]
+    assert sorted(p.name for p in state.iterdir()) == [
+        ".image-search-state",
+        "holiday",
+        "notes.txt",
+    ]
+    assert (state / "holiday" / "beach.jpg").read_bytes() == b"beach"
+
+
+def test_a_folder_that_no_stack_made_is_refused(tmp_path: Path, images: Path) -> None:
+    state = tmp_path / "home"
+    (state / "logs").mkdir(parents=True)
+    (state / "logs" / "mine.log").write_text("mine")
+    with pytest.raises(StackError, match="not made by image-search"):
+        launcher.clean(settings(state, images))
+    assert (state / "logs" / "mine.log").exists()
+
+
+@pytest.mark.parametrize("foreign", ["photos", "logs", "lake"])
+def test_a_stack_does_not_move_into_a_folder_with_other_things(
+    tmp_path: Path, images: Path, foreign: str
+) -> None:
+    state = tmp_path / "home"
+    (state / foreign).mkdir(parents=True)
+    with pytest.raises(StackError, match="STATE_DIR"):
+        launcher.Launcher(settings(state, images), servers_only=True, follow=False).run()
+    with pytest.raises(StackError, match="STATE_DIR"):
+        launcher.up_detached(settings(state, images), servers_only=True)
+    assert [path.name for path in state.iterdir()] == [foreign]
+
+
+def test_a_folder_of_an_earlier_version_is_known(tmp_path: Path, images: Path) -> None:
+    state = used(tmp_path / "state")
+    (state / state_folder.MARKER).unlink()
+    state_folder.claim(state)
+    assert (state / state_folder.MARKER).exists()
+    (state / state_folder.MARKER).unlink()
+    assert launcher.clean(settings(state, images)) == []
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("how", ["pictures in it", "it in pictures", "the same", "by a link"])
+def test_pictures_and_state_in_one_another_are_refused(tmp_path: Path, how: str) -> None:
+    state = used(tmp_path / "state")
+    images = {
+        "pictures in it": state / "lake" / "pictures",
+        "it in pictures": tmp_path,
+        "the same": state,
+        "by a link": tmp_path / "link",
+    }[how]
+    if how == "by a link":
+        (state / "kept").mkdir()
+        images.symlink_to(state / "kept")
+    images.mkdir(exist_ok=True)
+    with pytest.raises(StackError, match="nothing is deleted"):
+        launcher.clean(settings(state, images))
+    assert (state / "lake" / "file").exists()
+
+
+def test_a_further_source_in_it_is_refused(tmp_path: Path, images: Path) -> None:
+    state = used(tmp_path / "state")
+    further = state / "thumbnails" / "nas"
+    further.mkdir()
+    chosen = StackSettings(
+        state_dir=state, images_dir=images, images_sources=f"nas={further.as_uri()}"
+    )
+    with pytest.raises(StackError, match="nothing is deleted"):
+        launcher.clean(chosen)
+    assert further.exists()
+
+
+def test_of_a_link_only_the_link_goes(tmp_path: Path, images: Path) -> None:
+    state = used(tmp_path / "state")
+    elsewhere = tmp_path / "big-disk"
+    elsewhere.mkdir()
+    (elsewhere / "other.parquet").write_text("x")
+    (state / "thumbnails" / "file").unlink()
+    (state / "thumbnails").rmdir()
+    (state / "thumbnails").symlink_to(elsewhere)
+    assert launcher.clean(settings(state, images)) == []
+    assert (elsewhere / "other.parquet").exists()
+
+
+def test_a_mounted_file_system_is_not_emptied(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = used(tmp_path / "state")
+    table = tmp_path / "mountinfo"
+    place = os.fsencode(state / "lake").replace(b" ", b"\\040")
+    table.write_bytes(b"36 35 98:0 / " + place + b" rw,noatime - ext4 /dev/sdb rw\n")
+    monkeypatch.setattr(state_folder, "_MOUNTS", table)
+    with pytest.raises(StackError, match="is mounted"):
+        launcher.clean(settings(state, images))
+    assert (state / "kafka" / "data" / "file").exists()
+
+
+def test_what_cannot_be_deleted_is_said(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = used(tmp_path / "state")
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(state_folder.shutil, "rmtree", refused)
+    with pytest.raises(StackError, match="Permission denied"):
+        launcher.clean(settings(state, images))
+
+
+def test_the_command_says_what_it_left(tmp_path: Path, images: Path) -> None:
+    state = used(tmp_path / "state")
+    (state / "mine.txt").write_text("x")
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "clean"],
+        cwd=ROOT,
+        env={**os.environ, "STATE_DIR": str(state), "IMAGES_DIR": str(images)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mine.txt" in done.stdout
+    assert (state / "mine.txt").exists()
