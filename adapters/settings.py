@@ -62,13 +62,13 @@ def _lines(error: ValidationError) -> str:
 
 @contextmanager
 def told_briefly() -> Iterator[None]:
-    """End the process with status 2 and the message alone, instead of a traceback, if a setting is
+    """End the process with status 1 and the message alone, instead of a traceback, if a setting is
     bad. For the outermost block of every program."""
     try:
         yield
     except BadSettings as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        sys.exit(1)
 
 
 class ServerSettings(EnvironmentSettings):
