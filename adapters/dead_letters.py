@@ -6,11 +6,15 @@ whose headers name the letter and say how it was settled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
 
-from adapters.event_log import EventLog, Position
-from schemas.codec import decode
+from adapters.event_log import EventLog, LogRecord, Message, Position
+from adapters.letter import dead_letter
+from schemas.codec import InvalidEvent, decode
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
 
@@ -18,6 +22,13 @@ SETTLES_HEADER: Final = "settles"
 SETTLED_AS_HEADER: Final = "settled-as"
 FROM_HEADER: Final = "retried-from"
 """On a retried record, and on the letter it becomes if it fails again: the letters before it."""
+
+
+UNREADABLE: Final = "UnreadableLetter"
+"""The error class of what stands in the topic and is no letter that this version can read."""
+UNREADABLE_KEY: Final = "unreadable-key"
+VANISHED: Final = "Vanished"
+"""The error class of a picture that was not there, though nothing said that it was removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,21 @@ class Letter:
         """What the commands call it: `partition:offset` in `images.dlq`."""
         return name_of(self.position)
 
+    @property
+    def source(self) -> Position | None:
+        """Where the record stands that the letter is about; None where there is none.
+
+        Earlier versions gave 0 and 0 for a file that never became a record. A letter about a record
+        always holds the record's key or value, as none of ours has neither.
+        """
+        event = self.event
+        if event.source_partition is None or event.source_offset is None:
+            return None
+        of_a_record = event.original_key is not None or event.original_value is not None
+        if not of_a_record and event.source_partition == event.source_offset == 0:
+            return None
+        return Position(event.source_partition, event.source_offset)
+
 
 def name_of(position: Position) -> str:
     """`partition:offset`."""
@@ -41,7 +67,7 @@ def name_of(position: Position) -> str:
 
 
 async def read_letters(log: EventLog) -> list[Letter]:
-    """Every letter, settled or not, in the order of their source records.
+    """Every letter, settled or not, in the order of their source records; those without come first.
 
     Raises:
         Unavailable: the broker cannot be read now.
@@ -50,14 +76,107 @@ async def read_letters(log: EventLog) -> list[Letter]:
     settled: dict[str, str] = {}
     async for record in log.read_all(IMAGES_DLQ):
         if record.value is None:
-            name = record.headers.get(SETTLES_HEADER, b"").decode()
-            settled[name] = record.headers.get(SETTLED_AS_HEADER, b"").decode()
-            continue
-        history = tuple(record.headers.get(FROM_HEADER, b"").decode().split())
-        letter = Letter(record.position, decode(DeadLetter, record.value), history)
-        letters[letter.name] = letter
-    found = [
-        Letter(letter.position, letter.event, letter.history, settled.get(name))
-        for name, letter in letters.items()
-    ]
-    return sorted(found, key=lambda each: (each.event.source_partition, each.event.source_offset))
+            settled[_text(record, SETTLES_HEADER)] = _text(record, SETTLED_AS_HEADER)
+        else:
+            letter = letter_of(record)
+            letters[letter.name] = letter
+    found = [replace(letter, settled_as=settled.get(name)) for name, letter in letters.items()]
+    return sorted(found, key=_order)
+
+
+def letter_of(record: LogRecord) -> Letter:
+    """The letter in a record with a value.
+
+    What another version, or somebody else, put there is a letter of the class `UNREADABLE`.
+    """
+    history = tuple(_text(record, FROM_HEADER).split())
+    try:
+        event = decode(DeadLetter, record.value)
+    except InvalidEvent as error:
+        event = dead_letter(
+            image_id=(record.key or b"").decode(errors="backslashreplace"),
+            error_class=UNREADABLE,
+            reason=f"this record of {IMAGES_DLQ.name} cannot be read: {error}",
+            attempts=1,
+            source_topic=IMAGES_DLQ.name,
+            occurred_at=datetime.fromtimestamp(record.timestamp_ms / 1000, UTC),
+        )
+    return Letter(record.position, event, history)
+
+
+def settling(letter: Letter, how: str) -> Message:
+    """The record that settles a letter: "retried", "overtaken" or "dropped"."""
+    return Message(
+        key=letter.event.image_id or UNREADABLE_KEY,
+        event=None,
+        headers={SETTLES_HEADER: letter.name, SETTLED_AS_HEADER: how},
+    )
+
+
+def _text(record: LogRecord, header: str) -> str:
+    return record.headers.get(header, b"").decode(errors="replace")
+
+
+def _order(letter: Letter) -> tuple[int, int, str]:
+    source = letter.source
+    return (-1, 0, letter.name) if source is None else (source.partition, source.offset, "")
+
+
+class OpenLetters:
+    """The letters that nobody has settled, kept current by reading only what is new.
+
+    Args:
+        log: where `images.dlq` is.
+        keep: what to remember of a letter; None to pass it over.
+    """
+
+    def __init__(self, log: EventLog, keep: Callable[[Letter], Letter | None]) -> None:
+        self._log = log
+        self._keep = keep
+        self._next: dict[int, int] = {}
+        self._open: dict[str, Letter] = {}
+        self._reading = asyncio.Lock()
+
+    async def current(self) -> Mapping[str, Letter]:
+        """Name -> letter, as of now.
+
+        Raises:
+            Unavailable: the broker cannot be read now.
+        """
+        async with self._reading:
+            bounds = await self._log.bounds(IMAGES_DLQ)
+            if any(end < self._next.get(number, 0) for number, (_, end) in bounds.items()):
+                # The topic was made anew, or has lost its end.
+                self._open, self._next = {}, {}
+            new = {
+                number: max(first, self._next.get(number, 0))
+                for number, (first, end) in bounds.items()
+                if end > self._next.get(number, 0)
+            }
+            if new:
+                async for record in self._log.read_all(IMAGES_DLQ, new):
+                    self._take(record)
+                # Behind a gap that no record marks, too.
+                for number in new:
+                    self._next[number] = max(self._next.get(number, 0), bounds[number][1])
+            return self._open
+
+    def _take(self, record: LogRecord) -> None:
+        if record.value is None:
+            self._open.pop(_text(record, SETTLES_HEADER), None)
+        elif (letter := self._keep(letter_of(record))) is not None:
+            self._open[letter.name] = letter
+        self._next[record.position.partition] = record.position.offset + 1
+
+
+def without_record(letter: Letter) -> Letter:
+    """The letter without the record that it holds, which may be large."""
+    event = letter.event.model_copy(
+        update={
+            "original_key": None,
+            "original_value": None,
+            "source_partition": letter.source.partition if letter.source else None,
+            "source_offset": letter.source.offset if letter.source else None,
+        }
+    )
+    return replace(letter, event=event)

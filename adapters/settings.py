@@ -22,7 +22,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class BadSettings(Exception):
+class BadSettings(ValueError):
     """A setting cannot be used: a line for each, with the variable's name and what is wrong."""
 
 
@@ -53,9 +53,12 @@ def _lines(error: ValidationError) -> str:
         if each["type"] != "default_factory_not_called"
     ]
     return "\n".join(
-        f"{str(problem['loc'][0]).upper()}: {problem['msg']}"
-        if problem["loc"]
-        else problem["msg"].removeprefix("Value error, ")
+        ": ".join(
+            [
+                *(str(part).upper() for part in problem["loc"][:1]),
+                problem["msg"].removeprefix("Value error, "),
+            ]
+        )
         for problem in problems
     )
 

@@ -167,11 +167,9 @@ class WeaviateIndex:
             )
         known: dict[str, KnownVector] = {}
         for item in found.objects:
-            vector = item.vector.get("default")
-            if vector:
-                known[str(item.properties["sha256"])] = known_vector(
-                    item.properties, cast(list[float], vector)
-                )
+            vector = cast(list[float], item.vector.get("default") or [])
+            if (reusable := known_vector(item.properties, vector)) is not None:
+                known[str(item.properties["sha256"])] = reusable
         return known
 
     async def vectors(

@@ -77,13 +77,16 @@ def folder_of(image_id: str) -> str:
     return head + slash
 
 
-def known_vector(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector:
-    """A stored object as what may be reused of it."""
+def known_vector(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector | None:
+    """A stored object as what may be reused of it; None if it lacks what every picture has."""
+    width, height = integer(properties.get("width")), integer(properties.get("height"))
+    if not vector or width is None or height is None:
+        return None
     taken_at = properties.get("taken_at")
     return KnownVector(
         vector=vector,
-        width=integer(properties.get("width")),
-        height=integer(properties.get("height")),
+        width=width,
+        height=height,
         taken_at=taken_at if isinstance(taken_at, datetime) else None,
         camera=properties.get("camera"),
         latitude=properties.get("latitude"),
@@ -91,9 +94,9 @@ def known_vector(properties: Mapping[str, Any], vector: Sequence[float]) -> Know
     )
 
 
-def integer(value: object) -> int:
-    """A number as Weaviate gives it back (a float), as int; 0 where it is absent."""
-    return int(value) if isinstance(value, int | float) else 0
+def integer(value: object) -> int | None:
+    """A number as Weaviate gives it back (a float), as int; None where it is absent."""
+    return int(value) if isinstance(value, int | float) else None
 
 
 def looks_temporary(message: str) -> bool:

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from adapters.dead_letters import VANISHED
 from adapters.errors import Unavailable
 from adapters.event_log import EventLog
 from adapters.settings import IndexingSettings
@@ -23,7 +24,6 @@ from consumers.failures import BadShare, Poison, RetryPolicy
 from consumers.newer import NewerRecords
 from consumers.roots import Roots
 
-VANISHED: Final = "Vanished"
 LOOK_AGAIN_SECONDS: Final = 1.0
 """Before the second look, twice as much before the third. A watcher that saw the file go, or
 change, has published that by then."""

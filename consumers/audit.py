@@ -44,9 +44,9 @@ async def audit(
     stored = {image_id: sha256 async for image_id, sha256 in index.stored(collection)}
     latest = await latest_records(log)
     refused = {
-        (letter.event.source_partition, letter.event.source_offset)
+        letter.source
         for letter in await read_letters(log)
-        if letter.event.model_name in (None, collection.model_name)
+        if letter.source is not None and letter.event.model_name in (None, collection.model_name)
     }
     result = Audit(latest=latest)
     for image_id in sorted(latest.keys() | stored.keys()):
@@ -63,10 +63,10 @@ def _judge(
     image_id: str,
     found: Latest | None,
     stored: str | None,
-    refused: set[tuple[int, int]],
+    refused: set[Position],
 ) -> None:
     wanted = found.change.sha256 if found and isinstance(found.change, ImageAdded) else None
-    poison = found is not None and (found.position.partition, found.position.offset) in refused
+    poison = found is not None and found.position in refused
     if wanted is None:
         if stored is not None:
             result.orphaned.append(image_id)

@@ -8,12 +8,12 @@ from typing import Final
 
 from adapters.dead_letters import (
     FROM_HEADER,
-    SETTLED_AS_HEADER,
-    SETTLES_HEADER,
     Letter,
     read_letters,
+    settling,
 )
-from adapters.event_log import EventLog, Message, Position
+from adapters.event_log import EventLog, Message
+from adapters.letter import is_whole
 from consumers.republish import latest_records, republish
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded
@@ -21,8 +21,6 @@ from schemas.topics import IMAGES_DLQ
 
 ATTEMPTS_HEADER: Final = "attempts"
 """On a retried record: how often it was tried before."""
-
-UNREADABLE_KEY: Final = "unreadable-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +34,17 @@ class Filter:
 
     def takes(self, letter: Letter) -> bool:
         """Whether the letter is one of them."""
-        event = letter.event
+        if self.names is not None and letter.name not in self.names:
+            return False
+        if self.error_class is not None and letter.event.error_class != self.error_class:
+            return False
+        if self.source_partition is None and self.offsets is None:
+            return True
+        source = letter.source
         return (
-            (self.names is None or letter.name in self.names)
-            and (self.error_class is None or event.error_class == self.error_class)
-            and (self.source_partition is None or event.source_partition == self.source_partition)
-            and (self.offsets is None or self.offsets[0] <= event.source_offset <= self.offsets[1])
+            source is not None
+            and (self.source_partition is None or source.partition == self.source_partition)
+            and (self.offsets is None or self.offsets[0] <= source.offset <= self.offsets[1])
         )
 
 
@@ -75,24 +78,27 @@ async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
     queued: set[str] = set()
     for letter in letters:
         event = letter.event
+        if not is_whole(event):
+            # Its beginning alone must not be published.
+            done.unreadable.append(letter.name)
+            continue
         try:
             change = decode_image_change(event.original_key, event.original_value)
         except InvalidEvent:
             done.unreadable.append(letter.name)
             continue
         newest = latest.get(change.image_id)
-        source = Position(event.source_partition, event.source_offset)
-        is_newest = newest is None or newest.position == source
+        is_newest = newest is None or newest.position == letter.source
         if not is_newest or change.image_id in queued or not isinstance(change, ImageAdded):
             done.overtaken.append(letter.name)
-            settled.append(_settling(letter, "overtaken"))
+            settled.append(settling(letter, "overtaken"))
             continue
         queued.add(change.image_id)
         history = " ".join([*letter.history, letter.name])
         headers = {ATTEMPTS_HEADER: str(event.attempts), FROM_HEADER: history}
         again.append(Message(change.image_id, change, headers))
         done.published.append(letter.name)
-        settled.append(_settling(letter, "retried"))
+        settled.append(settling(letter, "retried"))
     await republish(log, again, {key: found.position for key, found in latest.items()})
     # After the records: a crash in between retries a letter twice, rather than never.
     await log.publish(IMAGES_DLQ, settled)
@@ -101,14 +107,6 @@ async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
 
 async def drop(log: EventLog, letters: Iterable[Letter]) -> int:
     """Settle letters without doing anything about them; their number."""
-    messages = [_settling(letter, "dropped") for letter in letters]
+    messages = [settling(letter, "dropped") for letter in letters]
     await log.publish(IMAGES_DLQ, messages)
     return len(messages)
-
-
-def _settling(letter: Letter, how: str) -> Message:
-    return Message(
-        key=letter.event.image_id or UNREADABLE_KEY,
-        event=None,
-        headers={SETTLES_HEADER: letter.name, SETTLED_AS_HEADER: how},
-    )

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from adapters.dead_letters import FROM_HEADER
+from adapters.dead_letters import FROM_HEADER, UNREADABLE_KEY
 from adapters.event_log import LogRecord, Message
 from adapters.letter import (
     TEXT_CHARACTERS,
@@ -25,7 +25,7 @@ from adapters.letter import (
     history,
 )
 from adapters.retry import until_available
-from consumers.dead_letters import ATTEMPTS_HEADER, UNREADABLE_KEY
+from consumers.dead_letters import ATTEMPTS_HEADER
 
 T = TypeVar("T")
 

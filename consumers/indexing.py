@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from adapters.dead_letters import VANISHED
 from adapters.errors import Rejected
 from adapters.event_log import EventLog, LogRecord, Message
 from adapters.letter import VALUE_BYTES
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, Embedder, ImageIndex
 from adapters.settings import IndexingSettings
-from consumers.absent import VANISHED
 from consumers.batch import Addition, Counters, Prepared
 from consumers.failures import Poison, PoisonLimit, RetryPolicy
 from consumers.preparation import Preparer

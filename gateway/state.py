@@ -11,7 +11,7 @@ from typing import Annotated, Generic, TypeVar
 from fastapi import FastAPI, Query
 from pydantic import BaseModel, Field
 
-from adapters.dead_letters import Letter, read_letters
+from adapters.dead_letters import Letter, OpenLetters, without_record
 from adapters.event_log import EventLog
 from adapters.ports import Collection, ImageIndex
 from gateway.search import Search
@@ -94,10 +94,10 @@ class State:
     ) -> None:
         self._search = search
         self._index = index
-        self._log = log
         self._backlog = backlog
         self._uploads = uploads
         self._max_upload_bytes = max_upload_bytes
+        self._open = OpenLetters(log, without_record)
         self._letters = Kept(self._read)
         self._state = Kept(self._look)
 
@@ -132,8 +132,9 @@ class State:
         return {letter.event.image_id for letter in await self._letters.get()}
 
     async def _read(self) -> list[Letter]:
-        found = [each for each in await read_letters(self._log) if each.settled_as is None]
-        found.sort(key=lambda each: each.event.occurred_at)
+        found = sorted(
+            (await self._open.current()).values(), key=lambda each: each.event.occurred_at
+        )
         newest = {each.event.image_id: each for each in found}
         return sorted(newest.values(), key=lambda each: each.event.occurred_at, reverse=True)
 

@@ -23,20 +23,25 @@ class Announcer:
     id_prefix: str
     uri_prefix: str
 
-    def addition(self, path: str, sha256: bytes, stat: FileStat) -> bytes:
+    def addition(self, path: str, sha256: bytes, stat: FileStat, mount: str | None = None) -> bytes:
         """The event of a picture that is new or has changed, encoded.
 
         Making events and encoding them is the largest part of a scan's work, so it is done where
         the file was looked at and not on the event loop.
         """
         uri = self.uri_prefix + quote(path)
-        return encode(addition(self.id_prefix + path, uri, sha256, stat, now()))
+        return encode(addition(self.id_prefix + path, uri, sha256, stat, now(), mount))
 
 
 def addition(
-    image_id: str, uri: str, sha256: bytes, stat: FileStat, moment: datetime
+    image_id: str,
+    uri: str,
+    sha256: bytes,
+    stat: FileStat,
+    moment: datetime,
+    mount: str | None = None,
 ) -> ImageAdded:
-    """The event of a picture that is new or has changed."""
+    """The event of a picture that is new or has changed, or lies below another mount point."""
     return ImageAdded(
         occurred_at=moment,
         image_id=image_id,
@@ -46,6 +51,7 @@ def addition(
         media_type=media_type(image_id) or "application/octet-stream",
         modified_at=to_datetime(stat.modified_us),
         added_at=moment,
+        mount=mount,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from adapters.event_log import EventLog, Message
+from adapters.letter import dead_letter
 from adapters.retry import until_available
 from schemas.codec import InvalidEvent, decode
 from schemas.events import DeadLetter
@@ -34,15 +35,13 @@ class DeadLetters:
         if report in self._reported:
             return
         logger.error("refused %s: %s: %s", image_id, error_class, reason)
-        letter = DeadLetter(
+        letter = dead_letter(
             image_id=image_id,
             error_class=error_class,
             reason=reason,
             attempts=1,
+            # No position: the file was refused before it became a record.
             source_topic=IMAGES.name,
-            # There is no record: the file was refused before it became one.
-            source_partition=0,
-            source_offset=0,
         )
         await until_available(
             lambda: self._log.publish(IMAGES_DLQ, [Message(key=image_id, event=letter)]),

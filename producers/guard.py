@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
+from producers.mounts import Mounts
 from producers.state import State
+from producers.tree import Known
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +27,11 @@ class RemovalGuard:
     Args:
         share: of the known pictures, 0 to 1, which may vanish at once.
         allow: everything is confirmed beforehand.
+        place: what the pictures lie in, for people.
     """
 
-    def __init__(self, share: float, *, allow: bool) -> None:
+    def __init__(self, share: float, *, allow: bool, place: str = "the folder") -> None:
+        self._place = place
         self._share = share
         self._allow = allow
         self._recent: deque[tuple[float, bytes | None]] = deque()
@@ -45,7 +49,13 @@ class RemovalGuard:
         self._confirmed = False
 
     def admits(
-        self, missing: Collection[str], state: State, now: float, *, emptied: bool = False
+        self,
+        missing: Collection[str],
+        state: State,
+        now: float,
+        *,
+        known: int,
+        emptied: bool = False,
     ) -> bool:
         """Whether these may be published as removed.
 
@@ -53,6 +63,7 @@ class RemovalGuard:
             missing: ids that are known and no longer there.
             state: what is known, with these still in it.
             now: `time.monotonic()`.
+            known: how many pictures are known where these were.
             emptied: a folder just attached to holds no picture at all, which is how a disk that is
                 not mounted looks: then no number of removals is small enough.
         """
@@ -60,21 +71,21 @@ class RemovalGuard:
             return True
         while self._recent and self._recent[0][0] < now - WINDOW_SECONDS:
             self._recent.popleft()
-        known = len(state) + len(self._recent)
+        known += len(self._recent)
         if emptied:
-            return self._hold(
+            return self.hold(
                 len(missing),
-                f"the folder holds no picture, but {known} are known: is its disk mounted?",
+                f"{self._place} holds no picture, but {known} are known: is its disk mounted?",
             )
         if not self._too_many(len(missing) + len(self._recent), known):
             return True
         lost = self._without_renamed(missing, state)
         if not self._too_many(lost, known):
             return True
-        return self._hold(
+        return self.hold(
             len(missing),
-            f"{lost} of {known} pictures are gone at once, more than {self._share:.0%}: "
-            "is a disk missing?",
+            f"{lost} of {known} pictures of {self._place} are gone at once, more than "
+            f"{self._share:.0%}: is a disk missing?",
         )
 
     def count(self, removed: Iterable[bytes | None], now: float) -> None:
@@ -101,7 +112,8 @@ class RemovalGuard:
         elsewhere = remaining.union(contents)
         return lost + sum(sha256 not in elsewhere for _, sha256 in self._recent)
 
-    def _hold(self, held: int, reason: str) -> bool:
+    def hold(self, held: int, reason: str) -> bool:
+        """Remember it and say so, once; False."""
         if reason != self.reason:
             logger.error(
                 "REMOVALS HELD BACK: %s Nothing is removed from the index until they are back or "
@@ -110,3 +122,107 @@ class RemovalGuard:
             )
         self.held, self.reason = held, reason
         return False
+
+
+class Guards:
+    """A guard for the root and one for each mount point below it.
+
+    A disk that is not mounted takes all of its pictures along, however few of all pictures they
+    are. So what lay below a mount point is removed only while something is mounted there, and by
+    the rules for a folder of its own.
+    """
+
+    def __init__(self, share: float, *, allow: bool, mounts: Callable[[], Mounts]) -> None:
+        """`mounts` tells what is mounted now; the others as for `RemovalGuard`."""
+        self._share = share
+        self._allow = allow
+        self._mounts = mounts
+        self._guards: dict[str | None, RemovalGuard] = {None: RemovalGuard(share, allow=allow)}
+        self._confirmed = False
+
+    @property
+    def held(self) -> int:
+        """How many removals are held back at present."""
+        return sum(guard.held for guard in self._guards.values())
+
+    @property
+    def reason(self) -> str:
+        """Why they are; empty if none is."""
+        return " ".join(guard.reason for guard in self._guards.values() if guard.reason)
+
+    def confirm(self) -> None:
+        """Let every removal pass until `unconfirm` (a person said so)."""
+        self._confirmed = True
+        for guard in self._guards.values():
+            guard.confirm()
+
+    def unconfirm(self) -> None:
+        """The scan that was to use the confirmation is over."""
+        self._confirmed = False
+        for guard in self._guards.values():
+            guard.unconfirm()
+
+    def admitted(
+        self,
+        missing: Iterable[str],
+        state: State,
+        now: float,
+        *,
+        emptied: bool = False,
+        attached: bool = False,
+    ) -> list[str]:
+        """Of these, which may be published as removed; why others may not is in `reason`.
+
+        Args:
+            missing: ids that are known and no longer there.
+            state: what is known, with these still in it.
+            now: `time.monotonic()`.
+            emptied: the root was just attached to and holds no picture at all.
+            attached: the root was just attached to, with all that is mounted below it.
+        """
+        groups: dict[str | None, list[str]] = {}
+        for image_id in missing:
+            known = state.get(image_id)
+            groups.setdefault(known.mount if known else None, []).append(image_id)
+        mounted = self._mounts().points
+        free = self._allow or self._confirmed
+        admitted: list[str] = []
+        for mount, group in groups.items():
+            guard = self._guard(mount)
+            count = state.count(mount)
+            if mount is not None and mount not in mounted and not free:
+                guard.hold(
+                    len(group), f"nothing is mounted at {mount}, where {count} pictures lay."
+                )
+            elif guard.admits(
+                group,
+                state,
+                now,
+                known=count,
+                emptied=emptied if mount is None else attached and len(group) == count,
+            ):
+                admitted += group
+        return admitted
+
+    def count(self, removed: Iterable[Known | None], now: float) -> None:
+        """These, as they were known, were published as removed."""
+        contents: dict[str | None, list[bytes | None]] = {}
+        for known in removed:
+            if known is not None:
+                contents.setdefault(known.mount, []).append(known.sha256)
+        for mount, hashes in contents.items():
+            self._guard(mount).count(hashes, now)
+
+    def release(self) -> None:
+        """Nothing is missing any more of what was held back, or it was confirmed."""
+        for guard in self._guards.values():
+            guard.release()
+
+    def _guard(self, mount: str | None) -> RemovalGuard:
+        guard = self._guards.get(mount)
+        if guard is None:
+            guard = RemovalGuard(self._share, allow=self._allow, place=mount or "the folder")
+            if self._confirmed:
+                guard.confirm()
+            self._guards[mount] = guard
+        return guard

@@ -39,6 +39,7 @@ class Candidate(NamedTuple):
         quiet: seconds for which the file must not have been modified; 0 for no such demand.
         maybe_open: an event told of writing, and none of closing.
         patience_over: it was unchanged for so long that it counts as complete even if still open.
+        mount: the mount point below which it lies, if not the root's own.
     """
 
     image_id: str
@@ -48,6 +49,7 @@ class Candidate(NamedTuple):
     quiet: float = 0.0
     maybe_open: bool = False
     patience_over: bool = False
+    mount: str | None = None
 
 
 class Gone(NamedTuple):
@@ -169,10 +171,16 @@ class Examiner:
         if not isinstance(finding, Present) or not is_utf8(finding.image_id):
             return finding
         known = candidate.known
-        if known is not None and known.sha256 == finding.sha256 and known.uri_is_current:
+        if (
+            known is not None
+            and known.sha256 == finding.sha256
+            and known.uri_is_current
+            and known.mount == candidate.mount
+        ):
             return finding
         image_id, sha256, stat, _ = finding
-        return Present(image_id, sha256, stat, self._announcer.addition(image_id, sha256, stat))
+        event = self._announcer.addition(image_id, sha256, stat, candidate.mount)
+        return Present(image_id, sha256, stat, event)
 
 
 def _too_fresh(candidate: Candidate, now: FileStat) -> bool:

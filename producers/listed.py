@@ -7,10 +7,11 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from adapters.errors import Unavailable
@@ -25,7 +26,8 @@ from producers.hashing import CHUNK_BYTES, Finding, Gone, Present, TooLarge, Unr
 from producers.rules import Rules
 from producers.state import State
 from producers.status import Status
-from producers.tree import FileStat, Known, to_microseconds
+from producers.tree import UNKNOWN, FileStat, Known, to_microseconds
+from producers.vanished import Vanished
 from producers.writer import Writer
 from schemas.events import now
 
@@ -68,6 +70,7 @@ class ListedSource:
         self._rules = Rules(settings.ignore_patterns, hidden=settings.include_hidden)
         self._guard = RemovalGuard(settings.mass_removal_share, allow=settings.allow_mass_removal)
         self._dead_letters = DeadLetters(log)
+        self._vanished = Vanished(log, lambda each: each.startswith(source.prefix), source.prefix)
         self._writer = Writer(
             log, lambda key, reason: self._dead_letters.report(key, "Rejected", reason)
         )
@@ -128,8 +131,8 @@ class ListedSource:
 
     async def _compare(self) -> None:
         listed = await self._in_thread(self._list)
-        changed = [path for path in listed.files if self._differs(path, listed)]
-        missing = [path for path in self._state if path not in listed.files]
+        # Nobody else touches the state of this source meanwhile.
+        changed, missing = await self._in_thread(self._differences, listed)
         for start in range(0, len(changed), BATCH):
             self.status.waiting = len(changed) - start
             await self._publish(changed[start : start + BATCH], listed)
@@ -137,7 +140,26 @@ class ListedSource:
         # New names are published before the old ones go, so that a rename is never a gap.
         await self._writer.flushed()
         self._just_attached = not await self._remove(missing)
+        await self._publish_again(listed)
         self._tags = {path: tag for path, tag in listed.tags.items() if path not in self._unread}
+
+    async def _publish_again(self, listed: Listed) -> None:
+        """Publish again what indexing did not find, and what is listed now as it was then."""
+        left = await self._vanished.settle(self._state)
+        paths = [path for path in dict.fromkeys(left) if path in listed.files]
+        for path in paths:
+            self._state.put(path, UNKNOWN)
+        for start in range(0, len(paths), BATCH):
+            await self._publish(paths[start : start + BATCH], listed)
+        await self._writer.flushed()
+        await self._vanished.again(paths)
+
+    def _differences(self, listed: Listed) -> tuple[list[str], list[str]]:
+        """What is new or differs, and what is known and not listed. Blocks, for seconds where there
+        are millions."""
+        changed = [path for path in listed.files if self._differs(path, listed)]
+        missing = [path for path in self._state if path not in listed.files]
+        return changed, missing
 
     @property
     def _unread(self) -> set[str]:
@@ -255,13 +277,21 @@ class ListedSource:
         if missing:
             files = (await self._in_thread(self._list)).files
             emptied = self._just_attached and not files
-            judged = [path for path in self._state if path not in files]
-            missing = [path for path in missing if path not in files]
+            judged, missing = await self._in_thread(self._still_missing, files, missing)
         confirmed, self._confirmed = self._confirmed, False
         if confirmed:
             self._guard.confirm()
         moment = time.monotonic()
-        admitted = self._guard.admits(judged, self._state, moment, emptied=emptied)
+        admitted = await self._in_thread(
+            partial(
+                self._guard.admits,
+                judged,
+                self._state,
+                moment,
+                known=len(self._state),
+                emptied=emptied,
+            )
+        )
         self._guard.unconfirm()
         if admitted:
             self._guard.release()
@@ -277,6 +307,13 @@ class ListedSource:
             self.status.counters.removed += len(missing)
         self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
         return admitted
+
+    def _still_missing(
+        self, files: Container[str], missing: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
+        """All that this listing lacks, and what of `missing` it lacks too. Blocks."""
+        judged = [path for path in self._state if path not in files]
+        return judged, [path for path in missing if path not in files]
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)

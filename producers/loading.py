@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, NotRequired
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from adapters.event_log import EventLog, LogRecord
 from producers.state import State
-from producers.tree import FileStat, Known, to_microseconds
+from producers.tree import UNKNOWN, FileStat, Known, to_microseconds
 from schemas.codec import SUPPORTED_MAJOR, InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded, ImageId, Sha256
 from schemas.topics import IMAGES
@@ -32,6 +33,7 @@ class _Facts(TypedDict):
     sha256: Sha256
     size_bytes: Annotated[int, Field(ge=0)]
     modified_at: AwareDatetime
+    mount: NotRequired[str | None]
 
 
 _FACTS: Final = TypeAdapter(_Facts)
@@ -73,7 +75,7 @@ async def load(log: EventLog, places: Mapping[str, str]) -> dict[str, State]:
                 "%s at %s: %s cannot be read: %s", IMAGES.name, record.position, whole_id, error
             )
             # Its key exists and its content is unknown: whatever is there is published again.
-            state.put(image_id, Known(None, FileStat(-1, 0), uri_is_current=False))
+            state.put(image_id, UNKNOWN)
     total = sum(len(state) for state in states.values())
     logger.info("%s holds %d pictures (%d unreadable)", IMAGES.name, total, unreadable)
     return states
@@ -94,4 +96,11 @@ def _known(record: LogRecord, value: bytes, whole_id: str, uri_prefix: str) -> K
     if facts["image_id"] != whole_id:
         decode_image_change(record.key, value)
     stat = FileStat(facts["size_bytes"], to_microseconds(facts["modified_at"]))
-    return Known(bytes.fromhex(facts["sha256"]), stat, facts["uri"].startswith(uri_prefix))
+    mount = facts.get("mount")
+    return Known(
+        bytes.fromhex(facts["sha256"]),
+        stat,
+        facts["uri"].startswith(uri_prefix),
+        # The same few names a million times.
+        sys.intern(mount) if mount else None,
+    )

@@ -19,7 +19,7 @@ from adapters.event_log import Message
 from producers.announce import removal
 from producers.dead_letters import DeadLetters
 from producers.examination import Examination
-from producers.guard import RemovalGuard
+from producers.guard import Guards
 from producers.hashing import (
     Candidate,
     Finding,
@@ -29,6 +29,7 @@ from producers.hashing import (
     Unreadable,
     Unsettled,
 )
+from producers.mounts import Mounts
 from producers.rules import Rules
 from producers.settling import PATIENCE_SECONDS, Settling, Waiting
 from producers.state import State
@@ -79,10 +80,11 @@ class Pipeline:
         examination: Examination,
         writer: Writer,
         dead_letters: DeadLetters,
-        guard: RemovalGuard,
+        guard: Guards,
         settling: Settling,
         id_prefix: str,
         removable: Callable[[], Awaitable[bool]],
+        mounts: Callable[[], Mounts],
     ) -> None:
         self._state = state
         self._rules = rules
@@ -93,6 +95,7 @@ class Pipeline:
         self._settling = settling
         self._id_prefix = id_prefix
         self._removable = removable
+        self._mounts = mounts
         self._backlog: deque[str] = deque()
         self._removals: dict[str, float] = {}
         self._newest_removal = 0.0
@@ -172,6 +175,7 @@ class Pipeline:
 
     def _take(self, busy: Container[str]) -> _Batch:
         moment = time.monotonic()
+        mounts = self._mounts()
         batch: _Batch = []
         for image_id, waiting in self._settling.take_due(moment, BATCH, busy):
             candidate = Candidate(
@@ -182,6 +186,7 @@ class Pipeline:
                 quiet=self._settling.quiet_seconds,
                 maybe_open=waiting.maybe_open,
                 patience_over=moment - waiting.unchanged_since > PATIENCE_SECONDS,
+                mount=mounts.of(image_id),
             )
             batch.append((candidate, waiting))
         taken = {candidate.image_id for candidate, _ in batch}
@@ -189,13 +194,14 @@ class Pipeline:
             image_id = self._backlog.popleft()
             if image_id not in taken:
                 taken.add(image_id)
-                batch.append((Candidate(image_id, self._state.get(image_id)), None))
+                known = self._state.get(image_id)
+                batch.append((Candidate(image_id, known, mount=mounts.of(image_id)), None))
         return batch
 
     async def _decide(self, batch: _Batch, findings: Sequence[Finding]) -> None:
         added: list[Message] = []
         moment = time.monotonic()
-        for (_, waiting), finding in zip(batch, findings, strict=True):
+        for (candidate, waiting), finding in zip(batch, findings, strict=True):
             image_id = finding.image_id
             if not isinstance(finding, Gone):
                 self._removals.pop(image_id, None)
@@ -205,7 +211,8 @@ class Pipeline:
                 case Present() if not is_utf8(image_id):
                     await self._refuse(image_id, "InvalidName", "the name is not UTF-8")
                 case Present():
-                    self._state.put(image_id, Known(finding.sha256, finding.stat))
+                    known = Known(finding.sha256, finding.stat, mount=candidate.mount)
+                    self._state.put(image_id, known)
                     if finding.event is None:
                         self.counters.unchanged += 1
                     else:
@@ -246,13 +253,13 @@ class Pipeline:
         self._removals.clear()
         # Asked last, so that a root that vanished meanwhile is noticed. What is not removed now is
         # found again by the scan that follows the root's return.
-        if not await self._removable() or not self._guard.admits(missing, self._state, moment):
+        if not await self._removable():
             return
+        missing = self._guard.admitted(missing, self._state, moment)
         self.counters.removed += len(missing)
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
-            contents = [known.sha256 for i in part if (known := self._state.get(i)) is not None]
-            self._guard.count(contents, moment)
+            self._guard.count([self._state.get(image_id) for image_id in part], moment)
             for image_id in part:
                 self._state.remove(image_id)
             await self._writer.write([removal(self._id_prefix + image_id) for image_id in part])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from producers.mounts import Mounts
 from producers.rules import Rules
 from producers.state import State
 from producers.tree import FileStat, Listing, join, walk
@@ -58,6 +59,7 @@ class Reconciler:
         submit: told ids to be looked at at once, in small lists; may make us wait.
         touch: told ids that may still be written to, with their present size and time.
         follow: whether symbolic links are followed.
+        mounts: what is mounted below the root now.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Reconciler:
         submit: Submit,
         touch: Touch,
         follow: bool,
+        mounts: Callable[[], Mounts],
         always_twice: bool = False,
     ) -> None:
         self._root = root
@@ -75,6 +78,7 @@ class Reconciler:
         self._submit = submit
         self._touch = touch
         self._follow = follow
+        self._mounts = mounts
         self._always_twice = always_twice
         self.running: Difference | None = None
         """The walk in progress, for those who show it."""
@@ -107,11 +111,18 @@ class Reconciler:
         else:
             self._find_missing(listing, difference)
         known = self._state.files(directory)
+        mounts = self._mounts()
+        mount = mounts.of(directory)
         fresh_us = (time.time() - FRESH_SECONDS) * 1e6
         changed: list[str] = []
         for name, stat in listing.files.items():
             before = known.get(name)
-            if before is not None and before.stat == stat and before.uri_is_current:
+            if (
+                before is not None
+                and before.stat == stat
+                and before.uri_is_current
+                and before.mount == mount
+            ):
                 continue
             if self._always_twice or stat.modified_us > fresh_us:
                 self._touch(join(directory, name), stat)

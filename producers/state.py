@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from producers.tree import Known, join
@@ -14,12 +15,17 @@ class State:
         self._files: dict[str, dict[str, Known]] = {}
         self._folders: dict[str, set[str]] = {}
         self._count = 0
+        self._below: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[str]:
         return self.below("")
+
+    def count(self, mount: str | None) -> int:
+        """How many lay below this mount point; None for those on the root's own file system."""
+        return self._count - self._below.total() if mount is None else self._below[mount]
 
     def get(self, image_id: str) -> Known | None:
         """What was published under the id; None if nothing or a removal."""
@@ -33,16 +39,24 @@ class State:
         if files is None:
             files = self._files[directory] = {}
             self._link(directory)
-        self._count += name not in files
+        before = files.get(name)
+        self._count += before is None
         files[name] = known
+        if before is not None and before.mount is not None:
+            self._below[before.mount] -= 1
+        if known.mount is not None:
+            self._below[known.mount] += 1
 
     def remove(self, image_id: str) -> None:
         """Remember a removal; an id that is not there is no error."""
         directory, _, name = image_id.rpartition("/")
         files = self._files.get(directory, {})
-        if files.pop(name, None) is None:
+        before = files.pop(name, None)
+        if before is None:
             return
         self._count -= 1
+        if before.mount is not None:
+            self._below[before.mount] -= 1
         if not files:
             del self._files[directory]
             self._unlink(directory)

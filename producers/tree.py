@@ -29,12 +29,18 @@ class FileStat(NamedTuple):
 class Known(NamedTuple):
     """A picture as it was last published.
 
-    `sha256` is None for a record that could not be read: its key exists, its content is unknown.
+    `sha256` and `stat` are None for a record that could not be read: its key exists, its content
+    is unknown. `mount` is the path of the mount point below which it lay, if not that of the root.
     """
 
     sha256: bytes | None
-    stat: FileStat
+    stat: FileStat | None
     uri_is_current: bool = True
+    mount: str | None = None
+
+
+UNKNOWN: Final = Known(None, None, uri_is_current=False)
+"""Published, but not as anything that could be relied on: whatever is there is published again."""
 
 
 def file_stat(status: os.stat_result) -> FileStat:

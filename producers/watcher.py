@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +16,10 @@ from adapters.sources import Source
 from producers.announce import Announcer
 from producers.dead_letters import DeadLetters
 from producers.examination import Examination
-from producers.guard import RemovalGuard
+from producers.guard import Guards
 from producers.hashing import Examiner
 from producers.live import Changes, Mailbox, Notifications, WatchLimit
+from producers.mounts import Mounts
 from producers.publish import Pipeline
 from producers.reconcile import Difference, Reconciler
 from producers.root import Identity, identify
@@ -26,13 +28,15 @@ from producers.schedule import Schedule
 from producers.settling import Settling
 from producers.state import State
 from producers.status import Progress, Status
-from producers.tree import RootGone
+from producers.tree import UNKNOWN, RootGone
+from producers.vanished import Vanished
 from producers.writer import Writer
 
 logger = logging.getLogger(__name__)
 
 ROOT_CHECK_SECONDS: Final = 1.0
 HELD_RETRY_SECONDS: Final = 10.0
+VANISHED_SECONDS: Final = 30.0
 FALLBACK_POLL_SECONDS: Final = 10.0
 """How often the tree is walked where the kernel could not watch all of it."""
 
@@ -65,8 +69,12 @@ class Watcher:
             # The ids below a folder of that name would be those of the source.
             self._patterns += tuple(f"/{other.name}/" for other in settings.images_sources)
         self._rules = Rules(self._patterns, hidden=settings.include_hidden)
-        self._guard = RemovalGuard(settings.mass_removal_share, allow=settings.allow_mass_removal)
         self._identity: Identity | None = None
+        self._guard = Guards(
+            settings.mass_removal_share,
+            allow=settings.allow_mass_removal,
+            mounts=lambda: self._mounts,
+        )
         self._just_attached = False
         self._notifications: Notifications | None = None
         self._mailbox: Mailbox | None = None
@@ -109,6 +117,7 @@ class Watcher:
             settling=Settling(max(settings.quiet_seconds, settings.poll_seconds)),
             id_prefix=self.id_prefix,
             removable=self._root_is_ours,
+            mounts=lambda: self._mounts,
         )
         self._state = state
         self.status.steps = lambda: (
@@ -118,12 +127,14 @@ class Watcher:
             self._reconciler.running and self._reconciler.running.folders,
             self._reconciler.running and self._reconciler.running.pictures,
         )
+        self._vanished = Vanished(self._log, self._concerns_source, self.id_prefix)
         self._reconciler = Reconciler(
             self._root,
             state,
             submit=self._pipeline.submit,
             touch=lambda image_id, seen: self._pipeline.touched(image_id, seen=seen),
             follow=settings.follow_symlinks,
+            mounts=lambda: self._mounts,
             always_twice=settings.poll_seconds > 0,
         )
         try:
@@ -131,6 +142,7 @@ class Watcher:
                 tasks.create_task(self._pipeline.run())
                 tasks.create_task(self._watch_root())
                 tasks.create_task(self._scan_forever())
+                tasks.create_task(self._settle_vanished())
                 tasks.create_task(self._beat())
         finally:
             await writer.close()
@@ -142,6 +154,11 @@ class Watcher:
         self._schedule.ask("", 0.0)
 
     # The root
+
+    @property
+    def _mounts(self) -> Mounts:
+        """What was mounted below the root when it was last looked at, which is every second."""
+        return self._identity.table.mounts if self._identity is not None else Mounts()
 
     async def _watch_root(self) -> None:
         missing = ""
@@ -285,26 +302,32 @@ class Watcher:
         if confirmed:
             self._guard.confirm()
         try:
-            held = await self._remove(difference, emptied=emptiable and not difference.pictures)
+            held = await self._remove(difference, attached=emptiable)
         finally:
             self._guard.unconfirm()
         if not top:
+            await self._publish_again(difference.missing if held else ())
             self._finish(difference, held=held)
             if identity == self._identity and not held:
                 self._just_attached = False
 
-    async def _remove(self, difference: Difference, *, emptied: bool) -> bool:
-        """Hand on what is missing; True if that is held back."""
+    async def _remove(self, difference: Difference, *, attached: bool) -> bool:
+        """Hand on what is missing; True if some of that is held back."""
         missing = difference.missing
         if not missing:
             return False
         if not await self._root_is_ours():
             return True
-        if not self._guard.admits(missing, self._state, time.monotonic(), emptied=emptied):
-            return True
-        await self._pipeline.submit(missing)
+        admitted = self._guard.admitted(
+            missing,
+            self._state,
+            time.monotonic(),
+            emptied=attached and not difference.pictures,
+            attached=attached,
+        )
+        await self._pipeline.submit(admitted)
         await self._pipeline.drained()
-        return False
+        return len(admitted) < len(missing)
 
     def _finish(self, difference: Difference, *, held: bool) -> None:
         if not held:
@@ -337,6 +360,36 @@ class Watcher:
             self._patterns,
             hidden=self._settings.include_hidden,
         )
+
+    # What indexing did not find
+
+    async def _settle_vanished(self) -> None:
+        """Now and then, as a letter may be written long after what it is about was published."""
+        while True:
+            await asyncio.sleep(VANISHED_SECONDS)
+            await self._vanished.settle(self._state)
+
+    async def _publish_again(self, missing: Collection[str]) -> None:
+        """Publish again what indexing did not find, and what is there now as it was then."""
+        held = set(missing)
+        paths = [path for path in await self._vanished.settle(self._state) if path not in held]
+        if not paths:
+            return
+        for path in paths:
+            self._state.put(path, UNKNOWN._replace(mount=self._mounts.of(path)))
+        await self._pipeline.submit(paths)
+        await self._pipeline.drained()
+        there = [
+            path
+            for path in paths
+            if (known := self._state.get(path)) is not None and known.sha256 is not None
+        ]
+        await self._vanished.again(there)
+
+    def _concerns_source(self, image_id: str) -> bool:
+        first = image_id.partition("/")[0] + "/"
+        others = {other.prefix for other in self._settings.images_sources}
+        return first == self.id_prefix if self.id_prefix else first not in others
 
     # Health
 

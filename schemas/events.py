@@ -102,8 +102,9 @@ class DeadLetter(Event):
     reason: str
     attempts: Annotated[int, Field(ge=1)]
     source_topic: str
-    source_partition: Annotated[int, Field(ge=0)]
-    source_offset: Annotated[int, Field(ge=0)]
+    source_partition: Annotated[int, Field(ge=0)] | None = None
+    """Absent, as is the offset, where there is no record: a file that never became one."""
+    source_offset: Annotated[int, Field(ge=0)] | None = None
     model_name: str | None = None
     original_key: bytes | None = None
     original_value: bytes | None = None

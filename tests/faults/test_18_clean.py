@@ -1,6 +1,7 @@
 """`clean` deletes what a stack made, and nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_what_cannot_be_deleted_is_said(
     def refused(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(state_folder.shutil, "rmtree", refused)
+    monkeypatch.setattr(shutil, "rmtree", refused)
     with pytest.raises(StackError, match="Permission denied"):
         launcher.clean(settings(state, images))
 

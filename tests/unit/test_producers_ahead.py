@@ -19,14 +19,15 @@ from adapters.memory import MemoryEventLog
 from producers import publish
 from producers.announce import Announcer
 from producers.examination import Examination
-from producers.guard import RemovalGuard
+from producers.guard import Guards
 from producers.hashing import Candidate, Examiner, Finding, Present
 from producers.loading import load
+from producers.mounts import Mounts
 from producers.publish import Pipeline
 from producers.rules import Rules
 from producers.settling import Settling
 from producers.state import State
-from producers.tree import FileStat, Known
+from producers.tree import UNKNOWN, FileStat, Known
 from producers.writer import Writer
 from schemas.topics import IMAGES, Topic
 
@@ -72,10 +73,11 @@ class Bench:
             examination=self.looks,  # type: ignore[arg-type]
             writer=Writer(self.log, self._refused),
             dead_letters=None,  # type: ignore[arg-type]
-            guard=RemovalGuard(1.0, allow=True),
+            guard=Guards(1.0, allow=True, mounts=Mounts),
             settling=self.settling,
             id_prefix="",
             removable=self._yes,
+            mounts=Mounts,
         )
 
     async def _refused(self, key: str, reason: str) -> None:
@@ -193,7 +195,7 @@ class TestLoading:
         assert len(known[""]) == 600 + 3  # of the unreadable ones, three had been removed
         assert known[""].get("2.jpg") == Known(A, FileStat(2, 2))
         assert known[""].get("3.jpg") is None
-        assert known[""].get("101.jpg") == Known(None, FileStat(-1, 0), uri_is_current=False)
+        assert known[""].get("101.jpg") == UNKNOWN
         assert len(known["s/"]) == 50
         assert known["s/"].get("7.jpg") == Known(B, FileStat(1, 1), uri_is_current=False)
 
@@ -216,7 +218,7 @@ class TestLoading:
         value = json.dumps({**event, **change}).encode()
         await log.publish(IMAGES, [Message("x.jpg", value), Message("y.jpg", None)])
         known = await load(log, {"": "file:///a/"})
-        assert known[""].get("x.jpg") == Known(None, FileStat(-1, 0), uri_is_current=False)
+        assert known[""].get("x.jpg") == UNKNOWN
         assert reason in caplog.text
 
     async def test_a_log_that_goes_away_in_the_middle(self) -> None:

@@ -37,7 +37,7 @@ class TestSource:
     def test_what_cannot_be_understood_is_named(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"is not of the form|used for two"):
             parse_sources(text)
-        with pytest.raises(ValueError, match="images_sources"):
+        with pytest.raises(ValueError, match="IMAGES_SOURCES"):
             WatcherSettings(images_sources=text)
 
     def test_any_name_fits_into_a_uri(self, bucket: Any) -> None:

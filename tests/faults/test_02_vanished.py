@@ -1,0 +1,152 @@
+"""Pictures that indexing did not find: their letters are settled, or they are published again."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from adapters.dead_letters import VANISHED, read_letters
+from adapters.event_log import Message
+from adapters.memory import MemoryEventLog
+from consumers.failures import Poison
+from producers import watcher as watcher_module
+from schemas.topics import IMAGES, IMAGES_DLQ
+from tests.unit.test_producers_watcher import age, eventually, history, on_disk, shows, watching
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def log() -> MemoryEventLog:
+    return MemoryEventLog()
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "VANISHED_SECONDS", 0.1)
+
+
+def put(root: Path, name: str, data: bytes) -> None:
+    (root / name).write_bytes(data)
+    age(root / name)
+
+
+async def vanished(log: MemoryEventLog, image_id: str) -> None:
+    """What an indexer writes about the newest record of a picture."""
+    newest = None
+    async for record in log.read_all(IMAGES):
+        if record.key == image_id.encode():
+            newest = record
+    assert newest is not None
+    poison = Poison(newest, image_id, VANISHED, "the file is not there", 3)
+    await log.publish(IMAGES_DLQ, [poison.message("images", "lite")])
+
+
+async def settled(log: MemoryEventLog) -> dict[str, str | None]:
+    return {each.event.image_id: each.settled_as for each in await read_letters(log)}
+
+
+async def becomes(log: MemoryEventLog, expected: dict[str, str | None]) -> None:
+    async def check() -> bool:
+        return await settled(log) == expected
+
+    await eventually(check, 20)
+
+
+async def test_a_picture_that_is_there_as_it_was_is_published_again(
+    root: Path, log: MemoryEventLog
+) -> None:
+    put(root, "a.jpg", b"a")
+    put(root, "b.jpg", b"b")
+    async with watching(root, log) as watcher:
+        await shows(log, on_disk(root))
+        await vanished(log, "a.jpg")
+        watcher.request_scan()
+        await becomes(log, {"a.jpg": "retried"})
+        watcher.request_scan()
+        await asyncio.sleep(0.5)
+    told = [image_id for image_id, _ in await history(log)]
+    assert told.count("a.jpg") == 2
+    assert told.count("b.jpg") == 1
+
+
+async def test_its_removal_settles_a_letter(root: Path, log: MemoryEventLog) -> None:
+    put(root, "a.jpg", b"a")
+    async with watching(root, log):
+        await shows(log, on_disk(root))
+        await vanished(log, "a.jpg")
+        (root / "a.jpg").unlink()
+        await becomes(log, {"a.jpg": "overtaken"})
+    assert await history(log) == [
+        ("a.jpg", hashlib.sha256(b"a").hexdigest()),
+        ("a.jpg", None),
+    ]
+
+
+async def test_a_new_version_settles_a_letter(root: Path, log: MemoryEventLog) -> None:
+    put(root, "a.jpg", b"a")
+    async with watching(root, log):
+        await shows(log, on_disk(root))
+        await vanished(log, "a.jpg")
+        put(root, "a.jpg", b"another")
+        await becomes(log, {"a.jpg": "overtaken"})
+
+
+async def test_a_letter_of_before_the_start_is_settled_too(root: Path, log: MemoryEventLog) -> None:
+    put(root, "a.jpg", b"a")
+    async with watching(root, log):
+        await shows(log, on_disk(root))
+    await vanished(log, "a.jpg")
+    async with watching(root, log):
+        await becomes(log, {"a.jpg": "retried"})
+
+
+async def test_letters_of_other_classes_are_left_alone(root: Path, log: MemoryEventLog) -> None:
+    put(root, "a.jpg", b"a")
+    async with watching(root, log) as watcher:
+        await shows(log, on_disk(root))
+        (record,) = [each async for each in log.read_all(IMAGES)]
+        poison = Poison(record, "a.jpg", "Rejected", "no picture")
+        foreign = Message("a.jpg", b"no letter at all")
+        await log.publish(IMAGES_DLQ, [poison.message("images", "lite"), foreign])
+        watcher.request_scan()
+        await asyncio.sleep(1.0)
+    assert set((await settled(log)).values()) == {None}
+    assert len(await history(log)) == 1
+
+
+async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: MemoryEventLog) -> None:
+    import fsspec
+
+    from producers.sources import Sources
+    from tests.unit.test_producers_watcher import settings
+
+    bucket = f"memory://bucket-{tmp_path.name}"
+    system = fsspec.filesystem("memory")
+    for name in ("a", "b", "c"):
+        system.pipe_file(f"{bucket.removeprefix('memory:/')}/{name}.jpg", name.encode())
+    everything = {
+        f"cloud/{name}.jpg": hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b", "c")
+    }
+    (tmp_path / "images").mkdir()
+    chosen = settings(tmp_path / "images", images_sources=f"cloud={bucket}", list_seconds=0.1)
+    work = asyncio.create_task(Sources(chosen, log).run())
+    try:
+        await shows(log, everything)
+        await vanished(log, "cloud/a.jpg")
+        await becomes(log, {"cloud/a.jpg": "retried"})
+        await vanished(log, "cloud/a.jpg")
+        system.rm(f"{bucket.removeprefix('memory:/')}/a.jpg")
+        del everything["cloud/a.jpg"]
+        await shows(log, everything)
+        await asyncio.sleep(0.5)
+        assert {each.settled_as for each in await read_letters(log)} <= {"retried", "overtaken"}
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)

@@ -1,0 +1,282 @@
+"""A disk mounted below the watched folder: its pictures stay known while it is away."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adapters.event_log import Message
+from adapters.memory import MemoryEventLog
+from producers import mounts
+from producers.announce import addition
+from producers.guard import Guards
+from producers.mounts import Mounts, MountTable, unescaped
+from producers.state import State
+from producers.tree import FileStat, Known
+from schemas.codec import decode
+from schemas.events import ImageAdded, now
+from schemas.topics import IMAGES
+from tests.unit.test_producers_watcher import age, on_disk, shows, view, watching
+
+
+class Disks:
+    """A mount table of the test's own. What is mounted is a folder's content, moved in and out."""
+
+    def __init__(self, root: Path, table: Path) -> None:
+        self._root = root
+        self._table = table
+        self._rows: dict[str, int] = {}
+        self._numbers = 100
+        self._write()
+
+    def mount(self, point: str) -> None:
+        """The disk's files appear at the mount point."""
+        self._numbers += 1
+        self._rows[point] = self._numbers
+        away = self._root.with_name(f"away-{point.replace('/', '_')}")
+        if away.exists():
+            for path in list(away.iterdir()):
+                path.rename(self._root / point / path.name)
+            away.rmdir()
+        self._write()
+
+    def unmount(self, point: str) -> None:
+        """The mount point is empty, as it was before."""
+        away = self._root.with_name(f"away-{point.replace('/', '_')}")
+        away.mkdir()
+        del self._rows[point]
+        self._write()
+        for path in list((self._root / point).iterdir()):
+            path.rename(away / path.name)
+
+    def _write(self) -> None:
+        lines = [
+            f"{number} 1 8:{number} / {self._root}/{point} rw - ext4 /dev/sd{number} rw"
+            for point, number in self._rows.items()
+        ]
+        self._table.write_text("\n".join(["1 0 8:1 / / rw - ext4 /dev/sda rw", *lines, ""]))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "disk").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def disks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disks:
+    monkeypatch.setattr(mounts, "_TABLE", tmp_path / "mountinfo")
+    return Disks(root, tmp_path / "mountinfo")
+
+
+@pytest.fixture
+def log() -> MemoryEventLog:
+    return MemoryEventLog()
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+        age(path)
+
+
+async def told_mounts(log: MemoryEventLog) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    async for record in log.read_all(IMAGES):
+        if record.value is not None:
+            event = decode(ImageAdded, record.value)
+            found[event.image_id] = event.mount
+    return found
+
+
+async def rests(watcher: object, seconds: float = 2.5) -> None:
+    """Long enough for a look at the root, a scan, and what follows from it."""
+    await asyncio.sleep(seconds)
+
+
+async def test_an_event_tells_the_mount_point_as_a_path(
+    root: Path, disks: Disks, log: MemoryEventLog
+) -> None:
+    (root / "disk" / "inner").mkdir()
+    put(root, "a.jpg", "disk/b.jpg", "disk/inner/c.jpg", "disks/d.jpg")
+    disks.mount("disk")
+    disks.mount("disk/inner")
+    async with watching(root, log):
+        await shows(log, on_disk(root))
+    assert await told_mounts(log) == {
+        "a.jpg": None,
+        "disk/b.jpg": "disk",
+        "disk/inner/c.jpg": "disk/inner",
+        "disks/d.jpg": None,
+    }
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["while watching", "between runs"])
+async def test_a_small_disk_that_is_unmounted_keeps_its_pictures(
+    root: Path, disks: Disks, log: MemoryEventLog, running: bool
+) -> None:
+    """However few they are of all pictures, and though the root is there."""
+    put(root, *(f"{n}.jpg" for n in range(50)), "disk/x.jpg", "disk/y.jpg")
+    disks.mount("disk")
+    everything = on_disk(root)
+    if running:
+        async with watching(root, log) as watcher:
+            await shows(log, everything)
+            disks.unmount("disk")
+            await rests(watcher)
+            assert await view(log) == everything
+            assert watcher.status.held == 2
+            assert "nothing is mounted at disk" in watcher.status.held_reason
+            disks.mount("disk")
+            await rests(watcher)
+            assert watcher.status.held == 0
+    else:
+        async with watching(root, log):
+            await shows(log, everything)
+        disks.unmount("disk")
+        async with watching(root, log) as watcher:
+            await rests(watcher)
+            assert await view(log) == everything
+            assert watcher.status.held == 2
+    assert await view(log) == everything
+
+
+async def test_what_changed_on_the_disk_meanwhile_is_found_when_it_returns(
+    root: Path, disks: Disks, log: MemoryEventLog
+) -> None:
+    put(root, "a.jpg", "disk/gone.jpg", "disk/kept.jpg")
+    disks.mount("disk")
+    async with watching(root, log):
+        await shows(log, on_disk(root))
+        disks.unmount("disk")
+        await asyncio.sleep(1.5)
+        away = root.with_name("away-disk")
+        (away / "gone.jpg").unlink()
+        (away / "new.jpg").write_bytes(b"new")
+        age(away / "new.jpg")
+        disks.mount("disk")
+        await shows(log, on_disk(root))
+    assert "disk/new.jpg" in on_disk(root)
+
+
+async def test_a_disk_that_comes_back_empty_keeps_its_pictures(
+    root: Path, disks: Disks, log: MemoryEventLog
+) -> None:
+    put(root, *(f"{n}.jpg" for n in range(50)), "disk/x.jpg")
+    disks.mount("disk")
+    everything = on_disk(root)
+    async with watching(root, log):
+        await shows(log, everything)
+    disks.unmount("disk")
+    shutil.rmtree(root.with_name("away-disk"))
+    disks.mount("disk")
+    async with watching(root, log) as watcher:
+        await rests(watcher)
+        assert await view(log) == everything
+        assert "disk holds no picture" in watcher.status.held_reason
+
+
+async def test_a_removal_on_a_mounted_disk_is_a_removal(
+    root: Path, disks: Disks, log: MemoryEventLog
+) -> None:
+    put(root, "disk/x.jpg", "disk/y.jpg")
+    disks.mount("disk")
+    async with watching(root, log):
+        await shows(log, on_disk(root))
+        (root / "disk" / "x.jpg").unlink()
+        await shows(log, on_disk(root))
+
+
+async def test_a_disk_that_is_gone_for_good_can_be_let_go(
+    root: Path, disks: Disks, log: MemoryEventLog
+) -> None:
+    put(root, "a.jpg", "disk/x.jpg")
+    disks.mount("disk")
+    async with watching(root, log) as watcher:
+        await shows(log, on_disk(root))
+        disks.unmount("disk")
+        await rests(watcher)
+        watcher.request_scan(confirm_removals=True)
+        await shows(log, {"a.jpg": on_disk(root)["a.jpg"]})
+
+
+async def test_events_of_before_learn_their_mount_once(
+    root: Path, disks: Disks, log: MemoryEventLog
+) -> None:
+    put(root, "a.jpg", "disk/x.jpg")
+    async with watching(root, log):  # Nothing is mounted: as an earlier version told it.
+        await shows(log, on_disk(root))
+    before = len([record async for record in log.read_all(IMAGES)])
+    disks.mount("disk")
+    for expected in (1, 1):
+        async with watching(root, log):
+            await rests(None, 0.5)
+        told = len([record async for record in log.read_all(IMAGES)])
+        assert told - before == expected
+    assert (await told_mounts(log))["disk/x.jpg"] == "disk"
+
+
+def test_each_mount_has_a_share_of_its_own() -> None:
+    state = State()
+    for n in range(1000):
+        state.put(f"{n}", Known(bytes([n % 256, n // 256]), FileStat(1, 1)))
+    for n in range(100):
+        state.put(f"d/{n}", Known(bytes([n, 0, 1]), FileStat(1, 1), mount="d"))
+    assert (state.count(None), state.count("d")) == (1000, 100)
+    guards = Guards(0.5, allow=False, mounts=lambda: Mounts(frozenset({"d"})))
+    most = [f"d/{n}" for n in range(60)]
+    assert guards.admitted([*most, "1", "2"], state, 0.0) == ["1", "2"]
+    assert guards.held == 60
+    assert guards.admitted(most[:30], state, 0.0) == most[:30]
+
+
+def test_the_mount_of_a_picture_is_the_innermost() -> None:
+    table = Mounts(frozenset({"a", "a/b", "c d"}))
+    found = {path: table.of(path) for path in ("x", "a/x", "a/b/c/x", "ab/x", "c d/x", "")}
+    assert found == {
+        "x": None,
+        "a/x": "a",
+        "a/b/c/x": "a/b",
+        "ab/x": None,
+        "c d/x": "c d",
+        "": None,
+    }
+
+
+def test_the_table_is_read_with_whatever_names_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_bytes(
+        b"20 1 8:1 / /pictures rw - ext4 a rw\n"
+        b"21 1 8:2 / /pictures/my\\040disk\\134x rw - ext4 b rw\n"
+        b"22 1 8:3 / /pictures/l\xe4tin rw - ext4 c rw\n"
+        b"23 1 8:4 / /pictures-other rw - ext4 d rw\n"
+    )
+    monkeypatch.setattr(mounts, "_TABLE", table)
+    found = MountTable.read(Path("/pictures"))
+    assert found.mounts.points == {"my disk\\x", "l\udce4tin"}
+    assert len(found.entries) == 3
+    assert unescaped(b"a\\011b") == b"a\tb"
+
+
+async def test_a_million_pictures_share_the_name_of_their_mount() -> None:
+    from producers.loading import load
+
+    log = MemoryEventLog()
+    events = [
+        addition(
+            f"disk/{n}.jpg", f"file:///r/disk/{n}.jpg", bytes(32), FileStat(1, 1), now(), "disk"
+        )
+        for n in range(3)
+    ]
+    await log.publish(IMAGES, [Message(event.image_id, event) for event in events])
+    state = (await load(log, {"": "file:///r/"}))[""]
+    found = [known.mount for path in state if (known := state.get(path)) is not None]
+    assert found == ["disk"] * 3
+    assert len({id(name) for name in found}) == 1
+    assert state.count("disk") == 3

@@ -1,0 +1,118 @@
+"""A position that is not known is absent; it is never that of another record."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters.dead_letters import read_letters
+from adapters.event_log import Message, Position
+from adapters.memory import MemoryEventLog, MemoryIndex
+from adapters.model_spec import ModelSpec
+from adapters.weaviate_schema import known_vector
+from consumers.audit import audit, repair
+from consumers.dead_letters import Filter, open_letters
+from producers.dead_letters import DeadLetters
+from schemas.codec import decode
+from schemas.events import DeadLetter
+from schemas.topics import IMAGES, IMAGES_DLQ
+from tests.unit.test_consumers_audit import added, everything
+from tests.unit.test_producers_watcher import eventually, letters, on_disk, watching
+
+LATIN1 = "latin1-\udce9.jpg"
+
+
+@pytest.fixture
+def log() -> MemoryEventLog:
+    return MemoryEventLog()
+
+
+async def test_a_letter_about_a_file_tells_no_position(log: MemoryEventLog) -> None:
+    await DeadLetters(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
+    (letter,) = await letters(log)
+    assert (letter.source_partition, letter.source_offset) == (None, None)
+    (read,) = await read_letters(log)
+    assert read.source is None
+
+
+def of_before() -> DeadLetter:
+    """Such a letter as earlier versions wrote it."""
+    return DeadLetter(
+        image_id=r"latin1-\xe9.jpg",
+        error_class="InvalidName",
+        reason="the name is not UTF-8",
+        attempts=1,
+        source_topic="images",
+        source_partition=0,
+        source_offset=0,
+    )
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["an earlier version's letter", "ours"])
+async def test_the_picture_at_the_first_position_is_repaired(
+    tmp_path: Path, log: MemoryEventLog, small_spec: ModelSpec, old: bool
+) -> None:
+    """With a file whose name is not UTF-8 in the folder, and the index emptied."""
+    root = tmp_path / "images"
+    root.mkdir()
+    for n in range(40):
+        (root / f"{n}.jpg").write_bytes(bytes([n]))
+    (root / LATIN1).write_bytes(b"x")
+    expected = {name: sha for name, sha in on_disk(root).items() if name != LATIN1}
+    async with watching(root, log):
+
+        async def told() -> bool:
+            return (
+                len([r async for r in log.read_all(IMAGES)]) == 40 and len(await letters(log)) == 1
+            )
+
+        await eventually(told)
+    if old:
+        await log.publish(IMAGES_DLQ, [Message("k", of_before())])
+    firsts = [r async for r in log.read_all(IMAGES) if r.position == Position(0, 0)]
+    assert firsts, "a picture has the position that was told"
+    index = MemoryIndex()
+    collection = await index.ensure_collection(small_spec)
+    result = await audit(log, index, collection, everything)
+    assert sorted(result.missing) == sorted(expected)
+    assert result.dead_lettered == []
+    assert await repair(log, result) == 40
+
+
+async def test_a_real_letter_at_the_first_position_still_counts(
+    log: MemoryEventLog, small_spec: ModelSpec
+) -> None:
+    (position,) = await log.publish(IMAGES, [Message("a", added("a", "f"))])
+    (record,) = [each async for each in log.read_all(IMAGES)]
+    letter = of_before().model_copy(
+        update={
+            "image_id": "a",
+            "source_partition": position.partition,
+            "source_offset": position.offset,
+            "original_key": record.key,
+            "original_value": record.value,
+        }
+    )
+    await log.publish(IMAGES_DLQ, [Message("a", letter)])
+    index = MemoryIndex()
+    result = await audit(log, index, await index.ensure_collection(small_spec), everything)
+    assert result.dead_lettered == ["a"]
+
+
+async def test_filters_by_position_take_no_letter_without_one(log: MemoryEventLog) -> None:
+    await DeadLetters(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
+    assert len(await open_letters(log)) == 1
+    assert await open_letters(log, Filter(source_partition=0)) == []
+    assert await open_letters(log, Filter(source_partition=0, offsets=(0, 10))) == []
+
+
+def test_old_letters_are_still_read() -> None:
+    value = of_before().model_dump_json().encode()
+    assert decode(DeadLetter, value).source_offset == 0
+
+
+def test_a_stored_picture_without_a_size_is_not_reused_as_one_of_no_size() -> None:
+    assert known_vector({"sha256": "a" * 64}, [1.0]) is None
+    assert known_vector({"sha256": "a" * 64, "width": 3.0, "height": 2.0}, []) is None
+    known = known_vector({"sha256": "a" * 64, "width": 3.0, "height": 2.0}, [1.0])
+    assert known is not None
+    assert (known.width, known.height) == (3, 2)
