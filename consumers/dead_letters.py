@@ -14,6 +14,7 @@ from adapters.dead_letters import (
     read_letters,
 )
 from adapters.event_log import EventLog, Message, Position
+from adapters.letter import is_whole
 from consumers.republish import latest_records, republish
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded
@@ -53,7 +54,7 @@ class Retried:
     overtaken: list[str]
     """The picture has a newer event, so there is nothing left to retry."""
     unreadable: list[str]
-    """The original record cannot be decoded by this version either."""
+    """The original record cannot be decoded by this version either, or is not held as a whole."""
 
 
 async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Letter]:
@@ -75,6 +76,9 @@ async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
     queued: set[str] = set()
     for letter in letters:
         event = letter.event
+        if not is_whole(event):
+            done.unreadable.append(letter.name)
+            continue
         try:
             change = decode_image_change(event.original_key, event.original_value)
         except InvalidEvent:
