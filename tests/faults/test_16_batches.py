@@ -22,6 +22,7 @@ from adapters.memory import MemoryEmbedder
 from adapters.model_spec import ModelSpec
 from adapters.progress import Activity
 from adapters.triton_clip import TritonEmbedder
+from gateway.text_batches import TextBatches
 from tests.unit.test_consumers_indexing import Bench, bench, some
 
 __all__ = ["bench"]
@@ -123,6 +124,36 @@ async def test_of_a_refused_batch_each_picture_has_its_own_chance(bench: Bench) 
     await bench.run(white, *some(bench, 5))
     assert bench.ids == {f"p{n}.png" for n in range(5)}
     assert [letter.image_id for letter in await bench.dead_letters()] == ["white.png"]
+
+
+# The gateway
+
+
+async def test_texts_that_time_out_together_are_not_sent_as_many_again(
+    small_spec: ModelSpec,
+) -> None:
+    asked: list[int] = []
+
+    class SlowTexts(MemoryEmbedder):
+        async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
+            asked.append(len(texts))
+            await asyncio.sleep(0)
+            if len(texts) > 3:
+                raise TooSlow("no answer in time, though it is alive")
+            return await super().embed_texts(model_name, texts)
+
+    batches = TextBatches(SlowTexts(served={small_spec.name: small_spec}))
+
+    async def ask(text: str) -> list[float]:
+        while True:
+            try:
+                return await batches.embed(small_spec.name, text)
+            except TooSlow:
+                await asyncio.sleep(0)
+
+    found = await asyncio.wait_for(asyncio.gather(*(ask(f"{n}") for n in range(60))), 20)
+    assert len(found) == 60
+    assert len([count for count in asked if count > 3]) <= 8
 
 
 # Triton, seen from its client
