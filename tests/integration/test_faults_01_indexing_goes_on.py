@@ -1,12 +1,14 @@
 """Real servers: what once stopped indexers for good, or had them lose pictures, does so no more."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from PIL import Image
 
 from adapters.consumer_groups import progress
 from adapters.event_log import Message
@@ -53,20 +55,26 @@ async def join_and_leave(bench: Workbench) -> None:
         await consumer.stop()
 
 
-async def test_six_rebalances_during_a_slow_triton_leave_an_indexer_that_works(
+def slow_to_decode(bench: Workbench, number: int) -> Message:
+    """A picture of six megapixels, of few bytes."""
+    image_id = f"{bench.prefix}/large{number}.png"
+    buffer = io.BytesIO()
+    Image.new("RGB", (3000, 2000), (number, 90, 200 - number)).save(buffer, "PNG", compress_level=1)
+    return bench.added(image_id, bench.file(image_id, buffer.getvalue()))
+
+
+async def test_rebalances_while_pictures_are_decoded_leave_an_indexer_that_works(
     bench: Workbench,
 ) -> None:
-    indexer = bench.indexer(
-        embed_batch=4, embed_in_flight=1, batch_records=16, rebalance_grace=0.2, stuck_seconds=120
-    )
+    """Each time some are decoded and wait for the others of their chunk, or for a slow Triton."""
+    indexer = bench.indexer(decode_workers=1, embed_in_flight=1, rebalance_grace=0.2)
     await indexer.start()
     await bench.publish(bench.pictures(1, "warm"))
     await bench.settles()
     bench.triton.delay = 20.0
-    await bench.publish(bench.pictures(60))
-    for _ in range(3):
-        # Until pictures are decoded and on their way to Triton.
-        await asyncio.sleep(1.0)
+    await bench.publish([slow_to_decode(bench, number) for number in range(60)])
+    for _ in range(5):
+        await asyncio.sleep(0.5)
         await join_and_leave(bench)
     bench.triton.delay = 0.0
     await bench.settles()
