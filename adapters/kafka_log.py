@@ -139,15 +139,15 @@ class KafkaEventLog:
                 ends = await consumer.end_offsets(partitions)
                 await _begin(consumer, start, ends)
                 unread = [p for p in partitions if await consumer.position(p) < ends[p]]
-                heard = time.monotonic()
+                silent = 0.0
                 while unread:
+                    asked = time.monotonic()
                     fetched = await consumer.getmany(
                         *unread, timeout_ms=FETCH_TIMEOUT_MS, max_records=2000
                     )
-                    if fetched:
-                        heard = time.monotonic()
-                    elif time.monotonic() - heard > self._timeout:
-                        # The client goes on asking a broker that is gone, and says nothing.
+                    # The client goes on asking a broker that is gone, and says nothing.
+                    silent = 0.0 if fetched else silent + time.monotonic() - asked
+                    if silent > self._timeout:
                         raise Unavailable(f"read {topic.name}: nothing came for {self._timeout} s")
                     for partition, records in fetched.items():
                         number, end = partition.partition, ends[partition]

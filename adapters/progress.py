@@ -64,6 +64,7 @@ class Activity:
         self._achieved = achieved
         self._last = achieved()
         self._server_failed = False
+        self._next_try = 0.0
 
     @contextmanager
     def here(self) -> Iterator[None]:
@@ -74,9 +75,10 @@ class Activity:
         finally:
             _CURRENT.reset(token)
 
-    def waits(self, what: str, reason: str) -> None:
-        """A server has just been found to be away."""
+    def waits(self, what: str, reason: str, pause: float = 0.0) -> None:
+        """A server has just been found to be away; it is tried again in `pause` seconds."""
         self._server_failed = True
+        self._next_try = time.monotonic() + pause
         since = time.monotonic() if self.outage is None else self.outage.since
         self.outage = Outage(what, reason, since)
 
@@ -85,7 +87,7 @@ class Activity:
         achieved = self._achieved()
         if achieved != self._last:
             self._last, self.outage, self.quiet = achieved, None, 0.0
-        elif self._server_failed or not self._pending():
+        elif self._server_failed or time.monotonic() < self._next_try or not self._pending():
             self.quiet = 0.0
         else:
             self.quiet += elapsed
@@ -100,10 +102,13 @@ class Activity:
 _CURRENT: ContextVar[Activity | None] = ContextVar("activity", default=None)
 
 
-def server_is_away(what: str, reason: str) -> None:
-    """Tell the activity that this belongs to, if any, that a server does not answer now."""
+def server_is_away(what: str, reason: str, pause: float = 0.0) -> None:
+    """Tell the activity that this belongs to, if any, that a server does not answer now.
+
+    It is tried again in `pause` seconds.
+    """
     if (activity := _CURRENT.get()) is not None:
-        activity.waits(what, reason)
+        activity.waits(what, reason, pause)
 
 
 class Watchdog:

@@ -49,7 +49,7 @@ async def until_available(
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0.0
         if is_away is None or await is_away():
-            server_is_away(what, str(error))
+            server_is_away(what, str(error), wait)
         logger.warning("%s: waiting %.1f s: %s", what, wait, error)
 
     async def attempt() -> T:

@@ -55,8 +55,11 @@ class AbsentPictures:
             nonlocal left, looks, look_first
             while True:
                 if look_first:
+                    before = len(left)
                     left = await infer([each.wanted for each in left], prepared)
-                    looks += 1
+                    self.found(before - len(left))
+                    # Where some have come back, the others may be about to.
+                    looks = looks + 1 if len(left) == before else 1
                 look_first = True
                 left = await self._not_overtaken(left, prepared)
                 if not left:

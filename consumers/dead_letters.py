@@ -56,7 +56,7 @@ class Retried:
     overtaken: list[str]
     """The picture has a newer event, so there is nothing left to retry."""
     unreadable: list[str]
-    """The original record cannot be decoded by this version either."""
+    """The original record cannot be decoded by this version either, or is not held as a whole."""
 
 
 async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Letter]:

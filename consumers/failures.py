@@ -18,11 +18,11 @@ from typing import Final, TypeVar
 from adapters.dead_letters import FROM_HEADER, UNREADABLE_KEY
 from adapters.event_log import LogRecord, Message
 from adapters.letter import (
-    TEXT_CHARACTERS,
     VALUE_BYTES,
     attempts_before,
     dead_letter,
     history,
+    printable,
 )
 from adapters.retry import until_available
 from consumers.dead_letters import ATTEMPTS_HEADER
@@ -57,7 +57,7 @@ class Poison:
         headers = self.record.headers
         former = history(headers.get(FROM_HEADER))
         return Message(
-            key=self.image_id if 0 < len(self.image_id) <= TEXT_CHARACTERS else UNREADABLE_KEY,
+            key=printable(self.image_id) or UNREADABLE_KEY,
             headers={FROM_HEADER: former} if former else {},
             event=dead_letter(
                 image_id=self.image_id,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from typing import Final
 
-from adapters.errors import Rejected
+from adapters.batch_size import NEAR, BatchSize
+from adapters.errors import Rejected, TooSlow, Unavailable
 from adapters.ports import Embedder
 
 MOST: Final = 32
 """Texts in one request; every text model here takes so many."""
+SLOW_SECONDS: Final = 10.0
+"""A request of many texts should take less; who searches waits for all of it."""
 IN_FLIGHT: Final = 2
 """Requests under way for a model; what is asked meanwhile waits, and goes with the next."""
 
@@ -30,6 +34,7 @@ class TextBatches:
         self._under_way: dict[str, int] = defaultdict(int)
         # Not empty only while as many requests are under way as may be.
         self._waiting: dict[str, deque[Asked]] = defaultdict(deque)
+        self._sizes: dict[str, BatchSize] = {}
         self._senders: set[asyncio.Task[None]] = set()
 
     async def embed(self, model: str, text: str) -> Vector:
@@ -50,7 +55,8 @@ class TextBatches:
         """A request is over: the texts that came meanwhile take its place."""
         waiting = self._waiting[model]
         batch: list[Asked] = []
-        while waiting and len(batch) < MOST:
+        most = self._size(model).items
+        while waiting and len(batch) < most:
             text, vector = waiting.popleft()
             if not vector.done():
                 batch.append((text, vector))
@@ -61,6 +67,9 @@ class TextBatches:
         self._senders.add(sender)
         sender.add_done_callback(self._senders.discard)
 
+    def _size(self, model: str) -> BatchSize:
+        return self._sizes.setdefault(model, BatchSize(MOST, deadline=SLOW_SECONDS))
+
     async def _send(self, model: str, batch: list[Asked]) -> None:
         try:
             await self._answer(model, batch)
@@ -68,8 +77,14 @@ class TextBatches:
             self._ended(model)
 
     async def _answer(self, model: str, batch: list[Asked]) -> None:
+        size, started = self._size(model), time.monotonic()
         try:
             vectors = await self._embedder.embed_texts(model, [text for text, _ in batch])
+        except Unavailable as error:
+            # Those who ask again must not be put into as large a batch.
+            if isinstance(error, TooSlow) or time.monotonic() - started > NEAR * SLOW_SECONDS:
+                size.too_slow(len(batch))
+            _fail(batch, error)
         except Rejected as error:
             if len(batch) == 1:
                 _fail(batch, error)
@@ -82,6 +97,7 @@ class TextBatches:
             if not isinstance(error, Exception):
                 raise
         else:
+            size.took(len(batch), time.monotonic() - started)
             for (_, future), vector in zip(batch, vectors.tolist(), strict=True):
                 if not future.done():
                     future.set_result(vector)

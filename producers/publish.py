@@ -115,6 +115,11 @@ class Pipeline:
         """Paths and batches that are being looked at or published now."""
         return len(self._backlog) + len(self._looks) + self._busy + self._writer.busy
 
+    @property
+    def steps(self) -> object:
+        """Another value whenever something of that was done."""
+        return (self._examination.looked_at, self._writer.written)
+
     def touched(
         self, image_id: str, *, writing: bool | None = None, seen: FileStat | None = None
     ) -> None:

@@ -33,7 +33,6 @@ class Difference:
 
     Attributes:
         pictures: how many there are on disk.
-        folders: how many were looked at.
         changed: how many of them are new or look different.
         missing: ids that are known below the folder and were not met.
         unreadable: folders that could not be read; what is known below them is left alone.
@@ -42,7 +41,6 @@ class Difference:
     """
 
     pictures: int = 0
-    folders: int = 0
     changed: int = 0
     missing: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -82,6 +80,18 @@ class Reconciler:
         self._always_twice = always_twice
         self.running: Difference | None = None
         """The walk in progress, for those who show it."""
+        self._folders = 0
+        self._compared = 0
+
+    @property
+    def at_work(self) -> int:
+        """1 while something is compared."""
+        return int(self.running is not None)
+
+    @property
+    def steps(self) -> object:
+        """Another value whenever a folder was compared, or a comparison has ended."""
+        return (self._folders, self._compared)
 
     async def compare(self, top: str, rules: Rules) -> Difference:
         """Walk `top` ("" is the root) and hand on what is new or changed; the rest is returned.
@@ -97,12 +107,13 @@ class Reconciler:
                     await self._compare(listing, difference)
         finally:
             self.running = None
+            self._compared += 1
         difference.seconds = time.monotonic() - difference.started
         return difference
 
     async def _compare(self, listing: Listing, difference: Difference) -> None:
         directory = listing.directory
-        difference.folders += 1
+        self._folders += 1
         if listing.failed is not None:
             logger.warning("cannot read the folder %r: %s", directory, listing.failed)
             difference.unreadable.append(directory)

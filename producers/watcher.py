@@ -92,9 +92,8 @@ class Watcher:
         `state` is what is known of this folder, as `producers.loading.load` reads it.
         """
         self.status.known = lambda: len(state)
-        self.status.at_work = lambda: (
-            self._pipeline.at_work + (self._reconciler.running is not None)
-        )
+        self.status.at_work = lambda: self._pipeline.at_work + self._reconciler.at_work
+        self.status.steps = lambda: (self._pipeline.steps, self._reconciler.steps)
         dead_letters = DeadLetters(self._log)
         writer = Writer(self._log, lambda key, reason: dead_letters.report(key, "Rejected", reason))
         settings = self._settings
@@ -120,13 +119,6 @@ class Watcher:
             mounts=lambda: self._mounts,
         )
         self._state = state
-        self.status.steps = lambda: (
-            self.status.last_reconcile,
-            examination.looked_at,
-            writer.written,
-            self._reconciler.running and self._reconciler.running.folders,
-            self._reconciler.running and self._reconciler.running.pictures,
-        )
         self._vanished = Vanished(self._log, self._concerns_source, self.id_prefix)
         self._reconciler = Reconciler(
             self._root,

@@ -101,7 +101,10 @@ def decode_image_change(key: bytes | None, value: bytes | None) -> ImageAdded | 
     """
     image_id = decode_key(key)
     if value is None:
-        return ImageRemoved(image_id=image_id)
+        try:
+            return ImageRemoved(image_id=image_id)
+        except ValidationError as error:
+            raise InvalidEvent(f"the key names no picture: {_reasons(error)}") from error
     added = decode(ImageAdded, value)
     if added.image_id != image_id:
         raise InvalidEvent(f"the key names {image_id!r} but the event names {added.image_id!r}")

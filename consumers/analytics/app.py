@@ -23,7 +23,8 @@ from consumers.analytics.writer import LakeWriter
 logger = logging.getLogger(__name__)
 
 LAG_SECONDS = 15.0
-LAG_DEADLINE_SECONDS = 10.0
+LAG_DEADLINE_SECONDS = 60.0
+"""Longer than the client takes to find that its broker is away."""
 READ_RECORDS = 10_000
 
 

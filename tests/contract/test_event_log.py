@@ -142,6 +142,11 @@ async def test_reading_can_begin_at_an_offset(log: EventLog, topic: Topic) -> No
         r.position.offset for r in every if r.position.offset >= 3
     )
     assert [record async for record in log.read_all(topic, 1000)] == []
+    number = every[-1].position.partition
+    assert [record async for record in log.read_all(topic, {number: 1})] == [
+        r for r in every if r.position.partition == number and r.position.offset >= 1
+    ]
+    assert [record async for record in log.read_all(topic, {number: 1000})] == []
 
 
 async def test_reading_can_begin_at_a_time(log: EventLog, topic: Topic) -> None:

@@ -36,13 +36,17 @@ WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 class Wire:
-    """A TCP relay to one server; cut, it drops what is open and refuses what is new."""
+    """A TCP relay to one server; cut, it drops what is open and refuses what is new.
+
+    `delay` in seconds holds up each piece of what the server answers.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
+        self.delay = 0.0
 
     async def mend(self) -> None:
         """Listen, on the same port each time."""
@@ -65,16 +69,23 @@ class Wire:
             return
         self._open |= {writer, far_writer}
         try:
-            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+            await asyncio.gather(
+                _pump(reader, far_writer), _pump(far_reader, writer, lambda: self.delay)
+            )
         finally:
             for each in (writer, far_writer):
                 self._open.discard(each)
                 each.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    delay: Callable[[], float] = lambda: 0.0,
+) -> None:
     try:
         while data := await reader.read(1 << 16):
+            await asyncio.sleep(delay())
             writer.write(data)
             await writer.drain()
         writer.transport.abort()

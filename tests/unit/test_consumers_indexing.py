@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,8 +96,9 @@ class Bench:
         return [decode(ImageIndexed, r.value) async for r in self.log.read_all(IMAGES_INDEXED)]
 
 
-@pytest.fixture
-async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
+@asynccontextmanager
+async def made_bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
+    """A bench whose pictures lie in this folder."""
     settings = IndexingSettings(
         embed_batch=4, retry_initial=0.01, retry_maximum=0.02, batch_records=8, max_attempts=2
     )
@@ -106,6 +108,12 @@ async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
     with ThreadPoolExecutor(2) as pool:
         indexer = Indexer(embedder, index, log, collection, small_spec, settings, pool)
         yield Bench(tmp_path, embedder, index, log, collection, indexer, settings)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
+    async with made_bench(tmp_path, small_spec) as made:
+        yield made
 
 
 async def test_a_picture_is_indexed_with_its_properties_and_announced(bench: Bench) -> None:

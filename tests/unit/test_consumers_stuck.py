@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from adapters import progress
 from adapters.errors import Unavailable
-from adapters.settings import AnalyticsSettings, IndexingSettings
+from adapters.progress import Activity, Stuck, Watchdog
 from consumers import app as main
 from consumers.analytics import app as analytics
+from consumers.batch import Counters
 
 QUIET = 0.1
 
@@ -22,26 +24,43 @@ class Group:
 
     behind: int = 5
     fails: bool = False
-    lane: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(under_way=False))
-    counters: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(received=0))
+    lane: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(under_way=0, committed=0))
+    counters: Counters = field(default_factory=Counters)
     filed: int = 0
+    due_in: float = 1.0
 
     async def lag(self) -> int:
         if self.fails:
             raise Unavailable("the broker is down")
         return self.behind
 
+    async def broker_is_away(self) -> bool:
+        return self.fails
+
+
+async def watched(activity: Activity, *report: Any) -> None:
+    with activity.here():
+        reporting = asyncio.create_task(report[0](*report[1:]))
+    try:
+        await Watchdog([activity], stuck_seconds=QUIET).run()
+    finally:
+        reporting.cancel()
+
 
 def indexing(group: Group) -> asyncio.Task[None]:
-    settings = IndexingSettings(stuck_seconds=QUIET)
     any_group: Any = group
-    return asyncio.create_task(main._watch(settings, any_group, any_group))
+    work = main.Work()
+    work.app = work.indexer = any_group
+    activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
+    return asyncio.create_task(watched(activity, main._report, work, any_group, any_group))
 
 
 def filing(group: Group) -> asyncio.Task[None]:
-    settings = AnalyticsSettings(stuck_seconds=QUIET)
     any_group: Any = group
-    return asyncio.create_task(analytics._watch(settings, any_group, any_group))
+    work = analytics.Work(any_group)
+    work.joined = True
+    activity = Activity("filing", pending=work.pending, achieved=work.achieved)
+    return asyncio.create_task(watched(activity, analytics._report, work, any_group, any_group))
 
 
 Watch = Callable[[Group], asyncio.Task[None]]
@@ -50,8 +69,8 @@ both = pytest.mark.parametrize("watch", [indexing, filing])
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "BEAT_SECONDS", 0.01)
     for module in (main, analytics):
-        monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
         monkeypatch.setattr(module, "LAG_SECONDS", 0.02)
 
 
@@ -63,7 +82,7 @@ async def lives_on(watching: asyncio.Task[None]) -> bool:
 
 @both
 async def test_work_that_nobody_reads_ends_the_process(watch: Watch) -> None:
-    with pytest.raises((main.Stuck, analytics.Stuck), match="5 records wait"):
+    with pytest.raises(Stuck, match="5 waiting"):
         await asyncio.wait_for(watch(Group()), 60)
 
 
@@ -92,8 +111,9 @@ async def test_a_broker_that_is_down_is_no_reason(watch: Watch) -> None:
     assert await lives_on(watch(Group(fails=True)))
 
 
-async def test_a_batch_under_way_is_no_reason() -> None:
-    """It may be waiting for a server; that is what retries are for."""
-    group = Group()
-    group.lane.under_way = True
-    assert await lives_on(indexing(group))
+async def test_a_batch_in_flight_is_a_reason_like_any_other() -> None:
+    """A wait for a server is told apart by the retries that make it."""
+    group = Group(behind=0)
+    group.lane.under_way = 3
+    with pytest.raises(Stuck, match="3 waiting"):
+        await asyncio.wait_for(indexing(group), 60)

@@ -1,0 +1,327 @@
+"""Absent is not removed: what a missing file means is told by its root and by the log."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from adapters.errors import Unavailable
+from adapters.event_log import LogRecord, Message
+from adapters.memory import MemoryEventLog
+from adapters.settings import IndexingSettings
+from adapters.sources import Source
+from adapters.storage import read_bytes
+from consumers.newer import NewerRecords
+from consumers.roots import Roots
+from schemas.codec import decode, encode
+from schemas.events import ImageAdded
+from schemas.topics import IMAGES, Topic
+from tests.unit.test_consumers_indexing import Bench, bench
+
+__all__ = ["bench"]
+
+
+def moved_away(bench: Bench) -> Path:
+    """The bench's folder, under another name."""
+    return bench.folder.with_name(f"{bench.folder.name}-away")
+
+
+async def waits(work: asyncio.Task[None]) -> bool:
+    done, _ = await asyncio.wait([work], timeout=0.3)
+    return not done
+
+
+async def test_a_missing_root_is_waited_for_and_then_everything_is_found(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = await bench.logged(
+        *(bench.added(f"{n}.png", bench.picture(f"{n}.png", f"#{n:06x}")) for n in range(20))
+    )
+    bench.folder.rename(moved_away(bench))
+    work = asyncio.create_task(bench.run(*records))
+    assert await waits(work)
+    assert f"the folder {bench.folder} is not there" in caplog.text
+    moved_away(bench).rename(bench.folder)
+    await asyncio.wait_for(work, 10)
+    assert bench.ids == {f"{n}.png" for n in range(20)}
+    assert await bench.dead_letters() == []
+    assert bench.indexer.counters.superseded == 0
+
+
+async def test_an_empty_root_is_a_disk_that_is_not_mounted(bench: Bench) -> None:
+    records = await bench.logged(bench.added("a.png", bench.picture("a.png")))
+    bench.folder.rename(moved_away(bench))
+    bench.folder.mkdir()
+    work = asyncio.create_task(bench.run(*records))
+    assert await waits(work)
+    bench.folder.rmdir()
+    moved_away(bench).rename(bench.folder)
+    await asyncio.wait_for(work, 10)
+    assert bench.ids == {"a.png"}
+
+
+async def test_a_mount_that_the_event_names_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is there, and so is the rest of the root: only the disk is not."""
+    bench.picture("other.png")
+    data = bench.picture("disk/a.png")
+    record = bench.added("disk/a.png", data)
+    event = decode(ImageAdded, record.value).model_copy(update={"mount": "disk"})
+    (record,) = await bench.logged(record._replace(value=encode(event)))
+    (bench.folder / "disk").rename(moved_away(bench))
+    (bench.folder / "disk").mkdir()
+    work = asyncio.create_task(bench.run(record))
+    assert await waits(work)
+    (bench.folder / "disk").rmdir()
+    moved_away(bench).rename(bench.folder / "disk")
+    mounted = {str(bench.folder / "disk")}
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)
+    await asyncio.wait_for(work, 10)
+    assert bench.ids == {"disk/a.png"}
+
+
+async def test_of_a_mount_that_is_there_a_file_may_be_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.picture("disk/other.png")
+    record = bench.added("disk/a.png", b"it was")
+    event = decode(ImageAdded, record.value).model_copy(update={"mount": "disk"})
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path).endswith("/disk"))
+    await asyncio.wait_for(bench.run(*await bench.logged(record._replace(value=encode(event)))), 10)
+    assert [letter.error_class for letter in await bench.dead_letters()] == ["Vanished"]
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.EHOSTDOWN, errno.ETIMEDOUT]
+)
+def test_a_network_disk_whose_server_is_away_is_no_bad_file(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(Unavailable):
+        read_bytes((tmp_path / "a.png").as_uri(), 10)
+
+
+async def test_a_disk_that_says_it_is_away_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = await bench.logged(
+        bench.added("a.png", bench.picture("a.png")),
+        bench.added("b.png", bench.picture("b.png", "blue")),
+    )
+    away, opened = True, Path.open
+
+    def fail(self: Path, *arguments: Any, **options: Any) -> Any:
+        if away and self.suffix == ".png":
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    work = asyncio.create_task(bench.run(*records))
+    assert await waits(work)
+    away = False
+    await asyncio.wait_for(work, 10)
+    assert bench.ids == {"a.png", "b.png"}
+    assert await bench.dead_letters() == []
+
+
+def test_a_missing_bucket_is_away_and_a_missing_object_is_not() -> None:
+    fsspec.filesystem("memory").pipe("/bucket/folder/a.png", b"x")
+    source = Source("cloud", "memory://bucket/folder")
+    roots = Roots(IndexingSettings(images_sources=(source,)))
+
+    def event(uri: str) -> ImageAdded:
+        return ImageAdded(
+            image_id="cloud/gone.png",
+            uri=uri,
+            sha256="0" * 64,
+            size_bytes=1,
+            media_type="image/png",
+            modified_at="2026-01-05T00:00:00Z",
+            added_at="2026-01-05T00:00:00Z",
+        )
+
+    assert roots.missing([event("memory://bucket/folder/gone.png")]) is None
+    problem = roots.missing([event("memory://elsewhere/folder/gone.png")])
+    assert problem is not None
+    assert "elsewhere" in problem
+
+
+def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> None:
+    """Its parent is there, and has a folder of its name: that says nothing of the disk."""
+    mount = tmp_path / "nas"
+    source = Source("nas", mount.as_uri())
+    event = ImageAdded(
+        image_id="nas/sub/a b.png",
+        uri=source.uri("sub/a b.png"),
+        sha256="0" * 64,
+        size_bytes=1,
+        media_type="image/png",
+        modified_at="2026-01-05T00:00:00Z",
+        added_at="2026-01-05T00:00:00Z",
+    )
+    roots = Roots(IndexingSettings(images_sources=(source,)))
+    assert "nas is not there" in str(roots.missing([event]))
+    mount.mkdir()
+    (mount / "something").touch()
+    assert roots.missing([event]) is None
+    # A source that the settings do not name: the event's own words tell.
+    (tmp_path / "nas").rename(tmp_path / "gone")
+    (tmp_path / "x").mkdir()
+    other = event.model_copy(update={"image_id": "sub/a b.png"})
+    assert "nas is not there" in str(Roots(IndexingSettings()).missing([other]))
+
+
+async def test_an_absent_file_without_a_newer_record_is_a_dead_letter(bench: Bench) -> None:
+    bench.picture("other.png")
+    data = bench.picture("a.png")
+    (record,) = await bench.logged(bench.added("a.png", data))
+    (bench.folder / "a.png").unlink()
+    await asyncio.wait_for(bench.run(record), 10)
+    (letter,) = await bench.dead_letters()
+    assert (letter.image_id, letter.error_class) == ("a.png", "Vanished")
+    assert letter.attempts == bench.settings.max_attempts
+    assert letter.original_value == record.value
+    assert bench.indexer.counters.superseded == 0
+
+
+async def test_an_absent_file_with_a_newer_record_is_superseded(bench: Bench) -> None:
+    bench.picture("other.png")
+    data = bench.picture("a.png")
+    (record,) = await bench.logged(bench.added("a.png", data))
+    (bench.folder / "a.png").unlink()
+    await bench.logged(bench.removed("a.png"))
+    await asyncio.wait_for(bench.run(record), 10)
+    assert await bench.dead_letters() == []
+    assert bench.indexer.counters.superseded == 1
+
+
+async def test_a_newer_record_settles_it_even_where_the_root_is_away(bench: Bench) -> None:
+    """Whoever deletes the last picture, or the folder, leaves no consumer waiting."""
+    data = bench.picture("a.png")
+    (record,) = await bench.logged(bench.added("a.png", data))
+    (bench.folder / "a.png").unlink()
+    bench.folder.rename(moved_away(bench))
+    work = asyncio.create_task(bench.run(record))
+    assert await waits(work)
+    await bench.logged(bench.removed("a.png"))
+    await asyncio.wait_for(work, 10)
+    assert await bench.dead_letters() == []
+
+
+async def test_a_record_that_was_compacted_away_was_overtaken(bench: Bench) -> None:
+    bench.picture("other.png")
+    (record,) = await bench.logged(bench.added("a.png", b"it was"))
+    await bench.logged(bench.removed("a.png"))
+    partition = bench.log.topics[IMAGES.name][record.position.partition]
+    partition[0] = partition[0]._replace(key=b"what took its place")
+    partition[1] = partition[1]._replace(key=b"and the removal's")
+    await asyncio.wait_for(bench.run(record), 10)
+    assert await bench.dead_letters() == []
+
+
+async def test_changed_content_without_a_newer_record_is_a_dead_letter(bench: Bench) -> None:
+    data = bench.picture("a.png")
+    (record,) = await bench.logged(bench.added("a.png", data))
+    bench.picture("a.png", "blue")
+    await asyncio.wait_for(bench.run(record), 10)
+    (letter,) = await bench.dead_letters()
+    assert letter.error_class == "Vanished"
+    assert "has changed" in letter.reason
+
+
+async def test_a_file_that_comes_back_meanwhile_is_indexed(bench: Bench) -> None:
+    bench.picture("other.png")
+    data = bench.picture("a.png")
+    (record,) = await bench.logged(bench.added("a.png", data))
+    (bench.folder / "a.png").rename(bench.folder / "b.png")
+    log, back = bench.log, bench.folder / "a.png"
+
+    class Meanwhile(MemoryEventLog):
+        async def read_all(self, topic: Topic, start: Any = None) -> AsyncIterator[LogRecord]:
+            async for each in log.read_all(topic, start):
+                yield each
+            (bench.folder / "b.png").rename(back)
+
+    bench.indexer._preparer._absent._newer = NewerRecords(Meanwhile())
+    await asyncio.wait_for(bench.run(record), 10)
+    assert bench.ids == {"a.png"}
+    assert await bench.dead_letters() == []
+
+
+async def test_many_absent_files_cost_one_reading_of_their_partitions(bench: Bench) -> None:
+    bench.picture("other.png")
+    records = await bench.logged(*(bench.added(f"{n}.png", b"was %d" % n) for n in range(40)))
+    await bench.logged(*(bench.removed(f"{n}.png") for n in range(40)))
+    log, read = bench.log, []
+
+    class Counting(MemoryEventLog):
+        async def read_all(self, topic: Topic, start: Any = None) -> AsyncIterator[LogRecord]:
+            async for each in log.read_all(topic, start):
+                read.append(each.position)
+                yield each
+
+    bench.indexer._preparer._absent._newer = NewerRecords(Counting())
+    for start in range(0, 40, 8):
+        await asyncio.wait_for(bench.run(*records[start : start + 8]), 10)
+    assert bench.indexer.counters.superseded == 40
+    # Each record was read once, though there were five batches with absent files.
+    assert len(read) == len(set(read)) <= 80
+
+
+async def test_what_was_read_of_the_log_is_forgotten_behind_the_consumer(bench: Bench) -> None:
+    newer = NewerRecords(bench.log)
+    records = await bench.logged(*(bench.added("a.png", b"%d" % n) for n in range(100)))
+    assert await newer.overtaken(records) == {each.position for each in records[:-1]}
+    await newer.overtaken(records[-1:])
+    (partition,) = newer._partitions.values()
+    assert len(partition._offsets) == 1
+    # After a rebalance an older record may come again.
+    assert await newer.overtaken(records[3:4]) == {records[3].position}
+
+
+async def test_vanished_files_do_not_stop_the_consumer_as_poison(bench: Bench) -> None:
+    """Half of a disk is there: those files are indexed, and the others have letters."""
+    names = [f"{n}.png" for n in range(200)]
+    records = [bench.added(n, bench.picture(n, f"#{i:06x}")) for i, n in enumerate(names)]
+    logged = await bench.logged(*records)
+    for name in names[::2]:
+        (bench.folder / name).unlink()
+    await asyncio.wait_for(bench.run(*logged), 30)
+    assert bench.ids == set(names[1::2])
+    letters = await bench.dead_letters()
+    assert {letter.image_id for letter in letters} == set(names[::2])
+
+
+async def test_where_nearly_all_files_have_vanished_something_else_has(bench: Bench) -> None:
+    """A disk of which a folder is left: no letter is written before it is back."""
+    bench.picture("other.png")
+    names = [f"disk/{n}.png" for n in range(80)]
+    records = [bench.added(n, bench.picture(n, f"#{i:06x}")) for i, n in enumerate(names)]
+    logged = await bench.logged(*records)
+    (bench.folder / "disk").rename(moved_away(bench))
+    work = asyncio.create_task(bench.run(*logged))
+    assert await waits(work)
+    assert await bench.dead_letters() == []
+    moved_away(bench).rename(bench.folder / "disk")
+    await asyncio.wait_for(work, 30)
+    assert bench.ids == set(names)
+
+
+async def test_a_log_is_read_from_some_offset_of_some_partitions_only() -> None:
+    log = MemoryEventLog()
+    await log.publish(IMAGES, [Message(f"{n}", None) for n in range(50)])
+    whole = [record.position async for record in log.read_all(IMAGES)]
+    part = [record.position async for record in log.read_all(IMAGES, {3: 1})]
+    assert part == [p for p in whole if p.partition == 3 and p.offset >= 1]
