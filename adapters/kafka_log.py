@@ -24,6 +24,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from adapters.errors import Rejected, Unavailable, translated
 from adapters.event_log import NO_HEADERS, LogRecord, Message, Position
+from adapters.kafka_producer import abandon, settled
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
 
@@ -50,6 +51,7 @@ class KafkaEventLog:
         self._bootstrap_servers = bootstrap_servers
         self._timeout = timeout
         self._producer: AIOKafkaProducer | None = None
+        self._has_discarded = False
         self._starting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -67,23 +69,20 @@ class KafkaEventLog:
         """See `EventLog.publish`."""
         prepared = [_prepared(message) for message in messages]
         with translated(f"publish to {topic.name}", rejected=_REFUSED, unavailable=_DOWN):
-            producer = await self._connected()
             try:
                 async with asyncio.timeout(self._timeout):
-                    if len(prepared) >= BULK:
-                        return await _publish_in_bulk(producer, topic.name, prepared)
-                    pending = [
-                        await producer.send(topic.name, value=value, key=key, headers=headers)
-                        for key, value, headers in prepared
-                    ]
-                    written = await asyncio.gather(*pending)
+                    producer = await self._connected()
+                    try:
+                        written = await _publish(producer, topic.name, prepared)
+                    except (asyncio.CancelledError, IllegalStateError):
+                        # An idempotent producer that gave up on a batch may not be used further.
+                        await self._discard(producer)
+                        raise
             except (TimeoutError, IllegalStateError) as error:
-                # An idempotent producer that gave up on a batch may not be used further.
-                await self._discard(producer)
                 raise Unavailable(
                     f"publish to {topic.name}: {error or 'no answer in time'}"
                 ) from error
-        return [Position(metadata.partition, metadata.offset) for metadata in written]
+        return written
 
     async def _connected(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -99,21 +98,19 @@ class KafkaEventLog:
                 )
                 try:
                     await producer.start()
+                    if self._has_discarded:
+                        await settled(producer)
                 except BaseException:
-                    await producer.stop()
+                    await abandon(producer)
                     raise
-                self._producer = producer
+                self._producer, self._has_discarded = producer, False
             return self._producer
 
     async def _discard(self, producer: AIOKafkaProducer) -> None:
         if self._producer is producer:
             self._producer = None
-        stopping = asyncio.ensure_future(producer.stop())
-        # stop() flushes, which a broker that is down would hold up for ever.
-        await asyncio.wait([stopping], timeout=1.0)
-        if not stopping.done():
-            stopping.cancel()
-            await asyncio.gather(stopping, return_exceptions=True)
+        self._has_discarded = True
+        await abandon(producer)
 
     async def read_all(
         self, topic: Topic, start: int | datetime | Mapping[int, int] | None = None
@@ -198,8 +195,12 @@ class KafkaEventLog:
             producer, self._producer = self._producer, None
         if producer is not None:
             with translated("close the Kafka producer", unavailable=_DOWN):
-                async with asyncio.timeout(self._timeout):
-                    await producer.stop()
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        await producer.stop()
+                except BaseException:
+                    await abandon(producer)
+                    raise
 
 
 async def _begin(
@@ -219,6 +220,19 @@ async def _begin(
         for partition, end in ends.items():
             wanted = start[partition.partition] if isinstance(start, Mapping) else start
             consumer.seek(partition, min(max(wanted, oldest[partition]), end))
+
+
+async def _publish(
+    producer: AIOKafkaProducer, topic: str, prepared: Sequence[_Record]
+) -> list[Position]:
+    if len(prepared) >= BULK:
+        return await _publish_in_bulk(producer, topic, prepared)
+    pending = [
+        await producer.send(topic, value=value, key=key, headers=headers)
+        for key, value, headers in prepared
+    ]
+    written = await asyncio.gather(*pending)
+    return [Position(metadata.partition, metadata.offset) for metadata in written]
 
 
 async def _publish_in_bulk(

@@ -11,7 +11,7 @@ from typing import Final
 from adapters.dead_letters import VANISHED
 from adapters.errors import Rejected
 from adapters.event_log import EventLog, LogRecord, Message
-from adapters.letter import VALUE_BYTES
+from adapters.letter import VALUE_BYTES, printable
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, Embedder, ImageIndex
 from adapters.settings import IndexingSettings
@@ -120,7 +120,7 @@ class Indexer:
         if not poison:
             return
         for each in poison:
-            logger.warning("dead letter: %.200r: %.1000s", each.image_id, each.reason)
+            logger.warning("dead letter: %.200r: %s", each.image_id, printable(each.reason, 1000))
         try:
             await self._publish(IMAGES_DLQ, [self._letter(each) for each in poison])
         except Rejected as error:
