@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     CommitFailedError,
@@ -20,6 +20,7 @@ from aiokafka.errors import (
 
 from adapters.errors import Rejected, translated
 from adapters.event_log import LogRecord, PartitionOwner, Position
+from adapters.rebalance import RebalanceFailed, Rebalances
 from schemas.topics import BY_NAME, Topic
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ SESSION_TIMEOUT_MS: Final = 10_000
 HEARTBEAT_MS: Final = 2_000
 
 
-class KafkaGroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
+class KafkaGroupReader(Rebalances):
     """`GroupReader` through aiokafka. Reads a partition only once its owner said from where."""
 
     def __init__(
@@ -49,6 +50,7 @@ class KafkaGroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         max_poll_interval: float = 300.0,
     ) -> None:
         """`max_poll_interval` in seconds: a member that reads nothing for longer is put out."""
+        super().__init__()
         self._topics = [topic.name for topic in topics]
         self._owner = owner
         self._next: dict[TopicPartition, int] = {}
@@ -80,11 +82,13 @@ class KafkaGroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         self, *, timeout: float, max_records: int
     ) -> Mapping[tuple[Topic, int], Sequence[LogRecord]]:
         """See `GroupReader.read`."""
+        self.check()
         before = self._assignments
         with translated("read", unavailable=_DOWN):
             fetched = await self._consumer.getmany(
                 timeout_ms=round(timeout * 1000), max_records=max_records
             )
+        self.check()
         if self._assignments != before:
             # Some of it may have been fetched before the owner said from where.
             for place, offset in self._next.items():
@@ -92,8 +96,13 @@ class KafkaGroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
             return {}
         read: dict[tuple[Topic, int], Sequence[LogRecord]] = {}
         for place, records in fetched.items():
-            if place not in self._next or not records:
+            if not records:
                 continue
+            if place not in self._next:
+                if self.rebalancing or place not in self._consumer.assignment():
+                    continue  # Its owner will say from where it is read.
+                # The consumer has moved on already: to go on would lose these records.
+                raise RebalanceFailed(f"{place.topic}-{place.partition} is read from nowhere")
             if records[0].offset < self._next[place]:
                 raise Rejected(
                     f"{place.topic}-{place.partition} has offset {records[0].offset} where "
@@ -135,10 +144,12 @@ class KafkaGroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def lag(self) -> int:
         """See `GroupReader.lag`."""
+        self.check()
         with translated("lag", unavailable=_DOWN):
-            following = dict(self._next)
-            ends = await self._consumer.end_offsets(list(following)) if following else {}
-            return sum(max(0, ends[place] - offset) for place, offset in following.items())
+            ours = list(self._consumer.assignment() | self._next.keys())
+            ends = await self._consumer.end_offsets(ours) if ours else {}
+            # Of a partition whose beginning nobody has chosen yet, nothing was read.
+            return sum(max(0, end - self._next.get(place, 0)) for place, end in ends.items())
 
     async def stop(self) -> None:
         """See `GroupReader.stop`."""
@@ -146,16 +157,16 @@ class KafkaGroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._consumer.stop()
         self._next.clear()
 
-    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
-        """Called by aiokafka before the partitions are given away."""
+    async def revoked(self, partitions: list[TopicPartition]) -> None:
+        """See `Rebalances.revoked`."""
         self._assignments += 1
-        if revoked:
-            await self._owner.revoked([(BY_NAME[p.topic], p.partition) for p in sorted(revoked)])
+        if partitions:
+            await self._owner.revoked([(BY_NAME[p.topic], p.partition) for p in sorted(partitions)])
         self._next.clear()
 
-    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
-        """Called by aiokafka once it is known which partitions are ours."""
-        places = [(BY_NAME[p.topic], p.partition) for p in sorted(assigned)]
+    async def assigned(self, partitions: list[TopicPartition]) -> None:
+        """See `Rebalances.assigned`."""
+        places = [(BY_NAME[p.topic], p.partition) for p in sorted(partitions)]
         starts = await self._owner.assigned(places)
         self._assignments += 1
         self._next = {

@@ -233,6 +233,8 @@ WITH switches AS (
       lag({'switched_at': occurred_at, 'collection': collection}) OVER in_time AS before,
       lead(occurred_at) OVER in_time AS after_at
     FROM models
+    -- A model that is being filled or was retired answers no searches by that.
+    WHERE coalesce(step, 'activated') IN ('activated', 'rolled_back')
     WINDOW in_time AS (ORDER BY occurred_at, "offset")
   ) WHERE before IS NOT NULL AND before.collection <> collection
 ), rated AS (

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     CommitFailedError,
@@ -28,6 +27,7 @@ from faststream.kafka.annotations import KafkaMessage
 
 from adapters.errors import Unavailable, translated
 from adapters.event_log import EventLog, LogRecord, Position
+from adapters.rebalance import Rebalances
 from adapters.settings import IndexingSettings
 from consumers.indexing import Indexer
 from consumers.lane import Lane
@@ -48,13 +48,14 @@ HEARTBEAT_MS = 1_500
 REJOIN_SECONDS = 10.0
 
 
-class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
+class IndexingApp(Rebalances):
     """One member of the group that fills one collection from `images`."""
 
     def __init__(
         self, settings: IndexingSettings, indexer: Indexer, group_id: str, log: EventLog
     ) -> None:
         """`log` is another connection to the broker, to tell a broken consumer from its outage."""
+        super().__init__()
         self._settings = settings
         self._log = log
         self._group_id = group_id
@@ -62,8 +63,6 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
         self._owned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._resuming: asyncio.Task[None] | None = None
-        self.rebalancing = True
-        """Whether we do not know our partitions, as the group is forming anew."""
         self.lane = Lane(
             indexer,
             self._commit,
@@ -159,33 +158,26 @@ class IndexingApp(ConsumerRebalanceListener):  # type: ignore[misc]
         self._paused.clear()
         self._consumer.resume(*ours)
 
-    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+    async def revoked(self, partitions: list[TopicPartition]) -> None:
         """Finish or forget what is under way before somebody else gets the partitions."""
         self._owned.clear()
-        self.rebalancing = True
-        if not revoked or self.lane.under_way == 0:
+        if not partitions or self.lane.under_way == 0:
             return
-        with self._ending_on_error():
-            # Well below the time the coordinator gives members to rejoin.
-            if not await self.lane.drain(self._settings.rebalance_grace):
-                logger.warning("rebalance: %d records under way are forgotten", self.lane.under_way)
-                await self.lane.drop()
+        # Well below the time the coordinator gives members to rejoin.
+        if not await self.lane.drain(self._settings.rebalance_grace):
+            logger.warning("rebalance: %d records under way are forgotten", self.lane.under_way)
+            await self.lane.drop()
 
-    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+    async def assigned(self, partitions: list[TopicPartition]) -> None:
         """Nothing under way belongs to the new assignment."""
-        self.rebalancing = False
         self._paused.clear()
-        self._owned = set(assigned)
-        logger.info("partitions: %s", sorted(partition.partition for partition in assigned))
+        self._owned = set(partitions)
+        logger.info("partitions: %s", sorted(partition.partition for partition in partitions))
 
-    @contextmanager
-    def _ending_on_error(self) -> Iterator[None]:
-        """aiokafka logs the error of a rebalance callback and goes on, which we must not."""
-        try:
-            yield
-        except Exception as error:
+    def failed(self, error: BaseException) -> None:
+        """See `Rebalances.failed`: FastStream reads on by itself, so the work is ended."""
+        if isinstance(error, Exception):
             self.lane.fail(error)
-            raise
 
     async def broker_is_away(self) -> bool:
         """Whether another connection cannot reach the broker either."""

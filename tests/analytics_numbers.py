@@ -324,7 +324,8 @@ def _dead_letters(facts: Facts, filters: Filters, _: str) -> list[Row]:
 
 def _switches(facts: Facts, _: Filters, __: str) -> list[Row]:
     rows = []
-    events, days = facts.models, timedelta(days=14)
+    events = [each for each in facts.models if each["step"] in ("activated", "rolled_back")]
+    days = timedelta(days=14)
     for number, event in enumerate(events):
         if number == 0 or events[number - 1]["collection"] == event["collection"]:
             continue
