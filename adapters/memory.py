@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,14 +101,21 @@ class MemoryIndex(_Switch):
 
     async def ensure_collection(self, spec: ModelSpec) -> Collection:
         self._check()
-        collection = Collection(collection_name(spec), spec.name, spec.version, spec.dimension)
-        self.collections.setdefault(collection.name, collection)
-        self.records.setdefault(collection.name, {})
-        return collection
+        name = collection_name(spec)
+        if name not in self.collections:
+            self.collections[name] = Collection(
+                name, spec.name, spec.version, spec.dimension, secrets.token_hex(4)
+            )
+            self.records[name] = {}
+        return self.collections[name]
+
+    async def find(self, name: str) -> Collection | None:
+        self._check()
+        return self.collections.get(name)
 
     async def active(self) -> Collection | None:
         self._check()
-        return self.collections[self._active] if self._active else None
+        return self.collections.get(self._active) if self._active else None
 
     async def activate(self, collection: Collection) -> None:
         self._check()

@@ -86,12 +86,27 @@ class KnownVector:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A collection and the one model whose vectors it holds."""
+    """A collection and the one model whose vectors it holds.
+
+    `incarnation` tells it from another of the same name that was there before or comes after it;
+    empty in those of earlier versions.
+    """
 
     name: str
     model_name: str
     model_version: str
     dimension: int
+    incarnation: str = ""
+
+    @property
+    def group(self) -> str:
+        """The consumer group that fills it.
+
+        A collection that is made anew has a group of its own. So whoever makes one, and however
+        that ends, it is filled from the beginning of the log: no offsets are there to be reset.
+        """
+        suffix = f"-{self.incarnation}" if self.incarnation else ""
+        return f"indexing-{self.name}{suffix}"
 
 
 Detail = str | int | float | datetime | None
@@ -183,6 +198,10 @@ class ImageIndex(Protocol):
 
     async def ensure_collection(self, spec: ModelSpec) -> Collection:
         """The collection of this model version, created where it is missing (idempotent)."""
+        ...
+
+    async def find(self, name: str) -> Collection | None:
+        """The collection of this name as it is now; None if there is none."""
         ...
 
     async def active(self) -> Collection | None:

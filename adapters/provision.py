@@ -17,12 +17,14 @@ from adapters.errors import Unavailable, translated
 from adapters.event_log import EventLog, Message
 from adapters.kafka_log import KafkaEventLog
 from adapters.logs import configure_logging
-from adapters.ports import Embedder, ImageIndex
+from adapters.model_spec import ModelSpec
+from adapters.ports import Collection, Embedder, ImageIndex
 from adapters.retry import until_available
 from adapters.settings import ServerSettings, told_briefly
 from adapters.triton_clip import TritonEmbedder
 from adapters.weaviate_index import WeaviateIndex
-from schemas.events import ModelActivated
+from schemas.codec import InvalidEvent, decode
+from schemas.events import ModelActivated, ModelStep
 from schemas.topics import IMAGES, IMAGES_INDEXED, MODELS, PERSONAL, TOPICS, Topic
 
 logger = logging.getLogger(__name__)
@@ -142,23 +144,71 @@ async def provision_collection(
         active.model_name != model_name or active.model_version == spec.version
     ):
         logger.info("searches are answered from %s", active.name)
+    else:
+        await index.activate(collection)
+        logger.info("activated %s", collection.name)
+    await tell_active(index, log)
+
+
+async def provided_collection(index: ImageIndex, log: EventLog, spec: ModelSpec) -> Collection:
+    """The model's collection, made where it is missing; searches go to it where they have none to
+    go to and the log names its model as the active one.
+
+    Both are missing when Weaviate has lost its data.
+
+    Raises:
+        Unavailable: a server does not answer.
+    """
+    collection = await index.ensure_collection(spec)
+    if await index.active() is None:
+        told = await newest_activation(log)
+        if told is None or told.model_name == collection.model_name:
+            await index.activate(collection)
+            logger.warning("searches had no collection: activated %s", collection.name)
+            await tell_active(index, log)
+    return collection
+
+
+async def newest_activation(log: EventLog) -> ModelActivated | None:
+    """What the log says of which model searches are answered by; None if it says nothing.
+
+    Raises:
+        Unavailable: the log cannot be read.
+    """
+    newest: ModelActivated | None = None
+    async for record in log.read_all(MODELS):
+        try:
+            event = decode(ModelActivated, record.value)
+        except InvalidEvent:
+            continue
+        switches = event.step in (ModelStep.ACTIVATED, ModelStep.ROLLED_BACK)
+        if switches and (newest is None or newest.occurred_at <= event.occurred_at):
+            newest = event
+    return newest
+
+
+async def tell_active(
+    index: ImageIndex, log: EventLog, step: ModelStep = ModelStep.ACTIVATED
+) -> None:
+    """Have the log say where searches are answered from, unless it does.
+
+    The alias decides; a crash between moving it and telling of that is made good here.
+
+    Raises:
+        Unavailable: a server does not answer.
+    """
+    active = await index.active()
+    told = await newest_activation(log)
+    if active is None or (told is not None and told.collection == active.name):
         return
-    await index.activate(collection)
-    await log.publish(
-        MODELS,
-        [
-            Message(
-                key=spec.name,
-                event=ModelActivated(
-                    model_name=spec.name,
-                    model_version=spec.version,
-                    collection=collection.name,
-                    previous_collection=active.name if active else None,
-                ),
-            )
-        ],
+    event = ModelActivated(
+        step=step,
+        model_name=active.model_name,
+        model_version=active.model_version,
+        collection=active.name,
+        previous_collection=told.collection if told else None,
     )
-    logger.info("activated %s", collection.name)
+    await log.publish(MODELS, [Message(key=active.model_name, event=event)])
 
 
 async def provision(settings: ServerSettings) -> None:

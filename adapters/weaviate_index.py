@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, cast
 from urllib.parse import urlsplit
@@ -45,6 +47,7 @@ READY_TIMEOUT_SECONDS: Final = 2.0
 KNOWN_VECTORS_LIMIT: Final = 1000
 PAGE: Final = 1000
 
+DESCRIBED_SECONDS: Final = 10.0
 _DOWN: Final = (WeaviateBaseError, httpx.HTTPError, OSError, asyncio.TimeoutError)
 
 
@@ -75,7 +78,7 @@ class WeaviateIndex:
             additional_config=AdditionalConfig(timeout=Timeout(init=5, query=15, insert=60)),
         )
         self._connecting = asyncio.Lock()
-        self._collections: dict[str, Collection] = {}
+        self._collections: dict[str, tuple[float, Collection]] = {}
 
     async def connect(self) -> None:
         """Connect now.
@@ -91,40 +94,54 @@ class WeaviateIndex:
     async def ensure_collection(self, spec: ModelSpec) -> Collection:
         """See `ImageIndex.ensure_collection`."""
         await self.connect()
-        collection = Collection(collection_name(spec), spec.name, spec.version, spec.dimension)
-        with translated(f"create {collection.name}", unavailable=_DOWN):
-            if await self._client.collections.exists(collection.name):
-                return collection
-            try:
-                await self._client.collections.create(
-                    collection.name,
-                    description=description(spec),
-                    properties=properties(),
-                    vector_config=Configure.Vectors.self_provided(
-                        vector_index_config=Configure.VectorIndex.hnsw(
-                            distance_metric=VectorDistances.COSINE
-                        )
-                    ),
-                )
-            except (ObjectAlreadyExistsException, UnexpectedStatusCodeError):
-                # Several indexers start together: whoever was second finds it there.
-                if not await self._client.collections.exists(collection.name):
-                    raise
+        name = collection_name(spec)
+        with translated(f"create {name}", unavailable=_DOWN):
+            if not await self._client.collections.exists(name):
+                try:
+                    await self._client.collections.create(
+                        name,
+                        description=description(spec, secrets.token_hex(4)),
+                        properties=properties(),
+                        vector_config=Configure.Vectors.self_provided(
+                            vector_index_config=Configure.VectorIndex.hnsw(
+                                distance_metric=VectorDistances.COSINE
+                            )
+                        ),
+                    )
+                except (ObjectAlreadyExistsException, UnexpectedStatusCodeError):
+                    # Several indexers start together: whoever was second finds it there.
+                    if not await self._client.collections.exists(name):
+                        raise
+        collection = await self.find(name)
+        if collection is None:
+            raise Unavailable(f"the collection {name} vanished again")
         return collection
+
+    async def find(self, name: str) -> Collection | None:
+        """See `ImageIndex.find`."""
+        await self.connect()
+        with translated(f"look at {name}", unavailable=_DOWN):
+            if not await self._client.collections.exists(name):
+                return None
+            config = await self._client.collections.use(name).config.get(simple=True)
+        return described(name, config.description)
 
     async def active(self) -> Collection | None:
         """See `ImageIndex.active`."""
         await self.connect()
         with translated("resolve the active collection", unavailable=_DOWN):
             alias = await self._client.alias.get(alias_name=ACTIVE_ALIAS)
-            return None if alias is None else await self._described(alias.collection)
+        return None if alias is None else await self._described(alias.collection)
 
-    async def _described(self, name: str) -> Collection:
-        # A collection's model never changes, so one look is enough.
-        if name not in self._collections:
-            config = await self._client.collections.use(name).config.get(simple=True)
-            self._collections[name] = described(name, config.description)
-        return self._collections[name]
+    async def _described(self, name: str) -> Collection | None:
+        # One of the same name takes its place only if all of Weaviate's data was lost.
+        known = self._collections.get(name)
+        if known is None or time.monotonic() - known[0] > DESCRIBED_SECONDS:
+            found = await self.find(name)
+            if found is None:
+                return None  # The alias of a collection that was deleted.
+            known = self._collections[name] = (time.monotonic(), found)
+        return known[1]
 
     async def activate(self, collection: Collection) -> None:
         """See `ImageIndex.activate`."""

@@ -118,17 +118,20 @@ def looks_temporary(message: str) -> bool:
             "connection refused",
             "leader not found",
             "no such class",
+            "not found in schema",
+            "could not find class",
             "not loaded",
         )
     )
 
 
-def description(spec: ModelSpec) -> str:
+def description(spec: ModelSpec, incarnation: str) -> str:
     """What a collection says of itself, as JSON: Weaviate keeps no typed metadata on it."""
     facts = {
         "model_name": spec.name,
         "model_version": spec.version,
         "dimension": spec.dimension,
+        "incarnation": incarnation,
     }
     return json.dumps(facts)
 
@@ -146,6 +149,7 @@ def described(name: str, text: str | None) -> Collection:
             model_name=facts["model_name"],
             model_version=facts["model_version"],
             dimension=int(facts["dimension"]),
+            incarnation=str(facts.get("incarnation", "")),
         )
     except KeyError as error:
         raise Rejected(f"the collection {name} does not say which model filled it") from error

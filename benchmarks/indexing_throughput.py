@@ -179,7 +179,7 @@ async def end_to_end(paths: list[Path], indexers: int, model: str = "lite") -> R
     async with connections(settings) as servers:
         spec = await servers.embedder.spec(model)
         collection = await servers.index.ensure_collection(spec)
-        group = f"indexing-{collection.name}"
+        group = collection.group
         environment = {
             "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
             "WEAVIATE_URL": settings.weaviate_url,

@@ -125,9 +125,7 @@ async def _audit(repair: bool) -> tuple[Audit, int]:
         collection = await servers.index.active()
         if collection is None:
             raise StackError("no collection is active yet")
-        before = await progress(
-            settings.kafka_bootstrap_servers, IMAGES, f"indexing-{collection.name}"
-        )
+        before = await progress(settings.kafka_bootstrap_servers, IMAGES, collection.group)
         result = await compare(servers.log, servers.index, collection, before.has_read)
         published = 0 if result.is_clean or not repair else await mend(servers.log, result)
         return result, published

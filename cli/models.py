@@ -14,17 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from adapters.connections import connections
+from adapters.connections import Connections, connections
 from adapters.model_catalogue import CatalogueEntry, read_catalogue
 from adapters.model_graph import InvalidGraph
 from adapters.model_hub import download
 from adapters.model_layout import InvalidLayout, read_layout
 from adapters.model_store import ModelStore, Origin, StoreError
+from adapters.ports import Collection
 from adapters.retry import until_available
 from analytics.comparison import refusals
 from cli import comparing, rendering
 from cli.comparing import Gate
 from cli.servers import server_settings
+from consumers.audit import audit
 from schemas.events import ModelStep
 from stack.errors import StackError
 from stack.models import read_state, store
@@ -33,6 +35,17 @@ from stack.settings import StackSettings
 from stack.switching import Filling, Switching
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+MaxMissing = Annotated[
+    float,
+    typer.Option(
+        "--max-missing",
+        min=0.0,
+        max=1.0,
+        help="The share of pictures that the collection may lack, 0 to 1.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -211,6 +224,7 @@ def switch(
         bool, typer.Option("--feed-only", help="Fill its collection, and leave searches as is.")
     ] = False,
     gate: Gate = None,
+    max_missing: MaxMissing = 0.01,
 ) -> None:
     """Fill a model's collection from the log and then let it answer searches.
 
@@ -218,10 +232,10 @@ def switch(
     change the model is asked what was recorded; with --gate it takes over only if it does well.
     """
     with explained():
-        asyncio.run(_switch(name, feed_only, comparing.gates_of(gate)))
+        asyncio.run(_switch(name, feed_only, comparing.gates_of(gate), max_missing))
 
 
-async def _switch(name: str, feed_only: bool, gates: dict[str, float]) -> None:
+async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missing: float) -> None:
     settings = StackSettings()
     async with connections(server_settings()) as servers:
         switching = Switching(settings, servers, Cache(settings.cache, print))
@@ -241,6 +255,7 @@ async def _switch(name: str, feed_only: bool, gates: dict[str, float]) -> None:
         if feed_only:
             print(f"{name} is filled and kept up to date; searches are not touched")
             return
+        await until_available(lambda: _complete(servers, collection, max_missing), what="audit")
         active = await servers.index.active()
         if active is not None and active.name != collection.name:
             result = await until_available(
@@ -256,6 +271,24 @@ async def _switch(name: str, feed_only: bool, gates: dict[str, float]) -> None:
     print(f"searches are answered by {name}; to go back: ./image-search models rollback")
 
 
+async def _complete(servers: Connections, collection: Collection, most: float) -> None:
+    """Return if the collection holds what the log holds, dead letters of its model left aside.
+
+    Raises:
+        StackError: more than the share `most` is missing from it, or has other content in it.
+        Unavailable: a server does not answer.
+    """
+    found = await audit(servers.log, servers.index, collection, lambda *_: True)
+    lacking = [*found.missing, *found.stale]
+    wanted = len(lacking) + found.agreed
+    if lacking and len(lacking) > most * wanted:
+        raise StackError(
+            f"{len(lacking)} of {wanted} pictures of the log are not in {collection.name}, "
+            f"{lacking[0]!r} for one, so searches stay as they are. See: ./image-search dlq list; "
+            "or allow more with --max-missing"
+        )
+
+
 def _describe(filling: Filling) -> str:
     if filling.problem:
         return f"waiting: {filling.problem}"
@@ -263,16 +296,16 @@ def _describe(filling: Filling) -> str:
     return f"{filling.done} of {filling.total} records, {filling.rate:.0f} a second{left}"
 
 
-def rollback() -> None:
+def rollback(max_missing: MaxMissing = 0.01) -> None:
     """Let the model before answer searches again, at once."""
-    print(f"searches are answered by {asyncio.run(_rollback())}")
+    print(f"searches are answered by {asyncio.run(_rollback(max_missing))}")
 
 
-async def _rollback() -> str:
+async def _rollback(max_missing: float) -> str:
     settings = StackSettings()
     async with connections(server_settings()) as servers:
         switching = Switching(settings, servers, Cache(settings.cache, print))
-        return (await switching.rollback()).model_name
+        return (await switching.rollback(max_missing)).model_name
 
 
 def retire(name: str) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from adapters.connections import connections
 from adapters.consumer_groups import progress
-from adapters.errors import AdapterError, Unavailable
+from adapters.errors import AdapterError
 from adapters.settings import AdviceSettings
 from analytics.advice import Advice, advise
 from cli.servers import server_settings, watcher_status
@@ -172,10 +172,18 @@ def _lag(current: StackSettings, health: dict[str, Any]) -> int | None:
     """Records that the active collection's group has yet to read; None where nobody can say."""
     if "collection" not in health:
         return None
-    servers = current.environment()["KAFKA_BOOTSTRAP_SERVERS"]
+
+    async def ask() -> int | None:
+        async with connections(server_settings()) as servers:
+            active = await servers.index.active()
+        if active is None:
+            return None
+        kafka = current.environment()["KAFKA_BOOTSTRAP_SERVERS"]
+        return (await progress(kafka, IMAGES, active.group)).lag
+
     try:
-        return asyncio.run(progress(servers, IMAGES, f"indexing-{health['collection']}")).lag
-    except Unavailable:
+        return asyncio.run(ask())
+    except AdapterError:
         return None
 
 

@@ -11,9 +11,9 @@ from dataclasses import astuple
 
 from adapters.errors import Unavailable
 from adapters.kafka_log import KafkaEventLog
-from adapters.ports import ImageIndex
+from adapters.ports import Collection, ImageIndex
 from adapters.progress import Activity, Watchdog, server_is_away
-from adapters.provision import connect_index
+from adapters.provision import connect_index, provided_collection
 from adapters.settings import IndexingSettings
 from adapters.triton_clip import TritonEmbedder
 from consumers.apps import IndexingApp
@@ -25,6 +25,7 @@ from schemas.topics import IMAGES
 logger = logging.getLogger("consumers")
 
 LAG_SECONDS = 15.0
+FOLLOW_SECONDS = 5.0
 LAG_DEADLINE_SECONDS = 10.0
 
 
@@ -110,11 +111,13 @@ async def _work(
 ) -> None:
     retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
     spec = await retry.until_available(lambda: embedder.spec(settings.model_name), "Triton")
-    collection = await retry.until_available(lambda: index.ensure_collection(spec), "Weaviate")
+    collection = await retry.until_available(
+        lambda: provided_collection(index, log, spec), "Weaviate"
+    )
     indexer = Indexer(embedder, index, log, collection, spec, settings, pool)
 
     async def started() -> IndexingApp:
-        app = IndexingApp(settings, indexer, f"indexing-{collection.name}", log)
+        app = IndexingApp(settings, indexer, collection.group, log)
         await app.start()
         return app
 
@@ -123,9 +126,10 @@ async def _work(
     work.app, work.indexer = app, indexer
     watchdog.ready()
     reporting = asyncio.create_task(_report(work, app, indexer))
+    following = asyncio.create_task(_follow(index, collection))
     stopping = asyncio.ensure_future(_until(stop))
     failed = app.lane.failed
-    ends: list[asyncio.Future[None]] = [reporting, failed]
+    ends: list[asyncio.Future[None]] = [reporting, following, failed]
     try:
         await asyncio.wait({*ends, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for ended in ends:
@@ -133,10 +137,31 @@ async def _work(
                 raise error
     finally:
         reporting.cancel()
+        following.cancel()
         stopping.cancel()
         await app.stop()
         indexer.close()
         logger.info("stopped: %s", indexer.counters)
+
+
+class CollectionLost(Exception):
+    """The collection that was being filled is gone: to begin anew makes it again, and fills it."""
+
+
+async def _follow(index: ImageIndex, collection: Collection) -> None:
+    """Look now and then whether the collection is still the one that is being filled.
+
+    Raises:
+        CollectionLost: it is not, as when Weaviate came back without its data.
+    """
+    while True:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        try:
+            found = await index.find(collection.name)
+        except Unavailable:
+            continue
+        if found != collection:
+            raise CollectionLost(f"{collection.name} is gone, or was made anew by somebody else")
 
 
 async def _until(event: asyncio.Event) -> None:

@@ -36,8 +36,8 @@ async def serve(settings: GatewaySettings) -> None:
     log = KafkaEventLog(settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout)
 
     async def backlog(collection: Collection) -> int:
-        group = f"indexing-{collection.name}"
-        return (await progress(settings.kafka_bootstrap_servers, IMAGES, group)).lag
+        servers = settings.kafka_bootstrap_servers
+        return (await progress(servers, IMAGES, collection.group)).lag
 
     app = create_app(settings, embedder, index, log, backlog)
     config = uvicorn.Config(

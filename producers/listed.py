@@ -70,7 +70,7 @@ class ListedSource:
         self._rules = Rules(settings.ignore_patterns, hidden=settings.include_hidden)
         self._guard = RemovalGuard(settings.mass_removal_share, allow=settings.allow_mass_removal)
         self._dead_letters = DeadLetters(log)
-        self._vanished = Vanished(log, lambda each: each.startswith(source.prefix), source.prefix)
+        self._vanished = Vanished(log, settings.images_sources, source.prefix)
         self._writer = Writer(
             log, lambda key, reason: self._dead_letters.report(key, "Rejected", reason)
         )
@@ -152,7 +152,7 @@ class ListedSource:
         for start in range(0, len(paths), BATCH):
             await self._publish(paths[start : start + BATCH], listed)
         await self._writer.flushed()
-        await self._vanished.again(paths)
+        await self._vanished.again(paths, self._state)
 
     def _differences(self, listed: Listed) -> tuple[list[str], list[str]]:
         """What is new or differs, and what is known and not listed. Blocks, for seconds where there

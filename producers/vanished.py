@@ -7,18 +7,23 @@ a letter: with the next version of the picture, with its removal, or by publishi
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Final
 
 from adapters.dead_letters import VANISHED, Letter, OpenLetters, settling
 from adapters.event_log import EventLog, Message
 from adapters.retry import until_available
+from adapters.sources import Source
 from producers.state import State
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES_DLQ
 
 logger = logging.getLogger(__name__)
+
+SETTLE_SECONDS: Final = 30.0
 
 
 def _of_vanished(letter: Letter) -> Letter | None:
@@ -30,15 +35,21 @@ class Vanished:
 
     Args:
         log: where `images.dlq` is.
-        concerns: whether a picture of this id belongs to the source.
-        id_prefix: what the ids of its pictures start with.
+        sources: all sources but the main folder.
+        id_prefix: what the ids of this source's pictures start with; empty for the main folder.
     """
 
-    def __init__(self, log: EventLog, concerns: Callable[[str], bool], id_prefix: str) -> None:
+    def __init__(self, log: EventLog, sources: Sequence[Source], id_prefix: str) -> None:
         self._log = log
         self._letters = OpenLetters(log, _of_vanished)
-        self._concerns = concerns
+        self._others = {source.prefix for source in sources if source.prefix != id_prefix}
         self._prefix = id_prefix
+
+    async def keep_settling(self, state: State) -> None:
+        """Settle again and again, as a letter may come long after what it is about."""
+        while True:
+            await asyncio.sleep(SETTLE_SECONDS)
+            await self.settle(state)
 
     async def settle(self, state: State) -> list[str]:
         """Settle what can be settled.
@@ -59,9 +70,13 @@ class Vanished:
         await self._publish([settling(letter, "overtaken") for letter in overtaken])
         return left
 
-    async def again(self, paths: Sequence[str]) -> None:
-        """Settle the letters of these pictures, as they were published once more."""
-        wanted = {self._prefix + path for path in paths}
+    async def again(self, paths: Sequence[str], state: State) -> None:
+        """Settle the letters of these pictures, but for those that were not there once more."""
+        wanted = set()
+        for path in paths:
+            known = state.get(path)
+            if known is not None and known.sha256 is not None:
+                wanted.add(self._prefix + path)
         letters = [each for each in await self._open() if each.event.image_id in wanted]
         for letter in letters:
             logger.info("%s is there again: published once more", letter.event.image_id)
@@ -70,6 +85,10 @@ class Vanished:
     async def _open(self) -> list[Letter]:
         found = await until_available(self._letters.current, what=f"read {IMAGES_DLQ.name}")
         return [each for each in found.values() if self._concerns(each.event.image_id)]
+
+    def _concerns(self, image_id: str) -> bool:
+        first = image_id.partition("/")[0] + "/"
+        return image_id.startswith(self._prefix) and first not in self._others
 
     async def _publish(self, messages: Sequence[Message]) -> None:
         if messages:

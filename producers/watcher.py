@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
@@ -14,29 +14,23 @@ from adapters.helpers import Helpers
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
 from producers.announce import Announcer
-from producers.dead_letters import DeadLetters
-from producers.examination import Examination
 from producers.guard import Guards
-from producers.hashing import Examiner
+from producers.joining import joined
 from producers.live import Changes, Mailbox, Notifications, WatchLimit
 from producers.mounts import Mounts
-from producers.publish import Pipeline
-from producers.reconcile import Difference, Reconciler
+from producers.reconcile import Difference
 from producers.root import Identity, identify
 from producers.rules import IGNORE_FILE, Rules, load_rules
 from producers.schedule import Schedule
-from producers.settling import Settling
 from producers.state import State
 from producers.status import Progress, Status
 from producers.tree import UNKNOWN, RootGone
 from producers.vanished import Vanished
-from producers.writer import Writer
 
 logger = logging.getLogger(__name__)
 
 ROOT_CHECK_SECONDS: Final = 1.0
 HELD_RETRY_SECONDS: Final = 10.0
-VANISHED_SECONDS: Final = 30.0
 FALLBACK_POLL_SECONDS: Final = 10.0
 """How often the tree is walked where the kernel could not watch all of it."""
 
@@ -70,11 +64,8 @@ class Watcher:
             self._patterns += tuple(f"/{other.name}/" for other in settings.images_sources)
         self._rules = Rules(self._patterns, hidden=settings.include_hidden)
         self._identity: Identity | None = None
-        self._guard = Guards(
-            settings.mass_removal_share,
-            allow=settings.allow_mass_removal,
-            mounts=lambda: self._mounts,
-        )
+        share, allow = settings.mass_removal_share, settings.allow_mass_removal
+        self._guard = Guards(share, allow=allow, mounts=lambda: self._mounts)
         self._just_attached = False
         self._notifications: Notifications | None = None
         self._mailbox: Mailbox | None = None
@@ -94,50 +85,29 @@ class Watcher:
         self.status.known = lambda: len(state)
         self.status.at_work = lambda: self._pipeline.at_work + self._reconciler.at_work
         self.status.steps = lambda: (self._pipeline.steps, self._reconciler.steps)
-        dead_letters = DeadLetters(self._log)
-        writer = Writer(self._log, lambda key, reason: dead_letters.report(key, "Rejected", reason))
-        settings = self._settings
-        examination = Examination(
-            Examiner(
-                self._root,
-                Announcer(self.id_prefix, self.uri_prefix),
-                follow=settings.follow_symlinks,
-                max_bytes=settings.max_image_bytes,
-            ),
+        parts = joined(
+            self._settings,
+            self._log,
             self._helpers,
-        )
-        self._pipeline = Pipeline(
-            state=state,
-            rules=lambda: self._rules,
-            examination=examination,
-            writer=writer,
-            dead_letters=dead_letters,
+            self._root,
+            Announcer(self.id_prefix, self.uri_prefix),
+            state,
             guard=self._guard,
-            settling=Settling(max(settings.quiet_seconds, settings.poll_seconds)),
-            id_prefix=self.id_prefix,
+            rules=lambda: self._rules,
             removable=self._root_is_ours,
             mounts=lambda: self._mounts,
         )
-        self._state = state
-        self._vanished = Vanished(self._log, self._concerns_source, self.id_prefix)
-        self._reconciler = Reconciler(
-            self._root,
-            state,
-            submit=self._pipeline.submit,
-            touch=lambda image_id, seen: self._pipeline.touched(image_id, seen=seen),
-            follow=settings.follow_symlinks,
-            mounts=lambda: self._mounts,
-            always_twice=settings.poll_seconds > 0,
-        )
+        self._state, self._pipeline, self._reconciler = state, parts.pipeline, parts.reconciler
+        self._vanished = Vanished(self._log, self._settings.images_sources, self.id_prefix)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._pipeline.run())
                 tasks.create_task(self._watch_root())
                 tasks.create_task(self._scan_forever())
-                tasks.create_task(self._settle_vanished())
+                tasks.create_task(self._vanished.keep_settling(state))
                 tasks.create_task(self._beat())
         finally:
-            await writer.close()
+            await parts.writer.close()
             await self._detach()
 
     def request_scan(self, *, confirm_removals: bool = False) -> None:
@@ -298,7 +268,7 @@ class Watcher:
         finally:
             self._guard.unconfirm()
         if not top:
-            await self._publish_again(difference.missing if held else ())
+            await self._publish_again(set(difference.missing) if held else set())
             self._finish(difference, held=held)
             if identity == self._identity and not held:
                 self._just_attached = False
@@ -320,6 +290,15 @@ class Watcher:
         await self._pipeline.submit(admitted)
         await self._pipeline.drained()
         return len(admitted) < len(missing)
+
+    async def _publish_again(self, held: Container[str]) -> None:
+        """Publish again what indexing did not find, and what is there now as it was then."""
+        paths = [path for path in await self._vanished.settle(self._state) if path not in held]
+        for path in paths:
+            self._state.put(path, UNKNOWN._replace(mount=self._mounts.of(path)))
+        await self._pipeline.submit(paths)
+        await self._pipeline.drained()
+        await self._vanished.again(paths, self._state)
 
     def _finish(self, difference: Difference, *, held: bool) -> None:
         if not held:
@@ -346,42 +325,8 @@ class Watcher:
         return seconds if self._settings.poll_seconds else max(seconds, 10 * self._scan_seconds)
 
     async def _read_rules(self) -> None:
-        self._rules = await asyncio.to_thread(
-            load_rules,
-            self._root,
-            self._patterns,
-            hidden=self._settings.include_hidden,
-        )
-
-    # What indexing did not find
-
-    async def _settle_vanished(self) -> None:
-        """Now and then, as a letter may be written long after what it is about was published."""
-        while True:
-            await asyncio.sleep(VANISHED_SECONDS)
-            await self._vanished.settle(self._state)
-
-    async def _publish_again(self, missing: Collection[str]) -> None:
-        """Publish again what indexing did not find, and what is there now as it was then."""
-        held = set(missing)
-        paths = [path for path in await self._vanished.settle(self._state) if path not in held]
-        if not paths:
-            return
-        for path in paths:
-            self._state.put(path, UNKNOWN._replace(mount=self._mounts.of(path)))
-        await self._pipeline.submit(paths)
-        await self._pipeline.drained()
-        there = [
-            path
-            for path in paths
-            if (known := self._state.get(path)) is not None and known.sha256 is not None
-        ]
-        await self._vanished.again(there)
-
-    def _concerns_source(self, image_id: str) -> bool:
-        first = image_id.partition("/")[0] + "/"
-        others = {other.prefix for other in self._settings.images_sources}
-        return first == self.id_prefix if self.id_prefix else first not in others
+        hidden = self._settings.include_hidden
+        self._rules = await asyncio.to_thread(load_rules, self._root, self._patterns, hidden=hidden)
 
     # Health
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stack import log_files, ports, processes, state_folder
 from stack.errors import StackError
-from stack.models import read_state, write_state
+from stack.models import changing_state, read_state
 from stack.preparation import Cache
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
@@ -110,7 +110,8 @@ class Launcher:
         servers = await asyncio.to_thread(prepare, settings)
         if not settings.model_state.exists():
             # The default may change with what is downloaded; a stack that holds data keeps its own.
-            write_state(settings, read_state(settings))
+            with changing_state(settings):
+                pass
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:

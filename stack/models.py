@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adapters.errors import AdapterError
 from adapters.model_repository import render
 from adapters.model_store import ModelStore, StoreError
-from adapters.naming import image_model, text_model
+from adapters.naming import collection_name, image_model, text_model
 from adapters.triton_control import TritonControl
 from stack import binaries
 from stack.errors import StackError
 from stack.preparation import Cache
 from stack.settings import StackSettings
+
+logger = logging.getLogger(__name__)
+
+LOCK_SECONDS: Final = 30.0
 
 
 class ModelState(BaseModel):
@@ -58,19 +69,77 @@ class ModelState(BaseModel):
 
 def read_state(settings: StackSettings) -> ModelState:
     """What was decided; before anything was, the model of the settings alone."""
-    try:
-        return ModelState.model_validate_json(settings.model_state.read_bytes())
-    except FileNotFoundError:
-        return ModelState(active=settings.model_name, fed=(settings.model_name,))
+    path = settings.model_state
+    for each in (path, settings.model_state_before):
+        try:
+            return ModelState.model_validate_json(each.read_bytes())
+        except FileNotFoundError:
+            if each == path:
+                break  # Nothing was decided yet.
+        except ValidationError as error:
+            logger.error("%s cannot be read: %s", each, error)
+    else:
+        return _recovered(settings)
+    return ModelState(active=settings.model_name, fed=(settings.model_name,))
 
 
-def write_state(settings: StackSettings, state: ModelState) -> None:
-    """Replace it as a whole."""
+@contextmanager
+def changing_state(settings: StackSettings) -> Iterator[StateChange]:
+    """Read the state, change it, and replace it as a whole; one process at a time.
+
+    Raises:
+        StackError: another process has been changing it for too long.
+    """
     path = settings.model_state
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(state.model_dump_json(indent=1))
+    try:
+        with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
+            change = StateChange(read_state(settings))
+            yield change
+            _write(settings, change.state)
+    except Timeout as error:
+        raise StackError(f"{path} is being changed by another command") from error
+
+
+@dataclass(slots=True)
+class StateChange:
+    """The state as it was read, to be replaced by the one it is to become."""
+
+    state: ModelState
+
+
+def _write(settings: StackSettings, state: ModelState) -> None:
+    """Durably, and so that a reader sees the old state or the new one; the old one is kept."""
+    path, text = settings.model_state, state.model_dump_json(indent=1)
+    if path.exists():
+        with suppress(ValidationError):
+            ModelState.model_validate_json(path.read_bytes())
+            _replace(settings.model_state_before, path.read_text())
+    _replace(path, text)
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)
+
+
+def _recovered(settings: StackSettings) -> ModelState:
+    """What can be told where the file and the one before it are unreadable: the models whose
+    collections Weaviate has. The alias tells later which of them answers searches."""
+    known = store(settings)
+    held = settings.state / "weaviate"
+    names = tuple(
+        name
+        for name in known.names()
+        if (held / collection_name(known.spec(name)).lower()).is_dir()
+    )
+    first = settings.model_name if settings.model_name in names or not names else names[0]
+    logger.error("the models are told anew from what Weaviate holds: %s", ", ".join(names))
+    return ModelState(active=first, fed=names or (first,))
 
 
 def store(settings: StackSettings) -> ModelStore:

@@ -150,12 +150,21 @@ class StackSettings(EnvironmentSettings):
         return self.state / "models.json"
 
     @property
+    def model_state_before(self) -> Path:
+        """The same as it was before the last change."""
+        return self.state / "models.json.before"
+
+    @property
     def active_model(self) -> str:
         """The model that the last switch ended at; before any, that of the first start."""
-        try:
-            return str(json.loads(self.model_state.read_text())["active"])
-        except FileNotFoundError:
-            return self.model_name
+        for path in (self.model_state, self.model_state_before):
+            try:
+                return str(json.loads(path.read_text())["active"])
+            except FileNotFoundError:
+                break
+            except (ValueError, KeyError, TypeError):
+                continue  # Torn by a crash of the machine: the one before it is whole.
+        return self.model_name
 
     @property
     def threads(self) -> int:

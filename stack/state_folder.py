@@ -26,7 +26,9 @@ MADE: Final = (
     "thumbnails",
     "jwt.secret",
     "models.json",
+    "models.json.before",
     "models.json.lock",
+    "models.json.part",
     "models.part",
 )
 """All that is ever made directly in it."""

@@ -18,11 +18,12 @@ from adapters.errors import Unavailable
 from adapters.event_log import Message
 from adapters.naming import collection_name
 from adapters.ports import Collection
+from adapters.provision import tell_active
 from adapters.retry import until_available
 from schemas.events import ModelActivated, ModelStep
 from schemas.topics import IMAGES, MODELS
 from stack.errors import StackError
-from stack.models import load, read_state, store, unload, write_state
+from stack.models import changing_state, load, read_state, store, unload
 from stack.preparation import Cache
 from stack.processes import indexers
 from stack.record import RecordFile, find
@@ -70,10 +71,11 @@ class Switching:
                 lambda: load(self._settings, name, self._cache), what="Triton", give_up_after=120
             )
         collection = await until_available(lambda: self._collection(name), what="servers")
-        fresh = read_state(self._settings)
-        if name not in fresh.fed or fresh.candidate != name != fresh.active:
-            changes = {"candidate": None if name == fresh.active else name}
-            write_state(self._settings, fresh.feeding(name).model_copy(update=changes))
+        with changing_state(self._settings) as change:
+            before = change.state
+            candidate = None if name == before.active else name
+            change.state = before.feeding(name).model_copy(update={"candidate": candidate})
+        if change.state != before:
             await self._tell(ModelStep.FEEDING, collection, None)
         return collection
 
@@ -95,7 +97,7 @@ class Switching:
         started, first, before = time.monotonic(), None, None
         while True:
             try:
-                now = await progress(self._kafka, IMAGES, f"indexing-{collection.name}")
+                now = await progress(self._kafka, IMAGES, collection.group)
             except Unavailable as error:
                 yield Filling(0, 0, 0.0, None, False, str(error))
                 await asyncio.sleep(POLL_SECONDS)
@@ -113,26 +115,37 @@ class Switching:
     async def flip(self, collection: Collection, step: ModelStep) -> None:
         """Let searches be answered from this collection, which must be of a fed model."""
 
-        async def move() -> Collection | None:
-            previous = await self._servers.index.active()
-            await self._servers.index.activate(collection)
-            return previous
+        await until_available(lambda: self._servers.index.activate(collection), what="Weaviate")
+        with changing_state(self._settings) as change:
+            change.state = change.state.activated(collection.model_name)
+        # Told after the fact, so a crash in between is made good by whoever looks next.
+        await until_available(
+            lambda: tell_active(self._servers.index, self._servers.log, step), what="Kafka"
+        )
 
-        previous = await until_available(move, what="Weaviate")
-        write_state(self._settings, read_state(self._settings).activated(collection.model_name))
-        if previous is None or previous.name != collection.name:
-            await self._tell(step, collection, previous)
-
-    async def rollback(self) -> Collection:
+    async def rollback(self, most_missing: float = 1.0) -> Collection:
         """Go back to the model that answered before; it was kept up to date, so this is instant.
 
         Raises:
-            StackError: there is none to go back to.
+            StackError: there is none to go back to, or its collection has so many fewer pictures
+                than the active one that more than the share `most_missing` of them is lacking.
         """
         previous = read_state(self._settings).previous
         if previous is None or previous not in read_state(self._settings).fed:
             raise StackError("there is no earlier model that is still kept up to date")
-        collection = self._known(previous)
+        known = self._known(previous)
+        collection = await self._servers.index.find(known.name)
+        if collection is None:
+            raise StackError(f"the collection of {previous} is not there any more")
+        index, active = self._servers.index, await self._servers.index.active()
+        if active is not None:
+            # Counted and not compared, as this is to be instant.
+            there, here = await asyncio.gather(index.count(collection), index.count(active))
+            if there < here * (1 - most_missing):
+                raise StackError(
+                    f"{collection.name} holds {there} pictures and {active.name} {here}: "
+                    "more than --max-missing allows"
+                )
         await self.flip(collection, ModelStep.ROLLED_BACK)
         return collection
 
@@ -148,21 +161,23 @@ class Switching:
             raise StackError(f"{name} answers searches; switch to another model first")
         if name not in state.fed and name != state.retiring:
             raise StackError(f"{name} is not served, so there is nothing to retire")
-        collection = self._known(name)
-        write_state(self._settings, state.without(name))
+        known = self._known(name)
+        collection = await self._servers.index.find(known.name) or known
+        with changing_state(self._settings) as change:
+            change.state = change.state.without(name)
         await self._indexers_stopped(name)
         await asyncio.sleep(GATEWAY_SECONDS)
         # The group goes first: offsets without a collection would hide the log from a successor.
         await until_available(
-            lambda: delete_group(self._kafka, f"indexing-{collection.name}"),
+            lambda: delete_group(self._kafka, collection.group),
             what="Kafka",
             give_up_after=60,
         )
         await self._servers.index.drop(collection)
         await unload(self._settings, name)
         await self._tell(ModelStep.RETIRED, collection, None)
-        done = read_state(self._settings)
-        write_state(self._settings, done.model_copy(update={"retiring": None}))
+        with changing_state(self._settings) as change:
+            change.state = change.state.model_copy(update={"retiring": None})
 
     async def _indexers_stopped(self, name: str) -> None:
         names = {spec.name for spec in indexers(self._settings, name)}

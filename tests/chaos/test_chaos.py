@@ -315,7 +315,7 @@ async def look(stack: Stack) -> tuple[Audit, set[str]]:
     async with connections(settings) as servers:
         collection = await servers.index.active()
         assert collection is not None
-        group = f"indexing-{collection.name}"
+        group = collection.group
         before = await progress(settings.kafka_bootstrap_servers, IMAGES, group)
         result = await audit(servers.log, servers.index, collection, before.has_read)
         return result, {letter.event.image_id for letter in await open_letters(servers.log)}

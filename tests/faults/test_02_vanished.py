@@ -10,7 +10,7 @@ from adapters.dead_letters import VANISHED, read_letters
 from adapters.event_log import Message
 from adapters.memory import MemoryEventLog
 from consumers.failures import Poison
-from producers import watcher as watcher_module
+from producers import vanished as vanished_module
 from schemas.topics import IMAGES, IMAGES_DLQ
 from tests.unit.test_producers_watcher import age, eventually, history, on_disk, shows, watching
 
@@ -29,7 +29,7 @@ def log() -> MemoryEventLog:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher_module, "VANISHED_SECONDS", 0.1)
+    monkeypatch.setattr(vanished_module, "SETTLE_SECONDS", 0.1)
 
 
 def put(root: Path, name: str, data: bytes) -> None:

@@ -43,7 +43,7 @@ async def join_and_leave(bench: Workbench) -> None:
     listener = Assigned()
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bench.servers.kafka,
-        group_id=f"indexing-{bench.collection.name}",
+        group_id=bench.collection.group,
         enable_auto_commit=False,
         partition_assignment_strategy=(StickyPartitionAssignor,),
     )
@@ -105,7 +105,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
     # It waits, which is no reason to restart, and it commits nothing of these.
     assert indexer.process is not None
     assert indexer.process.poll() is None
-    group = f"indexing-{bench.collection.name}"
+    group = bench.collection.group
     assert (await progress(bench.servers.kafka, IMAGES, group)).lag >= len(messages)
     away.rename(root)
     await bench.settles()

@@ -97,7 +97,7 @@ async def test_a_replay_of_known_content_makes_no_inference(
         return Message(name, event)
 
     ordered = list(names)
-    group = f"indexing-{collection.name}"
+    group = collection.group
     await begin_at_end(servers.kafka, group)  # what other tests have left in the log is not known
     async with KafkaEventLog(servers.kafka) as log:
         for start in range(0, PICTURES, BATCH):

@@ -1,0 +1,139 @@
+"""A collection that is made anew is filled from the beginning, whoever made it."""
+
+import asyncio
+
+import pytest
+
+from adapters.errors import Unavailable
+from adapters.event_log import Message
+from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.model_spec import ModelSpec
+from adapters.ports import Collection
+from adapters.provision import (
+    newest_activation,
+    provided_collection,
+    provision_collection,
+    tell_active,
+)
+from consumers import app
+from consumers.app import CollectionLost, _follow
+from schemas.events import ModelActivated, ModelStep
+from schemas.topics import MODELS
+
+
+def lose(index: MemoryIndex) -> None:
+    """All that the server stored."""
+    index.collections.clear()
+    index.records.clear()
+    index._active = None
+
+
+async def test_a_collection_made_anew_has_a_group_of_its_own(small_spec: ModelSpec) -> None:
+    index = MemoryIndex()
+    first = await index.ensure_collection(small_spec)
+    assert (await index.ensure_collection(small_spec)).group == first.group
+    lose(index)
+    second = await index.ensure_collection(small_spec)
+    assert second.name == first.name
+    assert second.group != first.group
+
+
+def test_a_collection_of_an_earlier_version_keeps_its_group() -> None:
+    assert Collection("Images_x_0", "x", "0", 8).group == "indexing-Images_x_0"
+
+
+async def test_whoever_makes_it_anew_lets_searches_go_to_it(small_spec: ModelSpec) -> None:
+    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    await provision_collection(embedder, index, log, small_spec.name)
+    lose(index)
+    made = await provided_collection(index, log, small_spec)
+    assert await index.active() == made
+
+
+async def test_another_models_indexer_does_not_take_searches_over(small_spec: ModelSpec) -> None:
+    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    await provision_collection(embedder, index, log, small_spec.name)
+    lose(index)
+    await provided_collection(index, log, small_spec.model_copy(update={"name": "candidate"}))
+    assert await index.active() is None
+
+
+async def test_an_indexer_notices_that_its_collection_is_gone(
+    small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
+    index = MemoryIndex()
+    collection = await index.ensure_collection(small_spec)
+    following = asyncio.create_task(_follow(index, collection))
+    index.available = False
+    await asyncio.sleep(0.05)
+    index.available = True
+    await asyncio.sleep(0.05)
+    assert not following.done(), "an outage is no loss"
+    lose(index)
+    with pytest.raises(CollectionLost):
+        await asyncio.wait_for(following, 5)
+    again = asyncio.create_task(_follow(index, await index.ensure_collection(small_spec)))
+    lose(index)
+    await index.ensure_collection(small_spec)
+    with pytest.raises(CollectionLost):
+        await asyncio.wait_for(again, 5)
+
+
+async def steps(log: MemoryEventLog) -> list[tuple[str, str]]:
+    from schemas.codec import decode
+
+    events = [decode(ModelActivated, r.value) async for r in log.read_all(MODELS)]
+    return [(event.step.value, event.collection) for event in events]
+
+
+async def test_a_crash_between_the_switch_and_its_event_is_made_good(
+    small_spec: ModelSpec,
+) -> None:
+    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    await provision_collection(embedder, index, log, small_spec.name)
+    other = await index.ensure_collection(small_spec.model_copy(update={"name": "other"}))
+    await index.activate(other)  # And here the command was killed.
+    await provision_collection(embedder, index, log, small_spec.name)
+    first = next(name for name in index.collections if name != other.name)
+    assert await steps(log) == [("activated", first), ("activated", other.name)]
+    await tell_active(index, log)
+    assert len(await steps(log)) == 2
+    told = await newest_activation(log)
+    assert told is not None
+    assert told.previous_collection == first
+
+
+async def test_other_steps_say_nothing_of_the_active_model(small_spec: ModelSpec) -> None:
+    index, log = MemoryIndex(), MemoryEventLog()
+    collection = await index.ensure_collection(small_spec)
+    await index.activate(collection)
+    await tell_active(index, log, ModelStep.ROLLED_BACK)
+    event = ModelActivated(
+        step=ModelStep.FEEDING, model_name="new", model_version="0", collection="Images_new_0"
+    )
+    await log.publish(MODELS, [Message("new", event), Message("foreign", b"no event")])
+    told = await newest_activation(log)
+    assert told is not None
+    assert told.collection == collection.name
+
+
+async def test_the_models_topic_is_restored_from_the_alias(small_spec: ModelSpec) -> None:
+    """As after Kafka lost its data."""
+    index = MemoryIndex()
+    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    await provision_collection(embedder, index, MemoryEventLog(), small_spec.name)
+    empty = MemoryEventLog()
+    await provision_collection(embedder, index, empty, small_spec.name)
+    assert await steps(empty) == [("activated", next(iter(index.collections)))]
+
+
+async def test_nothing_is_activated_while_the_log_cannot_say(small_spec: ModelSpec) -> None:
+    index, log = MemoryIndex(), MemoryEventLog()
+    log.available = False
+    with pytest.raises(Unavailable):
+        await provided_collection(index, log, small_spec)
+    assert await index.active() is None
