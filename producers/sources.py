@@ -7,6 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
+from adapters.errors import Unavailable
 from adapters.event_log import EventLog
 from adapters.helpers import Helpers
 from adapters.progress import Activity, Watchdog
@@ -17,6 +18,7 @@ from producers.loading import load
 from producers.state import State
 from producers.status import Status, write
 from producers.watcher import Watcher
+from schemas.topics import IMAGES
 
 if TYPE_CHECKING:
     from producers.listed import ListedSource
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 0.5
+FOLLOW_SECONDS: Final = 10.0
+
+
+class LogLost(Exception):
+    """The log lacks what it held before: only to begin anew makes it whole."""
 
 
 class Sources:
@@ -81,8 +88,31 @@ class Sources:
                     with activities[name].here():
                         tasks.create_task(each.run(states[each.id_prefix]))
                 tasks.create_task(self._beat())
+                tasks.create_task(self._follow_log())
         finally:
             self._helpers.close()
+
+    async def _follow_log(self) -> None:
+        """Look now and then whether the log still holds all that was read from it or written.
+
+        Raises:
+            LogLost: it does not: it was made anew, or a crash took its end.
+        """
+        seen: dict[int, int] = {}
+        while True:
+            try:
+                bounds = await self._log.bounds(IMAGES)
+            except Unavailable as error:
+                logger.info("the log cannot be looked at: %s", error)
+            else:
+                lost = [number for number, (_, end) in bounds.items() if end < seen.get(number, 0)]
+                if lost:
+                    raise LogLost(
+                        f"partition {lost[0]} of {IMAGES.name} ends before {seen[lost[0]]}, where "
+                        "it ended before: what is known is read anew, and the rest published again"
+                    )
+                seen = {number: end for number, (_, end) in bounds.items()}
+            await asyncio.sleep(FOLLOW_SECONDS)
 
     async def _load(self) -> dict[str, State]:
         places = {each.id_prefix: each.uri_prefix for each in (self.main, *self.others.values())}

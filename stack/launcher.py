@@ -18,7 +18,7 @@ from stack.preparation import Cache
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
 from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
-from stack.supervisor import ProcessSpec, Supervised, Supervisor
+from stack.supervisor import ProcessSpec, State, Supervised, Supervisor
 
 FOLLOW_SECONDS = 0.3
 MODELS_SECONDS = 0.5
@@ -123,7 +123,34 @@ class Launcher:
             if not self._servers_only:
                 group.create_task(self._follow_models(supervisor))
             group.create_task(self._rotate_logs())
+            group.create_task(self._provision_again(supervisor, [spec.name for spec in servers]))
             group.create_task(supervisor.run(lambda: self._announce(supervisor)))
+
+    async def _provision_again(self, supervisor: Supervisor, servers: Sequence[str]) -> None:
+        """A server that was started again may have lost all it stored: what it needs is made anew,
+        as at the first start. Where everything is there, nothing is done."""
+        provided = dict.fromkeys(servers, 0)
+        while True:
+            await asyncio.sleep(MODELS_SECONDS)
+            started = {name: supervisor.processes[name].restarts for name in servers}
+            all_ready = all(supervisor.processes[name].state is State.READY for name in servers)
+            if self._ready and all_ready and started != provided:
+                spec = processes.provisioning(self._settings, ())
+                with spec.log.open("ab") as log:
+                    provision = await asyncio.create_subprocess_exec(
+                        *spec.command,
+                        stdin=asyncio.subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        cwd=ROOT,
+                        env={**os.environ, **spec.environment},
+                    )
+                try:
+                    if await provision.wait() == 0:
+                        provided = started
+                finally:
+                    if provision.returncode is None:
+                        provision.kill()
 
     async def _rotate_logs(self) -> None:
         settings = self._settings

@@ -1,0 +1,141 @@
+"""A server that comes back without its data: everything is found again, without a command."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+from adapters.connections import connections
+from adapters.errors import AdapterError
+from adapters.provision import newest_activation
+from adapters.settings import ServerSettings
+from consumers.audit import audit
+from schemas.topics import IMAGES
+from tests.conftest import run_image_search, servers_of, stack_environment
+from tests.e2e.conftest import System, eventually, names
+
+HEAL_SECONDS = 120
+COUNT = 30
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system that nobody shares, as what it stores is deleted under it."""
+    images, state = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("lost")
+    for number in range(COUNT):
+        Image.new("RGB", (80, 60), (number * 8, 255 - number * 7, 90)).save(
+            images / f"{number:02}.png"
+        )
+    (images / "broken.png").write_bytes(b"no picture")
+    environment = stack_environment(state, images)
+    run_image_search(environment, "up", "--detach")
+    try:
+        yield System(servers_of(environment), images, state)
+    finally:
+        run_image_search(environment, "down")
+
+
+@pytest.fixture
+async def asking(own: System) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=own.gateway, timeout=30, trust_env=False) as client:
+        yield client
+
+
+def settings(system: System) -> ServerSettings:
+    return ServerSettings(
+        kafka_bootstrap_servers=system.servers.kafka,
+        weaviate_url=system.servers.weaviate_url,
+        weaviate_grpc_port=system.servers.weaviate_grpc_port,
+        triton_url=system.servers.triton_url,
+    )
+
+
+def lose(system: System, server: str) -> None:
+    """Kill a server, and delete its folder before it is started again."""
+    row = system.process(server)
+    assert row.pid is not None
+    process = psutil.Process(row.pid)
+    process.kill()
+    psutil.wait_procs([process], timeout=20)
+    gone = system.state / f"lost-{server}-{row.pid}"
+    (system.state / server).rename(gone)
+    shutil.rmtree(gone)
+
+
+def expected(system: System) -> set[str]:
+    return {path.name for path in system.images.glob("[0-9]*.png")}
+
+
+async def is_whole(system: System, client: httpx.AsyncClient) -> bool:
+    """Searches find exactly what is there, and log and index agree."""
+    if set(await names(client, "a plain colour")) != expected(system):
+        return False
+    try:
+        async with connections(settings(system)) as servers:
+            active = await servers.index.active()
+            if active is None:
+                return False
+            found = await audit(servers.log, servers.index, active, lambda *_: True)
+            return found.is_clean and found.agreed == len(expected(system))
+    except AdapterError:
+        return False
+
+
+async def failed(client: httpx.AsyncClient) -> int:
+    return int((await client.get("/api/v1/state")).json()["failed"])
+
+
+async def test_weaviate_without_its_data_is_filled_again(
+    own: System, asking: httpx.AsyncClient
+) -> None:
+    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS)
+    lose(own, "weaviate")
+    (own.images / "00.png").unlink()
+    Image.new("RGB", (80, 60), (200, 10, 10)).save(own.images / "90.png")
+    await asyncio.sleep(1)
+    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
+
+
+async def test_kafka_without_its_data_is_told_everything_again(
+    own: System, asking: httpx.AsyncClient
+) -> None:
+    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS)
+    lose(own, "kafka")
+    await asyncio.sleep(1)
+    Image.new("RGB", (80, 60), (10, 10, 200)).save(own.images / "91.png")
+
+    async def whole() -> bool:
+        try:
+            async with connections(settings(own)) as servers:
+                told = {r.key async for r in servers.log.read_all(IMAGES) if r.value is not None}
+                active = await newest_activation(servers.log)
+        except AdapterError:
+            return False
+        names_told = {(key or b"").decode() for key in told} - {"broken.png"}
+        return names_told == expected(own) and active is not None
+
+    await eventually(whole, seconds=HEAL_SECONDS, every=0.5)
+    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
+
+    async def letters_arise_again() -> bool:
+        return await failed(asking) == 1
+
+    await eventually(letters_arise_again, seconds=HEAL_SECONDS)
+
+
+async def test_weaviate_and_kafka_while_all_is_stopped(
+    own: System, asking: httpx.AsyncClient
+) -> None:
+    run_image_search(own.servers.environment, "down")
+    for server in ("weaviate", "kafka"):
+        shutil.rmtree(own.state / server)
+    run_image_search(own.servers.environment, "up", "--detach")
+    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
+    assert Path(own.state / "lake").is_dir()
