@@ -67,6 +67,8 @@ def _fail_waiting(producer: AIOKafkaProducer) -> None:
     accumulator = producer._message_accumulator
     batches = [*(b for each in accumulator._batches.values() for b in each)]
     batches += accumulator._pending_batches
+    # A batch that was to be sent again left this set, of which its end takes it out once more.
+    accumulator._pending_batches.update(batches)
     accumulator.fail_all(KafkaError("the producer was given up"))
     for batch in batches:
         waiters = (batch.future, batch._drain_waiter, *(each for each, _ in batch._msg_futures))
