@@ -144,7 +144,10 @@ class Watchdog:
 
     def _touch(self) -> None:
         if self._is_ready and self._ready_file is not None:
-            self._ready_file.touch()
+            # A line for each server that is waited for: `status` shows them.
+            outages = [each.outage for each in self._activities if each.outage is not None]
+            lines = (" ".join(f"{o.what}: {o.reason}".split()) for o in outages)
+            self._ready_file.write_text("".join(f"{line}\n" for line in lines))
 
     async def run(self) -> NoReturn:
         """Watch until cancelled.
