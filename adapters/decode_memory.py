@@ -31,7 +31,12 @@ COEFFICIENT_BYTES: Final = 2
 
 
 def memory_needed(data: bytes, spec: ModelSpec) -> int:
-    """About how many bytes decoding this picture takes at its peak, the file itself left out.
+    """About how many bytes decoding this picture for a model takes at its peak; see below."""
+    return memory_needed_at(data, DRAFT_FACTOR * max(spec.width, spec.height))
+
+
+def memory_needed_at(data: bytes, edge: int) -> int:
+    """About how many bytes `open_upright` takes at its peak, the file itself left out.
 
     0 if it cannot be read: nothing is decoded then.
     """
@@ -42,7 +47,7 @@ def memory_needed(data: bytes, spec: ModelSpec) -> int:
             width, height = dimensions(data)
             return width * height * JPEG_XL_BYTES
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _needed(image, data, DRAFT_FACTOR * max(spec.width, spec.height))
+            return _needed(image, data, edge)
     except UNREADABLE:
         return 0
 

@@ -4,6 +4,9 @@ AdapterError
 ├── Unavailable   the server cannot answer now: wait and try the same again
 │   └── TooSlow   it is alive, but had too much to do: wait, and ask for less at once
 └── Rejected      the server (or decoder) refuses this input: trying again cannot help
+    ├── DecoderCrashed   it ended the process that decoded it
+    ├── DecoderMemory    decoding it took more memory than it should
+    └── DecoderTimeout   decoding it took too long
 """
 
 from collections.abc import Iterator
@@ -25,6 +28,18 @@ class TooSlow(Unavailable):
 
 class Rejected(AdapterError):
     """This input will never be accepted; its message is the reason a user is shown."""
+
+
+class DecoderCrashed(Rejected):
+    """These bytes end the process that decodes them."""
+
+
+class DecoderMemory(Rejected):
+    """Decoding these bytes takes far more memory than their header says."""
+
+
+class DecoderTimeout(Rejected):
+    """Decoding these bytes does not end within its time."""
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Bytes to the pixels a model wants, and what a picture says of itself.
 
 Untrusted input: pixel counts are checked before anything is decoded, and whatever Pillow cannot
-read whole is refused with the reason.
+read whole is refused with the reason. Imported in worker processes alone (`adapters.sandbox`), as
+no check keeps a decoder from crashing.
 """
 
 import io
@@ -9,7 +10,6 @@ import logging
 import struct
 import zlib
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -17,9 +17,9 @@ import pillow_jxl  # noqa: F401 (makes JPEG XL known to Pillow)
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
-from adapters.arrays import Pixels
 from adapters.camera_raw import develop, exif_of, is_camera_raw
-from adapters.errors import Rejected
+from adapters.decoded import Picture
+from adapters.errors import DecoderMemory, Rejected
 from adapters.exif import Description, described
 from adapters.jpeg_xl import dimensions, is_jpeg_xl
 from adapters.media_types import FORMATS, RAW_MEDIA_TYPE
@@ -57,27 +57,9 @@ UNREADABLE: Final = (
     KeyError,
     TypeError,
     RuntimeError,
-    MemoryError,
     struct.error,
     zlib.error,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture: pixels for the model (uint8 [H, W, 3]) and its own properties.
-
-    `width` and `height` are those of the upright original; the rest is as in `Description`.
-    """
-
-    pixels: Pixels
-    width: int
-    height: int
-    media_type: str
-    taken_at: datetime | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +102,7 @@ def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) ->
 
     Raises:
         Rejected: empty, not a picture, an unsupported format, damaged, or over `max_pixels`.
+        DecoderMemory: there was not enough of it.
     """
     if not data:
         raise Rejected("the file is empty")
@@ -139,6 +122,8 @@ def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) ->
             return _opened(data + JPEG_END, edge, background, max_pixels)
     except UnidentifiedImageError as error:
         raise Rejected("not a picture in a supported format") from error
+    except MemoryError as error:
+        raise DecoderMemory("decoding it takes more memory than there is for it") from error
     except UNREADABLE as error:
         raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
 

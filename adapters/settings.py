@@ -143,7 +143,18 @@ class WatcherSettings(SourceSettings):
         return value
 
 
-class IndexingSettings(SourceSettings):
+class DecodingSettings(EnvironmentSettings):
+    """How pictures are decoded, for all who do."""
+
+    decode_memory_bytes: Annotated[int, Field(ge=1)] = 96_000_000
+    """What pictures being decoded may take together, and their files half as much; one that needs
+    more is decoded while no other large one is."""
+    decode_seconds: Seconds = 30.0
+    """A picture whose decoding takes longer is refused."""
+    max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
+
+
+class IndexingSettings(SourceSettings, DecodingSettings):
     """The consumer group that fills a collection."""
 
     batch_records: Annotated[int, Field(ge=1)] = 256
@@ -152,11 +163,7 @@ class IndexingSettings(SourceSettings):
     embed_batch: Annotated[int, Field(ge=1)] = 32
     embed_in_flight: Annotated[int, Field(ge=1)] = 2
     decode_workers: Annotated[int, Field(ge=0)] = 0
-    """Threads that decode pictures; 0 means one per core."""
-    decode_memory_bytes: Annotated[int, Field(ge=1)] = 96_000_000
-    """What pictures being decoded may take together, and their files half as much; one that needs
-    more is decoded by a process of its own."""
-    max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
+    """Processes that decode pictures; 0 means one per core."""
     max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
     max_attempts: Annotated[int, Field(ge=1)] = 3
     poison_share: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -205,7 +212,7 @@ class AdviceSettings(EnvironmentSettings):
     """How often the gateway works it out anew."""
 
 
-class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
+class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings, DecodingSettings):
     """The HTTP gateway."""
 
     gateway_host: str = "127.0.0.1"
@@ -218,7 +225,6 @@ class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
     outage_patience: Annotated[float, Field(ge=0)] = 15.0
     """A search waits so long for a server that has just gone away; 0 to be refused at once."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 30_000_000
-    max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
     event_buffer: Annotated[int, Field(ge=1)] = 10_000
     """Search events that may wait for Kafka before further ones are dropped and counted."""
     duplicate_score: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -228,7 +234,8 @@ class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
     max_upload_bytes: Annotated[int, Field(ge=1)] = 100_000_000
     upload_timeout: Seconds = 300.0
     picture_workers: Annotated[int, Field(ge=1)] = 2
-    """So many thumbnails, and so many uploads, are worked on at once."""
+    """Processes that decode pictures, of queries, thumbnails and uploads; also, how many uploads
+    are worked on at once."""
     thumbnails_dir: Path = Path(".stack/thumbnails")
     thumbnails_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
     """About what the folder of thumbnails may hold before the least used ones are deleted."""

@@ -9,6 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 
+from adapters.allocator import return_memory_promptly
 from adapters.errors import Unavailable
 from adapters.kafka_log import KafkaEventLog
 from adapters.ports import Collection, ImageIndex
@@ -17,7 +18,6 @@ from adapters.provision import connect_index, provided_collection
 from adapters.settings import IndexingSettings
 from adapters.triton_clip import TritonEmbedder
 from consumers.apps import IndexingApp
-from consumers.budget import return_memory_promptly
 from consumers.failures import RetryPolicy
 from consumers.indexing import Indexer
 from schemas.topics import IMAGES

@@ -66,6 +66,7 @@ class Counters:
     vectors_inferred: int = 0
     looked_up: int = 0
     decoded: int = 0
+    refused: int = 0
 
 
 def reused(wanted: Wanted, known: KnownVector) -> Addition:

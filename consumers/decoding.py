@@ -1,9 +1,4 @@
-"""Reads and decodes pictures without taking more memory than was granted.
-
-What fits is decoded in threads. What would take more than all that is granted is left to a process
-of its own, one picture at a time, so that no picture, however large, breaks the bound on the
-indexer or takes it along when the system runs out of memory.
-"""
+"""Reads and decodes pictures without taking more memory than was granted."""
 
 from __future__ import annotations
 
@@ -12,15 +7,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
-from adapters.decode_memory import memory_needed
-from adapters.helpers import HelperDied, Helpers
+from adapters.decoded import Picture
+from adapters.memory_budget import MemoryBudget, MemoryHold
 from adapters.model_spec import ModelSpec
-from adapters.picture import Picture, decode
+from adapters.sandbox import Sandbox, workers_of
 from adapters.settings import IndexingSettings
-from consumers.budget import MemoryBudget, return_memory_promptly
-from consumers.reading import read
+from consumers.reading import Limits, read
 from schemas.events import ImageAdded
+
+TASK: Final = "consumers.decoding_task:read_and_decode"
+LOCAL: Final = "file://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,80 +30,69 @@ class Decoding:
     decode_ms: float
 
 
-class TooBig(Exception):
-    """It takes more memory than this process grants to all pictures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What is refused: files of more bytes, pictures of more pixels."""
-
-    max_bytes: int
-    max_pixels: int
-
-
 class Decoder:
-    """Decodes for one model."""
+    """Decodes for one model, in processes of its own."""
 
     def __init__(
-        self, spec: ModelSpec, settings: IndexingSettings, pool: ThreadPoolExecutor
+        self,
+        spec: ModelSpec,
+        settings: IndexingSettings,
+        pool: ThreadPoolExecutor,
+        *,
+        task: str | None = None,
     ) -> None:
+        """`pool` reads what is not on this machine. `task` is called in the processes."""
         self._spec = spec
         self._limits = Limits(settings.max_image_bytes, settings.max_pixels)
         self._pool = pool
-        self._granted = settings.decode_memory_bytes
-        # Files are held until their pictures are decoded, so theirs is a budget of its own: whoever
-        # waits for the second already has the first.
-        self._file_budget = self._granted // 2
-        self._files = MemoryBudget(self._file_budget)
-        self._pictures = MemoryBudget(self._granted)
-        self._helper = Helpers(1)
+        self._task = task or TASK
+        # Files that this process holds until a worker has them; whoever waits for a worker has its
+        # file already, so this is a budget of its own.
+        self._files = MemoryBudget(settings.decode_memory_bytes // 2)
+        self.sandbox = Sandbox(
+            workers_of(settings.decode_workers),
+            memory_bytes=settings.decode_memory_bytes * 3 // 2,
+            seconds=settings.decode_seconds,
+        )
 
     async def decode(self, event: ImageAdded) -> Decoding:
         """The picture that the event speaks of.
 
         Raises:
             Superseded, Rejected, Unavailable, OSError: as `consumers.reading.read` and
-                `adapters.picture.decode`.
+                `adapters.decoders.Decoders`.
         """
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._here, event)
-        except TooBig:
-            pass
-        try:
-            return await self._helper.run(
-                partial(_alone, spec=self._spec, limits=self._limits), event
-            )
-        except HelperDied as error:
-            raise OSError(f"the process that decoded it ended: {error}") from error
+        if event.uri.startswith(LOCAL):
+            # Its bytes never come here.
+            return await self._in_worker(event, None, 0.0)
+        hold = await self._files.take(event.size_bytes)
+        data, read_ms = await self._read(event, hold)
+        with hold:
+            return await self._in_worker(event, data, read_ms)
 
     def close(self) -> None:
-        """End the helper process, if it runs."""
-        self._helper.close()
+        """End the processes."""
+        self.sandbox.close()
 
-    def _here(self, event: ImageAdded) -> Decoding:
-        limits = self._limits
-        if self._file_budget < event.size_bytes <= limits.max_bytes:
-            raise TooBig
+    async def _in_worker(self, event: ImageAdded, data: bytes | None, before: float) -> Decoding:
+        picture, read_ms, decode_ms = await self.sandbox.run(
+            self._task, event, data, self._spec, self._limits, memory=2 * len(data or b"")
+        )
+        return Decoding(picture, before + read_ms, decode_ms)
+
+    async def _read(self, event: ImageAdded, hold: MemoryHold) -> tuple[bytes, float]:
+        """Its bytes, which the hold is for; that is given back if this fails."""
         started = time.perf_counter()
-        with self._files.hold(event.size_bytes):
-            data = read(event, max_bytes=limits.max_bytes)
-            between = time.perf_counter()
-            needed = memory_needed(data, self._spec)
-            if needed > self._granted:
-                raise TooBig
-            with self._pictures.hold(needed):
-                picture = decode(data, self._spec, max_pixels=limits.max_pixels)
-        ended = time.perf_counter()
-        return Decoding(picture, (between - started) * 1e3, (ended - between) * 1e3)
-
-
-def _alone(event: ImageAdded, spec: ModelSpec, limits: Limits) -> Decoding:
-    """Read and decode, in a process that does nothing else."""
-    return_memory_promptly()
-    started = time.perf_counter()
-    data = read(event, max_bytes=limits.max_bytes)
-    between = time.perf_counter()
-    picture = decode(data, spec, max_pixels=limits.max_pixels)
-    ended = time.perf_counter()
-    return Decoding(picture, (between - started) * 1e3, (ended - between) * 1e3)
+        reading = asyncio.get_running_loop().run_in_executor(
+            self._pool, partial(read, event, max_bytes=self._limits.max_bytes)
+        )
+        try:
+            data = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped: what it reads is in memory until it has read it.
+            reading.add_done_callback(lambda _: hold.give_back())
+            raise
+        except BaseException:
+            hold.give_back()
+            raise
+        return data, (time.perf_counter() - started) * 1e3

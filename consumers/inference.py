@@ -15,9 +15,9 @@ from tenacity.wait import wait_random_exponential
 
 from adapters.arrays import Vectors
 from adapters.batch_size import NEAR, BatchSize
+from adapters.decoded import Picture
 from adapters.errors import Rejected, TooSlow, Unavailable
 from adapters.model_spec import ModelSpec
-from adapters.picture import Picture
 from adapters.ports import Embedder, KnownVector
 from adapters.settings import IndexingSettings
 from consumers.batch import Absent, Addition, Counters, Prepared, Wanted, image_record, reused
@@ -127,6 +127,7 @@ class Inference:
             except (Rejected, OSError) as error:
                 attempts = self._settings.max_attempts if isinstance(error, OSError) else 1
                 kind = type(error).__name__
+                self._counters.refused += 1
                 prepared.poison.append(
                     Poison(each.record, each.event.image_id, kind, str(error), attempts)
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from adapters.errors import Rejected
 from adapters.storage import read_bytes
@@ -11,6 +12,14 @@ from schemas.events import ImageAdded
 
 class Superseded(Exception):
     """The content that the event speaks of is not there. What that means, the log must tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused: files of more bytes, pictures of more pixels."""
+
+    max_bytes: int
+    max_pixels: int
 
 
 def read(event: ImageAdded, *, max_bytes: int) -> bytes:

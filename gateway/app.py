@@ -12,8 +12,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
+from adapters.decoders import Decoders
 from adapters.event_log import EventLog
 from adapters.ports import Embedder, ImageIndex
+from adapters.sandbox import Sandbox
 from adapters.settings import GatewaySettings
 from gateway import (
     analytics,
@@ -57,6 +59,8 @@ logger = logging.getLogger(__name__)
 
 PROBLEM = problems.DOCUMENT
 UPLOADS = "/api/v1/images"
+DECODING_SHARE = 0.75
+"""Of a request's time: what decoding one picture may take of it."""
 
 
 def create_app(
@@ -73,9 +77,8 @@ def create_app(
     secret = receipt_secret(settings)
     receipts = Receipts(secret, lifetime_seconds=settings.jwt_lifetime)
     events = SearchEvents(log, capacity=settings.event_buffer)
-    queries = QueryEmbedder(
-        embedder, index, max_pixels=settings.max_pixels, text_cache=settings.text_cache
-    )
+    decoders = _decoders(settings)
+    queries = QueryEmbedder(embedder, index, decoders, text_cache=settings.text_cache)
     cursors = Cursors(secret)
     privacy = Privacy(settings, secret)
     search = Search(
@@ -102,6 +105,7 @@ def create_app(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        decoders.close()
         await events.stop()
 
     app = FastAPI(
@@ -159,13 +163,15 @@ def create_app(
         thumbnails=Thumbnails(
             images,
             settings.thumbnails_dir,
+            decoders,
             max_bytes=settings.thumbnails_bytes,
-            max_pixels=settings.max_pixels,
-            workers=settings.picture_workers,
+            max_image_bytes=settings.max_image_bytes,
+            readers=settings.picture_workers,
         ),
         uploads=Uploads(
             settings.images_dir,
-            max_pixels=settings.max_pixels,
+            decoders,
+            max_bytes=settings.max_upload_bytes,
             workers=settings.picture_workers,
             reserved=[source.name for source in settings.images_sources],
         )
@@ -177,6 +183,17 @@ def create_app(
     # Last, and so before anything else: what is not meant for this host reaches no other part.
     app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     return app
+
+
+def _decoders(settings: GatewaySettings) -> Decoders:
+    """What decodes for queries, thumbnails and uploads, within one bound for all of them."""
+    sandbox = Sandbox(
+        settings.picture_workers,
+        memory_bytes=settings.decode_memory_bytes * 3 // 2,
+        # So that whoever asks is told that it was the picture, rather than that time was over.
+        seconds=min(settings.decode_seconds, DECODING_SHARE * settings.request_timeout),
+    )
+    return Decoders(sandbox, max_pixels=settings.max_pixels)
 
 
 def _add_gate(app: FastAPI, settings: GatewaySettings) -> None:

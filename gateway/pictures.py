@@ -36,29 +36,33 @@ def find(root: Path, name: str) -> tuple[Path, str]:
     Raises:
         Problem: 404 for whatever is not a picture inside the root, links out of it included.
     """
-    missing = _missing()
+    absent = missing()
     if "\0" in name:
-        raise missing
+        raise absent
     try:
         base = root.resolve(strict=True)
         path = (base / name).resolve(strict=True)
         if not path.is_relative_to(base) or not path.is_file():
-            raise missing
+            raise absent
         with path.open("rb") as file:
             media_type = sniff_media_type(file.read(64))
     except (OSError, ValueError, RuntimeError) as error:
-        raise missing from error
+        raise absent from error
     if media_type is None:
-        raise missing
+        raise absent
     return path, media_type
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A picture: what tells this content of it from another, and how to have its bytes."""
+    """A picture: what tells this content of it from another, and how to have its bytes.
+
+    `path` is that of one on this machine, whose bytes need not come here.
+    """
 
     identity: str
     read: Callable[[], bytes]
+    path: Path | None = None
 
 
 class Served:
@@ -83,9 +87,9 @@ class Served:
         try:
             valid_unicode(name)
         except ValueError as error:
-            raise _missing() from error
+            raise missing() from error
         if await self._presence.hash_of(name) is None and name not in await self._failed():
-            raise _missing()
+            raise missing()
 
 
 class Pictures:
@@ -126,7 +130,7 @@ class Pictures:
                 start = file.read(PIECE_BYTES)
             media_type = sniff_media_type(start[:64])
             if media_type is None:
-                raise _missing()
+                raise missing()
         except BaseException:
             file.close()
             raise
@@ -140,9 +144,9 @@ class Pictures:
             with reaching(uri):
                 info = system.info(path)
         except FileNotFoundError as error:
-            raise _missing() from error
+            raise missing() from error
         if info.get("type") != "file":
-            raise _missing()
+            raise missing()
         size = info.get("size")
         if size is not None and size > self._max_bytes:
             raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The picture is too large.")
@@ -159,6 +163,7 @@ class Pictures:
         return Found(
             f"{local}\0{status.st_mtime_ns}\0{status.st_size}",
             lambda: self._read(local.as_uri()),
+            local,
         )
 
     def _place(self, name: str) -> str | tuple[Path, str]:
@@ -170,14 +175,14 @@ class Pictures:
         if source.is_local:
             return source.folder, path
         if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise _missing()
+            raise missing()
         return source.uri(path)
 
     def _read(self, uri: str) -> bytes:
         try:
             data = read_bytes(uri, self._max_bytes + 1)
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise _missing() from error
+            raise missing() from error
         if len(data) > self._max_bytes:
             raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The picture is too large.")
         return data
@@ -187,7 +192,7 @@ def _opened(uri: str) -> BinaryIO:
     try:
         return open_uri(uri)
     except FileNotFoundError as error:
-        raise _missing() from error
+        raise missing() from error
 
 
 def _pieces(uri: str, start: bytes, file: BinaryIO) -> Iterator[bytes]:
@@ -200,5 +205,6 @@ def _pieces(uri: str, start: bytes, file: BinaryIO) -> Iterator[bytes]:
                 piece = file.read(PIECE_BYTES)
 
 
-def _missing() -> Problem:
+def missing() -> Problem:
+    """What is told of a picture that is not there, or not to be shown."""
     return Problem(HTTPStatus.NOT_FOUND, "There is no such picture.")

@@ -7,14 +7,15 @@ directions, a negative weight turning away from one (Rocchio's formula, 1971, wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from adapters.decoders import Decoders
 from adapters.errors import Rejected, Unavailable
 from adapters.model_spec import ModelSpec
-from adapters.picture import decode
 from adapters.ports import Collection, Embedder, ImageIndex
 from gateway.text_batches import TextBatches
 from gateway.text_cache import TextCache
@@ -69,12 +70,12 @@ class QueryEmbedder:
     """Embeds queries with the model that filled a collection; remembers texts it has seen."""
 
     def __init__(
-        self, embedder: Embedder, index: ImageIndex, *, max_pixels: int, text_cache: int
+        self, embedder: Embedder, index: ImageIndex, decoders: Decoders, *, text_cache: int
     ) -> None:
         """`text_cache` texts are remembered for each model."""
         self._embedder = embedder
         self._index = index
-        self._max_pixels = max_pixels
+        self._decoders = decoders
         self._texts = TextCache(text_cache)
         self._batches = TextBatches(embedder)
 
@@ -87,7 +88,7 @@ class QueryEmbedder:
         """
         if len(terms) == 1 and terms[0].weight == 1:
             return await self._vector(collection, terms[0])
-        vectors = await asyncio.gather(*(self._vector(collection, term) for term in terms))
+        vectors = await _all(self._vector(collection, term) for term in terms)
         weights = np.array([term.weight for term in terms])
         combined = weights @ np.array(vectors)
         length = float(np.linalg.norm(combined))
@@ -106,9 +107,7 @@ class QueryEmbedder:
             return list(found[term.image_name])
         spec = await self.check_model(collection)
         try:
-            picture = await asyncio.to_thread(
-                decode, term.image or b"", spec, max_pixels=self._max_pixels
-            )
+            picture = await self._decoders.picture(term.image or b"", spec)
         except Rejected as error:
             raise BadTerm(term.field, str(error)) from error
         vectors = await self._embedder.embed_images(
@@ -147,3 +146,15 @@ class QueryEmbedder:
         vectors = await self._embedder.embed_texts(collection.model_name, ["warm-up"])
         vector: list[float] = vectors[0].tolist()
         return vector
+
+
+async def _all(vectors: Iterable[Coroutine[Any, Any, list[float]]]) -> list[list[float]]:
+    """All of them; as soon as one fails nothing more is done for the others."""
+    tasks = [asyncio.ensure_future(vector) for vector in vectors]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -7,6 +7,8 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
+from collections import OrderedDict
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -14,9 +16,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator
 from starlette.responses import FileResponse, Response
 
+from adapters.decoders import Decoders
 from adapters.errors import Rejected
-from adapters.thumbnail import thumbnail
-from gateway.pictures import HEADERS, Found, Pictures
+from gateway.pictures import HEADERS, Found, Pictures, missing
 from gateway.problems import Problem
 
 logger = logging.getLogger(__name__)
@@ -33,22 +35,39 @@ Size = Annotated[Literal[128, 256, 512, 1024], BeforeValidator(_number)]
 MEDIA_TYPE: Final = "image/jpeg"
 KEPT_SHARE: Final = 0.8
 """What is left of a full folder after clearing."""
+REFUSED_SECONDS: Final = 600.0
+REFUSED_COUNT: Final = 10_000
+"""Pictures of which it is remembered, for that long, that they cannot be decoded, and why."""
 
 
 class Thumbnails:
     """Makes and keeps thumbnails; several processes may share the folder."""
 
     def __init__(
-        self, images: Pictures, folder: Path, *, max_bytes: int, max_pixels: int, workers: int
+        self,
+        images: Pictures,
+        folder: Path,
+        decoders: Decoders,
+        *,
+        max_bytes: int,
+        max_image_bytes: int,
+        readers: int,
     ) -> None:
-        """`folder` takes up to about `max_bytes` of thumbnails."""
+        """
+        Args:
+            folder: takes up to about `max_bytes` of thumbnails.
+            max_image_bytes: what a picture may have.
+            readers: so many pictures that are not on this machine are read at once.
+        """
         self._images = images
         self._folder = folder
+        self._decoders = decoders
         self._max_bytes = max_bytes
-        self._max_pixels = max_pixels
-        self._slots = asyncio.Semaphore(workers)
+        self._max_image_bytes = max_image_bytes
+        self._reading = asyncio.Semaphore(readers)
         self._written = 0
         self._being_made: dict[Path, asyncio.Task[None]] = {}
+        self._refused: OrderedDict[Path, tuple[float, Rejected]] = OrderedDict()
 
     async def response(self, name: str, size: Size, if_none_match: str | None) -> Response:
         """The thumbnail, or 304 if the caller has it already.
@@ -73,24 +92,51 @@ class Thumbnails:
         if task is None:
             task = asyncio.create_task(self._make(found, kept, size))
             self._being_made[kept] = task
-            task.add_done_callback(lambda _: self._being_made.pop(kept, None))
-        # One caller that goes away must not take it from the others.
+            task.add_done_callback(lambda done: self._made(kept, done))
+        # One caller that goes away must not take it from the others, nor from those who come after.
         await asyncio.shield(task)
 
-    async def _make(self, found: Found, kept: Path, size: Size) -> None:
-        async with self._slots:
-            try:
-                data = await asyncio.to_thread(self._shrink, found, size)
-            except Rejected as error:
-                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-            await asyncio.to_thread(_write, kept, data)
-            self._written += len(data)
-            if self._written > self._max_bytes * (1 - KEPT_SHARE):
-                self._written = 0
-                await asyncio.to_thread(_clear, self._folder, self._max_bytes)
+    def _made(self, kept: Path, task: asyncio.Task[None]) -> None:
+        del self._being_made[kept]
+        if not task.cancelled():
+            task.exception()  # Perhaps nobody waits for it any more.
 
-    def _shrink(self, found: Found, size: Size) -> bytes:
-        return thumbnail(found.read(), edge=size, max_pixels=self._max_pixels)
+    async def _make(self, found: Found, kept: Path, size: Size) -> None:
+        try:
+            data = await self._shrink(found, kept, size)
+        except Rejected as error:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        except FileNotFoundError as error:
+            raise missing() from error
+        await asyncio.to_thread(_write, kept, data)
+        self._written += len(data)
+        if self._written > self._max_bytes * (1 - KEPT_SHARE):
+            self._written = 0
+            await asyncio.to_thread(_clear, self._folder, self._max_bytes)
+
+    async def _shrink(self, found: Found, kept: Path, size: Size) -> bytes:
+        """The thumbnail. What was refused not long ago is not tried again, as it may have taken all
+        the time that it was given."""
+        when, error = self._refused.get(kept, (float("-inf"), None))
+        if error is not None and time.monotonic() - when < REFUSED_SECONDS:
+            raise error
+        try:
+            if found.path is not None:
+                return await self._thumbnail(found.path, size)
+            async with self._reading:
+                return await self._thumbnail(await _read(found), size)
+        except Rejected as refused:
+            self._refused[kept] = (time.monotonic(), refused)
+            if len(self._refused) > REFUSED_COUNT:
+                self._refused.popitem(last=False)
+            raise
+
+    async def _thumbnail(self, source: Path | bytes, size: Size) -> bytes:
+        return await self._decoders.thumbnail(source, edge=size, max_bytes=self._max_image_bytes)
+
+
+async def _read(found: Found) -> bytes:
+    return await asyncio.to_thread(found.read)
 
 
 def _touch(file: Path) -> bool:

@@ -9,16 +9,16 @@ import os
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from adapters.decoders import Decoders
 from adapters.errors import Rejected
 from adapters.media_types import MEDIA_TYPES, RAW_MEDIA_TYPE
-from adapters.thumbnail import check
 from gateway.problems import Problem
 
 MAX_NAME_BYTES: Final = 200
@@ -40,6 +40,8 @@ SUFFIXES: Final = {
 _UNSAFE: Final = set('/\\:*?"<>|')
 # Beginnings and endings that the watcher takes for hidden or unfinished files.
 _STRIPPED: Final = " .~#$"
+Look = Callable[[Path], str]
+"""Has a file decoded and returns its media type. Blocks."""
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -58,12 +60,19 @@ class Uploads:
     """Writes into the watched folder: whole files only, and over nothing unless asked."""
 
     def __init__(
-        self, root: Path, *, max_pixels: int, workers: int, reserved: Collection[str] = ()
+        self,
+        root: Path,
+        decoders: Decoders,
+        *,
+        max_bytes: int,
+        workers: int,
+        reserved: Collection[str] = (),
     ) -> None:
         """Folders whose first part is `reserved` are those of other sources."""
         self._root = root
         self._reserved = frozenset(reserved)
-        self._max_pixels = max_pixels
+        self._decoders = decoders
+        self._max_bytes = max_bytes
         self._slots = asyncio.Semaphore(workers)
 
     async def store(
@@ -75,24 +84,48 @@ class Uploads:
             Problem: 409 if there is another picture of that name, 422 for what is no picture or
                 for a folder that cannot be, 507 if the disk is full, 403 if nothing may be written.
         """
-        async with self._slots:
-            try:
-                return await asyncio.to_thread(self._store, data, name, folder, overwrite)
-            except Rejected as error:
-                raise _bad("image", str(error)) from error
-            except OSError as error:
-                raise _refused(error) from error
+        await self._slots.acquire()
+        loop = asyncio.get_running_loop()
+        storing = loop.create_task(
+            asyncio.to_thread(self._store, data, name, folder, overwrite, self._look(loop))
+        )
+        # A thread cannot be stopped, so its slot is taken for as long as it works.
+        storing.add_done_callback(self._stored)
+        try:
+            return await asyncio.shield(storing)
+        except Rejected as error:
+            raise _bad("image", str(error)) from error
+        except OSError as error:
+            raise _refused(error) from error
 
-    def _store(self, data: BinaryIO, name: str, folder: str, overwrite: bool) -> Stored:
+    def _stored(self, storing: asyncio.Task[Stored]) -> None:
+        self._slots.release()
+        if not storing.cancelled():
+            storing.exception()  # Perhaps nobody waits for it any more.
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> Look:
+        def look(file: Path) -> str:
+            looking = self._decoders.media_type(file, max_bytes=self._max_bytes)
+            return asyncio.run_coroutine_threadsafe(looking, loop).result()
+
+        return look
+
+    def _store(self, data: BinaryIO, name: str, folder: str, overwrite: bool, look: Look) -> Stored:
         root = self._root.resolve(strict=True)
         parts = safe_folder(folder)
         if parts and parts[0] in self._reserved:
             raise _bad("folder", f"{parts[0]} is the name of another source")
         with _folder(root, parts) as directory:
-            return self._write(data, name, directory, parts, overwrite)
+            return self._write(data, name, directory, parts, overwrite, look)
 
     def _write(
-        self, data: BinaryIO, name: str, directory: Path, parts: list[str], overwrite: bool
+        self,
+        data: BinaryIO,
+        name: str,
+        directory: Path,
+        parts: list[str],
+        overwrite: bool,
+        look: Look,
     ) -> Stored:
         # `.part` and hidden: the watcher does not look at it before it has its name.
         descriptor, temporary = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=directory)
@@ -102,7 +135,7 @@ class Uploads:
                 shutil.copyfileobj(data, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
-            media_type = check(part.read_bytes(), max_pixels=self._max_pixels)
+            media_type = look(part)
             part.chmod(0o644)
             target = directory / safe_name(name, media_type)
             with part.open("rb") as file:

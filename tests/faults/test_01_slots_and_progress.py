@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from adapters import progress, retry
 from adapters.arrays import Pixels, Vectors
+from adapters.decoded import Picture
 from adapters.errors import Rejected, Unavailable
 from adapters.event_log import LogRecord, Message, Position
 from adapters.memory import MemoryEmbedder, MemoryEventLog
 from adapters.model_spec import ModelSpec
-from adapters.picture import Picture
 from adapters.progress import Activity, Stuck, Watchdog
 from adapters.settings import AnalyticsSettings, WatcherSettings
 from consumers import app as indexing_app

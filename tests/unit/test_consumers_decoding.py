@@ -1,4 +1,4 @@
-"""Pictures that take more memory than is granted are decoded by a process of its own."""
+"""Pictures are decoded in processes of their own, within what memory is granted to all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -73,16 +75,7 @@ async def test_the_picture_is_the_same(
         assert np.array_equal(done.picture.pixels, expected.pixels)
         assert (done.picture.width, done.picture.height) == (120, 90)
         assert done.decode_ms > 0
-    assert decoder._helper._pool is not None
-
-
-async def test_what_fits_needs_no_process(
-    small_spec: ModelSpec, tmp_path: Path, noise: Image.Image
-) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        made = Decoder(small_spec, IndexingSettings(), pool)
-        await made.decode(written(tmp_path / "a.png", noise))
-        assert made._helper._pool is None
+    assert len(decoder.sandbox.processes) == 1
 
 
 async def test_its_errors_are_the_same(decoder: Decoder, tmp_path: Path) -> None:
@@ -101,16 +94,15 @@ async def test_its_errors_are_the_same(decoder: Decoder, tmp_path: Path) -> None
         await decoder.decode(event(folder, b"x"))
 
 
-async def test_one_that_is_killed_can_be_tried_again(
+async def test_one_that_is_killed_is_tried_again(
     decoder: Decoder, tmp_path: Path, noise: Image.Image
 ) -> None:
     wanted = written(tmp_path / "a.png", noise)
     await decoder.decode(wanted)
-    assert decoder._helper._pool is not None
-    for process in decoder._helper._pool._processes.values():
-        process.kill()
-    with pytest.raises(OSError, match="ended"):
-        await asyncio.gather(*(decoder.decode(wanted) for _ in range(3)))
+    for process in decoder.sandbox.processes:
+        os.kill(process, signal.SIGKILL)
+    done = await asyncio.gather(*(decoder.decode(wanted) for _ in range(3)))
+    assert {each.picture.width for each in done} == {120}
     assert (await decoder.decode(wanted)).picture.width == 120
 
 
@@ -159,7 +151,7 @@ from concurrent.futures import ThreadPoolExecutor
 import consumers.app  # what an indexer has in memory
 from adapters.model_spec import ModelSpec
 from adapters.settings import IndexingSettings
-from consumers.budget import return_memory_promptly
+from adapters.allocator import return_memory_promptly
 from consumers.decoding import Decoder
 from schemas.events import ImageAdded
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adapters.decoders import Decoders
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, ImageRecord
+from adapters.sandbox import Sandbox
 from adapters.settings import GatewaySettings
-from adapters.thumbnail import thumbnail
 from gateway import duplicates, thumbnails
 from gateway.pictures import Pictures, Served
 from gateway.problems import Problem
@@ -181,11 +182,13 @@ class TestThumbnails:
         await self.put(bench, "x.png")
         made = []
 
-        def counted(data: bytes, **options: int) -> bytes:
-            made.append(data)
-            return thumbnail(data, **options)
+        thumbnail = Decoders.thumbnail
 
-        monkeypatch.setattr("gateway.thumbnails.thumbnail", counted)
+        async def counted(decoders: Decoders, source: Path | bytes, **options: int) -> bytes:
+            made.append(source)
+            return await thumbnail(decoders, source, **options)
+
+        monkeypatch.setattr(Decoders, "thumbnail", counted)
         answers = await asyncio.gather(*(bench.client.get("/thumbnails/x.png") for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
         assert len(made) == 1
@@ -200,7 +203,11 @@ class TestThumbnails:
 
         served = Served(Presence(bench.index, active), no_letters)
         images = Pictures(GatewaySettings(images_dir=bench.images), served, max_bytes=10**7)
-        small = thumbnails.Thumbnails(images, folder, max_bytes=20_000, max_pixels=10**7, workers=1)
+        sandbox = Sandbox(1, memory_bytes=10**7, seconds=60)
+        decoders = Decoders(sandbox, max_pixels=10**7)
+        small = thumbnails.Thumbnails(
+            images, folder, decoders, max_bytes=20_000, max_image_bytes=10**7, readers=1
+        )
         for n in range(40):
             noise = np.random.default_rng(n).integers(0, 255, (64, 64, 3), np.uint8)
             Image.fromarray(noise).save(bench.images / f"{n}.png")
@@ -208,6 +215,7 @@ class TestThumbnails:
             assert (await small.response(f"{n}.png", 128, None)).status_code == 200
         kept = sum(path.stat().st_size for path in folder.rglob("*.jpg"))
         assert 0 < kept < 30_000
+        decoders.close()
 
     @pytest.mark.parametrize("size", ["0", "100", "100000", "-1", "x", "128.5"])
     async def test_other_sizes_are_refused(self, bench: Gateway, size: str) -> None:

@@ -1,13 +1,10 @@
-"""A bound on the memory that pictures take while they are decoded."""
+"""How the C library gives memory back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 logger = logging.getLogger(__name__)
@@ -33,30 +30,3 @@ def return_memory_promptly() -> None:
         logger.info("this C library has no mallopt; its own ways of returning memory apply")
         return
     set_option(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-
-
-class MemoryBudget:
-    """Lets threads in as long as what they need together fits.
-
-    A need above the whole budget is let in alone, so nothing waits for ever.
-    """
-
-    def __init__(self, limit: int) -> None:
-        """`limit` in bytes."""
-        self._limit = limit
-        self._used = 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def hold(self, needed: int) -> Iterator[None]:
-        """Wait until `needed` bytes fit; they are given back at the end of the block."""
-        share = min(needed, self._limit)
-        with self._changed:
-            self._changed.wait_for(lambda: self._used + share <= self._limit)
-            self._used += share
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._used -= share
-                self._changed.notify_all()

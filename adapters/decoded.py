@@ -1,0 +1,26 @@
+"""What decoding a picture gives, for those who never touch its bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from adapters.arrays import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture: pixels for the model (uint8 [H, W, 3]) and its own properties.
+
+    `width` and `height` are those of the upright original; `latitude` and `longitude` are in
+    degrees; `taken_at` takes EXIF's local time for UTC where the file states no offset.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    media_type: str
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None

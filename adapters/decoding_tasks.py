@@ -1,0 +1,77 @@
+"""What worker processes do with a picture's bytes: the only way to the decoders.
+
+Each function is called in a worker (`adapters.sandbox`) with `memory`, the bytes it may take, and
+raises `NeedsMemory` where the picture's header, or its file, says that it takes more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapters.decode_memory import memory_needed_at
+from adapters.decoded import Picture
+from adapters.errors import Rejected
+from adapters.model_spec import ModelSpec
+from adapters.picture import DRAFT_FACTOR, decode
+from adapters.sandbox_worker import DECODING, READING, NeedsMemory, doing
+from adapters.thumbnail import check
+from adapters.thumbnail import thumbnail as shrunk
+
+
+def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> Picture:
+    """The picture as a model wants it.
+
+    Raises:
+        Rejected: as `adapters.picture.decode`.
+        NeedsMemory
+    """
+    begin(data, DRAFT_FACTOR * max(spec.width, spec.height), memory)
+    return decode(data, spec, max_pixels=max_pixels)
+
+
+def thumbnail(
+    source: Path | bytes, edge: int, max_pixels: int, max_bytes: int, *, memory: int
+) -> bytes:
+    """A JPEG of the upright picture, at most `edge` pixels each way.
+
+    Raises:
+        Rejected: as `adapters.thumbnail.thumbnail`, or the file has more than `max_bytes`.
+        NeedsMemory
+        OSError: the file cannot be read.
+    """
+    data = _content(source, max_bytes, memory)
+    begin(data, DRAFT_FACTOR * edge, memory)
+    return shrunk(data, edge=edge, max_pixels=max_pixels)
+
+
+def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory: int) -> str:
+    """The media type of a picture that can be decoded whole.
+
+    Raises:
+        Rejected: as `adapters.thumbnail.check`, or the file has more than `max_bytes`.
+        NeedsMemory
+        OSError: the file cannot be read.
+    """
+    data = _content(source, max_bytes, memory)
+    begin(data, 1, memory)
+    return check(data, max_pixels=max_pixels)
+
+
+def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    doing(READING)
+    size = source.stat().st_size
+    if size > max_bytes:
+        raise Rejected(f"the file has {size} bytes, more than {max_bytes}")
+    if size > memory:
+        raise NeedsMemory(size)
+    return source.read_bytes()
+
+
+def begin(data: bytes, edge: int, memory: int) -> None:
+    """Look at the header, and raise `NeedsMemory` if that says so."""
+    doing(DECODING)
+    needed = len(data) + memory_needed_at(data, edge)
+    if needed > memory:
+        raise NeedsMemory(needed)

@@ -1,0 +1,37 @@
+"""Reading and decoding one picture, in a worker process."""
+
+from __future__ import annotations
+
+import time
+
+from adapters.decoded import Picture
+from adapters.decoding_tasks import begin
+from adapters.model_spec import ModelSpec
+from adapters.picture import DRAFT_FACTOR, decode
+from adapters.sandbox_worker import READING, NeedsMemory, doing
+from consumers.reading import Limits, read
+from schemas.events import ImageAdded
+
+
+def read_and_decode(
+    event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
+) -> tuple[Picture, float, float]:
+    """The picture, and how many milliseconds reading and decoding it took.
+
+    `data` is what was read before; None for a local file.
+
+    Raises:
+        NeedsMemory
+        Superseded, Rejected, OSError: as `consumers.reading.read` and `adapters.picture.decode`.
+    """
+    started = time.perf_counter()
+    if data is None:
+        doing(READING)
+        if memory < event.size_bytes <= limits.max_bytes:
+            raise NeedsMemory(event.size_bytes)
+        data = read(event, max_bytes=limits.max_bytes)
+    between = time.perf_counter()
+    begin(data, DRAFT_FACTOR * max(spec.width, spec.height), memory)
+    picture = decode(data, spec, max_pixels=limits.max_pixels)
+    ended = time.perf_counter()
+    return picture, (between - started) * 1e3, (ended - between) * 1e3
