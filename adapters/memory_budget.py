@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 
 class MemoryHold:
@@ -53,7 +54,8 @@ class MemoryBudget:
             if turn.done() and not turn.cancelled():
                 turn.result().give_back()
             else:
-                self._waiting.remove((share, turn))
+                with suppress(ValueError):  # It was passed over already.
+                    self._waiting.remove((share, turn))
                 self._let_in()
             raise
 

@@ -7,12 +7,16 @@ decoded as always. Named where a test builds what decodes, so nothing of it is i
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
+from urllib.parse import unquote, urlsplit
 
 from adapters import decoding_tasks
 from adapters.decoded import Picture
@@ -23,6 +27,7 @@ from consumers.reading import Limits, read
 from schemas.events import ImageAdded
 
 MODULE = __name__
+AWAY = "away"
 SEGFAULT, ABORT, LOOP, EAT, KILL, SLOW = b"SEGFAULT", b"ABORT", b"LOOP", b"EAT", b"KILL", b"SLOW"
 
 
@@ -69,6 +74,17 @@ def read_and_decode(
 ) -> tuple[Picture, float, float]:
     misbehave(read(event, max_bytes=limits.max_bytes))
     return decoding_task.read_and_decode(event, data, spec, limits, memory=memory)
+
+
+def read_from_a_disk(
+    event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
+) -> tuple[Picture, float, float]:
+    """As always, unless a file beside the picture says that its disk is away."""
+    with ExitStack() as stack:
+        if (Path(unquote(urlsplit(event.uri).path)).parent / AWAY).exists():
+            failure = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+            stack.enter_context(mock.patch.object(Path, "open", side_effect=failure))
+        return decoding_task.read_and_decode(event, data, spec, limits, memory=memory)
 
 
 def count(data: bytes) -> None:

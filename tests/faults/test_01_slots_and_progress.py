@@ -40,7 +40,7 @@ from tests.unit.test_consumers_indexing import Bench, Commits, bench, made_bench
 
 __all__ = ["bench"]
 
-QUIET = 0.15
+QUIET = 0.3
 
 
 class FakeDecoder:

@@ -23,6 +23,7 @@ from consumers.roots import Roots
 from schemas.codec import decode, encode
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES, Topic
+from tests import hostile
 from tests.unit.test_consumers_indexing import Bench, bench
 
 __all__ = ["bench"]
@@ -113,24 +114,17 @@ def test_a_network_disk_whose_server_is_away_is_no_bad_file(
         read_bytes((tmp_path / "a.png").as_uri(), 10)
 
 
-async def test_a_disk_that_says_it_is_away_is_waited_for(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disk_that_says_it_is_away_is_waited_for(bench: Bench) -> None:
     records = await bench.logged(
         bench.added("a.png", bench.picture("a.png")),
         bench.added("b.png", bench.picture("b.png", "blue")),
     )
-    away, opened = True, Path.open
-
-    def fail(self: Path, *arguments: Any, **options: Any) -> Any:
-        if away and self.suffix == ".png":
-            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
-        return opened(self, *arguments, **options)
-
-    monkeypatch.setattr(Path, "open", fail)
+    away = bench.folder / hostile.AWAY
+    away.touch()
+    bench.decoder._task = f"{hostile.MODULE}:read_from_a_disk"
     work = asyncio.create_task(bench.run(*records))
     assert await waits(work)
-    away = False
+    away.unlink()
     await asyncio.wait_for(work, 10)
     assert bench.ids == {"a.png", "b.png"}
     assert await bench.dead_letters() == []

@@ -20,6 +20,7 @@ from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection
 from adapters.settings import IndexingSettings
+from consumers.decoding import Decoder
 from consumers.failures import PoisonLimit, TooMuchPoison
 from consumers.indexing import Indexer
 from consumers.lane import Lane
@@ -86,6 +87,10 @@ class Bench:
         await self.indexer.apply(await self.indexer.prepare(records))
 
     @property
+    def decoder(self) -> Decoder:
+        return self.indexer._preparer._inference._decoder
+
+    @property
     def ids(self) -> set[str]:
         return set(self.index.records[self.collection.name])
 
@@ -108,11 +113,14 @@ async def made_bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Ben
     with ThreadPoolExecutor(2) as pool:
         indexer = Indexer(embedder, index, log, collection, small_spec, settings, pool)
         yield Bench(tmp_path, embedder, index, log, collection, indexer, settings)
+        indexer.close()
 
 
 @pytest.fixture
 async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
     async with made_bench(tmp_path, small_spec) as made:
+        # The first worker of a process takes a while to start, which tests of time do not mean.
+        await made.decoder.sandbox.run("tests.hostile:echo", None)
         yield made
 
 

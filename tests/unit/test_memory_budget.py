@@ -55,6 +55,20 @@ async def test_whoever_gives_up_waiting_takes_nothing_and_stops_nobody() -> None
     assert budget.used == 0
 
 
+async def test_one_that_gives_up_as_its_turn_comes_is_passed_over() -> None:
+    budget = MemoryBudget(10)
+    first = await budget.take(10)
+    waiting = [asyncio.create_task(budget.take(6)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    first.give_back()
+    (await waiting[1]).give_back()
+    (await waiting[2]).give_back()
+    await asyncio.gather(waiting[0], return_exceptions=True)
+    assert waiting[0].cancelled()
+    assert budget.used == 0
+
+
 def test_asking_the_allocator_is_harmless() -> None:
     return_memory_promptly()
     assert len(bytearray(3 << 20)) == 3 << 20
