@@ -20,11 +20,11 @@ class Decoders:
             `DecoderCrashed`, `DecoderMemory` and `DecoderTimeout`, what its decoder made of it.
     """
 
-    def __init__(self, sandbox: Sandbox, *, max_pixels: int, tasks: str = TASKS) -> None:
+    def __init__(self, sandbox: Sandbox, *, max_pixels: int, tasks: str | None = None) -> None:
         """`tasks` is the module whose functions are called in the worker processes."""
         self._sandbox = sandbox
         self._max_pixels = max_pixels
-        self._tasks = tasks
+        self._tasks = tasks or TASKS
 
     async def picture(self, data: bytes, spec: ModelSpec) -> Picture:
         """The picture as a model wants it."""

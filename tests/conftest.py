@@ -47,6 +47,7 @@ SHARING = {
         "tests/integration/test_analytics.py",
         "tests/integration/test_faults_01_indexing_goes_on.py",
         "tests/integration/test_faults_07_discarded_producer.py",
+        "tests/integration/test_faults_10_decoders.py",
         "tests/integration/test_faults_15_no_autoschema.py",
         "tests/integration/test_indexing.py",
         "tests/integration/test_model_exactness.py",

@@ -32,6 +32,20 @@ ALLOWED: dict[str, set[str]] = {
 
 CLIENTS = {"aiokafka", "tritonclient", "weaviate"}
 FASTSTREAM = "consumers/apps.py"
+DECODERS = {"PIL", "pyvips", "rawpy", "pillow_heif", "pillow_jxl"}
+DECODING = {
+    "adapters/camera_raw.py",
+    "adapters/decode_memory.py",
+    "adapters/exif.py",
+    "adapters/picture.py",
+    "adapters/shrink.py",
+    "adapters/thumbnail.py",
+}
+"""Who hands bytes of pictures to decoders."""
+WORKERS = {"adapters/decoding_tasks.py", "adapters/sandbox_preload.py", "consumers/decoding_task.py"}
+"""What runs in worker processes, named by no other module than as a text."""
+SHOWS_OUR_OWN = "cli/terminal_pictures.py"
+"""Decodes thumbnails, which are JPEGs that a worker made."""
 SCHEMA_LIBRARIES = {"pydantic"}
 CONCRETE = {
     "adapters.kafka_log",
@@ -87,7 +101,21 @@ def test_schemas_import_only_pydantic_and_the_standard_library() -> None:
         (relative(path), name)
         for path in modules("schemas")
         for name in imports(path)
-        if top(name) not in sys.stdlib_module_names | SCHEMA_LIBRARIES | {"schemas"}
+        if top(name) not in sys.stdlib_module_names | DECODERS = {"PIL", "pyvips", "rawpy", "pillow_heif", "pillow_jxl"}
+DECODING = {
+    "adapters/camera_raw.py",
+    "adapters/decode_memory.py",
+    "adapters/exif.py",
+    "adapters/picture.py",
+    "adapters/shrink.py",
+    "adapters/thumbnail.py",
+}
+"""Who hands bytes of pictures to decoders."""
+WORKERS = {"adapters/decoding_tasks.py", "adapters/sandbox_preload.py", "consumers/decoding_task.py"}
+"""What runs in worker processes, named by no other module than as a text."""
+SHOWS_OUR_OWN = "cli/terminal_pictures.py"
+"""Decodes thumbnails, which are JPEGs that a worker made."""
+SCHEMA_LIBRARIES | {"schemas"}
     }
     assert not wrong
 
@@ -123,6 +151,22 @@ def test_only_builders_import_concrete_clients(package: str) -> None:
         if name in CONCRETE
     }
     assert not wrong
+
+
+def test_decoders_are_imported_by_what_runs_in_workers_alone() -> None:
+    behind = {path.removesuffix(".py").replace("/", ".") for path in DECODING | WORKERS}
+    allowed = DECODING | WORKERS
+    wrong = {
+        (relative(path), name)
+        for package in PACKAGES
+        for path in modules(package)
+        if relative(path) not in allowed
+        for name in imports(path)
+        if (top(name) in DECODERS and relative(path) != SHOWS_OUR_OWN)
+        or any(name == each or name.startswith(f"{each}.") for each in behind)
+    }
+    assert not wrong
+    assert all((ROOT / path).exists() for path in allowed)
 
 
 def test_modules_are_small() -> None:

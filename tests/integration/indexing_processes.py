@@ -100,6 +100,7 @@ class IndexerProcess:
     environment: dict[str, str]
     log: Path
     ready_file: Path
+    module: tuple[str, ...] = ("consumers", "indexing")
     process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
@@ -107,7 +108,7 @@ class IndexerProcess:
         self.ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "consumers", "indexing"],
+                [sys.executable, "-m", *self.module],
                 cwd=ROOT,
                 env={**os.environ, **self.environment, "READY_FILE": str(self.ready_file)},
                 stdout=log,

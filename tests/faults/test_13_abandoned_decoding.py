@@ -1,0 +1,184 @@
+"""What was given up holds its place until it has really ended; shared work is finished."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import os
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from adapters.decoders import Decoders
+from adapters.model_spec import ModelSpec
+from adapters.sandbox import Sandbox
+from adapters.settings import IndexingSettings
+from consumers import decoding
+from consumers.decoding import Decoder
+from gateway.uploads import Uploads
+from schemas.events import ImageAdded, now
+from tests import hostile
+from tests.unit.gateway_bench import Gateway, gateway, picture, png, unit
+
+ENDLESS = 600.0
+
+
+@pytest.fixture
+async def bench(
+    tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
+    """A gateway that decodes one picture at a time, and has all the time to do so."""
+    monkeypatch.setattr("adapters.decoders.TASKS", hostile.MODULE)
+    settings = {
+        "picture_workers": 1,
+        "decode_seconds": ENDLESS,
+        "request_timeout": 10 * ENDLESS,
+        "thumbnails_dir": tmp_path / "thumbnails",
+    }
+    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+        yield bench
+
+
+async def exists(path: Path) -> None:
+    async with asyncio.timeout(20):
+        while not (path.exists() and path.stat().st_size):
+            await asyncio.sleep(0.02)
+
+
+async def cancelled(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_a_worker_is_used_again_only_when_the_work_given_up_has_ended(
+    tmp_path: Path,
+) -> None:
+    sandbox = Sandbox(1, memory_bytes=10**8, seconds=ENDLESS)
+    for number in range(5):
+        mark = tmp_path / str(number)
+        work = asyncio.create_task(
+            sandbox.run(f"{hostile.MODULE}:process_id_after", ENDLESS, mark)
+        )
+        await exists(begun := Path(f"{mark}.begun"))
+        following = asyncio.create_task(sandbox.run(f"{hostile.MODULE}:process_id"))
+        await asyncio.sleep(0)
+        assert not following.done()
+        await cancelled(work)
+        first = int(begun.read_text())
+        assert await following != first
+        assert not psutil.pid_exists(first)
+    sandbox.close()
+
+
+async def test_thumbnails_are_made_while_searches_were_given_up(bench: Gateway) -> None:
+    (bench.images / "x.png").write_bytes(png())
+    await bench.holds("x.png")
+    slow = {"image": base64.b64encode(hostile.SLOW + b" 600").decode()}
+    for _ in range(3):
+        search = asyncio.create_task(bench.search(terms=[slow] * 16))
+        await asyncio.sleep(0.2)
+        await cancelled(search)
+    async with asyncio.timeout(30):
+        assert (await bench.client.get("/thumbnails/x.png")).status_code == 200
+
+
+async def test_a_shared_thumbnail_is_finished_for_those_who_come_after(
+    bench: Gateway, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    note = f"\nCOUNT {count}\n\nNOTE ".encode() + hostile.SLOW + b" 1 "
+    (bench.images / "slow.png").write_bytes(png() + note)
+    await bench.holds("slow.png")
+    first = [asyncio.create_task(bench.client.get("/thumbnails/slow.png")) for _ in range(3)]
+    await exists(count)
+    await cancelled(*first)
+    response = await bench.client.get("/thumbnails/slow.png")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/jpeg"
+    assert count.read_text() == "x"
+
+
+async def test_an_upload_that_was_given_up_holds_its_place_while_its_thread_works(
+    tmp_path: Path,
+) -> None:
+    sandbox = Sandbox(1, memory_bytes=10**8, seconds=60)
+    uploads = Uploads(tmp_path, Decoders(sandbox, max_pixels=10**7), max_bytes=10**6, workers=1)
+    reading, go_on = threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            reading.set()
+            go_on.wait(60)
+            return super().read(size)
+
+    first = asyncio.create_task(uploads.store(Slow(png("red")), name="a.png", folder=""))
+    assert await asyncio.to_thread(reading.wait, 20)
+    await cancelled(first)
+    second = asyncio.create_task(uploads.store(io.BytesIO(png()), name="b.png", folder=""))
+    await asyncio.wait([second], timeout=0.3)
+    assert not second.done()
+    go_on.set()
+    assert (await asyncio.wait_for(second, 30)).image_id == "b.png"
+    sandbox.close()
+
+
+async def test_bytes_of_a_reading_that_was_given_up_count_until_it_ends(
+    small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of a bucket is read by a thread, which cannot be stopped."""
+    data = png()
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(event: ImageAdded, *, max_bytes: int) -> bytes:
+        reading.set()
+        go_on.wait(60)
+        return data
+
+    monkeypatch.setattr(decoding, "read", slowly)
+    event = ImageAdded(
+        image_id="a.png",
+        uri="memory://bucket/a.png",
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        media_type="image/png",
+        modified_at=now(),
+        added_at=now(),
+    )
+    with ThreadPoolExecutor(4) as pool:
+        decoder = Decoder(small_spec, IndexingSettings(decode_memory_bytes=2 * len(data)), pool)
+        first = asyncio.create_task(decoder.decode(event))
+        assert await asyncio.to_thread(reading.wait, 20)
+        await cancelled(first)
+        reading.clear()
+        second = asyncio.create_task(decoder.decode(event))
+        await asyncio.wait([second], timeout=0.3)
+        assert not reading.is_set()
+        go_on.set()
+        assert (await asyncio.wait_for(second, 30)).picture.width == 30
+        decoder.close()
+
+
+async def test_given_up_before_it_began_costs_no_worker(tmp_path: Path) -> None:
+    sandbox = Sandbox(1, memory_bytes=10**8, seconds=ENDLESS)
+    kept = await sandbox.run(f"{hostile.MODULE}:process_id")
+    busy = asyncio.create_task(
+        sandbox.run(f"{hostile.MODULE}:process_id_after", 0.3, tmp_path / "a")
+    )
+    await exists(tmp_path / "a.begun")
+    waiting = [
+        asyncio.create_task(sandbox.run(f"{hostile.MODULE}:echo", n)) for n in range(20)
+    ]
+    await asyncio.sleep(0)
+    await cancelled(*waiting)
+    assert await busy == kept == await sandbox.run(f"{hostile.MODULE}:process_id")
+    assert kept != os.getpid()
+    sandbox.close()
