@@ -16,11 +16,12 @@ from analytics.dashboard import Behind, dashboard, searches
 from analytics.lake import Lake
 from analytics.report import ASSETS, WEB
 from analytics.views import Filters
-from gateway.http_models import MAX_QUERY
 from gateway.problems import Problem
 
 T = TypeVar("T")
 
+MAX_TEXT_IN_URL: Final = 16_000
+"""Of what a query may be, all that servers and browsers take in an address."""
 CONCURRENT: Final = 2
 """Questions that are worked on at once; DuckDB uses every core for each."""
 HEADERS: Final = {
@@ -74,7 +75,7 @@ def router(lake_url: str) -> APIRouter:
         since: Since = None,
         until: Until = None,
         model: Model = None,
-        text: Annotated[str | None, Query(max_length=MAX_QUERY)] = None,
+        text: Annotated[str | None, Query(max_length=MAX_TEXT_IN_URL)] = None,
         kind: Annotated[str | None, Query(max_length=20)] = None,
         rating: Annotated[int | None, Query(ge=1, le=10)] = None,
         place: Annotated[
