@@ -77,6 +77,7 @@ class Listing:
         failed: the reason why the directory could not be read, so that nothing follows from a
             name's absence.
         missing: the directory does not exist.
+        real: its absolute path, if that is another: links that are followed lead there.
     """
 
     directory: str
@@ -85,6 +86,7 @@ class Listing:
     undecodable: list[str] = field(default_factory=list)
     failed: str | None = None
     missing: bool = False
+    real: str | None = None
 
 
 def join(directory: str, name: str) -> str:
@@ -161,8 +163,16 @@ def walk(root: Path, top: str, rules: Rules, *, follow: bool) -> Iterator[Listin
         listing = list_directory(root, directory, rules, follow=follow)
         if not directory and (listing.missing or listing.failed):
             raise RootGone(f"{root} {listing.failed or 'does not exist'}")
+        if follow:
+            listing.real = _elsewhere(root, directory)
         yield listing
         pending.extend((join(directory, name), ancestors) for name in listing.directories)
+
+
+def _elsewhere(root: Path, directory: str) -> str | None:
+    path = f"{root}/{directory}" if directory else str(root)
+    real = os.path.realpath(path)
+    return real if real != path else None
 
 
 def _unreachable(root: Path, top: str, rules: Rules, *, follow: bool) -> Listing | None:
