@@ -26,6 +26,13 @@ class FileStat(NamedTuple):
     modified_us: int
 
 
+class ListedStat(NamedTuple):
+    """The same of an object that a listing told of; None if it did not tell the time."""
+
+    size: int
+    modified_us: int | None
+
+
 class Known(NamedTuple):
     """A picture as it was last published.
 
@@ -34,7 +41,7 @@ class Known(NamedTuple):
     """
 
     sha256: bytes | None
-    stat: FileStat | None
+    stat: FileStat | ListedStat | None
     uri_is_current: bool = True
     mount: str | None = None
 
