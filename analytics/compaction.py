@@ -60,10 +60,70 @@ def compact(
                     promote_options="default",
                 )
                 path = generation.path_of(run[0].place, run[0].date, run[0].first, run[-1].last)
-                lake.storage.write_table(path, merged)
+                _write_remembering(lake, path, merged)
                 done.merged += len(run)
                 done.written += 1
     return done
+
+
+def _write_remembering(lake: Lake, path: str, table: pa.Table) -> None:
+    """Write rows, without those that are to be forgotten by the time they are there.
+
+    An object store has no locks: somebody may forget while this was reading and writing. What is
+    forgotten is remembered first and then taken out of the files there are; so either it was
+    remembered before this looked, or the file was there to be taken out of.
+    """
+    forgotten = lake.forgotten()
+    while True:
+        lake.storage.write_table(path, forgotten.without(table))
+        now = lake.forgotten()
+        if now == forgotten:
+            return
+        forgotten = now
+
+
+class Sweep:
+    """Takes what is to be forgotten out of every file once, wherever it came from.
+
+    A process that was killed between writing a merged file and looking again may have left some.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._done: set[str] = set()
+        self._for = Forgotten()
+
+    def run(self) -> int:
+        """Look into the files that were not looked into since something was forgotten. Blocks.
+
+        Returns:
+            How many rows were taken out.
+        """
+        generation = self._lake.existing()
+        forgotten = self._lake.forgotten()
+        if generation is None or forgotten == Forgotten():
+            return 0
+        if forgotten != self._for:
+            self._for, self._done = forgotten, set()
+        taken = 0
+        for topic in PERSONAL:
+            for file in generation.snapshot(topic.name):
+                if file.path not in self._done:
+                    taken += _take_out(self._lake, file, forgotten)
+                    self._done.add(file.path)
+        return taken
+
+
+def _take_out(lake: Lake, file: DataFile, forgotten: Forgotten) -> int:
+    with lake.storage.locked(f"{file.place.topic}-{file.place.partition}"):
+        try:
+            table = lake.storage.read_table(file.path)
+        except FileNotFoundError:
+            return 0  # Merged or expired meanwhile.
+        rest = forgotten.without(table)
+        if rest.num_rows < table.num_rows:
+            lake.storage.write_table(file.path, rest)
+        return int(table.num_rows - rest.num_rows)
 
 
 def _runs(files: Iterable[DataFile], min_files: int) -> Iterator[list[DataFile]]:
