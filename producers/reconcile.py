@@ -47,6 +47,13 @@ class Difference:
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
+    def summary(self) -> str:
+        """A line for the log."""
+        return (
+            f"compared {self.pictures} pictures in {self.seconds:.2f} s: "
+            f"{self.changed} new or changed, {len(self.missing)} missing"
+        )
+
 
 class Reconciler:
     """Compares folders with the state and hands on what differs.
