@@ -60,26 +60,10 @@ def compact(
                     promote_options="default",
                 )
                 path = generation.path_of(run[0].place, run[0].date, run[0].first, run[-1].last)
-                _write_remembering(lake, path, merged)
+                lake.write_rows(path, merged)
                 done.merged += len(run)
                 done.written += 1
     return done
-
-
-def _write_remembering(lake: Lake, path: str, table: pa.Table) -> None:
-    """Write rows, without those that are to be forgotten by the time they are there.
-
-    An object store has no locks: somebody may forget while this was reading and writing. What is
-    forgotten is remembered first and then taken out of the files there are; so either it was
-    remembered before this looked, or the file was there to be taken out of.
-    """
-    forgotten = lake.forgotten()
-    while True:
-        lake.storage.write_table(path, forgotten.without(table))
-        now = lake.forgotten()
-        if now == forgotten:
-            return
-        forgotten = now
 
 
 class Sweep:
@@ -120,10 +104,9 @@ def _take_out(lake: Lake, file: DataFile, forgotten: Forgotten) -> int:
             table = lake.storage.read_table(file.path)
         except FileNotFoundError:
             return 0  # Merged or expired meanwhile.
-        rest = forgotten.without(table)
-        if rest.num_rows < table.num_rows:
-            lake.storage.write_table(file.path, rest)
-        return int(table.num_rows - rest.num_rows)
+        if forgotten.without(table).num_rows == table.num_rows:
+            return 0
+        return int(table.num_rows) - lake.write_rows(file.path, table)
 
 
 def _runs(files: Iterable[DataFile], min_files: int) -> Iterator[list[DataFile]]:
@@ -215,10 +198,8 @@ def forget(lake: Lake, wanted: Forgotten) -> int:
                 _remove_covered(lake, files, kept, 0.0, Compacted())
                 for file in kept:
                     table = lake.storage.read_table(file.path)
-                    rest = named.without(table)
-                    if rest.num_rows < table.num_rows:
-                        lake.storage.write_table(file.path, rest)
-                        taken += table.num_rows - rest.num_rows
+                    if named.without(table).num_rows < table.num_rows:
+                        taken += table.num_rows - lake.write_rows(file.path, table)
     if lake.current().name != generation.name:
         raise Unavailable("the lake was rebuilt meanwhile: forget again")
     return taken

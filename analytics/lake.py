@@ -180,6 +180,26 @@ class Lake:
         said = {"searches": sorted(more.searches), "clients": sorted(more.clients)}
         self.storage.write(f"{FORGOTTEN}/{uuid4().hex}.json", json.dumps(said).encode())
 
+    def write_rows(self, path: str, table: pa.Table) -> int:
+        """Write rows, without those that are to be forgotten by the time they are there.
+
+        The one way to write rows. An object store has no locks: somebody may forget between reading
+        and writing. What is forgotten is remembered first and then taken out of the files there
+        are; so either it was remembered before this looked, or the file was there to be taken out
+        of.
+
+        Returns:
+            How many rows were written.
+        """
+        forgotten = self.forgotten()
+        while True:
+            rows = forgotten.without(table)
+            self.storage.write_table(path, rows)
+            now = self.forgotten()
+            if now == forgotten:
+                return int(rows.num_rows)
+            forgotten = now
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -267,15 +287,13 @@ class Generation:
                 raise Moved(place, begin.offset, used.end(place))
             if (end := self.end(place)).offset != begin.offset:
                 raise Moved(place, begin.offset, end)
-            forgotten = self.lake.forgotten()
             first = begin.offset
             for day, piece in by_date(table, begin.date):
                 last = piece["offset"][-1].as_py()
                 # Where the log has a gap, the file covers it: its range begins where the last
                 # one ended, whatever the first offset in it.
                 path = self.path_of(place, day, first, last)
-                kept = forgotten.without(piece if keep is None else keep(piece))
-                self.lake.storage.write_table(path, kept)
+                self.lake.write_rows(path, piece if keep is None else keep(piece))
                 first, end = last + 1, End(last + 1, day)
             return end
 

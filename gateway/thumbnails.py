@@ -18,8 +18,9 @@ from starlette.responses import FileResponse, Response
 
 from adapters.decoders import Decoders
 from adapters.errors import Rejected
-from gateway.pictures import HEADERS, Found, Pictures, missing
+from gateway.pictures import HEADERS, Found, Pictures
 from gateway.problems import Problem
+from gateway.transfers import missing
 
 logger = logging.getLogger(__name__)
 
@@ -121,10 +122,10 @@ class Thumbnails:
         if error is not None and time.monotonic() - when < REFUSED_SECONDS:
             raise error
         try:
-            if found.path is not None:
-                return await self._thumbnail(found.path, size)
+            if isinstance(found.content, Path):
+                return await self._thumbnail(found.content, size)
             async with self._reading:
-                return await self._thumbnail(await _read(found), size)
+                return await self._thumbnail(await found.content(), size)
         except Rejected as refused:
             self._refused[kept] = (time.monotonic(), refused)
             if len(self._refused) > REFUSED_COUNT:
@@ -133,10 +134,6 @@ class Thumbnails:
 
     async def _thumbnail(self, source: Path | bytes, size: Size) -> bytes:
         return await self._decoders.thumbnail(source, edge=size, max_bytes=self._max_image_bytes)
-
-
-async def _read(found: Found) -> bytes:
-    return await asyncio.to_thread(found.read)
 
 
 def _touch(file: Path) -> bool:

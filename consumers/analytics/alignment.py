@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import uuid4
 
 import pyarrow.compute as pc
 
@@ -80,7 +81,8 @@ def _begin(generation: Generation, place: Place, epoch: Epoch) -> None:
         place.partition,
     )
     # First, so that a crash in between restores too often rather than never.
-    generation.lake.storage.write(f"{RESTORE}/{place.topic}", b"")
+    # Each under a name of its own: whoever restores removes only those it saw before.
+    generation.lake.storage.write(f"{RESTORE}/{place.topic}~{uuid4().hex}", b"")
     begin_epoch(generation, place, epoch)
 
 

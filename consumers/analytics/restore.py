@@ -30,8 +30,9 @@ async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
     """
     done: dict[str, int] = {}
     names = await asyncio.to_thread(lake.storage.names, RESTORE)
+    lost = {name.partition("~")[0] for name in names}
     for topic in PERSONAL:
-        if topic.name in names:
+        if topic.name in lost:
             done[topic.name] = await _restore(log, lake, topic)
             logger.warning("%s: %d events restored from the lake", topic.name, done[topic.name])
     for name in names:
@@ -57,8 +58,9 @@ async def _restore(log: EventLog, lake: Lake, topic: Topic) -> int:
 def _missing(lake: Lake, topic: Topic, present: set[str]) -> Iterator[list[Message]]:
     """The events that the log lacks, in the order in which they were filed. Blocks."""
     batch: list[Message] = []
+    forgotten = lake.forgotten()
     for file in lake.current().snapshot(topic.name):
-        for row in lake.storage.read_table(file.path).to_pylist():
+        for row in forgotten.without(lake.storage.read_table(file.path)).to_pylist():
             if row["invalid"] is not None or row["key"] is None or row["event_id"] in present:
                 continue
             present.add(row["event_id"])
