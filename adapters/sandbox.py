@@ -188,6 +188,7 @@ class Sandbox:
             raise
         finally:
             self._used = time.monotonic()
+            job.process = None  # What becomes of it now is not this job's.
             if process is None:
                 permit.give_back()
             elif reusable and not process.ended.done() and not (job.abandoned or self._closed):

@@ -104,21 +104,22 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
     # A crash is an answer like others here: no file that tells of it is wanted.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _be_the_first_to_go()
-    limit = _MemoryLimit()
+    limit, term = _MemoryLimit(), _Termination()
     doing(READY)
     with connection, connection.makefile("rb") as incoming:
         while head := incoming.read(LENGTH.size):
             request: Request = pickle.loads(incoming.read(LENGTH.unpack(head)[0]))  # noqa: S301
-            # Even a decoder that never returns to Python comes to an end if the parent is gone.
-            signal.setitimer(signal.ITIMER_REAL, request.seconds + LATE_SECONDS)
-            with limit.at(request.memory):
-                answer = _answer(request, _arena)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            reply = pickle.dumps(answer)
-            try:
-                connection.sendall(LENGTH.pack(len(reply)) + reply)
-            except OSError:  # The parent is gone.
-                break
+            with term.later():
+                # Even a decoder that never returns to Python ends if the parent is gone.
+                signal.setitimer(signal.ITIMER_REAL, request.seconds + LATE_SECONDS)
+                with limit.at(request.memory):
+                    answer = _answer(request, _arena)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                reply = pickle.dumps(answer)
+                try:
+                    connection.sendall(LENGTH.pack(len(reply)) + reply)
+                except OSError:  # The parent is gone.
+                    break
     os._exit(0)
 
 
@@ -168,6 +169,29 @@ def _function(name: str) -> Callable[..., object]:
     return function
 
 
+class _Termination:
+    """SIGTERM, which also comes when the parent's whole group is told to end: what was begun is
+    finished before, as the parent may still want it."""
+
+    def __init__(self) -> None:
+        self._busy = self._asked = False
+        signal.signal(signal.SIGTERM, self._end)
+
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """Not within the block, but at its end."""
+        self._busy = True
+        yield
+        self._busy = False
+        if self._asked:
+            os._exit(0)
+
+    def _end(self, *_: object) -> None:
+        if not self._busy:
+            os._exit(0)
+        self._asked = True
+
+
 class _MemoryLimit:
     """The bound on what this process may take, kept by the kernel.
 
@@ -214,7 +238,6 @@ def _be_the_first_to_go() -> None:
 def _live_with_the_parent() -> None:
     """Leave interrupts to the parent, and end when it ends, even by SIGKILL."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -68,7 +68,7 @@ class Thumbnails:
         self._reading = asyncio.Semaphore(readers)
         self._written = 0
         self._being_made: dict[Path, asyncio.Task[None]] = {}
-        self._refused: OrderedDict[Path, tuple[float, Rejected]] = OrderedDict()
+        self._refused: OrderedDict[Path, tuple[float, str]] = OrderedDict()
 
     async def response(self, name: str, size: Size, if_none_match: str | None) -> Response:
         """The thumbnail, or 304 if the caller has it already.
@@ -118,16 +118,17 @@ class Thumbnails:
     async def _shrink(self, found: Found, kept: Path, size: Size) -> bytes:
         """The thumbnail. What was refused not long ago is not tried again, as it may have taken all
         the time that it was given."""
-        when, error = self._refused.get(kept, (float("-inf"), None))
-        if error is not None and time.monotonic() - when < REFUSED_SECONDS:
-            raise error
+        if (before := self._refused.get(kept)) is not None:
+            when, reason = before
+            if time.monotonic() - when < REFUSED_SECONDS:
+                raise Rejected(reason)
         try:
             if isinstance(found.content, Path):
                 return await self._thumbnail(found.content, size)
             async with self._reading:
                 return await self._thumbnail(await found.content(), size)
-        except Rejected as refused:
-            self._refused[kept] = (time.monotonic(), refused)
+        except Rejected as error:
+            self._refused[kept] = (time.monotonic(), str(error))
             if len(self._refused) > REFUSED_COUNT:
                 self._refused.popitem(last=False)
             raise

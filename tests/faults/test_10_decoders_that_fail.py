@@ -219,6 +219,21 @@ async def test_workers_have_no_socket_of_their_parent(sandbox: Sandbox, tmp_path
     assert sum(name.startswith("socket:") for name in held) == 1
 
 
+async def test_a_signal_to_the_whole_group_lets_work_be_finished(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    work = asyncio.create_task(call(sandbox, "process_id_after", 1.0, mark))
+    async with asyncio.timeout(20):
+        while not Path(f"{mark}.begun").exists():
+            await asyncio.sleep(0.02)
+    ours = psutil.Process().children(recursive=True)
+    for each in ours:
+        each.terminate()
+    assert await work in [each.pid for each in ours]
+    assert await call(sandbox, "echo", 1) == 1
+
+
 async def test_idle_workers_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.sandbox.IDLE_SECONDS", 0.1)
     process = await call(sandbox, "process_id")
