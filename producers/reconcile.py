@@ -50,6 +50,12 @@ class Difference:
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
+    def __str__(self) -> str:
+        return (
+            f"compared {self.pictures} pictures in {self.seconds:.2f} s: "
+            f"{self.changed} new or changed, {len(self.missing)} missing"
+        )
+
 
 class Reconciler:
     """Compares folders with the state and hands on what differs.

@@ -319,14 +319,7 @@ class Watcher:
         # Whoever waits for the end of the comparison reads all of what it led to.
         self._tell()
         self.status.reconciled()
-        logger.info(
-            "compared %d pictures in %.2f s: %d new or changed, %d missing%s",
-            difference.pictures,
-            difference.seconds,
-            difference.changed,
-            len(difference.missing),
-            " (held back)" if held else "",
-        )
+        logger.info("%s%s", difference, " (held back)" if held else "")
 
     def _pause(self, seconds: float) -> float:
         """Never more than a tenth of the time is spent walking, unless polling is asked for."""

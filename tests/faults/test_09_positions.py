@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import RecordMetadata
+from PIL import ExifTags, Image
 from prometheus_client import generate_latest
 
 from adapters import kafka_log, weaviate_queries
 from adapters.dead_letters import read_letters
 from adapters.errors import Unavailable
 from adapters.event_log import Message, Position
+from adapters.exif import described
 from adapters.letter import dead_letter
 from adapters.memory import MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
@@ -227,3 +229,18 @@ async def test_an_offset_that_the_broker_does_not_know_is_no_offset(count: int) 
         await kafka_log._publish(Forgetful(-1), "t", records)
     found = await kafka_log._publish(Forgetful(5), "t", records)
     assert [position.offset for position in found] == list(range(5, 5 + count))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"), [((0.0, 0.0, 0.0), None), ((0.0, 0.0, 36.0), 0.01)]
+)
+def test_a_camera_without_a_position_is_nowhere(
+    degrees: tuple[float, float, float], expected: float | None
+) -> None:
+    """Zeros are what many write then; the equator alone is a place."""
+    exif = Image.Exif()
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLongitude] = (0.0, 0.0, 0.0), degrees
+    found = described(exif)
+    assert found.longitude == expected
+    assert found.latitude == (None if expected is None else 0.0)
