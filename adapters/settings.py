@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from adapters.sources import Source, parse_sources
@@ -176,6 +176,16 @@ class LakeSettings(ServerSettings):
     """A folder, or any URL that fsspec knows and that atomically replaces what is written."""
 
 
+class QuestionSettings(EnvironmentSettings):
+    """What questions to the event lake may take, all that one process answers at once together."""
+
+    analytics_memory: Annotated[ByteSize | None, Field(ge=64 << 20)] = None
+    """Bytes, as `2GiB`; an eighth of the machine's memory if none is named. A question that needs
+    more writes up to four times as much to temporary files, and then is given up."""
+    analytics_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of one question; 0 for half of the cores."""
+
+
 class AnalyticsSettings(LakeSettings):
     """The consumer group that fills the event lake."""
 
@@ -205,7 +215,7 @@ class AdviceSettings(EnvironmentSettings):
     """How often the gateway works it out anew."""
 
 
-class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings):
+class GatewaySettings(SourceSettings, LakeSettings, AdviceSettings, QuestionSettings):
     """The HTTP gateway."""
 
     gateway_host: str = "127.0.0.1"

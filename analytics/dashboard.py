@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from analytics.engine import Bounds, Stop
 from analytics.lake import Lake
 from analytics.views import Filters, query, read
 
@@ -61,14 +62,14 @@ class Behind:
     """How many of the answer's pictures were rated in the period."""
 
 
-def dashboard(lake: Lake, filters: Filters) -> dict[str, Any]:
-    """Question -> its rows, times as ISO 8601 in UTC. Blocks.
-
-    Raises:
-        Unavailable: nothing was ever filed, or the lake cannot be read.
-    """
+def dashboard(
+    lake: Lake, filters: Filters, *, bounds: Bounds | None = None, stop: Stop | None = None
+) -> dict[str, Any]:
+    """Question -> its rows, times as ISO 8601 in UTC. Blocks; raises as `analytics.views.query`."""
     # The first of them says what the others see.
-    found = read(lake, {"": _BUCKET, **QUESTIONS, "bucket": _CHOSEN}, filters)
+    found = read(
+        lake, {"": _BUCKET, **QUESTIONS, "bucket": _CHOSEN}, filters, bounds=bounds, stop=stop
+    )
     answer: dict[str, Any] = {name: _plain(found[name]) for name in QUESTIONS}
     answer["models"] = [row["model_name"] for row in answer["models"]]
     for single in ("totals", "score_correlation"):
@@ -77,13 +78,16 @@ def dashboard(lake: Lake, filters: Filters) -> dict[str, Any]:
 
 
 def searches(
-    lake: Lake, filters: Filters, behind: Behind, *, limit: int = 50
+    lake: Lake,
+    filters: Filters,
+    behind: Behind,
+    *,
+    limit: int = 50,
+    bounds: Bounds | None = None,
+    stop: Stop | None = None,
 ) -> list[dict[str, Any]]:
-    """The newest `limit` searches of this kind, each with its pictures and its ratings. Blocks.
-
-    Raises:
-        Unavailable: nothing was ever filed, or the lake cannot be read.
-    """
+    """The newest `limit` searches of this kind, each with its pictures and its ratings. Blocks;
+    raises as `analytics.views.query`."""
     rows = query(
         lake,
         """
@@ -126,6 +130,8 @@ def searches(
             "place": behind.place,
             "count": limit,
         },
+        bounds=bounds,
+        stop=stop,
     )
     found: list[dict[str, Any]] = _plain(rows)
     for row in found:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import duckdb
 
 from adapters.errors import Unavailable
+from analytics.engine import Bounds, Stop, connect
 from analytics.lake import Lake
 
 SQL: Final = Path(__file__).with_name("views.sql")
@@ -28,16 +29,22 @@ class Filters:
 
 
 @contextmanager
-def views(lake: Lake, filters: Filters | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def views(
+    lake: Lake,
+    filters: Filters | None = None,
+    bounds: Bounds | None = None,
+    stop: Stop | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with every view, on the lake as it is now. Blocks.
 
     Raises:
-        Unavailable: nothing was ever filed.
+        Unavailable: nothing was ever filed, or a question needs more than `bounds` allow.
+        Stopped: the work was stopped meanwhile.
     """
     if lake.existing() is None:
         raise Unavailable("the event lake is empty: the analytics consumer has filed nothing yet")
     filters = filters or Filters()
-    with duckdb.connect(":memory:") as connection:
+    with connect(bounds, stop) as connection:
         if not lake.storage.is_local:
             connection.register_filesystem(lake.storage.fs)
         _set(connection, "lake", lake.storage.url("").rstrip("/"))
@@ -55,16 +62,21 @@ def query(
     sql: str,
     filters: Filters | None = None,
     parameters: Mapping[str, Any] | None = None,
+    *,
+    bounds: Bounds | None = None,
+    stop: Stop | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of a query over the views, as dictionaries. Blocks.
 
     A file that compaction or a rebuild takes away in between is no error: the lake is listed anew.
 
     Raises:
-        Unavailable: nothing was ever filed, or the lake cannot be read.
+        Unavailable: nothing was ever filed, the lake cannot be read, or the query needs more than
+            `bounds` (those of the environment, if none are given) allow.
+        Stopped: the work was stopped meanwhile.
         duckdb.Error: the query is wrong.
     """
-    return read(lake, {"": sql}, filters, parameters)[""]
+    return read(lake, {"": sql}, filters, parameters, bounds=bounds, stop=stop)[""]
 
 
 def read(
@@ -72,12 +84,21 @@ def read(
     questions: Mapping[str, str],
     filters: Filters | None = None,
     parameters: Mapping[str, Any] | None = None,
+    *,
+    bounds: Bounds | None = None,
+    stop: Stop | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """The same for several queries, all on one state of the lake; name -> rows."""
+    stop = stop or Stop()
     for attempt in range(ATTEMPTS):
         try:
-            with views(lake, filters) as connection:
-                return {name: _rows(connection, sql, parameters) for name, sql in questions.items()}
+            with views(lake, filters, bounds, stop) as connection:
+                found = {}
+                for name, sql in questions.items():
+                    found[name] = _rows(connection, sql, parameters)
+                    # An interruption between two statements has no effect on the next one.
+                    stop.check()
+                return found
         except duckdb.IOException as error:
             if attempt == ATTEMPTS - 1:
                 raise Unavailable(f"read the event lake: {error}") from error

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BeforeValidator
 from starlette.responses import FileResponse
 
 from analytics.dashboard import Behind, dashboard, searches
-from analytics.lake import Lake
+from analytics.engine import Bounds
 from analytics.report import ASSETS, WEB
 from analytics.views import Filters
-from gateway.http_models import MAX_QUERY
+from gateway.lake_questions import LakeQuestions
 from gateway.problems import Problem
 
-T = TypeVar("T")
-
-CONCURRENT: Final = 2
-"""Questions that are worked on at once; DuckDB uses every core for each."""
+MAX_TEXT_IN_URL: Final = 16_000
+"""Of what a query may be, all that servers and browsers take in an address."""
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'",
@@ -51,30 +47,34 @@ Until = Annotated[Moment | None, Query(description="Events up to, not including,
 Model = Annotated[str | None, Query(max_length=200, description="Events of this model.")]
 
 
-def router(lake_url: str) -> APIRouter:
-    """The routes, on the lake at this URL; nothing is read before the first request."""
-    routes = APIRouter()
-    slots = asyncio.Semaphore(CONCURRENT)
+def router(lake_url: str, bounds: Bounds) -> APIRouter:
+    """The routes, on the lake at this URL; nothing is read before the first request.
 
-    async def answered(question: Callable[[Lake], T]) -> T:
-        async with slots:
-            return await asyncio.to_thread(lambda: question(Lake(lake_url)))
+    `bounds` are those of each of the `CONCURRENT` questions that are worked on at once.
+    """
+    routes = APIRouter()
+    questions = LakeQuestions(lake_url, bounds)
 
     @routes.get("/api/v1/analytics/dashboard", tags=["analytics"], summary="The page's numbers")
     async def numbers(
-        since: Since = None, until: Until = None, model: Model = None
+        request: Request, since: Since = None, until: Until = None, model: Model = None
     ) -> dict[str, Any]:
         filters = _filters(since, until, model)
-        return await answered(lambda lake: dashboard(lake, filters))
+        return await questions.ask(
+            request,
+            ("dashboard", filters),
+            lambda lake, bounds, stop: dashboard(lake, filters, bounds=bounds, stop=stop),
+        )
 
     @routes.get(
         "/api/v1/analytics/searches", tags=["analytics"], summary="The searches behind a number"
     )
     async def behind(
+        request: Request,
         since: Since = None,
         until: Until = None,
         model: Model = None,
-        text: Annotated[str | None, Query(max_length=MAX_QUERY)] = None,
+        text: Annotated[str | None, Query(max_length=MAX_TEXT_IN_URL)] = None,
         kind: Annotated[str | None, Query(max_length=20)] = None,
         rating: Annotated[int | None, Query(ge=1, le=10)] = None,
         place: Annotated[
@@ -103,9 +103,14 @@ def router(lake_url: str) -> APIRouter:
             rated=rated,
             rated_images=rated_images,
         )
-        return {
-            "searches": await answered(lambda lake: searches(lake, filters, wanted, limit=limit))
-        }
+        found = await questions.ask(
+            request,
+            ("searches", filters, wanted, limit),
+            lambda lake, bounds, stop: searches(
+                lake, filters, wanted, limit=limit, bounds=bounds, stop=stop
+            ),
+        )
+        return {"searches": found}
 
     @routes.get("/analytics", include_in_schema=False)
     async def page() -> Response:

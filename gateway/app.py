@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from adapters.event_log import EventLog
 from adapters.ports import Embedder, ImageIndex
 from adapters.settings import GatewaySettings
+from analytics.engine import Bounds
 from gateway import (
     analytics,
     bodies,
@@ -43,6 +44,7 @@ from gateway.http_models import (
     SearchResponse,
     search_response,
 )
+from gateway.lake_questions import CONCURRENT
 from gateway.limits import BodyLimit, Deadline, extend
 from gateway.pictures import Pictures, Served
 from gateway.privacy import Privacy
@@ -133,7 +135,9 @@ def create_app(
         Deadline, seconds=settings.request_timeout, other={UPLOADS: settings.upload_timeout}
     )
     _add_api(app, search, receipts, feedback, health, privacy)
-    app.include_router(analytics.router(settings.lake_url))
+    app.include_router(
+        analytics.router(settings.lake_url, Bounds.of(settings, connections=CONCURRENT))
+    )
     app.include_router(contract.router())
     metrics.add_route(app, ratings)
     _add_gate(app, settings)

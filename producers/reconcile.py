@@ -50,7 +50,8 @@ class Difference:
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """A line for the log."""
         return (
             f"compared {self.pictures} pictures in {self.seconds:.2f} s: "
             f"{self.changed} new or changed, {len(self.missing)} missing"

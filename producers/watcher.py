@@ -319,7 +319,7 @@ class Watcher:
         # Whoever waits for the end of the comparison reads all of what it led to.
         self._tell()
         self.status.reconciled()
-        logger.info("%s%s", difference, " (held back)" if held else "")
+        logger.info("%s%s", difference.summary(), " (held back)" if held else "")
 
     def _pause(self, seconds: float) -> float:
         """Never more than a tenth of the time is spent walking, unless polling is asked for."""

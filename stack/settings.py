@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-import psutil
 from pydantic import ByteSize, Field, field_validator
 from pydantic_settings import NoDecode
 
+from adapters import machine
 from adapters.settings import EnvironmentSettings, Port
 from adapters.sources import Source, parse_sources
 
@@ -23,17 +23,12 @@ FALLBACK_MODEL = "lite"
 GIB = 1 << 30
 WEAVIATE_SHARE = 0.4
 """Of the machine's memory. Kafka, Triton, the indexers and whatever else runs there need theirs."""
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CGROUP_LIMIT = machine.CGROUP_LIMIT
 
 
 def machine_memory() -> int:
     """Bytes of memory of this machine, or of the container that this runs in if it has less."""
-    total = int(psutil.virtual_memory().total)
-    try:
-        limit = _CGROUP_LIMIT.read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdecimal() else total
+    return machine.machine_memory(_CGROUP_LIMIT)
 
 
 def default_model(values: dict[str, Any]) -> str:

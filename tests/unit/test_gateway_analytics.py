@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from analytics.engine import Bounds
 from analytics.lake import End, Lake, Place
 from analytics.report import ASSETS, WEB, render
 from analytics.views import Filters
@@ -56,7 +57,7 @@ async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
 def serve(lake_url: str) -> httpx.AsyncClient:
     app = FastAPI()
     problems.install(app)
-    app.include_router(router(lake_url))
+    app.include_router(router(lake_url, Bounds(256 << 20, 2)))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 

@@ -1,0 +1,26 @@
+"""What this process may use of its machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
+
+
+def machine_memory(limit_file: Path = CGROUP_LIMIT) -> int:
+    """Bytes of memory of this machine, or of the container that this runs in if it has less."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        limit = limit_file.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdecimal() else total
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

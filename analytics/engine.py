@@ -1,0 +1,135 @@
+"""DuckDB within bounds of memory, threads and disk, on work that another thread can stop."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from adapters.errors import Unavailable
+from adapters.machine import machine_memory, usable_cores
+from adapters.settings import QuestionSettings
+
+MEMORY_SHARE: Final = 8
+"""One part in so many of the machine's memory is for questions, unless a setting says otherwise."""
+LEAST_BYTES: Final = 64 << 20
+"""With less, DuckDB cannot read a Parquet file."""
+TEMPORARY_TIMES_MEMORY: Final = 4
+TEMPORARY_SHARE_OF_FREE: Final = 0.5
+
+
+class Stopped(Exception):
+    """The work was stopped, as nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one connection may take, whatever it is asked."""
+
+    memory_bytes: int
+    threads: int
+
+    @classmethod
+    def of(cls, settings: QuestionSettings, *, connections: int = 1) -> Bounds:
+        """What is left for each of so many connections that are used at once."""
+        memory = settings.analytics_memory or machine_memory() // MEMORY_SHARE
+        return cls(
+            max(LEAST_BYTES, int(memory) // connections),
+            settings.analytics_threads or max(1, usable_cores() // 2),
+        )
+
+    @property
+    def temporary_bytes(self) -> int:
+        """What may be written to temporary files."""
+        return TEMPORARY_TIMES_MEMORY * self.memory_bytes
+
+
+class Stop:
+    """Stops the work of another thread, whatever it is at."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted = False
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def now(self) -> None:
+        """Interrupt what runs. Called again until the work has ended: DuckDB forgets an
+        interruption that comes just before a statement."""
+        with self._lock:
+            self._wanted = True
+            if self._connection is not None:
+                self._connection.interrupt()
+
+    def check(self) -> None:
+        """Return if the work is still wanted.
+
+        Raises:
+            Stopped: it is not.
+        """
+        if self._wanted:
+            raise Stopped
+
+    @contextmanager
+    def watching(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Within, this connection is what is interrupted; it must not be closed before the end.
+
+        Raises:
+            Stopped: the work was stopped, before or within.
+        """
+        with self._lock:
+            self._connection = connection
+        try:
+            self.check()
+            yield
+        except duckdb.InterruptException as error:
+            self.check()
+            raise Unavailable(f"the question was interrupted: {error}") from error
+        finally:
+            with self._lock:
+                self._connection = None
+
+
+@contextmanager
+def connect(
+    bounds: Bounds | None = None, stop: Stop | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in memory, within these bounds, else those of the environment. Blocks.
+
+    Raises:
+        Stopped: the work was stopped meanwhile.
+        Unavailable: it needs more memory, or more temporary files, than the bounds allow.
+    """
+    bounds = bounds or Bounds.of(QuestionSettings())
+    # A folder of its own: with the default, files would appear where the process was started.
+    with tempfile.TemporaryDirectory(prefix="image-search-analytics-") as folder:
+        try:
+            with (
+                duckdb.connect(
+                    ":memory:",
+                    config={
+                        "memory_limit": f"{bounds.memory_bytes}B",
+                        "threads": bounds.threads,
+                        "temp_directory": str(Path(folder) / "duckdb"),
+                    },
+                ) as connection,
+                (stop or Stop()).watching(connection),
+            ):
+                free = int(shutil.disk_usage(folder).free * TEMPORARY_SHARE_OF_FREE)
+                temporary = min(bounds.temporary_bytes, free)
+                # Given when connecting it would have no effect (DuckDB 2.0).
+                connection.execute(f"SET max_temp_directory_size = '{temporary}B'")
+                connection.execute("SET enable_progress_bar = false")
+                yield connection
+        except duckdb.OutOfMemoryException as error:
+            raise Unavailable(
+                f"the question needs more than {bounds.memory_bytes >> 20} MiB of memory and "
+                f"{bounds.temporary_bytes >> 20} MiB of temporary files: ask for a shorter period, "
+                "or set ANALYTICS_MEMORY"
+            ) from error
