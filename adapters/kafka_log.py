@@ -155,7 +155,7 @@ class KafkaEventLog:
                                     record.key,
                                     record.value,
                                     record.timestamp,
-                                    dict(record.headers) if record.headers else NO_HEADERS,
+                                    _headers(record.headers),
                                 )
                     # The position passes compacted gaps that no record marks.
                     unread = [p for p in unread if await consumer.position(p) < ends[p]]
@@ -201,6 +201,11 @@ class KafkaEventLog:
                 except BaseException:
                     await abandon(producer)
                     raise
+
+
+def _headers(found: Sequence[tuple[str, bytes | None]]) -> Mapping[str, bytes]:
+    """Name -> value; one without a value, as Kafka has them, is empty."""
+    return {name: value or b"" for name, value in found} if found else NO_HEADERS
 
 
 async def _begin(
