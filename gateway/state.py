@@ -135,7 +135,7 @@ class State:
         return await self._state.get()
 
     async def letters(self, limit: int, skip: int = 0) -> DeadLettersResponse:
-        """Open letters, newest first, without the first `skip`; up to some seconds old, raises as `state`."""
+        """Open letters, newest first, but for `skip` of them; raises as `state`."""
         return await self._pages.get((limit, skip), lambda: self._page(limit, skip))
 
     async def failed_images(self) -> Container[str]:
