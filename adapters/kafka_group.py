@@ -35,6 +35,8 @@ _NOT_OURS: Final = (
 )
 SESSION_TIMEOUT_MS: Final = 10_000
 HEARTBEAT_MS: Final = 2_000
+METADATA_MS: Final = 15_000
+"""A topic that is made anew, or gets more partitions, is noticed this soon."""
 
 
 class KafkaGroupReader(Rebalances):
@@ -63,6 +65,7 @@ class KafkaGroupReader(Rebalances):
             max_poll_interval_ms=round(max_poll_interval * 1000),
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
+            metadata_max_age_ms=METADATA_MS,
             fetch_max_bytes=32 * 1024 * 1024,
             max_partition_fetch_bytes=8 * 1024 * 1024,
             partition_assignment_strategy=(StickyPartitionAssignor,),

@@ -74,7 +74,9 @@ class KafkaEventLog:
                     producer = await self._connected()
                     try:
                         written = await _publish(producer, topic.name, prepared)
-                    except (asyncio.CancelledError, IllegalStateError):
+                    except _REFUSED:
+                        raise
+                    except BaseException:
                         # An idempotent producer that gave up on a batch may not be used further.
                         await self._discard(producer)
                         raise

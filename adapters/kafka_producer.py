@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +37,9 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
     producer._closed = True
     sender = producer._sender.sender_task if producer._sender is not None else None
     for _ in range(TRIES):
-        # What was not handed to the kernel yet is thrown away, not flushed.
         for connection in list(producer.client._conns.values()):
             if connection._writer is not None:
-                connection._writer.transport.abort()
+                _reset(connection._writer.transport)
         await producer.client.close()
         if sender is None or sender.done():
             break
@@ -50,11 +52,23 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
     await producer.client.close()
 
 
+def _reset(transport: asyncio.WriteTransport) -> None:
+    """Throw away what was not sent yet, here and in the kernel, rather than send it at the end."""
+    connected = transport.get_extra_info("socket")
+    if connected is not None:
+        # On, and for no time: socket(7), SO_LINGER.
+        linger = struct.pack("ii", 1, 0)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()
+
+
 def _fail_waiting(producer: AIOKafkaProducer) -> None:
     """Whoever still waits for a message learns that it was given up; others need not be told."""
     accumulator = producer._message_accumulator
     batches = [*(b for each in accumulator._batches.values() for b in each)]
     batches += accumulator._pending_batches
+    # A batch that was to be sent again left this set, of which its end takes it out once more.
+    accumulator._pending_batches.update(batches)
     accumulator.fail_all(KafkaError("the producer was given up"))
     for batch in batches:
         waiters = (batch.future, batch._drain_waiter, *(each for each, _ in batch._msg_futures))
@@ -71,6 +85,13 @@ async def settled(producer: AIOKafkaProducer) -> None:
     order of their arrival. So once it has answered later requests on a new connection, with a pause
     between them for its threads, an earlier one is written or gone.
     """
-    await producer.client.fetch_all_metadata()
+    await _ask_every_broker(producer)
     await asyncio.sleep(SETTLE_SECONDS)
-    await producer.client.fetch_all_metadata()
+    await _ask_every_broker(producer)
+
+
+async def _ask_every_broker(producer: AIOKafkaProducer) -> None:
+    client = producer.client
+    await client.fetch_all_metadata()
+    for broker in client.cluster.brokers():
+        await client.send(broker.nodeId, MetadataRequest([]))

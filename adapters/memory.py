@@ -9,6 +9,7 @@ import hashlib
 import math
 import secrets
 import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -295,7 +296,7 @@ class MemoryEventLog(_Switch):
             if isinstance(start, Mapping):
                 if number not in start:
                     continue
-                first = start[number]
+                first = bisect_left(partition, start[number], key=lambda each: each.position.offset)
             else:
                 first = _first(partition, start)
             for record in partition[first:]:

@@ -62,7 +62,7 @@ class ImageRecord:
     size_bytes: int
     width: int
     height: int
-    modified_at: datetime
+    modified_at: datetime | None
     added_at: datetime
     vector: Sequence[float]
     taken_at: datetime | None = None

@@ -18,7 +18,7 @@ import faulthandler
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +136,7 @@ class Watchdog:
         self._ready_file = ready_file
         self._end_process = end_process
         self._is_ready = False
+        self._said = ""
 
     def ready(self) -> None:
         """The process is ready: say so, and keep saying so."""
@@ -144,7 +145,16 @@ class Watchdog:
 
     def _touch(self) -> None:
         if self._is_ready and self._ready_file is not None:
+            # A line for each server that is waited for: `status` shows them.
+            outages = [each.outage for each in self._activities if each.outage is not None]
+            lines = (" ".join(f"{o.what}: {o.reason}".split()) for o in outages)
+            said = "".join(f"{line}\n" for line in lines)
             self._ready_file.touch()
+            if said != self._said:
+                # On a full disk there is no room to say so, but the process is as well as before.
+                with suppress(OSError):
+                    self._ready_file.write_text(said)
+                    self._said = said
 
     async def run(self) -> NoReturn:
         """Watch until cancelled.

@@ -69,6 +69,18 @@ def open_uri(uri: str) -> BinaryIO:
         return cast(BinaryIO, system.open(path, "rb"))
 
 
+def open_pieces(uri: str, piece_bytes: int) -> BinaryIO:
+    """An object of a bucket for reading pieces of up to `piece_bytes`, of which no more is fetched.
+
+    By default the clients of buckets read up to 50 MB ahead, and keep them. Blocks; raises as
+    `open_uri`.
+    """
+    system, path = file_system(uri)
+    with reaching(uri):
+        opened = system.open(path, "rb", block_size=piece_bytes, cache_type="none")
+        return cast(BinaryIO, opened)
+
+
 @contextmanager
 def on_disk(what: str) -> Iterator[None]:
     """Tells a disk that is away from a file that is: the former is `Unavailable`.

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from weaviate.classes.query import Filter, MetadataQuery
 from weaviate.collections import CollectionAsync
 
+from adapters.errors import Unavailable
 from adapters.naming import object_id
 from adapters.ports import MAX_RESULTS, Detail, ImageFilter, Match, StoredImage
 from adapters.weaviate_filters import conditions
@@ -56,7 +57,7 @@ async def search(
         Match(
             image_id=str(item.properties["image_id"]),
             # Cosine distance is 1 - cosine similarity.
-            score=1.0 - (item.metadata.distance or 0.0),
+            score=1.0 - _distance(item),
             details={name: _detail(name, item.properties.get(name)) for name in details},
             vector=_vector(item.vector) if with_vectors else (),
         )
@@ -106,6 +107,14 @@ async def hashes(objects: Objects, image_ids: Sequence[str]) -> dict[str, str]:
     return {
         str(item.properties["image_id"]): str(item.properties["sha256"]) for item in found.objects
     }
+
+
+def _distance(item: Any) -> float:
+    distance: float | None = item.metadata.distance
+    if distance is None:
+        # None is no 0: that would be the best of matches.
+        raise Unavailable("Weaviate answered without the distance that was asked for")
+    return distance
 
 
 def _vector(vectors: Mapping[str, Any]) -> list[float]:

@@ -7,7 +7,7 @@ kept in `raw` and `invalid` says why, so that nothing is missing between the off
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -88,6 +88,22 @@ def table_of(topic: Topic, records: Sequence[LogRecord]) -> pa.Table:
     for name, info in topic.event.model_fields.items():
         columns.append(_array(info.annotation, _fields(events, name)))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def event_of(topic: Topic, row: Mapping[str, Any]) -> Event:
+    """The event in a row, as it was; the inverse of `table_of`.
+
+    Raises:
+        pydantic.ValidationError: the row is none of an event.
+    """
+    values: dict[str, Any] = {}
+    for name, info in topic.event.model_fields.items():
+        value = row.get(name)
+        if value is None:
+            continue  # Absent, or null, which is the default of whatever may be null.
+        is_text = get_origin(_inner(info.annotation)) is dict
+        values[name] = json.loads(value) if is_text else value
+    return topic.event.model_validate(values)
 
 
 def _text(key: bytes | None) -> str | None:

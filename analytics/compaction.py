@@ -60,10 +60,53 @@ def compact(
                     promote_options="default",
                 )
                 path = generation.path_of(run[0].place, run[0].date, run[0].first, run[-1].last)
-                lake.storage.write_table(path, merged)
+                lake.write_rows(path, merged)
                 done.merged += len(run)
                 done.written += 1
     return done
+
+
+class Sweep:
+    """Takes what is to be forgotten out of every file once, wherever it came from.
+
+    A process that was killed between writing a merged file and looking again may have left some.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._done: set[str] = set()
+        self._for = Forgotten()
+
+    def run(self) -> int:
+        """Look into the files that were not looked into since something was forgotten. Blocks.
+
+        Returns:
+            How many rows were taken out.
+        """
+        generation = self._lake.existing()
+        forgotten = self._lake.forgotten()
+        if generation is None or forgotten == Forgotten():
+            return 0
+        if forgotten != self._for:
+            self._for, self._done = forgotten, set()
+        taken = 0
+        for topic in PERSONAL:
+            for file in generation.snapshot(topic.name):
+                if file.path not in self._done:
+                    taken += _take_out(self._lake, file, forgotten)
+                    self._done.add(file.path)
+        return taken
+
+
+def _take_out(lake: Lake, file: DataFile, forgotten: Forgotten) -> int:
+    with lake.storage.locked(f"{file.place.topic}-{file.place.partition}"):
+        try:
+            table = lake.storage.read_table(file.path)
+        except FileNotFoundError:
+            return 0  # Merged or expired meanwhile.
+        if forgotten.without(table).num_rows == table.num_rows:
+            return 0
+        return int(table.num_rows) - lake.write_rows(file.path, table)
 
 
 def _runs(files: Iterable[DataFile], min_files: int) -> Iterator[list[DataFile]]:
@@ -155,10 +198,8 @@ def forget(lake: Lake, wanted: Forgotten) -> int:
                 _remove_covered(lake, files, kept, 0.0, Compacted())
                 for file in kept:
                     table = lake.storage.read_table(file.path)
-                    rest = named.without(table)
-                    if rest.num_rows < table.num_rows:
-                        lake.storage.write_table(file.path, rest)
-                        taken += table.num_rows - rest.num_rows
+                    if named.without(table).num_rows < table.num_rows:
+                        taken += table.num_rows - lake.write_rows(file.path, table)
     if lake.current().name != generation.name:
         raise Unavailable("the lake was rebuilt meanwhile: forget again")
     return taken

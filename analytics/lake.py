@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from adapters.errors import Unavailable
 from adapters.event_log import LogRecord
 from analytics.columns import schema_of, table_of
 from analytics.storage import Storage
@@ -38,6 +39,8 @@ FORGOTTEN: Final = "_forgotten"
 EMPTY: Final = "date=1970-01-01/empty.parquet"
 """A file of each topic without rows, so that a view has its columns before the first event."""
 
+ABANDONED: Final = timedelta(days=2)
+"""No rebuild takes so long."""
 _EPOCH: Final = date(1970, 1, 1)
 _DAY_MS: Final = 86_400_000
 _NAME = re.compile(r"-(?P<partition>\d+)-(?P<first>\d+)-(?P<last>\d+)\.parquet$")
@@ -135,19 +138,31 @@ class Lake:
             self.storage.write_table(path, schema_of(topic).empty_table())
         return generation
 
-    def switch_to(self, generation: Generation) -> None:
-        """Let everybody read and continue this one from now on, at once."""
-        self.storage.write(POINTER, f"{generation.name}\n".encode())
+    def switch_to(self, generation: Generation, *, instead_of: Generation | None = None) -> None:
+        """Let everybody read and continue this one from now on, at once.
 
-    def remove_others(self) -> None:
-        """Delete the generations that are not in use."""
-        # Whoever began to write into one of them holds its partition's lock until it is done.
+        Raises:
+            Unavailable: another one is in use by now than `instead_of`. Nothing was changed.
+        """
+        with self.storage.locked("switch"):
+            if instead_of is not None and self._named() != instead_of.name:
+                raise Unavailable("the lake was rebuilt by somebody else meanwhile")
+            self.storage.write(POINTER, f"{generation.name}\n".encode())
+
+    def remove_replaced(self, generation: Generation) -> None:
+        """Delete a generation that is no longer in use, and what rebuilds left that broke off.
+
+        Another one that is just being made stays: it may be in use next.
+        """
+        # Whoever began to write into it holds its partition's lock until it is done.
         for name in self.storage.names("_locks"):
             with self.storage.locked(name.removesuffix(".lock")):
                 pass
         used = self.current().name
+        before = f"g-{datetime.now(UTC) - ABANDONED:%Y%m%dT%H%M%S}"
         for name in self.storage.names(""):
-            if name.startswith("g-") and name != used:
+            replaced = name == generation.name or (name.startswith("g-") and name < before)
+            if replaced and name != used:
                 self.storage.remove(name, recursive=True)
 
     def forgotten(self) -> Forgotten:
@@ -164,6 +179,26 @@ class Lake:
         """Add to `forgotten`: no writer files these any more, a rebuild neither."""
         said = {"searches": sorted(more.searches), "clients": sorted(more.clients)}
         self.storage.write(f"{FORGOTTEN}/{uuid4().hex}.json", json.dumps(said).encode())
+
+    def write_rows(self, path: str, table: pa.Table) -> int:
+        """Write rows, without those that are to be forgotten by the time they are there.
+
+        The one way to write rows. An object store has no locks: somebody may forget between reading
+        and writing. What is forgotten is remembered first and then taken out of the files there
+        are; so either it was remembered before this looked, or the file was there to be taken out
+        of.
+
+        Returns:
+            How many rows were written.
+        """
+        forgotten = self.forgotten()
+        while True:
+            rows = forgotten.without(table)
+            self.storage.write_table(path, rows)
+            now = self.forgotten()
+            if now == forgotten:
+                return int(rows.num_rows)
+            forgotten = now
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +247,17 @@ class Generation:
                 return End(last.last + 1, last.date)
         return End()
 
-    def append(self, topic: Topic, place: Place, begin: End, records: Sequence[LogRecord]) -> End:
+    def append(
+        self,
+        topic: Topic,
+        place: Place,
+        begin: End,
+        records: Sequence[LogRecord],
+        keep: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> End:
         """File the records that follow `begin`, and only if the partition still ends there.
+
+        `keep` leaves out rows that are filed elsewhere; the file's range covers them all the same.
 
         Returns:
             Where the partition continues now.
@@ -222,10 +266,17 @@ class Generation:
             Moved: it does not end at `begin`. Nothing was written.
             Unavailable: the storage does not take it. Some of the days may be filed.
         """
-        return self.append_table(place, begin, table_of(topic, records), must_be_current=True)
+        table = table_of(topic, records)
+        return self.append_table(place, begin, table, keep, must_be_current=True)
 
     def append_table(
-        self, place: Place, begin: End, table: pa.Table, *, must_be_current: bool = False
+        self,
+        place: Place,
+        begin: End,
+        table: pa.Table,
+        keep: Callable[[pa.Table], pa.Table] | None = None,
+        *,
+        must_be_current: bool = False,
     ) -> End:
         """The same for rows, in offset order.
 
@@ -236,14 +287,13 @@ class Generation:
                 raise Moved(place, begin.offset, used.end(place))
             if (end := self.end(place)).offset != begin.offset:
                 raise Moved(place, begin.offset, end)
-            forgotten = self.lake.forgotten()
             first = begin.offset
             for day, piece in by_date(table, begin.date):
                 last = piece["offset"][-1].as_py()
                 # Where the log has a gap, the file covers it: its range begins where the last
                 # one ended, whatever the first offset in it.
                 path = self.path_of(place, day, first, last)
-                self.lake.storage.write_table(path, forgotten.without(piece))
+                self.lake.write_rows(path, piece if keep is None else keep(piece))
                 first, end = last + 1, End(last + 1, day)
             return end
 

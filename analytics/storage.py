@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,10 +69,10 @@ class Storage:
         with self._appearing(relative) as file:
             file.write(data)
 
-    def read_table(self, relative: str) -> pa.Table:
-        """A Parquet file as a table; partition folders above it are no columns."""
+    def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A Parquet file, or these of its columns; partition folders above it are no columns."""
         with self.fs.open(self.path(relative), "rb") as file:
-            return pq.ParquetFile(file).read()
+            return pq.ParquetFile(file).read(None if columns is None else list(columns))
 
     def write_table(self, relative: str, table: pa.Table) -> None:
         """Create or replace a Parquet file, at once; durable when this returns."""

@@ -108,7 +108,9 @@ def retry(
     if done.overtaken:
         print(f"settled, as their pictures have newer events: {len(done.overtaken)}")
     if done.unreadable:
-        print(f"left, as they cannot be read: {', '.join(done.unreadable)}")
+        print("left, as their records cannot be published again:")
+        for name, reason in done.unreadable.items():
+            print(f"  {name}: {reason}")
 
 
 def drop(

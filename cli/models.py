@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from adapters.connections import Connections, connections
+from adapters.consumer_groups import progress
 from adapters.model_catalogue import CatalogueEntry, read_catalogue
 from adapters.model_graph import InvalidGraph
 from adapters.model_hub import download
@@ -28,6 +29,7 @@ from cli.comparing import Gate
 from cli.servers import server_settings
 from consumers.audit import audit
 from schemas.events import ModelStep
+from schemas.topics import IMAGES
 from stack.errors import StackError
 from stack.models import read_state, store
 from stack.preparation import Cache
@@ -278,7 +280,10 @@ async def _complete(servers: Connections, collection: Collection, most: float) -
         StackError: more than the share `most` is missing from it, or has other content in it.
         Unavailable: a server does not answer.
     """
-    found = await audit(servers.log, servers.index, collection, lambda *_: True)
+    kafka = server_settings().kafka_bootstrap_servers
+    # Asked first: what is read after that counts as waiting, as there always is something to read.
+    before = await progress(kafka, IMAGES, collection.group)
+    found = await audit(servers.log, servers.index, collection, before.has_read)
     lacking = [*found.missing, *found.stale]
     wanted = len(lacking) + found.agreed
     if lacking and len(lacking) > most * wanted:

@@ -45,6 +45,7 @@ _NOT_OURS = (
 _DOWN = (KafkaError, OSError, asyncio.TimeoutError)
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 1_500
+METADATA_MS = 15_000
 REJOIN_SECONDS = 10.0
 
 
@@ -74,6 +75,8 @@ class IndexingApp(Rebalances):
             settings.kafka_bootstrap_servers,
             # Topics come from the topic table, never from a subscription.
             allow_auto_create_topics=False,
+            # A topic that is made anew, or gets more partitions, is noticed this soon.
+            metadata_max_age_ms=METADATA_MS,
             logger=logging.getLogger("faststream"),
             log_level=logging.DEBUG,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,12 +13,12 @@ from adapters.dead_letters import (
     read_letters,
     settling,
 )
-from adapters.event_log import EventLog, Message
+from adapters.event_log import EventLog, LogRecord, Message, Position
 from adapters.letter import is_whole
 from consumers.republish import latest_records, republish
 from schemas.codec import InvalidEvent, decode_image_change
-from schemas.events import ImageAdded
-from schemas.topics import IMAGES_DLQ
+from schemas.events import ImageAdded, ImageRemoved
+from schemas.topics import IMAGES, IMAGES_DLQ
 
 ATTEMPTS_HEADER: Final = "attempts"
 """On a retried record: how often it was tried before."""
@@ -55,8 +56,8 @@ class Retried:
     published: list[str]
     overtaken: list[str]
     """The picture has a newer event, so there is nothing left to retry."""
-    unreadable: list[str]
-    """The original record cannot be decoded by this version either, or is not held as a whole."""
+    unreadable: dict[str, str]
+    """Why: the original record cannot be decoded by this version either, or is not to be had."""
 
 
 async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Letter]:
@@ -71,21 +72,18 @@ async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Lett
 
 async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
     """Put the original records back into `images`, with their history, and settle the letters."""
-    done = Retried([], [], [])
+    done = Retried([], [], {})
     latest = await latest_records(log)
+    originals = await _originals(log, letters)
     again: list[Message] = []
     settled: list[Message] = []
     queued: set[str] = set()
     for letter in letters:
         event = letter.event
-        if not is_whole(event):
-            # Its beginning alone must not be published.
-            done.unreadable.append(letter.name)
-            continue
         try:
-            change = decode_image_change(event.original_key, event.original_value)
-        except InvalidEvent:
-            done.unreadable.append(letter.name)
+            change = _change(letter, originals)
+        except InvalidEvent as error:
+            done.unreadable[letter.name] = str(error)
             continue
         newest = latest.get(change.image_id)
         is_newest = newest is None or newest.position == letter.source
@@ -103,6 +101,49 @@ async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
     # After the records: a crash in between retries a letter twice, rather than never.
     await log.publish(IMAGES_DLQ, settled)
     return done
+
+
+async def _originals(log: EventLog, letters: Sequence[Letter]) -> dict[Position, LogRecord]:
+    """Of letters that hold the beginning of their record only, the records that the log still has.
+
+    Raises:
+        Unavailable: the broker cannot be read now.
+    """
+    wanted = {
+        letter.source: letter.event.original_value_sha256
+        for letter in letters
+        if letter.source and letter.event.source_topic == IMAGES.name and not is_whole(letter.event)
+    }
+    start: dict[int, int] = {}
+    for number, offset in wanted:
+        start[number] = min(offset, start.get(number, offset))
+    found: dict[Position, LogRecord] = {}
+    if not start:
+        return found
+    async for record in log.read_all(IMAGES, start):
+        # The offset alone might be that of another record, in a topic that was made anew.
+        if record.position in wanted and _sha256(record.value) == wanted[record.position]:
+            found[record.position] = record
+    return found
+
+
+def _sha256(value: bytes | None) -> str | None:
+    return None if value is None else hashlib.sha256(value).hexdigest()
+
+
+def _change(letter: Letter, originals: Mapping[Position, LogRecord]) -> ImageAdded | ImageRemoved:
+    """What the letter's record says; its beginning alone is never taken for it.
+
+    Raises:
+        InvalidEvent: it cannot be decoded, or neither the letter nor the log holds it.
+    """
+    event = letter.event
+    if is_whole(event):
+        return decode_image_change(event.original_key, event.original_value)
+    original = originals.get(letter.source) if letter.source else None
+    if original is None:
+        raise InvalidEvent("the letter holds the beginning of its record only, the log nothing")
+    return decode_image_change(original.key, original.value)
 
 
 async def drop(log: EventLog, letters: Iterable[Letter]) -> int:

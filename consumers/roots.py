@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from adapters.errors import Rejected, Unavailable
+from adapters.mounts import MountTable
 from adapters.settings import SourceSettings
 from adapters.sources import Source
 from adapters.storage import file_system, reaching
@@ -74,7 +75,7 @@ def _folder_problem(folder: Path, mount: str | None) -> str | None:
         return f"the folder {folder} is not there: {error.strerror or error}"
     if is_empty:
         return f"the folder {folder} is empty, as where nothing is mounted"
-    if mount is not None and not os.path.ismount(folder / mount):
+    if mount is not None and not MountTable.has(folder, mount):
         return f"nothing is mounted at {folder / mount}"
     return None
 

@@ -14,10 +14,11 @@ from analytics.dashboard import Behind, dashboard, searches
 from analytics.engine import Bounds
 from analytics.report import ASSETS, WEB
 from analytics.views import Filters
-from gateway.http_models import MAX_QUERY
 from gateway.lake_questions import LakeQuestions
 from gateway.problems import Problem
 
+MAX_TEXT_IN_URL: Final = 16_000
+"""Of what a query may be, all that servers and browsers take in an address."""
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'",
@@ -73,7 +74,7 @@ def router(lake_url: str, bounds: Bounds) -> APIRouter:
         since: Since = None,
         until: Until = None,
         model: Model = None,
-        text: Annotated[str | None, Query(max_length=MAX_QUERY)] = None,
+        text: Annotated[str | None, Query(max_length=MAX_TEXT_IN_URL)] = None,
         kind: Annotated[str | None, Query(max_length=20)] = None,
         rating: Annotated[int | None, Query(ge=1, le=10)] = None,
         place: Annotated[

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Container, Iterator
+import os
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO, Final
 
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response
 
 from adapters.media_types import sniff_media_type
 from adapters.settings import SourceSettings
-from adapters.storage import file_system, open_uri, reaching, read_bytes
+from adapters.storage import read_bytes
 from gateway.filters import valid_unicode
 from gateway.problems import Problem
+from gateway.transfers import BucketResponse, Transfers, missing
 from gateway.waiting import Presence
-
-PIECE_BYTES: Final = 256 * 1024
-"""What is held in memory of a bucket's object while it is sent."""
 
 HEADERS = {
     "Cache-Control": "private, max-age=60",
@@ -30,27 +27,35 @@ HEADERS = {
 }
 
 
-def find(root: Path, name: str) -> tuple[Path, str]:
-    """The file of an image id below `root`, and its media type by content.
+@dataclass(frozen=True, slots=True)
+class LocalPicture:
+    """A file that is a picture."""
+
+    path: Path
+    media_type: str
+    status: os.stat_result
+
+
+def find(root: Path, name: str) -> LocalPicture:
+    """The file of an image id below `root`, with its media type by content.
 
     Raises:
         Problem: 404 for whatever is not a picture inside the root, links out of it included.
     """
-    missing = _missing()
-    if "\0" in name:
-        raise missing
     try:
         base = root.resolve(strict=True)
         path = (base / name).resolve(strict=True)
         if not path.is_relative_to(base) or not path.is_file():
-            raise missing
+            raise missing()
         with path.open("rb") as file:
             media_type = sniff_media_type(file.read(64))
+            status = os.fstat(file.fileno())
+    # ValueError: a name with a null character. RuntimeError: links in a circle.
     except (OSError, ValueError, RuntimeError) as error:
-        raise missing from error
+        raise missing() from error
     if media_type is None:
-        raise missing
-    return path, media_type
+        raise missing()
+    return LocalPicture(path, media_type, status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +88,9 @@ class Served:
         try:
             valid_unicode(name)
         except ValueError as error:
-            raise _missing() from error
+            raise missing() from error
         if await self._presence.hash_of(name) is None and name not in await self._failed():
-            raise _missing()
+            raise missing()
 
 
 class Pictures:
@@ -97,6 +102,7 @@ class Pictures:
         self._sources = settings.images_sources
         self._served = served
         self._max_bytes = max_bytes
+        self._transfers = Transfers(max_bytes=max_bytes, headers=HEADERS)
 
     async def response(self, name: str) -> Response:
         """The picture of an image id with its ETag.
@@ -108,57 +114,24 @@ class Pictures:
         await self._served.check(name)
         place = self._place(name)
         if isinstance(place, str):
-            return await asyncio.to_thread(self._from_bucket, place)
-        path, media_type = await asyncio.to_thread(find, *place)
-        return FileResponse(path, media_type=media_type, headers=HEADERS, stat_result=path.stat())
+            return BucketResponse(self._transfers, place)
+        local = await asyncio.to_thread(find, *place)
+        return FileResponse(
+            local.path, media_type=local.media_type, headers=HEADERS, stat_result=local.status
+        )
 
     async def find(self, name: str) -> Found:
         """The picture of an image id, unread; raises as `response`."""
         await self._served.check(name)
-        return await asyncio.to_thread(self._find, name)
-
-    def _from_bucket(self, uri: str) -> Response:
-        """The object, passed on piece by piece as the client takes it. Blocks."""
-        _, facts = self._object(uri)
-        file = _opened(uri)
-        try:
-            with reaching(uri):
-                start = file.read(PIECE_BYTES)
-            media_type = sniff_media_type(start[:64])
-            if media_type is None:
-                raise _missing()
-        except BaseException:
-            file.close()
-            raise
-        headers = {**HEADERS, "ETag": f'"{hashlib.sha256(facts.encode()).hexdigest()[:32]}"'}
-        return StreamingResponse(_pieces(uri, start, file), media_type=media_type, headers=headers)
-
-    def _object(self, uri: str) -> tuple[int | None, str]:
-        """Size of a bucket's object, and what tells its content from another."""
-        system, path = file_system(uri)
-        try:
-            with reaching(uri):
-                info = system.info(path)
-        except FileNotFoundError as error:
-            raise _missing() from error
-        if info.get("type") != "file":
-            raise _missing()
-        size = info.get("size")
-        if size is not None and size > self._max_bytes:
-            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The picture is too large.")
-        facts = [str(info.get(key)) for key in ("ETag", "LastModified", "mtime", "size")]
-        return size, "\0".join([uri, *facts])
-
-    def _find(self, name: str) -> Found:
         place = self._place(name)
         if isinstance(place, str):
-            return Found(self._object(place)[1], lambda: self._read(place))
-        local, _ = find(*place)
-        status = local.stat()
+            _, facts = await self._transfers.run(lambda: self._transfers.facts(place))
+            return Found(facts, lambda: self._read(place))
+        local = await asyncio.to_thread(find, *place)
         # A picture that changes has another time.
         return Found(
-            f"{local}\0{status.st_mtime_ns}\0{status.st_size}",
-            lambda: self._read(local.as_uri()),
+            f"{local.path}\0{local.status.st_mtime_ns}\0{local.status.st_size}",
+            lambda: self._read(local.path.as_uri()),
         )
 
     def _place(self, name: str) -> str | tuple[Path, str]:
@@ -170,35 +143,14 @@ class Pictures:
         if source.is_local:
             return source.folder, path
         if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise _missing()
+            raise missing()
         return source.uri(path)
 
     def _read(self, uri: str) -> bytes:
         try:
             data = read_bytes(uri, self._max_bytes + 1)
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise _missing() from error
+            raise missing() from error
         if len(data) > self._max_bytes:
             raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The picture is too large.")
         return data
-
-
-def _opened(uri: str) -> BinaryIO:
-    try:
-        return open_uri(uri)
-    except FileNotFoundError as error:
-        raise _missing() from error
-
-
-def _pieces(uri: str, start: bytes, file: BinaryIO) -> Iterator[bytes]:
-    """`start` and what follows it in the file, which is closed however this ends."""
-    with file:
-        piece = start
-        while piece:
-            yield piece
-            with reaching(uri):
-                piece = file.read(PIECE_BYTES)
-
-
-def _missing() -> Problem:
-    return Problem(HTTPStatus.NOT_FOUND, "There is no such picture.")

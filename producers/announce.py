@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from adapters.event_log import Message
 from producers.rules import media_type
-from producers.tree import FileStat, to_datetime
+from producers.tree import FileStat, ListedStat, to_datetime
 from schemas.codec import encode
 from schemas.events import ImageAdded, now
 
@@ -23,7 +23,9 @@ class Announcer:
     id_prefix: str
     uri_prefix: str
 
-    def addition(self, path: str, sha256: bytes, stat: FileStat, mount: str | None = None) -> bytes:
+    def addition(
+        self, path: str, sha256: bytes, stat: FileStat | ListedStat, mount: str | None = None
+    ) -> bytes:
         """The event of a picture that is new or has changed, encoded.
 
         Making events and encoding them is the largest part of a scan's work, so it is done where
@@ -37,7 +39,7 @@ def addition(
     image_id: str,
     uri: str,
     sha256: bytes,
-    stat: FileStat,
+    stat: FileStat | ListedStat,
     moment: datetime,
     mount: str | None = None,
 ) -> ImageAdded:
@@ -49,7 +51,7 @@ def addition(
         sha256=sha256.hex(),
         size_bytes=stat.size,
         media_type=media_type(image_id) or "application/octet-stream",
-        modified_at=to_datetime(stat.modified_us),
+        modified_at=None if stat.modified_us is None else to_datetime(stat.modified_us),
         added_at=moment,
         mount=mount,
     )

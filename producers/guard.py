@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import Final
 
-from producers.mounts import Mounts
+from adapters.mounts import Mounts
 from producers.state import State
 from producers.tree import Known
 
@@ -138,6 +138,7 @@ class Guards:
         self._allow = allow
         self._mounts = mounts
         self._guards: dict[str | None, RemovalGuard] = {None: RemovalGuard(share, allow=allow)}
+        self._away: set[str | None] = set()
         self._confirmed = False
 
     @property
@@ -149,6 +150,18 @@ class Guards:
     def reason(self) -> str:
         """Why they are; empty if none is."""
         return " ".join(guard.reason for guard in self._guards.values() if guard.reason)
+
+    @property
+    def only_a_look_tells(self) -> bool:
+        """Whether some are held back whose end only another comparison can show.
+
+        A mount below the root shows in the mount table; one that a link leads to does, but is not
+        looked for there.
+        """
+        return any(
+            guard.held and (mount is None or mount.startswith("/") or mount not in self._away)
+            for mount, guard in self._guards.items()
+        )
 
     def confirm(self) -> None:
         """Let every removal pass until `unconfirm` (a person said so)."""
@@ -170,6 +183,7 @@ class Guards:
         *,
         emptied: bool = False,
         attached: bool = False,
+        whole: bool = False,
     ) -> list[str]:
         """Of these, which may be published as removed; why others may not is in `reason`.
 
@@ -179,18 +193,23 @@ class Guards:
             now: `time.monotonic()`.
             emptied: the root was just attached to and holds no picture at all.
             attached: the root was just attached to, with all that is mounted below it.
+            whole: these are all that is missing, so that nothing else is held back any more.
         """
         groups: dict[str | None, list[str]] = {}
         for image_id in missing:
             known = state.get(image_id)
             groups.setdefault(known.mount if known else None, []).append(image_id)
-        mounted = self._mounts().points
+        mounts = self._mounts()
         free = self._allow or self._confirmed
+        if whole:
+            self.release(but=groups)
         admitted: list[str] = []
         for mount, group in groups.items():
             guard = self._guard(mount)
             count = state.count(mount)
-            if mount is not None and mount not in mounted and not free:
+            self._away.discard(mount)
+            if mount is not None and not free and not mounts.has(mount):
+                self._away.add(mount)
                 guard.hold(
                     len(group), f"nothing is mounted at {mount}, where {count} pictures lay."
                 )
@@ -202,6 +221,8 @@ class Guards:
                 emptied=emptied if mount is None else attached and len(group) == count,
             ):
                 admitted += group
+                if whole:
+                    guard.release()
         return admitted
 
     def count(self, removed: Iterable[Known | None], now: float) -> None:
@@ -213,10 +234,11 @@ class Guards:
         for mount, hashes in contents.items():
             self._guard(mount).count(hashes, now)
 
-    def release(self) -> None:
-        """Nothing is missing any more of what was held back, or it was confirmed."""
-        for guard in self._guards.values():
-            guard.release()
+    def release(self, but: Container[str | None] = ()) -> None:
+        """Nothing is missing of what was held back, `but` at these mounts; or it was confirmed."""
+        for mount, guard in self._guards.items():
+            if mount not in but:
+                guard.release()
 
     def _guard(self, mount: str | None) -> RemovalGuard:
         guard = self._guards.get(mount)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from producers.announce import Announcer
 from producers.rules import Rules
-from producers.tree import FileStat, Known, file_stat, is_plain_directory, is_utf8
+from producers.tree import FileStat, Known, ListedStat, file_stat, is_plain_directory, is_utf8
 
 CHUNK_BYTES: Final = 1024 * 1024
 
@@ -67,7 +67,7 @@ class Present(NamedTuple):
 
     image_id: str
     sha256: bytes
-    stat: FileStat
+    stat: FileStat | ListedStat
     event: bytes | None = None
 
 

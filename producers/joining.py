@@ -14,7 +14,7 @@ from producers.dead_letters import DeadLetters
 from producers.examination import Examination
 from producers.guard import Guards
 from producers.hashing import Examiner
-from producers.mounts import Mounts
+from producers.mounts import MountPoints
 from producers.publish import Pipeline
 from producers.reconcile import Reconciler
 from producers.rules import Rules
@@ -43,7 +43,7 @@ def joined(
     guard: Guards,
     rules: Callable[[], Rules],
     removable: Callable[[], Awaitable[bool]],
-    mounts: Callable[[], Mounts],
+    mounts: MountPoints,
 ) -> Parts:
     """The parts for one folder, whose present rules and mounts are asked for each time."""
     dead_letters = DeadLetters(log)

@@ -7,26 +7,26 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from adapters.errors import Unavailable
 from adapters.event_log import EventLog, Message
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
-from adapters.storage import file_system, open_uri, reaching
+from adapters.storage import open_uri, reaching
 from producers.announce import addition, removal
 from producers.dead_letters import DeadLetters
 from producers.guard import RemovalGuard
 from producers.hashing import CHUNK_BYTES, Finding, Gone, Present, TooLarge, Unreadable
+from producers.listing import BATCH, Listing, Stated
 from producers.rules import Rules
 from producers.state import State
 from producers.status import Status
-from producers.tree import UNKNOWN, FileStat, Known, to_microseconds
+from producers.tree import Known, ListedStat
 from producers.vanished import Vanished
 from producers.writer import Writer
 from schemas.events import now
@@ -36,19 +36,6 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 16
 """Objects read at the same time: the time goes into waiting for the server."""
-BATCH: Final = 256
-
-_SIZE_KEYS: Final = ("size", "Size")
-_TIME_KEYS: Final = ("LastModified", "mtime", "last_modified", "updated", "created")
-_TAG_KEYS: Final = ("ETag", "etag", "md5Hash", "content_md5")
-
-
-@dataclass(slots=True)
-class Listed:
-    """One listing: path -> size and time, and the tag the server keeps of the content, if any."""
-
-    files: dict[str, FileStat] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 class ListedSource:
@@ -75,7 +62,6 @@ class ListedSource:
             log, lambda key, reason: self._dead_letters.report(key, "Rejected", reason)
         )
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"list-{source.name}")
-        self._tags: dict[str, str] = {}
         self._asked = asyncio.Event()
         self._confirmed = False
         self._just_attached = True
@@ -94,8 +80,13 @@ class ListedSource:
         """Work until cancelled. `state` is what is known of this source."""
         self.status.known = lambda: len(state)
         self.status.at_work = lambda: int(self._comparing)
-        self.status.steps = lambda: (self._looked_at, self._writer.written)
+        self.status.steps = lambda: (
+            self._listing.looked_at,
+            self._looked_at,
+            self._writer.written,
+        )
         self._state = state
+        self._listing = Listing(self._source, self._rules, state)
         logger.info("listing %s every %g s", self._source.url, self._settings.list_seconds)
         try:
             while True:
@@ -130,92 +121,53 @@ class ListedSource:
         self._just_attached = True
 
     async def _compare(self) -> None:
-        listed = await self._in_thread(self._list)
-        # Nobody else touches the state of this source meanwhile.
-        changed, missing = await self._in_thread(self._differences, listed)
-        for start in range(0, len(changed), BATCH):
-            self.status.waiting = len(changed) - start
-            await self._publish(changed[start : start + BATCH], listed)
+        listing, missing = self._listing, list[str]()
+        again = set(await self._vanished.settle(self._state))
+        changes = listing.changes(again, self._unread, missing)
+        published: list[str] = []
+        while (batch := await self._in_thread(next, changes, None)) is not None:
+            self.status.waiting = len(batch)
+            published += await self._publish(batch, again)
         self.status.waiting = 0
         # New names are published before the old ones go, so that a rename is never a gap.
         await self._writer.flushed()
+        await self._vanished.again(published, self._state)
         self._just_attached = not await self._remove(missing)
-        await self._publish_again(listed)
-        self._tags = {path: tag for path, tag in listed.tags.items() if path not in self._unread}
-
-    async def _publish_again(self, listed: Listed) -> None:
-        """Publish again what indexing did not find, and what is listed now as it was then."""
-        left = await self._vanished.settle(self._state)
-        paths = [path for path in dict.fromkeys(left) if path in listed.files]
-        for path in paths:
-            self._state.put(path, UNKNOWN)
-        for start in range(0, len(paths), BATCH):
-            await self._publish(paths[start : start + BATCH], listed)
-        await self._writer.flushed()
-        await self._vanished.again(paths, self._state)
-
-    def _differences(self, listed: Listed) -> tuple[list[str], list[str]]:
-        """What is new or differs, and what is known and not listed. Blocks, for seconds where there
-        are millions."""
-        changed = [path for path in listed.files if self._differs(path, listed)]
-        missing = [path for path in self._state if path not in listed.files]
-        return changed, missing
 
     @property
     def _unread(self) -> set[str]:
         return self.status.counters.unreadable
 
-    def _list(self) -> Listed:
-        system, root = file_system(self._source.url)
-        root = root.rstrip("/")
-        listed = Listed()
-        with reaching(f"list {self._source.url}"):
-            try:
-                for path, info in _walk(system, root):
-                    self._looked_at += 1
-                    name = path[path.index(root) + len(root) :].lstrip("/")
-                    if name and self._rules.takes(name):
-                        listed.files[name] = _stat(info)
-                        if tag := _first(info, _TAG_KEYS):
-                            listed.tags[name] = str(tag)
-            except FileNotFoundError:
-                # A folder of a bucket that holds nothing is not there at all; a bucket is.
-                container = root.partition("/")[0]
-                if container == root or not system.exists(container):
-                    raise
-        return listed
-
-    def _differs(self, path: str, listed: Listed) -> bool:
-        known = self._state.get(path)
-        if known is None or known.sha256 is None or not known.uri_is_current:
-            return True
-        if path in self._unread or known.stat != listed.files[path]:
-            return True
-        tag = listed.tags.get(path)
-        return tag is not None and self._tags.get(path, tag) != tag
-
-    async def _publish(self, paths: Sequence[str], listed: Listed) -> None:
+    async def _publish(
+        self, batch: Sequence[tuple[str, Stated]], again: Container[str]
+    ) -> list[str]:
         """Publish what these are now; one that cannot be read is left for the next listing.
+
+        Returns:
+            Those of `again` that were there.
 
         Raises:
             Unavailable: none of several can be read, so the fault is not theirs.
         """
         counters = self.status.counters
         found = await asyncio.gather(
-            *(self._in_thread(self._look, path, listed.files[path]) for path in paths),
+            *(self._in_thread(self._look, path, stated) for path, stated in batch),
         )
         failures = [finding for finding in found if isinstance(finding, Unreadable)]
         if len(failures) == len(found) > 1:
             raise Unavailable(failures[0].reason)
         moment = now()
         messages: list[Message] = []
-        for finding in found:
-            path = finding.image_id
+        published: list[str] = []
+        for finding, (path, stated) in zip(found, batch, strict=True):
             if not isinstance(finding, Unreadable):
                 counters.unreadable.discard(path)
+                self._listing.read(path, stated)
             match finding:
                 case Present():
-                    messages += self._addition(finding, moment)
+                    messages += self._addition(finding, moment, anyhow=path in again)
+                    if path in again:
+                        published.append(path)
                 case TooLarge():
                     await self._refuse(path, finding.reason)
                 case Unreadable():
@@ -226,12 +178,13 @@ class ListedSource:
                     pass
         counters.added += len(messages)
         await self._writer.write(messages)
+        return published
 
-    def _look(self, path: str, stat: FileStat) -> Finding:
+    def _look(self, path: str, stated: Stated) -> Finding:
         self._looked_at += 1
         limit = self._settings.max_image_bytes
-        if stat.size > limit:
-            return TooLarge(path, f"{stat.size} bytes are more than {limit}")
+        if stated.size is not None and stated.size > limit:
+            return TooLarge(path, f"{stated.size} bytes are more than {limit}")
         uri = self._source.uri(path)
         digest = hashlib.sha256()
         size = 0
@@ -240,18 +193,21 @@ class ListedSource:
                 while chunk := file.read(CHUNK_BYTES):
                     digest.update(chunk)
                     size += len(chunk)
+                    if size > limit:
+                        return TooLarge(path, f"it has more than {limit} bytes")
         except FileNotFoundError:
             return Gone(path)
         except Unavailable as error:
             return Unreadable(path, str(error))
         # Of an object replaced since it was listed this is the new content with the old time, so
         # that the next listing finds a difference and looks again.
-        return Present(path, digest.digest(), FileStat(size, stat.modified_us))
+        return Present(path, digest.digest(), ListedStat(size, stated.modified_us))
 
-    def _addition(self, found: Present, moment: datetime) -> list[Message]:
+    def _addition(self, found: Present, moment: datetime, *, anyhow: bool) -> list[Message]:
         known = self._state.get(found.image_id)
         self._state.put(found.image_id, Known(found.sha256, found.stat))
-        if known is not None and known.sha256 == found.sha256 and known.uri_is_current:
+        is_known = known is not None and known.sha256 == found.sha256 and known.uri_is_current
+        if is_known and not anyhow:
             self.status.counters.unchanged += 1
             return []
         uri = self._source.uri(found.image_id)
@@ -273,71 +229,38 @@ class ListedSource:
         and what both listings lack is gone.
         """
         emptied = False
-        judged = missing
+        judged: list[str] = []
         if missing:
-            files = (await self._in_thread(self._list)).files
-            emptied = self._just_attached and not files
-            judged, missing = await self._in_thread(self._still_missing, files, missing)
+            judged, count = await self._in_thread(self._listing.missing)
+            emptied = self._just_attached and not count
+            missing = await self._in_thread(_both, missing, judged)
         confirmed, self._confirmed = self._confirmed, False
         if confirmed:
             self._guard.confirm()
         moment = time.monotonic()
-        admitted = await self._in_thread(
-            partial(
-                self._guard.admits,
-                judged,
-                self._state,
-                moment,
-                known=len(self._state),
-                emptied=emptied,
-            )
-        )
+        admits = partial(self._guard.admits, known=len(self._state), emptied=emptied)
+        admitted = await self._in_thread(admits, judged, self._state, moment)
         self._guard.unconfirm()
         if admitted:
             self._guard.release()
-            known = [self._state.get(path) for path in missing]
-            self._guard.count([each.sha256 for each in known if each is not None], moment)
-            for path in missing:
-                self._state.remove(path)
-                self._unread.discard(path)
             for start in range(0, len(missing), BATCH):
                 part = missing[start : start + BATCH]
+                known = [self._state.get(path) for path in part]
+                self._guard.count([each.sha256 for each in known if each is not None], moment)
+                for path in part:
+                    self._state.remove(path)
+                    self._listing.forget(path)
+                    self._unread.discard(path)
                 await self._writer.write([removal(self.id_prefix + path) for path in part])
+                self.status.counters.removed += len(part)
             await self._writer.flushed()
-            self.status.counters.removed += len(missing)
         self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
         return admitted
-
-    def _still_missing(
-        self, files: Container[str], missing: Sequence[str]
-    ) -> tuple[list[str], list[str]]:
-        """All that this listing lacks, and what of `missing` it lacks too. Blocks."""
-        judged = [path for path in self._state if path not in files]
-        return judged, [path for path in missing if path not in files]
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
 
-def _walk(system: Any, root: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each file's path and what the listing tells of it, one folder in memory at a time."""
-    system.invalidate_cache()
-    for folder, _, files in system.walk(root, detail=True, on_error="raise"):
-        for name, info in files.items():
-            yield f"{folder}/{name}", info
-
-
-def _first(info: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    return next((info[key] for key in keys if info.get(key) is not None), None)
-
-
-def _stat(info: Mapping[str, Any]) -> FileStat:
-    moment = _first(info, _TIME_KEYS)
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    if isinstance(moment, datetime):
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        modified_us = to_microseconds(aware)
-    else:
-        modified_us = int(float(moment or 0) * 1e6)
-    return FileStat(int(_first(info, _SIZE_KEYS) or 0), modified_us)
+def _both(some: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those of `some` that are among the others. Blocks, for seconds where there are millions."""
+    return list(set(others).intersection(some))

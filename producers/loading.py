@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from adapters.event_log import EventLog, LogRecord
 from producers.state import State
-from producers.tree import UNKNOWN, FileStat, Known, to_microseconds
+from producers.tree import UNKNOWN, Known, ListedStat, to_microseconds
 from schemas.codec import SUPPORTED_MAJOR, InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded, ImageId, Sha256
 from schemas.topics import IMAGES
@@ -32,7 +32,7 @@ class _Facts(TypedDict):
     uri: Annotated[str, Field(min_length=1)]
     sha256: Sha256
     size_bytes: Annotated[int, Field(ge=0)]
-    modified_at: AwareDatetime
+    modified_at: NotRequired[AwareDatetime | None]
     mount: NotRequired[str | None]
 
 
@@ -95,11 +95,12 @@ def _known(record: LogRecord, value: bytes, whole_id: str, uri_prefix: str) -> K
         raise InvalidEvent(f"{ImageAdded.__name__}: {error}") from error
     if facts["image_id"] != whole_id:
         decode_image_change(record.key, value)
-    stat = FileStat(facts["size_bytes"], to_microseconds(facts["modified_at"]))
+    modified_at = facts.get("modified_at")
+    modified_us = None if modified_at is None else to_microseconds(modified_at)
     mount = facts.get("mount")
     return Known(
         bytes.fromhex(facts["sha256"]),
-        stat,
+        ListedStat(facts["size_bytes"], modified_us),
         facts["uri"].startswith(uri_prefix),
         # The same few names a million times.
         sys.intern(mount) if mount else None,

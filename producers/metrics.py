@@ -24,7 +24,8 @@ class StatusCollector(Collector):
         for name, text, value in _GAUGES:
             gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["source"])
             for source, status in statuses.items():
-                gauge.add_metric([source], value(status))
+                if (figure := value(status)) is not None:
+                    gauge.add_metric([source], figure)
             yield gauge
         for name, text, value in _COUNTERS:
             counter = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["source"])
@@ -40,7 +41,9 @@ def registry(statuses: Callable[[], Mapping[str, Status]]) -> CollectorRegistry:
     return found
 
 
-_Figure = tuple[str, str, Callable[[Status], float]]
+_Count = tuple[str, str, Callable[[Status], float]]
+_Figure = tuple[str, str, Callable[[Status], float | None]]
+"""None where it is not known, of which nothing is told."""
 
 _GAUGES: tuple[_Figure, ...] = (
     ("known_pictures", "Pictures published and not removed", lambda s: s.known()),
@@ -63,11 +66,11 @@ _GAUGES: tuple[_Figure, ...] = (
     ),
     (
         "last_reconcile_timestamp_seconds",
-        "When the whole source was last compared; 0 for never",
-        lambda s: s.last_reconcile.timestamp() if s.last_reconcile else 0.0,
+        "When the whole source was last compared; absent if never",
+        lambda s: s.last_reconcile.timestamp() if s.last_reconcile else None,
     ),
 )
-_COUNTERS: tuple[_Figure, ...] = (
+_COUNTERS: tuple[_Count, ...] = (
     ("published", "Additions and changes published", lambda s: s.counters.added),
     ("removed", "Removals published", lambda s: s.counters.removed),
     ("refused", "Files refused, each with a dead letter", lambda s: s.counters.refused),

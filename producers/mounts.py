@@ -1,67 +1,46 @@
-"""File systems mounted below a watched folder: each can vanish by itself, with its pictures."""
+"""Below which mount point a picture lies, through links that are followed as well."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Self
+from collections.abc import Callable
 
-_TABLE: Final = Path("/proc/self/mountinfo")
+from adapters.mounts import Mounts
 
 
-@dataclass(frozen=True, slots=True)
-class Mounts:
-    """What is mounted below a folder now.
+class MountPoints:
+    """Of one watched folder.
 
-    `points` are POSIX paths below it. Not device numbers, which another boot gives to others.
+    Args:
+        current: tells what is mounted now.
     """
 
-    points: frozenset[str] = frozenset()
+    def __init__(self, current: Callable[[], Mounts]) -> None:
+        self._current = current
+        self._linked: dict[str, str] = {}
+
+    def met(self, directory: str, real: str | None) -> None:
+        """A walk came to a directory; `real` is its absolute path if a link leads there."""
+        if real is not None:
+            self._linked[directory] = real
+        elif self._linked:
+            self._linked.pop(directory, None)
 
     def of(self, path: str) -> str | None:
-        """The innermost mount point that the path is, or lies below; None for the folder's own."""
-        if not self.points:
-            return None
-        while path:
-            if path in self.points:
-                return path
-            path = path.rpartition("/")[0]
-        return None
+        """The mount point of this picture; None for the folder's own file system."""
+        directory, _, name = path.rpartition("/")
+        real = self._linked.get(directory)
+        mounts = self._current()
+        return mounts.of(path) if real is None else mounts.of_real(f"{real}/{name}")
 
-
-@dataclass(frozen=True, slots=True)
-class MountTable:
-    """The part of the system's mount table that concerns a folder (proc_pid_mountinfo(5)).
-
-    `entries` tell one mount from another at the same place; a mount or an unmount inside the tree
-    raises no event of the files that come or go with it.
-    """
-
-    entries: frozenset[str]
-    mounts: Mounts
-
-    @classmethod
-    def read(cls, root: Path) -> Self:
-        """The table as it is now. Blocks."""
-        try:
-            lines = _TABLE.read_bytes().splitlines()
-        except FileNotFoundError:
-            return cls(frozenset(), Mounts())
-        folder = os.fsencode(root)
-        inside = folder.rstrip(b"/") + b"/"
-        entries, points = set(), set()
-        for line in lines:
-            fields = line.split(b" ", 5)
-            place = unescaped(fields[4])
-            if place == folder or place.startswith(inside):
-                entries.add(os.fsdecode(fields[0] + b" " + place))
-            if place.startswith(inside):
-                points.add(os.fsdecode(place[len(inside) :]))
-        return cls(frozenset(entries), Mounts(frozenset(points)))
-
-
-def unescaped(place: bytes) -> bytes:
-    r"""A path of the mount table, in which white space and backslashes are octal (`\040`)."""
-    first, *others = place.split(b"\\")
-    return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in others)
+    def of_all(self, directory: str) -> Callable[[str], str | None]:
+        """The same for the names in one directory, as most share the mount point."""
+        mounts, real = self._current(), self._linked.get(directory)
+        if real is not None:
+            here = mounts.of_real(real)
+            return lambda name: here
+        here = mounts.of(directory)
+        files = {point for point in mounts.points if point.rpartition("/")[0] == directory}
+        if not files:
+            return lambda name: here
+        prefix = f"{directory}/" if directory else ""
+        return lambda name: prefix + name if prefix + name in files else here

@@ -29,7 +29,7 @@ from producers.hashing import (
     Unreadable,
     Unsettled,
 )
-from producers.mounts import Mounts
+from producers.mounts import MountPoints
 from producers.rules import Rules
 from producers.settling import PATIENCE_SECONDS, Settling, Waiting
 from producers.state import State
@@ -84,7 +84,7 @@ class Pipeline:
         settling: Settling,
         id_prefix: str,
         removable: Callable[[], Awaitable[bool]],
-        mounts: Callable[[], Mounts],
+        mounts: MountPoints,
     ) -> None:
         self._state = state
         self._rules = rules
@@ -180,7 +180,7 @@ class Pipeline:
 
     def _take(self, busy: Container[str]) -> _Batch:
         moment = time.monotonic()
-        mounts = self._mounts()
+        mounts = self._mounts
         batch: _Batch = []
         for image_id, waiting in self._settling.take_due(moment, BATCH, busy):
             candidate = Candidate(

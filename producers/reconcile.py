@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from producers.mounts import Mounts
+from producers.mounts import MountPoints
 from producers.rules import Rules
 from producers.state import State
 from producers.tree import FileStat, Listing, join, walk
@@ -47,6 +47,13 @@ class Difference:
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
+    def summary(self) -> str:
+        """A line for the log."""
+        return (
+            f"compared {self.pictures} pictures in {self.seconds:.2f} s: "
+            f"{self.changed} new or changed, {len(self.missing)} missing"
+        )
+
 
 class Reconciler:
     """Compares folders with the state and hands on what differs.
@@ -57,7 +64,7 @@ class Reconciler:
         submit: told ids to be looked at at once, in small lists; may make us wait.
         touch: told ids that may still be written to, with their present size and time.
         follow: whether symbolic links are followed.
-        mounts: what is mounted below the root now.
+        mounts: below which mount point a picture lies; told of links that were followed.
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class Reconciler:
         submit: Submit,
         touch: Touch,
         follow: bool,
-        mounts: Callable[[], Mounts],
+        mounts: MountPoints,
         always_twice: bool = False,
     ) -> None:
         self._root = root
@@ -122,8 +129,8 @@ class Reconciler:
         else:
             self._find_missing(listing, difference)
         known = self._state.files(directory)
-        mounts = self._mounts()
-        mount = mounts.of(directory)
+        self._mounts.met(directory, listing.real)
+        mount = self._mounts.of_all(directory)
         fresh_us = (time.time() - FRESH_SECONDS) * 1e6
         changed: list[str] = []
         for name, stat in listing.files.items():
@@ -132,7 +139,7 @@ class Reconciler:
                 before is not None
                 and before.stat == stat
                 and before.uri_is_current
-                and before.mount == mount
+                and before.mount == mount(name)
             ):
                 continue
             if self._always_twice or stat.modified_us > fresh_us:

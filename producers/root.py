@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from producers.mounts import MountTable
+from adapters.mounts import MountTable
 from producers.tree import RootGone
 
 

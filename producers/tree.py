@@ -26,6 +26,13 @@ class FileStat(NamedTuple):
     modified_us: int
 
 
+class ListedStat(NamedTuple):
+    """The same of an object that a listing told of; None if it did not tell the time."""
+
+    size: int
+    modified_us: int | None
+
+
 class Known(NamedTuple):
     """A picture as it was last published.
 
@@ -34,7 +41,7 @@ class Known(NamedTuple):
     """
 
     sha256: bytes | None
-    stat: FileStat | None
+    stat: FileStat | ListedStat | None
     uri_is_current: bool = True
     mount: str | None = None
 
@@ -77,6 +84,7 @@ class Listing:
         failed: the reason why the directory could not be read, so that nothing follows from a
             name's absence.
         missing: the directory does not exist.
+        real: its absolute path, if that is another: links that are followed lead there.
     """
 
     directory: str
@@ -85,6 +93,7 @@ class Listing:
     undecodable: list[str] = field(default_factory=list)
     failed: str | None = None
     missing: bool = False
+    real: str | None = None
 
 
 def join(directory: str, name: str) -> str:
@@ -161,8 +170,16 @@ def walk(root: Path, top: str, rules: Rules, *, follow: bool) -> Iterator[Listin
         listing = list_directory(root, directory, rules, follow=follow)
         if not directory and (listing.missing or listing.failed):
             raise RootGone(f"{root} {listing.failed or 'does not exist'}")
+        if follow:
+            listing.real = _elsewhere(root, directory)
         yield listing
         pending.extend((join(directory, name), ancestors) for name in listing.directories)
+
+
+def _elsewhere(root: Path, directory: str) -> str | None:
+    path = f"{root}/{directory}" if directory else str(root)
+    real = os.path.realpath(path)
+    return real if real != path else None
 
 
 def _unreachable(root: Path, top: str, rules: Rules, *, follow: bool) -> Listing | None:

@@ -63,7 +63,8 @@ class Vanished:
         for letter in letters:
             path = letter.event.image_id.removeprefix(self._prefix)
             known = state.get(path)
-            if known is None or known.sha256 != _sha256(letter):
+            # Content that is not known just now was to be published again, and could not be read.
+            if known is None or known.sha256 not in (None, _sha256(letter)):
                 overtaken.append(letter)
             else:
                 left.append(path)

@@ -11,13 +11,14 @@ from typing import Final
 
 from adapters.event_log import EventLog
 from adapters.helpers import Helpers
+from adapters.mounts import Mounts
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
 from producers.announce import Announcer
 from producers.guard import Guards
 from producers.joining import joined
 from producers.live import Changes, Mailbox, Notifications, WatchLimit
-from producers.mounts import Mounts
+from producers.mounts import MountPoints
 from producers.reconcile import Difference
 from producers.root import Identity, identify
 from producers.rules import IGNORE_FILE, Rules, load_rules
@@ -66,6 +67,7 @@ class Watcher:
         self._identity: Identity | None = None
         share, allow = settings.mass_removal_share, settings.allow_mass_removal
         self._guard = Guards(share, allow=allow, mounts=lambda: self._mounts)
+        self._mount_points = MountPoints(lambda: self._mounts)
         self._just_attached = False
         self._notifications: Notifications | None = None
         self._mailbox: Mailbox | None = None
@@ -95,7 +97,7 @@ class Watcher:
             guard=self._guard,
             rules=lambda: self._rules,
             removable=self._root_is_ours,
-            mounts=lambda: self._mounts,
+            mounts=self._mount_points,
         )
         self._state, self._pipeline, self._reconciler = state, parts.pipeline, parts.reconciler
         self._vanished = Vanished(self._log, self._settings.images_sources, self.id_prefix)
@@ -146,6 +148,8 @@ class Watcher:
                             await asyncio.gather(listener, return_exceptions=True)
                         await self._detach()
                         listener = await self._attach(identity)
+                    else:
+                        self._identity = identity  # What is mounted elsewhere may have changed.
                 if listener is not None and listener.done():
                     listener.result()
                 await asyncio.sleep(ROOT_CHECK_SECONDS)
@@ -193,9 +197,13 @@ class Watcher:
         if self._identity is None:
             return False
         try:
-            return await asyncio.to_thread(identify, self._root) == self._identity
+            identity = await asyncio.to_thread(identify, self._root)
         except RootGone:
             return False
+        if identity != self._identity:
+            return False
+        self._identity = identity
+        return True
 
     # Events
 
@@ -264,7 +272,7 @@ class Watcher:
         if confirmed:
             self._guard.confirm()
         try:
-            held = await self._remove(difference, attached=emptiable)
+            held = await self._remove(difference, attached=emptiable, whole=not top)
         finally:
             self._guard.unconfirm()
         if not top:
@@ -273,7 +281,7 @@ class Watcher:
             if identity == self._identity and not held:
                 self._just_attached = False
 
-    async def _remove(self, difference: Difference, *, attached: bool) -> bool:
+    async def _remove(self, difference: Difference, *, attached: bool, whole: bool) -> bool:
         """Hand on what is missing; True if some of that is held back."""
         missing = difference.missing
         if not missing:
@@ -286,6 +294,7 @@ class Watcher:
             time.monotonic(),
             emptied=attached and not difference.pictures,
             attached=attached,
+            whole=whole,
         )
         await self._pipeline.submit(admitted)
         await self._pipeline.drained()
@@ -295,7 +304,7 @@ class Watcher:
         """Publish again what indexing did not find, and what is there now as it was then."""
         paths = [path for path in await self._vanished.settle(self._state) if path not in held]
         for path in paths:
-            self._state.put(path, UNKNOWN._replace(mount=self._mounts.of(path)))
+            self._state.put(path, UNKNOWN._replace(mount=self._mount_points.of(path)))
         await self._pipeline.submit(paths)
         await self._pipeline.drained()
         await self._vanished.again(paths, self._state)
@@ -304,21 +313,14 @@ class Watcher:
         if not held:
             self._guard.release()
         again = self._poll_seconds or self._settings.reconcile_seconds
-        if held:
+        if held and self._guard.only_a_look_tells:
             again = min(again, HELD_RETRY_SECONDS)
         self._scan_seconds = difference.seconds
         self._schedule.ask("", self._pause(again))
         # Whoever waits for the end of the comparison reads all of what it led to.
         self._tell()
         self.status.reconciled()
-        logger.info(
-            "compared %d pictures in %.2f s: %d new or changed, %d missing%s",
-            difference.pictures,
-            difference.seconds,
-            difference.changed,
-            len(difference.missing),
-            " (held back)" if held else "",
-        )
+        logger.info("%s%s", difference.summary(), " (held back)" if held else "")
 
     def _pause(self, seconds: float) -> float:
         """Never more than a tenth of the time is spent walking, unless polling is asked for."""
@@ -332,7 +334,7 @@ class Watcher:
 
     async def _beat(self) -> None:
         while True:
-            if self._guard.held:
+            if self._guard.only_a_look_tells:
                 self._schedule.ask("", self._pause(HELD_RETRY_SECONDS))
             self._tell()
             running = self._reconciler.running

@@ -49,10 +49,12 @@ class ImageAdded(Event):
     sha256: Sha256
     size_bytes: Annotated[int, Field(ge=0)]
     media_type: str
-    modified_at: AwareDatetime
+    modified_at: AwareDatetime | None = None
+    """Absent where the source does not tell."""
     added_at: AwareDatetime
     mount: str | None = None
-    """POSIX path, below the source's root, of the mount point under which the picture lay."""
+    """POSIX path of the mount point under which the picture lay: below the source's root, or
+    absolute where a link that was followed leads out of it. Absent on the root's file system."""
 
 
 class ImageRemoved(Event):

@@ -42,6 +42,8 @@ def render(schema: Schema) -> str:
 
 
 DELIBERATE: Final[Mapping[str, frozenset[str]]] = {
+    # A source that tells no times gave 1970. To readers of 1.0 its pictures are unreadable now.
+    "images": frozenset({"field modified_at changed its type"}),
     # Letters about files that never became a record gave the position 0 of partition 0, which is
     # another record's. To readers of 1.0 such a letter is unreadable now, and no longer false.
     "images.dlq": frozenset(
@@ -49,7 +51,7 @@ DELIBERATE: Final[Mapping[str, frozenset[str]]] = {
             "field source_partition changed its type",
             "field source_offset changed its type",
         }
-    )
+    ),
 }
 """Topic -> breaks of what `incompatibilities` demands that were decided on, with the reason."""
 

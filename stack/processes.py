@@ -52,16 +52,16 @@ def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
     home = settings.state / "kafka"
     java = toolchains.java(cache)
     classpath = f"{binaries.kafka_jars(cache)}/*"
-    home.mkdir(parents=True, exist_ok=True)
-    properties = home / "server.properties"
+    properties, logging = home / "server.properties", home / "log4j2.properties"
     data = home / "data"
-    properties.write_text(_kafka_properties(settings, data))
-    logging = home / "log4j2.properties"
-    logging.write_text(_KAFKA_LOGGING)
     java_command = [str(java), f"-Xmx{settings.kafka_heap}", f"-Xms{settings.kafka_heap}"]
     java_command += [*_SMALL_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
 
     def format_storage() -> None:
+        # Each time, as the whole folder may be gone.
+        home.mkdir(parents=True, exist_ok=True)
+        properties.write_text(_kafka_properties(settings, data))
+        logging.write_text(_KAFKA_LOGGING)
         if (data / "meta.properties").exists():
             return
         tool = [str(java), *_SMALL_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]

@@ -1,7 +1,7 @@
 """The folder that holds all that a stack stores: whose it is, and how it is emptied.
 
 `clean` deletes whole folders, so it must be sure that they are ours. A folder is marked before
-anything is put into it, only if it is empty or holds nothing but what earlier versions put there.
+anything is put into it, only if it is empty or an earlier version has used it.
 """
 
 from __future__ import annotations
@@ -46,15 +46,10 @@ def claim(state: Path) -> None:
     state.mkdir(parents=True, exist_ok=True)
     if (state / MARKER).exists():
         return
-    foreign = _foreign(state)
-    if foreign:
+    held = sorted(path.name for path in state.iterdir())
+    if held and not _is_of_an_earlier_version(state):
         raise StackError(
-            f"STATE_DIR {state} holds {_some(foreign)}, which image-search did not put there; "
-            "name a folder that is empty or does not exist"
-        )
-    if any(state.iterdir()) and not _is_of_an_earlier_version(state):
-        raise StackError(
-            f"STATE_DIR {state} is not empty and was not made by image-search; "
+            f"STATE_DIR {state} holds {_some(held)}, which image-search did not put there; "
             "name a folder that is empty or does not exist"
         )
     (state / MARKER).write_text(_TEXT)
@@ -100,10 +95,6 @@ def _delete(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise StackError(f"{path} could not be deleted: {error}") from error
-
-
-def _foreign(state: Path) -> list[str]:
-    return sorted(path.name for path in state.iterdir() if path.name not in (MARKER, *MADE))
 
 
 def _is_of_an_earlier_version(state: Path) -> bool:

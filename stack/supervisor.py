@@ -152,7 +152,16 @@ class Supervisor:
             await self.processes[name].ready_event.wait()
         failures = 0
         while True:
-            process = await self._start(supervised)
+            try:
+                process = await self._start(supervised)
+            except (StackError, OSError) as error:
+                if not self._all_ready.is_set():
+                    raise
+                # What runs goes on; this one is tried again, as after any other failure.
+                failures += 1
+                self._say(f"{spec.name} could not be started again: {error}")
+                await asyncio.sleep(backoff(failures))
+                continue
             exited = asyncio.ensure_future(self._exit(supervised, process))
             try:
                 await self._watch_start(supervised, exited)

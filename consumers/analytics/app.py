@@ -11,18 +11,22 @@ from collections.abc import Coroutine
 from typing import Any
 
 from adapters.errors import Unavailable
-from adapters.event_log import GroupReader
+from adapters.event_log import EventLog, GroupReader
 from adapters.kafka_group import KafkaGroupReader
+from adapters.kafka_log import KafkaEventLog
 from adapters.progress import Activity, Watchdog, server_is_away
 from adapters.retry import until_available
 from adapters.settings import AnalyticsSettings
-from analytics.compaction import compact, expire
+from analytics.compaction import Sweep, compact, expire
 from analytics.lake import TOPICS, Lake
+from consumers.analytics.restore import restore_lost
 from consumers.analytics.writer import LakeWriter
+from schemas.topics import SEARCHES
 
 logger = logging.getLogger(__name__)
 
 LAG_SECONDS = 15.0
+RESTORE_SECONDS = 5.0
 LAG_DEADLINE_SECONDS = 60.0
 """Longer than the client takes to find that its broker is away."""
 READ_RECORDS = 10_000
@@ -42,22 +46,26 @@ async def run(settings: AnalyticsSettings) -> None:
     gc.set_threshold(500_000, 20, 20)
     lake = Lake(settings.lake_url)
     stopping = asyncio.create_task(stop.wait())
-    work = asyncio.create_task(_work(settings, lake, stop))
-    try:
-        await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
-        # Servers may be down while we wait for them: a stop does not wait on.
-        await asyncio.wait([work], timeout=20)
-        if not work.done():
-            work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-    finally:
-        stopping.cancel()
+    servers = settings.kafka_bootstrap_servers
+    async with KafkaEventLog(servers, timeout=settings.kafka_timeout) as log:
+        work = asyncio.create_task(_work(settings, lake, log, stop))
+        try:
+            await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+            # Servers may be down while we wait for them: a stop does not wait on.
+            await asyncio.wait([work], timeout=20)
+            if not work.done():
+                work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        finally:
+            stopping.cancel()
 
 
-async def _work(settings: AnalyticsSettings, lake: Lake, stop: asyncio.Event) -> None:
+async def _work(
+    settings: AnalyticsSettings, lake: Lake, log: EventLog, stop: asyncio.Event
+) -> None:
     writer = LakeWriter(
-        lake, flush_records=settings.flush_records, flush_seconds=settings.flush_seconds
+        lake, log, flush_records=settings.flush_records, flush_seconds=settings.flush_seconds
     )
     work = Work(writer)
     activity = Activity("filing events", pending=work.pending, achieved=work.achieved)
@@ -69,7 +77,7 @@ async def _work(settings: AnalyticsSettings, lake: Lake, stop: asyncio.Event) ->
     )
     with activity.here():
         await _first_of(
-            watchdog.run(), _join_and_file(settings, lake, stop, writer, work, watchdog)
+            watchdog.run(), _join_and_file(settings, lake, log, stop, writer, work, watchdog)
         )
 
 
@@ -89,6 +97,7 @@ async def _first_of(*jobs: Coroutine[Any, Any, None]) -> None:
 async def _join_and_file(
     settings: AnalyticsSettings,
     lake: Lake,
+    log: EventLog,
     stop: asyncio.Event,
     writer: LakeWriter,
     work: Work,
@@ -114,6 +123,7 @@ async def _join_and_file(
             _file(reader, writer, stop),
             _report(work, reader, writer),
             _compact(settings, lake, writer),
+            _restore(lake, log, writer),
         )
     finally:
         # Leaving revokes the partitions, which files what waits.
@@ -178,7 +188,17 @@ async def _report(work: Work, reader: GroupReader, writer: LakeWriter) -> None:
             logger.info("lag %d; %d records filed", work.lag, filed)
 
 
+async def _restore(lake: Lake, log: EventLog, writer: LakeWriter) -> None:
+    """Put back into the log what only the lake still has, wherever that was found to be so."""
+    while True:
+        await asyncio.sleep(RESTORE_SECONDS)
+        # One member does it: the one that has the first partition.
+        if (SEARCHES, 0) in writer.places:
+            await until_available(lambda: restore_lost(log, lake), what="restore events")
+
+
 async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) -> None:
+    sweep = Sweep(lake)
     while True:
         await asyncio.sleep(settings.compact_seconds)
         if settings.retention_days:
@@ -187,6 +207,9 @@ async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) 
             )
             if gone:
                 logger.info("%d files of more than %d days", gone, settings.retention_days)
+        swept = await until_available(lambda: asyncio.to_thread(sweep.run), what="forget")
+        if swept:
+            logger.info("%d rows taken out that were to be forgotten", swept)
         for topic, partition in writer.places:
             done = await until_available(
                 lambda topic=topic, partition=partition: asyncio.to_thread(  # type: ignore[misc]

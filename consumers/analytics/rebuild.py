@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from adapters.event_log import EventLog, LogRecord
 from analytics.columns import table_of
+from analytics.epochs import Epoch, begin_epoch, earlier_events, without_events
 from analytics.lake import TOPICS, End, Generation, Lake, Place
+from consumers.analytics.alignment import align
 from schemas.topics import Topic
+
+EVERYTHING: Final = 2**62
 
 
 @dataclass
@@ -39,11 +45,11 @@ async def rebuild(log: EventLog, lake: Lake, *, batch_records: int = 50_000) -> 
     try:
         for topic in TOPICS:
             await _rebuild_topic(log, topic, live, made, batch_records, report)
+        await asyncio.to_thread(partial(lake.switch_to, made, instead_of=live))
     except BaseException:
         await asyncio.to_thread(lake.storage.remove, made.name, recursive=True)
         raise
-    await asyncio.to_thread(lake.switch_to, made)
-    await asyncio.to_thread(lake.remove_others)
+    await asyncio.to_thread(lake.remove_replaced, live)
     return report
 
 
@@ -56,10 +62,14 @@ async def _rebuild_topic(
     report: Rebuilt,
 ) -> None:
     bounds = await log.bounds(topic)
+    aligned = await align(log, live, [(topic, number) for number in bounds])
+    known = await asyncio.to_thread(earlier_events, live, topic.name)
     partitions = {
-        number: _Partition(topic, Place(topic.name, number), live, made) for number in bounds
+        number: _Partition(topic, number, live, made, aligned[topic, number].epoch, known)
+        for number in bounds
     }
     for number, (start, _) in bounds.items():
+        await asyncio.to_thread(partitions[number].begin)
         await asyncio.to_thread(partitions[number].carry, start)
     waiting: dict[int, list[LogRecord]] = {number: [] for number in bounds}
     async for record in log.read_all(topic):
@@ -72,6 +82,12 @@ async def _rebuild_topic(
         if gathered:
             await asyncio.to_thread(partitions[number].file, gathered)
         await asyncio.to_thread(partitions[number].carry, bounds[number][1])
+    # Partitions that the log has no more.
+    for place in {file.place for file in live.files(topic.name)}:
+        if place.partition not in partitions:
+            gone = _Partition(topic, place.partition, live, made, Epoch(), None)
+            await asyncio.to_thread(gone.carry, EVERYTHING)
+            partitions[place.partition] = gone
     report.read[topic.name] = sum(part.read for part in partitions.values())
     report.carried[topic.name] = sum(part.carried for part in partitions.values())
 
@@ -79,18 +95,35 @@ async def _rebuild_topic(
 class _Partition:
     """One partition on its way from the log, and where that has gaps from the live lake."""
 
-    def __init__(self, topic: Topic, place: Place, live: Generation, made: Generation) -> None:
+    def __init__(
+        self,
+        topic: Topic,
+        number: int,
+        live: Generation,
+        made: Generation,
+        epoch: Epoch,
+        known: pa.Array | None,
+    ) -> None:
+        """`known` are the ids of events that earlier epochs hold."""
         self._topic = topic
-        self._place = place
+        self._place = Place(topic.name, number)
         self._made = made
         self._live = live
-        self._files = live.snapshot(place.topic, place.partition)
+        self._epoch = epoch
+        self._known = known
+        self._files = live.snapshot(topic.name, number)
         self._end = End()
         self.read = 0
         self.carried = 0
 
+    def begin(self) -> None:
+        """Let the epoch be that of the live lake."""
+        if self._epoch != Epoch():
+            begin_epoch(self._made, self._place, self._epoch)
+
     def carry(self, until: int) -> None:
-        """Copy the live rows from where we are up to this offset."""
+        """Copy the live rows from where we are up to this offset of the log."""
+        until += self._epoch.base
         for file in self._files:
             if file.last >= self._end.offset and file.first < until:
                 rows = self._between(file.path, self._end.offset, until - 1)
@@ -100,9 +133,10 @@ class _Partition:
 
     def file(self, records: Sequence[LogRecord]) -> None:
         """File these, and between them the live rows that the log has lost."""
-        table = table_of(self._topic, records)
+        table = table_of(self._topic, [self._epoch.in_lake(record) for record in records])
+        table = without_events(table, self._known)
         self.read += table.num_rows
-        first, last = self._end.offset, records[-1].position.offset
+        first, last = self._end.offset, records[-1].position.offset + self._epoch.base
         if table.num_rows < last - first + 1:
             lost = [
                 rows.filter(pc.invert(pc.is_in(rows["offset"], value_set=table["offset"])))
@@ -113,7 +147,8 @@ class _Partition:
             self.carried += sum(rows.num_rows for rows in lost)
             table = pa.concat_tables([table, *lost], promote_options="default")
             table = table.select(table_of(self._topic, []).schema.names).sort_by("offset")
-        self._end = self._made.append_table(self._place, self._end, table)
+        if table.num_rows:
+            self._end = self._made.append_table(self._place, self._end, table)
 
     def _between(self, path: str, first: int, last: int) -> pa.Table:
         table = self._live.lake.storage.read_table(path)

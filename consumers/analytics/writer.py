@@ -8,10 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from adapters.errors import Unavailable
-from adapters.event_log import LogRecord
+from adapters.event_log import EventLog, LogRecord
 from adapters.retry import until_available
+from analytics.epochs import Epoch, earlier_events, without_events
 from analytics.lake import End, Lake, Moved, Place
+from consumers.analytics.alignment import Aligned, align
 from schemas.topics import Topic
 
 logger = logging.getLogger(__name__)
@@ -24,6 +28,7 @@ class _Buffer:
     topic: Topic
     place: Place
     end: End
+    epoch: Epoch
     records: list[LogRecord] = field(default_factory=list)
 
 
@@ -35,8 +40,13 @@ class LakeWriter:
     own a partition only one gets a file in, and the other one continues behind it.
     """
 
-    def __init__(self, lake: Lake, *, flush_records: int, flush_seconds: float) -> None:
+    def __init__(
+        self, lake: Lake, log: EventLog, *, flush_records: int, flush_seconds: float
+    ) -> None:
+        """`log` is another connection to what is filed, to see whether it is what it was."""
         self._lake = lake
+        self._log = log
+        self._known: dict[Topic, pa.Array | None] = {}
         self._flush_records = flush_records
         self._flush_seconds = flush_seconds
         self._buffers: dict[tuple[Topic, int], _Buffer] = {}
@@ -59,14 +69,14 @@ class LakeWriter:
 
         async with self._writing:
             found = await until_available(
-                lambda: asyncio.to_thread(self._ends, places), what="look where the lake ends"
+                lambda: self._aligned(places), what="look where the lake ends"
             )
             self._forget_all()
             self._buffers = {
-                place: _Buffer(place[0], Place(place[0].name, place[1]), end)
-                for place, end in found.items()
+                (topic, number): _Buffer(topic, Place(topic.name, number), at.end, at.epoch)
+                for (topic, number), at in found.items()
             }
-        return {place: end.offset for place, end in found.items()}
+        return {place: at.log_offset for place, at in found.items()}
 
     async def revoked(self, places: Sequence[tuple[Topic, int]]) -> None:
         """See `PartitionOwner.revoked`. What cannot be written now is the next owner's to read."""
@@ -116,8 +126,9 @@ class LakeWriter:
                     self.filed += len(buffer.records)
                 except Moved as news:
                     logger.warning("%s", news)
-                    buffer.end = news.end
-                    moved[place] = news.end.offset
+                    again = (await self._aligned([place]))[place]
+                    buffer.end, buffer.epoch = again.end, again.epoch
+                    moved[place] = again.log_offset
                 self._waiting -= len(buffer.records)
                 buffer.records = []
             self._oldest = None
@@ -125,7 +136,9 @@ class LakeWriter:
 
     def ends(self) -> dict[tuple[Topic, int], int]:
         """(topic, partition) -> the offset after the last one that is filed."""
-        return {place: buffer.end.offset for place, buffer in self._buffers.items()}
+        return {
+            place: buffer.end.offset - buffer.epoch.base for place, buffer in self._buffers.items()
+        }
 
     async def _look(self) -> dict[tuple[Topic, int], int]:
         """Whether the lake was rebuilt; what was filed in the former one may not be in it."""
@@ -133,30 +146,40 @@ class LakeWriter:
         if generation.name == self._generation:
             return {}
         moved: dict[tuple[Topic, int], int] = {}
-        found = await asyncio.to_thread(self._ends, list(self._buffers))
+        found = await self._aligned(list(self._buffers))
         for place, buffer in self._buffers.items():
-            if (end := found[place]) != buffer.end:
+            at = found[place]
+            if (at.end, at.epoch) != (buffer.end, buffer.epoch):
                 self._waiting -= len(buffer.records)
-                buffer.end, buffer.records = end, []
-                moved[place] = end.offset
+                buffer.end, buffer.epoch, buffer.records = at.end, at.epoch, []
+                moved[place] = at.log_offset
         return moved
 
-    def _ends(self, places: Sequence[tuple[Topic, int]]) -> dict[tuple[Topic, int], End]:
-        generation = self._lake.current()
-        found = {
-            (topic, number): generation.end(Place(topic.name, number)) for topic, number in places
-        }
+    async def _aligned(
+        self, places: Sequence[tuple[Topic, int]]
+    ) -> dict[tuple[Topic, int], Aligned]:
+        generation = await asyncio.to_thread(self._lake.current)
+        found = await align(self._log, generation, places)
+        for topic in {topic for topic, _ in places}:
+            self._known[topic] = await asyncio.to_thread(earlier_events, generation, topic.name)
         self._generation = generation.name
         return found
 
     def _append(self, buffer: _Buffer) -> End:
         generation = self._lake.current()
         try:
-            return generation.append(buffer.topic, buffer.place, buffer.end, buffer.records)
+            return generation.append(
+                buffer.topic,
+                buffer.place,
+                buffer.end,
+                [buffer.epoch.in_lake(record) for record in buffer.records],
+                lambda rows: without_events(rows, self._known.get(buffer.topic)),
+            )
         except Unavailable:
             # Some days of it may be filed: the next try begins where the lake ends.
             end = generation.end(buffer.place)
-            kept = [record for record in buffer.records if record.position.offset >= end.offset]
+            next_offset = end.offset - buffer.epoch.base
+            kept = [record for record in buffer.records if record.position.offset >= next_offset]
             self._waiting -= len(buffer.records) - len(kept)
             buffer.end, buffer.records = end, kept
             raise

@@ -103,7 +103,6 @@ async function store(one, options) {
   const stored = await send("/api/v1/images", form, (share) =>
     one.says(share < 1 ? `sending, ${Math.floor(share * 100)} %` : "being checked", { share: share < 1 ? share : null }),
   );
-  one.shows(stored.image_name);
   one.says("stored, waiting to be indexed", { share: null });
   // The next one may be sent meanwhile.
   settle(one, stored).catch((error) => one.says(error.message, { bad: true })).finally(summary);
@@ -139,6 +138,8 @@ async function settle(one, stored) {
         limit: 1,
         wait_for: { image_name: stored.image_name, sha256: stored.sha256, timeout_s: WAIT_S },
       });
+      // Not before: only what is indexed is shown.
+      one.shows(stored.image_name);
       one.says(stored.status === "unchanged" ? "was there already" : "can be found", { done: true });
       one.offer([["More like this", () => find(stored.image_name)]]);
       system.refresh();

@@ -78,7 +78,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     images = tmp_path_factory.mktemp("images")
     state = tmp_path_factory.mktemp("system")
     shutil.copytree(SAMPLES, images, dirs_exist_ok=True)
-    with running_object_store(state / "store.log") as store:
+    with running_object_store(tmp_path_factory.mktemp("store") / "store.log") as store:
         store.client().create_bucket(Bucket=BUCKET)
         environment = {
             **stack_environment(state, images),

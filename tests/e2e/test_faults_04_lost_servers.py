@@ -14,8 +14,10 @@ from adapters.connections import connections
 from adapters.errors import AdapterError
 from adapters.provision import newest_activation
 from adapters.settings import ServerSettings
+from analytics.lake import Lake
 from consumers.audit import audit
-from schemas.topics import IMAGES
+from schemas.codec import decode
+from schemas.topics import FEEDBACK, IMAGES, SEARCHES, Topic
 from tests.conftest import run_image_search, servers_of, stack_environment
 from tests.e2e.conftest import System, eventually, names
 
@@ -128,6 +130,79 @@ async def test_kafka_without_its_data_is_told_everything_again(
         return await failed(asking) == 1
 
     await eventually(letters_arise_again, seconds=HEAL_SECONDS)
+
+
+async def ids_of(system: System, topic: Topic) -> set[str]:
+    """Event ids in the log; none while it cannot be read."""
+    try:
+        async with connections(settings(system)) as servers:
+            return {
+                str(decode(topic.event, record.value).event_id)
+                async for record in servers.log.read_all(topic)
+            }
+    except AdapterError:
+        return set()
+
+
+def filed(system: System, topic: Topic) -> list[str]:
+    """Event ids in the lake, in no particular order."""
+    generation = Lake(str(system.state / "lake")).existing()
+    if generation is None:
+        return []
+    found: list[str] = []
+    for file in generation.snapshot(topic.name):
+        found += generation.lake.storage.read_table(file.path)["event_id"].to_pylist()
+    return found
+
+
+async def test_searches_and_ratings_are_restored_to_a_new_kafka(
+    own: System, asking: httpx.AsyncClient
+) -> None:
+    for number in range(5):
+        answer = await asking.post("/api/v1/search-image", json={"text": f"restore {number}"})
+        receipt = {"user_feedback": 7, "jwt": answer.json()["jwt"]}
+        assert (await asking.post("/api/v1/create-feedback", json=receipt)).status_code == 200
+
+    async def all_filed() -> bool:
+        for topic in (SEARCHES, FEEDBACK):
+            known = await ids_of(own, topic)
+            if not known or not known <= set(filed(own, topic)):
+                return False
+        return True
+
+    await eventually(all_filed, seconds=HEAL_SECONDS)
+    before = {topic: await ids_of(own, topic) for topic in (SEARCHES, FEEDBACK)}
+    assert len(before[FEEDBACK]) >= 5
+    lose(own, "kafka")
+
+    async def restored() -> bool:
+        for topic, wanted in before.items():
+            if not wanted <= await ids_of(own, topic):
+                return False
+        return True
+
+    await eventually(restored, seconds=HEAL_SECONDS, every=1)
+    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
+    await asking.post("/api/v1/search-image", json={"text": "after that"})
+    await eventually(all_filed, seconds=HEAL_SECONDS)
+    for topic in before:
+        rows = filed(own, topic)
+        assert len(rows) == len(set(rows))
+
+
+async def test_a_lake_that_is_deleted_is_filled_from_the_log(
+    own: System, asking: httpx.AsyncClient
+) -> None:
+    shutil.rmtree(own.state / "lake")
+    await asking.post("/api/v1/search-image", json={"text": "one more"})
+
+    async def whole() -> bool:
+        return bool(filed(own, SEARCHES)) and set(filed(own, SEARCHES)) == await ids_of(
+            own, SEARCHES
+        )
+
+    await eventually(whole, seconds=HEAL_SECONDS, every=0.5)
+    assert len(filed(own, FEEDBACK)) >= 5
 
 
 async def test_weaviate_and_kafka_while_all_is_stopped(

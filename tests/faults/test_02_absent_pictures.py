@@ -15,6 +15,7 @@ import pytest
 from adapters.errors import Unavailable
 from adapters.event_log import LogRecord, Message
 from adapters.memory import MemoryEventLog
+from adapters.mounts import MountTable
 from adapters.settings import IndexingSettings
 from adapters.sources import Source
 from adapters.storage import read_bytes
@@ -83,7 +84,7 @@ async def test_a_mount_that_the_event_names_is_waited_for(
     (bench.folder / "disk").rmdir()
     moved_away(bench).rename(bench.folder / "disk")
     mounted = {str(bench.folder / "disk")}
-    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)
+    monkeypatch.setattr(MountTable, "has", lambda root, mount: str(root / mount) in mounted)
     await asyncio.wait_for(work, 10)
     assert bench.ids == {"disk/a.png"}
 
@@ -94,7 +95,7 @@ async def test_of_a_mount_that_is_there_a_file_may_be_gone(
     bench.picture("disk/other.png")
     record = bench.added("disk/a.png", b"it was")
     event = decode(ImageAdded, record.value).model_copy(update={"mount": "disk"})
-    monkeypatch.setattr(os.path, "ismount", lambda path: str(path).endswith("/disk"))
+    monkeypatch.setattr(MountTable, "has", lambda root, mount: mount == "disk")
     await asyncio.wait_for(bench.run(*await bench.logged(record._replace(value=encode(event)))), 10)
     assert [letter.error_class for letter in await bench.dead_letters()] == ["Vanished"]
 

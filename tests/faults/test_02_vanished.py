@@ -11,6 +11,8 @@ from adapters.event_log import Message
 from adapters.memory import MemoryEventLog
 from consumers.failures import Poison
 from producers import vanished as vanished_module
+from producers.state import State
+from producers.tree import UNKNOWN
 from schemas.topics import IMAGES, IMAGES_DLQ
 from tests.unit.test_producers_watcher import age, eventually, history, on_disk, shows, watching
 
@@ -150,3 +152,18 @@ async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: MemoryEventLog
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_a_picture_that_could_not_be_read_meanwhile_keeps_its_letter(
+    root: Path, log: MemoryEventLog
+) -> None:
+    """What is known of it is open while it is to be published again; that overtakes nothing."""
+    put(root, "a.jpg", b"a")
+    async with watching(root, log):
+        await shows(log, on_disk(root))
+    await vanished(log, "a.jpg")
+    state = State()
+    state.put("a.jpg", UNKNOWN)
+    letters = vanished_module.Vanished(log, (), "")
+    assert await letters.settle(state) == ["a.jpg"]
+    assert await settled(log) == {"a.jpg": None}

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from adapters import mounts
 from adapters.event_log import Message
 from adapters.memory import MemoryEventLog
-from producers import mounts
+from adapters.mounts import Mounts, MountTable, unescaped
 from producers.announce import addition
 from producers.guard import Guards
-from producers.mounts import Mounts, MountTable, unescaped
 from producers.state import State
 from producers.tree import FileStat, Known
 from schemas.codec import decode
@@ -52,10 +52,15 @@ class Disks:
 
     def _write(self) -> None:
         lines = [
-            f"{number} 1 8:{number} / {self._root}/{point} rw - ext4 /dev/sd{number} rw"
+            f"{number} {self._parent(point)} 8:{number} / {self._root}/{point} rw"
+            f" - ext4 /dev/sd{number} rw"
             for point, number in self._rows.items()
         ]
         self._table.write_text("\n".join(["1 0 8:1 / / rw - ext4 /dev/sda rw", *lines, ""]))
+
+    def _parent(self, point: str) -> int:
+        above = [other for other in self._rows if point.startswith(f"{other}/")]
+        return self._rows[max(above, key=len)] if above else 1
 
 
 @pytest.fixture
@@ -227,7 +232,7 @@ def test_each_mount_has_a_share_of_its_own() -> None:
     for n in range(100):
         state.put(f"d/{n}", Known(bytes([n, 0, 1]), FileStat(1, 1), mount="d"))
     assert (state.count(None), state.count("d")) == (1000, 100)
-    guards = Guards(0.5, allow=False, mounts=lambda: Mounts(frozenset({"d"})))
+    guards = Guards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset({"d"})))
     most = [f"d/{n}" for n in range(60)]
     assert guards.admitted([*most, "1", "2"], state, 0.0) == ["1", "2"]
     assert guards.held == 60
@@ -235,7 +240,7 @@ def test_each_mount_has_a_share_of_its_own() -> None:
 
 
 def test_the_mount_of_a_picture_is_the_innermost() -> None:
-    table = Mounts(frozenset({"a", "a/b", "c d"}))
+    table = Mounts(points=frozenset({"a", "a/b", "c d"}))
     found = {path: table.of(path) for path in ("x", "a/x", "a/b/c/x", "ab/x", "c d/x", "")}
     assert found == {
         "x": None,
@@ -253,13 +258,14 @@ def test_the_table_is_read_with_whatever_names_it_has(
     table = tmp_path / "mountinfo"
     table.write_bytes(
         b"20 1 8:1 / /pictures rw - ext4 a rw\n"
-        b"21 1 8:2 / /pictures/my\\040disk\\134x rw - ext4 b rw\n"
-        b"22 1 8:3 / /pictures/l\xe4tin rw - ext4 c rw\n"
+        b"21 20 8:2 / /pictures/my\\040disk\\134x rw - ext4 b rw\n"
+        b"22 20 8:3 / /pictures/l\xe4tin rw - ext4 c rw\n"
         b"23 1 8:4 / /pictures-other rw - ext4 d rw\n"
     )
     monkeypatch.setattr(mounts, "_TABLE", table)
     found = MountTable.read(Path("/pictures"))
     assert found.mounts.points == {"my disk\\x", "l\udce4tin"}
+    assert found.entries is not None
     assert len(found.entries) == 3
     assert unescaped(b"a\\011b") == b"a\tb"
 
@@ -280,3 +286,102 @@ async def test_a_million_pictures_share_the_name_of_their_mount() -> None:
     assert found == ["disk"] * 3
     assert len({id(name) for name in found}) == 1
     assert state.count("disk") == 3
+
+
+def table_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *rows: str, root: str = "/pictures"
+) -> MountTable:
+    table = tmp_path / "mountinfo"
+    table.write_text("\n".join(["20 1 8:1 / / rw - ext4 a rw", *rows, ""]))
+    monkeypatch.setattr(mounts, "_TABLE", table)
+    return MountTable.read(Path(root))
+
+
+def test_another_disk_with_the_number_of_the_former_is_another_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives a number to the next mount as soon as it is free."""
+    rows = [
+        "21 20 8:2 / /pictures/disk rw shared:7 - ext4 /dev/sdb rw",
+        "21 20 8:3 / /pictures/disk rw - ext4 /dev/sdc rw",
+        "21 20 8:2 /sub /pictures/disk rw - ext4 /dev/sdb rw",
+    ]
+    tables = [table_of(tmp_path, monkeypatch, row) for row in rows]
+    assert len({table.entries for table in tables}) == 3
+    assert {table.mounts.points for table in tables} == {frozenset({"disk"})}
+    again = table_of(tmp_path, monkeypatch, rows[0].replace(" rw ", " ro,noatime ", 1))
+    assert again == tables[0]
+
+
+def test_a_place_where_a_disk_would_be_mounted_on_demand_is_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demand = "21 20 0:50 / /pictures/nas rw - autofs systemd-1 rw"
+    assert not table_of(tmp_path, monkeypatch, demand).mounts.has("nas")
+    disk = "22 21 0:51 / /pictures/nas rw - nfs4 server:/x rw"
+    assert table_of(tmp_path, monkeypatch, demand, disk).mounts.has("nas")
+
+
+def test_a_disk_that_another_mount_covers_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        "21 20 8:2 / /pictures/disk rw - ext4 b rw",
+        "22 21 8:3 / /pictures/disk/inner rw - ext4 c rw",
+    ]
+    assert table_of(tmp_path, monkeypatch, *rows).mounts.points == {"disk", "disk/inner"}
+    over_the_root = "23 20 8:4 / /pictures rw - ext4 d rw"
+    assert table_of(tmp_path, monkeypatch, *rows, over_the_root).mounts.points == set()
+    over_the_disk = "23 21 8:4 / /pictures/disk rw - ext4 d rw"
+    assert table_of(tmp_path, monkeypatch, *rows, over_the_disk).mounts.points == {"disk"}
+
+
+def test_a_disk_elsewhere_is_known_by_where_links_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        "21 20 8:2 / /media/usb rw - ext4 b rw",
+        "22 20 8:3 / /home rw - ext4 c rw",
+        "23 22 8:4 / /home/me/pictures/disk rw - ext4 d rw",
+    ]
+    found = table_of(tmp_path, monkeypatch, *rows, root="/home/me/pictures").mounts
+    places = ["/media/usb", "/media/usb/a/b", "/media", "/home/me/x", "/home/me/pictures/disk/x"]
+    assert [found.of_real(place) for place in places] == [
+        "/media/usb",
+        "/media/usb",
+        None,
+        None,
+        "disk",
+    ]
+    assert found.has("/media/usb")
+    assert not found.has("/home")
+
+
+async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
+    root: Path, disks: Disks, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it is mounted again is seen in the mount table."""
+    monkeypatch.setattr("producers.watcher.HELD_RETRY_SECONDS", 0.2)
+    put(root, "a.jpg", "disk/x.jpg")
+    disks.mount("disk")
+    async with watching(root, log) as watcher:
+        await shows(log, on_disk(root))
+        disks.unmount("disk")
+        await rests(watcher)
+        assert watcher.status.held == 1
+        before = watcher.status.last_reconcile
+        await rests(watcher, 1.0)
+        assert watcher.status.last_reconcile == before
+
+
+def test_what_is_held_is_told_mount_by_mount() -> None:
+    state = State()
+    for mount in ("a", "b"):
+        state.put(f"{mount}/x", Known(mount.encode(), FileStat(1, 1), mount=mount))
+    present: set[str] = set()
+    guards = Guards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset(present)))
+    assert guards.admitted(["a/x", "b/x"], state, 0.0, whole=True) == []
+    assert guards.held == 2
+    present.add("a")
+    assert guards.admitted(["b/x"], state, 0.0, whole=True) == []
+    assert (guards.held, guards.reason) == (1, "nothing is mounted at b, where 1 pictures lay.")

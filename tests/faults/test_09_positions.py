@@ -1,17 +1,25 @@
 """A position that is not known is absent; it is never that of another record."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from prometheus_client import generate_latest
 
+from adapters import weaviate_queries
 from adapters.dead_letters import read_letters
+from adapters.errors import Unavailable
 from adapters.event_log import Message, Position
+from adapters.letter import dead_letter
 from adapters.memory import MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
+from adapters.ports import ImageFilter
 from adapters.weaviate_schema import known_vector
 from consumers.audit import audit, repair
-from consumers.dead_letters import Filter, open_letters
+from consumers.dead_letters import Filter, open_letters, retry
 from producers.dead_letters import DeadLetters
+from producers.metrics import registry
+from producers.status import Status
 from schemas.codec import decode
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES, IMAGES_DLQ
@@ -116,3 +124,66 @@ def test_a_stored_picture_without_a_size_is_not_reused_as_one_of_no_size() -> No
     known = known_vector({"sha256": "a" * 64, "width": 3.0, "height": 2.0}, [1.0])
     assert known is not None
     assert (known.width, known.height) == (3, 2)
+
+
+async def test_a_letter_with_the_beginning_of_its_record_is_retried_from_the_log(
+    log: MemoryEventLog,
+) -> None:
+    """The log's own record is published, never the beginning; if it is gone, that is said."""
+    event = added("a.jpg", "f").model_copy(update={"uri": "file:///" + "x" * 1000})
+    await log.publish(IMAGES, [Message("a.jpg", event), Message("b.jpg", added("b.jpg", "f"))])
+    records = {r.key: r async for r in log.read_all(IMAGES)}
+    for name, value in (("a.jpg", None), ("b.jpg", b"another that stood there " * 20)):
+        record = records[name.encode()]
+        letter = dead_letter(
+            image_id=name,
+            error_class="Rejected",
+            reason="no picture",
+            attempts=1,
+            source_topic=IMAGES.name,
+            source_partition=record.position.partition,
+            source_offset=record.position.offset,
+            key=record.key,
+            value=value or record.value,
+            value_limit=100,
+        )
+        assert letter.original_value_bytes is not None
+        await log.publish(IMAGES_DLQ, [Message(name, letter)])
+    letters_of = {each.event.image_id: each.name for each in await open_letters(log)}
+    done = await retry(log, await open_letters(log))
+    assert done.published == [letters_of["a.jpg"]]
+    assert list(done.unreadable) == [letters_of["b.jpg"]]
+    assert "beginning" in done.unreadable[letters_of["b.jpg"]]
+    published = [r.value async for r in log.read_all(IMAGES) if r.key == b"a.jpg"]
+    assert published == [records[b"a.jpg"].value] * 2
+
+
+def test_when_a_source_was_never_compared_no_time_is_told() -> None:
+    """A 0 would be a time: alerts on how long ago it was would go by it."""
+    status = Status("folder")
+    told = generate_latest(registry(lambda: {"": status})).decode()
+    assert 'known_pictures{source="main"}' in told
+    assert "last_reconcile_timestamp_seconds{" not in told
+    status.reconciled()
+    told = generate_latest(registry(lambda: {"": status})).decode()
+    assert 'last_reconcile_timestamp_seconds{source="main"}' in told
+
+
+async def test_a_match_without_a_distance_is_not_the_best() -> None:
+    item = SimpleNamespace(
+        properties={"image_id": "a"}, metadata=SimpleNamespace(distance=None), vector={}
+    )
+
+    async def answer(**_: object) -> SimpleNamespace:
+        return SimpleNamespace(objects=[item])
+
+    objects = SimpleNamespace(query=SimpleNamespace(near_vector=answer))
+    with pytest.raises(Unavailable, match="distance"):
+        await weaviate_queries.search(
+            objects,  # type: ignore[arg-type]
+            [1.0],
+            1,
+            where=ImageFilter(),
+            details=(),
+            with_vectors=False,
+        )

@@ -1,6 +1,7 @@
 """What grew with the number of requests, and no longer does."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection
-from adapters.storage import open_uri
-from gateway import pictures, waiting
+from adapters.storage import open_pieces
+from gateway import transfers, waiting
 from tests.unit.gateway_bench import Gateway, assert_problem, gateway, png
 
 
@@ -37,21 +38,19 @@ class Reads:
     def __init__(self, file: Any) -> None:
         self._file = file
         self.sizes: list[int] = []
-        self.closed = False
+        self.closed = threading.Event()
 
     def read(self, size: int = -1) -> bytes:
         self.sizes.append(size)
         return bytes(self._file.read(size))
 
     def close(self) -> None:
-        self.closed = True
+        self.closed.set()
         self._file.close()
 
-    def __enter__(self) -> "Reads":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+async def closed(file: Reads) -> None:
+    assert await asyncio.to_thread(file.closed.wait, 10)
 
 
 async def test_a_picture_of_a_bucket_is_passed_on_piece_by_piece(
@@ -62,18 +61,18 @@ async def test_a_picture_of_a_bucket_is_passed_on_piece_by_piece(
     await bench.holds("cloud/a.png")
     opened: list[Reads] = []
 
-    def noted(uri: str) -> Reads:
-        opened.append(Reads(open_uri(uri)))
+    def noted(uri: str, piece_bytes: int) -> Reads:
+        opened.append(Reads(open_pieces(uri, piece_bytes)))
         return opened[-1]
 
-    monkeypatch.setattr(pictures, "open_uri", noted)
+    monkeypatch.setattr(transfers, "open_pieces", noted)
     answer = await bench.client.get("/images/cloud/a.png")
     assert answer.content == content
     assert answer.headers["etag"]
     assert answer.headers["content-type"] == "image/png"
-    assert max(opened[0].sizes) == pictures.PIECE_BYTES
+    assert max(opened[0].sizes) == transfers.PIECE_BYTES
     assert min(opened[0].sizes) > 0
-    assert opened[0].closed
+    await closed(opened[0])
 
 
 async def test_what_is_no_picture_in_a_bucket_is_closed_and_refused(
@@ -83,13 +82,13 @@ async def test_what_is_no_picture_in_a_bucket_is_closed_and_refused(
     await bench.holds("cloud/a.txt")
     opened: list[Reads] = []
 
-    def noted(uri: str) -> Reads:
-        opened.append(Reads(open_uri(uri)))
+    def noted(uri: str, piece_bytes: int) -> Reads:
+        opened.append(Reads(open_pieces(uri, piece_bytes)))
         return opened[-1]
 
-    monkeypatch.setattr(pictures, "open_uri", noted)
+    monkeypatch.setattr(transfers, "open_pieces", noted)
     assert_problem(await bench.client.get("/images/cloud/a.txt"), 404)
-    assert opened[0].closed
+    await closed(opened[0])
 
 
 async def test_however_many_wait_for_one_picture_the_index_is_asked_once_at_a_time(

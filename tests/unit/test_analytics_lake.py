@@ -271,7 +271,7 @@ async def follow(log: MemoryEventLog, lake: Lake, rng: random.Random) -> None:
         for number, part in enumerate(log.topics[topic.name])
     }
     while True:
-        writer = LakeWriter(lake, flush_records=10**6, flush_seconds=100)
+        writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
         starts = await writer.assigned(list(everything))
         rest = {place: part[starts[place] :] for place, part in everything.items()}
         if not any(rest.values()):
@@ -307,7 +307,7 @@ class TestWriter:
         log = await filled_log(4)
         part = log.topics["searches"][0]
         place = (SEARCHES, 0)
-        one, two = (LakeWriter(lake, flush_records=9, flush_seconds=1) for _ in range(2))
+        one, two = (LakeWriter(lake, log, flush_records=9, flush_seconds=1) for _ in range(2))
         await one.assigned([place])
         await two.assigned([place])
         one.add({place: part[:5]})
@@ -322,7 +322,7 @@ class TestWriter:
         self, lake: Lake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log = await filled_log(4)
-        writer = LakeWriter(lake, flush_records=9, flush_seconds=1)
+        writer = LakeWriter(lake, log, flush_records=9, flush_seconds=1)
         await writer.assigned([(SEARCHES, 0)])
         writer.add({(SEARCHES, 0): log.topics["searches"][0]})
         write = lake.storage.write_table
@@ -382,7 +382,7 @@ class TestRebuild:
         log = await filled_log(9)
         part = log.topics["searches"][1]
         place = (SEARCHES, 1)
-        writer = LakeWriter(lake, flush_records=9, flush_seconds=1)
+        writer = LakeWriter(lake, log, flush_records=9, flush_seconds=1)
         await writer.assigned([place])
         writer.add({place: part[:4]})
         await writer.flush()

@@ -16,13 +16,14 @@ from adapters.errors import Unavailable
 from adapters.event_log import Message, Position
 from adapters.helpers import Helpers
 from adapters.memory import MemoryEventLog
+from adapters.mounts import Mounts
 from producers import publish
 from producers.announce import Announcer
 from producers.examination import Examination
 from producers.guard import Guards
 from producers.hashing import Candidate, Examiner, Finding, Present
 from producers.loading import load
-from producers.mounts import Mounts
+from producers.mounts import MountPoints
 from producers.publish import Pipeline
 from producers.rules import Rules
 from producers.settling import Settling
@@ -77,7 +78,7 @@ class Bench:
             settling=self.settling,
             id_prefix="",
             removable=self._yes,
-            mounts=Mounts,
+            mounts=MountPoints(Mounts),
         )
 
     async def _refused(self, key: str, reason: str) -> None:

@@ -126,6 +126,7 @@ async def test_publishes_what_is_there_at_start(root: Path, log: MemoryEventLog)
     assert picture.size_bytes == 3
     assert picture.media_type == "image/jpeg"
     modified_us = (root / "deep/er/b c.jpg").stat().st_mtime_ns // 1000
+    assert picture.modified_at is not None
     assert round(picture.modified_at.timestamp() * 1e6) == modified_us
 
 

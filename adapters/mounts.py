@@ -1,0 +1,142 @@
+"""File systems mounted below a watched folder: each can vanish by itself, with its pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+_TABLE: Final = Path("/proc/self/mountinfo")
+_ON_DEMAND: Final = b"autofs"
+"""Stands at a place where something will be mounted; by itself it holds nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """What is mounted below a folder, and elsewhere, now.
+
+    Paths, not device numbers, which another boot gives to others. `points` are POSIX paths below
+    the `root`, `elsewhere` absolute ones of mounts that neither lie below it nor hold it.
+    """
+
+    root: str = ""
+    points: frozenset[str] = frozenset()
+    elsewhere: frozenset[str] = frozenset()
+
+    def has(self, mount: str) -> bool:
+        """Whether something is mounted there, as `of` or `of_real` named it."""
+        return mount in (self.elsewhere if mount.startswith("/") else self.points)
+
+    def of(self, path: str) -> str | None:
+        """The innermost mount point that the path is, or lies below; None for the folder's own."""
+        return _innermost(self.points, path) if self.points else None
+
+    def of_real(self, real: str) -> str | None:
+        """The same of an absolute path without links, wherever it is."""
+        inside = f"{self.root.rstrip('/')}/"
+        if f"{real}/".startswith(inside):
+            return self.of(real[len(inside) :])
+        return _innermost(self.elsewhere, real)
+
+
+def _innermost(points: frozenset[str], path: str) -> str | None:
+    while path:
+        if path in points:
+            return path
+        path = path.rpartition("/")[0]
+    return None
+
+
+class _Row(NamedTuple):
+    number: bytes
+    parent: bytes
+    place: bytes
+    kind: bytes
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class MountTable:
+    """The system's mount table, as far as it concerns a folder (proc_pid_mountinfo(5)).
+
+    `entries` tell one mount from another at the same place; a mount or an unmount inside the tree
+    raises no event of the files that come or go with it. A mount's number alone does not: the next
+    mount may have it again. `None` where the system has no such table.
+    """
+
+    entries: frozenset[str] | None
+    mounts: Mounts = field(compare=False)
+
+    @classmethod
+    def has(cls, root: Path, mount: str) -> bool:
+        """Whether something is mounted there now: `mount` as `Mounts` names it. Blocks.
+
+        The table knows of folders that are bound within one file system; `ismount` does not.
+        """
+        table = cls.read(root)
+        return os.path.ismount(root / mount) if table.entries is None else table.mounts.has(mount)
+
+    @classmethod
+    def read(cls, root: Path) -> Self:
+        """The table as it is now. Blocks."""
+        try:
+            rows = [_row(line) for line in _TABLE.read_bytes().splitlines()]
+        except FileNotFoundError:
+            return cls(None, Mounts(str(root)))
+        folder = os.fsencode(root)
+        inside = folder.rstrip(b"/") + b"/"
+        entries = frozenset(
+            row.identity for row in rows if row.place == folder or row.place.startswith(inside)
+        )
+        points, elsewhere = set(), set()
+        for row in _visible(rows):
+            if row.kind == _ON_DEMAND:
+                continue
+            if row.place.startswith(inside):
+                points.add(os.fsdecode(row.place[len(inside) :]))
+            elif not inside.startswith(row.place.rstrip(b"/") + b"/"):
+                elsewhere.add(os.fsdecode(row.place))
+        return cls(entries, Mounts(str(root), frozenset(points), frozenset(elsewhere)))
+
+
+def _row(line: bytes) -> _Row:
+    before, _, after = line.partition(b" - ")
+    number, parent, device, within, place = before.split(b" ", 5)[:5]
+    kind, source = after.split(b" ", 2)[:2]
+    identity = os.fsdecode(b" ".join((number, parent, device, within, place, kind, source)))
+    return _Row(number, parent, unescaped(place), kind, identity)
+
+
+def _visible(rows: list[_Row]) -> list[_Row]:
+    """Without those that another mount covers: one on the same parent, nearer to the root."""
+    by_number = {row.number: row for row in rows}
+    places: dict[bytes, set[bytes]] = {}
+    for row in rows:
+        places.setdefault(row.parent, set()).add(row.place)
+
+    def is_covered(row: _Row) -> bool:
+        above, siblings = row.place.rpartition(b"/")[0], places[row.parent]
+        while above:
+            if above in siblings:
+                return True
+            above = above.rpartition(b"/")[0]
+        return False
+
+    found = []
+    for row in rows:
+        line, here = [row.number], row
+        while not is_covered(here):
+            parent = by_number.get(here.parent)
+            if parent is None or parent.number in line:
+                found.append(row)
+                break
+            line.append(parent.number)
+            here = parent
+    return found
+
+
+def unescaped(place: bytes) -> bytes:
+    r"""A path of the mount table, in which white space and backslashes are octal (`\040`)."""
+    first, *others = place.split(b"\\")
+    return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in others)

@@ -1,0 +1,72 @@
+"""What only the lake still has, put back into the log: searches and ratings, as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Final
+
+from adapters.event_log import EventLog, Message
+from analytics.columns import event_of
+from analytics.lake import Lake
+from consumers.analytics.alignment import RESTORE
+from schemas.codec import InvalidEvent, decode
+from schemas.topics import PERSONAL, Topic
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE: Final = 1000
+
+
+async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
+    """Restore each topic that was found to have lost something; how many events of each.
+
+    It can be repeated, and broken off: what the log has by now is left out. Events keep their ids,
+    so the lake takes none of them for a new one.
+
+    Raises:
+        Unavailable: log or lake do not answer.
+    """
+    done: dict[str, int] = {}
+    names = await asyncio.to_thread(lake.storage.names, RESTORE)
+    lost = {name.partition("~")[0] for name in names}
+    for topic in PERSONAL:
+        if topic.name in lost:
+            done[topic.name] = await _restore(log, lake, topic)
+            logger.warning("%s: %d events restored from the lake", topic.name, done[topic.name])
+    for name in names:
+        await asyncio.to_thread(lake.storage.remove, f"{RESTORE}/{name}")
+    return done
+
+
+async def _restore(log: EventLog, lake: Lake, topic: Topic) -> int:
+    present: set[str] = set()
+    async for record in log.read_all(topic):
+        try:
+            present.add(str(decode(topic.event, record.value).event_id))
+        except InvalidEvent:
+            continue
+    count = 0
+    batches = _missing(lake, topic, present)
+    while batch := await asyncio.to_thread(next, batches, None):
+        await log.publish(topic, batch)
+        count += len(batch)
+    return count
+
+
+def _missing(lake: Lake, topic: Topic, present: set[str]) -> Iterator[list[Message]]:
+    """The events that the log lacks, in the order in which they were filed. Blocks."""
+    batch: list[Message] = []
+    forgotten = lake.forgotten()
+    for file in lake.current().snapshot(topic.name):
+        for row in forgotten.without(lake.storage.read_table(file.path)).to_pylist():
+            if row["invalid"] is not None or row["key"] is None or row["event_id"] in present:
+                continue
+            present.add(row["event_id"])
+            batch.append(Message(row["key"], event_of(topic, row)))
+            if len(batch) == AT_ONCE:
+                yield batch
+                batch = []
+    if batch:
+        yield batch

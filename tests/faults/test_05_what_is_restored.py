@@ -1,0 +1,82 @@
+"""What is put back into the log, while it loses more and while something is forgotten."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from adapters.event_log import Message, Position
+from adapters.memory import MemoryEventLog
+from analytics.lake import TOPICS, End, Forgotten, Lake, Place
+from consumers.analytics.alignment import RESTORE, align
+from consumers.analytics.restore import restore_lost
+from consumers.analytics.writer import LakeWriter
+from schemas.codec import decode
+from schemas.topics import SEARCHES, Topic
+from tests.lake_events import Events, records
+
+PLACE = Place("searches", 0)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """Ten searches, of which the log has none."""
+    made = Lake(str(tmp_path / "lake"))
+    made.current().append(SEARCHES, PLACE, End(), records(Events(1).messages("searches", 10)))
+    return made
+
+
+@pytest.fixture
+def log() -> MemoryEventLog:
+    made = MemoryEventLog()
+    for topic in TOPICS:
+        made._partitions(topic)
+    return made
+
+
+PLACES = [(SEARCHES, number) for number in range(SEARCHES.partitions)]
+
+
+async def file_all(log: MemoryEventLog, lake: Lake) -> None:
+    writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
+    for (topic, number), start in (await writer.assigned(PLACES)).items():
+        records_left = log.topics[topic.name][number][start:]
+        writer.add({(topic, number): records_left})
+    await writer.flush()
+
+
+async def told(log: MemoryEventLog) -> list[str]:
+    return [str(decode(SEARCHES.event, r.value).event_id) async for r in log.read_all(SEARCHES)]
+
+
+async def test_what_is_lost_while_restoring_is_restored_next(
+    lake: Lake, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await align(log, lake.current(), PLACES)
+    publish = log.publish
+
+    async def publishing(topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
+        done = await publish(topic, messages)
+        await file_all(log, lake)
+        for partition in log.topics[SEARCHES.name]:
+            partition.clear()
+        await align(log, lake.current(), PLACES)
+        return done
+
+    monkeypatch.setattr(log, "publish", publishing)
+    await restore_lost(log, lake)
+    monkeypatch.undo()
+    await restore_lost(log, lake)
+    assert len(set(await told(log))) == 10
+    assert lake.storage.names(RESTORE) == []
+
+
+async def test_what_is_to_be_forgotten_is_not_restored(lake: Lake, log: MemoryEventLog) -> None:
+    await align(log, lake.current(), PLACES)
+    row = lake.storage.read_table(lake.current().snapshot("searches")[0].path).to_pylist()[3]
+    # Remembered, but not yet taken out of the files.
+    lake.remember_to_forget(Forgotten(frozenset({row["search_id"]})))
+    await restore_lost(log, lake)
+    found = await told(log)
+    assert len(found) == 9
+    assert row["event_id"] not in found

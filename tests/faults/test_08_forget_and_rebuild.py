@@ -1,0 +1,151 @@
+"""Forgetting and rebuilding while others work on the lake, on a store that has no locks."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import fsspec
+import pyarrow as pa
+import pytest
+
+from adapters.errors import Unavailable
+from adapters.memory import MemoryEventLog
+from analytics.compaction import Sweep, compact, forget
+from analytics.lake import TOPICS, End, Forgotten, Lake, Place
+from consumers.analytics.rebuild import rebuild
+from schemas.topics import SEARCHES
+from tests.lake_events import Events, records, table
+
+
+@pytest.fixture
+def store() -> Iterator[Lake]:
+    """A lake on an object store, which has no locks."""
+    name = f"lake-{uuid4().hex}"
+    yield Lake(f"memory://{name}")
+    fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
+
+
+def fill(lake: Lake, files: int = 6) -> list[str]:
+    made = records(Events(1).messages("searches", files * 5))
+    end = End()
+    for number in range(files):
+        part = made[number * 5 : number * 5 + 5]
+        end = lake.current().append(SEARCHES, Place("searches", 0), end, part)
+    found: list[str] = table(lake, SEARCHES)["search_id"].to_pylist()
+    return found
+
+
+def held(lake: Lake) -> set[str]:
+    return set(table(lake, SEARCHES)["search_id"].to_pylist())
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_a_compaction_does_not_undo_forgetting(
+    store: Lake, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Somebody forgets while a compaction reads and writes, at each of its steps."""
+    names = fill(store)
+    other = Lake(store.url)
+    count = 0
+
+    def at(step: str) -> None:
+        nonlocal count
+        if count == moment:
+            count += 1
+            forget(other, Forgotten(frozenset({names[7]})))
+        else:
+            count += 1
+
+    read, write = store.storage.read_table, store.storage.write_table
+
+    def reading(path: str, columns: object = None) -> pa.Table:
+        at("read")
+        return read(path)
+
+    def writing(path: str, rows: pa.Table) -> None:
+        at("write")
+        write(path, rows)
+        at("written")
+
+    monkeypatch.setattr(store.storage, "read_table", reading)
+    monkeypatch.setattr(store.storage, "write_table", writing)
+    compact(store.current(), "searches", min_files=2, grace_seconds=0)
+    monkeypatch.undo()
+    assert count > moment
+    assert held(other) == set(names) - {names[7]}
+
+
+def test_what_a_killed_compaction_left_is_swept(
+    store: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = fill(store)
+    other = Lake(store.url)
+    write = store.storage.write_table
+
+    def killed(path: str, rows: pa.Table) -> None:
+        forget(other, Forgotten(frozenset({names[3]})))
+        write(path, rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.storage, "write_table", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compact(store.current(), "searches", min_files=2, grace_seconds=0)
+    monkeypatch.undo()
+    sweep = Sweep(other)
+    sweep.run()
+    assert held(other) == set(names) - {names[3]}
+    assert sweep.run() == 0
+
+
+@pytest.fixture
+async def log() -> MemoryEventLog:
+    made = MemoryEventLog()
+    for topic in TOPICS:
+        made._partitions(topic)
+    await made.publish(SEARCHES, Events(1).messages("searches", 40))
+    return made
+
+
+def lakes(tmp_path: Path) -> list[str]:
+    return [str(tmp_path / "lake"), f"memory://lake-{uuid4().hex}"]
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["a folder", "an object store"])
+async def test_two_rebuilds_at_once_leave_a_whole_lake(
+    tmp_path: Path, log: MemoryEventLog, kind: int
+) -> None:
+    url = lakes(tmp_path)[kind]
+    Lake(url).current()
+    done = await asyncio.gather(
+        *(rebuild(log, Lake(url)) for _ in range(3)), return_exceptions=True
+    )
+    assert any(not isinstance(each, BaseException) for each in done)
+    assert all(isinstance(each, Unavailable) for each in done if isinstance(each, BaseException))
+    lake = Lake(url)
+    used = lake.existing()
+    assert used is not None
+    assert used.name in lake.storage.names("")
+    assert len(held(lake)) == 40
+    assert [name for name in lake.storage.names("") if name.startswith("g-")] == [used.name]
+
+
+async def test_a_rebuild_that_is_being_made_is_not_deleted(
+    tmp_path: Path, log: MemoryEventLog
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    live = lake.current()
+    being_made = lake.new_generation()
+    await rebuild(log, lake)
+    assert being_made.name in lake.storage.names("")
+    assert live.name not in lake.storage.names("")
+    with pytest.raises(Unavailable):
+        lake.switch_to(being_made, instead_of=live)
+
+
+def test_what_broke_off_long_ago_is_deleted(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    used = lake.current()
+    lake.storage.write("g-20200101T000000-abcdef/topic=searches/x", b"")
+    lake.remove_replaced(used)
+    assert [name for name in lake.storage.names("") if name.startswith("g-")] == [used.name]

@@ -1,0 +1,80 @@
+"""Whoever writes rows of the lake leaves out what is forgotten by the time they are there."""
+
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import fsspec
+import pyarrow as pa
+import pytest
+
+from analytics.compaction import Sweep, forget
+from analytics.lake import End, Forgotten, Lake, Place
+from schemas.topics import SEARCHES
+from tests.lake_events import Events, records, table
+
+PLACE = Place("searches", 0)
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A place on an object store, which has no locks."""
+    name = f"lake-{uuid4().hex}"
+    yield f"memory://{name}"
+    fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
+
+
+def held(url: str) -> list[str]:
+    found: list[str] = table(Lake(url), SEARCHES)["search_id"].to_pylist()
+    return found
+
+
+def one_file(url: str) -> list[str]:
+    lake = Lake(url)
+    made = records(Events(1).messages("searches", 10))
+    lake.current().append(SEARCHES, PLACE, End(), made)
+    return held(url)
+
+
+def before_writing(lake: Lake, do: Callable[[], object]) -> None:
+    """Do this once, when rows were read and are about to be written."""
+    write = lake.storage.write_table
+    left = [do]
+
+    def writing(relative: str, table: pa.Table) -> None:
+        if relative.rpartition("/")[2].startswith("searches-") and left:
+            left.pop()()
+        write(relative, table)
+
+    lake.storage.write_table = writing  # type: ignore[method-assign]
+
+
+def test_two_that_forget_at_once_do_not_undo_each_other(url: str) -> None:
+    names = one_file(url)
+    slow, other = Lake(url), Lake(url)
+
+    def meanwhile() -> None:
+        forget(other, Forgotten(frozenset({names[7]})))
+        Sweep(other).run()
+
+    before_writing(slow, meanwhile)
+    forget(slow, Forgotten(frozenset({names[2]})))
+    assert held(url) == [name for name in names if name not in (names[2], names[7])]
+
+
+def test_a_sweep_does_not_undo_forgetting(url: str) -> None:
+    names = one_file(url)
+    slow, other = Lake(url), Lake(url)
+    slow.remember_to_forget(Forgotten(frozenset({names[2]})))
+    before_writing(slow, lambda: forget(other, Forgotten(frozenset({names[7]}))))
+    Sweep(slow).run()
+    assert held(url) == [name for name in names if name not in (names[2], names[7])]
+
+
+def test_a_writer_does_not_file_what_is_forgotten_meanwhile(url: str) -> None:
+    made = records(Events(1).messages("searches", 10))
+    names = [record.key.decode() for record in made if record.key is not None]
+    slow, other = Lake(url), Lake(url)
+    slow.current()
+    before_writing(slow, lambda: forget(other, Forgotten(frozenset({names[4]}))))
+    slow.current().append(SEARCHES, PLACE, End(), made)
+    assert held(url) == [name for name in names if name != names[4]]
