@@ -23,7 +23,7 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.event_log import NO_HEADERS, LogRecord, Message, Position
+from adapters.event_log import NO_HEADERS, LogRecord, Message, Position, timestamp_ms
 from adapters.kafka_producer import abandon, settled
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
@@ -156,7 +156,7 @@ class KafkaEventLog:
                                     Position(number, record.offset),
                                     record.key,
                                     record.value,
-                                    record.timestamp,
+                                    timestamp_ms(record.timestamp),
                                     _headers(record.headers),
                                 )
                     # The position passes compacted gaps that no record marks.

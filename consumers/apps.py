@@ -26,7 +26,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 
 from adapters.errors import Unavailable, translated
-from adapters.event_log import EventLog, LogRecord, Position
+from adapters.event_log import EventLog, LogRecord, Position, timestamp_ms
 from adapters.rebalance import RebalanceFailed, Rebalances
 from adapters.settings import IndexingSettings
 from consumers.indexing import Indexer
@@ -240,6 +240,6 @@ def _log_record(record: ConsumerRecord) -> LogRecord:
         position=Position(record.partition, record.offset),
         key=record.key,
         value=record.value,
-        timestamp_ms=record.timestamp,
+        timestamp_ms=timestamp_ms(record.timestamp),
         headers={name: value or b"" for name, value in record.headers},
     )

@@ -121,7 +121,9 @@ async def test_a_disk_that_fails_while_partitions_are_given_out_costs_no_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ends, is started again, and files everything."""
-    messages = Events(3).messages("searches", 40)
+    written = records(Events(3).messages("searches", 40))
+    log = MemoryEventLog()
+    log._partitions(SEARCHES)[0].extend(written)
     held = [
         SimpleNamespace(
             partition=0,
@@ -130,21 +132,21 @@ async def test_a_disk_that_fails_while_partitions_are_given_out_costs_no_event(
             value=record.value,
             timestamp=record.timestamp_ms,
         )
-        for record in records(messages)
+        for record in written
     ]
     lake, failures = Lake(str(tmp_path)), [OSError("input/output error")]
-    ends = LakeWriter._ends
+    aligned = LakeWriter._aligned
 
-    def failing(writer: LakeWriter, places: Sequence[tuple[Topic, int]]) -> Any:
+    async def failing(writer: LakeWriter, places: Sequence[tuple[Topic, int]]) -> Any:
         if failures:
             raise failures.pop()
-        return ends(writer, places)
+        return await aligned(writer, places)
 
-    monkeypatch.setattr(LakeWriter, "_ends", failing)
+    monkeypatch.setattr(LakeWriter, "_aligned", failing)
 
     async def run() -> None:
         """As long as the process lives, or until all is filed."""
-        writer = LakeWriter(lake, flush_records=7, flush_seconds=0.01)
+        writer = LakeWriter(lake, log, flush_records=7, flush_seconds=0.01)
         reader = KafkaGroupReader("127.0.0.1:9", [SEARCHES], "g", writer)
         consumer = Broker(held)
         reader._consumer = consumer
