@@ -24,7 +24,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.event_log import NO_HEADERS, LogRecord, Message, Position
+from adapters.event_log import NO_HEADERS, LogRecord, Message, Position, timestamp_ms
 from adapters.kafka_producer import abandon, settled
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
@@ -157,8 +157,8 @@ class KafkaEventLog:
                                     Position(number, record.offset),
                                     record.key,
                                     record.value,
-                                    record.timestamp,
-                                    dict(record.headers) if record.headers else NO_HEADERS,
+                                    timestamp_ms(record.timestamp),
+                                    _headers(record.headers),
                                 )
                     # The position passes compacted gaps that no record marks.
                     unread = [p for p in unread if await consumer.position(p) < ends[p]]
@@ -204,6 +204,11 @@ class KafkaEventLog:
                 except BaseException:
                     await abandon(producer)
                     raise
+
+
+def _headers(found: Sequence[tuple[str, bytes | None]]) -> Mapping[str, bytes]:
+    """Name -> value; one without a value, as Kafka has them, is empty."""
+    return {name: value or b"" for name, value in found} if found else NO_HEADERS
 
 
 async def _begin(
