@@ -7,16 +7,19 @@ whose headers name the letter and say how it was settled.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from adapters.event_log import EventLog, LogRecord, Message, Position
 from adapters.letter import dead_letter
 from schemas.codec import InvalidEvent, decode
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
+
+T = TypeVar("T")
 
 SETTLES_HEADER: Final = "settles"
 SETTLED_AS_HEADER: Final = "settled-as"
@@ -27,6 +30,7 @@ FROM_HEADER: Final = "retried-from"
 UNREADABLE: Final = "UnreadableLetter"
 """The error class of what stands in the topic and is no letter that this version can read."""
 UNREADABLE_KEY: Final = "unreadable-key"
+LATEST_SECONDS: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 VANISHED: Final = "Vanished"
 """The error class of a picture that was not there, though nothing said that it was removed."""
 
@@ -99,7 +103,7 @@ def letter_of(record: LogRecord) -> Letter:
             reason=f"this record of {IMAGES_DLQ.name} cannot be read: {error}",
             attempts=1,
             source_topic=IMAGES_DLQ.name,
-            occurred_at=datetime.fromtimestamp(record.timestamp_ms / 1000, UTC),
+            occurred_at=_written_at(record),
         )
     return Letter(record.position, event, history)
 
@@ -114,7 +118,14 @@ def settling(letter: Letter, how: str) -> Message:
 
 
 def _text(record: LogRecord, header: str) -> str:
-    return record.headers.get(header, b"").decode(errors="replace")
+    # A header may have no value.
+    return (record.headers.get(header) or b"").decode(errors="replace")
+
+
+def _written_at(record: LogRecord) -> datetime:
+    """By Kafka's timestamp, which is whatever its producer said; or the nearest that there is."""
+    seconds = min(max(record.timestamp_ms / 1000, 0.0), LATEST_SECONDS)
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _order(letter: Letter) -> tuple[int, int, str]:
@@ -122,7 +133,7 @@ def _order(letter: Letter) -> tuple[int, int, str]:
     return (-1, 0, letter.name) if source is None else (source.partition, source.offset, "")
 
 
-class OpenLetters:
+class OpenLetters(Generic[T]):
     """The letters that nobody has settled, kept current by reading only what is new.
 
     Args:
@@ -130,15 +141,18 @@ class OpenLetters:
         keep: what to remember of a letter; None to pass it over.
     """
 
-    def __init__(self, log: EventLog, keep: Callable[[Letter], Letter | None]) -> None:
+    def __init__(self, log: EventLog, keep: Callable[[Letter], T | None]) -> None:
         self._log = log
         self._keep = keep
         self._next: dict[int, int] = {}
-        self._open: dict[str, Letter] = {}
+        self.known: dict[str, T] = {}
+        """Name -> what is remembered, as of the last reading."""
+        self._settled: set[str] = set()
+        """Letters that are settled and were not read yet: partitions are read in any order."""
         self._reading = asyncio.Lock()
 
-    async def current(self) -> Mapping[str, Letter]:
-        """Name -> letter, as of now.
+    async def current(self) -> Mapping[str, T]:
+        """Name -> what is remembered of the letter, as of now.
 
         Raises:
             Unavailable: the broker cannot be read now.
@@ -147,7 +161,7 @@ class OpenLetters:
             bounds = await self._log.bounds(IMAGES_DLQ)
             if any(end < self._next.get(number, 0) for number, (_, end) in bounds.items()):
                 # The topic was made anew, or has lost its end.
-                self._open, self._next = {}, {}
+                self.known, self._next, self._settled = {}, {}, set()
             new = {
                 number: max(first, self._next.get(number, 0))
                 for number, (first, end) in bounds.items()
@@ -159,24 +173,31 @@ class OpenLetters:
                 # Behind a gap that no record marks, too.
                 for number in new:
                     self._next[number] = max(self._next.get(number, 0), bounds[number][1])
-            return self._open
+                self._settled = {name for name in self._settled if self._is_ahead(name)}
+            return self.known
 
     def _take(self, record: LogRecord) -> None:
         if record.value is None:
-            self._open.pop(_text(record, SETTLES_HEADER), None)
-        elif (letter := self._keep(letter_of(record))) is not None:
-            self._open[letter.name] = letter
+            settled = _text(record, SETTLES_HEADER)
+            self.known.pop(settled, None)
+            if self._is_ahead(settled):
+                self._settled.add(settled)
+        elif name_of(record.position) in self._settled:
+            self._settled.discard(name_of(record.position))
+        elif (kept := self._keep(letter_of(record))) is not None:
+            self.known[name_of(record.position)] = kept
         self._next[record.position.partition] = record.position.offset + 1
 
+    def _is_ahead(self, name: str) -> bool:
+        """Whether the letter of this name, if there is one, is still to be read."""
+        position = _position(name)
+        return position is not None and position.offset >= self._next.get(position.partition, 0)
 
-def without_record(letter: Letter) -> Letter:
-    """The letter without the record that it holds, which may be large."""
-    event = letter.event.model_copy(
-        update={
-            "original_key": None,
-            "original_value": None,
-            "source_partition": letter.source.partition if letter.source else None,
-            "source_offset": letter.source.offset if letter.source else None,
-        }
-    )
-    return replace(letter, event=event)
+
+def _position(name: str) -> Position | None:
+    """Where a letter of this name stands; None for what is no such name."""
+    parts = name.split(":")
+    if len(parts) != 2 or not all(re.fullmatch(r"\d{1,18}", part, re.ASCII) for part in parts):
+        return None
+    found = Position(int(parts[0]), int(parts[1]))
+    return found if name_of(found) == name else None

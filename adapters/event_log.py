@@ -17,6 +17,19 @@ from schemas.topics import Topic
 NO_HEADERS: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
+LATEST_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
+
+def timestamp_ms(said: int) -> int:
+    """A record's timestamp as every reader can take it, in milliseconds since 1970.
+
+    Kafka keeps whatever the producer said. What no calendar has becomes the latest that one has,
+    and what is below zero -1, which is Kafka's own word for a time that is not known.
+    """
+    return said if -1 <= said <= LATEST_MS else min(max(said, -1), LATEST_MS)
+
+
 class Position(NamedTuple):
     """Where a record stands in its topic."""
 

@@ -83,6 +83,9 @@ def _position(exif: Image.Exif) -> tuple[float, float] | tuple[None, None]:
     longitude = _degrees(gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef))
     if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
         return None, None
+    if latitude == longitude == 0:
+        # What cameras write that do not know where they are.
+        return None, None
     return latitude, longitude
 
 

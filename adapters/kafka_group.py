@@ -19,7 +19,7 @@ from aiokafka.errors import (
 )
 
 from adapters.errors import Rejected, translated
-from adapters.event_log import LogRecord, PartitionOwner, Position
+from adapters.event_log import LogRecord, PartitionOwner, Position, timestamp_ms
 from adapters.rebalance import RebalanceFailed, Rebalances
 from schemas.topics import BY_NAME, Topic
 
@@ -117,7 +117,7 @@ class KafkaGroupReader(Rebalances):
                     Position(record.partition, record.offset),
                     record.key,
                     record.value,
-                    record.timestamp,
+                    timestamp_ms(record.timestamp),
                 )
                 for record in records
             ]

@@ -21,9 +21,10 @@ from aiokafka.errors import (
     RecordTooLargeError,
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import RecordMetadata
 
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.event_log import NO_HEADERS, LogRecord, Message, Position
+from adapters.event_log import NO_HEADERS, LogRecord, Message, Position, timestamp_ms
 from adapters.kafka_producer import abandon, settled
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
@@ -156,8 +157,8 @@ class KafkaEventLog:
                                     Position(number, record.offset),
                                     record.key,
                                     record.value,
-                                    record.timestamp,
-                                    dict(record.headers) if record.headers else NO_HEADERS,
+                                    timestamp_ms(record.timestamp),
+                                    _headers(record.headers),
                                 )
                     # The position passes compacted gaps that no record marks.
                     unread = [p for p in unread if await consumer.position(p) < ends[p]]
@@ -205,6 +206,11 @@ class KafkaEventLog:
                     raise
 
 
+def _headers(found: Sequence[tuple[str, bytes | None]]) -> Mapping[str, bytes]:
+    """Name -> value; one without a value, as Kafka has them, is empty."""
+    return {name: value or b"" for name, value in found} if found else NO_HEADERS
+
+
 async def _begin(
     consumer: AIOKafkaConsumer,
     start: int | datetime | Mapping[int, int] | None,
@@ -234,7 +240,7 @@ async def _publish(
         for key, value, headers in prepared
     ]
     written = await asyncio.gather(*pending)
-    return [Position(metadata.partition, metadata.offset) for metadata in written]
+    return [Position(metadata.partition, _offset(metadata)) for metadata in written]
 
 
 async def _publish_in_bulk(
@@ -262,9 +268,21 @@ async def _publish_in_bulk(
         await producer.send_batch(batch.builder, topic, partition=batch.partition)
         for batch in batches
     ]
-    for batch, metadata in zip(batches, await asyncio.gather(*pending), strict=True):
-        batch.first_offset = metadata.offset
-    return [Position(batch.partition, batch.first_offset + within) for batch, within in places]
+    written = await asyncio.gather(*pending)
+    firsts = {id(batch): _offset(told) for batch, told in zip(batches, written, strict=True)}
+    return [Position(batch.partition, firsts[id(batch)] + within) for batch, within in places]
+
+
+def _offset(metadata: RecordMetadata) -> int:
+    """Where the record was written.
+
+    Raises:
+        Unavailable: it was written, but the broker, asked twice, did not know any more where. Then
+            it says -1, from which the client counts on for the further records of a batch.
+    """
+    if metadata.offset < 0 or (metadata.log_start_offset or 0) < 0:
+        raise Unavailable(f"{metadata.topic}: the broker did not say where records were written")
+    return int(metadata.offset)
 
 
 @dataclass(slots=True)
@@ -272,7 +290,6 @@ class _Batch:
     partition: int
     builder: BatchBuilder
     count: int = 0
-    first_offset: int = -1
 
     def append(self, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> bool:
         """Whether there was room for it."""

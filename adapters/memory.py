@@ -114,6 +114,10 @@ class MemoryIndex(_Switch):
         self._check()
         return self.collections.get(name)
 
+    async def all_collections(self) -> Sequence[Collection]:
+        self._check()
+        return [self.collections[name] for name in sorted(self.collections)]
+
     async def active(self) -> Collection | None:
         self._check()
         return self.collections.get(self._active) if self._active else None
@@ -146,7 +150,7 @@ class MemoryIndex(_Switch):
                 latitude=record.latitude,
                 longitude=record.longitude,
             )
-            for record in self.records[collection.name].values()
+            for record in self._held(collection).values()
             if record.sha256 in wanted
         }
 
@@ -154,13 +158,24 @@ class MemoryIndex(_Switch):
         self, collection: Collection, image_ids: Sequence[str]
     ) -> Mapping[str, Sequence[float]]:
         self._check()
-        held = self.records[collection.name]
+        held = self._held(collection)
         return {image_id: held[image_id].vector for image_id in image_ids if image_id in held}
+
+    def _held(self, collection: Collection) -> dict[str, ImageRecord]:
+        if collection.name not in self.records:
+            raise Unavailable(f"there is no collection {collection.name}")
+        return self.records[collection.name]
+
+    def _still_there(self, collection: Collection) -> None:
+        found = self.collections.get(collection.name)
+        if found is None or found.incarnation != collection.incarnation:
+            raise Unavailable(f"{collection.name} is gone, or was made anew")
 
     async def upsert(
         self, collection: Collection, records: Sequence[ImageRecord]
     ) -> Mapping[str, str]:
         self._check()
+        self._still_there(collection)
         refused: dict[str, str] = {}
         for record in records:
             if len(record.vector) != collection.dimension:
@@ -168,13 +183,14 @@ class MemoryIndex(_Switch):
                     f"the vector has {len(record.vector)} numbers, not {collection.dimension}"
                 )
             else:
-                self.records[collection.name][record.image_id] = record
+                self._held(collection)[record.image_id] = record
         return refused
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
         self._check()
+        self._still_there(collection)
         for image_id in image_ids:
-            self.records[collection.name].pop(image_id, None)
+            self._held(collection).pop(image_id, None)
 
     async def search(
         self,
@@ -198,7 +214,7 @@ class MemoryIndex(_Switch):
                 details={name: getattr(record, name) for name in details},
                 vector=record.vector if with_vectors else (),
             )
-            for record in self.records[collection.name].values()
+            for record in self._held(collection).values()
             if _passes(record, where)
         ]
         return sorted(matches, key=lambda match: (-match.score, match.image_id))[:limit]
@@ -207,7 +223,7 @@ class MemoryIndex(_Switch):
         self, collection: Collection, after: str | None, limit: int
     ) -> Sequence[StoredImage]:
         self._check()
-        held = sorted(self.records[collection.name].values(), key=lambda r: object_id(r.image_id))
+        held = sorted(self._held(collection).values(), key=lambda r: object_id(r.image_id))
         return [
             StoredImage(record.image_id, record.sha256, record.vector)
             for record in held
@@ -219,24 +235,24 @@ class MemoryIndex(_Switch):
     ) -> Mapping[str, Sequence[str]]:
         self._check()
         found: dict[str, list[str]] = {}
-        for record in self.records[collection.name].values():
+        for record in self._held(collection).values():
             if record.sha256 in sha256s:
                 found.setdefault(record.sha256, []).append(record.image_id)
         return {sha256: sorted(ids, key=object_id) for sha256, ids in found.items()}
 
     async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
         self._check()
-        held = self.records[collection.name]
+        held = self._held(collection)
         return {image_id: held[image_id].sha256 for image_id in image_ids if image_id in held}
 
     async def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
         self._check()
-        for record in list(self.records[collection.name].values()):
+        for record in list(self._held(collection).values()):
             yield record.image_id, record.sha256
 
     async def count(self, collection: Collection) -> int:
         self._check()
-        return len(self.records[collection.name])
+        return len(self._held(collection))
 
     async def is_ready(self) -> bool:
         return self.available

@@ -197,11 +197,18 @@ class ImageIndex(Protocol):
     """Vectors of pictures, one collection per model version, and which of them is active."""
 
     async def ensure_collection(self, spec: ModelSpec) -> Collection:
-        """The collection of this model version, created where it is missing (idempotent)."""
+        """The collection of this model version, created where it is missing (idempotent).
+
+        One of its name that does not say which model filled it is replaced by a new one.
+        """
         ...
 
     async def find(self, name: str) -> Collection | None:
         """The collection of this name as it is now; None if there is none."""
+        ...
+
+    async def all_collections(self) -> Sequence[Collection]:
+        """Every collection, by name; of those that say which model filled them."""
         ...
 
     async def active(self) -> Collection | None:
@@ -239,11 +246,14 @@ class ImageIndex(Protocol):
 
         Returns:
             image id -> reason, for each record that was refused; all others are durable.
+
+        Raises:
+            Unavailable: the collection is gone, or is another one of its name, as well.
         """
         ...
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
-        """Remove these pictures; ids that are not there are no error."""
+        """Remove these pictures; ids that are not there are no error. Raises as `upsert`."""
         ...
 
     async def search(

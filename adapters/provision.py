@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from adapters.errors import Unavailable, translated
+from adapters.errors import Rejected, Unavailable, translated
 from adapters.event_log import EventLog, Message
 from adapters.kafka_log import KafkaEventLog
 from adapters.logs import configure_logging
@@ -132,27 +132,36 @@ async def _align(
 async def provision_collection(
     embedder: Embedder, index: ImageIndex, log: EventLog, model_name: str
 ) -> None:
-    """Create the model's collection, and activate it where searches have none to go to.
+    """Create the model's collection, and activate one where searches have none to go to: the one
+    that the log names if it is there, else this.
 
     An alias that points at a collection of the same model but of another version is moved as well:
     the server no longer holds the version that could embed a query for it.
     """
     spec = await embedder.spec(model_name)
     collection = await index.ensure_collection(spec)
-    active = await index.active()
-    if active is not None and (
-        active.model_name != model_name or active.model_version == spec.version
-    ):
+    active = await index.active() or await _told(index, log)
+    if active is None or (active.model_name == model_name and active.model_version != spec.version):
+        active = collection
+    if await index.active() == active:
         logger.info("searches are answered from %s", active.name)
     else:
-        await index.activate(collection)
-        logger.info("activated %s", collection.name)
+        await index.activate(active)
+        logger.info("activated %s", active.name)
     await tell_active(index, log)
 
 
+async def _told(index: ImageIndex, log: EventLog) -> Collection | None:
+    """The collection that the log says searches are answered from, if it is there."""
+    told = await newest_activation(log)
+    try:
+        return await index.find(told.collection) if told is not None else None
+    except Rejected:
+        return None  # It does not say which model filled it.
+
+
 async def provided_collection(index: ImageIndex, log: EventLog, spec: ModelSpec) -> Collection:
-    """The model's collection, made where it is missing; searches go to it where they have none to
-    go to and the log names its model as the active one.
+    """The model's collection, made where it is missing, and known to searches where they have none.
 
     Both are missing when Weaviate has lost its data.
 
@@ -160,13 +169,24 @@ async def provided_collection(index: ImageIndex, log: EventLog, spec: ModelSpec)
         Unavailable: a server does not answer.
     """
     collection = await index.ensure_collection(spec)
-    if await index.active() is None:
-        told = await newest_activation(log)
-        if told is None or told.model_name == collection.model_name:
-            await index.activate(collection)
-            logger.warning("searches had no collection: activated %s", collection.name)
-            await tell_active(index, log)
+    await let_searches_go_on(index, log, collection)
     return collection
+
+
+async def let_searches_go_on(index: ImageIndex, log: EventLog, collection: Collection) -> None:
+    """Let searches go to this collection if they have none to go to, and the log does not name
+    another model as the active one.
+
+    Raises:
+        Unavailable: a server does not answer.
+    """
+    if await index.active() is not None:
+        return
+    told = await newest_activation(log)
+    if told is None or told.model_name == collection.model_name:
+        await index.activate(collection)
+        logger.warning("searches had no collection: activated %s", collection.name)
+        await tell_active(index, log)
 
 
 async def newest_activation(log: EventLog) -> ModelActivated | None:
@@ -176,13 +196,13 @@ async def newest_activation(log: EventLog) -> ModelActivated | None:
         Unavailable: the log cannot be read.
     """
     newest: ModelActivated | None = None
+    # By its order and not by its times, as clocks are set; one partition holds all of it.
     async for record in log.read_all(MODELS):
         try:
             event = decode(ModelActivated, record.value)
         except InvalidEvent:
             continue
-        switches = event.step in (ModelStep.ACTIVATED, ModelStep.ROLLED_BACK)
-        if switches and (newest is None or newest.occurred_at <= event.occurred_at):
+        if event.step in (ModelStep.ACTIVATED, ModelStep.ROLLED_BACK):
             newest = event
     return newest
 
@@ -192,7 +212,8 @@ async def tell_active(
 ) -> None:
     """Have the log say where searches are answered from, unless it does.
 
-    The alias decides; a crash between moving it and telling of that is made good here.
+    The alias decides; a crash between moving it and telling of that is made good here. A log that
+    says nothing of it has lost everything, so it is told of the other models' collections too.
 
     Raises:
         Unavailable: a server does not answer.
@@ -201,14 +222,29 @@ async def tell_active(
     told = await newest_activation(log)
     if active is None or (told is not None and told.collection == active.name):
         return
-    event = ModelActivated(
+    events = [] if told is not None else await _kept_up_to_date(index, active)
+    events.append(_event(step, active, told.collection if told else None))
+    await log.publish(MODELS, [Message(key=event.model_name, event=event) for event in events])
+
+
+async def _kept_up_to_date(index: ImageIndex, active: Collection) -> list[ModelActivated]:
+    """What a log that lost everything, or is new, is told of the collections beside the active."""
+    others = {
+        each.model_name: each
+        for each in await index.all_collections()
+        if each.model_name != active.model_name
+    }
+    return [_event(ModelStep.FEEDING, each, None) for each in others.values()]
+
+
+def _event(step: ModelStep, collection: Collection, previous: str | None) -> ModelActivated:
+    return ModelActivated(
         step=step,
-        model_name=active.model_name,
-        model_version=active.model_version,
-        collection=active.name,
-        previous_collection=told.collection if told else None,
+        model_name=collection.model_name,
+        model_version=collection.model_version,
+        collection=collection.name,
+        previous_collection=previous,
     )
-    await log.publish(MODELS, [Message(key=active.model_name, event=event)])
 
 
 async def provision(settings: ServerSettings) -> None:

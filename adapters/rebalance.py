@@ -26,7 +26,7 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     `assigned`, and calls `check` before it uses what the consumer gives."""
 
     def __init__(self) -> None:
-        self._failure: BaseException | None = None
+        self._failure: RebalanceFailed | None = None
         self.rebalancing = True
         """Whether our partitions are not known, as the group is forming anew."""
 
@@ -38,8 +38,8 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     async def assigned(self, partitions: list[TopicPartition]) -> None:
         """Once it is known which partitions are this member's."""
 
-    def failed(self, error: BaseException) -> None:
-        """A callback has raised; called once, for those who need not be asked."""
+    def failed(self, error: RebalanceFailed) -> None:
+        """A callback has raised, or was cancelled; called once, for those who are not asked."""
 
     def check(self) -> None:
         """Return if no callback has failed.
@@ -48,9 +48,7 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
             RebalanceFailed: one has.
         """
         if self._failure is not None:
-            raise RebalanceFailed(
-                f"{type(self._failure).__name__}: {self._failure}"
-            ) from self._failure
+            raise RebalanceFailed(str(self._failure)) from self._failure.__cause__
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """Called by aiokafka."""
@@ -71,6 +69,7 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
         except BaseException as error:
             # Cancelled work is unfinished as well.
             if self._failure is None:
-                self._failure = error
-                self.failed(error)
+                self._failure = RebalanceFailed(f"{type(error).__name__}: {error}")
+                self._failure.__cause__ = error
+                self.failed(self._failure)
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, cast
@@ -11,16 +11,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import weaviate
-from weaviate.classes.config import Configure, VectorDistances
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 from weaviate.classes.query import Filter
-from weaviate.exceptions import (
-    ObjectAlreadyExistsException,
-    UnexpectedStatusCodeError,
-    WeaviateBaseError,
-)
+from weaviate.exceptions import WeaviateBaseError
 
-from adapters import weaviate_queries, weaviate_writes
+from adapters import weaviate_collections, weaviate_queries, weaviate_writes
 from adapters.errors import Rejected, Unavailable, translated
 from adapters.model_spec import ModelSpec
 from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
@@ -36,11 +31,10 @@ from adapters.ports import (
 )
 from adapters.weaviate_schema import (
     KNOWN_PROPERTIES,
-    described,
-    description,
     known_vector,
-    properties,
 )
+
+logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_SECONDS: Final = 2.0
 # Bound on one look-up by content hash; more copies than this merely cost an inference.
@@ -48,6 +42,8 @@ KNOWN_VECTORS_LIMIT: Final = 1000
 PAGE: Final = 1000
 
 DESCRIBED_SECONDS: Final = 10.0
+WRITTEN_SECONDS: Final = 1.0
+"""A writer has looked at its collection at most so long ago."""
 _DOWN: Final = (WeaviateBaseError, httpx.HTTPError, OSError, asyncio.TimeoutError)
 
 
@@ -94,54 +90,55 @@ class WeaviateIndex:
     async def ensure_collection(self, spec: ModelSpec) -> Collection:
         """See `ImageIndex.ensure_collection`."""
         await self.connect()
-        name = collection_name(spec)
-        with translated(f"create {name}", unavailable=_DOWN):
-            if not await self._client.collections.exists(name):
-                try:
-                    await self._client.collections.create(
-                        name,
-                        description=description(spec, secrets.token_hex(4)),
-                        properties=properties(),
-                        vector_config=Configure.Vectors.self_provided(
-                            vector_index_config=Configure.VectorIndex.hnsw(
-                                distance_metric=VectorDistances.COSINE
-                            )
-                        ),
-                    )
-                except (ObjectAlreadyExistsException, UnexpectedStatusCodeError):
-                    # Several indexers start together: whoever was second finds it there.
-                    if not await self._client.collections.exists(name):
-                        raise
-        collection = await self.find(name)
-        if collection is None:
-            raise Unavailable(f"the collection {name} vanished again")
-        return collection
+        with translated(f"create {collection_name(spec)}", unavailable=_DOWN):
+            return await weaviate_collections.ensure(self._client, spec)
 
     async def find(self, name: str) -> Collection | None:
         """See `ImageIndex.find`."""
         await self.connect()
         with translated(f"look at {name}", unavailable=_DOWN):
-            if not await self._client.collections.exists(name):
-                return None
-            config = await self._client.collections.use(name).config.get(simple=True)
-        return described(name, config.description)
+            return await weaviate_collections.find(self._client, name)
+
+    async def all_collections(self) -> Sequence[Collection]:
+        """See `ImageIndex.all_collections`."""
+        await self.connect()
+        with translated("list the collections", unavailable=_DOWN):
+            return await weaviate_collections.every(self._client)
 
     async def active(self) -> Collection | None:
         """See `ImageIndex.active`."""
         await self.connect()
         with translated("resolve the active collection", unavailable=_DOWN):
             alias = await self._client.alias.get(alias_name=ACTIVE_ALIAS)
-        return None if alias is None else await self._described(alias.collection)
+        try:
+            return None if alias is None else await self._described(alias.collection)
+        except Rejected as error:
+            # No query can be embedded for it, so searches have none to go to.
+            logger.error("%s", error)
+            return None
 
-    async def _described(self, name: str) -> Collection | None:
+    async def _described(self, name: str, at_most: float = DESCRIBED_SECONDS) -> Collection | None:
+        """What it said of itself, at most so many seconds ago."""
         # One of the same name takes its place only if all of Weaviate's data was lost.
         known = self._collections.get(name)
-        if known is None or time.monotonic() - known[0] > DESCRIBED_SECONDS:
+        if known is None or time.monotonic() - known[0] > at_most:
+            looked = time.monotonic()
             found = await self.find(name)
             if found is None:
+                self._collections.pop(name, None)
                 return None  # The alias of a collection that was deleted.
-            known = self._collections[name] = (time.monotonic(), found)
+            known = self._collections[name] = (looked, found)
         return known[1]
+
+    async def _still_there(self, collection: Collection, at_most: float = WRITTEN_SECONDS) -> None:
+        """Return if a write to the collection would go to it, and to no other of its name.
+
+        Raises:
+            Unavailable: it is gone, or was made anew.
+        """
+        found = await self._described(collection.name, at_most)
+        if found is None or found.incarnation != collection.incarnation:
+            raise Unavailable(f"{collection.name} is gone, or was made anew")
 
     async def activate(self, collection: Collection) -> None:
         """See `ImageIndex.activate`."""
@@ -213,15 +210,21 @@ class WeaviateIndex:
         if not records:
             return {}
         await self.connect()
+        await self._still_there(collection)
         with translated(f"write to {collection.name}", unavailable=_DOWN):
             objects = self._client.collections.use(collection.name)
-            return await weaviate_writes.upsert(objects, collection, records)
+            refused = await weaviate_writes.upsert(objects, collection, records)
+        if refused:
+            # However it puts that, where there is no collection it is no fault of the pictures.
+            await self._still_there(collection, at_most=0.0)
+        return refused
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
         """See `ImageIndex.delete`."""
         if not image_ids:
             return
         await self.connect()
+        await self._still_there(collection)
         with translated(f"delete in {collection.name}", unavailable=_DOWN):
             objects = self._client.collections.use(collection.name)
             await weaviate_writes.delete(objects, collection, image_ids)

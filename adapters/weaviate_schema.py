@@ -142,8 +142,8 @@ def described(name: str, text: str | None) -> Collection:
     Raises:
         Rejected: it was not made by `description`.
     """
-    facts = json.loads(text or "{}")
     try:
+        facts = json.loads(text or "{}")
         return Collection(
             name=name,
             model_name=facts["model_name"],
@@ -151,5 +151,5 @@ def described(name: str, text: str | None) -> Collection:
             dimension=int(facts["dimension"]),
             incarnation=str(facts.get("incarnation", "")),
         )
-    except KeyError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise Rejected(f"the collection {name} does not say which model filled it") from error

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from adapters.errors import Unavailable
 from adapters.event_log import LogRecord
 from analytics.columns import schema_of, table_of
+from analytics.last_records import with_last_records
 from analytics.storage import Storage
 from schemas.topics import FEEDBACK, IMAGES_DLQ, IMAGES_INDEXED, MODELS, SEARCHES, Topic
 
@@ -293,6 +294,7 @@ class Generation:
                 # Where the log has a gap, the file covers it: its range begins where the last
                 # one ended, whatever the first offset in it.
                 path = self.path_of(place, day, first, last)
+                piece = with_last_records(piece)
                 self.lake.write_rows(path, piece if keep is None else keep(piece))
                 first, end = last + 1, End(last + 1, day)
             return end

@@ -74,6 +74,11 @@ class Storage:
         with self.fs.open(self.path(relative), "rb") as file:
             return pq.ParquetFile(file).read(None if columns is None else list(columns))
 
+    def read_notes(self, relative: str) -> dict[bytes, bytes]:
+        """What was written beside the rows of a Parquet file."""
+        with self.fs.open(self.path(relative), "rb") as file:
+            return dict(pq.ParquetFile(file).schema_arrow.metadata or {})
+
     def write_table(self, relative: str, table: pa.Table) -> None:
         """Create or replace a Parquet file, at once; durable when this returns."""
         with self._appearing(relative) as file:

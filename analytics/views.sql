@@ -224,7 +224,13 @@ FROM dead_letters GROUP BY ALL ORDER BY letters DESC, error_class, source_topic;
 -- collection, and not beyond the neighbouring changes. The difference of the means has Welch's 95 %
 -- confidence interval (Welch 1947): where it does not contain 0, the change is no accident.
 CREATE OR REPLACE TEMP VIEW model_switches AS
-WITH switches AS (
+WITH changes AS (
+  FROM models
+  -- A model that is being filled or was retired answers no searches by that.
+  WHERE coalesce(step, 'activated') IN ('activated', 'rolled_back')
+  -- Nor does anything change when the active collection is activated once more.
+  QUALIFY lag(collection) OVER (ORDER BY occurred_at, "offset") IS DISTINCT FROM collection
+), switches AS (
   SELECT occurred_at AS switched_at, model_name, model_version, collection, before.collection AS from_collection,
     greatest(coalesce(before.switched_at, TIMESTAMP '1970-01-01'), switched_at - days) AS since,
     least(coalesce(after_at, TIMESTAMP '9999-01-01'), switched_at + days) AS until
@@ -232,11 +238,8 @@ WITH switches AS (
     SELECT *, to_days(coalesce(getvariable('switch_days')::INTEGER, 14)) AS days,
       lag({'switched_at': occurred_at, 'collection': collection}) OVER in_time AS before,
       lead(occurred_at) OVER in_time AS after_at
-    FROM models
-    -- A model that is being filled or was retired answers no searches by that.
-    WHERE coalesce(step, 'activated') IN ('activated', 'rolled_back')
-    WINDOW in_time AS (ORDER BY occurred_at, "offset")
-  ) WHERE before IS NOT NULL AND before.collection <> collection
+    FROM changes WINDOW in_time AS (ORDER BY occurred_at, "offset")
+  ) WHERE before IS NOT NULL
 ), rated AS (
   SELECT w.switched_at, f.searched_at >= w.switched_at AS is_after, f.rating
   FROM switches w JOIN all_feedback f ON f.searched_at >= w.since AND f.searched_at < w.until

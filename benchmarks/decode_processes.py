@@ -163,7 +163,9 @@ def corpora(folder: Path) -> dict[str, list[ImageAdded]]:
     return found
 
 
-async def rate(decode: Callable[[ImageAdded], Awaitable[object]], all_of: list[ImageAdded]) -> float:
+async def rate(
+    decode: Callable[[ImageAdded], Awaitable[object]], all_of: list[ImageAdded]
+) -> float:
     """Pictures per second."""
     left = iter(all_of)
 

@@ -14,22 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from adapters.connections import Connections, connections
-from adapters.consumer_groups import progress
+from adapters.connections import connections
 from adapters.model_catalogue import CatalogueEntry, read_catalogue
 from adapters.model_graph import InvalidGraph
 from adapters.model_hub import download
 from adapters.model_layout import InvalidLayout, read_layout
 from adapters.model_store import ModelStore, Origin, StoreError
-from adapters.ports import Collection
 from adapters.retry import until_available
 from analytics.comparison import refusals
 from cli import comparing, rendering
 from cli.comparing import Gate
+from cli.completeness import complete
 from cli.servers import server_settings
-from consumers.audit import audit
 from schemas.events import ModelStep
-from schemas.topics import IMAGES
 from stack.errors import StackError
 from stack.models import read_state, store
 from stack.preparation import Cache
@@ -257,7 +254,9 @@ async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missi
         if feed_only:
             print(f"{name} is filled and kept up to date; searches are not touched")
             return
-        await until_available(lambda: _complete(servers, collection, max_missing), what="audit")
+        await until_available(
+            lambda: complete(servers, collection, filling.handled, max_missing), what="audit"
+        )
         active = await servers.index.active()
         if active is not None and active.name != collection.name:
             result = await until_available(
@@ -271,27 +270,6 @@ async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missi
                 )
         await switching.flip(collection, ModelStep.ACTIVATED)
     print(f"searches are answered by {name}; to go back: ./image-search models rollback")
-
-
-async def _complete(servers: Connections, collection: Collection, most: float) -> None:
-    """Return if the collection holds what the log holds, dead letters of its model left aside.
-
-    Raises:
-        StackError: more than the share `most` is missing from it, or has other content in it.
-        Unavailable: a server does not answer.
-    """
-    kafka = server_settings().kafka_bootstrap_servers
-    # Asked first: what is read after that counts as waiting, as there always is something to read.
-    before = await progress(kafka, IMAGES, collection.group)
-    found = await audit(servers.log, servers.index, collection, before.has_read)
-    lacking = [*found.missing, *found.stale]
-    wanted = len(lacking) + found.agreed
-    if lacking and len(lacking) > most * wanted:
-        raise StackError(
-            f"{len(lacking)} of {wanted} pictures of the log are not in {collection.name}, "
-            f"{lacking[0]!r} for one, so searches stay as they are. See: ./image-search dlq list; "
-            "or allow more with --max-missing"
-        )
 
 
 def _describe(filling: Filling) -> str:

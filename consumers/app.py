@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 
 from adapters.allocator import return_memory_promptly
-from adapters.errors import Unavailable
+from adapters.errors import Rejected, Unavailable
+from adapters.event_log import EventLog
 from adapters.kafka_log import KafkaEventLog
 from adapters.ports import Collection, ImageIndex
 from adapters.progress import Activity, Watchdog, server_is_away
-from adapters.provision import connect_index, provided_collection
+from adapters.provision import connect_index, let_searches_go_on, provided_collection
 from adapters.settings import IndexingSettings
 from adapters.triton_clip import TritonEmbedder
 from consumers.apps import IndexingApp
@@ -126,7 +127,7 @@ async def _work(
     work.app, work.indexer = app, indexer
     watchdog.ready()
     reporting = asyncio.create_task(_report(work, app, indexer))
-    following = asyncio.create_task(_follow(index, collection))
+    following = asyncio.create_task(_follow(index, log, collection))
     stopping = asyncio.ensure_future(_until(stop))
     failed = app.lane.failed
     ends: list[asyncio.Future[None]] = [reporting, following, failed]
@@ -148,8 +149,9 @@ class CollectionLost(Exception):
     """The collection that was being filled is gone: to begin anew makes it again, and fills it."""
 
 
-async def _follow(index: ImageIndex, collection: Collection) -> None:
-    """Look now and then whether the collection is still the one that is being filled.
+async def _follow(index: ImageIndex, log: EventLog, collection: Collection) -> None:
+    """Look now and then whether the collection is still the one that is being filled, and whether
+    searches have one.
 
     Raises:
         CollectionLost: it is not, as when Weaviate came back without its data.
@@ -158,6 +160,10 @@ async def _follow(index: ImageIndex, collection: Collection) -> None:
         await asyncio.sleep(FOLLOW_SECONDS)
         try:
             found = await index.find(collection.name)
+            if found == collection:
+                await let_searches_go_on(index, log, collection)
+        except Rejected:
+            found = None  # It does not say any more what it is.
         except Unavailable:
             continue
         if found != collection:

@@ -26,8 +26,8 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 
 from adapters.errors import Unavailable, translated
-from adapters.event_log import EventLog, LogRecord, Position
-from adapters.rebalance import Rebalances
+from adapters.event_log import EventLog, LogRecord, Position, timestamp_ms
+from adapters.rebalance import RebalanceFailed, Rebalances
 from adapters.settings import IndexingSettings
 from consumers.indexing import Indexer
 from consumers.lane import Lane
@@ -64,6 +64,7 @@ class IndexingApp(Rebalances):
         self._owned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._resuming: asyncio.Task[None] | None = None
+        self._leaving = False
         self.lane = Lane(
             indexer,
             self._commit,
@@ -108,6 +109,7 @@ class IndexingApp(Rebalances):
             try:
                 await self._broker.start()
             except BaseException:
+                self._leaving = True
                 await self._broker.stop()
                 raise
         self._consumer = self._subscriber.consumer
@@ -123,12 +125,14 @@ class IndexingApp(Rebalances):
         await self.lane.stop()
         if self._resuming is not None:
             self._resuming.cancel()
+        self._leaving = True
         await self._broker.stop()
 
     async def _handle(self, message: KafkaMessage) -> None:
         raw = message.raw_message
         records: Sequence[ConsumerRecord] = raw if isinstance(raw, tuple) else (raw,)
         try:
+            self.check()
             # What was fetched just before its partition was given up is its next owner's: applied
             # here it could overtake what that one has done since.
             ours = [r for r in records if TopicPartition(r.topic, r.partition) in self._owned]
@@ -177,9 +181,10 @@ class IndexingApp(Rebalances):
         self._owned = set(partitions)
         logger.info("partitions: %s", sorted(partition.partition for partition in partitions))
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: RebalanceFailed) -> None:
         """See `Rebalances.failed`: FastStream reads on by itself, so the work is ended."""
-        if isinstance(error, Exception):
+        # To leave the group cancels the callbacks; there is no work left to be ended.
+        if not self._leaving:
             self.lane.fail(error)
 
     async def broker_is_away(self) -> bool:
@@ -187,6 +192,7 @@ class IndexingApp(Rebalances):
         return not await self._log.is_ready()
 
     async def _commit(self, following: Mapping[int, int]) -> None:
+        self.check()
         offsets = {
             TopicPartition(IMAGES.name, number): offset for number, offset in following.items()
         }
@@ -206,7 +212,9 @@ class IndexingApp(Rebalances):
 
         Raises:
             Unavailable: the broker cannot say.
+            RebalanceFailed: a callback has failed, so that nobody knows what is ours.
         """
+        self.check()
         if self.rebalancing:
             return 1
         with translated("lag", unavailable=_DOWN):
@@ -232,6 +240,6 @@ def _log_record(record: ConsumerRecord) -> LogRecord:
         position=Position(record.partition, record.offset),
         key=record.key,
         value=record.value,
-        timestamp_ms=record.timestamp,
+        timestamp_ms=timestamp_ms(record.timestamp),
         headers={name: value or b"" for name, value in record.headers},
     )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import FastAPI, Query
 from pydantic import BaseModel, Field
 
-from adapters.dead_letters import Letter, OpenLetters, without_record
+from adapters.errors import Unavailable
 from adapters.event_log import EventLog
 from adapters.ports import Collection, ImageIndex
+from gateway.open_letters import NewestLetters, OpenLetter
 from gateway.search import Search
+from gateway.shared import Shared
 
 T = TypeVar("T")
 Backlog = Callable[[Collection], Awaitable[int]]
@@ -23,6 +26,10 @@ Backlog = Callable[[Collection], Awaitable[int]]
 KEPT_SECONDS = 2.0
 KEPT_TIMES_ITS_COST = 10.0
 """An answer that took long is kept for ten times that: however many ask, a tenth of the time."""
+LONGEST_SECONDS = 300.0
+"""After which a reading that does not end is given up."""
+MOST_LETTERS = 1000
+"""In one answer."""
 
 
 class StateBody(BaseModel):
@@ -60,23 +67,40 @@ class DeadLettersResponse(BaseModel):
 
 
 class Kept(Generic[T]):
-    """An answer that is asked for once for all who want it, and kept for a moment."""
+    """An answer that is asked for once for all who want it, and kept for a moment.
+
+    Whoever gives up takes nothing from the others: the reading goes on, for whoever comes next.
+    """
 
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
         self._ask = ask
-        self._lock = asyncio.Lock()
+        self._shared: Shared[None, T] = Shared(finish=True)
         self._answer: T | None = None
         self._until = 0.0
 
     async def get(self) -> T:
         """The answer; raises as asking does, and then asks again the next time."""
-        async with self._lock:
-            started = time.monotonic()
-            if self._answer is None or started >= self._until:
-                self._answer = await self._ask()
-                ended = time.monotonic()
-                self._until = ended + max(KEPT_SECONDS, (ended - started) * KEPT_TIMES_ITS_COST)
+        if self._answer is not None and time.monotonic() < self._until:
             return self._answer
+        return await self._shared.get(None, self._renew)
+
+    async def _renew(self) -> T:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                answer = await self._ask()
+        except TimeoutError as error:
+            raise Unavailable(f"no answer within {LONGEST_SECONDS:g} s") from error
+        ended = time.monotonic()
+        self._answer = answer
+        self._until = ended + max(KEPT_SECONDS, (ended - started) * KEPT_TIMES_ITS_COST)
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    letters: Sequence[OpenLetter]
+    ids: Container[str]
 
 
 class State:
@@ -97,8 +121,9 @@ class State:
         self._backlog = backlog
         self._uploads = uploads
         self._max_upload_bytes = max_upload_bytes
-        self._open = OpenLetters(log, without_record)
-        self._letters = Kept(self._read)
+        self._open = NewestLetters(log)
+        self._pages: Shared[tuple[int, int], DeadLettersResponse] = Shared()
+        self._failed = Kept(self._read)
         self._state = Kept(self._look)
 
     async def state(self) -> StateBody:
@@ -109,45 +134,45 @@ class State:
         """
         return await self._state.get()
 
-    async def letters(self, limit: int) -> DeadLettersResponse:
-        """The newest open letters; up to some seconds old, raises as `state`."""
-        letters = await self._letters.get()
+    async def letters(self, limit: int, skip: int = 0) -> DeadLettersResponse:
+        """Open letters, newest first, but for `skip` of them; raises as `state`."""
+        return await self._pages.get((limit, skip), lambda: self._page(limit, skip))
+
+    async def failed_images(self) -> Container[str]:
+        """Ids of the pictures with an open letter; up to some seconds old, raises as `state`."""
+        return (await self._failed.get()).ids
+
+    async def _page(self, limit: int, skip: int) -> DeadLettersResponse:
+        letters = (await self._failed.get()).letters
         return DeadLettersResponse(
             total=len(letters),
             letters=[
                 DeadLetterBody(
                     letter=letter.name,
-                    image_name=letter.event.image_id,
-                    error_class=letter.event.error_class,
-                    reason=letter.event.reason,
-                    attempts=letter.event.attempts,
-                    occurred_at=letter.event.occurred_at,
+                    image_name=letter.image_id,
+                    error_class=reason.error_class,
+                    reason=reason.text,
+                    attempts=reason.attempts,
+                    occurred_at=letter.occurred_at,
                 )
-                for letter in letters[:limit]
+                for letter, reason in await self._open.complete(letters[skip : skip + limit])
             ],
         )
 
-    async def failed_images(self) -> Container[str]:
-        """Ids of the pictures with an open letter; up to some seconds old, raises as `state`."""
-        return {letter.event.image_id for letter in await self._letters.get()}
-
-    async def _read(self) -> list[Letter]:
-        found = sorted(
-            (await self._open.current()).values(), key=lambda each: each.event.occurred_at
-        )
-        newest = {each.event.image_id: each for each in found}
-        return sorted(newest.values(), key=lambda each: each.event.occurred_at, reverse=True)
+    async def _read(self) -> _Failed:
+        letters = await self._open.current()
+        return _Failed(letters, frozenset(each.image_id for each in letters))
 
     async def _look(self) -> StateBody:
         collection = await self._search.active()
-        images, letters = await asyncio.gather(self._index.count(collection), self._letters.get())
+        images, failed = await asyncio.gather(self._index.count(collection), self._failed.get())
         return StateBody(
             model_name=collection.model_name,
             model_version=collection.model_version,
             collection=collection.name,
             images=images,
             waiting=await self._backlog(collection) if self._backlog else None,
-            failed=len(letters),
+            failed=len(failed.letters),
             uploads=self._uploads,
             max_upload_bytes=self._max_upload_bytes,
         )
@@ -162,6 +187,9 @@ def add_routes(app: FastAPI, state: State) -> None:
 
     @app.get("/api/v1/dead-letters", tags=["health"], summary="What could not be indexed, and why")
     async def dead_letters(
-        limit: Annotated[int, Query(ge=1, le=1000, description="At most so many.")] = 100,
+        limit: Annotated[int, Query(ge=1, le=MOST_LETTERS, description="At most so many.")] = 100,
+        skip: Annotated[
+            int, Query(ge=0, le=10**9, description="So many of the newest are left out.")
+        ] = 0,
     ) -> DeadLettersResponse:
-        return await state.letters(limit)
+        return await state.letters(limit, skip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import Final
 
 from adapters.mounts import Mounts
@@ -181,8 +181,7 @@ class Guards:
         state: State,
         now: float,
         *,
-        emptied: bool = False,
-        attached: bool = False,
+        present: Mapping[str | None, int] | None = None,
         whole: bool = False,
     ) -> list[str]:
         """Of these, which may be published as removed; why others may not is in `reason`.
@@ -191,8 +190,8 @@ class Guards:
             missing: ids that are known and no longer there.
             state: what is known, with these still in it.
             now: `time.monotonic()`.
-            emptied: the root was just attached to and holds no picture at all.
-            attached: the root was just attached to, with all that is mounted below it.
+            present: where the root was just attached to, with all that is mounted below it: how
+                many pictures were met on each mount.
             whole: these are all that is missing, so that nothing else is held back any more.
         """
         groups: dict[str | None, list[str]] = {}
@@ -218,7 +217,7 @@ class Guards:
                 state,
                 now,
                 known=count,
-                emptied=emptied if mount is None else attached and len(group) == count,
+                emptied=present is not None and not present.get(mount),
             ):
                 admitted += group
                 if whole:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class Difference:
 
     Attributes:
         pictures: how many there are on disk.
+        on_mounts: how many of them on each mount below the root; None is the root's own.
         changed: how many of them are new or look different.
         missing: ids that are known below the folder and were not met.
         unreadable: folders that could not be read; what is known below them is left alone.
@@ -41,6 +43,7 @@ class Difference:
     """
 
     pictures: int = 0
+    on_mounts: Counter[str | None] = field(default_factory=Counter)
     changed: int = 0
     missing: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -135,11 +138,13 @@ class Reconciler:
         changed: list[str] = []
         for name, stat in listing.files.items():
             before = known.get(name)
+            on = mount(name)
+            difference.on_mounts[on] += 1
             if (
                 before is not None
                 and before.stat == stat
                 and before.uri_is_current
-                and before.mount == mount(name)
+                and before.mount == on
             ):
                 continue
             if self._always_twice or stat.modified_us > fresh_us:

@@ -41,7 +41,7 @@ class Vanished:
 
     def __init__(self, log: EventLog, sources: Sequence[Source], id_prefix: str) -> None:
         self._log = log
-        self._letters = OpenLetters(log, _of_vanished)
+        self._letters: OpenLetters[Letter] = OpenLetters(log, _of_vanished)
         self._others = {source.prefix for source in sources if source.prefix != id_prefix}
         self._prefix = id_prefix
 

@@ -292,8 +292,7 @@ class Watcher:
             missing,
             self._state,
             time.monotonic(),
-            emptied=attached and not difference.pictures,
-            attached=attached,
+            present=difference.on_mounts if attached else None,
             whole=whole,
         )
         await self._pipeline.submit(admitted)

@@ -108,10 +108,10 @@ class Launcher:
         settings = self._settings
         # In a thread, so that Ctrl-C is heard while something is downloaded or built.
         servers = await asyncio.to_thread(prepare, settings)
-        if not settings.model_state.exists():
-            # The default may change with what is downloaded; a stack that holds data keeps its own.
-            with changing_state(settings):
-                pass
+        # The default may change with what is downloaded; a stack that holds data keeps its own. A
+        # file that was torn is made whole.
+        with changing_state(settings):
+            pass
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from adapters.errors import AdapterError
 from adapters.model_repository import render
 from adapters.model_store import ModelStore, StoreError
 from adapters.naming import collection_name, image_model, text_model
+from adapters.ports import ImageIndex
 from adapters.triton_control import TritonControl
 from stack import binaries
 from stack.errors import StackError
@@ -68,19 +69,25 @@ class ModelState(BaseModel):
 
 
 def read_state(settings: StackSettings) -> ModelState:
-    """What was decided; before anything was, the model of the settings alone."""
-    path = settings.model_state
-    for each in (path, settings.model_state_before):
-        try:
-            return ModelState.model_validate_json(each.read_bytes())
-        except FileNotFoundError:
-            if each == path:
-                break  # Nothing was decided yet.
-        except ValidationError as error:
-            logger.error("%s cannot be read: %s", each, error)
-    else:
-        return _recovered(settings)
-    return ModelState(active=settings.model_name, fed=(settings.model_name,))
+    """What was decided; before anything was, the model of the settings alone.
+
+    A file that is lost or cannot be read is replaced by the one before it, else by what Weaviate's
+    folder tells.
+    """
+    for path in (settings.model_state, settings.model_state_before):
+        if (state := _read(path)) is not None:
+            return state
+    return _recovered(settings)
+
+
+def _read(path: Path) -> ModelState | None:
+    try:
+        return ModelState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        logger.error("%s cannot be read: %s", path, error)
+        return None
 
 
 @contextmanager
@@ -110,12 +117,12 @@ class StateChange:
 
 def _write(settings: StackSettings, state: ModelState) -> None:
     """Durably, and so that a reader sees the old state or the new one; the old one is kept."""
-    path, text = settings.model_state, state.model_dump_json(indent=1)
-    if path.exists():
-        with suppress(ValidationError):
-            ModelState.model_validate_json(path.read_bytes())
-            _replace(settings.model_state_before, path.read_text())
-    _replace(path, text)
+    before = _read(settings.model_state)
+    if before == state:
+        return
+    if before is not None:
+        _replace(settings.model_state_before, before.model_dump_json(indent=1))
+    _replace(settings.model_state, state.model_dump_json(indent=1))
 
 
 def _replace(path: Path, text: str) -> None:
@@ -125,21 +132,51 @@ def _replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # The name as well as what it names.
+    finally:
+        os.close(folder)
 
 
 def _recovered(settings: StackSettings) -> ModelState:
-    """What can be told where the file and the one before it are unreadable: the models whose
-    collections Weaviate has. The alias tells later which of them answers searches."""
-    known = store(settings)
+    """What can be told without the file and the one before it: the models whose collections
+    Weaviate has. `agree_with_alias` tells later which of them answers searches."""
     held = settings.state / "weaviate"
-    names = tuple(
-        name
-        for name in known.names()
-        if (held / collection_name(known.spec(name)).lower()).is_dir()
-    )
+    names = tuple(store(settings).names()) if held.is_dir() else ()
+    names = tuple(name for name in names if _is_held(settings, name, held))
     first = settings.model_name if settings.model_name in names or not names else names[0]
-    logger.error("the models are told anew from what Weaviate holds: %s", ", ".join(names))
+    if names:
+        logger.error("the models are told anew from what Weaviate holds: %s", ", ".join(names))
     return ModelState(active=first, fed=names or (first,))
+
+
+def _is_held(settings: StackSettings, name: str, weaviate: Path) -> bool:
+    try:
+        return (weaviate / collection_name(store(settings).spec(name)).lower()).is_dir()
+    except StoreError:
+        return False  # Its files are gone or broken, so it cannot be served.
+
+
+async def agree_with_alias(settings: StackSettings, index: ImageIndex) -> ModelState:
+    """Have the state say what the alias says of the active model, which decides.
+
+    The two differ where a switch was killed in between, or the file was lost.
+
+    Raises:
+        StackError: another process has been changing the state for too long.
+        Unavailable: Weaviate does not answer.
+    """
+    with changing_state(settings) as change:
+        active, known = await index.active(), store(settings)
+        if (
+            active is not None
+            and active.model_name != change.state.active
+            and active.model_name in known.names()
+            and known.spec(active.model_name).version == active.model_version
+        ):
+            change.state = change.state.activated(active.model_name)
+    return change.state
 
 
 def store(settings: StackSettings) -> ModelStore:

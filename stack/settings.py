@@ -155,10 +155,8 @@ class StackSettings(EnvironmentSettings):
         for path in (self.model_state, self.model_state_before):
             try:
                 return str(json.loads(path.read_text())["active"])
-            except FileNotFoundError:
-                break
-            except (ValueError, KeyError, TypeError):
-                continue  # Torn by a crash of the machine: the one before it is whole.
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # Lost, or torn by a crash of the machine: the one before it is whole.
         return self.model_name
 
     @property

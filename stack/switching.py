@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 
 from adapters.connections import Connections
 from adapters.consumer_groups import Progress, delete_group, progress
@@ -23,13 +23,21 @@ from adapters.retry import until_available
 from schemas.events import ModelActivated, ModelStep
 from schemas.topics import IMAGES, MODELS
 from stack.errors import StackError
-from stack.models import changing_state, load, read_state, store, unload
+from stack.models import (
+    ModelState,
+    agree_with_alias,
+    changing_state,
+    load,
+    store,
+    unload,
+)
 from stack.preparation import Cache
 from stack.processes import indexers
 from stack.record import RecordFile, find
 from stack.settings import StackSettings
 
 POLL_SECONDS = 1.0
+SERVERS_SECONDS = 120.0
 INDEXERS_STOP_SECONDS = 90.0
 GATEWAY_SECONDS = 3.0
 """A gateway trusts the alias it resolved for a second; then nobody asks the old collection."""
@@ -45,6 +53,8 @@ class Filling:
     left: float | None
     caught_up: bool
     problem: str = ""
+    handled: Mapping[int, int] = field(default_factory=dict)
+    """Partition -> end of what has certainly been handled, once it is caught up."""
 
 
 class Switching:
@@ -65,7 +75,7 @@ class Switching:
         store(self._settings).repository(name)
         if not RecordFile(self._settings.run).launcher_runs():
             raise StackError("nothing is running here; start it with './image-search up'")
-        state = read_state(self._settings)
+        state = await self._agreed()
         if name not in state.fed or not await self._servers.embedder.is_ready(name):
             await until_available(
                 lambda: load(self._settings, name, self._cache), what="Triton", give_up_after=120
@@ -78,6 +88,20 @@ class Switching:
         if change.state != before:
             await self._tell(ModelStep.FEEDING, collection, None)
         return collection
+
+    async def _agreed(self) -> ModelState:
+        """The state, after it and the log were told what the alias says: an earlier command may
+        have been killed before it did that."""
+        index, log = self._servers.index, self._servers.log
+        state = await until_available(
+            lambda: agree_with_alias(self._settings, index),
+            what="Weaviate",
+            give_up_after=SERVERS_SECONDS,
+        )
+        await until_available(
+            lambda: tell_active(index, log), what="Kafka", give_up_after=SERVERS_SECONDS
+        )
+        return state
 
     async def _collection(self, name: str) -> Collection:
         spec = await self._servers.embedder.spec(name)
@@ -94,10 +118,15 @@ class Switching:
         Under steady load the lag is seldom zero at the moment of looking. Caught up is therefore:
         all that the log held at the look before has been handled.
         """
-        started, first, before = time.monotonic(), None, None
+        started, first, before, group = time.monotonic(), None, None, ""
         while True:
             try:
-                now = await progress(self._kafka, IMAGES, collection.group)
+                # One that was lost meanwhile is filled from the beginning, by a group of its own.
+                now_there = await self._servers.index.find(collection.name) or collection
+                if now_there.group != group:
+                    started, first, before = time.monotonic(), None, None
+                    group = now_there.group
+                now = await progress(self._kafka, IMAGES, group)
             except Unavailable as error:
                 yield Filling(0, 0, 0.0, None, False, str(error))
                 await asyncio.sleep(POLL_SECONDS)
@@ -106,22 +135,36 @@ class Switching:
             caught_up = before is not None and _has_read(now, before)
             total = sum(now.ends.values())
             rate = max(0, first - now.lag) / max(1e-9, time.monotonic() - started)
-            yield Filling(total - now.lag, total, rate, now.lag / rate if rate else None, caught_up)
+            yield Filling(
+                total - now.lag,
+                total,
+                rate,
+                now.lag / rate if rate else None,
+                caught_up,
+                handled=before.ends if before is not None and caught_up else {},
+            )
             if caught_up:
                 return
             before = now
             await asyncio.sleep(POLL_SECONDS)
 
     async def flip(self, collection: Collection, step: ModelStep) -> None:
-        """Let searches be answered from this collection, which must be of a fed model."""
+        """Let searches be answered from this collection, which must be of a fed model.
 
-        await until_available(lambda: self._servers.index.activate(collection), what="Weaviate")
-        with changing_state(self._settings) as change:
-            change.state = change.state.activated(collection.model_name)
-        # Told after the fact, so a crash in between is made good by whoever looks next.
+        Alias, state and log change one after the other. Whoever comes after a crash in between
+        has state and log say what the alias says (`_agreed`, and provisioning as to the log).
+        """
+        await self._agreed()
+        await until_available(lambda: self._moved(collection), what="Weaviate")
         await until_available(
             lambda: tell_active(self._servers.index, self._servers.log, step), what="Kafka"
         )
+
+    async def _moved(self, collection: Collection) -> None:
+        # Both under the lock, so that nobody makes them agree in between.
+        with changing_state(self._settings) as change:
+            await self._servers.index.activate(collection)
+            change.state = change.state.activated(collection.model_name)
 
     async def rollback(self, most_missing: float = 1.0) -> Collection:
         """Go back to the model that answered before; it was kept up to date, so this is instant.
@@ -130,8 +173,9 @@ class Switching:
             StackError: there is none to go back to, or its collection has so many fewer pictures
                 than the active one that more than the share `most_missing` of them is lacking.
         """
-        previous = read_state(self._settings).previous
-        if previous is None or previous not in read_state(self._settings).fed:
+        state = await self._agreed()
+        previous = state.previous
+        if previous is None or previous not in state.fed:
             raise StackError("there is no earlier model that is still kept up to date")
         known = self._known(previous)
         collection = await self._servers.index.find(known.name)
@@ -155,7 +199,7 @@ class Switching:
         Raises:
             StackError: it answers searches, is not fed, or its indexers do not stop.
         """
-        state = read_state(self._settings)
+        state = await self._agreed()
         active = await self._servers.index.active()
         if name == state.active or (active is not None and active.model_name == name):
             raise StackError(f"{name} answers searches; switch to another model first")

@@ -324,10 +324,14 @@ def _dead_letters(facts: Facts, filters: Filters, _: str) -> list[Row]:
 
 def _switches(facts: Facts, _: Filters, __: str) -> list[Row]:
     rows = []
-    events = [each for each in facts.models if each["step"] in ("activated", "rolled_back")]
+    events: list[Row] = []
+    for each in facts.models:
+        active = events[-1]["collection"] if events else None
+        if each["step"] in ("activated", "rolled_back") and each["collection"] != active:
+            events.append(each)
     days = timedelta(days=14)
     for number, event in enumerate(events):
-        if number == 0 or events[number - 1]["collection"] == event["collection"]:
+        if number == 0:
             continue
         moment = event["occurred_at"]
         since = max(events[number - 1]["occurred_at"], moment - days)

@@ -19,6 +19,7 @@ from schemas.events import (
     ImageIndexed,
     IndexAction,
     ModelActivated,
+    ModelStep,
     SearchKind,
     SearchPerformed,
     SearchResult,
@@ -29,6 +30,16 @@ from schemas.topics import BY_NAME, Topic
 
 BEGIN = datetime(2026, 1, 5, 6, tzinfo=UTC)
 WORDS = ("a red car", "tennis", "été à la mer", "dog's ball", "snow", "nothing of the kind")
+MODEL_STEPS = (
+    ("lite", ModelStep.ACTIVATED),
+    ("clip", ModelStep.FEEDING),
+    ("clip", ModelStep.ACTIVATED),
+    ("clip", ModelStep.ACTIVATED),
+    ("third", ModelStep.FEEDING),
+    ("lite", ModelStep.ROLLED_BACK),
+    ("clip", ModelStep.RETIRED),
+    ("third", ModelStep.ACTIVATED),
+)
 
 
 class Events:
@@ -126,11 +137,13 @@ class Events:
             original_value=b"\x00\xff",
         )
 
-    def activated(self, number: int) -> ModelActivated:
-        name = ("lite", "clip")[number % 2]
+    def model_step(self, number: int) -> ModelActivated:
+        """One every five days: models are filled, activated (twice), rolled back to, retired."""
+        name, step = MODEL_STEPS[number % len(MODEL_STEPS)]
         return ModelActivated(
             event_id=self.uuid(),
-            occurred_at=BEGIN + timedelta(days=10 * number),
+            occurred_at=BEGIN + timedelta(days=5 * number),
+            step=step,
             model_name=name,
             model_version=f"{name}-1",
             collection=f"Images_{name}_1",
@@ -155,7 +168,7 @@ class Events:
                 event = self.dead_letter()
                 key = event.image_id
             else:
-                event = self.activated(number)
+                event = self.model_step(number)
                 key = event.model_name
             made.append(Message(key, event))
         return made

@@ -10,21 +10,18 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
-import pyarrow.compute as pc
-
 from adapters.event_log import EventLog, LogRecord
+from analytics.columns import table_of
 from analytics.epochs import Epoch, begin_epoch, epoch_of
 from analytics.lake import End, Generation, Place
-from schemas.codec import InvalidEvent, decode
-from schemas.topics import BY_NAME, Topic
+from analytics.last_records import identity, last_records
+from schemas.topics import Topic
 
 logger = logging.getLogger(__name__)
 
-LAST_ROWS: Final = 5
-"""So many are compared; of a compacted topic some may be gone."""
 RESTORE: Final = "_restore"
 """A folder of the lake: topics that have lost events which the lake still holds."""
 
@@ -95,14 +92,14 @@ async def _lost(
 ) -> set[int]:
     """The partitions whose log is not the one that was filed."""
     lost = set()
-    to_compare: dict[int, dict[int, dict[str, Any]]] = {}
+    to_compare: dict[int, dict[int, tuple[int, str]]] = {}
     for number, aligned in before.items():
         start, end = bounds.get(number, (0, 0))
         if aligned.log_offset > end:
             lost.add(number)
             continue
-        rows = await asyncio.to_thread(_last_rows, generation, Place(topic.name, number), aligned)
-        wanted = {offset: row for offset, row in rows.items() if start <= offset < end}
+        filed = await asyncio.to_thread(_last_filed, generation, Place(topic.name, number), aligned)
+        wanted = {offset: told for offset, told in filed.items() if start <= offset < end}
         if wanted:
             to_compare[number] = wanted
     if to_compare:
@@ -111,8 +108,8 @@ async def _lost(
             left = to_compare.get(number)
             if left is None:
                 continue
-            row = left.pop(record.position.offset, None)
-            if row is not None and not _same(topic, record, row):
+            told = left.pop(record.position.offset, None)
+            if told is not None and told != _told(topic, record):
                 lost.add(number)
                 left.clear()
             if not left or record.position.offset > max(left):
@@ -122,25 +119,22 @@ async def _lost(
     return lost
 
 
-def _last_rows(generation: Generation, place: Place, aligned: Aligned) -> dict[int, dict[str, Any]]:
-    """Offset in the log -> row, of the last ones that were filed in this epoch. Blocks."""
-    files = generation.snapshot(place.topic, place.partition)
-    for file in reversed(files):
-        if file.last < aligned.epoch.start:
+def _last_filed(
+    generation: Generation, place: Place, aligned: Aligned
+) -> dict[int, tuple[int, str]]:
+    """Offset in the log -> time and identity, of the last that were filed in this epoch. Blocks."""
+    epoch = aligned.epoch
+    for file in reversed(generation.snapshot(place.topic, place.partition)):
+        if file.last < epoch.start:
             break
-        table = generation.lake.storage.read_table(file.path)
-        table = table.filter(pc.greater_equal(table["offset"], aligned.epoch.start))
-        if table.num_rows:
-            rows = table.slice(max(0, table.num_rows - LAST_ROWS)).to_pylist()
-            return {row["offset"] - aligned.epoch.base: row for row in rows}
+        told = last_records(generation.lake.storage, file.path)
+        ours = {n - epoch.base: what for n, what in told.items() if n >= epoch.start}
+        if ours:
+            return ours
     return {}
 
 
-def _same(topic: Topic, record: LogRecord, row: Mapping[str, Any]) -> bool:
-    if round(row["logged_at"].timestamp() * 1000) != record.timestamp_ms:
-        return False
-    try:
-        event = decode(BY_NAME[topic.name].event, record.value)
-    except InvalidEvent:
-        return bool(row["raw"] == record.value)
-    return bool(row["event_id"] == str(event.event_id))
+def _told(topic: Topic, record: LogRecord) -> tuple[int, str]:
+    """The same of a record of the log."""
+    (row,) = table_of(topic, [record]).select(["event_id", "raw"]).to_pylist()
+    return record.timestamp_ms, identity(row)

@@ -9,7 +9,8 @@ from typing import Final
 
 from adapters.event_log import EventLog, Message
 from analytics.columns import event_of
-from analytics.lake import Lake
+from analytics.epochs import epoch_of
+from analytics.lake import Lake, Place
 from consumers.analytics.alignment import RESTORE
 from schemas.codec import InvalidEvent, decode
 from schemas.topics import PERSONAL, Topic
@@ -35,9 +36,25 @@ async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
         if topic.name in lost:
             done[topic.name] = await _restore(log, lake, topic)
             logger.warning("%s: %d events restored from the lake", topic.name, done[topic.name])
+            if not await _is_filed(log, lake, topic):
+                # Were it lost once more now, nobody would see that: so it is looked at again.
+                lost.discard(topic.name)
     for name in names:
-        await asyncio.to_thread(lake.storage.remove, f"{RESTORE}/{name}")
+        if name.partition("~")[0] in lost or name.partition("~")[0] not in done:
+            await asyncio.to_thread(lake.storage.remove, f"{RESTORE}/{name}")
     return done
+
+
+async def _is_filed(log: EventLog, lake: Lake, topic: Topic) -> bool:
+    """Whether the lake has come to the end of the log."""
+    generation = await asyncio.to_thread(lake.current)
+    for number, (_, end) in (await log.bounds(topic)).items():
+        place = Place(topic.name, number)
+        filed = await asyncio.to_thread(generation.end, place)
+        epoch = await asyncio.to_thread(epoch_of, generation, place)
+        if filed.offset - epoch.base < end:
+            return False
+    return True
 
 
 async def _restore(log: EventLog, lake: Lake, topic: Topic) -> int:

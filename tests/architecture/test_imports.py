@@ -42,7 +42,11 @@ DECODING = {
     "adapters/thumbnail.py",
 }
 """Who hands bytes of pictures to decoders."""
-WORKERS = {"adapters/decoding_tasks.py", "adapters/sandbox_preload.py", "consumers/decoding_task.py"}
+WORKERS = {
+    "adapters/decoding_tasks.py",
+    "adapters/sandbox_preload.py",
+    "consumers/decoding_task.py",
+}
 """What runs in worker processes, named by no other module than as a text."""
 SHOWS_OUR_OWN = "cli/terminal_pictures.py"
 """Decodes thumbnails, which are JPEGs that a worker made."""
@@ -101,21 +105,7 @@ def test_schemas_import_only_pydantic_and_the_standard_library() -> None:
         (relative(path), name)
         for path in modules("schemas")
         for name in imports(path)
-        if top(name) not in sys.stdlib_module_names | DECODERS = {"PIL", "pyvips", "rawpy", "pillow_heif", "pillow_jxl"}
-DECODING = {
-    "adapters/camera_raw.py",
-    "adapters/decode_memory.py",
-    "adapters/exif.py",
-    "adapters/picture.py",
-    "adapters/shrink.py",
-    "adapters/thumbnail.py",
-}
-"""Who hands bytes of pictures to decoders."""
-WORKERS = {"adapters/decoding_tasks.py", "adapters/sandbox_preload.py", "consumers/decoding_task.py"}
-"""What runs in worker processes, named by no other module than as a text."""
-SHOWS_OUR_OWN = "cli/terminal_pictures.py"
-"""Decodes thumbnails, which are JPEGs that a worker made."""
-SCHEMA_LIBRARIES | {"schemas"}
+        if top(name) not in sys.stdlib_module_names | SCHEMA_LIBRARIES | {"schemas"}
     }
     assert not wrong
 

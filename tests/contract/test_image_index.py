@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from adapters.errors import Rejected
+from adapters.errors import Rejected, Unavailable
 from adapters.memory import MemoryIndex
 from adapters.model_spec import ModelSpec
 from adapters.naming import object_id
@@ -94,6 +94,56 @@ async def test_many_may_ensure_the_same_collection(
     spec = small_spec.model_copy(update={"version": uuid.uuid4().hex[:12]})
     found = await asyncio.gather(*(index.ensure_collection(spec) for _ in range(8)))
     assert len(set(found)) == 1
+
+
+async def test_a_collection_that_is_gone_is_an_outage_and_no_fault_of_a_picture(
+    index: ImageIndex, collection: Collection
+) -> None:
+    assert await index.upsert(collection, [record("a.jpg", unit(1))]) == {}
+    await index.drop(collection)
+    for attempt in (
+        lambda: index.upsert(collection, [record("a.jpg", unit(1))]),
+        lambda: index.upsert(collection, [record("a.jpg", unit(1)), record("b.jpg", unit(0, 1))]),
+        lambda: index.delete(collection, ["a.jpg"]),
+        lambda: index.known_vectors(collection, ["a" * 64]),
+        lambda: index.vectors(collection, ["a.jpg"]),
+        lambda: index.hashes(collection, ["a.jpg"]),
+        lambda: index.of_content(collection, ["a" * 64]),
+        lambda: index.search(collection, unit(1), 5),
+        lambda: index.walk(collection, None, 5),
+        lambda: index.count(collection),
+        lambda: ids(index, collection),
+    ):
+        with pytest.raises(Unavailable):
+            await attempt()
+    assert await index.find(collection.name) is None, "no write has made it again"
+
+
+async def test_nothing_is_written_to_one_that_took_its_place(
+    index: ImageIndex, small_spec: ModelSpec
+) -> None:
+    """Whoever fills the former one may be behind those who fill the new one."""
+    spec = small_spec.model_copy(update={"version": uuid.uuid4().hex[:12]})
+    former = await index.ensure_collection(spec)
+    await index.drop(former)
+    new = await index.ensure_collection(spec)
+    with pytest.raises(Unavailable):
+        await index.upsert(former, [record("a.jpg", unit(1))])
+    await index.upsert(new, [record("b.jpg", unit(1))])
+    with pytest.raises(Unavailable):
+        await index.delete(former, ["b.jpg"])
+    assert await ids(index, new) == {"b.jpg"}
+
+
+async def test_every_collection_is_listed(
+    index: ImageIndex, collection: Collection, small_spec: ModelSpec
+) -> None:
+    other = await index.ensure_collection(
+        small_spec.model_copy(update={"name": "other", "version": uuid.uuid4().hex[:12]})
+    )
+    found = await index.all_collections()
+    assert {collection, other} <= set(found)
+    assert [each.name for each in found] == sorted(each.name for each in found)
 
 
 async def test_activation_moves(index: ImageIndex, small_spec: ModelSpec) -> None:

@@ -385,3 +385,21 @@ def test_what_is_held_is_told_mount_by_mount() -> None:
     present.add("a")
     assert guards.admitted(["b/x"], state, 0.0, whole=True) == []
     assert (guards.held, guards.reason) == (1, "nothing is mounted at b, where 1 pictures lay.")
+
+
+async def test_a_root_that_comes_back_empty_is_not_taken_for_whole_because_of_a_disk_below_it(
+    root: Path, disks: Disks, log: MemoryEventLog
+) -> None:
+    """The root's own disk is another one, and what is mounted below it is there."""
+    put(root, "1.jpg", "2.jpg", "disk/x.jpg", "disk/y.jpg", "disk/z.jpg")
+    disks.mount("disk")
+    everything = on_disk(root)
+    async with watching(root, log):
+        await shows(log, everything)
+    (root / "1.jpg").unlink()
+    (root / "2.jpg").unlink()
+    async with watching(root, log) as watcher:
+        await rests(watcher)
+        assert await view(log) == everything
+        assert watcher.status.held == 2
+        assert "the folder holds no picture" in watcher.status.held_reason

@@ -66,7 +66,7 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
     monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
     index = MemoryIndex()
     collection = await index.ensure_collection(small_spec)
-    following = asyncio.create_task(_follow(index, collection))
+    following = asyncio.create_task(_follow(index, MemoryEventLog(), collection))
     index.available = False
     await asyncio.sleep(0.05)
     index.available = True
@@ -75,11 +75,77 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
     lose(index)
     with pytest.raises(CollectionLost):
         await asyncio.wait_for(following, 5)
-    again = asyncio.create_task(_follow(index, await index.ensure_collection(small_spec)))
+    again = asyncio.create_task(
+        _follow(index, MemoryEventLog(), await index.ensure_collection(small_spec))
+    )
     lose(index)
     await index.ensure_collection(small_spec)
     with pytest.raises(CollectionLost):
         await asyncio.wait_for(again, 5)
+
+
+async def test_searches_that_lose_their_alias_alone_get_it_back(
+    small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
+    index, log = MemoryIndex(), MemoryEventLog()
+    collection = await provided_collection(index, log, small_spec)
+    candidate = await provided_collection(
+        index, log, small_spec.model_copy(update={"name": "candidate"})
+    )
+    index._active = None
+    theirs = asyncio.create_task(_follow(index, log, candidate))
+    await asyncio.sleep(0.05)
+    assert await index.active() is None, "not what the log names"
+    ours = asyncio.create_task(_follow(index, log, collection))
+    async with asyncio.timeout(5):
+        while await index.active() != collection:
+            await asyncio.sleep(0.01)
+    for following in (ours, theirs):
+        following.cancel()
+
+
+async def test_provisioning_lets_searches_go_where_the_log_says(small_spec: ModelSpec) -> None:
+    """Whatever model the settings name: the alias alone was lost, and another one was active."""
+    index, log = MemoryIndex(), MemoryEventLog()
+    other = small_spec.model_copy(update={"name": "other"})
+    embedder = MemoryEmbedder(served={each.name: each for each in (small_spec, other)})
+    await provision_collection(embedder, index, log, "other")
+    index._active = None
+    await provision_collection(embedder, index, log, small_spec.name)
+    active = await index.active()
+    assert active is not None
+    assert active.model_name == "other"
+    assert [step for step, _ in await steps(log)] == ["activated"]
+
+
+async def test_a_clock_that_was_set_back_hides_no_switch() -> None:
+    log = MemoryEventLog()
+    for name, when in (("a", "2026-05-01T00:00:00Z"), ("b", "2026-04-01T00:00:00Z")):
+        event = ModelActivated(
+            occurred_at=when,
+            step=ModelStep.ACTIVATED,
+            model_name=name,
+            model_version="0",
+            collection=f"Images_{name}_0",
+        )
+        await log.publish(MODELS, [Message(name, event)])
+    told = await newest_activation(log)
+    assert told is not None
+    assert told.model_name == "b"
+
+
+async def test_a_lost_log_is_told_of_every_model_that_is_kept_up_to_date(
+    small_spec: ModelSpec,
+) -> None:
+    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    other = await index.ensure_collection(small_spec.model_copy(update={"name": "other"}))
+    await provision_collection(embedder, index, log, small_spec.name)
+    await provision_collection(embedder, index, log, small_spec.name)
+    active = await index.active()
+    assert active is not None
+    assert await steps(log) == [("feeding", other.name), ("activated", active.name)]
 
 
 async def steps(log: MemoryEventLog) -> list[tuple[str, str]]:

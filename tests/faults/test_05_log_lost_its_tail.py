@@ -184,7 +184,8 @@ async def test_what_the_log_lost_is_restored_with_its_ids(lake: Lake, topic: Top
     assert all(count == 1 for count in new.values())
     assert set(rows) < set(new)
     assert len(new) == 85
-    # Nothing is left to be done, and it would not be done twice.
+    # Once all of it is filed there is nothing left to be done.
+    assert set((await restore_lost(log, lake)).values()) <= {0}
     assert await restore_lost(log, lake) == {}
 
 
@@ -216,6 +217,38 @@ async def test_a_restoration_that_broke_off_is_gone_on_with(
     await restore_lost(log, lake)
     found = await told(log)
     assert len(found) == len(set(found)) == 80
+
+
+async def test_what_was_restored_is_lost_again_before_it_is_filed(lake: Lake) -> None:
+    log = MemoryEventLog()
+    await grow(log, 1, 60)
+    await catch_up(log, lake)
+    log.topics.clear()
+    log._partitions(SEARCHES)
+    await catch_up(log, lake)
+    await restore_lost(log, lake)
+    log.topics.clear()
+    log._partitions(SEARCHES)
+    await restore_lost(log, lake)
+    assert len(set(await told(log))) == 60
+
+
+async def test_a_restored_log_that_is_made_anew_and_regrows_is_not_skipped(lake: Lake) -> None:
+    """The restored events are filed as files without rows: their rows are there already."""
+    log = MemoryEventLog()
+    await grow(log, 1, 60)
+    await catch_up(log, lake)
+    log.topics.clear()
+    log._partitions(SEARCHES)
+    await catch_up(log, lake)
+    await restore_lost(log, lake)
+    await catch_up(log, lake)
+    for partition in log.topics[SEARCHES.name]:
+        partition.clear()
+    await grow(log, 2, 200)
+    await catch_up(log, lake)
+    assert set(await told(log)) <= set(ids(lake))
+    assert len(ids(lake)) == 260
 
 
 async def test_a_lost_lake_holds_again_what_the_log_has(tmp_path: Path, lake: Lake) -> None:

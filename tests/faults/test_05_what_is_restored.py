@@ -68,6 +68,9 @@ async def test_what_is_lost_while_restoring_is_restored_next(
     monkeypatch.undo()
     await restore_lost(log, lake)
     assert len(set(await told(log))) == 10
+    # The markers stay until what was restored is filed.
+    await file_all(log, lake)
+    await restore_lost(log, lake)
     assert lake.storage.names(RESTORE) == []
 
 

@@ -1,15 +1,20 @@
 """A position that is not known is absent; it is never that of another record."""
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.structs import RecordMetadata
+from PIL import ExifTags, Image
 from prometheus_client import generate_latest
 
-from adapters import weaviate_queries
+from adapters import kafka_log, weaviate_queries
 from adapters.dead_letters import read_letters
 from adapters.errors import Unavailable
 from adapters.event_log import Message, Position
+from adapters.exif import described
 from adapters.letter import dead_letter
 from adapters.memory import MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
@@ -187,3 +192,55 @@ async def test_a_match_without_a_distance_is_not_the_best() -> None:
             details=(),
             with_vectors=False,
         )
+
+
+class Forgetful:
+    """A producer whose broker had a batch twice and knows no more where it put it."""
+
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._sent = 0
+
+    def _told(self, within: int) -> "asyncio.Future[RecordMetadata]":
+        place = TopicPartition("t", 0)
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(RecordMetadata("t", 0, place, self._base + within, -1, 0, self._base))
+        return future
+
+    async def send(self, topic: str, **_: object) -> "asyncio.Future[RecordMetadata]":
+        self._sent += 1
+        return self._told(self._sent - 1)
+
+    async def send_batch(self, *_: object, **__: object) -> "asyncio.Future[RecordMetadata]":
+        return self._told(0)
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return {0}
+
+    def create_batch(self) -> SimpleNamespace:
+        return SimpleNamespace(append=lambda **_: True)
+
+
+@pytest.mark.parametrize("count", [2, 64], ids=["one by one", "in bulk"])
+async def test_an_offset_that_the_broker_does_not_know_is_no_offset(count: int) -> None:
+    """It says -1, and the client counts on from there: -1, 0, 1, the places of other records."""
+    records = [(b"k", b"v", list[tuple[str, bytes]]())] * count
+    with pytest.raises(Unavailable, match="where"):
+        await kafka_log._publish(Forgetful(-1), "t", records)
+    found = await kafka_log._publish(Forgetful(5), "t", records)
+    assert [position.offset for position in found] == list(range(5, 5 + count))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"), [((0.0, 0.0, 0.0), None), ((0.0, 0.0, 36.0), 0.01)]
+)
+def test_a_camera_without_a_position_is_nowhere(
+    degrees: tuple[float, float, float], expected: float | None
+) -> None:
+    """Zeros are what many write then; the equator alone is a place."""
+    exif = Image.Exif()
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLongitude] = (0.0, 0.0, 0.0), degrees
+    found = described(exif)
+    assert found.longitude == expected
+    assert found.latitude == (None if expected is None else 0.0)

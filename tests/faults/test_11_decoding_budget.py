@@ -17,7 +17,7 @@ from PIL import Image
 from adapters.model_spec import ModelSpec
 from adapters.sandbox import Sandbox
 from tests import hostile
-from tests.unit.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from tests.unit.gateway_bench import assert_problem, gateway, picture, png, unit
 
 MEGA = 1_000_000
 

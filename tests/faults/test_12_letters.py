@@ -1,14 +1,15 @@
 """Whatever stands in the topic of dead letters, its readers go on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.dead_letters import UNREADABLE, OpenLetters, read_letters, settling, without_record
-from adapters.event_log import Message
+from adapters.dead_letters import UNREADABLE, Letter, OpenLetters, read_letters, settling
+from adapters.event_log import LogRecord, Message, Position
+from adapters.kafka_log import _headers
 from adapters.memory import MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
 from consumers.audit import audit
@@ -111,7 +112,7 @@ async def test_the_state_reads_only_what_is_new(
 
 async def test_settled_letters_leave_and_a_topic_made_anew_is_read_anew() -> None:
     log = MemoryEventLog()
-    following = OpenLetters(log, without_record)
+    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
     await log.publish(IMAGES_DLQ, [Message(name, letter(name)) for name in ("a", "b")])
     assert {each.event.image_id for each in (await following.current()).values()} == {"a", "b"}
     first = next(iter((await following.current()).values()))
@@ -120,3 +121,40 @@ async def test_settled_letters_leave_and_a_topic_made_anew_is_read_anew() -> Non
     log.topics.clear()
     await log.publish(IMAGES_DLQ, [Message("c", letter("c"))])
     assert {each.event.image_id for each in (await following.current()).values()} == {"c"}
+
+
+def put(
+    log: MemoryEventLog,
+    partition: int,
+    value: bytes | None,
+    headers: Mapping[str, bytes | None] | None = None,
+    timestamp_ms: int = 0,
+) -> None:
+    """Append a record as a broker may hold one, in this partition."""
+    records = log._partitions(IMAGES_DLQ)[partition]
+    position = Position(partition, len(records))
+    records.append(LogRecord(position, b"k", value, timestamp_ms, headers or {}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timestamp_ms", [-1, -(10**18), 10**18, 253_402_300_800_000])
+async def test_no_timestamp_stops_a_reader(bench: Gateway, timestamp_ms: int) -> None:
+    put(bench.log, 0, b"no JSON", timestamp_ms=timestamp_ms)
+    (found,) = await read_letters(bench.log)
+    assert found.event.error_class == UNREADABLE
+    assert (await bench.client.get("/api/v1/state")).json()["failed"] == 1
+    assert (await bench.client.get("/api/v1/dead-letters")).json()["total"] == 1
+
+
+@pytest.mark.parametrize("header", ["retried-from", "settles", "settled-as"])
+@pytest.mark.parametrize("value", [None, b"no JSON"])
+async def test_no_header_without_a_value_stops_a_reader(
+    bench: Gateway, header: str, value: bytes | None
+) -> None:
+    put(bench.log, 0, value, {header: None})
+    assert len(await read_letters(bench.log)) == (value is not None)
+    assert (await bench.client.get("/api/v1/state")).status_code == 200
+
+
+def test_readers_of_kafka_get_bytes_for_every_header() -> None:
+    assert _headers([("a", None), ("b", b"x")]) == {"a": b"", "b": b"x"}
+    assert _headers(()) == {}

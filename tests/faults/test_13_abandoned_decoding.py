@@ -65,9 +65,7 @@ async def test_a_worker_is_used_again_only_when_the_work_given_up_has_ended(
     sandbox = Sandbox(1, memory_bytes=10**8, seconds=ENDLESS)
     for number in range(5):
         mark = tmp_path / str(number)
-        work = asyncio.create_task(
-            sandbox.run(f"{hostile.MODULE}:process_id_after", ENDLESS, mark)
-        )
+        work = asyncio.create_task(sandbox.run(f"{hostile.MODULE}:process_id_after", ENDLESS, mark))
         await exists(begun := Path(f"{mark}.begun"))
         following = asyncio.create_task(sandbox.run(f"{hostile.MODULE}:process_id"))
         await asyncio.sleep(0)
@@ -174,9 +172,7 @@ async def test_given_up_before_it_began_costs_no_worker(tmp_path: Path) -> None:
         sandbox.run(f"{hostile.MODULE}:process_id_after", 0.3, tmp_path / "a")
     )
     await exists(tmp_path / "a.begun")
-    waiting = [
-        asyncio.create_task(sandbox.run(f"{hostile.MODULE}:echo", n)) for n in range(20)
-    ]
+    waiting = [asyncio.create_task(sandbox.run(f"{hostile.MODULE}:echo", n)) for n in range(20)]
     await asyncio.sleep(0)
     await cancelled(*waiting)
     assert await busy == kept == await sandbox.run(f"{hostile.MODULE}:process_id")

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from adapters.memory import MemoryIndex
+from adapters.model_spec import ModelSpec
 from stack import models
 from stack.errors import StackError
-from stack.models import changing_state, read_state
+from stack.models import agree_with_alias, changing_state, read_state
 from stack.settings import StackSettings
 
 
@@ -66,6 +68,66 @@ def test_where_both_are_torn_what_weaviate_holds_tells(tmp_path: Path) -> None:
     chosen.model_state_before.write_bytes(b"{")
     assert read_state(chosen).fed == ("lite",)
     assert chosen.active_model == "lite"
+
+
+def test_a_file_that_is_lost_is_told_by_the_one_before_it(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    for name in ("a", "b"):
+        with changing_state(chosen) as change:
+            change.state = change.state.feeding(name).activated(name)
+    chosen.model_state.unlink()
+    assert read_state(chosen).fed == ("lite", "a")
+    assert chosen.active_model == "a"
+    chosen.model_state_before.unlink()
+    spec = models.store(chosen).spec("lite")
+    (tmp_path / "weaviate" / f"images_lite_{spec.version}").mkdir(parents=True)
+    assert read_state(chosen.model_copy(update={"model_name": "other"})).fed == ("lite",)
+
+
+def test_a_file_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    chosen.model_state.mkdir(parents=True)
+    assert read_state(chosen).fed == ("lite",)
+    assert chosen.active_model == "lite"
+
+
+def test_a_change_of_nothing_keeps_the_state_before(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    for name in ("a", "b", "b"):
+        with changing_state(chosen) as change:
+            change.state = change.state.feeding(name)
+    assert "b" not in chosen.model_state_before.read_text()
+
+
+async def agreeing(chosen: StackSettings, index: MemoryIndex) -> tuple[str, str | None]:
+    state = await agree_with_alias(chosen, index)
+    assert read_state(chosen) == state
+    return state.active, state.previous
+
+
+async def test_what_the_alias_says_of_the_active_model_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_spec: ModelSpec
+) -> None:
+    """A switch was killed when it had moved the alias and nothing else, or the file was lost."""
+    chosen, index = settings(tmp_path), MemoryIndex()
+    assert await agreeing(chosen, index) == ("lite", None), "it says nothing yet"
+    stored = {"lite": models.store(chosen).spec("lite"), "small": small_spec}
+
+    class Store:
+        def names(self) -> list[str]:
+            return sorted(stored)
+
+        def spec(self, name: str) -> ModelSpec:
+            return stored[name]
+
+    monkeypatch.setattr(models, "store", lambda _: Store())
+    await index.activate(await index.ensure_collection(small_spec))
+    assert await agreeing(chosen, index) == ("small", "lite")
+    assert set(read_state(chosen).fed) == {"lite", "small"}
+    assert await agreeing(chosen, index) == ("small", "lite")
+    foreign = small_spec.model_copy(update={"name": "foreign"})
+    await index.activate(await index.ensure_collection(foreign))
+    assert await agreeing(chosen, index) == ("small", "lite"), "it cannot be served from here"
 
 
 def test_a_lock_that_is_held_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

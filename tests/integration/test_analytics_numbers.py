@@ -18,7 +18,7 @@ from tests.analytics_numbers import Facts, compare_dashboard
 from tests.integration.watcher_processes import running_broker
 from tests.lake_events import BEGIN, Events
 
-COUNTS = {"searches": 1200, "feedback": 900, "images.indexed": 500, "images.dlq": 40, "models": 4}
+COUNTS = {"searches": 1200, "feedback": 900, "images.indexed": 500, "images.dlq": 40, "models": 8}
 
 
 @pytest.fixture(scope="module")

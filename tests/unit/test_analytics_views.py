@@ -47,7 +47,7 @@ class World:
             ("feedback", 1200),
             ("images.indexed", 800),
             ("images.dlq", 60),
-            ("models", 4),
+            ("models", 8),
         ):
             messages: list[Message] = events.messages(name, count)
             values[name] = [record.value or b"" for record in records(messages)]

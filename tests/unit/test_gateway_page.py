@@ -117,6 +117,7 @@ class TestSigningIn:
     ) -> None:
         async with gateway(tmp_path, small_spec, api_keys=KEY) as bench:
             (bench.images / "a.png").write_bytes(png())
+            await bench.holds("a.png")
             shown = await bench.client.get("/?q=%22a%22+cat", headers=OPENING)
             assert shown.status_code == 401
             # A challenge for basic authentication would open a dialog of the browser's own.

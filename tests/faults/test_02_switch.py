@@ -1,0 +1,275 @@
+"""Searches move only to a collection that holds what the log holds."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.connections import Connections
+from adapters.consumer_groups import Progress
+from adapters.event_log import Message, Position
+from adapters.letter import dead_letter
+from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.model_spec import ModelSpec
+from adapters.naming import collection_name
+from adapters.ports import Collection, ImageRecord
+from adapters.provision import newest_activation, provided_collection
+from cli import models as commands
+from cli.completeness import complete
+from schemas.events import ImageAdded, ModelStep
+from schemas.topics import IMAGES, IMAGES_DLQ
+from stack import switching
+from stack.errors import StackError
+from stack.models import changing_state, read_state, store
+from stack.preparation import Cache
+from stack.settings import StackSettings
+from stack.switching import Filling, Switching
+
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+EVERYTHING = dict.fromkeys(range(IMAGES.partitions), 10**9)
+
+
+def sha(number: int, *, version: int = 0) -> str:
+    return f"{version:02x}{number:062x}"
+
+
+def added(number: int, *, version: int = 0) -> Message:
+    event = ImageAdded(
+        image_id=f"{number}.png",
+        uri=f"file:///images/{number}.png",
+        sha256=sha(number, version=version),
+        size_bytes=9,
+        media_type="image/png",
+        modified_at=NOW,
+        added_at=NOW,
+    )
+    return Message(event.image_id, event)
+
+
+def record(number: int, dimension: int, *, version: int = 0) -> ImageRecord:
+    vector = [1.0] + [0.0] * (dimension - 1)
+    name = f"{number}.png"
+    return ImageRecord(
+        name,
+        f"file:///{name}",
+        sha(number, version=version),
+        "image/png",
+        9,
+        3,
+        3,
+        NOW,
+        NOW,
+        vector,
+    )
+
+
+@dataclass
+class World:
+    """A stack on in-memory servers; `lite` answers searches, `next` is to."""
+
+    settings: StackSettings
+    log: MemoryEventLog = field(default_factory=MemoryEventLog)
+    index: MemoryIndex = field(default_factory=MemoryIndex)
+    specs: dict[str, ModelSpec] = field(default_factory=dict)
+    positions: dict[int, Position] = field(default_factory=dict)
+
+    def servers(self) -> Connections:
+        return Connections(MemoryEmbedder(served=self.specs), self.index, self.log)
+
+    def switching(self) -> Switching:
+        return Switching(self.settings, self.servers(), Cache(self.settings.cache, print))
+
+    async def publish(self, *numbers: int, version: int = 0) -> None:
+        for number in numbers:
+            (self.positions[number],) = await self.log.publish(
+                IMAGES, [added(number, version=version)]
+            )
+
+    async def fill(self, name: str, *numbers: int, version: int = 0) -> Collection:
+        collection = await self.index.ensure_collection(self.specs[name])
+        records = [record(n, collection.dimension, version=version) for n in numbers]
+        await self.index.upsert(collection, records)
+        return collection
+
+    async def give_up(self, name: str, *numbers: int) -> None:
+        """Dead letters of this model."""
+        for number in numbers:
+            letter = dead_letter(
+                image_id=f"{number}.png",
+                error_class="Vanished",
+                reason="it is gone",
+                attempts=3,
+                source_topic=IMAGES.name,
+                source_partition=self.positions[number].partition,
+                source_offset=self.positions[number].offset,
+                model_name=name,
+            )
+            await self.log.publish(IMAGES_DLQ, [Message(letter.image_id, letter)])
+
+    async def alias(self) -> str | None:
+        active = await self.index.active()
+        return active.model_name if active else None
+
+
+@pytest.fixture
+async def world(tmp_path: Path, small_spec: ModelSpec) -> World:
+    settings = StackSettings(
+        state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", model_name="lite"
+    )
+    lite = store(settings).spec("lite")
+    world = World(settings, specs={"lite": lite})
+    world.specs["next"] = small_spec.model_copy(update={"name": "next"})
+    await provided_collection(world.index, world.log, lite)
+    return world
+
+
+@pytest.fixture
+def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The command, without what needs a Triton or a Kafka."""
+
+    @contextlib.asynccontextmanager
+    async def connections(_: object) -> AsyncIterator[Connections]:
+        yield world.servers()
+
+    async def prepare(_: Switching, name: str) -> Collection:
+        return await world.index.ensure_collection(world.specs[name])
+
+    async def caught_up(*_: object) -> Progress:
+        ends = {n: end for n, (_, end) in (await world.log.bounds(IMAGES)).items()}
+        return Progress(committed=ends, ends=ends)
+
+    monkeypatch.setattr(commands, "StackSettings", lambda: world.settings)
+    monkeypatch.setattr(commands, "connections", connections)
+    monkeypatch.setattr(Switching, "prepare", prepare)
+    monkeypatch.setattr(switching, "progress", caught_up)
+    monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
+    return world
+
+
+async def test_a_switch_refuses_a_collection_that_lacks_pictures(switches: World) -> None:
+    await switches.publish(*range(100))
+    await switches.fill("lite", *range(100))
+    await switches.fill("next", *range(98))
+    with pytest.raises(StackError, match=r"2 of 100 pictures .* '98.png', '99.png'"):
+        await commands._switch("next", False, {}, 0.01)
+    assert await switches.alias() == "lite"
+    assert read_state(switches.settings).active == "lite"
+
+
+async def test_a_switch_does_as_it_is_told_and_below_the_share_by_itself(switches: World) -> None:
+    await switches.publish(*range(100))
+    await switches.fill("next", *range(50))
+    with pytest.raises(StackError):
+        await commands._switch("next", False, {}, 0.4)
+    await commands._switch("next", False, {}, 1.0)
+    assert await switches.alias() == "next"
+
+
+async def test_an_empty_log_flips(switches: World) -> None:
+    await commands._switch("next", False, {}, 0.01)
+    assert await switches.alias() == "next"
+
+
+async def lacks(world: World, most: float = 0.01, handled: Mapping[int, int] = EVERYTHING) -> bool:
+    collection = await world.index.ensure_collection(world.specs["next"])
+    try:
+        await complete(world.servers(), collection, handled, most)
+    except StackError:
+        return True
+    return False
+
+
+async def test_one_percent_may_be_lacking(world: World) -> None:
+    await world.publish(*range(100))
+    await world.fill("next", *range(99))
+    assert not await lacks(world)
+    assert await lacks(world, 0.0)
+
+
+async def test_other_content_is_lacking_as_well(world: World) -> None:
+    await world.publish(*range(10), version=1)
+    await world.fill("next", *range(10), version=0)
+    assert await lacks(world)
+
+
+async def test_what_no_model_could_read_is_not_lacking(world: World) -> None:
+    await world.publish(*range(10))
+    await world.fill("lite", *range(5))
+    await world.fill("next", *range(5))
+    await world.give_up("lite", *range(5, 10))
+    await world.give_up("next", *range(5, 10))
+    assert not await lacks(world)
+
+
+async def test_what_only_the_new_model_gave_up_is_lacking(world: World) -> None:
+    """As when a disk was half there while it was filled."""
+    await world.publish(*range(10))
+    await world.fill("lite", *range(10))
+    await world.fill("next", *range(5))
+    await world.give_up("next", *range(5, 10))
+    assert await lacks(world)
+
+
+async def test_what_came_while_it_was_looked_at_is_not_lacking(world: World) -> None:
+    """Under steady load, a small collection would never be let go to."""
+    await world.publish(*range(10))
+    await world.fill("next", *range(10))
+    handled = {n: end for n, (_, end) in (await world.log.bounds(IMAGES)).items()}
+    await world.publish(*range(10, 15))
+    assert not await lacks(world, handled=handled)
+    assert await lacks(world)
+
+
+async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its former group never ends; that it had caught up says nothing of the new one."""
+    monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
+    await world.publish(*range(10))
+    spec = world.specs["next"]
+    former = await world.index.ensure_collection(spec)
+    handled: dict[str, int] = {former.group: 1}
+
+    async def progress(_: str, __: Any, group: str) -> Progress:
+        handled[group] = handled.get(group, 0) + 1
+        return Progress(committed={0: handled[group]}, ends={0: 5})
+
+    monkeypatch.setattr(switching, "progress", progress)
+    seen: list[Filling] = []
+    async for filling in world.switching().filling(former):
+        seen.append(filling)
+        if len(seen) == 2:
+            await world.index.drop(former)
+            new = await world.index.ensure_collection(spec)
+    assert seen[-1].caught_up
+    assert seen[-1].handled == {0: 5}
+    assert handled[new.group] >= 5
+
+
+async def back(world: World, there: int, here: int) -> None:
+    await world.fill("lite", *range(there))
+    collection = await world.fill("next", *range(here))
+    with changing_state(world.settings) as change:
+        change.state = change.state.activated("next")
+    await world.index.activate(collection)
+
+
+@pytest.mark.parametrize(("there", "refused"), [(98, True), (99, False), (100, False)])
+async def test_a_rollback_counts(world: World, there: int, refused: bool) -> None:
+    await back(world, there, 100)
+    if refused:
+        with pytest.raises(StackError, match="98 pictures"):
+            await world.switching().rollback(0.01)
+        assert await world.alias() == "next"
+        await world.switching().rollback(1.0)
+    else:
+        await world.switching().rollback(0.01)
+    assert await world.alias() == "lite"
+    told = await newest_activation(world.log)
+    assert told is not None
+    assert (told.model_name, told.step) == ("lite", ModelStep.ROLLED_BACK)
+    assert told.collection == collection_name(world.specs["lite"])

@@ -1,0 +1,219 @@
+"""The state is read once for all, to the end, and without holding all that was ever written."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gateway.open_letters
+import gateway.state
+from adapters.dead_letters import Letter, OpenLetters, read_letters, settling
+from adapters.errors import Unavailable
+from adapters.event_log import LogRecord, Message, Position
+from adapters.memory import MemoryEventLog
+from adapters.model_spec import ModelSpec
+from gateway.open_letters import NewestLetters
+from gateway.shared import Shared
+from gateway.state import Kept
+from schemas.codec import encode
+from schemas.events import DeadLetter, now
+from schemas.topics import IMAGES_DLQ
+from tests.unit.gateway_bench import Gateway
+from tests.unit.gateway_bench import gateway as running
+
+
+def put(log: MemoryEventLog, partition: int, message: Message) -> None:
+    """Append it in this partition, whatever its key."""
+    records = log._partitions(IMAGES_DLQ)[partition]
+    records.append(
+        LogRecord(
+            Position(partition, len(records)),
+            message.key.encode(),
+            None if message.event is None else encode(message.event),
+            0,
+            {name: text.encode() for name, text in message.headers.items()},
+        )
+    )
+
+
+def letter(name: str) -> Message:
+    event = DeadLetter(
+        image_id=name,
+        error_class="Rejected",
+        reason=f"why {name}",
+        attempts=1,
+        source_topic="images",
+        occurred_at=now(),
+    )
+    return Message(name, event)
+
+
+@pytest.fixture
+async def bench(
+    tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
+    monkeypatch.setattr(gateway.state, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(gateway.state, "KEPT_TIMES_ITS_COST", 0.0)
+    async with running(tmp_path, small_spec) as found:
+        yield found
+
+
+async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
+    asked, go = 0, asyncio.Event()
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        await go.wait()
+        return asked
+
+    kept = Kept(ask)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await kept.get()
+    go.set()
+    assert await kept.get() == 1
+    assert await kept.get() == 1
+    assert asked == 1
+
+
+async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gateway.state, "LONGEST_SECONDS", 0.05)
+    asked = 0
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.Event().wait()
+        return asked
+
+    kept = Kept(ask)
+    with pytest.raises(Unavailable):
+        await kept.get()
+    assert await kept.get() == 2
+
+
+async def test_an_error_of_a_reading_is_everybodys_and_not_kept() -> None:
+    asked = 0
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        if asked == 1:
+            raise Unavailable("away")
+        return asked
+
+    kept = Kept(ask)
+    found = await asyncio.gather(*(kept.get() for _ in range(5)), return_exceptions=True)
+    assert [type(each) for each in found] == [Unavailable] * 5
+    assert await kept.get() == 2
+
+
+async def test_a_shared_run_ends_with_the_last_of_those_who_wait_and_not_before() -> None:
+    begun, cancelled = 0, 0
+
+    async def work() -> None:
+        nonlocal begun, cancelled
+        begun += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    shared: Shared[str, None] = Shared()
+    callers = [asyncio.create_task(shared.get("k", work)) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    for caller in callers:
+        assert (begun, cancelled) == (1, 0)
+        caller.cancel()
+        await asyncio.sleep(0.01)
+    assert (begun, cancelled) == (1, 1)
+    late = asyncio.create_task(shared.get("k", work))
+    await asyncio.sleep(0.01)
+    assert begun == 2
+    late.cancel()
+    await asyncio.gather(late, return_exceptions=True)
+
+
+async def test_what_was_settled_stays_settled_when_its_partition_is_read_later() -> None:
+    log = MemoryEventLog()
+    put(log, 2, letter("a"))
+    (found,) = await read_letters(log)
+    put(log, 0, settling(found, "dropped"))
+    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    assert await following.current() == {}
+    assert not following._settled
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 30))
+async def test_open_letters_are_those_that_nobody_settled_however_they_are_read(
+    rng: random.Random, count: int
+) -> None:
+    log = MemoryEventLog()
+    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    for number in range(count):
+        partition = rng.randrange(3)
+        letters = await read_letters(log)
+        if letters and rng.random() < 0.4:
+            put(log, partition, settling(rng.choice(letters), "dropped"))
+        else:
+            put(log, partition, letter(f"{number}"))
+        if rng.random() < 0.3:
+            await following.current()
+    wanted = {each.name for each in await read_letters(log) if each.settled_as is None}
+    assert set(await following.current()) == wanted
+    assert set(await OpenLetters[Letter](log, lambda each: each).current()) == wanted
+    assert not following._settled
+
+
+@pytest.mark.parametrize("name", ["", "x", "1:2:3", "-1:5", "٣:٤", "1:" + "9" * 5000, "01:1"])
+async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
+    log = MemoryEventLog()
+    put(log, 0, letter("a"))
+    put(log, 1, Message("k", None, {"settles": name}))
+    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    assert len(await following.current()) == 1
+    assert not following._settled
+
+
+async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_same(
+    bench: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.open_letters, "WHOLE", 10)
+    log = bench.log
+    await log.publish(IMAGES_DLQ, [letter(f"{n:03}") for n in range(95)])
+    newest = NewestLetters(log)
+    known = await newest.current()
+    assert [each.image_id for each in known] == [f"{n:03}" for n in reversed(range(95))]
+    assert [each.reason is not None for each in known] == [True] * 10 + [False] * 85
+    told: list[Any] = []
+    for skip in range(0, 120, 30):
+        answer = await bench.client.get(f"/api/v1/dead-letters?limit=30&skip={skip}")
+        assert answer.json()["total"] == 95
+        told += answer.json()["letters"]
+    assert [each["reason"] for each in told] == [f"why {n:03}" for n in reversed(range(95))]
+    assert (await bench.client.get("/api/v1/state")).json()["failed"] == 95
+    # When the newest are settled, those before them are told.
+    for each in await read_letters(log):
+        if each.event.image_id >= "050":
+            await log.publish(IMAGES_DLQ, [settling(each, "dropped")])
+    left = (await bench.client.get("/api/v1/dead-letters?limit=1000")).json()
+    assert [each["reason"] for each in left["letters"]] == [
+        f"why {n:03}" for n in range(49, -1, -1)
+    ]
+
+
+async def test_a_bad_page_is_refused(bench: Gateway) -> None:
+    for query in ("skip=-1", "limit=0", "limit=1001", "skip=x"):
+        assert (await bench.client.get(f"/api/v1/dead-letters?{query}")).status_code == 422

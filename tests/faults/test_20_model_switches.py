@@ -1,0 +1,71 @@
+"""What counts as a switch of the model: a change of the active collection, and nothing else."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.event_log import Message
+from analytics.lake import End, Lake, Place
+from analytics.views import query
+from schemas.events import ModelActivated, ModelStep
+from tests.lake_events import BEGIN, Events, records, topic_of
+
+ACTIVATED, ROLLED_BACK = ModelStep.ACTIVATED, ModelStep.ROLLED_BACK
+FEEDING, RETIRED = ModelStep.FEEDING, ModelStep.RETIRED
+
+
+def event(day: float, name: str, step: ModelStep) -> Message:
+    return Message(
+        name,
+        ModelActivated(
+            occurred_at=BEGIN + timedelta(days=day),
+            model_name=name,
+            model_version="1",
+            collection=f"Images_{name}",
+            step=step,
+        ),
+    )
+
+
+def switches(folder: Path, *events: tuple[float, str, ModelStep]) -> list[dict[str, Any]]:
+    """The rows of the view, with a search every four hours of ten days."""
+    lake, source = Lake(str(folder)), Events(3)
+    searches = []
+    for number in range(60):
+        search = source.search()
+        when = BEGIN + timedelta(days=number / 6)
+        moved = search.model_copy(update={"occurred_at": when})
+        searches.append(Message(str(search.search_id), moved))
+    for topic, messages in (("searches", searches), ("models", [event(*e) for e in events])):
+        lake.current().append(topic_of(topic), Place(topic, 0), End(), records(messages))
+    return query(lake, "FROM model_switches")
+
+
+PLAIN = ((0, "a", ACTIVATED), (2, "b", ACTIVATED), (8, "a", ROLLED_BACK))
+NOISE = [
+    (3, "b", ACTIVATED),
+    (3, "b", ROLLED_BACK),
+    (3, "c", FEEDING),
+    (3, "c", RETIRED),
+    (1, "a", ACTIVATED),
+    (9, "b", RETIRED),
+    (9, "a", ACTIVATED),
+]
+
+
+@pytest.mark.parametrize("noise", NOISE, ids=lambda noise: "-".join(map(str, noise)))
+def test_only_a_change_of_the_active_collection_is_a_switch_or_bounds_one(
+    tmp_path: Path, noise: tuple[float, str, ModelStep]
+) -> None:
+    wanted = switches(tmp_path / "plain", *PLAIN)
+    assert [(row["from_collection"], row["collection"]) for row in wanted] == [
+        ("Images_a", "Images_b"),
+        ("Images_b", "Images_a"),
+    ]
+    assert [(row["searches_before"], row["searches_after"]) for row in wanted] == [
+        (12, 36),
+        (36, 12),
+    ]
+    assert switches(tmp_path / "noisy", *sorted((*PLAIN, noise))) == wanted
