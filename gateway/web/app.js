@@ -38,7 +38,7 @@ function follow() {
 /** Ask for something else. */
 function go(wanted) {
   if (wanted.terms.length > MAX_TERMS) {
-    results.say(`A query has at most ${MAX_TERMS} terms.`, true);
+    results.refuse(`A query has at most ${MAX_TERMS} terms.`);
     return;
   }
   const address = toAddress(wanted);
@@ -67,7 +67,7 @@ function submit() {
     const terms = parse(typed);
     go({ ...query, terms: plain ? terms : [...query.terms, ...terms] });
   } catch (error) {
-    results.say(error.message, true);
+    results.refuse(error.message);
   }
 }
 
@@ -81,7 +81,7 @@ async function byFile(file, beside) {
     const here = kept.filter((each) => each.own === undefined || own.find(each.own));
     go({ ...query, terms: [...here, term] });
   } catch (error) {
-    results.say(error.message, true);
+    results.refuse(error.message);
   }
 }
 
@@ -96,7 +96,7 @@ results.connect({
 viewer.connect({ like: (match) => like(match.image_name), term: combine });
 options.connect((chosen) => go({ ...query, options: chosen }));
 uploads.connect({ find: like });
-drop.connect({ search: (file) => byFile(file, false), add: uploads.add, fail: (text) => results.say(text, true) });
+drop.connect({ search: (file) => byFile(file, false), add: uploads.add, fail: (text) => results.refuse(text) });
 
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();

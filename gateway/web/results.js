@@ -8,6 +8,7 @@ import { describe, request } from "./query.js";
 const PAGE = 30;
 
 let running = null; // The search under way; a newer one aborts it.
+let refusedIn = null; // The search under way when what was typed was refused: its end is not told.
 let cursor = null; // Of the page that follows; null when there is none.
 let query = null;
 let hooks = {};
@@ -16,6 +17,17 @@ export const matches = []; // All that is shown, each with the receipt of its pa
 export function say(text, bad = false) {
   $("message").textContent = text;
   $("message").classList.toggle("bad", bad);
+}
+
+/** Say what is wrong with what was typed. It stands until something else is done. */
+export function refuse(text) {
+  say(text, true);
+  refusedIn = running;
+}
+
+/** Say how a search ended, unless what was typed meanwhile was refused. */
+function conclude(search, text, bad = false) {
+  if (search !== refusedIn) say(text, bad);
 }
 
 /** What happens when a card is used: open(at), term(match, weight), like(match), rate(jwt or null). */
@@ -133,14 +145,14 @@ async function page(first) {
     matches.push(...answer.matches.map((match) => ({ ...match, jwt: answer.jwt })));
     $("results").append(...matches.slice(start).map((match, at) => card(match, start + at)));
     cursor = answer.next_cursor;
-    tell();
+    tell(mine);
     hooks.found(answer.matches);
     return answer;
   } catch (error) {
     if (error.name === "AbortError") return null;
     if (first) {
       $("results").replaceChildren();
-      say(error.message, true);
+      conclude(mine, error.message, true);
     } else {
       $("after-text").textContent = `More could not be loaded: ${error.message}`;
       $("more").textContent = "Try again";
@@ -161,20 +173,20 @@ function fill() {
   if ($("after").getBoundingClientRect().top < innerHeight + 600) more();
 }
 
-function tell() {
+function tell(search) {
   const wanted = describe(query.terms);
   const narrowed = query.options.some(([name]) => name !== "weak" && name !== "collapse");
   const strict = !query.options.some(([name]) => name === "weak");
   const among = narrowed ? " that the filters let through" : "";
   if (matches.length) {
     const so = cursor ? " so far" : "";
-    say(`${counted(matches.length, "picture")}${so} for “${wanted}”${among}, best first`);
+    conclude(search, `${counted(matches.length, "picture")}${so} for “${wanted}”${among}, best first`);
   } else if (strict) {
-    say(`No picture${among} stands out for “${wanted}”.`);
+    conclude(search, `No picture${among} stands out for “${wanted}”.`);
   } else if (narrowed) {
-    say(`There is no picture${among}.`);
+    conclude(search, `There is no picture${among}.`);
   } else {
-    say("No pictures yet. Add some, and search again.");
+    conclude(search, "No pictures yet. Add some, and search again.");
   }
   $("after-text").textContent =
     cursor || !matches.length ? "" : strict ? "Those are the good matches." : "Those are all.";

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from gateway.short_form import BadShortForm, parse
 from tests.e2e.browsers import answered, ask, drop, shown, visit
@@ -103,6 +104,27 @@ async def test_terms_are_chips_that_add_and_subtract(page: Page) -> None:
     await page.get_by_role("button", name="Start over").click()
     await expect(page.get_by_role("searchbox")).to_be_focused()
     await expect(page.locator("#examples")).to_be_visible()
+
+
+async def test_what_was_typed_wrong_stays_told_when_a_search_ends(page: Page) -> None:
+    typed = asyncio.Event()
+
+    async def answer_later(route: Route) -> None:
+        await typed.wait()
+        await route.continue_()
+
+    await page.route("**/api/v1/search-image", answer_later)
+    await page.get_by_role("searchbox").fill("a ball")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#message")).to_have_text("Searching…")
+    await page.get_by_role("searchbox").fill("dog +")
+    await page.keyboard.press("Enter")
+    typed.set()
+    await expect(page.locator("#results")).not_to_have_attribute("aria-busy", "true")
+    assert await shown(page)
+    await expect(page.locator("#message")).to_have_text("A term is missing at the end.")
+    await ask(page, "a ball + dog")
+    await expect(page.locator("#message")).to_contain_text("best first")
 
 
 QUERIES = [
