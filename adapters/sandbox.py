@@ -35,11 +35,12 @@ def workers_of(setting: int) -> int:
 class _Permit(NamedTuple):
     """Who holds it may have a process work, and have it take memory."""
 
-    memory: MemoryHold
+    memory: MemoryHold | None
     places: asyncio.Semaphore
 
     def give_back(self) -> None:
-        self.memory.give_back()
+        if self.memory is not None:
+            self.memory.give_back()
         self.places.release()
 
 
@@ -75,9 +76,10 @@ class Sandbox:
         self.seconds = seconds
         # Most pictures need less than this, and ask for no more. The rest is for large ones.
         self.share = max(LEAST_SHARE_BYTES, memory_bytes // (4 * workers))
-        self._shares = (workers - 1) * self.share
-        self._limit = max(memory_bytes, self._shares + self.share)
-        self._budget = MemoryBudget(self._limit)
+        # A place comes with a share. What needs more shares what the other places leave, so large
+        # ones may wait for one another while small ones go on beside them.
+        others = (workers - 1) * self.share
+        self._large = MemoryBudget(max(memory_bytes, others + self.share) - others)
         self._places = asyncio.Semaphore(workers)
         self._idle: list[SandboxProcess] = []
         self._all: set[SandboxProcess] = set()
@@ -142,8 +144,7 @@ class Sandbox:
                 memory = more.needed
 
     async def _once(self, request: Request, *, fresh: bool) -> Any:
-        # However much it is, the small ones beside it go on.
-        permit = await self._permit(min(request.memory, self._limit - self._shares))
+        permit = await self._permit(request.memory)
         job = _Job()
         task = asyncio.get_running_loop().create_task(self._work(request, job, permit, fresh))
         self._jobs.add(task)
@@ -156,11 +157,12 @@ class Sandbox:
             raise
 
     async def _permit(self, memory: int) -> _Permit:
-        hold = await self._budget.take(memory)
+        hold = await self._large.take(memory) if memory > self.share else None
         try:
             await self._places.acquire()
         except BaseException:
-            hold.give_back()
+            if hold is not None:
+                hold.give_back()
             raise
         return _Permit(hold, self._places)
 

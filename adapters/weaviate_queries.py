@@ -34,10 +34,11 @@ async def search(
     """See `ImageIndex.search`.
 
     While an object is written again, Weaviate may come upon its old form and leave it out when it
-    looks the object up. So an answer that is shorter than it could be is asked for again.
+    looks the object up. So an answer that is shorter than it could be is asked for again, and what
+    either of them holds is found.
     """
     numbers, filters = [float(number) for number in vector], conditions(where)
-    found: list[Any] = []
+    found: dict[object, Any] = {}
     for _ in range(ATTEMPTS):
         answer = await objects.query.near_vector(
             near_vector=numbers,
@@ -47,7 +48,7 @@ async def search(
             return_properties=["image_id", *details],
             include_vector=with_vectors,
         )
-        found = max(found, answer.objects, key=len)
+        found |= {each.uuid: each for each in answer.objects}
         if len(found) >= limit:
             break
         counted = await objects.aggregate.over_all(filters=filters, total_count=True)
@@ -61,9 +62,9 @@ async def search(
             details={name: _detail(name, item.properties.get(name)) for name in details},
             vector=_vector(item.vector) if with_vectors else (),
         )
-        for item in found
+        for item in found.values()
     ]
-    return sorted(matches, key=lambda match: (-match.score, match.image_id))
+    return sorted(matches, key=lambda match: (-match.score, match.image_id))[:limit]
 
 
 async def walk(objects: Objects, after: str | None, limit: int) -> list[StoredImage]:
