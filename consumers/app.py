@@ -21,6 +21,7 @@ from adapters.triton_clip import TritonEmbedder
 from consumers.apps import IndexingApp
 from consumers.failures import RetryPolicy
 from consumers.indexing import Indexer
+from consumers.orphans import Orphans
 from schemas.topics import IMAGES
 
 logger = logging.getLogger("consumers")
@@ -117,8 +118,14 @@ async def _work(
     )
     indexer = Indexer(embedder, index, log, collection, spec, settings, pool)
 
+    orphans = work.orphans = Orphans(index, collection, settings)
+
+    async def begins_anew() -> None:
+        # A collection of pictures and a group that knows of none: the log has lost everything.
+        await retry.until_available(orphans.remove, "Weaviate")
+
     async def started() -> IndexingApp:
-        app = IndexingApp(settings, indexer, collection.group, log)
+        app = IndexingApp(settings, indexer, collection.group, log, begins_anew)
         await app.start()
         return app
 
@@ -180,6 +187,7 @@ class Work:
     def __init__(self) -> None:
         self.app: IndexingApp | None = None
         self.indexer: Indexer | None = None
+        self.orphans: Orphans | None = None
         self.lag = 0
 
     def pending(self) -> int:
@@ -190,7 +198,8 @@ class Work:
         """Every step that a record has made."""
         if self.app is None or self.indexer is None:
             return None
-        return (self.app.lane.committed, astuple(self.indexer.counters))
+        looked_at = self.orphans.looked_at if self.orphans else 0
+        return (self.app.lane.committed, astuple(self.indexer.counters), looked_at)
 
 
 async def _report(work: Work, app: IndexingApp, indexer: Indexer) -> None:

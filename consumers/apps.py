@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -28,6 +28,7 @@ from faststream.kafka.annotations import KafkaMessage
 from adapters.errors import Unavailable, translated
 from adapters.event_log import EventLog, LogRecord, Position, timestamp_ms
 from adapters.rebalance import RebalanceFailed, Rebalances
+from adapters.retry import until_available
 from adapters.settings import IndexingSettings
 from consumers.indexing import Indexer
 from consumers.lane import Lane
@@ -53,10 +54,21 @@ class IndexingApp(Rebalances):
     """One member of the group that fills one collection from `images`."""
 
     def __init__(
-        self, settings: IndexingSettings, indexer: Indexer, group_id: str, log: EventLog
+        self,
+        settings: IndexingSettings,
+        indexer: Indexer,
+        group_id: str,
+        log: EventLog,
+        begins_anew: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """`log` is another connection to the broker, to tell a broken consumer from its outage."""
+        """`log` is another connection to the broker, to tell a broken consumer from its outage.
+
+        `begins_anew` is awaited when the group knows nothing of one of its partitions, as when the
+        broker has lost everything; nothing is committed before, so a crash meanwhile is no end.
+        """
         super().__init__()
+        self._begins_anew = begins_anew
+        self._beginning: asyncio.Task[None] | None = None
         self._settings = settings
         self._log = log
         self._group_id = group_id
@@ -123,8 +135,9 @@ class IndexingApp(Rebalances):
         if not await self.lane.drain(self._settings.shutdown_grace):
             logger.warning("%d records were under way; they are read again", self.lane.under_way)
         await self.lane.stop()
-        if self._resuming is not None:
-            self._resuming.cancel()
+        for task in (self._resuming, self._beginning):
+            if task is not None:
+                task.cancel()
         self._leaving = True
         await self._broker.stop()
 
@@ -179,7 +192,20 @@ class IndexingApp(Rebalances):
         """Nothing under way belongs to the new assignment."""
         self._paused.clear()
         self._owned = set(partitions)
+        if self._begins_anew is not None:
+            if self._beginning is not None:
+                self._beginning.cancel()
+            self._beginning = asyncio.create_task(self._begin(partitions))
+            self._beginning.add_done_callback(self._note_end)
         logger.info("partitions: %s", sorted(partition.partition for partition in partitions))
+
+    async def _begin(self, partitions: list[TopicPartition]) -> None:
+        async def is_new() -> bool:
+            with translated("look at the group's offsets", unavailable=_DOWN):
+                return any([await self._consumer.committed(each) is None for each in partitions])
+
+        if self._begins_anew is not None and await until_available(is_new, what="Kafka"):
+            await self._begins_anew()
 
     def failed(self, error: RebalanceFailed) -> None:
         """See `Rebalances.failed`: FastStream reads on by itself, so the work is ended."""
@@ -192,6 +218,10 @@ class IndexingApp(Rebalances):
         return not await self._log.is_ready()
 
     async def _commit(self, following: Mapping[int, int]) -> None:
+        while (beginning := self._beginning) is not None and not beginning.done():
+            await asyncio.wait({beginning})
+        if beginning is not None:
+            beginning.result()
         self.check()
         offsets = {
             TopicPartition(IMAGES.name, number): offset for number, offset in following.items()

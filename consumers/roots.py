@@ -36,7 +36,7 @@ class Roots:
             Unavailable: the storage cannot say now.
         """
         places = {(self._root(event), event.mount) for event in events}
-        problems = (_problem(root, mount) for root, mount in sorted(places, key=str))
+        problems = (place_problem(root, mount) for root, mount in sorted(places, key=str))
         return next((problem for problem in problems if problem is not None), None)
 
     def _root(self, event: ImageAdded) -> str:
@@ -61,7 +61,13 @@ def _split(uri: str, parts: int) -> tuple[str, str]:
     return root, uri[len(root) :]
 
 
-def _problem(root: str, mount: str | None) -> str | None:
+def place_problem(root: str, mount: str | None = None) -> str | None:
+    """What is not there of a place: its root, a URI with a slash at its end, and a mount point
+    below it. None if all is. Blocks.
+
+    Raises:
+        Unavailable: the storage cannot say now.
+    """
     if root.startswith("file://"):
         return _folder_problem(Path(unquote(urlsplit(root).path)), mount)
     return _bucket_problem(root)

@@ -110,6 +110,7 @@ async def test_kafka_without_its_data_is_told_everything_again(
 ) -> None:
     await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS)
     lose(own, "kafka")
+    (own.images / "02.png").unlink()
     await asyncio.sleep(1)
     Image.new("RGB", (80, 60), (10, 10, 200)).save(own.images / "91.png")
 
@@ -214,3 +215,15 @@ async def test_weaviate_and_kafka_while_all_is_stopped(
     run_image_search(own.servers.environment, "up", "--detach")
     await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
     assert Path(own.state / "lake").is_dir()
+
+
+async def test_what_is_removed_while_kafka_loses_its_data_is_not_found_any_more(
+    own: System, asking: httpx.AsyncClient
+) -> None:
+    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS)
+    run_image_search(own.servers.environment, "down")
+    shutil.rmtree(own.state / "kafka")
+    for name in ("03.png", "04.png"):
+        (own.images / name).unlink()
+    run_image_search(own.servers.environment, "up", "--detach")
+    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
