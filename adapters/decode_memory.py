@@ -6,6 +6,7 @@ The figures are those of the decoders at hand, measured: `benchmarks/results/dec
 from __future__ import annotations
 
 import io
+import sys
 from typing import Final
 
 from PIL import Image
@@ -32,22 +33,24 @@ COEFFICIENT_BYTES: Final = 2
 
 def memory_needed(data: bytes, spec: ModelSpec) -> int:
     """About how many bytes decoding this picture for a model takes at its peak; see below."""
-    return memory_needed_at(data, DRAFT_FACTOR * max(spec.width, spec.height))
+    edge = DRAFT_FACTOR * max(spec.width, spec.height)
+    return memory_needed_at(data, edge, max_pixels=sys.maxsize)
 
 
-def memory_needed_at(data: bytes, edge: int) -> int:
+def memory_needed_at(data: bytes, edge: int, *, max_pixels: int) -> int:
     """About how many bytes `open_upright` takes at its peak, the file itself left out.
 
-    0 if it cannot be read: nothing is decoded then.
+    0 if it cannot be read, or has more than `max_pixels`: nothing is decoded then. So no header
+    asks for more than a picture may take that is not refused.
     """
     try:
         if is_camera_raw(data):
             return RAW_TIMES_FILE * len(data)
         if is_jpeg_xl(data):
             width, height = dimensions(data)
-            return width * height * JPEG_XL_BYTES
+            return width * height * JPEG_XL_BYTES if width * height <= max_pixels else 0
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _needed(image, data, edge)
+            return _needed(image, data, edge) if image.width * image.height <= max_pixels else 0
     except UNREADABLE:
         return 0
 

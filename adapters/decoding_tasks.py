@@ -25,7 +25,7 @@ def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> Pi
         Rejected: as `adapters.picture.decode`.
         NeedsMemory
     """
-    begin(data, DRAFT_FACTOR * max(spec.width, spec.height), memory)
+    begin(data, DRAFT_FACTOR * max(spec.width, spec.height), max_pixels, memory)
     return decode(data, spec, max_pixels=max_pixels)
 
 
@@ -40,7 +40,7 @@ def thumbnail(
         OSError: the file cannot be read.
     """
     data = _content(source, max_bytes, memory)
-    begin(data, DRAFT_FACTOR * edge, memory)
+    begin(data, DRAFT_FACTOR * edge, max_pixels, memory)
     return shrunk(data, edge=edge, max_pixels=max_pixels)
 
 
@@ -53,7 +53,7 @@ def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory:
         OSError: the file cannot be read.
     """
     data = _content(source, max_bytes, memory)
-    begin(data, 1, memory)
+    begin(data, 1, max_pixels, memory)
     return check(data, max_pixels=max_pixels)
 
 
@@ -69,9 +69,9 @@ def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
     return source.read_bytes()
 
 
-def begin(data: bytes, edge: int, memory: int) -> None:
+def begin(data: bytes, edge: int, max_pixels: int, memory: int) -> None:
     """Look at the header, and raise `NeedsMemory` if that says so."""
     doing(DECODING)
-    needed = len(data) + memory_needed_at(data, edge)
+    needed = len(data) + memory_needed_at(data, edge, max_pixels=max_pixels)
     if needed > memory:
         raise NeedsMemory(needed)

@@ -112,8 +112,7 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
             with term.later():
                 # Even a decoder that never returns to Python ends if the parent is gone.
                 signal.setitimer(signal.ITIMER_REAL, request.seconds + LATE_SECONDS)
-                with limit.at(request.memory):
-                    answer = _answer(request, _arena)
+                answer = _answer(request, _arena, limit)
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 reply = pickle.dumps(answer)
                 try:
@@ -123,11 +122,13 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
     os._exit(0)
 
 
-def _answer(request: Request, arena: mmap.mmap) -> Reply:
+def _answer(request: Request, arena: mmap.mmap, limit: _MemoryLimit) -> Reply:
+    # Whatever goes wrong from here on is what was asked for, and would go wrong again.
     doing(DECODING)
     try:
-        result = _function(request.function)(*request.arguments, memory=request.memory)
-        return _packed(result, arena)
+        with limit.at(request.memory):
+            result = _function(request.function)(*request.arguments, memory=request.memory)
+            return _packed(result, arena)
     except MemoryError:
         return _failure(DecoderMemory("decoding it takes more memory than there is for it"))
     except Exception as error:
@@ -210,7 +211,7 @@ class _MemoryLimit:
             yield
             return
         usual, hard = self._usual
-        wanted = self._base + memory * 3 // 2 + MARGIN_BYTES
+        wanted = min(self._base + memory * 3 // 2 + MARGIN_BYTES, sys.maxsize)
         if usual != resource.RLIM_INFINITY:
             wanted = min(wanted, usual)
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))

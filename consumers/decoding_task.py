@@ -31,7 +31,7 @@ def read_and_decode(
             raise NeedsMemory(event.size_bytes)
         data = read(event, max_bytes=limits.max_bytes)
     between = time.perf_counter()
-    begin(data, DRAFT_FACTOR * max(spec.width, spec.height), memory)
+    begin(data, DRAFT_FACTOR * max(spec.width, spec.height), limits.max_pixels, memory)
     picture = decode(data, spec, max_pixels=limits.max_pixels)
     ended = time.perf_counter()
     return picture, (between - started) * 1e3, (ended - between) * 1e3

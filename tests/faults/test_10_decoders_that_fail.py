@@ -30,10 +30,11 @@ from adapters.errors import (
 from adapters.model_spec import ModelSpec
 from adapters.sandbox import Sandbox
 from adapters.settings import IndexingSettings
-from consumers.decoding import Decoder
+from consumers.decoding import Decoder, Decoding
 from schemas.events import ImageAdded
 from tests import hostile
 from tests.conftest import ROOT
+from tests.unit.corpus import INDEXED, cases
 from tests.unit.test_consumers_decoding import event
 
 MEGA = 1_000_000
@@ -110,6 +111,26 @@ async def test_a_bad_picture_is_refused_by_name_and_the_others_are_decoded(
     assert type(error) is kind
     assert reason in str(error)
     assert (await decoder.decode(good[0])).picture.width == 30
+
+
+async def test_odd_pictures_are_refused_as_they_would_be_without_workers(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    """Among them some whose headers tell of more memory than a number can say."""
+    for number, case in enumerate(cases()):
+        work = decoder.decode(written(tmp_path / str(number), case.data))
+        (done,) = await asyncio.gather(work, return_exceptions=True)
+        if case.outcome == INDEXED:
+            assert isinstance(done, Decoding), f"{case.name}: {done}"
+            assert (done.picture.width, done.picture.height) == case.size, case.name
+        else:
+            assert type(done) is Rejected, f"{case.name}: {done}"
+            assert case.outcome in str(done)
+
+
+@pytest.mark.parametrize("memory", [1 << 40, 1 << 63, 1 << 90])
+async def test_no_need_of_memory_is_too_large_to_be_told(sandbox: Sandbox, memory: int) -> None:
+    assert await sandbox.run(f"{hostile.MODULE}:echo", 1, memory=memory) == 1
 
 
 async def test_memory_that_is_eaten_is_the_worker_s_and_bounded(
