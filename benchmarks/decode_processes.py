@@ -17,7 +17,6 @@ import hashlib
 import multiprocessing
 import os
 import platform
-import random
 import statistics
 import tempfile
 import time
@@ -31,6 +30,7 @@ from PIL import Image
 
 from adapters.model_spec import ModelSpec
 from adapters.settings import IndexingSettings
+from benchmarks.intervals import interval
 from consumers.decoding import Decoder
 from consumers.decoding_task import read_and_decode
 from consumers.reading import Limits
@@ -186,13 +186,6 @@ async def latency(decode: Callable[[ImageAdded], Awaitable[object]], event: Imag
         await decode(event)
         times.append((time.perf_counter() - started) * 1e3)
     return statistics.median(times)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """What holds the median with 95 %, by drawing from the values again and again."""
-    chance = random.Random(1)
-    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(5000))
-    return medians[125], medians[-126]
 
 
 async def memory_of(processes: Processes) -> str:

@@ -6,6 +6,9 @@
 A bare loop has no servers: one process that decodes the same files, in a pool on every core, while
 the same ONNX model runs on what is decoded. The best of several thread counts is what counts.
 The rounds alternate, so that a machine that is busy with other things is unfair to both alike.
+With `--against FOLDER` the indexer of another checkout (the same environment must do for both) takes
+turns with this one, and nothing else is measured: old against new.
+
 The profile tells which process took the processors' time, in seconds for 1,000 pictures.
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
@@ -36,6 +40,7 @@ from adapters.connections import connections
 from adapters.event_log import Message
 from adapters.model_spec import ModelSpec
 from adapters.picture import decode
+from benchmarks.intervals import interval
 from cli.servers import server_settings
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
@@ -173,8 +178,10 @@ def server_processes() -> dict[str, list[int]]:
     return {row.name: [row.pid] for row in rows if row.pid is not None}
 
 
-async def end_to_end(paths: list[Path], indexers: int, model: str = "lite") -> Run:
-    """From the first event to the last commit."""
+async def end_to_end(
+    paths: list[Path], indexers: int, model: str = "lite", code: Path = ROOT
+) -> Run:
+    """From the first event to the last commit, with the indexer of the checkout `code`."""
     settings = server_settings()
     async with connections(settings) as servers:
         spec = await servers.embedder.spec(model)
@@ -200,7 +207,7 @@ async def end_to_end(paths: list[Path], indexers: int, model: str = "lite") -> R
         # A new process for each round: one that remembers would have nothing to infer.
         told, warm = messages(paths, "throughput"), messages(paths[:1], "warm")
         await servers.index.delete(collection, [message.key for message in told + warm])
-        processes = await asyncio.to_thread(launch, indexers, environment)
+        processes = await asyncio.to_thread(launch, indexers, environment, code)
         try:
             await asyncio.sleep(JOIN_SECONDS)
             await servers.log.publish(IMAGES, warm)
@@ -228,12 +235,12 @@ async def end_to_end(paths: list[Path], indexers: int, model: str = "lite") -> R
                 process.wait(60)
 
 
-def launch(count: int, environment: dict[str, str]) -> list[subprocess.Popen[bytes]]:
+def launch(count: int, environment: dict[str, str], code: Path) -> list[subprocess.Popen[bytes]]:
     """Start that many indexers."""
     return [
         subprocess.Popen(
             [sys.executable, "-m", "consumers", "indexing"],
-            cwd=ROOT,
+            cwd=code,
             env={**os.environ, **environment},
             stderr=subprocess.DEVNULL,
         )
@@ -244,12 +251,47 @@ def launch(count: int, environment: dict[str, str]) -> list[subprocess.Popen[byt
 async def until(
     check: Callable[[], Awaitable[bool]], watched: Sequence[subprocess.Popen[bytes]] = ()
 ) -> float:
-    """Wait until `check` holds; the most bytes that a watched process had resident meanwhile."""
+    """Wait until `check` holds; the most bytes that a watched process, its children included, took
+    meanwhile (proportional set size)."""
     peak = 0.0
     while not await check():
-        peak = max([peak, *(psutil.Process(each.pid).memory_info().rss for each in watched)])
+        peak = max([peak, *(taken(psutil.Process(each.pid)) for each in watched)])
         await asyncio.sleep(0.2)
     return peak
+
+
+def taken(process: psutil.Process) -> float:
+    """Bytes that it and its children take now."""
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):  # It has just ended.
+            total += each.memory_full_info().pss
+    return total
+
+
+def compare(paths: list[Path], indexers: int, rounds: int, other: Path) -> None:
+    """Let the indexers of both checkouts take turns, and print a table in Markdown."""
+    runs: dict[str, list[Run]] = {"before": [], "now": []}
+    codes = {"before": other, "now": ROOT}
+    for number in range(rounds):
+        for name in list(runs)[:: -1 if number % 2 else 1]:
+            runs[name].append(asyncio.run(end_to_end(paths, indexers, code=codes[name])))
+    print("| what | images/s | rounds | peak memory, MB | processor seconds for 1,000 pictures |")
+    print("|---|---|---|---|---|")
+    for name, done in runs.items():
+        rates = ", ".join(f"{run.rate:.1f}" for run in done)
+        seconds = statistics.median(run.spent["indexers"] for run in done) / len(paths) * 1000
+        cells = [
+            f"end to end, {indexers} indexer(s), {name}",
+            f"{statistics.median(run.rate for run in done):.1f}",
+            rates,
+            f"{max(run.peak for run in done):.0f}",
+            f"{seconds:.1f}",
+        ]
+        print(f"| {' | '.join(cells)} |")
+    shares = [new.rate / old.rate for old, new in zip(runs["before"], runs["now"], strict=True)]
+    low, high = interval(shares)
+    print(f"\nnow / before: {statistics.median(shares):.3f} ({low:.3f} to {high:.3f} with 95 %)")
 
 
 async def spec_of() -> ModelSpec:
@@ -267,10 +309,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(1000, 750), metavar="PIXELS")
     parser.add_argument("--distinct", type=int, default=2000, help="crops that differ")
     parser.add_argument("--folder", type=Path, default=Path(".stack/throughput"))
+    parser.add_argument("--against", type=Path, help="another checkout: old against new")
     chosen = parser.parse_args()
     width, height = chosen.size
     folder = chosen.folder.resolve() / f"{width}x{height}"
     paths = make_pictures(folder, chosen.pictures, (width, height), chosen.distinct)
+    if chosen.against:
+        compare(paths, chosen.indexers, chosen.rounds, chosen.against.resolve())
+        return
     spec = asyncio.run(spec_of())
     cores = os.cpu_count() or 1
     bare: dict[str, list[float]] = {}
