@@ -6,8 +6,8 @@
 A bare loop has no servers: one process that decodes the same files, in a pool on every core, while
 the same ONNX model runs on what is decoded. The best of several thread counts is what counts.
 The rounds alternate, so that a machine that is busy with other things is unfair to both alike.
-With `--against FOLDER` the indexer of another checkout (the same environment must do for both) takes
-turns with this one, and nothing else is measured: old against new.
+With `--against FOLDER` the indexer of another checkout (the same environment must do for both)
+takes turns with this one, and nothing else is measured: old against new.
 
 The profile tells which process took the processors' time, in seconds for 1,000 pictures.
 """
