@@ -71,12 +71,12 @@ class Storage:
 
     def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A Parquet file, or these of its columns; partition folders above it are no columns."""
-        with self.fs.open(self.path(relative), "rb") as file:
+        with self._opened(relative) as file:
             return pq.ParquetFile(file).read(None if columns is None else list(columns))
 
     def read_notes(self, relative: str) -> dict[bytes, bytes]:
         """What was written beside the rows of a Parquet file."""
-        with self.fs.open(self.path(relative), "rb") as file:
+        with self._opened(relative) as file:
             return dict(pq.ParquetFile(file).schema_arrow.metadata or {})
 
     def write_table(self, relative: str, table: pa.Table) -> None:
@@ -121,6 +121,20 @@ class Storage:
             yield
         finally:
             os.close(descriptor)
+
+    def _opened(self, relative: str) -> pa.NativeFile:
+        """A file to read, for Arrow alone.
+
+        None of Python's: a thread of Arrow may let go of what it read after all was read, and one
+        that has to enter an interpreter for that which is just ending aborts the process.
+        """
+        path = self.path(relative)
+        if self.is_local:
+            return pa.OSFile(path)
+        content = self.fs.cat_file(path)
+        copied = pa.BufferOutputStream()
+        copied.write(content)
+        return pa.BufferReader(copied.getvalue())
 
     @contextmanager
     def _appearing(self, relative: str) -> Iterator[IO[Any]]:
