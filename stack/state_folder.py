@@ -32,8 +32,8 @@ MADE: Final = (
     "models.part",
 )
 """All that is ever made directly in it."""
-_EVIDENCE: Final = ("run/lock", "run/stack.json", "models.json", "jwt.secret")
-"""Of these, a folder of a version without the marker has at least one."""
+_EVIDENCE: Final = "run/lock"
+"""Every launcher makes it, also that of a version without the marker."""
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
@@ -67,8 +67,11 @@ def empty(state: Path, sources: Sequence[Path]) -> list[str]:
     """
     if not state.exists():
         return []
-    if not (state / MARKER).exists() and not _is_of_an_earlier_version(state):
-        raise StackError(f"{state} was not made by image-search, so nothing in it is deleted")
+    if not (state / MARKER).exists():
+        raise StackError(
+            f"{state} was not made by image-search, or by a version that left no mark in it, so "
+            "nothing in it is deleted; `up` marks a folder of such a version"
+        )
     for source in sources:
         if source.is_relative_to(state) or state.is_relative_to(source):
             raise StackError(
@@ -98,7 +101,9 @@ def _delete(path: Path) -> None:
 
 
 def _is_of_an_earlier_version(state: Path) -> bool:
-    return any((state / name).is_file() for name in _EVIDENCE)
+    """Whether it holds what a launcher leaves and, as anybody may have a folder `logs` or a file
+    `models.json`, nothing else."""
+    return (state / _EVIDENCE).is_file() and {path.name for path in state.iterdir()} <= {*MADE}
 
 
 def _mounts_below(folder: Path) -> list[str]:

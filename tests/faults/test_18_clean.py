@@ -33,6 +33,7 @@ def used(state: Path) -> Path:
         (state / name).mkdir(parents=True)
         (state / name / "file").write_text("x")
     (state / "jwt.secret").write_text("x")
+    (state / "run" / "lock").touch()
     (state / "models.json").write_text("{}")
     return state
 
@@ -79,14 +80,35 @@ def test_a_stack_does_not_move_into_a_folder_with_other_things(
     assert [path.name for path in state.iterdir()] == [foreign]
 
 
-def test_a_folder_of_an_earlier_version_is_known(tmp_path: Path, images: Path) -> None:
+def test_a_folder_of_an_earlier_version_is_marked_by_up_and_never_by_clean(
+    tmp_path: Path, images: Path
+) -> None:
     state = used(tmp_path / "state")
     (state / state_folder.MARKER).unlink()
+    with pytest.raises(StackError, match="`up` marks"):
+        launcher.clean(settings(state, images))
+    assert (state / "lake" / "file").exists()
     state_folder.claim(state)
-    assert (state / state_folder.MARKER).exists()
-    (state / state_folder.MARKER).unlink()
     assert launcher.clean(settings(state, images)) == []
     assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    "theirs", ["models.json", "jwt.secret", "run/stack.json", "run/lock", "models.json.lock"]
+)
+def test_what_others_call_by_the_same_names_is_theirs(
+    tmp_path: Path, images: Path, theirs: str
+) -> None:
+    state = tmp_path / "home"
+    for name in (theirs, "logs/thesis.txt", "lake/swan.jpg", "notes.txt"):
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_text("[]")
+    with pytest.raises(StackError, match="not made by image-search"):
+        launcher.clean(settings(state, images))
+    with pytest.raises(StackError, match="did not put there"):
+        state_folder.claim(state)
+    assert (state / "lake/swan.jpg").exists()
+    assert (state / theirs).exists()
 
 
 @pytest.mark.parametrize("how", ["pictures in it", "it in pictures", "the same", "by a link"])
