@@ -176,7 +176,7 @@ def test_when_a_source_was_never_compared_no_time_is_told() -> None:
 
 async def test_a_match_without_a_distance_is_not_the_best() -> None:
     item = SimpleNamespace(
-        properties={"image_id": "a"}, metadata=SimpleNamespace(distance=None), vector={}
+        uuid="1", properties={"image_id": "a"}, metadata=SimpleNamespace(distance=None), vector={}
     )
 
     async def answer(**_: object) -> SimpleNamespace:
