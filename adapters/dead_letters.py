@@ -1,7 +1,8 @@
 """Reading `images.dlq`: which records could not be handled, and which of them were settled since.
 
 The topic is never rewritten. A letter is settled by a record without a value under the same key,
-whose headers name the letter and say how it was settled.
+whose headers name the letter and say how it was settled. Under another key it is about a letter
+that the topic has lost, where another one stands now.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ class Letter:
         return name_of(self.position)
 
     @property
+    def key(self) -> str:
+        """The key of the record that settles it."""
+        return self.event.image_id or UNREADABLE_KEY
+
+    @property
     def source(self) -> Position | None:
         """Where the record stands that the letter is about; None where there is none.
 
@@ -77,14 +83,17 @@ async def read_letters(log: EventLog) -> list[Letter]:
         Unavailable: the broker cannot be read now.
     """
     letters: dict[str, Letter] = {}
-    settled: dict[str, str] = {}
+    settled: dict[tuple[str, str], str] = {}
     async for record in log.read_all(IMAGES_DLQ):
         if record.value is None:
-            settled[_text(record, SETTLES_HEADER)] = _text(record, SETTLED_AS_HEADER)
+            settled[_settles(record)] = _text(record, SETTLED_AS_HEADER)
         else:
             letter = letter_of(record)
             letters[letter.name] = letter
-    found = [replace(letter, settled_as=settled.get(name)) for name, letter in letters.items()]
+    found = [
+        replace(letter, settled_as=settled.get((name, letter.key)))
+        for name, letter in letters.items()
+    ]
     return sorted(found, key=_order)
 
 
@@ -98,7 +107,7 @@ def letter_of(record: LogRecord) -> Letter:
         event = decode(DeadLetter, record.value)
     except InvalidEvent as error:
         event = dead_letter(
-            image_id=(record.key or b"").decode(errors="backslashreplace"),
+            image_id=_key(record),
             error_class=UNREADABLE,
             reason=f"this record of {IMAGES_DLQ.name} cannot be read: {error}",
             attempts=1,
@@ -111,10 +120,19 @@ def letter_of(record: LogRecord) -> Letter:
 def settling(letter: Letter, how: str) -> Message:
     """The record that settles a letter: "retried", "overtaken" or "dropped"."""
     return Message(
-        key=letter.event.image_id or UNREADABLE_KEY,
+        key=letter.key,
         event=None,
         headers={SETTLES_HEADER: letter.name, SETTLED_AS_HEADER: how},
     )
+
+
+def _settles(record: LogRecord) -> tuple[str, str]:
+    """Name and key of the letter that a record without a value settles."""
+    return _text(record, SETTLES_HEADER), _key(record)
+
+
+def _key(record: LogRecord) -> str:
+    return (record.key or b"").decode(errors="backslashreplace")
 
 
 def _text(record: LogRecord, header: str) -> str:
@@ -147,7 +165,9 @@ class OpenLetters(Generic[T]):
         self._next: dict[int, int] = {}
         self.known: dict[str, T] = {}
         """Name -> what is remembered, as of the last reading."""
-        self._settled: set[str] = set()
+        self._keys: dict[str, str] = {}
+        """Name -> the key that settles it."""
+        self._settled: set[tuple[str, str]] = set()
         """Letters that are settled and were not read yet: partitions are read in any order."""
         self._reading = asyncio.Lock()
 
@@ -161,7 +181,7 @@ class OpenLetters(Generic[T]):
             bounds = await self._log.bounds(IMAGES_DLQ)
             if any(end < self._next.get(number, 0) for number, (_, end) in bounds.items()):
                 # The topic was made anew, or has lost its end.
-                self.known, self._next, self._settled = {}, {}, set()
+                self.known, self._keys, self._next, self._settled = {}, {}, {}, set()
             new = {
                 number: max(first, self._next.get(number, 0))
                 for number, (first, end) in bounds.items()
@@ -173,19 +193,22 @@ class OpenLetters(Generic[T]):
                 # Behind a gap that no record marks, too.
                 for number in new:
                     self._next[number] = max(self._next.get(number, 0), bounds[number][1])
-                self._settled = {name for name in self._settled if self._is_ahead(name)}
+                self._settled = {each for each in self._settled if self._is_ahead(each[0])}
             return self.known
 
     def _take(self, record: LogRecord) -> None:
         if record.value is None:
-            settled = _text(record, SETTLES_HEADER)
-            self.known.pop(settled, None)
-            if self._is_ahead(settled):
-                self._settled.add(settled)
-        elif name_of(record.position) in self._settled:
-            self._settled.discard(name_of(record.position))
-        elif (kept := self._keep(letter_of(record))) is not None:
-            self.known[name_of(record.position)] = kept
+            name, key = _settles(record)
+            if self._keys.get(name) == key:
+                del self.known[name], self._keys[name]
+            elif self._is_ahead(name):
+                self._settled.add((name, key))
+        else:
+            letter = letter_of(record)
+            if (letter.name, letter.key) in self._settled:
+                self._settled.discard((letter.name, letter.key))
+            elif (kept := self._keep(letter)) is not None:
+                self.known[letter.name], self._keys[letter.name] = kept, letter.key
         self._next[record.position.partition] = record.position.offset + 1
 
     def _is_ahead(self, name: str) -> bool:

@@ -27,6 +27,19 @@ class Epoch:
     base: int = 0
     start: int = 0
 
+    @property
+    def log_start(self) -> int:
+        """The log's first offset when the epoch began."""
+        return self.start - self.base
+
+    def in_log(self, end: int) -> int:
+        """The log's next offset, where the partition ends at `end` in the lake.
+
+        That may be before the epoch: a rebuild ends at the last row that there is, and those before
+        the epoch may be forgotten, or be of events that the log tells a second time.
+        """
+        return max(end, self.start) - self.base
+
     def in_lake(self, record: LogRecord) -> LogRecord:
         """The record under its offset in the lake."""
         if not self.base:

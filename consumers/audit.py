@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adapters.dead_letters import read_letters
+from adapters.dead_letters import Letter, read_letters
 from adapters.event_log import EventLog, Message, Position
 from adapters.ports import Collection, ImageIndex
+from consumers.dead_letters import is_about
 from consumers.republish import Latest, latest_records, republish
 from schemas.events import ImageAdded
 
@@ -43,18 +44,17 @@ async def audit(
     """
     stored = {image_id: sha256 async for image_id, sha256 in index.stored(collection)}
     latest = await latest_records(log)
-    refused = {
-        letter.source
-        for letter in await read_letters(log)
-        if letter.source is not None and letter.event.model_name in (None, collection.model_name)
-    }
+    refused: dict[str, list[Letter]] = {}
+    for letter in await read_letters(log):
+        if letter.event.model_name in (None, collection.model_name):
+            refused.setdefault(letter.event.image_id, []).append(letter)
     result = Audit(latest=latest)
     for image_id in sorted(latest.keys() | stored.keys()):
         found = latest.get(image_id)
         if found is not None and not has_read(found.position.partition, found.position.offset):
             result.waiting.append(image_id)
         else:
-            _judge(result, image_id, found, stored.get(image_id), refused)
+            _judge(result, image_id, found, stored.get(image_id), refused.get(image_id, ()))
     return result
 
 
@@ -63,10 +63,10 @@ def _judge(
     image_id: str,
     found: Latest | None,
     stored: str | None,
-    refused: set[Position],
+    letters: Sequence[Letter],
 ) -> None:
     wanted = found.change.sha256 if found and isinstance(found.change, ImageAdded) else None
-    poison = found is not None and found.position in refused
+    poison = found is not None and any(is_about(each, found) for each in letters)
     if wanted is None:
         if stored is not None:
             result.orphaned.append(image_id)

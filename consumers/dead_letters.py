@@ -15,7 +15,7 @@ from adapters.dead_letters import (
 )
 from adapters.event_log import EventLog, LogRecord, Message, Position
 from adapters.letter import is_whole
-from consumers.republish import latest_records, republish
+from consumers.republish import Latest, latest_records, republish
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded, ImageRemoved
 from schemas.topics import IMAGES, IMAGES_DLQ
@@ -70,6 +70,28 @@ async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Lett
     ]
 
 
+def is_about(letter: Letter, newest: Latest) -> bool:
+    """Whether the letter is about this record.
+
+    Its position alone does not tell: where the log has lost its end, another record stands there
+    now, of another picture or of another version of the same one.
+    """
+    event = letter.event
+    if (letter.source, event.image_id) != (newest.position, newest.change.image_id):
+        return False
+    if not is_whole(event) or (event.original_key is None and event.original_value is None):
+        return True
+    try:
+        change = decode_image_change(event.original_key, event.original_value)
+    except InvalidEvent:
+        return False  # The newest record can be read.
+    return _content(change) == _content(newest.change)
+
+
+def _content(change: ImageAdded | ImageRemoved) -> str | None:
+    return change.sha256 if isinstance(change, ImageAdded) else None
+
+
 async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
     """Put the original records back into `images`, with their history, and settle the letters."""
     done = Retried([], [], {})
@@ -86,7 +108,7 @@ async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
             done.unreadable[letter.name] = str(error)
             continue
         newest = latest.get(change.image_id)
-        is_newest = newest is None or newest.position == letter.source
+        is_newest = newest is None or is_about(letter, newest)
         if not is_newest or change.image_id in queued or not isinstance(change, ImageAdded):
             done.overtaken.append(letter.name)
             settled.append(settling(letter, "overtaken"))

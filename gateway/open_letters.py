@@ -69,14 +69,19 @@ class NewestLetters:
             Unavailable: the broker cannot be read now.
         """
         reasons = {each.position: each.reason for each in letters if each.reason is not None}
-        missing = {each.position for each in letters} - reasons.keys()
+        missing = {each.position: each for each in letters if each.reason is None}
         if missing:
             start: dict[int, int] = {}
             for number, offset in missing:
                 start[number] = min(offset, start.get(number, offset))
             async for record in self._log.read_all(IMAGES_DLQ, start):
-                if record.position in missing and record.value is not None:
-                    reasons[record.position] = _reason(letter_of(record))
+                if (each := missing.get(record.position)) is None or record.value is None:
+                    continue
+                # Where the topic has lost its end, another letter may stand there now.
+                letter = letter_of(record)
+                told = (letter.event.image_id, letter.event.occurred_at)
+                if told == (each.image_id, each.occurred_at):
+                    reasons[record.position] = _reason(letter)
         return [(each, reasons[each.position]) for each in letters if each.position in reasons]
 
     def _kept(self, letter: Letter) -> OpenLetter:

@@ -36,7 +36,7 @@ class Aligned:
     @property
     def log_offset(self) -> int:
         """The next offset to be read of the log."""
-        return self.end.offset - self.epoch.base
+        return self.epoch.in_log(self.end.offset)
 
 
 async def align(
@@ -95,7 +95,8 @@ async def _lost(
     to_compare: dict[int, dict[int, tuple[int, str]]] = {}
     for number, aligned in before.items():
         start, end = bounds.get(number, (0, 0))
-        if aligned.log_offset > end:
+        # A log's beginning never goes back.
+        if aligned.log_offset > end or start < aligned.epoch.log_start:
             lost.add(number)
             continue
         filed = await asyncio.to_thread(_last_filed, generation, Place(topic.name, number), aligned)

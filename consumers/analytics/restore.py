@@ -52,7 +52,7 @@ async def _is_filed(log: EventLog, lake: Lake, topic: Topic) -> bool:
         place = Place(topic.name, number)
         filed = await asyncio.to_thread(generation.end, place)
         epoch = await asyncio.to_thread(epoch_of, generation, place)
-        if filed.offset - epoch.base < end:
+        if epoch.in_log(filed.offset) < end:
             return False
     return True
 

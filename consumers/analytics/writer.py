@@ -137,7 +137,7 @@ class LakeWriter:
     def ends(self) -> dict[tuple[Topic, int], int]:
         """(topic, partition) -> the offset after the last one that is filed."""
         return {
-            place: buffer.end.offset - buffer.epoch.base for place, buffer in self._buffers.items()
+            place: buffer.epoch.in_log(buffer.end.offset) for place, buffer in self._buffers.items()
         }
 
     async def _look(self) -> dict[tuple[Topic, int], int]:
@@ -178,7 +178,7 @@ class LakeWriter:
         except Unavailable:
             # Some days of it may be filed: the next try begins where the lake ends.
             end = generation.end(buffer.place)
-            next_offset = end.offset - buffer.epoch.base
+            next_offset = buffer.epoch.in_log(end.offset)
             kept = [record for record in buffer.records if record.position.offset >= next_offset]
             self._waiting -= len(buffer.records) - len(kept)
             buffer.end, buffer.records = end, kept

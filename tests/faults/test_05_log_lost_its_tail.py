@@ -29,6 +29,7 @@ async def catch_up(log: MemoryEventLog, lake: Lake, topic: Topic = SEARCHES) -> 
     places = [(topic, number) for number in range(len(log.topics[topic.name]))]
     writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
     starts = await writer.assigned(places)
+    assert all(start >= 0 for start in starts.values()), "a consumer cannot go there"
     for place, start in starts.items():
         rest = [r for r in log.topics[topic.name][place[1]] if r.position.offset >= start]
         writer.add({place: rest})
