@@ -2,6 +2,7 @@
 
 AdapterError
 ├── Unavailable   the server cannot answer now: wait and try the same again
+│   ├── SlowFile  a file could not be read in the time for that: its disk, or its server, hangs
 │   └── TooSlow   it is alive, but had too much to do: wait, and ask for less at once
 └── Rejected      the server (or decoder) refuses this input: trying again cannot help
     ├── DecoderCrashed   it ended the process that decoded it
@@ -19,6 +20,10 @@ class AdapterError(Exception):
 
 class Unavailable(AdapterError):
     """A server is down, unreachable, overloaded or too slow. The same call may succeed later."""
+
+
+class SlowFile(Unavailable):
+    """A file was not read to its end in the time that there is for it."""
 
 
 class TooSlow(Unavailable):

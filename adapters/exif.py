@@ -6,6 +6,7 @@ import logging
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -24,6 +25,8 @@ DAMAGED = (
     struct.error,
 )
 """What Pillow raises for EXIF it cannot read."""
+TEXT_CHARACTERS: Final = 200
+"""Kept of a text. Cameras write some twenty; a file may hold as many as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,13 @@ def described(exif: Image.Exif) -> Description:
 def _taken_at(exif: Image.Exif) -> datetime | None:
     details = exif.get_ifd(ExifTags.IFD.Exif)
     text = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-    if not isinstance(text, str):
+    stamp = _text(text).strip()
+    if not stamp:
         return None
-    offset = details.get(ExifTags.Base.OffsetTimeOriginal)
-    stamp = text.strip().strip("\0")
-    if isinstance(offset, str):
+    offset = _text(details.get(ExifTags.Base.OffsetTimeOriginal)).strip()
+    if offset:
         try:
-            return datetime.strptime(f"{stamp}{offset.strip()}", "%Y:%m:%d %H:%M:%S%z")
+            return datetime.strptime(f"{stamp}{offset}", "%Y:%m:%d %H:%M:%S%z")
         except ValueError:
             pass  # An offset no clock has: the time itself is still worth having.
     try:
@@ -68,13 +71,17 @@ def _taken_at(exif: Image.Exif) -> datetime | None:
 
 
 def _camera(exif: Image.Exif) -> str | None:
-    parts = [exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)]
-    make, model = (
-        part.strip("\0 ").encode("utf-8", "replace").decode() if isinstance(part, str) else ""
-        for part in parts
-    )
+    make, model = _text(exif.get(ExifTags.Base.Make)), _text(exif.get(ExifTags.Base.Model))
     # Most makers repeat their name in the model's.
-    return (model if model.startswith(make) else f"{make} {model}").strip() or None
+    both = (model if model.startswith(make) else f"{make} {model}").strip()
+    return both[:TEXT_CHARACTERS].strip() or None
+
+
+def _text(value: object) -> str:
+    """The value, if it is a text: no more of it than anybody wants to read."""
+    if not isinstance(value, str):
+        return ""
+    return value.strip("\0 ")[:TEXT_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def _position(exif: Image.Exif) -> tuple[float, float] | tuple[None, None]:

@@ -16,7 +16,7 @@ import os
 import time
 from typing import Any, Final, NamedTuple
 
-from adapters.errors import DecoderCrashed, DecoderMemory, DecoderTimeout, Unavailable
+from adapters.errors import DecoderCrashed, DecoderMemory, DecoderTimeout, SlowFile, Unavailable
 from adapters.memory_budget import MemoryBudget, MemoryHold
 from adapters.sandbox_process import Ended, SandboxProcess
 from adapters.sandbox_worker import DECODING, READING, NeedsMemory, Request
@@ -93,28 +93,32 @@ class Sandbox:
         """The ids of the processes there are now."""
         return [process.pid for process in self._all]
 
-    async def run(self, function: str, *arguments: object, memory: int = 0) -> Any:
+    async def run(
+        self, function: str, *arguments: object, memory: int = 0, reading: float = 0.0
+    ) -> Any:
         """What `module:name` returns or raises, called with `arguments` and `memory`, in a process.
 
-        `memory` is what is known before: it gets that much at least.
+        `memory` is what is known before: it gets that much at least. `reading` is how many seconds
+        it may read a file before it decodes; 0 where both together have the sandbox's `seconds`.
 
         Raises:
             DecoderCrashed: it ended its process, and so it did once more in one of its own.
             DecoderMemory: it took much more than it was granted, and so it did once more.
             DecoderTimeout: it was not done in its time.
-            Unavailable: its file could not be read in that time, or no process could be started.
+            SlowFile: its file could not be read in its time.
+            Unavailable: no process could be started.
         """
         if self._closed:
             raise Unavailable("nothing is decoded any more: this process ends")
         try:
-            return await self._granted(function, arguments, memory, fresh=False)
+            return await self._granted(function, arguments, memory, reading, fresh=False)
         except (Ended, DecoderMemory) as error:
             if self._closed:
                 raise Unavailable("it was not decoded any more: this process ends") from error
             # What was decoded before may have left it damaged, or the system wanted its memory.
             logger.warning("%s ended the process that did it: %s; once more", function, error)
         try:
-            return await self._granted(function, arguments, memory, fresh=True)
+            return await self._granted(function, arguments, memory, reading, fresh=True)
         except Ended as error:
             if error.doing != DECODING or self._closed:
                 raise Unavailable(f"the process that was to decode it ended: {error}") from error
@@ -130,12 +134,18 @@ class Sandbox:
             self._resting.cancel()
 
     async def _granted(
-        self, function: str, arguments: tuple[object, ...], memory: int, *, fresh: bool
+        self,
+        function: str,
+        arguments: tuple[object, ...],
+        memory: int,
+        reading: float,
+        *,
+        fresh: bool,
     ) -> Any:
         """Grant what it says it needs, once it has said so."""
         memory = max(memory, self.share)
         while True:
-            request = Request(function, arguments, memory, self.seconds)
+            request = Request(function, arguments, memory, self.seconds, reading)
             try:
                 return await self._once(request, fresh=fresh)
             except NeedsMemory as more:
@@ -181,7 +191,8 @@ class Sandbox:
             raise  # What it holds on to is not known.
         except Ended as end:
             if end.timed_out and end.doing == READING:
-                raise Unavailable(f"a file could not be read in {request.seconds:g} s") from end
+                seconds = request.reading or request.seconds
+                raise SlowFile(f"a file could not be read in {seconds:g} s") from end
             if end.timed_out:
                 raise DecoderTimeout(f"decoding it takes over {request.seconds:g} s") from end
             raise

@@ -91,7 +91,7 @@ class SandboxProcess:
         loop = asyncio.get_running_loop()
         content = pickle.dumps(request, protocol=5)
         reply = self._reply = loop.create_future()
-        timer = loop.call_later(request.seconds, self._time_is_over)
+        timer = loop.call_later(request.seconds + request.reading, self._time_is_over)
         try:
             with contextlib.suppress(OSError):  # It is gone, which is noticed apart from this.
                 await loop.sock_sendall(self._connection, LENGTH.pack(len(content)) + content)

@@ -68,12 +68,14 @@ class NeedsMemory(Exception):
 @dataclass(frozen=True, slots=True)
 class Request:
     """`function` is `module:name`. It is called with `arguments` and, by name, `memory`: the bytes
-    it may take. `seconds` is the time it has."""
+    it may take. `seconds` is the time it has; with `reading`, reading a file has a time of its own,
+    and that of decoding begins when decoding does."""
 
     function: str
     arguments: tuple[Any, ...]
     memory: int
     seconds: float
+    reading: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +88,21 @@ class Reply:
 
 
 _arena: mmap.mmap | None = None
+_times: dict[int, float] = {}
+"""What is done now -> how many seconds it has, where each has its own."""
 
 
 def doing(what: int) -> None:
     """Tell the parent, and whoever has to say why this process ended. Nothing elsewhere."""
     if _arena is not None:
+        if what in _times:
+            signal.setitimer(signal.ITIMER_REAL, _times[what])
         _arena[0] = what
 
 
 def main(connection: socket.socket, arena: Descriptor) -> None:
     """Work until the connection is closed. `arena` is the memory that the parent sees as well."""
-    global _arena
+    global _arena, _times
     _arena = mmap.mmap(arena.number, ARENA_BYTES)
     os.close(arena.number)
     _live_with_the_parent()
@@ -112,6 +118,8 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
             with term.later():
                 # Even a decoder that never returns to Python ends if the parent is gone.
                 signal.setitimer(signal.ITIMER_REAL, request.seconds + LATE_SECONDS)
+                own = {READING: request.reading, DECODING: request.seconds}
+                _times = own if request.reading else {}
                 answer = _answer(request, _arena, limit)
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 reply = pickle.dumps(answer)

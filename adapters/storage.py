@@ -31,6 +31,18 @@ _DISK_IS_AWAY: Final = frozenset(
     }
 )
 """What a mounted file system says when its server or its device is gone, whatever file is meant."""
+_NAMES: Final = (
+    *("EIO", "EREMOTEIO", "ENOLINK", "ENODATA", "EUCLEAN", "EBADMSG"),
+    *("ENODEV", "ENXIO", "ESTALE", "ETIMEDOUT"),
+)
+_DISK_OR_FILE: Final = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
+"""What a disk says of a bad sector, and also when it, or its server, is gone: soft NFS mounts and
+unplugged disks say EIO. The file alone does not tell which. Some are known to Linux only."""
+
+
+def may_be_the_file_s(error: BaseException | None) -> bool:
+    """Whether what went wrong on a disk may concern one file only: its place tells."""
+    return isinstance(error, OSError) and error.errno in _DISK_OR_FILE
 
 
 def file_system(url: str) -> tuple[Any, str]:

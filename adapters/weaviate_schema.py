@@ -125,6 +125,11 @@ def looks_temporary(message: str) -> bool:
     )
 
 
+def looks_too_large(message: str) -> bool:
+    """Whether it is gRPC's word, of the client or of the server, that a message is too large."""
+    return "RESOURCE_EXHAUSTED" in message and "larger than max" in message
+
+
 def description(spec: ModelSpec, incarnation: str) -> str:
     """What a collection says of itself, as JSON: Weaviate keeps no typed metadata on it."""
     facts = {

@@ -25,12 +25,12 @@ import numpy as np
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
 from weaviate.collections import CollectionAsync
-from weaviate.exceptions import WeaviateInsertManyAllFailedError
+from weaviate.exceptions import WeaviateBatchError, WeaviateInsertManyAllFailedError
 
 from adapters.errors import Unavailable
 from adapters.naming import object_id
 from adapters.ports import Collection, ImageRecord
-from adapters.weaviate_schema import looks_temporary, stored_properties
+from adapters.weaviate_schema import looks_temporary, looks_too_large, stored_properties
 
 DELETED_AT_ONCE: Final = 1000
 STRETCH: Final = 1e-6
@@ -72,6 +72,22 @@ async def upsert(
 
 
 async def _insert(
+    objects: Objects, collection: Collection, records: Sequence[ImageRecord]
+) -> dict[str, str]:
+    """Write these, in as many parts as it takes; what is too large by itself is refused."""
+    try:
+        return await _insert_at_once(objects, collection, records)
+    except WeaviateBatchError as error:
+        if not looks_too_large(str(error)):
+            raise
+    if len(records) == 1:
+        return {records[0].image_id: "it is larger than what Weaviate takes at once"}
+    half = len(records) // 2
+    refused = await _insert(objects, collection, records[:half])
+    return refused | await _insert(objects, collection, records[half:])
+
+
+async def _insert_at_once(
     objects: Objects, collection: Collection, records: Sequence[ImageRecord]
 ) -> dict[str, str]:
     repetitions = _repetitions.seen

@@ -4,6 +4,9 @@ newer record in the log            superseded: that record says what is true now
 root, mount, bucket or disk away   waited for, as for a server: nothing is known of the picture
 otherwise                          looked for a few times, then a dead letter of class `Vanished`
 
+What cannot be read, because its disk fails or takes too long, is not to be had either: the disk
+may be gone, or hang. Where its place answers, it is that file: a bad sector.
+
 A dead letter of this class is settled by the picture's next record, or tried again when the file
 is back. Should most of the last pictures have vanished, then something else has: that is waited
 for, too, until the files or their removals come.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from adapters.dead_letters import VANISHED
@@ -28,6 +32,9 @@ LOOK_AGAIN_SECONDS: Final = 1.0
 """Before the second look, twice as much before the third. A watcher that saw the file go, or
 change, has published that by then."""
 
+PLACE_SECONDS: Final = 30.0
+"""So long a place may take to say whether it is there; one whose server hangs never says."""
+
 Infer = Callable[[Sequence[Wanted], Prepared], Awaitable[list[Absent]]]
 
 
@@ -38,8 +45,14 @@ class AbsentPictures:
         self._attempts = settings.max_attempts
         self._retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
         self._roots = Roots(settings)
+        # Of its own and only one, as a place that hangs keeps the thread that asks it.
+        self._asking = ThreadPoolExecutor(1)
         self._newer = NewerRecords(log)
         self._recent = BadShare(settings.poison_share, settings.poison_window)
+
+    def close(self) -> None:
+        """Ask no place any more."""
+        self._asking.shutdown(wait=False, cancel_futures=True)
 
     def found(self, count: int) -> None:
         """So many pictures were where they should be."""
@@ -90,7 +103,14 @@ class AbsentPictures:
         said = next((each.reason for each in absent if each.storage_is_away), None)
         if said is not None:
             return said
-        return await asyncio.to_thread(self._roots.missing, [each.wanted.event for each in absent])
+        events = [each.wanted.event for each in absent]
+        asked = asyncio.get_running_loop().run_in_executor(
+            self._asking, self._roots.missing, events
+        )
+        try:
+            return await asyncio.wait_for(asked, PLACE_SECONDS)
+        except TimeoutError:
+            return f"{absent[0].reason}, and its place does not answer"
 
     def _doubt(self, absent: Sequence[Absent]) -> None:
         if self._recent.is_too_high(len(absent)):

@@ -12,6 +12,7 @@ from typing import Final
 from adapters.decoded import Picture
 from adapters.memory_budget import MemoryBudget, MemoryHold
 from adapters.model_spec import ModelSpec
+from adapters.progress import server_is_away
 from adapters.sandbox import Sandbox, workers_of
 from adapters.settings import IndexingSettings
 from consumers.reading import Limits, read
@@ -19,6 +20,8 @@ from schemas.events import ImageAdded
 
 TASK: Final = "consumers.decoding_task:read_and_decode"
 LOCAL: Final = "file://"
+SLOWEST_DISK: Final = 1_000_000
+"""Bytes a second. What is slower is a disk, or a server, that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Decoder:
         self._spec = spec
         self._limits = Limits(settings.max_image_bytes, settings.max_pixels)
         self._pool = pool
+        self._long = settings.stuck_seconds / 2
         self._task = task or TASK
         # Files that this process holds until a worker has them; whoever waits for a worker has its
         # file already, so this is a budget of its own.
@@ -61,6 +65,7 @@ class Decoder:
         Raises:
             Superseded, Rejected, Unavailable, OSError: as `consumers.reading.read` and
                 `adapters.decoders.Decoders`.
+            SlowFile: a local file was not read in `DECODE_SECONDS` and a second for each megabyte.
         """
         if event.uri.startswith(LOCAL):
             # Its bytes never come here.
@@ -75,9 +80,21 @@ class Decoder:
         self.sandbox.close()
 
     async def _in_worker(self, event: ImageAdded, data: bytes | None, before: float) -> Decoding:
-        picture, read_ms, decode_ms = await self.sandbox.run(
-            self._task, event, data, self._spec, self._limits, memory=2 * len(data or b"")
+        reading = 0.0
+        if data is None:
+            most = min(event.size_bytes, self._limits.max_bytes)
+            reading = self.sandbox.seconds + most / SLOWEST_DISK
+        # A large file on a slow disk may take longer than a process may seem to do nothing.
+        told = asyncio.get_running_loop().call_later(
+            self._long, server_is_away, "read pictures", f"{event.uri} takes long", reading
         )
+        arguments = (event, data, self._spec, self._limits)
+        try:
+            picture, read_ms, decode_ms = await self.sandbox.run(
+                self._task, *arguments, memory=2 * len(data or b""), reading=reading
+            )
+        finally:
+            told.cancel()
         return Decoding(picture, before + read_ms, decode_ms)
 
     async def _read(self, event: ImageAdded, hold: MemoryHold) -> tuple[bytes, float]:

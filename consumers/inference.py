@@ -16,9 +16,10 @@ from tenacity.wait import wait_random_exponential
 from adapters.arrays import Vectors
 from adapters.batch_size import NEAR, BatchSize
 from adapters.decoded import Picture
-from adapters.errors import Rejected, TooSlow, Unavailable
+from adapters.errors import Rejected, SlowFile, TooSlow, Unavailable
 from adapters.model_spec import ModelSpec
 from adapters.ports import Embedder, KnownVector
+from adapters.progress import server_is_away
 from adapters.settings import IndexingSettings
 from consumers.batch import Absent, Addition, Counters, Prepared, Wanted, image_record, reused
 from consumers.decoding import Decoder, Decoding
@@ -121,6 +122,9 @@ class Inference:
             try:
                 done = await self._patiently(each)
             except Superseded as error:
+                absent.append(Absent(each, str(error)))
+            except SlowFile as error:
+                server_is_away("read pictures", f"{each.event.uri}: {error}")
                 absent.append(Absent(each, str(error)))
             except Unavailable as error:
                 absent.append(Absent(each, str(error), storage_is_away=True))

@@ -48,6 +48,7 @@ class Preparer:
     def close(self) -> None:
         """End what was started for decoding."""
         self._inference.close()
+        self._absent.close()
 
     async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
         """Everything but the writing. Waits while a server or the pictures' storage is away."""

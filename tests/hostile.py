@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from adapters import decoding_tasks
 from adapters.decoded import Picture
 from adapters.model_spec import ModelSpec
-from adapters.sandbox_worker import READING, doing
+from adapters.sandbox_worker import DECODING, READING, doing
 from consumers import decoding_task
 from consumers.reading import Limits, read
 from schemas.events import ImageAdded
@@ -84,6 +84,39 @@ def read_from_a_disk(
         if (Path(unquote(urlsplit(event.uri).path)).parent / AWAY).exists():
             failure = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
             stack.enter_context(mock.patch.object(Path, "open", side_effect=failure))
+        return decoding_task.read_and_decode(event, data, spec, limits, memory=memory)
+
+
+def read_bad_sectors(
+    event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
+) -> tuple[Picture, float, float]:
+    """As always, but a picture whose name begins with "bad" lies on a sector that fails."""
+    with ExitStack() as stack:
+        if event.image_id.startswith("bad"):
+            failure = OSError(errno.EIO, "Input/output error")
+            stack.enter_context(mock.patch.object(Path, "open", side_effect=failure))
+        return decoding_task.read_and_decode(event, data, spec, limits, memory=memory)
+
+
+def read_slowly(
+    event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
+) -> tuple[Picture, float, float]:
+    """As always, but reading "slow…" takes three seconds, "never…" for ever; then decoders of
+    such misbehave, too."""
+
+    def slow(event: ImageAdded, *, max_bytes: int) -> bytes:
+        time.sleep({"slow": 3.0, "neve": 600.0}.get(event.image_id[:4], 0.0))
+        return read(event, max_bytes=max_bytes)
+
+    def begin(data: bytes, *others: int) -> None:
+        doing(DECODING)
+        misbehave(data)
+        decoding_tasks.begin(data, *others)
+
+    with (
+        mock.patch.object(decoding_task, "read", slow),
+        mock.patch.object(decoding_task, "begin", begin),
+    ):
         return decoding_task.read_and_decode(event, data, spec, limits, memory=memory)
 
 
