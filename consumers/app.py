@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple
 
 from adapters.allocator import return_memory_promptly
@@ -118,10 +119,10 @@ async def _work(
     )
     indexer = Indexer(embedder, index, log, collection, spec, settings, pool)
 
-    orphans = work.orphans = Orphans(index, collection, settings)
+    orphans = work.orphans = Orphans(index, collection, settings, log)
 
     async def begins_anew() -> None:
-        # A collection of pictures and a group that knows of none: the log has lost everything.
+        # A collection of pictures and a group that does not know the log, which has lost some.
         await retry.until_available(orphans.remove, "Weaviate")
 
     async def started() -> IndexingApp:
@@ -135,9 +136,10 @@ async def _work(
     watchdog.ready()
     reporting = asyncio.create_task(_report(work, app, indexer))
     following = asyncio.create_task(_follow(index, log, collection))
+    looking = asyncio.create_task(_follow_log(app))
     stopping = asyncio.ensure_future(_until(stop))
     failed = app.lane.failed
-    ends: list[asyncio.Future[None]] = [reporting, following, failed]
+    ends: list[asyncio.Future[None]] = [reporting, following, looking, failed]
     try:
         await asyncio.wait({*ends, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for ended in ends:
@@ -146,6 +148,7 @@ async def _work(
     finally:
         reporting.cancel()
         following.cancel()
+        looking.cancel()
         stopping.cancel()
         await app.stop()
         indexer.close()
@@ -175,6 +178,18 @@ async def _follow(index: ImageIndex, log: EventLog, collection: Collection) -> N
             continue
         if found != collection:
             raise CollectionLost(f"{collection.name} is gone, or was made anew by somebody else")
+
+
+async def _follow_log(app: IndexingApp) -> None:
+    """Look now and then whether the log still holds what was read of it.
+
+    Raises:
+        LogLost: it does not, as when Kafka came back without its last records.
+    """
+    while True:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        with suppress(Unavailable):
+            await app.look()
 
 
 async def _until(event: asyncio.Event) -> None:

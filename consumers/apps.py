@@ -13,20 +13,14 @@ from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalGenerationError,
-    IllegalStateError,
-    KafkaError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-)
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 
 from adapters.errors import Unavailable, translated
-from adapters.event_log import EventLog, LogRecord, Position, timestamp_ms
+from adapters.event_log import EventLog
+from adapters.positions import Positions, Starts, log_record
 from adapters.rebalance import RebalanceFailed, Rebalances
 from adapters.retry import until_available
 from adapters.settings import IndexingSettings
@@ -36,13 +30,6 @@ from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
 
-_NOT_OURS = (
-    CommitFailedError,
-    IllegalGenerationError,
-    IllegalStateError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-)
 _DOWN = (KafkaError, OSError, asyncio.TimeoutError)
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 1_500
@@ -63,8 +50,9 @@ class IndexingApp(Rebalances):
     ) -> None:
         """`log` is another connection to the broker, to tell a broken consumer from its outage.
 
-        `begins_anew` is awaited when the group knows nothing of one of its partitions, as when the
-        broker has lost everything; nothing is committed before, so a crash meanwhile is no end.
+        `begins_anew` is awaited when the group knows nothing of one of its partitions, or what it
+        knows is of another log, as when the broker has lost everything or the log its end; nothing
+        is committed before, so a crash meanwhile is no end.
         """
         super().__init__()
         self._begins_anew = begins_anew
@@ -73,7 +61,10 @@ class IndexingApp(Rebalances):
         self._log = log
         self._group_id = group_id
         self._consumer: Any = None
-        self._owned: set[TopicPartition] = set()
+        self._positions = Positions(log)
+        self._assigned: list[TopicPartition] = []
+        self._chosen = asyncio.Event()
+        self._chosen.set()
         self._paused: set[TopicPartition] = set()
         self._resuming: asyncio.Task[None] | None = None
         self._leaving = False
@@ -129,7 +120,8 @@ class IndexingApp(Rebalances):
 
     async def stop(self) -> None:
         """Finish what is under way within the grace, then leave the group."""
-        self._owned.clear()
+        self._positions.let_go()
+        self._assigned = []
         if self._consumer is not None:
             self._pause()
         if not await self.lane.drain(self._settings.shutdown_grace):
@@ -138,6 +130,7 @@ class IndexingApp(Rebalances):
         for task in (self._resuming, self._beginning):
             if task is not None:
                 task.cancel()
+        self._chosen.set()
         self._leaving = True
         await self._broker.stop()
 
@@ -146,10 +139,11 @@ class IndexingApp(Rebalances):
         records: Sequence[ConsumerRecord] = raw if isinstance(raw, tuple) else (raw,)
         try:
             self.check()
-            # What was fetched just before its partition was given up is its next owner's: applied
-            # here it could overtake what that one has done since.
-            ours = [r for r in records if TopicPartition(r.topic, r.partition) in self._owned]
-            self.lane.put([_log_record(record) for record in ours])
+            # What comes before that is read again, so no more of it should be fetched.
+            await self._chosen.wait()
+            self.check()
+            found = [log_record(record) for record in records]
+            self.lane.put(self._positions.take(self._consumer, found))
             if self.lane.is_full:
                 self._pause()
         except Exception as error:
@@ -180,7 +174,8 @@ class IndexingApp(Rebalances):
 
     async def revoked(self, partitions: list[TopicPartition]) -> None:
         """Finish or forget what is under way before somebody else gets the partitions."""
-        self._owned.clear()
+        self._positions.let_go()
+        self._assigned = []
         if not partitions or self.lane.under_way == 0:
             return
         # Well below the time the coordinator gives members to rejoin.
@@ -191,21 +186,38 @@ class IndexingApp(Rebalances):
     async def assigned(self, partitions: list[TopicPartition]) -> None:
         """Nothing under way belongs to the new assignment."""
         self._paused.clear()
-        self._owned = set(partitions)
-        if self._begins_anew is not None:
-            if self._beginning is not None:
-                self._beginning.cancel()
-            self._beginning = asyncio.create_task(self._begin(partitions))
-            self._beginning.add_done_callback(self._note_end)
+        self._positions.let_go()
+        self._assigned = partitions
+        self._chosen.clear()
+        if self._consumer is None:
+            # The first assignment comes while the consumer still starts.
+            self._consumer = self._subscriber.consumer
+        if self._beginning is not None:
+            self._beginning.cancel()
+        self._beginning = asyncio.create_task(self._begin(partitions))
+        self._beginning.add_done_callback(self._note_end)
         logger.info("partitions: %s", sorted(partition.partition for partition in partitions))
 
     async def _begin(self, partitions: list[TopicPartition]) -> None:
-        async def is_new() -> bool:
-            with translated("look at the group's offsets", unavailable=_DOWN):
-                return any([await self._consumer.committed(each) is None for each in partitions])
+        """Choose where to read from; until then nothing that is fetched is taken."""
+        numbers = [partition.partition for partition in partitions]
 
-        if self._begins_anew is not None and await until_available(is_new, what="Kafka"):
+        async def look_up() -> Starts:
+            with translated("look at the group's offsets", unavailable=_DOWN):
+                return await self._positions.look_up(self._consumer, numbers)
+
+        starts = await until_available(look_up, what="Kafka")
+        if self._assigned is not partitions:
+            return  # They were given up meanwhile.
+        self._positions.begin(self._consumer, starts)
+        self._chosen.set()
+        if not starts.anew:
+            return
+        if self._begins_anew is not None:
             await self._begins_anew()
+        # So whoever comes next need not begin anew, and everybody sees what is still to be read.
+        first = {number: starts.offsets[number] for number in starts.anew}
+        await until_available(lambda: self._commit_now(first), what="Kafka")
 
     def failed(self, error: RebalanceFailed) -> None:
         """See `Rebalances.failed`: FastStream reads on by itself, so the work is ended."""
@@ -217,22 +229,31 @@ class IndexingApp(Rebalances):
         """Whether another connection cannot reach the broker either."""
         return not await self._log.is_ready()
 
+    async def look(self) -> None:
+        """Return if the log still holds what was read of it.
+
+        Raises:
+            LogLost: it lost its end.
+            Unavailable: the broker cannot say.
+            RebalanceFailed: a callback has failed, so that nobody knows what is ours.
+        """
+        self.check()
+        with translated("look at the log's end", unavailable=_DOWN):
+            await self._positions.check(self._consumer)
+
     async def _commit(self, following: Mapping[int, int]) -> None:
+        self.check()
         while (beginning := self._beginning) is not None and not beginning.done():
             await asyncio.wait({beginning})
         if beginning is not None:
             beginning.result()
+        await self._commit_now(following)
+
+    async def _commit_now(self, following: Mapping[int, int]) -> None:
         self.check()
-        offsets = {
-            TopicPartition(IMAGES.name, number): offset for number, offset in following.items()
-        }
         try:
             with translated("commit", unavailable=_DOWN):
-                try:
-                    await self._consumer.commit(offsets)
-                except _NOT_OURS as error:
-                    # Given up meanwhile: the next owner reads them again, which does no harm.
-                    logger.warning("not committed, as the partitions were given up: %s", error)
+                await self._positions.commit(self._consumer, following)
         except Unavailable:
             logger.debug("commit failed", exc_info=True)
             raise
@@ -263,13 +284,3 @@ class IndexingApp(Rebalances):
 async def _undecoded(message: KafkaMessage) -> object:
     """The handler reads raw records; FastStream's guess at their content would be wasted."""
     return message.body
-
-
-def _log_record(record: ConsumerRecord) -> LogRecord:
-    return LogRecord(
-        position=Position(record.partition, record.offset),
-        key=record.key,
-        value=record.value,
-        timestamp_ms=timestamp_ms(record.timestamp),
-        headers={name: value or b"" for name, value in record.headers},
-    )

@@ -1,8 +1,9 @@
 """Pictures that a collection holds and nobody has any more, where the log cannot tell of them.
 
 A log that lost everything knows nothing of what was removed before it was told everything again,
-so the files themselves are looked at. The other way round nothing is lost by it: what is taken out
-wrongly, as its file comes back, is published by the watcher as a new picture.
+so the files themselves are looked at. What the log knows is left alone: to remove it is for the
+watcher to tell, who may be holding that back as a disk is away. So nothing is lost by it: what is
+taken out wrongly, as its file comes back, is published by the watcher as a new picture.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from adapters.event_log import EventLog
 from adapters.ports import Collection, ImageIndex
 from adapters.settings import SourceSettings
 from adapters.sources import Source
 from adapters.storage import file_system, on_disk, reaching
 from consumers.roots import place_problem
+from schemas.codec import InvalidEvent, decode_image_change
+from schemas.events import ImageAdded
+from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
 
@@ -33,18 +38,26 @@ MOST: Final = 0.5
 class Orphans:
     """Looks for them in one collection and removes them."""
 
-    def __init__(self, index: ImageIndex, collection: Collection, settings: SourceSettings) -> None:
+    def __init__(
+        self,
+        index: ImageIndex,
+        collection: Collection,
+        settings: SourceSettings,
+        log: EventLog,
+    ) -> None:
         self._index = index
+        self._log = log
         self._collection = collection
         self._main = Source("", settings.images_dir.resolve().as_uri())
         self._named = settings.images_sources
         self.looked_at = 0
+        """Pictures and records; it grows for as long as there is progress."""
 
     async def remove(self) -> int:
         """Take out of the collection what is gone; returns how many pictures that were.
 
         Raises:
-            Unavailable: Weaviate or a place of pictures cannot be reached now.
+            Unavailable: Weaviate, Kafka or a place of pictures cannot be reached now.
         """
         gone: list[str] = []
         ids: list[str] = []
@@ -65,13 +78,34 @@ class Orphans:
                 self._collection.name,
             )
             return 0
-        for start in range(0, len(gone), AT_ONCE):
+        unknown = await self._unknown(gone)
+        removed = 0
+        for start in range(0, len(unknown), AT_ONCE):
             # They are looked at once more, as that first took a while.
-            still = await self._gone(gone[start : start + AT_ONCE])
+            still = await self._gone(unknown[start : start + AT_ONCE])
             await self._index.delete(self._collection, still)
-        if gone:
-            logger.warning("the log was told anew: removed %d pictures that are gone", len(gone))
-        return len(gone)
+            removed += len(still)
+        if removed:
+            logger.warning("the log was told anew: removed %d pictures that are gone", removed)
+        return removed
+
+    async def _unknown(self, ids: Sequence[str]) -> list[str]:
+        """Those that the log does not know as pictures that are there."""
+        asked = set(ids)
+        known: set[str] = set()
+        if not asked:
+            return []
+        async for record in self._log.read_all(IMAGES):
+            self.looked_at += 1
+            image_id = (record.key or b"").decode(errors="replace")
+            if image_id not in asked:
+                continue
+            try:
+                change = decode_image_change(record.key, record.value)
+            except InvalidEvent:
+                continue
+            (known.add if isinstance(change, ImageAdded) else known.discard)(image_id)
+        return [image_id for image_id in ids if image_id not in known]
 
     async def _gone(self, ids: Sequence[str]) -> list[str]:
         """Those whose files are not there, though their places are."""

@@ -1,7 +1,7 @@
 """Pictures that went while the log lost everything are not found any more."""
 
 import asyncio
-from collections.abc import Mapping
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,14 +10,17 @@ import pytest
 from aiokafka import TopicPartition
 
 from adapters.errors import Unavailable
-from adapters.memory import MemoryIndex
+from adapters.event_log import Message
+from adapters.memory import MemoryEventLog, MemoryIndex
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, ImageRecord
 from adapters.settings import IndexingSettings
 from adapters.sources import Source
 from consumers.apps import IndexingApp
 from consumers.orphans import Orphans
+from schemas.events import ImageAdded
 from schemas.topics import IMAGES
+from tests.indexing_group import Group
 from tests.unit.test_consumers_indexing import Bench, bench
 
 __all__ = ["bench"]
@@ -25,11 +28,23 @@ __all__ = ["bench"]
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
 
+def event(name: str) -> ImageAdded:
+    return ImageAdded(
+        image_id=name,
+        uri=f"file:///{name}",
+        sha256="a" * 64,
+        size_bytes=9,
+        media_type="image/png",
+        modified_at=NOW,
+        added_at=NOW,
+    )
+
+
 class Held:
     """A collection that holds some pictures, of which some files are there."""
 
     def __init__(self, root: Path, *sources: Source) -> None:
-        self.root, self.index = root, MemoryIndex()
+        self.root, self.index, self.log = root, MemoryIndex(), MemoryEventLog()
         self.settings = IndexingSettings(images_dir=root, images_sources=sources)
         self.collection: Collection
 
@@ -42,13 +57,17 @@ class Held:
         ]
         await self.index.upsert(self.collection, records)
 
+    async def tell(self, *names: str) -> None:
+        """The log knows these pictures."""
+        await self.log.publish(IMAGES, [Message(name, event(name)) for name in names])
+
     def there(self, *names: str) -> None:
         for name in names:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name).touch()
 
     async def left(self) -> set[str]:
-        await Orphans(self.index, self.collection, self.settings).remove()
+        await Orphans(self.index, self.collection, self.settings, self.log).remove()
         return {image_id async for image_id, _ in self.index.stored(self.collection)}
 
 
@@ -121,20 +140,39 @@ async def test_each_source_is_asked_for_its_own(tmp_path: Path, small_spec: Mode
     assert await held.left() == set(names) - {"cloud/gone.png"}, "the disk of nas is not there"
 
 
-class Group:
-    """Stands for aiokafka's consumer."""
+async def test_what_the_log_knows_is_for_the_watcher_to_remove(
+    tmp_path: Path, small_spec: ModelSpec
+) -> None:
+    """A disk that a link leads to is unplugged, and its mount point goes with it."""
+    held, disk = Held(tmp_path / "root"), tmp_path / "media" / "DISK"
+    names = ["0.png", "1.png", "2.png", "disk/far.png"]
+    held.there(*names[:3])
+    disk.mkdir(parents=True)
+    (disk / "far.png").touch()
+    (tmp_path / "media" / "other").mkdir()
+    (held.root / "disk").symlink_to(disk)
+    await held.hold(small_spec, *names)
+    await held.tell(*names)
+    shutil.rmtree(disk)
+    assert await held.left() == set(names)
 
-    def __init__(self, committed: Mapping[int, int]) -> None:
-        self.offsets = dict(committed)
 
-    async def committed(self, partition: TopicPartition) -> int | None:
-        return self.offsets.get(partition.partition)
-
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self.offsets |= {place.partition: offset for place, offset in offsets.items()}
+async def test_what_the_log_knows_as_removed_is_gone(tmp_path: Path, small_spec: ModelSpec) -> None:
+    held = Held(tmp_path)
+    names = [*(f"{n}.png" for n in range(8)), "removed.png", "back.png", "never.png"]
+    await held.hold(small_spec, *names)
+    held.there(*names[:8])
+    await held.tell("removed.png", "back.png", "0.png")
+    await held.log.publish(IMAGES, [Message("removed.png", None), Message("back.png", None)])
+    await held.tell("back.png")
+    # A record that nobody can read says nothing of its picture.
+    await held.log.publish(IMAGES, [Message("back.png", b"{"), Message("never.png", b"{")])
+    assert await held.left() == set(names) - {"removed.png", "never.png"}
 
 
 async def app_of(bench: Bench, group: Group, ended: asyncio.Event, began: list[int]) -> IndexingApp:
+    await group.fill(bench.log, 5)
+
     async def begins_anew() -> None:
         began.append(1)
         await ended.wait()

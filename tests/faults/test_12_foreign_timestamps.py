@@ -12,11 +12,11 @@ from aiokafka import TopicPartition
 from adapters.event_log import LATEST_MS, timestamp_ms
 from adapters.kafka_group import KafkaGroupReader
 from adapters.memory import MemoryEventLog
+from adapters.positions import log_record
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
 from analytics.views import Filters, query
 from consumers.analytics.writer import LakeWriter
-from consumers.apps import _log_record
 from schemas.topics import SEARCHES
 from tests.lake_events import Events, records
 
@@ -73,5 +73,5 @@ def test_it_is_made_readable_where_records_are_read(strange: int) -> None:
     record = SimpleNamespace(
         partition=0, offset=0, key=b"k", value=b"v", timestamp=strange, headers=()
     )
-    assert -1 <= _log_record(record).timestamp_ms <= LATEST_MS
+    assert -1 <= log_record(record).timestamp_ms <= LATEST_MS
     assert timestamp_ms(1_700_000_000_000) == 1_700_000_000_000
