@@ -14,6 +14,7 @@ from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
+from producers.followed import FollowedLog
 from producers.loading import load
 from producers.state import State
 from producers.status import Status, write
@@ -27,10 +28,6 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 0.5
 FOLLOW_SECONDS: Final = 10.0
-
-
-class LogLost(Exception):
-    """The log lacks what it held before: only to begin anew makes it whole."""
 
 
 class Sources:
@@ -53,9 +50,9 @@ class Sources:
             pending=lambda: int(not self._is_loaded),
             achieved=lambda: self._is_loaded,
         )
-        self._log = log
+        self._log = FollowedLog(log)
         self._helpers = Helpers(2)
-        self.main = Watcher(settings, log, self._helpers)
+        self.main = Watcher(settings, self._log, self._helpers)
         self.others: dict[str, Watcher | ListedSource] = {
             source.name: self._other(source) for source in settings.images_sources
         }
@@ -98,20 +95,11 @@ class Sources:
         Raises:
             LogLost: it does not: it was made anew, or a crash took its end.
         """
-        seen: dict[int, int] = {}
         while True:
             try:
-                bounds = await self._log.bounds(IMAGES)
+                await self._log.bounds(IMAGES)
             except Unavailable as error:
                 logger.info("the log cannot be looked at: %s", error)
-            else:
-                lost = [number for number, (_, end) in bounds.items() if end < seen.get(number, 0)]
-                if lost:
-                    raise LogLost(
-                        f"partition {lost[0]} of {IMAGES.name} ends before {seen[lost[0]]}, where "
-                        "it ended before: what is known is read anew, and the rest published again"
-                    )
-                seen = {number: end for number, (_, end) in bounds.items()}
             await asyncio.sleep(FOLLOW_SECONDS)
 
     async def _load(self) -> dict[str, State]:
