@@ -221,9 +221,6 @@ def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:
     """The RGB picture at the model's input size, by the model's own rule."""
     resampling = _RESAMPLING[spec.interpolation]
     if spec.resize_mode == "stretch":
-        if image.height > LONGEST * image.width:
-            # Made as wide as the model's input before, it would take any amount of memory.
-            image = image.resize((image.width, spec.height), resampling)
         return image.resize((spec.width, spec.height), resampling)
     image = _middle(image, spec)
     # open_clip's: resize until the target is covered, then torchvision's CenterCrop, which rounds.
