@@ -71,7 +71,7 @@ def _needed(image: Image.Image, data: bytes, edge: int) -> int:
         # layer: (component, horizontal sampling, vertical sampling, table) of each component.
         layers: list[tuple[int, int, int, int]] = getattr(image, "layer", [])
         samples = [across * down for _, across, down, _ in layers] or [1, 1, 1]
-        coefficients = pixels * COEFFICIENT_BYTES * sum(samples) // max(samples)
+        coefficients = pixels * COEFFICIENT_BYTES * sum(samples) // (max(samples) or 1)
     draft(image, edge)
     return coefficients + image.width * image.height * _pixel_bytes(image)
 

@@ -6,16 +6,21 @@ raises `NeedsMemory` where the picture's header, or its file, says that it takes
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from adapters.decode_memory import memory_needed_at
 from adapters.decoded import Picture
-from adapters.errors import Rejected
+from adapters.errors import AdapterError, Rejected
 from adapters.model_spec import ModelSpec
 from adapters.picture import DRAFT_FACTOR, decode
 from adapters.sandbox_worker import DECODING, READING, NeedsMemory, doing
 from adapters.thumbnail import check
 from adapters.thumbnail import thumbnail as shrunk
+
+logger = logging.getLogger(__name__)
 
 
 def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> Picture:
@@ -25,8 +30,9 @@ def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> Pi
         Rejected: as `adapters.picture.decode`.
         NeedsMemory
     """
-    begin(data, DRAFT_FACTOR * max(spec.width, spec.height), max_pixels, memory)
-    return decode(data, spec, max_pixels=max_pixels)
+    with judged():
+        begin(data, DRAFT_FACTOR * max(spec.width, spec.height), max_pixels, memory)
+        return decode(data, spec, max_pixels=max_pixels)
 
 
 def thumbnail(
@@ -40,8 +46,9 @@ def thumbnail(
         OSError: the file cannot be read.
     """
     data = _content(source, max_bytes, memory)
-    begin(data, DRAFT_FACTOR * edge, max_pixels, memory)
-    return shrunk(data, edge=edge, max_pixels=max_pixels)
+    with judged():
+        begin(data, DRAFT_FACTOR * edge, max_pixels, memory)
+        return shrunk(data, edge=edge, max_pixels=max_pixels)
 
 
 def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory: int) -> str:
@@ -53,8 +60,9 @@ def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory:
         OSError: the file cannot be read.
     """
     data = _content(source, max_bytes, memory)
-    begin(data, 1, max_pixels, memory)
-    return check(data, max_pixels=max_pixels)
+    with judged():
+        begin(data, 1, max_pixels, memory)
+        return check(data, max_pixels=max_pixels)
 
 
 def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
@@ -67,6 +75,25 @@ def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
     if size > memory:
         raise NeedsMemory(size)
     return source.read_bytes()
+
+
+@contextmanager
+def judged() -> Iterator[None]:
+    """Whatever a decoder raises in the block says that its bytes are damaged.
+
+    No list of what decoders raise is ever complete, and an error that is nobody's would have the
+    same picture decoded again without end.
+
+    Raises:
+        Rejected: instead of any error that is not one of our own.
+    """
+    try:
+        yield
+    except (AdapterError, NeedsMemory, MemoryError):
+        raise
+    except Exception as error:
+        logger.warning("a decoder's error that is not known", exc_info=True)
+        raise Rejected(f"damaged picture: {type(error).__name__}: {error}") from error
 
 
 def begin(data: bytes, edge: int, max_pixels: int, memory: int) -> None:

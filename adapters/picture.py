@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 DRAFT_FACTOR: Final = 2
 """A JPEG is decoded to at least this many times the model's input, each way."""
+LONGEST: Final = 64
+"""So many times as long as the model's input is, a picture's ends do not reach its middle."""
 JPEG_START: Final = b"\xff\xd8\xff"
 JPEG_END: Final = b"\xff\xd9"
 
@@ -220,12 +222,28 @@ def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:
     resampling = _RESAMPLING[spec.interpolation]
     if spec.resize_mode == "stretch":
         return image.resize((spec.width, spec.height), resampling)
+    image = _middle(image, spec)
     # open_clip's: resize until the target is covered, then torchvision's CenterCrop, which rounds.
     scale_width, scale_height = _covering(image.width, image.height, spec.width, spec.height)
     scaled = image.resize((scale_width, scale_height), resampling)
     left = round((scale_width - spec.width) / 2)
     top = round((scale_height - spec.height) / 2)
     return scaled.crop((left, top, left + spec.width, top + spec.height))
+
+
+def _middle(image: Image.Image, spec: ModelSpec) -> Image.Image:
+    """The picture, of a very long one as much as the crop and the filters at its ends may see.
+
+    Scaled whole, one that is a pixel wide would take any amount of memory.
+    """
+    ratio = min(image.width / spec.width, image.height / spec.height)
+    across, down = (
+        max(0, length - round(LONGEST * target * ratio)) // 2
+        for length, target in ((image.width, spec.width), (image.height, spec.height))
+    )
+    if not (across or down):
+        return image
+    return image.crop((across, down, image.width - across, image.height - down))
 
 
 def _covering(width: int, height: int, target_width: int, target_height: int) -> tuple[int, int]:

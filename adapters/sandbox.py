@@ -64,16 +64,20 @@ class Sandbox:
     Use from one event loop.
     """
 
-    def __init__(self, workers: int, *, memory_bytes: int, seconds: float) -> None:
+    def __init__(
+        self, workers: int, *, memory_bytes: int, seconds: float, once: bool = False
+    ) -> None:
         """
         Args:
             workers: how many processes there are at most.
             memory_bytes: what all work together may take, files and decoded pictures. One thing
                 that takes more is done while nothing else that is large is.
             seconds: the time that one thing may take, without the time it waits for its turn.
+            once: whether what is not done in its time is not tried again, as nobody would wait.
         """
         self.workers = workers
         self.seconds = seconds
+        self._again = (Ended, DecoderMemory) if once else (Ended, DecoderMemory, DecoderTimeout)
         # Most pictures need less than this, and ask for no more. The rest is for large ones.
         self.share = max(LEAST_SHARE_BYTES, memory_bytes // (4 * workers))
         # A place comes with a share. What needs more shares what the other places leave, so large
@@ -104,18 +108,19 @@ class Sandbox:
         Raises:
             DecoderCrashed: it ended its process, and so it did once more in one of its own.
             DecoderMemory: it took much more than it was granted, and so it did once more.
-            DecoderTimeout: it was not done in its time.
+            DecoderTimeout: it was not done in its time, and so it was once more.
             SlowFile: its file could not be read in its time.
-            Unavailable: no process could be started.
+            Unavailable: no process could be started, or it did not begin in that time.
         """
         if self._closed:
             raise Unavailable("nothing is decoded any more: this process ends")
         try:
             return await self._granted(function, arguments, memory, reading, fresh=False)
-        except (Ended, DecoderMemory) as error:
+        except self._again as error:
             if self._closed:
                 raise Unavailable("it was not decoded any more: this process ends") from error
-            # What was decoded before may have left it damaged, or the system wanted its memory.
+            # What was decoded before may have left it damaged, the system wanted its memory, or the
+            # machine stood still, and then the time of all that was begun was over.
             logger.warning("%s ended the process that did it: %s; once more", function, error)
         try:
             return await self._granted(function, arguments, memory, reading, fresh=True)
@@ -193,6 +198,8 @@ class Sandbox:
             if end.timed_out and end.doing == READING:
                 seconds = request.reading or request.seconds
                 raise SlowFile(f"a file could not be read in {seconds:g} s") from end
+            if end.timed_out and end.doing != DECODING:
+                raise Unavailable(f"no process began with it in {request.seconds:g} s") from end
             if end.timed_out:
                 raise DecoderTimeout(f"decoding it takes over {request.seconds:g} s") from end
             raise

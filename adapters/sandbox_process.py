@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
@@ -24,7 +25,7 @@ import numpy as np
 
 from adapters import sandbox_worker
 from adapters.decoded import Picture
-from adapters.sandbox_worker import ARENA_BYTES, LENGTH, Descriptor, Reply, Request
+from adapters.sandbox_worker import ARENA_BYTES, LENGTH, READY, Descriptor, Reply, Request
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ _CONTEXT.set_forkserver_preload(["adapters.sandbox_preload"])
 _STARTS: Final = threading.Lock()
 """Held while a process is started or asked for its status, as `multiprocessing` asks all others
 for theirs whenever it starts one, and a status can be read once."""
+_STARTER: Final = ThreadPoolExecutor(1, thread_name_prefix="sandbox-start")
+"""Not the loop's own threads: all of those may be waiting for what a worker is to do."""
 PIECE_BYTES: Final = 1 << 18
 BUSY_SECONDS: Final = 0.005
 
@@ -76,7 +79,7 @@ class SandboxProcess:
                 target=sandbox_worker.main, args=(theirs, Descriptor(descriptor)), daemon=True
             )
             # The first start waits until the process that the others are forked from is ready.
-            await asyncio.to_thread(_start, process)
+            await asyncio.get_running_loop().run_in_executor(_STARTER, _start, process)
         finally:
             theirs.close()
             os.close(descriptor)
@@ -90,6 +93,9 @@ class SandboxProcess:
         """
         loop = asyncio.get_running_loop()
         content = pickle.dumps(request, protocol=5)
+        # What was said of the thing before, perhaps too late, is not said of this one.
+        self._timed_out = False
+        self._arena[0] = READY
         reply = self._reply = loop.create_future()
         timer = loop.call_later(request.seconds + request.reading, self._time_is_over)
         try:
@@ -105,6 +111,8 @@ class SandboxProcess:
             self._process.kill()
 
     def _time_is_over(self) -> None:
+        if self._reply is None:
+            return  # The answer came in the same turn of the loop.
         self._timed_out = True
         self.kill()
 

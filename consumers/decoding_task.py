@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from adapters.decoded import Picture
-from adapters.decoding_tasks import begin
+from adapters.decoding_tasks import begin, judged
 from adapters.model_spec import ModelSpec
 from adapters.picture import DRAFT_FACTOR, decode
 from adapters.sandbox_worker import READING, NeedsMemory, doing
@@ -31,7 +31,8 @@ def read_and_decode(
             raise NeedsMemory(event.size_bytes)
         data = read(event, max_bytes=limits.max_bytes)
     between = time.perf_counter()
-    begin(data, DRAFT_FACTOR * max(spec.width, spec.height), limits.max_pixels, memory)
-    picture = decode(data, spec, max_pixels=limits.max_pixels)
+    with judged():
+        begin(data, DRAFT_FACTOR * max(spec.width, spec.height), limits.max_pixels, memory)
+        picture = decode(data, spec, max_pixels=limits.max_pixels)
     ended = time.perf_counter()
     return picture, (between - started) * 1e3, (ended - between) * 1e3

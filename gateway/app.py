@@ -108,6 +108,8 @@ def create_app(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         decoders.close()
+        if uploads is not None:
+            await uploads.close()
         await events.stop()
 
     app = FastAPI(
@@ -154,6 +156,15 @@ def create_app(
         max_upload_bytes=settings.max_upload_bytes,
     )
     state.add_routes(app, status)
+    uploads: Uploads | None = None
+    if settings.uploads:
+        uploads = Uploads(
+            settings.images_dir,
+            decoders,
+            max_bytes=settings.max_upload_bytes,
+            workers=settings.picture_workers,
+            reserved=[source.name for source in settings.images_sources],
+        )
     images = Pictures(
         settings,
         Served(search.presence, status.failed_images),
@@ -172,15 +183,7 @@ def create_app(
             max_image_bytes=settings.max_image_bytes,
             readers=settings.picture_workers,
         ),
-        uploads=Uploads(
-            settings.images_dir,
-            decoders,
-            max_bytes=settings.max_upload_bytes,
-            workers=settings.picture_workers,
-            reserved=[source.name for source in settings.images_sources],
-        )
-        if settings.uploads
-        else None,
+        uploads=uploads,
     )
     page.add_routes(app)
     docs_page.add_routes(app)
@@ -196,6 +199,7 @@ def _decoders(settings: GatewaySettings) -> Decoders:
         memory_bytes=settings.decode_memory_bytes * 3 // 2,
         # So that whoever asks is told that it was the picture, rather than that time was over.
         seconds=min(settings.decode_seconds, DECODING_SHARE * settings.request_timeout),
+        once=True,
     )
     return Decoders(sandbox, max_pixels=settings.max_pixels)
 

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -73,7 +74,10 @@ class Uploads:
         self._reserved = frozenset(reserved)
         self._decoders = decoders
         self._max_bytes = max_bytes
+        self._workers = workers
         self._slots = asyncio.Semaphore(workers)
+        # Each waits for a decoder. Were they the loop's own, nothing else would have one meanwhile.
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="upload")
 
     async def store(
         self, data: BinaryIO, *, name: str, folder: str, overwrite: bool = False
@@ -86,8 +90,8 @@ class Uploads:
         """
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
-        storing = loop.create_task(
-            asyncio.to_thread(self._store, data, name, folder, overwrite, self._look(loop))
+        storing = loop.run_in_executor(
+            self._threads, self._store, data, name, folder, overwrite, self._look(loop)
         )
         # A thread cannot be stopped, so its slot is taken for as long as it works.
         storing.add_done_callback(self._stored)
@@ -98,7 +102,13 @@ class Uploads:
         except OSError as error:
             raise _refused(error) from error
 
-    def _stored(self, storing: asyncio.Task[Stored]) -> None:
+    async def close(self) -> None:
+        """Wait for what is being stored; end the decoders before, so that it does not take long."""
+        for _ in range(self._workers):
+            await self._slots.acquire()
+        self._threads.shutdown(wait=False)
+
+    def _stored(self, storing: asyncio.Future[Stored]) -> None:
         self._slots.release()
         if not storing.cancelled():
             storing.exception()  # Perhaps nobody waits for it any more.

@@ -93,7 +93,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
     root.rename(away)
     await bench.publish(messages)
     indexer = bench.indexer(
-        images_sources=f"{bench.prefix}={root.as_uri()}", batch_records=16, stuck_seconds=3
+        images_sources=f"{bench.prefix}={root.as_uri()}", batch_records=16, stuck_seconds=6
     )
     await indexer.start()
 
@@ -101,7 +101,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
         return f"the folder {root} is not there" in indexer.log.read_text()
 
     await eventually(says_so, seconds=30, what=bench.story)
-    await asyncio.sleep(5)
+    await asyncio.sleep(9)
     # It waits, which is no reason to restart, and it commits nothing of these.
     assert indexer.process is not None
     assert indexer.process.poll() is None

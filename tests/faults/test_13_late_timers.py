@@ -1,0 +1,99 @@
+"""A timer that is read late, and a machine that stood still, are no fault of a picture."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from adapters.errors import DecoderTimeout
+from adapters.sandbox import Sandbox
+from adapters.sandbox_process import SandboxProcess
+from tests import hostile
+
+MEGA = 1_000_000
+AFTER = f"{hostile.MODULE}:process_id_after"
+PROCESS_ID = f"{hostile.MODULE}:process_id"
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    made = Sandbox(1, memory_bytes=96 * MEGA, seconds=60)
+    yield made
+    made.close()
+
+
+async def only(sandbox: Sandbox) -> SandboxProcess:
+    """Its process, which is there and has done something."""
+    await sandbox.run(PROCESS_ID)
+    (process,) = sandbox._all
+    return process
+
+
+async def begun(mark: Path) -> int:
+    file = Path(f"{mark}.begun")
+    async with asyncio.timeout(20):
+        while not (file.exists() and file.read_text()):
+            await asyncio.sleep(0)
+    return int(file.read_text())
+
+
+def until_answered(process: SandboxProcess) -> None:
+    """Keep the loop busy until the answer is there, to be read."""
+    assert select.select([process._connection], [], [], 20)[0]
+
+
+async def test_an_answer_and_its_timer_at_once_harm_nobody(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await only(sandbox)
+    slow = asyncio.create_task(sandbox.run(AFTER, 0.3, tmp_path / "mark"))
+    following = asyncio.create_task(sandbox.run(PROCESS_ID))
+    await begun(tmp_path / "mark")
+    until_answered(process)
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    with monkeypatch.context() as later:
+        later.setattr(loop, "time", lambda: now() + 100)
+        answer = await slow
+    assert answer == process.pid
+    # Nor is the process ended that has answered.
+    assert await following == process.pid
+
+
+async def test_what_comes_after_a_timer_is_not_blamed_for_it(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    process = await only(sandbox)
+    slow = asyncio.create_task(sandbox.run(AFTER, 0.3, tmp_path / "mark"))
+    following = asyncio.create_task(sandbox.run(PROCESS_ID))
+    await begun(tmp_path / "mark")
+    until_answered(process)
+    process._time_is_over()
+    assert await slow == process.pid
+    assert await following != process.pid
+
+
+async def test_a_machine_that_stood_still_is_no_fault_of_what_was_decoded_then(
+    tmp_path: Path,
+) -> None:
+    sandbox = Sandbox(1, memory_bytes=96 * MEGA, seconds=3)
+    work = asyncio.create_task(sandbox.run(AFTER, 0.5, tmp_path / "mark"))
+    stopped = await begun(tmp_path / "mark")
+    os.kill(stopped, signal.SIGSTOP)
+    assert await work != stopped
+    sandbox.close()
+
+
+async def test_what_never_ends_is_refused_after_a_second_time_alone(tmp_path: Path) -> None:
+    sandbox = Sandbox(1, memory_bytes=96 * MEGA, seconds=1)
+    first = await sandbox.run(PROCESS_ID)
+    with pytest.raises(DecoderTimeout):
+        await sandbox.run(AFTER, 600.0, tmp_path / "mark")
+    assert await begun(tmp_path / "mark") != first
+    sandbox.close()
