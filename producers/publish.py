@@ -144,6 +144,14 @@ class Pipeline:
             )
         await self._writer.flushed()
 
+    async def decided(self) -> None:
+        """Wait until all that is being looked at now is known, so that it is compared as well."""
+        looks = list(self._looks)
+        async with self._progress:
+            await self._progress.wait_for(
+                lambda: not any(look is each for look in looks for each in self._looks)
+            )
+
     async def run(self) -> None:
         """Work until cancelled."""
         try:

@@ -266,6 +266,7 @@ class Watcher:
         emptiable, identity = self._just_attached, self._identity
         self._before = len(self._state)
         self.status.scanning = lambda: self._reconciler.running
+        await self._pipeline.decided()
         difference = await self._reconciler.compare(top, self._rules)
         # New names are published before the old ones go, so that a rename is never a gap.
         await self._pipeline.drained()

@@ -1,0 +1,50 @@
+"""A comparison knows of what is being looked at while it begins."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.memory import MemoryEventLog
+from tests.unit.test_producers_watcher import eventually, history, log, root, shows, watching
+
+__all__ = ["log", "root"]
+
+
+async def test_a_picture_that_goes_while_events_are_dropped_is_found_missing(
+    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was seen a moment before, and that is told only while the comparison is under way."""
+    seen, compared = asyncio.Event(), asyncio.Event()
+    async with watching(root, log) as watcher:
+        examination, reconciler = watcher._pipeline._examination, watcher._reconciler
+        examine, compare = examination.examine, reconciler.compare
+
+        async def looks_slowly(*arguments: Any) -> Any:
+            findings = await examine(*arguments)
+            seen.set()
+            await asyncio.wait([asyncio.create_task(compared.wait())], timeout=1.0)
+            return findings
+
+        async def compares(*arguments: Any) -> Any:
+            difference = await compare(*arguments)
+            compared.set()
+            return difference
+
+        monkeypatch.setattr(examination, "examine", looks_slowly)
+        monkeypatch.setattr(reconciler, "compare", compares)
+        (root / "a.jpg").write_bytes(b"one")
+        async with asyncio.timeout(20):
+            await seen.wait()
+        mailbox = watcher._mailbox
+        assert mailbox is not None
+        monkeypatch.setattr(mailbox, "dispatch", lambda _: None)
+        (root / "a.jpg").unlink()
+        mailbox.overflowed()
+
+        async def told() -> bool:
+            return [image_id for image_id, _ in await history(log)] == ["a.jpg", "a.jpg"]
+
+        await eventually(told, seconds=10)
+        await shows(log, {})
