@@ -60,7 +60,7 @@ soak: prepare $(BENCH_STAMP) ## an hour of everything at once (SOAK_MINUTES): wh
 
 fuzz: $(BENCH_STAMP) ## an hour of arbitrary bytes (FUZZ_MINUTES) for the decoders, the query, the codec and the API
 	@for target in pictures grammar codec http; do \
-	  $(BIN)/python -m tests.fuzz.run $$target $$(( $${FUZZ_MINUTES:-60} * 60 / 4 )) .stack/fuzz || exit 1; done
+	  $(BIN)/python -m tests.fuzz.run $$target $$(( $${FUZZ_MINUTES:-60} * 60 / 4 )) .scratch/fuzz || exit 1; done
 
 build: ## build the container images
 	@docker compose build

@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=2400)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.06, help="what one picture takes")
-    parser.add_argument("--folder", type=Path, default=Path(".stack/scaling"))
+    parser.add_argument("--folder", type=Path, default=Path(".scratch/scaling"))
     chosen = parser.parse_args()
     load_model(chosen.seconds)
     paths = make_pictures(chosen.folder.resolve(), chosen.pictures)

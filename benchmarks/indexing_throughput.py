@@ -308,7 +308,7 @@ def main() -> None:
     parser.add_argument("--indexers", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, default=(1000, 750), metavar="PIXELS")
     parser.add_argument("--distinct", type=int, default=2000, help="crops that differ")
-    parser.add_argument("--folder", type=Path, default=Path(".stack/throughput"))
+    parser.add_argument("--folder", type=Path, default=Path(".scratch/throughput"))
     parser.add_argument("--against", type=Path, help="another checkout: old against new")
     chosen = parser.parse_args()
     width, height = chosen.size

@@ -34,6 +34,7 @@ MADE: Final = (
 """All that is ever made directly in it."""
 _EVIDENCE: Final = "run/lock"
 """Every launcher makes it, also that of a version without the marker."""
+DEFAULT: Final = Path(__file__).resolve().parents[1] / ".stack"
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
@@ -47,7 +48,7 @@ def claim(state: Path) -> None:
     if (state / MARKER).exists():
         return
     held = sorted(path.name for path in state.iterdir())
-    if held and not _is_of_an_earlier_version(state):
+    if held and not _is_ours(state):
         raise StackError(
             f"STATE_DIR {state} holds {_some(held)}, which image-search did not put there; "
             "name a folder that is empty or does not exist"
@@ -100,10 +101,14 @@ def _delete(path: Path) -> None:
         raise StackError(f"{path} could not be deleted: {error}") from error
 
 
-def _is_of_an_earlier_version(state: Path) -> bool:
-    """Whether it holds what a launcher leaves and, as anybody may have a folder `logs` or a file
-    `models.json`, nothing else."""
-    return (state / _EVIDENCE).is_file() and {path.name for path in state.iterdir()} <= {*MADE}
+def _is_ours(state: Path) -> bool:
+    """Whether a folder without the marker holds what a launcher leaves and, as anybody may have a
+    folder `logs` or a file `models.json`, nothing else.
+
+    Into the default one also a gateway or a consumer writes that is started by itself.
+    """
+    known = (state / _EVIDENCE).is_file() or state.resolve() == DEFAULT
+    return known and {path.name for path in state.iterdir()} <= {*MADE}
 
 
 def _mounts_below(folder: Path) -> list[str]:

@@ -93,6 +93,20 @@ def test_a_folder_of_an_earlier_version_is_marked_by_up_and_never_by_clean(
     assert not state.exists()
 
 
+def test_the_default_folder_is_ours_whichever_program_was_the_first_to_write_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / ".stack"
+    monkeypatch.setattr(state_folder, "DEFAULT", state)
+    for name in ("thumbnails", "lake"):
+        (state / name).mkdir(parents=True)
+    state_folder.claim(state)
+    (state / state_folder.MARKER).unlink()
+    (state / "thesis.txt").touch()
+    with pytest.raises(StackError, match="did not put there"):
+        state_folder.claim(state)
+
+
 @pytest.mark.parametrize(
     "theirs", ["models.json", "jwt.secret", "run/stack.json", "run/lock", "models.json.lock"]
 )
