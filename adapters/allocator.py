@@ -9,11 +9,16 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
+M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 """Of glibc's `malloc.h`."""
 MMAP_THRESHOLD_BYTES: Final = 4 << 20
 """Above what a photograph takes that was scaled down while it was read: to get that much anew from
 the system for each one makes decoding in two threads a quarter dearer."""
+
+TRIM_THRESHOLD_BYTES: Final = 16 << 20
+"""So much at the end of the heap stays for what comes next. With the 128 KiB that glibc keeps once
+the other threshold was set, each photograph has its megabytes mapped anew, page by page."""
 
 
 def return_memory_promptly() -> None:
@@ -30,3 +35,4 @@ def return_memory_promptly() -> None:
         logger.info("this C library has no mallopt; its own ways of returning memory apply")
         return
     set_option(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    set_option(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
