@@ -7,14 +7,13 @@ import gc
 import logging
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.process import BaseProcess
 from typing import Final, TypeVar
+
+from adapters.child_process import live_with_the_parent
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -65,7 +64,7 @@ class Helpers:
                 self._count,
                 # A fork would copy the threads' locks in whatever state they are.
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_live_with_the_parent,
+                initializer=_begin,
             )
         pool = self._pool
         self._at_work += 1
@@ -105,16 +104,6 @@ def shares(items: Sequence[P], count: int, *, least: int) -> list[Sequence[P]]:
     return [items[start : start + share] for start in range(0, len(items), share)]
 
 
-def _live_with_the_parent() -> None:
-    """Leave interrupts to the parent, and end when it ends, even by SIGKILL."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin() -> None:
+    live_with_the_parent()
     collect_garbage_seldom()
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        raise RuntimeError("this is no child process")
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import mmap
-import multiprocessing
 import os
 import pickle
 import resource
@@ -16,17 +15,16 @@ import signal
 import socket
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import reduction
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
 from adapters.allocator import return_memory_promptly
+from adapters.child_process import live_with_the_parent
 from adapters.errors import DecoderMemory
 
 LENGTH: Final = struct.Struct("<Q")
@@ -105,7 +103,8 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
     global _arena, _times
     _arena = mmap.mmap(arena.number, ARENA_BYTES)
     os.close(arena.number)
-    _live_with_the_parent()
+    live_with_the_parent()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     return_memory_promptly()
     # A crash is an answer like others here: no file that tells of it is wanted.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -242,18 +241,3 @@ def _be_the_first_to_go() -> None:
     if sys.platform.startswith("linux"):
         with suppress(OSError):  # Not permitted in some containers: then it is one among others.
             Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _live_with_the_parent() -> None:
-    """Leave interrupts to the parent, and end when it ends, even by SIGKILL."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        raise RuntimeError("this is no child process")
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)

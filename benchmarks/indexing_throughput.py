@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import hashlib
 import os
 import random
@@ -40,6 +39,7 @@ from adapters.connections import connections
 from adapters.event_log import Message
 from adapters.model_spec import ModelSpec
 from adapters.picture import decode
+from benchmarks.families import family, proportional_bytes
 from benchmarks.intervals import interval
 from cli.servers import server_settings
 from schemas.events import ImageAdded
@@ -164,9 +164,7 @@ def processor_seconds(processes: Mapping[str, Sequence[int]]) -> dict[str, float
     """User and system time that the processes and their descendants have taken so far."""
     spent = {}
     for name, pids in processes.items():
-        roots = [psutil.Process(pid) for pid in pids]
-        family = [each for root in roots for each in (root, *root.children(recursive=True))]
-        times = [each.cpu_times() for each in family]
+        times = [each.cpu_times() for pid in pids for each in family(psutil.Process(pid))]
         spent[name] = sum(each.user + each.system for each in times)
     return spent
 
@@ -255,18 +253,9 @@ async def until(
     meanwhile (proportional set size)."""
     peak = 0.0
     while not await check():
-        peak = max([peak, *(taken(psutil.Process(each.pid)) for each in watched)])
+        peak = max([peak, *(proportional_bytes(psutil.Process(each.pid)) for each in watched)])
         await asyncio.sleep(0.2)
     return peak
-
-
-def taken(process: psutil.Process) -> float:
-    """Bytes that it and its children take now."""
-    total = 0.0
-    for each in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):  # It has just ended.
-            total += each.memory_full_info().pss
-    return total
 
 
 def compare(paths: list[Path], indexers: int, rounds: int, other: Path) -> None:

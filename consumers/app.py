@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +16,7 @@ from adapters.kafka_log import KafkaEventLog
 from adapters.ports import Collection, ImageIndex
 from adapters.progress import Activity, Watchdog, server_is_away
 from adapters.provision import connect_index, let_searches_go_on, provided_collection
+from adapters.sandbox import workers_of
 from adapters.settings import IndexingSettings
 from adapters.triton_clip import TritonEmbedder
 from consumers.apps import IndexingApp
@@ -47,7 +47,7 @@ async def indexing(settings: IndexingSettings) -> None:
         concurrency=settings.triton_concurrency,
     )
     index = connect_index(settings)
-    workers = settings.decode_workers or os.cpu_count() or 1
+    workers = workers_of(settings.decode_workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         async with KafkaEventLog(
             settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout
