@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 PARTLY: Final = ("JPEG", "PNG", "BMP", "TIFF")
 """Pillow's names of those that browsers and viewers show in part, and Pillow does, too."""
 _MISSING_IN_JPEG: Final = 128
+_BLOCK_OF_JPEG: Final = 16 * 16
 _BLOCKS: Final = (2, 4, 8)
 """Of GIF's and PNG's interlacing, in which each eighth row comes first."""
 
@@ -34,10 +35,16 @@ def blank(image: Image.Image, *, white: bool = True) -> None:
         image.im = Image.new(image.mode, image.size, _white(image) if white else 0).im
 
 
-def shows_nothing(image: Image.Image) -> bool:
-    """Whether this RGB picture has but one colour, of those that stand for what is missing."""
-    low, high = np.asarray(image).min(axis=(0, 1)), np.asarray(image).max(axis=(0, 1))
-    return bool((low == high).all() and set(low.tolist()) <= {0, _MISSING_IN_JPEG, 255})
+def shows_nothing(image: Image.Image, media_type: str) -> bool:
+    """Whether all of this RGB picture has the colour of what is missing.
+
+    Of a JPEG, all but one block, which its decoder makes of no data at all.
+    """
+    pixels = np.asarray(image)
+    if media_type == "image/jpeg":
+        grey = (pixels == _MISSING_IN_JPEG).all(axis=2)
+        return bool(grey.any() and np.count_nonzero(~grey) <= _BLOCK_OF_JPEG)
+    return bool((pixels == 0).all() or (pixels == 255).all())
 
 
 def spread(image: Image.Image, missing: npt.NDArray[np.bool_]) -> Image.Image:

@@ -85,7 +85,9 @@ def _damaged(error: pyvips.Error) -> Rejected:
 
 def _reduced(image: pyvips.Image, edge: int, background: str) -> Image.Image:
     if image.format == "ushort":
-        image = (image / 257).rint().cast("uchar")
+        plain = "b-w" if image.bands < 3 else "srgb"
+        # By the old name, what is opaque now would be taken for almost transparent.
+        image = (image / 257).rint().cast("uchar").copy(interpretation=plain)
     if image.hasalpha():
         image = image.flatten(background=list(ImageColor.getrgb(background))[: image.bands - 1])
     factor = max(1, min(image.width, image.height) // edge)

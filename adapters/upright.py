@@ -184,7 +184,7 @@ def _partly_opened(data: bytes, wanted: Wanted) -> Upright | None:
         data += JPEG_END
     with tolerant():
         found = _opened(data, wanted, whole=False)
-        if shows_nothing(found.image):
+        if shows_nothing(found.image, found.media_type):
             again = _opened(data, wanted, whole=False, white=False)
             if found.media_type == "image/jpeg" or again.image != found.image:
                 return None
@@ -199,13 +199,14 @@ def _salvaged(data: bytes, wanted: Wanted) -> Upright | None:
     if kind is None:
         return None
     image, width, height = salvaged(data, kind, wanted.edge, wanted.background, wanted.max_pixels)
-    if shows_nothing(image):
+    media_type = media_type_of(data, kind)
+    if shows_nothing(image, media_type):
         return None
     about, before = _described(image), image.width
     _turn_upright(image, data)
     if image.width != before:
         width, height = height, width
-    return Upright(image, width, height, media_type_of(data, kind), about)
+    return Upright(image, width, height, media_type, about)
 
 
 def draft(image: Image.Image, edge: int) -> None:
