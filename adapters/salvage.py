@@ -51,7 +51,7 @@ def spread(image: Image.Image, missing: npt.NDArray[np.bool_]) -> Image.Image:
     """An interlaced picture, each pixel that is missing as the one that came in its place."""
     pixels = np.asarray(image).copy()
     missing = missing.copy()
-    rows, columns = np.indices(missing.shape, sparse=True)
+    rows, columns = np.ogrid[: missing.shape[0], : missing.shape[1]]
     for block in _BLOCKS:
         above, left = rows // block * block, columns // block * block
         known = missing & ~missing[above, left]

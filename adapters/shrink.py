@@ -17,8 +17,13 @@ logger = logging.getLogger(__name__)
 
 FORMATS: Final = ("PNG", "TIFF", "WEBP")
 """Pillow's names of those that libvips reads line by line, or scaled."""
-SALVAGED: Final = ("JPEG", "PNG", "GIF", "TIFF")
-"""Pillow's names of those that libvips reads as far as they go, or though Pillow cannot."""
+SALVAGED: Final = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/gif": "GIF",
+    "image/tiff": "TIFF",
+}
+"""What libvips reads as far as it goes, or though Pillow cannot: media type -> Pillow's name."""
 BIG_PIXELS: Final = 16_000_000
 BYTES_NEEDED: Final = {"PNG": 3, "TIFF": 5, "WEBP": 1}
 """About what shrinking takes a pixel, besides the file."""

@@ -26,7 +26,7 @@ from adapters.exif import Description, described
 from adapters.frames import to_what_shows
 from adapters.jpeg_xl import dimensions, is_jpeg_xl, orientation
 from adapters.limits import TooManyPixels, check_pixels
-from adapters.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of
+from adapters.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of, sniff_media_type
 from adapters.png_chunks import be_lenient
 from adapters.salvage import PARTLY, blank, is_white, shows_nothing, spread, tolerant
 from adapters.shrink import SALVAGED, is_for_us, salvaged, shrunk
@@ -195,7 +195,7 @@ def _partly_opened(data: bytes, wanted: Wanted) -> Upright | None:
 
 def _salvaged(data: bytes, wanted: Wanted) -> Upright | None:
     """What libvips has of it."""
-    kind = next((each for each in SALVAGED if Image.OPEN[each][1](data[:16])), None)
+    kind = SALVAGED.get(sniff_media_type(data[:64]) or "")
     if kind is None:
         return None
     image, width, height = salvaged(data, kind, wanted.edge, wanted.background, wanted.max_pixels)

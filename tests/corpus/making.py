@@ -153,8 +153,9 @@ def heif(image: Image.Image | None = None, **options: Any) -> bytes:
 def jpeg_xl_of(jpeg: bytes) -> bytes:
     """A JPEG XL file that holds a JPEG, to be had back to the last byte."""
     width, height = Image.open(io.BytesIO(jpeg)).size
-    encoder = pillow_jxl.Encoder(mode="RGB", quality=90, effort=3, num_threads=0)
-    return bytes(encoder(jpeg, width, height, jpeg_encode=True))
+    encoder: Any = pillow_jxl.Encoder  # its stub knows no arguments
+    encode = encoder(mode="RGB", quality=90, effort=3, num_threads=0)
+    return bytes(encode(jpeg, width, height, jpeg_encode=True))
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:

@@ -113,9 +113,8 @@ def _heic() -> Iterator[Case]:
         yield shown(f"heic orientation {number}", saved(image, "HEIF", quality=80), media_type)
     data = saved(card(), "HEIF", exif=exif(6), quality=80)
     yield shown("heic with EXIF that does not count", data, media_type)
-    several = pillow_heif.HeifFile()
-    for image in (card().rotate(180), card()):
-        several.add_from_pillow(image)
+    several = pillow_heif.from_pillow(card().rotate(180))
+    several.add_from_pillow(card())
     buffer = io.BytesIO()
     several.save(buffer, primary_index=1, quality=80)
     yield shown("heic of several pictures, the second first", buffer.getvalue(), media_type)
