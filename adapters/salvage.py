@@ -31,20 +31,19 @@ def tolerant() -> Iterator[None]:
 
 def blank(image: Image.Image, *, white: bool = True) -> None:
     """Have what will not be decoded of it be transparent or white, as the page behind it is."""
-    if image.format != "JPEG":  # whose decoder fills it with grey
-        image.im = Image.new(image.mode, image.size, _white(image) if white else 0).im
+    image.im = Image.new(image.mode, image.size, _white(image) if white else 0).im
 
 
-def shows_nothing(image: Image.Image, media_type: str) -> bool:
-    """Whether all of this RGB picture has the colour of what is missing.
-
-    Of a JPEG, all but one block, which its decoder makes of no data at all.
-    """
+def is_flat(image: Image.Image) -> bool:
+    """Whether all of an RGB picture is black or white, as what is missing."""
     pixels = np.asarray(image)
-    if media_type == "image/jpeg":
-        grey = (pixels == _MISSING_IN_JPEG).all(axis=2)
-        return bool(grey.any() and np.count_nonzero(~grey) <= _BLOCK_OF_JPEG)
     return bool((pixels == 0).all() or (pixels == 255).all())
+
+
+def is_unread_jpeg(image: Image.Image) -> bool:
+    """Whether all has the grey of what its decoder misses, but a block that it makes of nothing."""
+    grey = (np.asarray(image) == _MISSING_IN_JPEG).all(axis=2)
+    return bool(grey.any() and np.count_nonzero(~grey) <= _BLOCK_OF_JPEG)
 
 
 def spread(image: Image.Image, missing: npt.NDArray[np.bool_]) -> Image.Image:

@@ -28,7 +28,7 @@ from adapters.jpeg_xl import dimensions, is_jpeg_xl, orientation
 from adapters.limits import TooManyPixels, check_pixels
 from adapters.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of, sniff_media_type
 from adapters.png_chunks import be_lenient
-from adapters.salvage import PARTLY, blank, is_white, shows_nothing, spread, tolerant
+from adapters.salvage import PARTLY, blank, is_flat, is_unread_jpeg, is_white, spread, tolerant
 from adapters.shrink import SALVAGED, is_for_us, salvaged, shrunk
 
 JPEG_START: Final = b"\xff\xd8\xff"
@@ -184,9 +184,11 @@ def _partly_opened(data: bytes, wanted: Wanted) -> Upright | None:
         data += JPEG_END
     with tolerant():
         found = _opened(data, wanted, whole=False)
-        if shows_nothing(found.image, found.media_type):
+        if found.media_type == "image/jpeg" and is_unread_jpeg(found.image):
+            return None
+        if is_flat(found.image):
             again = _opened(data, wanted, whole=False, white=False)
-            if found.media_type == "image/jpeg" or again.image != found.image:
+            if again.image.tobytes() != found.image.tobytes():
                 return None
     if interlaced:
         found = replace(found, image=spread(found.image, is_white(found.image)))
@@ -200,7 +202,7 @@ def _salvaged(data: bytes, wanted: Wanted) -> Upright | None:
         return None
     image, width, height = salvaged(data, kind, wanted.edge, wanted.background, wanted.max_pixels)
     media_type = media_type_of(data, kind)
-    if shows_nothing(image, media_type):
+    if is_flat(image) or (media_type == "image/jpeg" and is_unread_jpeg(image)):
         return None
     about, before = _described(image), image.width
     _turn_upright(image, data)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from PIL import Image
+
 from tests.corpus.making import (
     Case,
     above,
@@ -40,6 +42,11 @@ def _shown_in_part() -> Iterator[Case]:
     data = progressive[:-2]
     yield shown("jpeg progressive without its end", data, "image/jpeg", whole)
     hit = jpeg[: len(jpeg) // 2] + b"\xff\xd9" + jpeg[len(jpeg) // 2 :]
+    white = Image.new("RGB", card().size, "white")
+    for kind in ("JPEG", "PNG"):
+        data = saved(white, kind)[: -2 if kind == "JPEG" else -12]
+        name = f"{kind.lower()} all white without its end"
+        yield shown(name, data, f"image/{kind.lower()}", white)
     yield shown("jpeg that ends in its middle", hit, "image/jpeg", upright, 15)
     for kind in ("PNG", "TIFF"):
         data = saved(whole, kind)
@@ -77,6 +84,11 @@ def _not_shown() -> Iterator[Case]:
     yield Case("jpeg of its first 30 bytes", jpeg[:30], DAMAGED)
     start = jpeg.index(b"\xff\xda") + 14
     yield Case("jpeg without its pixels", jpeg[:start], DAMAGED)
+    frame = jpeg.index(b"\xff\xc0")
+    none = bytearray(jpeg)
+    for component in range(3):
+        none[frame + 11 + 3 * component] = 0
+    yield Case("jpeg whose colours have no samples", bytes(none), DAMAGED)
     yield Case("png with a wrong checksum", png[:50] + b"\0\0\0\0" + png[54:], DAMAGED)
     yield Case("png without its pixels", png[:33] + png[-12:], DAMAGED)
     yield Case("png of its first 33 bytes", png[:33], "picture")
