@@ -10,6 +10,7 @@ import rawpy
 from PIL import Image
 
 from adapters.errors import Rejected
+from adapters.limits import check_pixels
 
 _DNG_VERSION: Final = 50706
 _MAKE: Final = 271
@@ -39,14 +40,15 @@ def develop(data: bytes, max_pixels: int) -> tuple[Image.Image, int, int]:
     Half the size needs no interpolation of the sensor's colours, and is far more than a model sees.
 
     Raises:
-        Rejected: damaged, of a camera LibRaw does not know, or over `max_pixels`.
+        Rejected: damaged, or of a camera LibRaw does not know.
+        TooManyPixels: more than `max_pixels`.
     """
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
             sizes = raw.sizes
             width, height = sizes.width, sizes.height
-            if max(sizes.raw_width * sizes.raw_height, width * height) > max_pixels:
-                raise Rejected(f"too many pixels: {width} x {height} is more than {max_pixels}")
+            check_pixels(sizes.raw_width, sizes.raw_height, max_pixels)
+            check_pixels(width, height, max_pixels)
             pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
     except rawpy.LibRawError as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)

@@ -15,9 +15,11 @@ from adapters.camera_raw import is_camera_raw
 from adapters.jpeg_xl import dimensions, is_jpeg_xl
 from adapters.media_types import FORMATS
 from adapters.model_spec import ModelSpec
-from adapters.picture import DRAFT_FACTOR, UNREADABLE, draft
+from adapters.picture import DRAFT_FACTOR
 from adapters.shrink import BYTES_NEEDED, PLAIN_MODES, is_for_us
+from adapters.upright import UNREADABLE, draft
 
+TIFF_STARTS: Final = (b"II*\0", b"MM\0*")
 RAW_TIMES_FILE: Final = 4
 """Developing takes about so many times the file, which holds a number of 12 to 16 bits a pixel."""
 JPEG_XL_BYTES: Final = 12
@@ -43,16 +45,21 @@ def memory_needed_at(data: bytes, edge: int, *, max_pixels: int) -> int:
     0 if it cannot be read, or has more than `max_pixels`: nothing is decoded then. So no header
     asks for more than a picture may take that is not refused.
     """
+    raw = 0
     try:
-        if is_camera_raw(data):
-            return RAW_TIMES_FILE * len(data)
+        raw = RAW_TIMES_FILE * len(data) if is_camera_raw(data) else 0
+        if raw and not data.startswith(TIFF_STARTS):
+            return raw
         if is_jpeg_xl(data):
             width, height = dimensions(data)
             return width * height * JPEG_XL_BYTES if width * height <= max_pixels else 0
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _needed(image, data, edge) if image.width * image.height <= max_pixels else 0
+            if image.width * image.height > max_pixels:
+                return 0
+            # A raw file that is a TIFF may turn out to be an ordinary one.
+            return max(raw, _needed(image, data, edge))
     except UNREADABLE:
-        return 0
+        return raw
 
 
 def _needed(image: Image.Image, data: bytes, edge: int) -> int:

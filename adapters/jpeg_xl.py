@@ -1,4 +1,4 @@
-"""The size that a JPEG XL file claims, read without decoding it.
+"""The size and the turn that a JPEG XL file claims, read without decoding it.
 
 The decoder behind Pillow's plugin unpacks a whole file when it is opened, so a few bytes that claim
 a huge picture have to be found out before. Source: ISO/IEC 18181-1, the codestream's SizeHeader,
@@ -25,10 +25,32 @@ def dimensions(data: bytes) -> tuple[int, int]:
     Raises:
         ValueError: there is no codestream in these bytes.
     """
+    return _dimensions(_header(data))
+
+
+def orientation(data: bytes) -> int:
+    """How the decoder turns the picture, as numbered in EXIF: the codestream's own word counts.
+
+    What EXIF beside it says is a remark (ISO/IEC 18181-1, ImageMetadata).
+
+    Raises:
+        ValueError: there is no codestream in these bytes.
+    """
+    bits = _header(data)
+    _dimensions(bits)
+    is_default = bool(bits.take(1))
+    has_more = not is_default and bool(bits.take(1))
+    return bits.take(3) + 1 if has_more else 1
+
+
+def _header(data: bytes) -> _Bits:
     start = data[:4096] if data.startswith(_CODESTREAM) else _first_of_codestream(data)
     if not start.startswith(_CODESTREAM):
         raise ValueError("no JPEG XL codestream")
-    bits = _Bits(start[2:18])
+    return _Bits(start[2:18])
+
+
+def _dimensions(bits: _Bits) -> tuple[int, int]:
     small = bool(bits.take(1))
     height = _small_size(bits) if small else _size(bits)
     if ratio := bits.take(3):

@@ -40,6 +40,28 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "
 """Their names in Pillow."""
 
 
+_OF_FORMAT: Final = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+    "AVIF": "image/avif",
+    "JXL": "image/jxl",
+}
+
+
+def media_type_of(data: bytes, kind: str) -> str:
+    """The media type of a picture that was read as `kind`, Pillow's name: always one of ours."""
+    return _OF_FORMAT.get(kind) or _heif_type(data[:64])
+
+
+def _heif_type(head: bytes) -> str:
+    found = sniff_media_type(head)
+    return found if found in ("image/heic", "image/heif") else "image/heif"
+
+
 def sniff_media_type(head: bytes) -> str | None:
     """The media type that the first bytes (64 suffice) of a file announce, if it is one of ours."""
     if head.startswith(b"\xff\xd8\xff"):

@@ -5,15 +5,25 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+import numpy as np
 import pyvips
 from PIL import ExifTags, Image, ImageColor
 
 from adapters.errors import Rejected
+from adapters.limits import check_pixels
+from adapters.salvage import spread
 
 logger = logging.getLogger(__name__)
 
 FORMATS: Final = ("PNG", "TIFF", "WEBP")
 """Pillow's names of those that libvips reads line by line, or scaled."""
+SALVAGED: Final = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/gif": "GIF",
+    "image/tiff": "TIFF",
+}
+"""What libvips reads as far as it goes, or though Pillow cannot: media type -> Pillow's name."""
 BIG_PIXELS: Final = 16_000_000
 BYTES_NEEDED: Final = {"PNG": 3, "TIFF": 5, "WEBP": 1}
 """About what shrinking takes a pixel, besides the file."""
@@ -32,29 +42,62 @@ def is_for_us(kind: str | None, pixels: int) -> bool:
     return kind in FORMATS and pixels >= BIG_PIXELS
 
 
-def shrunk(data: bytes, kind: str, edge: int, background: str) -> Image.Image | None:
+def shrunk(
+    data: bytes, kind: str, edge: int, background: str, *, whole: bool = True
+) -> Image.Image | None:
     """The picture as RGB, averaged down to no less than `edge` each way; its turn is in `info`.
 
     Transparency is laid on `background` first, so that what is invisible colours nothing. None for
-    colours that are better left to Pillow (CMYK, floats).
+    colours that are better left to Pillow (CMYK, floats). Not `whole`, it is what there is of it.
 
     Raises:
         Rejected: damaged.
     """
     try:
-        image = _opened(data, kind, edge)
-        if image.interpretation not in _PLAIN:
-            return None
-        if image.format == "ushort":
-            image = (image / 257).rint().cast("uchar")
-        if image.hasalpha():
-            image = image.flatten(background=list(ImageColor.getrgb(background))[: image.bands - 1])
-        factor = max(1, min(image.width, image.height) // edge)
-        pixels = image.shrink(factor, factor).numpy()
-        exif = _exif(image)
+        image = _opened(data, kind, edge, whole=whole)
+        return _reduced(image, edge, background) if image.interpretation in _PLAIN else None
     except pyvips.Error as error:
-        reason = " ".join(str(error).split())
-        raise Rejected(f"damaged picture: {reason}") from error
+        raise _damaged(error) from error
+
+
+def salvaged(
+    data: bytes, kind: str, edge: int, background: str, max_pixels: int
+) -> tuple[Image.Image, int, int]:
+    """What there is of a picture that Pillow cannot read, as `shrunk`, and its width and height.
+
+    Raises:
+        Rejected: nothing can be decoded.
+        TooManyPixels: more than `max_pixels`.
+    """
+    try:
+        image = _opened(data, kind, edge, whole=False)
+        width, height = image.width, image.height
+        check_pixels(width, height, max_pixels)
+        if image.interpretation not in _PLAIN:
+            image = image.colourspace("srgb")
+        if kind == "GIF" and image.hasalpha() and "interlaced" in image.get_fields():
+            pixels = image.numpy()
+            filled = spread(Image.fromarray(pixels), pixels[:, :, -1] == 0)
+            image = pyvips.Image.new_from_array(np.asarray(filled), interpretation="srgb")
+        return _reduced(image, edge, background), width, height
+    except pyvips.Error as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: pyvips.Error) -> Rejected:
+    return Rejected(f"damaged picture: {' '.join(str(error).split())}")
+
+
+def _reduced(image: pyvips.Image, edge: int, background: str) -> Image.Image:
+    if image.format == "ushort":
+        plain = "b-w" if image.bands < 3 else "srgb"
+        # By the old name, what is opaque now would be taken for almost transparent.
+        image = (image / 257).rint().cast("uchar").copy(interpretation=plain)
+    if image.hasalpha():
+        image = image.flatten(background=list(ImageColor.getrgb(background))[: image.bands - 1])
+    factor = max(1, min(image.width, image.height) // edge)
+    pixels = image.shrink(factor, factor).numpy()
+    exif = _exif(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     small = Image.fromarray(pixels).convert("RGB")
@@ -74,8 +117,8 @@ def _exif(image: pyvips.Image) -> bytes:
     return b""
 
 
-def _opened(data: bytes, kind: str, edge: int) -> pyvips.Image:
-    options: dict[str, object] = {"access": "sequential", "fail_on": "error"}
+def _opened(data: bytes, kind: str, edge: int, *, whole: bool) -> pyvips.Image:
+    options: dict[str, object] = {"access": "sequential", "fail_on": "error" if whole else "none"}
     image = pyvips.Image.new_from_buffer(data, "", **options)
     if kind == "WEBP" and (factor := min(image.width, image.height) // edge) > 1:
         # Its decoder scales by itself, and has no lines to give otherwise.

@@ -35,11 +35,16 @@ FASTSTREAM = "consumers/apps.py"
 DECODERS = {"PIL", "pyvips", "rawpy", "pillow_heif", "pillow_jxl"}
 DECODING = {
     "adapters/camera_raw.py",
+    "adapters/colours.py",
     "adapters/decode_memory.py",
     "adapters/exif.py",
+    "adapters/frames.py",
     "adapters/picture.py",
+    "adapters/png_chunks.py",
+    "adapters/salvage.py",
     "adapters/shrink.py",
     "adapters/thumbnail.py",
+    "adapters/upright.py",
 }
 """Who hands bytes of pictures to decoders."""
 WORKERS = {

@@ -1,0 +1,100 @@
+"""Every colour model as RGB of 8 bits, as a screen shows it."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageCms
+
+logger = logging.getLogger(__name__)
+
+TRANSPARENT: Final = ("RGBA", "LA", "PA", "La", "RGBa")
+_RGB_BELOW: Final = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
+"""Pillow's names of colours that are RGB in the file."""
+_PROFILED: Final = {"CMYK": b"CMYK", "LAB": b"Lab "}
+"""Pillow's names of colours that only their profile explains, and the profile's name of them."""
+_BROKEN: Final = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
+
+
+def flatten(image: Image.Image, background: str) -> Image.Image:
+    """The picture as RGB: 16-bit greys scaled to 8 bits, transparency laid on `background`."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _grey_to_8_bits(image).convert("RGB")
+    if image.mode in _PROFILED:
+        return _explained(image)
+    if image.mode in TRANSPARENT or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        canvas = Image.new("RGBA", layer.size, background)
+        canvas.alpha_composite(layer)
+        return canvas.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def profile_of(image: Image.Image) -> bytes | None:
+    """The ICC profile that says what this picture's RGB means, if it has one."""
+    profile = image.info.get("icc_profile")
+    if image.mode not in _RGB_BELOW or not isinstance(profile, bytes):
+        return None
+    return profile if _colours_of(profile) == b"RGB " else None
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An RGB picture in the colours that every screen takes RGB for."""
+    if profile is None:
+        return image
+    try:
+        return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    except _BROKEN as error:
+        # As browsers do: a profile that cannot be read is none.
+        logger.info("ICC profile ignored: %s", error)
+        return image
+
+
+def _explained(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and _colours_of(profile) == _PROFILED[image.mode]:
+        try:
+            return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+        except _BROKEN as error:
+            logger.info("ICC profile ignored: %s", error)
+    if image.mode == "LAB":
+        return _converted(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+    return image.convert("RGB")
+
+
+def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    found = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+    return image if found is None else found
+
+
+def _colours_of(profile: bytes) -> bytes:
+    """Of which colours it is: ICC.1, the header's `data colour space`."""
+    return profile[16:20]
+
+
+def _grey_to_8_bits(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits lose their low byte; other ranges are spread over 0 to 255.
+
+    Floats are what they usually are: 0 to 1, or 0 to 255; else they are spread, too.
+    """
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)] if image.mode == "F" else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    first, last = low, high
+    if low >= 0:
+        limits = (1.0, 255.0) if image.mode == "F" else (65535.0,)
+        usual = next((limit for limit in limits if high <= limit), None)
+        first, last = (low, high) if usual is None else (0.0, usual)
+    scale = 255.0 / ((last - first) or 1.0)
+    grey = np.empty(values.shape, np.uint8)
+    # Row by row: floats of the whole picture would take eight times its memory.
+    for row, result in zip(values, grey, strict=True):
+        exact = row.astype(np.float64)
+        if image.mode == "F":
+            exact = np.nan_to_num(exact, nan=low, posinf=high, neginf=low)
+        result[:] = np.clip(np.rint((exact - first) * scale), 0, 255)
+    return Image.fromarray(grey)

@@ -1,0 +1,13 @@
+"""How large a picture may be."""
+
+from __future__ import annotations
+
+
+class TooManyPixels(Exception):
+    """Its header says so; nothing more is tried with it."""
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raise `TooManyPixels` if this is more than `max_pixels`."""
+    if width * height > max_pixels:
+        raise TooManyPixels(f"too many pixels: {width} x {height} is more than {max_pixels}")

@@ -1,0 +1,243 @@
+"""Bytes to an upright picture in RGB: all that is known of what decoders can and cannot do.
+
+Untrusted input: pixel counts are checked before anything is decoded, and what nothing can be shown
+of is refused with the reason. Imported in worker processes alone (`adapters.sandbox`), as no check
+keeps a decoder from crashing.
+"""
+
+import io
+import logging
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pillow_jxl  # noqa: F401 (makes JPEG XL known to Pillow)
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+from pillow_heif import register_heif_opener
+
+from adapters.camera_raw import develop, exif_of, is_camera_raw
+from adapters.colours import flatten, profile_of
+from adapters.errors import DecoderMemory, Rejected
+from adapters.exif import Description, described
+from adapters.frames import to_what_shows
+from adapters.jpeg_xl import dimensions, is_jpeg_xl, orientation
+from adapters.limits import TooManyPixels, check_pixels
+from adapters.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of, sniff_media_type
+from adapters.png_chunks import be_lenient
+from adapters.salvage import PARTLY, blank, is_flat, is_unread_jpeg, is_white, spread, tolerant
+from adapters.shrink import SALVAGED, is_for_us, salvaged, shrunk
+
+JPEG_START: Final = b"\xff\xd8\xff"
+JPEG_END: Final = b"\xff\xd9"
+
+register_heif_opener()
+be_lenient()
+# Makes every plugin known now: `Image.open(formats=...)` looks names up in what is loaded.
+Image.init()
+# A JPEG that holds more pictures (stereo, gain maps, previews) is its first one, and no format of
+# its own: as Pillow's MPO it is not scaled while it is decoded, and has a type no browser knows.
+Image.register_open("JPEG", JpegImageFile, lambda start: start.startswith(JPEG_START))
+# Our own limit, a setting, is checked before anything is unpacked; Pillow's is a fixed number.
+Image.MAX_IMAGE_PIXELS = None
+
+logger = logging.getLogger(__name__)
+
+# Everything Pillow and its plugins raise for input they cannot read.
+UNREADABLE: Final = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Upright:
+    """A decoded picture as RGB, perhaps scaled down; `width` and `height` are the original's.
+
+    `profile` is the ICC profile that the pixels are still in, if there is one.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    media_type: str
+    about: Description
+    profile: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a picture is to be opened; see `open_upright`."""
+
+    edge: int
+    background: str
+    max_pixels: int
+
+
+def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) -> Upright:
+    """The upright picture as RGB on `background`, at least `edge` each way if it is that large.
+
+    What a viewer shows of a damaged one is the picture.
+
+    Raises:
+        Rejected: empty, not a picture, an unsupported format, nothing can be decoded of it, or
+            over `max_pixels`.
+        DecoderMemory: there was not enough of it.
+    """
+    if not data:
+        raise Rejected("the file is empty")
+    wanted = Wanted(edge, background, max_pixels)
+    with _refusing():
+        if not is_camera_raw(data):
+            return _read(data, wanted)
+        try:
+            image, width, height = develop(data, max_pixels)
+            return Upright(image, width, height, RAW_MEDIA_TYPE, described(exif_of(data)))
+        except Rejected as error:
+            # Cameras and their programs write ordinary TIFFs with the same tags.
+            try:
+                return _opened(data, wanted)
+            except (Rejected, *UNREADABLE):
+                raise error from None
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except TooManyPixels as error:
+        raise Rejected(str(error)) from error
+    except UnidentifiedImageError as error:
+        raise Rejected("not a picture in a supported format") from error
+    except MemoryError as error:
+        raise DecoderMemory("decoding it takes more memory than there is for it") from error
+    except UNREADABLE as error:
+        raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
+
+
+def _read(data: bytes, wanted: Wanted) -> Upright:
+    """As `_opened`, or else what is shown of it by the first that shows something."""
+    if is_jpeg_xl(data):
+        # Its plugin unpacks all when it opens a file.
+        check_pixels(*dimensions(data), wanted.max_pixels)
+    try:
+        return _opened(data, wanted)
+    except (Rejected, *UNREADABLE) as error:
+        for attempt in (_partly_opened, _salvaged):
+            try:
+                found = attempt(data, wanted)
+            except (Rejected, *UNREADABLE):
+                continue
+            if found is not None:
+                return found
+        raise error
+
+
+def _opened(data: bytes, wanted: Wanted, *, whole: bool = True, white: bool = True) -> Upright:
+    """Not `whole`, what is missing of the picture is `white`, or black."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        check_pixels(width, height, wanted.max_pixels)
+        kind = image.format or ""
+        small = None
+        if is_for_us(kind, width * height):
+            small = shrunk(data, kind, wanted.edge, wanted.background, whole=whole)
+        if small is not None:
+            # A PNG would be decoded whole for what may come after its pixels.
+            about = _described(image if kind == "TIFF" else small)
+            decoded = small
+        else:
+            draft(image, wanted.edge)
+            if not whole:
+                blank(image, white=white)
+            image.load()
+            about = _described(image)
+            to_what_shows(image)
+            decoded = image
+        # What its numbers mean, where they are still the file's own.
+        profile = profile_of(image)
+        decoded_width = decoded.width
+        _turn_upright(decoded, data)
+        if decoded.width != decoded_width and kind != "TIFF":  # Pillow tells its turned size
+            width, height = height, width
+        flat = flatten(decoded, wanted.background)
+        return Upright(flat, width, height, media_type_of(data, kind), about, profile)
+
+
+def _partly_opened(data: bytes, wanted: Wanted) -> Upright | None:
+    """What Pillow has of it when the data ends or makes no sense any more."""
+    with Image.open(io.BytesIO(data), formats=PARTLY) as image:
+        interlaced = bool(image.info.get("interlace"))
+    if data.startswith(JPEG_START):
+        data += JPEG_END
+    with tolerant():
+        found = _opened(data, wanted, whole=False)
+        if found.media_type == "image/jpeg" and is_unread_jpeg(found.image):
+            return None
+        if is_flat(found.image):
+            again = _opened(data, wanted, whole=False, white=False)
+            if again.image.tobytes() != found.image.tobytes():
+                return None
+    if interlaced:
+        found = replace(found, image=spread(found.image, is_white(found.image)))
+    return found
+
+
+def _salvaged(data: bytes, wanted: Wanted) -> Upright | None:
+    """What libvips has of it."""
+    kind = SALVAGED.get(sniff_media_type(data[:64]) or "")
+    if kind is None:
+        return None
+    image, width, height = salvaged(data, kind, wanted.edge, wanted.background, wanted.max_pixels)
+    media_type = media_type_of(data, kind)
+    if is_flat(image) or (media_type == "image/jpeg" and is_unread_jpeg(image)):
+        return None
+    about, before = _described(image), image.width
+    _turn_upright(image, data)
+    if image.width != before:
+        width, height = height, width
+    return Upright(image, width, height, media_type, about)
+
+
+def draft(image: Image.Image, edge: int) -> None:
+    """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, to no less than `edge` each way.
+
+    Its scaled decoding averages in the frequency domain, which costs a fraction of the full one;
+    the final resize then still halves at least, so little of the decoder's filter is left to see.
+    """
+    if image.format == "JPEG":
+        image.draft(None, (edge, edge))
+
+
+def _described(image: Image.Image) -> Description:
+    try:
+        return described(image.getexif())
+    except UNREADABLE as error:
+        logger.info("EXIF ignored: %s", error)
+        return Description()
+
+
+def _turn_upright(image: Image.Image, data: bytes) -> None:
+    """Turn the picture as its EXIF orientation says, in place."""
+    try:
+        if image.format == "JXL":
+            # Its decoder has turned it, unless the file held a JPEG, which it gives as it was.
+            if not getattr(image, "jpeg", False):
+                return
+            image.getexif()[ExifTags.Base.Orientation] = orientation(data)
+        ImageOps.exif_transpose(image, in_place=True)
+    except UNREADABLE as error:
+        # Damaged metadata is no reason to lose the picture.
+        logger.info("EXIF orientation ignored: %s", error)

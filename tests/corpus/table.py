@@ -1,0 +1,30 @@
+"""The table of `docs/formats.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tests.corpus.making import INDEXED, Case
+
+FILE: Final = Path(__file__).parents[2] / "docs" / "formats.md"
+HEAD: Final = "| file | becomes | media type | upright size |\n|---|---|---|---|\n"
+
+
+def rows(cases: Iterable[Case]) -> str:
+    """The table, as Markdown."""
+    return HEAD + "".join(_row(case) for case in cases)
+
+
+def _row(case: Case) -> str:
+    if case.outcome != INDEXED:
+        return f"| {case.name} | dead letter: {case.outcome} | | |\n"
+    width, height = case.size
+    return f"| {case.name} | {INDEXED} | {case.media_type} | {width} x {height} |\n"
+
+
+def write(cases: Iterable[Case]) -> None:
+    """Put it where the old one stands."""
+    before = FILE.read_text(encoding="utf-8").partition("| file |")[0]
+    FILE.write_text(before + rows(cases), encoding="utf-8")
