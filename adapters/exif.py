@@ -1,39 +1,37 @@
-"""What a picture says of itself in EXIF. Damaged metadata is no reason to lose a picture."""
+"""What a picture says of itself, in EXIF or, where that says nothing, in XMP.
+
+Each fact is read by itself, and what cannot be read, or cannot be true, is absent: damaged
+metadata is no reason to lose a picture, nor the rest of what it says.
+"""
 
 from __future__ import annotations
 
 import logging
-import struct
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeVar
 
-import numpy as np
 from PIL import ExifTags, Image
+
+from adapters.moments import moment
+from adapters.places import EAST_OR_WEST, NORTH_OR_SOUTH, degrees, degrees_of_text, known_place
+from adapters.texts import TEXT_CHARACTERS as TEXT_CHARACTERS
+from adapters.texts import camera_name, name, text_of
+from adapters.xmp import properties
 
 logger = logging.getLogger(__name__)
 
-DAMAGED = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    struct.error,
-)
-"""What Pillow raises for EXIF it cannot read."""
-TEXT_CHARACTERS: Final = 200
-"""Kept of a text. Cameras write some twenty; a file may hold as many as it likes."""
+T = TypeVar("T")
+_BASE: Final = ExifTags.Base
+_GPS: Final = ExifTags.GPS
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
     """When, with what and where; `latitude` and `longitude` are in degrees.
 
-    `taken_at` takes EXIF's local time for UTC where the file states no offset.
+    `taken_at` takes the local time for UTC where the file states no offset.
     """
 
     taken_at: datetime | None = None
@@ -42,68 +40,120 @@ class Description:
     longitude: float | None = None
 
 
-def described(exif: Image.Exif) -> Description:
-    """What these tags say, as far as they can be read."""
+class _Stamp(NamedTuple):
+    """A moment in EXIF: its own text, the offset and the digits of a second in other tags."""
+
+    text: str
+    offset: str
+    fraction: str
+
+
+def loaded(load: Callable[[], Image.Exif]) -> Image.Exif:
+    """The EXIF that `load` gives; empty if that fails."""
+    return _tried(load, Image.Exif())
+
+
+def described(exif: Image.Exif, xmp: object = None) -> Description:
+    """What these tags, and this XMP packet, say, as far as they can be read."""
+    details: Mapping[int, Any] = _tried(lambda: exif.get_ifd(ExifTags.IFD.Exif), {})
+    gps: Mapping[int, Any] = _tried(lambda: exif.get_ifd(ExifTags.IFD.GPSInfo), {})
+    if xmp is None:
+        xmp = _value(exif, ExifTags.Base.XMLPacket)
+    more = _tried(lambda: properties(xmp), {})
+    position = _tried(lambda: _position(gps, more), None)
+    latitude, longitude = position or (None, None)
+    return Description(
+        taken_at=_tried(lambda: _taken_at(exif, details, more), None),
+        camera=_tried(lambda: _camera(exif, more), None),
+        latitude=latitude,
+        longitude=longitude,
+    )
+
+
+def _tried(read: Callable[[], T], otherwise: T) -> T:
+    """What `read` gives. No list of what Pillow raises for damaged EXIF is ever complete."""
     try:
-        latitude, longitude = _position(exif)
-        return Description(_taken_at(exif), _camera(exif), latitude, longitude)
-    except DAMAGED as error:
-        logger.info("EXIF ignored: %s", error)
-        return Description()
+        return read()
+    except MemoryError:
+        raise
+    except Exception as error:
+        logger.info("metadata ignored: %s: %s", type(error).__name__, error)
+        return otherwise
 
 
-def _taken_at(exif: Image.Exif) -> datetime | None:
-    details = exif.get_ifd(ExifTags.IFD.Exif)
-    text = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-    stamp = _text(text).strip()
-    if not stamp:
-        return None
-    offset = _text(details.get(ExifTags.Base.OffsetTimeOriginal)).strip()
-    if offset:
-        try:
-            return datetime.strptime(f"{stamp}{offset}", "%Y:%m:%d %H:%M:%S%z")
-        except ValueError:
-            pass  # An offset no clock has: the time itself is still worth having.
-    try:
-        return datetime.strptime(stamp, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:
-        return None
+def _value(tags: Mapping[int, Any] | Image.Exif, tag: int) -> Any:
+    return _tried(lambda: tags.get(tag), None)
 
 
-def _camera(exif: Image.Exif) -> str | None:
-    make, model = _text(exif.get(ExifTags.Base.Make)), _text(exif.get(ExifTags.Base.Model))
-    # Most makers repeat their name in the model's.
-    both = (model if model.startswith(make) else f"{make} {model}").strip()
-    return both[:TEXT_CHARACTERS].strip() or None
+def _taken_at(
+    exif: Image.Exif, details: Mapping[int, Any], xmp: Mapping[str, str]
+) -> datetime | None:
+    """The first of all that is said which can be true."""
+    for stamp in _stamps(exif, details, xmp):
+        told = moment(stamp.text, offset=stamp.offset, fraction=stamp.fraction)
+        if told is not None:
+            return told
+    return None
 
 
-def _text(value: object) -> str:
-    """The value, if it is a text: no more of it than anybody wants to read."""
-    if not isinstance(value, str):
-        return ""
-    return value.strip("\0 ")[:TEXT_CHARACTERS].encode("utf-8", "replace").decode()
+def _stamps(
+    exif: Image.Exif, details: Mapping[int, Any], xmp: Mapping[str, str]
+) -> Iterator[_Stamp]:
+    """When it was taken, when it was scanned, and when the file was last changed."""
+
+    def stamp(*tags: int) -> _Stamp:
+        # Some write these into the first directory.
+        found = ((_value(details, tag), _value(exif, tag)) for tag in tags)
+        return _Stamp(*(text_of(there) or text_of(here) for there, here in found))
+
+    taken, scanned, changed = stamps = (
+        stamp(_BASE.DateTimeOriginal, _BASE.OffsetTimeOriginal, _BASE.SubsecTimeOriginal),
+        stamp(_BASE.DateTimeDigitized, _BASE.OffsetTimeDigitized, _BASE.SubsecTimeDigitized),
+        stamp(_BASE.DateTime, _BASE.OffsetTime, _BASE.SubsecTime),
+    )
+    yield _with_offset(taken, stamps)
+    yield from _xmp_stamps(xmp, "exif:DateTimeOriginal", "photoshop:DateCreated")
+    yield _with_offset(scanned, stamps)
+    yield from _xmp_stamps(xmp, "exif:DateTimeDigitized", "xmp:CreateDate")
+    yield _with_offset(changed, stamps)
 
 
-def _position(exif: Image.Exif) -> tuple[float, float] | tuple[None, None]:
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    latitude = _degrees(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef))
-    longitude = _degrees(gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef))
-    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
-        return None, None
-    if latitude == longitude == 0:
-        # What cameras write that do not know where they are.
-        return None, None
-    return latitude, longitude
+def _with_offset(stamp: _Stamp, stamps: tuple[_Stamp, ...]) -> _Stamp:
+    """With another's offset where it has none and that other tells no other moment."""
+    offsets = (other.offset for other in stamps if other.text in ("", stamp.text))
+    return stamp._replace(offset=stamp.offset or next(filter(None, offsets), ""))
 
 
-def _degrees(parts: object, reference: object) -> float | None:
-    if not isinstance(parts, tuple) or len(parts) != 3:
-        return None
-    try:
-        degrees, minutes, seconds = (float(part) for part in parts)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    value = degrees + minutes / 60 + seconds / 3600
-    if not np.isfinite(value):
-        return None
-    return -value if reference in ("S", "W") else value
+def _xmp_stamps(xmp: Mapping[str, str], *names: str) -> Iterator[_Stamp]:
+    yield from (_Stamp(xmp.get(each, ""), "", "") for each in names)
+
+
+def _camera(exif: Image.Exif, xmp: Mapping[str, str]) -> str | None:
+    make, model = (
+        name(text_of(_value(exif, tag))) or name(xmp.get(other, ""))
+        for tag, other in ((_BASE.Make, "tiff:Make"), (_BASE.Model, "tiff:Model"))
+    )
+    return camera_name(make, model)
+
+
+def _position(gps: Mapping[int, Any], xmp: Mapping[str, str]) -> tuple[float, float] | None:
+    latitude = degrees(
+        _number(gps, _GPS.GPSLatitude), _hemisphere(gps, _GPS.GPSLatitudeRef), NORTH_OR_SOUTH
+    )
+    longitude = degrees(
+        _number(gps, _GPS.GPSLongitude), _hemisphere(gps, _GPS.GPSLongitudeRef), EAST_OR_WEST
+    )
+    return known_place(latitude, longitude) or known_place(
+        degrees_of_text(xmp.get("exif:GPSLatitude", ""), None, NORTH_OR_SOUTH),
+        degrees_of_text(xmp.get("exif:GPSLongitude", ""), None, EAST_OR_WEST),
+    )
+
+
+def _number(gps: Mapping[int, Any], tag: int) -> object:
+    value = _value(gps, tag)
+    return text_of(value) if isinstance(value, str | bytes) else value
+
+
+def _hemisphere(gps: Mapping[int, Any], tag: int) -> str | None:
+    value = _value(gps, tag)
+    return None if value is None else text_of(value)

@@ -20,7 +20,7 @@ from pillow_heif import register_heif_opener
 from adapters.camera_raw import develop, exif_of, is_camera_raw
 from adapters.decoded import Picture
 from adapters.errors import DecoderMemory, Rejected
-from adapters.exif import Description, described
+from adapters.exif import Description, described, loaded
 from adapters.jpeg_xl import dimensions, is_jpeg_xl
 from adapters.media_types import FORMATS, RAW_MEDIA_TYPE
 from adapters.model_spec import ModelSpec
@@ -111,7 +111,8 @@ def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) ->
     try:
         if is_camera_raw(data):
             image, width, height = develop(data, max_pixels)
-            return Upright(image, width, height, RAW_MEDIA_TYPE, described(exif_of(data)))
+            about = described(loaded(lambda: exif_of(data)))
+            return Upright(image, width, height, RAW_MEDIA_TYPE, about)
         if is_jpeg_xl(data):
             # Its plugin unpacks all when it opens a file.
             _check_pixels(*dimensions(data), max_pixels)
@@ -172,11 +173,7 @@ def draft(image: Image.Image, edge: int) -> None:
 
 
 def _described(image: Image.Image) -> Description:
-    try:
-        return described(image.getexif())
-    except UNREADABLE as error:
-        logger.info("EXIF ignored: %s", error)
-        return Description()
+    return described(loaded(image.getexif), image.info.get("xmp"))
 
 
 def _turn_upright(image: Image.Image) -> None:

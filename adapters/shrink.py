@@ -51,7 +51,7 @@ def shrunk(data: bytes, kind: str, edge: int, background: str) -> Image.Image | 
             image = image.flatten(background=list(ImageColor.getrgb(background))[: image.bands - 1])
         factor = max(1, min(image.width, image.height) // edge)
         pixels = image.shrink(factor, factor).numpy()
-        exif = _exif(image)
+        exif, xmp = _exif(image), _xmp(image)
     except pyvips.Error as error:
         reason = " ".join(str(error).split())
         raise Rejected(f"damaged picture: {reason}") from error
@@ -60,6 +60,8 @@ def shrunk(data: bytes, kind: str, edge: int, background: str) -> Image.Image | 
     small = Image.fromarray(pixels).convert("RGB")
     if exif:
         small.info["exif"] = exif
+    if xmp:
+        small.info["xmp"] = xmp
     return small
 
 
@@ -72,6 +74,10 @@ def _exif(image: pyvips.Image) -> bytes:
         exif[ExifTags.Base.Orientation] = image.get("orientation")
         return exif.tobytes()
     return b""
+
+
+def _xmp(image: pyvips.Image) -> bytes:
+    return bytes(image.get("xmp-data")) if "xmp-data" in image.get_fields() else b""
 
 
 def _opened(data: bytes, kind: str, edge: int) -> pyvips.Image:

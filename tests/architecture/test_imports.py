@@ -40,6 +40,7 @@ DECODING = {
     "adapters/picture.py",
     "adapters/shrink.py",
     "adapters/thumbnail.py",
+    "adapters/xmp.py",
 }
 """Who hands bytes of pictures to decoders."""
 WORKERS = {
