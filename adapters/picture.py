@@ -21,7 +21,7 @@ from adapters.camera_raw import develop, exif_of, is_camera_raw
 from adapters.decoded import Picture
 from adapters.errors import DecoderMemory, Rejected
 from adapters.exif import Description, described, loaded
-from adapters.jpeg_xl import dimensions, is_jpeg_xl
+from adapters.jpeg_xl import dimensions, is_jpeg_xl, xmp_of
 from adapters.media_types import FORMATS, RAW_MEDIA_TYPE
 from adapters.model_spec import ModelSpec
 from adapters.shrink import is_for_us, shrunk
@@ -139,6 +139,8 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 def _opened(data: bytes, edge: int, background: str, max_pixels: int) -> Upright:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
+        if image.format == "JXL" and (packet := xmp_of(data)):
+            image.info.setdefault("xmp", packet)
         _check_pixels(width, height, max_pixels)
         kind = image.format or ""
         media_type = Image.MIME.get(kind, "application/octet-stream")
