@@ -7,14 +7,15 @@ metadata is no reason to lose a picture, nor the rest of what it says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
 from PIL import ExifTags, Image
 
-from adapters.moments import moment
+from adapters.moments import moment, offset_of
 from adapters.places import EAST_OR_WEST, NORTH_OR_SOUTH, degrees, degrees_of_text, known_place
 from adapters.texts import TEXT_CHARACTERS as TEXT_CHARACTERS
 from adapters.texts import camera_name, name, text_of
@@ -25,6 +26,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _BASE: Final = ExifTags.Base
 _GPS: Final = ExifTags.GPS
+_STAMPS: Final = (
+    (_BASE.DateTimeOriginal, _BASE.OffsetTimeOriginal, _BASE.SubsecTimeOriginal),
+    (_BASE.DateTimeDigitized, _BASE.OffsetTimeDigitized, _BASE.SubsecTimeDigitized),
+    (_BASE.DateTime, _BASE.OffsetTime, _BASE.SubsecTime),
+)
+"""Tags of a text, of its offset from UTC and of its fraction of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,18 @@ class Description:
 
 
 class _Stamp(NamedTuple):
-    """A moment in EXIF: its own text, the offset and the digits of a second in other tags."""
+    """A moment in EXIF: its texts, and in other tags the offset and the digits of a second."""
 
-    text: str
+    texts: list[str]
     offset: str
     fraction: str
+
+    def moments(self, others: Sequence[_Stamp]) -> Iterator[datetime | None]:
+        """As told by each text; with another's offset where that tells no other moment."""
+        for text in self.texts:
+            others_too = (each.offset for each in others if {*each.texts} <= {"", text})
+            told = (each for each in (self.offset, *others_too) if offset_of(each) is not None)
+            yield moment(text, offset=next(told, ""), fraction=self.fraction)
 
 
 def loaded(load: Callable[[], Image.Exif]) -> Image.Exif:
@@ -59,7 +73,7 @@ def described(exif: Image.Exif, xmp: object = None) -> Description:
     gps: Mapping[int, Any] = _tried(lambda: exif.get_ifd(ExifTags.IFD.GPSInfo), {})
     if xmp is None:
         xmp = _value(exif, ExifTags.Base.XMLPacket)
-    more = _tried(lambda: properties(xmp), {})
+    more: Mapping[str, str] = _tried(lambda: properties(xmp), {})
     position = _tried(lambda: _position(gps, more), None)
     latitude, longitude = position or (None, None)
     return Description(
@@ -88,44 +102,28 @@ def _value(tags: Mapping[int, Any] | Image.Exif, tag: int) -> Any:
 def _taken_at(
     exif: Image.Exif, details: Mapping[int, Any], xmp: Mapping[str, str]
 ) -> datetime | None:
-    """The first of all that is said which can be true."""
-    for stamp in _stamps(exif, details, xmp):
-        told = moment(stamp.text, offset=stamp.offset, fraction=stamp.fraction)
-        if told is not None:
-            return told
-    return None
+    """The first that can be true: when it was taken, scanned, and when the file last changed."""
 
+    def texts(tag: int) -> list[str]:
+        # Each belongs into one directory, and some write it into the other.
+        return [text_of(_value(tags, tag)) for tags in (details, exif)]
 
-def _stamps(
-    exif: Image.Exif, details: Mapping[int, Any], xmp: Mapping[str, str]
-) -> Iterator[_Stamp]:
-    """When it was taken, when it was scanned, and when the file was last changed."""
-
-    def stamp(*tags: int) -> _Stamp:
-        # Some write these into the first directory.
-        found = ((_value(details, tag), _value(exif, tag)) for tag in tags)
-        return _Stamp(*(text_of(there) or text_of(here) for there, here in found))
-
-    taken, scanned, changed = stamps = (
-        stamp(_BASE.DateTimeOriginal, _BASE.OffsetTimeOriginal, _BASE.SubsecTimeOriginal),
-        stamp(_BASE.DateTimeDigitized, _BASE.OffsetTimeDigitized, _BASE.SubsecTimeDigitized),
-        stamp(_BASE.DateTime, _BASE.OffsetTime, _BASE.SubsecTime),
+    taken, scanned, changed = kinds = [
+        _Stamp(texts(text), max(texts(offset)), max(texts(fraction)))
+        for text, offset, fraction in _STAMPS
+    ]
+    candidates = chain(
+        taken.moments(kinds),
+        _in_xmp(xmp, "exif:DateTimeOriginal", "photoshop:DateCreated"),
+        scanned.moments(kinds),
+        _in_xmp(xmp, "exif:DateTimeDigitized", "xmp:CreateDate"),
+        changed.moments(kinds),
     )
-    yield _with_offset(taken, stamps)
-    yield from _xmp_stamps(xmp, "exif:DateTimeOriginal", "photoshop:DateCreated")
-    yield _with_offset(scanned, stamps)
-    yield from _xmp_stamps(xmp, "exif:DateTimeDigitized", "xmp:CreateDate")
-    yield _with_offset(changed, stamps)
+    return next((told for told in candidates if told is not None), None)
 
 
-def _with_offset(stamp: _Stamp, stamps: tuple[_Stamp, ...]) -> _Stamp:
-    """With another's offset where it has none and that other tells no other moment."""
-    offsets = (other.offset for other in stamps if other.text in ("", stamp.text))
-    return stamp._replace(offset=stamp.offset or next(filter(None, offsets), ""))
-
-
-def _xmp_stamps(xmp: Mapping[str, str], *names: str) -> Iterator[_Stamp]:
-    yield from (_Stamp(xmp.get(each, ""), "", "") for each in names)
+def _in_xmp(xmp: Mapping[str, str], *names: str) -> Iterator[datetime | None]:
+    return (moment(xmp.get(each, "")) for each in names)
 
 
 def _camera(exif: Image.Exif, xmp: Mapping[str, str]) -> str | None:
@@ -144,8 +142,12 @@ def _position(gps: Mapping[int, Any], xmp: Mapping[str, str]) -> tuple[float, fl
         _number(gps, _GPS.GPSLongitude), _hemisphere(gps, _GPS.GPSLongitudeRef), EAST_OR_WEST
     )
     return known_place(latitude, longitude) or known_place(
-        degrees_of_text(xmp.get("exif:GPSLatitude", ""), None, NORTH_OR_SOUTH),
-        degrees_of_text(xmp.get("exif:GPSLongitude", ""), None, EAST_OR_WEST),
+        degrees_of_text(
+            xmp.get("exif:GPSLatitude", ""), xmp.get("exif:GPSLatitudeRef"), NORTH_OR_SOUTH
+        ),
+        degrees_of_text(
+            xmp.get("exif:GPSLongitude", ""), xmp.get("exif:GPSLongitudeRef"), EAST_OR_WEST
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from numbers import Real
 from typing import Final
 
 NORTH_OR_SOUTH: Final = {
@@ -72,13 +73,15 @@ def degrees_of_text(text: str, hemisphere: str | None, signs: dict[str, int]) ->
 
 def _numbers(parts: object) -> list[float] | None:
     """One to three finite numbers."""
-    if isinstance(parts, bytes) or not isinstance(parts, Sequence):
-        parts = (parts,)
-    if not 1 <= len(parts) <= 3 or any(isinstance(part, str | bytes | bool) for part in parts):
+    listed = parts if isinstance(parts, tuple | list) else (parts,)
+    if not 1 <= len(listed) <= 3:
+        return None
+    # Pillow's rationals are `Rational`; texts and truths are none.
+    if any(isinstance(part, bool) or not isinstance(part, Real) for part in listed):
         return None
     try:
-        numbers = [float(part) for part in parts]
-    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        numbers = [float(part) for part in listed]
+    except (ValueError, OverflowError, ZeroDivisionError):
         return None
     # A denominator of 0 makes them infinite, or no number.
     return numbers if all(math.isfinite(number) for number in numbers) else None

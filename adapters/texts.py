@@ -22,11 +22,11 @@ _SAYS_NOTHING: Final = re.compile(
 def text_of(value: object) -> str:
     """The value, if it is a text or its bytes: up to the first NUL, in whatever encoding."""
     if isinstance(value, str):
+        text = value.lstrip(_BLANK)[:_BYTES_LOOKED_AT]
         try:
-            # Pillow makes a character of each byte.
-            value = value.lstrip(_BLANK)[:_BYTES_LOOKED_AT].encode("latin-1")
+            value = text.encode("latin-1")  # Pillow makes a character of each byte.
         except UnicodeEncodeError:
-            return _up_to_nul(value)
+            return _up_to_nul(text)
     if not isinstance(value, bytes):
         return ""
     return _up_to_nul(_decoded(value.lstrip(_BLANK.encode())[:_BYTES_LOOKED_AT]))

@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
     tag: int
     kind: int
-    count: int
+    length: int
     data: bytes
 
 
@@ -67,12 +67,12 @@ def _length(entries: Sequence[Entry], more: int = 0) -> int:
 def _directory(entries: Sequence[Entry], at: int) -> bytes:
     directory, longer = struct.pack("<H", len(entries)), b""
     after = at + 2 + 12 * len(entries) + 4
-    for tag, kind, count, data in sorted(entries):
+    for tag, kind, length, data in sorted(entries):
         value = data.ljust(4, b"\0")
         if len(data) > 4:
             value = struct.pack("<I", after + len(longer))
             longer += data + b"\0" * (len(data) % 2)
-        directory += struct.pack("<HHI", tag, kind, count) + value
+        directory += struct.pack("<HHI", tag, kind, length) + value
     return directory + bytes(4) + longer
 
 

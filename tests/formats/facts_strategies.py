@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Final, TypeVar
+from typing import Final
 
 from hypothesis import strategies as st
 
@@ -76,7 +75,6 @@ NAMES: Final = (
     "exif_GPSLatitude",
     "exif_GPSLongitude",
 )
-T = TypeVar("T")
 
 words = st.sampled_from(TEXTS) | st.text(max_size=30)
 tags = st.sampled_from(TAGS) | st.integers(0, 0xFFFF)
@@ -84,7 +82,7 @@ numbers = st.tuples(*[st.sampled_from((0, 1, 48, 90, 180, 2**32 - 1)) | st.integ
 
 
 @st.composite
-def entries(draw: Callable[[st.SearchStrategy[T]], T]) -> Entry:
+def entries(draw: st.DrawFn) -> Entry:
     """A tag as it should be, or with any type, count and bytes."""
     tag = draw(tags)
     if draw(st.booleans()):
@@ -102,7 +100,7 @@ def entries(draw: Callable[[st.SearchStrategy[T]], T]) -> Entry:
 
 
 @st.composite
-def damaged(draw: Callable[[st.SearchStrategy[T]], T], whole: bytes, within: int) -> bytes:
+def damaged(draw: st.DrawFn, whole: bytes, within: int) -> bytes:
     """These bytes with some of the first changed, or the end cut off."""
     data = bytearray(whole)
     last = min(within, len(data)) - 1

@@ -123,7 +123,10 @@ def test_a_time_may_have_the_type_of_bytes_or_lie_in_the_first_directory(
 ) -> None:
     stamp = text(TAKEN, "2024:05:06 07:08:09", UNDEFINED)
     assert decode(picture(about=exif(details=[stamp])), small_spec).taken_at == WHEN
+    blank = text(TAKEN, "    :  :     :  :  ")
     assert decode(picture(about=exif([stamp])), small_spec).taken_at == WHEN
+    assert decode(picture(about=exif([stamp], [blank])), small_spec).taken_at == WHEN
+    assert decode(picture(about=exif([blank], [stamp])), small_spec).taken_at == WHEN
     numbers = Entry(TAKEN, 3, 3, b"\x07\x00\x08\x00\x09\x00")
     assert decode(picture(about=exif(details=[numbers])), small_spec).taken_at is None
 
@@ -142,6 +145,7 @@ def test_a_time_may_have_the_type_of_bytes_or_lie_in_the_first_directory(
         ({"taken": "2024:05:06 09:08:09", "offset_taken": "+02:00", "offset": "-08:00"}, 0),
         ({"taken": "2024:05:06 09:08:09+02:00", "offset_taken": "-08:00"}, 0),
         ({"taken": "2024:05:06 09:08:09", "offset": "+02:00"}, 0),
+        ({"taken": "2024:05:06 09:08:09", "offset": "+02:00", "offset_taken": "   :  "}, 0),
         ({"taken": "2024:05:06 09:08:09", "changed": "2024:05:06 09:08:09", "offset": "+02:00"}, 0),
         ({"taken": "2024:05:06 07:08:09", "changed": "2025:01:01 00:00:00", "offset": "+02:00"}, 0),
         ({"taken": "2024:05:06 07:08:09", "fraction_taken": "25"}, 0.25),

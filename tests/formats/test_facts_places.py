@@ -172,6 +172,16 @@ def test_xmp_says_where(
     assert found == (expected if expected == NOWHERE else pytest.approx(expected))
 
 
+def test_xmp_may_tell_the_hemisphere_by_itself(small_spec: ModelSpec) -> None:
+    packet = xmp(
+        exif_GPSLatitude="33.857",
+        exif_GPSLatitudeRef="South",
+        exif_GPSLongitude="151.215",
+        exif_GPSLongitudeRef="E",
+    )
+    assert place(exif(), small_spec, packet) == pytest.approx((-33.857, 151.215))
+
+
 def test_exif_says_where_before_xmp_does(small_spec: ModelSpec) -> None:
     packet = xmp(exif_GPSLatitude="48,0N", exif_GPSLongitude="16,0E")
     found = place(located(SYDNEY, "S", EAST, "E"), small_spec, packet)
