@@ -83,7 +83,7 @@ def test_a_text_that_no_filter_can_name_is_absent(camera: str) -> None:
 
 def _bounds(where: ImageFilter) -> list[tuple[str, datetime]]:
     found = conditions(where)
-    parts = [found] if isinstance(found, _FilterValue) else getattr(found, "filters", [])
+    parts: list[Any] = [found] if isinstance(found, _FilterValue) else getattr(found, "filters", [])
     return [(part.operator.value, part.value) for part in parts]
 
 
@@ -128,7 +128,7 @@ async def test_the_twin_keeps_the_same(small_spec: ModelSpec) -> None:
             collection, record().vector, 10, where=ImageFilter(taken_at=bounds)
         )
         assert not found
-    (found,) = await index.search(
+    (match,) = await index.search(
         collection, record().vector, 10, details=["taken_at", "added_at", "modified_at"]
     )
-    assert found.details == {"taken_at": None, "added_at": None, "modified_at": WHEN}
+    assert match.details == {"taken_at": None, "added_at": None, "modified_at": WHEN}
