@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: run down status clean setup prepare programs check test chaos soak fuzz build format lock
+.PHONY: run down status clean setup prepare programs check test test-long chaos soak fuzz build format lock
 
 run: setup ## set up what is missing, start everything, follow the logs (Ctrl-C stops it)
 	@./image-search up
@@ -38,13 +38,16 @@ check: setup ## the quick part of the tests: style, types, unit and architecture
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -n 3 --dist loadscope tests/unit tests/architecture tests/faults tests/fuzz
+	@$(BIN)/python -m pytest -q -n 3 --dist loadscope tests/unit tests/architecture tests/faults tests/formats tests/fuzz
 
 test: prepare programs ## every test, on real servers
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests
+
+test-long: setup ## a hundred thousand examples (FACTS_EXAMPLES) of what pictures say of themselves
+	@FACTS_EXAMPLES=$${FACTS_EXAMPLES:-100000} $(BIN)/python -m pytest tests/formats/test_facts_damaged.py
 
 chaos: prepare ## the long form of the chaos suite (CHAOS_ROUNDS, CHAOS_PICTURES, CHAOS_SEED)
 	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-30} CHAOS_PICTURES=$${CHAOS_PICTURES:-100} $(BIN)/python -m pytest -s tests/chaos
@@ -59,8 +62,8 @@ soak: prepare $(BENCH_STAMP) ## an hour of everything at once (SOAK_MINUTES): wh
 	@$(BIN)/python -m benchmarks.soak --minutes $${SOAK_MINUTES:-60}
 
 fuzz: $(BENCH_STAMP) ## an hour of arbitrary bytes (FUZZ_MINUTES) for the decoders, the query, the codec and the API
-	@for target in pictures grammar codec http; do \
-	  $(BIN)/python -m tests.fuzz.run $$target $$(( $${FUZZ_MINUTES:-60} * 60 / 4 )) .scratch/fuzz || exit 1; done
+	@for target in pictures facts grammar codec http; do \
+	  $(BIN)/python -m tests.fuzz.run $$target $$(( $${FUZZ_MINUTES:-60} * 60 / 5 )) .scratch/fuzz || exit 1; done
 
 build: ## build the container images
 	@docker compose build

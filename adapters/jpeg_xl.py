@@ -7,6 +7,7 @@ and 18181-2 for the boxes around it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 _CODESTREAM: Final = b"\xff\x0a"
@@ -59,7 +60,24 @@ def _dimensions(bits: _Bits) -> tuple[int, int]:
     return (_small_size(bits) if small else _size(bits)), height
 
 
+def xmp_of(data: bytes) -> bytes | None:
+    """The XMP packet beside the codestream, which Pillow's plugin passes over."""
+    if not data.startswith(_CONTAINER):
+        return None
+    return next((data[start:end] for kind, start, end in _boxes(data) if kind == b"xml "), None)
+
+
 def _first_of_codestream(data: bytes) -> bytes:
+    for kind, start, _ in _boxes(data):
+        if kind == b"jxlc":
+            return data[start : start + 64]
+        if kind == b"jxlp":  # a part, after its number in four bytes
+            return data[start + 4 : start + 68]
+    return b""
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Each box's kind, and where its content begins and ends."""
     at = 0
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -68,14 +86,10 @@ def _first_of_codestream(data: bytes) -> bytes:
         if length == 1:
             length = int.from_bytes(data[at + 8 : at + 16], "big")
             head = 16
-        if kind == b"jxlc":
-            return data[at + head : at + head + 64]
-        if kind == b"jxlp":  # a part, after its number in four bytes
-            return data[at + head + 4 : at + head + 68]
+        yield kind, at + head, at + length if length >= head else len(data)
         if length < head:  # 0: to the end of the file
-            break
+            return
         at += length
-    return b""
 
 
 class _Bits:

@@ -19,6 +19,7 @@ import numpy as np
 from adapters.arrays import Pixels, Vectors
 from adapters.errors import Rejected, Unavailable
 from adapters.event_log import LogRecord, Message, Position
+from adapters.facts import kept
 from adapters.model_spec import ModelSpec
 from adapters.naming import collection_name, object_id
 from adapters.ports import (
@@ -183,7 +184,7 @@ class MemoryIndex(_Switch):
                     f"the vector has {len(record.vector)} numbers, not {collection.dimension}"
                 )
             else:
-                self._held(collection)[record.image_id] = record
+                self._held(collection)[record.image_id] = kept(record)
         return refused
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:

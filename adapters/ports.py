@@ -63,7 +63,7 @@ class ImageRecord:
     width: int
     height: int
     modified_at: datetime | None
-    added_at: datetime
+    added_at: datetime | None
     vector: Sequence[float]
     taken_at: datetime | None = None
     camera: str | None = None

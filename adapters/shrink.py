@@ -97,12 +97,14 @@ def _reduced(image: pyvips.Image, edge: int, background: str) -> Image.Image:
         image = image.flatten(background=list(ImageColor.getrgb(background))[: image.bands - 1])
     factor = max(1, min(image.width, image.height) // edge)
     pixels = image.shrink(factor, factor).numpy()
-    exif = _exif(image)
+    exif, xmp = _exif(image), _xmp(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     small = Image.fromarray(pixels).convert("RGB")
     if exif:
         small.info["exif"] = exif
+    if xmp:
+        small.info["xmp"] = xmp
     return small
 
 
@@ -115,6 +117,10 @@ def _exif(image: pyvips.Image) -> bytes:
         exif[ExifTags.Base.Orientation] = image.get("orientation")
         return exif.tobytes()
     return b""
+
+
+def _xmp(image: pyvips.Image) -> bytes:
+    return bytes(image.get("xmp-data")) if "xmp-data" in image.get_fields() else b""
 
 
 def _opened(data: bytes, kind: str, edge: int, *, whole: bool) -> pyvips.Image:

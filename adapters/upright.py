@@ -22,9 +22,9 @@ from pillow_heif import register_heif_opener
 from adapters.camera_raw import develop, exif_of, is_camera_raw
 from adapters.colours import flatten, profile_of
 from adapters.errors import DecoderMemory, Rejected
-from adapters.exif import Description, described
+from adapters.exif import Description, described, loaded
 from adapters.frames import to_what_shows
-from adapters.jpeg_xl import dimensions, is_jpeg_xl, orientation
+from adapters.jpeg_xl import dimensions, is_jpeg_xl, orientation, xmp_of
 from adapters.limits import TooManyPixels, check_pixels
 from adapters.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of, sniff_media_type
 from adapters.png_chunks import be_lenient
@@ -104,7 +104,7 @@ def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) ->
             return _read(data, wanted)
         try:
             image, width, height = develop(data, max_pixels)
-            return Upright(image, width, height, RAW_MEDIA_TYPE, described(exif_of(data)))
+            return Upright(image, width, height, RAW_MEDIA_TYPE, described(loaded(lambda: exif_of(data))))
         except Rejected as error:
             # Cameras and their programs write ordinary TIFFs with the same tags.
             try:
@@ -151,6 +151,8 @@ def _opened(data: bytes, wanted: Wanted, *, whole: bool = True, white: bool = Tr
         width, height = image.size
         check_pixels(width, height, wanted.max_pixels)
         kind = image.format or ""
+        if kind == "JXL" and (packet := xmp_of(data)):
+            image.info.setdefault("xmp", packet)
         small = None
         if is_for_us(kind, width * height):
             small = shrunk(data, kind, wanted.edge, wanted.background, whole=whole)
@@ -222,11 +224,7 @@ def draft(image: Image.Image, edge: int) -> None:
 
 
 def _described(image: Image.Image) -> Description:
-    try:
-        return described(image.getexif())
-    except UNREADABLE as error:
-        logger.info("EXIF ignored: %s", error)
-        return Description()
+    return described(loaded(image.getexif), image.info.get("xmp"))
 
 
 def _turn_upright(image: Image.Image, data: bytes) -> None:

@@ -6,17 +6,15 @@ filtered search finds as many pictures as an unfiltered one, if there are as man
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from weaviate.classes.query import Filter
 from weaviate.collections.classes.filters import FilterReturn
 
+from adapters.facts import EARLIEST, LATEST
 from adapters.ports import Between, ImageFilter
 
-# Weaviate keeps dates as nanoseconds in 64 bits; what lies beyond holds for every picture, or none.
-EARLIEST: Final = datetime(1700, 1, 1, tzinfo=UTC)
-LATEST: Final = datetime(2262, 1, 1, tzinfo=UTC)
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 LOWEST_LATITUDE: Final = -90.0
 
@@ -68,6 +66,7 @@ def _between(name: str, range_: Between[int]) -> list[FilterReturn]:
 
 
 def _dates(name: str, range_: Between[datetime]) -> list[FilterReturn]:
+    """A bound beyond what is kept holds for every picture, or for none."""
     parts = []
     if range_.low is not None:
         low = min(max(range_.low, EARLIEST), LATEST)

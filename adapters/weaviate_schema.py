@@ -10,6 +10,7 @@ from typing import Any, Final
 from weaviate.classes.config import DataType, Property, Tokenization
 
 from adapters.errors import Rejected
+from adapters.facts import kept
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, ImageRecord, KnownVector
 
@@ -52,6 +53,7 @@ def properties() -> list[Property]:
 
 def stored_properties(record: ImageRecord) -> dict[str, Any]:
     """The record's properties; absent ones are left out, which Weaviate takes as null."""
+    record = kept(record)
     properties: dict[str, Any] = {
         "image_id": record.image_id,
         "folder": folder_of(record.image_id),

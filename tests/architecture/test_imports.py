@@ -45,6 +45,7 @@ DECODING = {
     "adapters/shrink.py",
     "adapters/thumbnail.py",
     "adapters/upright.py",
+    "adapters/xmp.py",
 }
 """Who hands bytes of pictures to decoders."""
 WORKERS = {

@@ -383,6 +383,41 @@ async def test_filters_hold(index: ImageIndex, filled: Collection) -> None:
     }
 
 
+async def test_dates_that_cannot_be_held_are_absent_and_not_wrapped(
+    index: ImageIndex, collection: Collection
+) -> None:
+    """Weaviate's 64 bits of nanoseconds would make 1754 and 1816 of the years 1 and 9999."""
+    moments = [
+        datetime.min.replace(tzinfo=UTC),
+        datetime(1677, 1, 1, tzinfo=UTC),
+        datetime(1826, 1, 1, tzinfo=UTC),
+        datetime(2262, 4, 10, tzinfo=UTC),
+        datetime(2263, 1, 1, tzinfo=UTC),
+        datetime.max.replace(tzinfo=UTC),
+    ]
+    records = [
+        replace(record(f"{moment.year}.jpg", unit(1, n)), taken_at=moment, modified_at=moment)
+        for n, moment in enumerate(moments)
+    ]
+    assert await index.upsert(collection, records) == {}
+    found = await index.search(collection, unit(1), 10, details=["taken_at", "modified_at"])
+    held = {match.image_id: match.details["taken_at"] for match in found}
+    assert held == {
+        f"{moment.year}.jpg": moment if moment in moments[2:4] else None for moment in moments
+    }
+    assert held == {match.image_id: match.details["modified_at"] for match in found}
+    for low, high, expected in (
+        (moments[0], moments[-1], {"1826.jpg", "2262.jpg"}),
+        (None, moments[1], set()),
+        (moments[4], None, set()),
+        (moments[1], moments[2], {"1826.jpg"}),
+        (moments[3], moments[4], {"2262.jpg"}),
+    ):
+        where = ImageFilter(taken_at=Between(low, high))
+        matches = await index.search(collection, unit(1), 10, where=where)
+        assert {match.image_id for match in matches} == expected, (low, high)
+
+
 async def test_a_filter_narrows_the_search_and_not_its_result(
     index: ImageIndex, collection: Collection
 ) -> None:

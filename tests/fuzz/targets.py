@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +22,11 @@ from fastapi import FastAPI
 from adapters.errors import Rejected
 from adapters.media_types import sniff_media_type
 from adapters.model_spec import ModelSpec
+from adapters.moments import OLDEST
 from adapters.picture import decode as decode_picture
+from adapters.places import known_place
 from adapters.thumbnail import check, thumbnail
+from gateway.filters import Filters
 from gateway.short_form import BadShortForm, parse
 from schemas.codec import InvalidEvent, decode, decode_image_change, decode_key, encode
 from schemas.events import Event
@@ -56,6 +60,23 @@ def pictures(data: bytes) -> None:
     ):
         with suppress(Rejected):
             use()
+
+
+def facts(data: bytes) -> bool:
+    """What a picture says of itself, if it is one (which is answered): nothing impossible."""
+    try:
+        picture = decode_picture(data, SPEC, max_pixels=MAX_PIXELS)
+    except Rejected:
+        return False
+    taken, camera = picture.taken_at, picture.camera
+    if taken is not None and not OLDEST <= taken <= datetime.now(UTC) + timedelta(days=2):
+        raise Finding(f"taken at {taken}")
+    if camera is not None and Filters(camera=camera).where().camera != camera:
+        raise Finding(f"a camera that no filter finds: {camera!r}")
+    where = (picture.latitude, picture.longitude)
+    if where != (None, None) and known_place(*where) != where:
+        raise Finding(f"taken at {where}")
+    return True
 
 
 def grammar(data: bytes) -> None:
@@ -172,8 +193,9 @@ def _gateway() -> Gateway:
     )
 
 
-TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
+TARGETS: Final[Mapping[str, Callable[[bytes], object]]] = {
     "pictures": pictures,
+    "facts": facts,
     "grammar": grammar,
     "codec": codec,
     "http": http,

@@ -1,0 +1,101 @@
+"""Where a picture was taken: degrees out of what EXIF and XMP write."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from numbers import Real
+from typing import Final
+
+NORTH_OR_SOUTH: Final = {
+    **dict.fromkeys(("n", "north", "northern", "nord", "norte"), 1),
+    **dict.fromkeys(("s", "south", "southern", "sud", "süd", "sur", "sul"), -1),
+}
+EAST_OR_WEST: Final = {
+    **dict.fromkeys(("e", "east", "eastern", "est", "este"), 1),
+    **dict.fromkeys(("w", "west", "western"), -1),
+}
+"""Hemispheres as they are written -> their sign. German `O` is east and French `O` west."""
+SIXTIETHS: Final = 60
+DECIMALS: Final = 6
+"""Of a degree: a tenth of a metre."""
+
+_WORD: Final = re.compile(r"[^\W\d_]+")
+_NUMBERS: Final = re.compile(
+    r"([+-]?\d{1,3}(?:\.\d*)?)"
+    r"(?:[,:° ]+(\d{1,2}(?:\.\d*)?)(?:[,:'′ ]+(\d{1,2}(?:\.\d*)?)[\"″]?)?['′]?)?°?"
+)
+
+
+def place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
+    """Both, if they are a place on Earth."""
+    if latitude is None or longitude is None:
+        return None
+    # Of no comparison with NaN this holds.
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        return None
+    return latitude, longitude
+
+
+def known_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
+    """As `place`, without 0, 0, which cameras write that do not know where they are."""
+    found = place(latitude, longitude)
+    if found is None or not any(round(part, DECIMALS) for part in found):
+        return None
+    return found
+
+
+def degrees(parts: object, hemisphere: str | None, signs: dict[str, int]) -> float | None:
+    """Degrees of EXIF's degrees, minutes and seconds; None if they say nothing.
+
+    Without a hemisphere (None) the number's own sign counts; one that is not to be read is unknown.
+    """
+    if isinstance(parts, str):
+        return degrees_of_text(parts, hemisphere, signs)
+    numbers = _numbers(parts)
+    if numbers is None:
+        return None
+    return _signed(numbers, hemisphere, signs)
+
+
+def degrees_of_text(text: str, hemisphere: str | None, signs: dict[str, int]) -> float | None:
+    """Degrees of XMP's `48,12.5N` or `48,12,30N`, or of a plain number."""
+    text = text.strip()
+    if word := _WORD.search(text):
+        hemisphere = word[0]
+        text = f"{text[: word.start()]} {text[word.end() :]}".strip()
+    found = _NUMBERS.fullmatch(text)
+    if found is None:
+        return None
+    return _signed([float(part) for part in found.groups() if part], hemisphere, signs)
+
+
+def _numbers(parts: object) -> list[float] | None:
+    """One to three finite numbers."""
+    listed = parts if isinstance(parts, tuple | list) else (parts,)
+    if not 1 <= len(listed) <= 3:
+        return None
+    # Pillow's rationals are `Rational`; texts and truths are none.
+    if any(isinstance(part, bool) or not isinstance(part, Real) for part in listed):
+        return None
+    try:
+        numbers = [float(part) for part in listed]
+    except (ValueError, OverflowError, ZeroDivisionError):
+        return None
+    # A denominator of 0 makes them infinite, or no number.
+    return numbers if all(math.isfinite(number) for number in numbers) else None
+
+
+def _signed(
+    numbers: Sequence[float], hemisphere: str | None, signs: dict[str, int]
+) -> float | None:
+    whole, *sixtieths = numbers
+    if not all(0 <= part <= SIXTIETHS for part in sixtieths):
+        return None
+    size = abs(whole) + sum(part / SIXTIETHS**n for n, part in enumerate(sixtieths, 1))
+    if hemisphere is None:
+        return math.copysign(size, whole)
+    word = _WORD.search(hemisphere)
+    sign = signs.get(word[0].casefold()) if word else None
+    return None if sign is None else sign * size + 0.0  # which makes 0.0 of -0.0
