@@ -85,13 +85,16 @@ FILES: Final = (
     ".directory",
 )
 FILE_BEGINNINGS: Final = ("._", ".trashed-", ".pending-")
-"""Of macOS's files beside a file, and of Android's pictures in the bin or not yet complete."""
+"""All hidden: macOS's files beside a file, Android's pictures in the bin or not yet complete."""
 FILE_ENDINGS: Final = ("@SynoEAStream", "@SynoResource")
 
 _FOLDER: Final = re.compile(
     "|".join(translate(name.lower()) for names in FOLDERS.values() for name in names)
 )
 _FILES: Final = frozenset(name.lower() for name in FILES)
+_LAST_LETTERS: Final = frozenset(
+    letter for name in (*FILES, *FILE_ENDINGS) for letter in (name[-1].lower(), name[-1].upper())
+)
 
 
 @lru_cache(maxsize=4096)
@@ -102,4 +105,7 @@ def is_system_folder(name: str) -> bool:
 
 def is_system_file(name: str) -> bool:
     """Whether a system keeps a file of this name for itself."""
+    # Every file of a tree is asked about, and nearly none comes further than this.
+    if name[-1] not in _LAST_LETTERS and name[0] != ".":
+        return False
     return name.startswith(FILE_BEGINNINGS) or name.endswith(FILE_ENDINGS) or name.lower() in _FILES

@@ -65,7 +65,9 @@ class Rules:
 
     def skips_name(self, name: str) -> bool:
         """Whether a file of this name is hidden or temporary."""
-        return self.skips_folder_name(name) or _is_an_editors(name)
+        return self.skips_folder_name(name) or (
+            (name[-1] in "~#" or name[0] == "~") and _is_an_editors(name)
+        )
 
     def takes_file(self, image_id: str) -> bool:
         """Whether this file, in a folder that is taken, is a picture to publish."""
@@ -84,8 +86,12 @@ class Rules:
     def enters(self, directory: str) -> bool:
         """Whether this folder, in one that is entered, is looked into."""
         name = directory.rpartition("/")[2]
+        if self.skips_folder_name(name):
+            return False
         by_default = self._defaults and is_system_folder(name)
-        return not (self.skips_folder_name(name) or self._ignores(directory + "/", by_default))
+        if self._spec is None:
+            return not by_default
+        return not self._ignores(directory + "/", by_default)
 
     def _ignores(self, path: str, by_default: bool) -> bool:
         told = self._spec.check_file(path).include if self._spec is not None else None
