@@ -47,8 +47,11 @@ def _written(path: str) -> Iterator[str]:
 
 
 def _forms_of_part(part: str) -> tuple[str, ...]:
-    found = [part]
-    for form in ("NFC", "NFD"):
-        found.append(normalize(form, part))
-        found.append(_CHANGED_BY_MACOS.sub(lambda match, to=form: normalize(to, match[0]), part))
+    found = (
+        part,
+        normalize("NFC", part),
+        normalize("NFD", part),
+        _CHANGED_BY_MACOS.sub(lambda match: normalize("NFC", match[0]), part),
+        _CHANGED_BY_MACOS.sub(lambda match: normalize("NFD", match[0]), part),
+    )
     return tuple(dict.fromkeys(found))

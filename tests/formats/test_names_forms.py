@@ -179,7 +179,9 @@ async def test_a_folder_is_that_of_both_forms(bench: Gateway, form: Any) -> None
     assert sorted(found) == sorted(["été/a.jpg", f"{apart}/b.jpg", f"{apart}/below/c.jpg"])
 
 
-async def test_a_name_that_is_there_costs_one_id(bench: Gateway) -> None:
+async def test_a_name_that_is_there_costs_one_id(
+    bench: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "/".join(["é"] * 5)
     await bench.holds(name)
     asked: list[str] = []
@@ -193,7 +195,8 @@ async def test_a_name_that_is_there_costs_one_id(bench: Gateway) -> None:
         asked.extend(ids)
         return await vectors(collection, ids)
 
-    bench.index.hashes, bench.index.vectors = count_hashes, count_vectors  # type: ignore[method-assign]
+    monkeypatch.setattr(bench.index, "hashes", count_hashes)
+    monkeypatch.setattr(bench.index, "vectors", count_vectors)
 
     async def active() -> Collection:
         return bench.collection
