@@ -21,6 +21,7 @@ from adapters.errors import Rejected, Unavailable
 from adapters.event_log import LogRecord, Message, Position
 from adapters.facts import kept
 from adapters.model_spec import ModelSpec
+from adapters.name_forms import forms
 from adapters.naming import collection_name, object_id
 from adapters.ports import (
     EVERYTHING,
@@ -208,6 +209,7 @@ class MemoryIndex(_Switch):
             raise Rejected(f"the vector has {len(vector)} numbers, not {collection.dimension}")
         if limit > MAX_RESULTS:
             raise Rejected(f"the limit {limit} is over {MAX_RESULTS}")
+        folders = forms(where.folder)
         matches = [
             Match(
                 image_id=record.image_id,
@@ -216,7 +218,7 @@ class MemoryIndex(_Switch):
                 vector=record.vector if with_vectors else (),
             )
             for record in self._held(collection).values()
-            if _passes(record, where)
+            if record.image_id.startswith(folders) and _passes(record, where)
         ]
         return sorted(matches, key=lambda match: (-match.score, match.image_id))[:limit]
 
@@ -264,8 +266,7 @@ class MemoryIndex(_Switch):
 
 def _passes(record: ImageRecord, where: ImageFilter) -> bool:
     return (
-        record.image_id.startswith(where.folder)
-        and (not where.media_types or record.media_type in where.media_types)
+        (not where.media_types or record.media_type in where.media_types)
         and (where.camera is None or (record.camera or "").strip() == where.camera.strip())
         and (where.has_gps is None or (record.latitude is not None) == where.has_gps)
         and where.size_bytes.holds(record.size_bytes)

@@ -172,7 +172,8 @@ class ImageFilter:
     """Which pictures a search may find: those for which everything given holds.
 
     `folder` is a prefix of whole folders with a slash at its end, "" for all; a picture lies in it
-    or in a folder below. Texts are compared exactly, except for white space at their ends.
+    or in a folder below, in whatever of `adapters.name_forms.forms` the folder's name is written.
+    Other texts are compared exactly, except for white space at their ends.
     """
 
     folder: str = ""

@@ -105,6 +105,8 @@ class SourceSettings(ServerSettings):
     images_dir: Path = Path("images")
     images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
     """Further folders and buckets, as `name=url` separated by spaces; ids start with `name/`."""
+    ignore_defaults: bool = True
+    """Whether what systems keep for themselves (`adapters.system_names`) is left out."""
 
     @field_validator("images_sources", mode="before")
     @classmethod

@@ -104,7 +104,8 @@ def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) ->
             return _read(data, wanted)
         try:
             image, width, height = develop(data, max_pixels)
-            return Upright(image, width, height, RAW_MEDIA_TYPE, described(loaded(lambda: exif_of(data))))
+            about = described(loaded(lambda: exif_of(data)))
+            return Upright(image, width, height, RAW_MEDIA_TYPE, about)
         except Rejected as error:
             # Cameras and their programs write ordinary TIFFs with the same tags.
             try:

@@ -13,6 +13,7 @@ from weaviate.classes.query import Filter
 from weaviate.collections.classes.filters import FilterReturn
 
 from adapters.facts import EARLIEST, LATEST
+from adapters.name_forms import forms
 from adapters.ports import Between, ImageFilter
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
@@ -43,17 +44,25 @@ def conditions(where: ImageFilter) -> FilterReturn | None:
 
 
 def _folder(folder: str) -> list[FilterReturn]:
+    """In this folder or below it, in whatever form its name is written."""
+    if not folder:
+        return []
+    ranges = [_starts_with(form) for form in forms(folder)]
+    return [ranges[0] if len(ranges) == 1 else Filter.any_of(ranges)]
+
+
+def _starts_with(folder: str) -> FilterReturn:
     """A range of texts: all that start with `a/` lie from `a/` up to, but without, `a0`.
 
     `like` would take `*` and `?` in a folder's name for wild cards.
     """
-    if not folder:
-        return []
     after = folder[:-1] + chr(ord(folder[-1]) + 1)
-    return [
-        Filter.by_property("folder").greater_or_equal(folder),
-        Filter.by_property("folder").less_than(after),
-    ]
+    return Filter.all_of(
+        [
+            Filter.by_property("folder").greater_or_equal(folder),
+            Filter.by_property("folder").less_than(after),
+        ]
+    )
 
 
 def _between(name: str, range_: Between[int]) -> list[FilterReturn]:

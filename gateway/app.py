@@ -164,6 +164,7 @@ def create_app(
             max_bytes=settings.max_upload_bytes,
             workers=settings.picture_workers,
             reserved=[source.name for source in settings.images_sources],
+            ignore_defaults=settings.ignore_defaults,
         )
     images = Pictures(
         settings,

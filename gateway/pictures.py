@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.responses import FileResponse, Response
 
 from adapters.media_types import sniff_media_type
+from adapters.name_forms import forms
 from adapters.settings import SourceSettings
 from adapters.storage import read_bytes
 from gateway.filters import valid_unicode
@@ -78,8 +79,10 @@ class Served:
         self._presence = presence
         self._failed = failed
 
-    async def check(self, name: str) -> None:
-        """Return if this picture may be shown.
+    async def find(self, name: str) -> str:
+        """The id of the picture of this name that may be shown.
+
+        The name may be in another form than the id; what is called exactly so comes first.
 
         Raises:
             Problem: 404 if it may not.
@@ -89,8 +92,17 @@ class Served:
             valid_unicode(name)
         except ValueError as error:
             raise missing() from error
-        if await self._presence.hash_of(name) is None and name not in await self._failed():
-            raise missing()
+        if await self._presence.hash_of(name) is not None:
+            return name
+        failed = await self._failed()
+        if name in failed:
+            return name
+        async for image_id, _ in self._presence.held(name):
+            return image_id
+        for form in forms(name):
+            if form in failed:
+                return form
+        raise missing()
 
 
 class Pictures:
@@ -105,14 +117,13 @@ class Pictures:
         self._transfers = Transfers(max_bytes=max_bytes, headers=HEADERS)
 
     async def response(self, name: str) -> Response:
-        """The picture of an image id with its ETag.
+        """The picture of this name with its ETag.
 
         Raises:
             Problem: 404 for whatever is no picture that is indexed, 413 for one that is too large.
             Unavailable: the bucket, the index or the log cannot be reached now.
         """
-        await self._served.check(name)
-        place = self._place(name)
+        place = self._place(await self._served.find(name))
         if isinstance(place, str):
             return BucketResponse(self._transfers, place)
         local = await asyncio.to_thread(find, *place)
@@ -121,9 +132,8 @@ class Pictures:
         )
 
     async def find(self, name: str) -> Found:
-        """The picture of an image id, unread; raises as `response`."""
-        await self._served.check(name)
-        place = self._place(name)
+        """The picture of this name, unread; raises as `response`."""
+        place = self._place(await self._served.find(name))
         if isinstance(place, str):
             _, facts = await self._transfers.run(lambda: self._transfers.facts(place))
             return Found(facts, lambda: self._transfers.run(lambda: self._read(place)))
@@ -133,12 +143,12 @@ class Pictures:
             f"{local.path}\0{local.status.st_mtime_ns}\0{local.status.st_size}", local.path
         )
 
-    def _place(self, name: str) -> str | tuple[Path, str]:
+    def _place(self, image_id: str) -> str | tuple[Path, str]:
         """A bucket's URI, or a folder and the path below it."""
-        source = next((each for each in self._sources if name.startswith(each.prefix)), None)
+        source = next((each for each in self._sources if image_id.startswith(each.prefix)), None)
         if source is None:
-            return self._main, name
-        path = name.removeprefix(source.prefix)
+            return self._main, image_id
+        path = image_id.removeprefix(source.prefix)
         if source.is_local:
             return source.folder, path
         if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):

@@ -7,7 +7,7 @@ directions, a negative weight turning away from one (Rocchio's formula, 1971, wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,15 @@ import numpy as np
 from adapters.decoders import Decoders
 from adapters.errors import Rejected, Unavailable
 from adapters.model_spec import ModelSpec
+from adapters.name_forms import forms
 from adapters.ports import Collection, Embedder, ImageIndex
 from gateway.text_batches import TextBatches
 from gateway.text_cache import TextCache
 from schemas.events import SearchKind
 
 SMALLEST_LENGTH = 1e-4
+_Named = Mapping[str, tuple[str, list[float]]]
+"""Name in the query -> id and vector of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,14 @@ class Term:
         """The term in the short form, for instance `2:dog` or `./a.jpg`."""
         what = self.text or (f"./{self.image_name}" if self.image_name else "(picture)")
         return what if abs(self.weight) == 1 else f"{abs(self.weight):g}:{what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is looked for: a unit vector, and the indexed pictures that it leans towards."""
+
+    vector: list[float]
+    own: frozenset[str] = frozenset()
 
 
 class BadTerm(Rejected):
@@ -79,32 +90,50 @@ class QueryEmbedder:
         self._texts = TextCache(text_cache)
         self._batches = TextBatches(embedder)
 
-    async def embed(self, collection: Collection, terms: Sequence[Term]) -> list[float]:
-        """The unit vector of the query.
+    async def embed(self, collection: Collection, terms: Sequence[Term]) -> Query:
+        """The query as a vector.
 
         Raises:
             BadTerm: a picture is not indexed or cannot be decoded, or the terms cancel out.
             Unavailable: a server that is needed does not answer.
         """
+        named = await self._named(collection, terms)
+        own = frozenset(
+            named[term.image_name][0] for term in terms if term.image_name and term.weight > 0
+        )
         if len(terms) == 1 and terms[0].weight == 1:
-            return await self._vector(collection, terms[0])
-        vectors = await _all(self._vector(collection, term) for term in terms)
+            return Query(await self._vector(collection, terms[0], named), own)
+        vectors = await _all(self._vector(collection, term, named) for term in terms)
         weights = np.array([term.weight for term in terms])
         combined = weights @ np.array(vectors)
         length = float(np.linalg.norm(combined))
         if length < SMALLEST_LENGTH:
             raise BadTerm("terms", "the terms cancel each other out")
         unit: list[float] = (combined / length).tolist()
-        return unit
+        return Query(unit, own)
 
-    async def _vector(self, collection: Collection, term: Term) -> list[float]:
+    async def _named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
+        """The pictures that are named: all are asked for at once, other forms only if need be."""
+        names = {term.image_name: term.field for term in terms if term.image_name is not None}
+        if not names:
+            return {}
+        held = dict(await self._index.vectors(collection, list(names)))
+        more = {name: forms(name)[1:] for name in names if name not in held}
+        if others := [form for found in more.values() for form in found]:
+            held |= await self._index.vectors(collection, others)
+        named: dict[str, tuple[str, list[float]]] = {}
+        for name, field in names.items():
+            image_id = next((form for form in forms(name) if form in held), None)
+            if image_id is None:
+                raise BadTerm(field, f"{name!r} is not indexed")
+            named[name] = image_id, list(held[image_id])
+        return named
+
+    async def _vector(self, collection: Collection, term: Term, named: _Named) -> list[float]:
         if term.text is not None:
             return await self._of_text(collection, term.text)
         if term.image_name is not None:
-            found = await self._index.vectors(collection, [term.image_name])
-            if term.image_name not in found:
-                raise BadTerm(term.field, f"{term.image_name!r} is not indexed")
-            return list(found[term.image_name])
+            return named[term.image_name][1]
         spec = await self.check_model(collection)
         try:
             picture = await self._decoders.picture(term.image or b"", spec)

@@ -23,7 +23,7 @@ from gateway.cutoff import Background
 from gateway.events import SearchEvents
 from gateway.patience import Patience
 from gateway.privacy import Privacy
-from gateway.query import BadTerm, QueryEmbedder, Term, describe, kind_of
+from gateway.query import BadTerm, Query, QueryEmbedder, Term, describe, kind_of
 from gateway.waiting import Presence
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
@@ -132,9 +132,9 @@ class Search:
             # All of it anew each time: another model may have been activated meanwhile.
             collection = await self.active()
             start = self._start(question, collection)
-            vector = await self._queries.embed(collection, question.terms)
+            query = await self._queries.embed(collection, question.terms)
             embedded = time.perf_counter()
-            found = await self._found(question, collection, vector, start + question.limit)
+            found = await self._found(question, collection, query, start + question.limit)
             return collection, start, embedded, found
 
         collection, start, embedded, found = await self._patience(attempt)
@@ -177,8 +177,9 @@ class Search:
         return int(at)
 
     async def _found(
-        self, question: Question, collection: Collection, vector: Sequence[float], needed: int
+        self, question: Question, collection: Collection, query: Query, needed: int
     ) -> _Found:
+        vector, own = query.vector, query.own
         search = functools.partial(
             self._index.search,
             collection,
@@ -187,7 +188,6 @@ class Search:
             details=question.details,
             with_vectors=question.collapse,
         )
-        own = {term.image_name for term in question.terms if term.image_name and term.weight > 0}
         least: float | None = question.min_score
         automatic: float | None = None
 

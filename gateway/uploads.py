@@ -20,6 +20,8 @@ from typing import BinaryIO, Final
 from adapters.decoders import Decoders
 from adapters.errors import Rejected
 from adapters.media_types import MEDIA_TYPES, RAW_MEDIA_TYPE
+from adapters.system_names import is_system_folder
+from gateway.free_names import free_name, there_or_free
 from gateway.problems import Problem
 
 MAX_NAME_BYTES: Final = 200
@@ -68,8 +70,13 @@ class Uploads:
         max_bytes: int,
         workers: int,
         reserved: Collection[str] = (),
+        ignore_defaults: bool = True,
     ) -> None:
-        """Folders whose first part is `reserved` are those of other sources."""
+        """Folders whose first part is `reserved` are those of other sources.
+
+        With `ignore_defaults`, nothing is put where the watcher would not look for it.
+        """
+        self._ignored = is_system_folder if ignore_defaults else _nothing
         self._root = root
         self._reserved = frozenset(reserved)
         self._decoders = decoders
@@ -125,15 +132,18 @@ class Uploads:
         parts = safe_folder(folder)
         if parts and parts[0] in self._reserved:
             raise _bad("folder", f"{parts[0]} is the name of another source")
-        with _folder(root, parts) as directory:
-            return self._write(data, name, directory, parts, overwrite, look)
+        if any(map(self._ignored, parts)):
+            raise _bad("folder", "is one of those that are never indexed")
+        given = [part for part in folder.split("/") if part]
+        with _folder(root, parts, given) as directory:
+            return self._write(data, name, directory, root, overwrite, look)
 
     def _write(
         self,
         data: BinaryIO,
         name: str,
         directory: Path,
-        parts: list[str],
+        root: Path,
         overwrite: bool,
         look: Look,
     ) -> Stored:
@@ -147,28 +157,29 @@ class Uploads:
                 os.fsync(file.fileno())
             media_type = look(part)
             part.chmod(0o644)
-            target = directory / safe_name(name, media_type)
+            target = there_or_free(directory, safe_name(name, media_type), name)
             with part.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             created = _put(part, target, sha256, overwrite)
             size = target.stat().st_size
         finally:
             part.unlink(missing_ok=True)
-        image_id = "/".join([*parts, target.name])
+        image_id = target.relative_to(root).as_posix()
         return Stored(image_id, sha256, size, media_type, created)
 
 
 @contextmanager
-def _folder(root: Path, parts: Sequence[str]) -> Iterator[Path]:
+def _folder(root: Path, parts: Sequence[str], given: Sequence[str]) -> Iterator[Path]:
     """The folder below the root, made where it is missing; what was made goes if the block fails.
 
     A link on the way may lead out of the root; what is written or made must not. Each part is
-    looked at before the next one is made below it.
+    looked at before the next one is made below it. One that is there in another Unicode form, first
+    of all in the one given, is the one that is meant.
     """
     directory, made = root, list[Path]()
     try:
-        for part in parts:
-            directory = directory / part
+        for part, as_given in zip(parts, given, strict=True):
+            directory = there_or_free(directory, part, as_given)
             if directory.is_symlink() or directory.exists():
                 try:
                     inside = directory.resolve(strict=True).is_relative_to(root)
@@ -272,11 +283,17 @@ def _bad(field: str, message: str) -> Problem:
 
 def _taken(target: Path) -> Problem:
     message = f"{target.name} is there already, with other content"
+    free = free_name(target, MAX_NAME_BYTES)
     return Problem(
         HTTPStatus.CONFLICT,
-        f"{message}; send another name, or overwrite=true",
+        f"{message}; send another name ({free} is free), or overwrite=true",
         errors=[{"field": "name", "message": message}],
+        free_name=free,
     )
+
+
+def _nothing(_: str) -> bool:
+    return False
 
 
 def _refused(error: OSError) -> Problem:

@@ -7,10 +7,11 @@ of these questions alone would be a request to the index; together they are one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
+from adapters.name_forms import forms
 from adapters.ports import Collection, ImageIndex
 from gateway.problems import Problem
 
@@ -51,6 +52,20 @@ class Presence:
         # Whoever goes away must not take the answer from the others.
         return await asyncio.shield(future)
 
+    async def held(self, name: str) -> AsyncIterator[tuple[str, str]]:
+        """Ids and content hashes of the pictures of this name, in whatever form: itself first.
+
+        The other forms are asked for only by whoever goes on beyond the first, or finds none.
+
+        Raises:
+            Unavailable: the index does not answer.
+        """
+        for some in (forms(name)[:1], forms(name)[1:]):
+            hashes = await asyncio.gather(*map(self.hash_of, some))
+            for image_id, sha256 in zip(some, hashes, strict=True):
+                if sha256 is not None:
+                    yield image_id, sha256
+
     async def _ask_soon(self) -> None:
         await asyncio.sleep(GATHER_SECONDS)
         wanted, self._wanted = self._wanted, {}
@@ -71,6 +86,8 @@ class Presence:
     async def until_indexed(self, image_name: str, sha256: str | None, *, timeout: float) -> None:
         """Return once the active collection holds the picture, with this content if one is given.
 
+        Its name may be in another form there: some file systems change it.
+
         Raises:
             Problem: 409 after `timeout` seconds: it may still come, or be dead-lettered; 503 where
                 too many wait already.
@@ -87,9 +104,9 @@ class Presence:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    found = await self.hash_of(image_name)
-                    if found is not None and sha256 in (None, found):
-                        return
+                    async for _, found in self.held(image_name):
+                        if sha256 in (None, found):
+                            return
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, LONGEST_PAUSE)
         except TimeoutError as error:

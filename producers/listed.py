@@ -54,7 +54,11 @@ class ListedSource:
     def __init__(self, settings: WatcherSettings, log: EventLog, source: Source) -> None:
         self._settings = settings
         self._source = source
-        self._rules = Rules(settings.ignore_patterns, hidden=settings.include_hidden)
+        self._rules = Rules(
+            settings.ignore_patterns,
+            hidden=settings.include_hidden,
+            defaults=settings.ignore_defaults,
+        )
         self._guard = RemovalGuard(settings.mass_removal_share, allow=settings.allow_mass_removal)
         self._dead_letters = DeadLetters(log)
         self._vanished = Vanished(log, settings.images_sources, source.prefix)
@@ -228,6 +232,8 @@ class ListedSource:
         few names only. So it is listed once more, what is missing then tells how many are going,
         and what both listings lack is gone.
         """
+        left_out, missing = await self._in_thread(self._rules.parted, missing)
+        await self._publish_removals(left_out)
         emptied = False
         judged: list[str] = []
         if missing:
@@ -243,19 +249,22 @@ class ListedSource:
         self._guard.unconfirm()
         if admitted:
             self._guard.release()
-            for start in range(0, len(missing), BATCH):
-                part = missing[start : start + BATCH]
-                known = [self._state.get(path) for path in part]
-                self._guard.count([each.sha256 for each in known if each is not None], moment)
-                for path in part:
-                    self._state.remove(path)
-                    self._listing.forget(path)
-                    self._unread.discard(path)
-                await self._writer.write([removal(self.id_prefix + path) for path in part])
-                self.status.counters.removed += len(part)
-            await self._writer.flushed()
+            known = [self._state.get(path) for path in missing]
+            self._guard.count([each.sha256 for each in known if each is not None], moment)
+            await self._publish_removals(missing)
         self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
         return admitted
+
+    async def _publish_removals(self, paths: Sequence[str]) -> None:
+        for start in range(0, len(paths), BATCH):
+            part = paths[start : start + BATCH]
+            for path in part:
+                self._state.remove(path)
+                self._listing.forget(path)
+                self._unread.discard(path)
+            await self._writer.write([removal(self.id_prefix + path) for path in part])
+            self.status.counters.removed += len(part)
+        await self._writer.flushed()
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)

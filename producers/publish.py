@@ -144,6 +144,11 @@ class Pipeline:
             )
         await self._writer.flushed()
 
+    async def work_off(self, image_ids: Iterable[str]) -> None:
+        """Have these looked at, and wait until all is published."""
+        await self.submit(image_ids)
+        await self.drained()
+
     async def decided(self) -> None:
         """Wait until all that is being looked at now is known, so that it is compared as well."""
         looks = list(self._looks)
@@ -268,11 +273,16 @@ class Pipeline:
         # found again by the scan that follows the root's return.
         if not await self._removable():
             return
+        left_out, missing = self._rules().parted(missing)
+        await self._publish_removals(left_out)
         missing = self._guard.admitted(missing, self._state, moment)
-        self.counters.removed += len(missing)
-        for start in range(0, len(missing), BATCH):
-            part = missing[start : start + BATCH]
-            self._guard.count([self._state.get(image_id) for image_id in part], moment)
+        self._guard.count([self._state.get(image_id) for image_id in missing], moment)
+        await self._publish_removals(missing)
+
+    async def _publish_removals(self, image_ids: Sequence[str]) -> None:
+        self.counters.removed += len(image_ids)
+        for start in range(0, len(image_ids), BATCH):
+            part = image_ids[start : start + BATCH]
             for image_id in part:
                 self._state.remove(image_id)
             await self._writer.write([removal(self._id_prefix + image_id) for image_id in part])

@@ -37,6 +37,7 @@ class Difference:
         on_mounts: how many of them on each mount below the root; None is the root's own.
         changed: how many of them are new or look different.
         missing: ids that are known below the folder and were not met.
+        left_out: the same, of those whose names are some system's own (`Rules.leaves_out`).
         unreadable: folders that could not be read; what is known below them is left alone.
         started: `time.monotonic()` at its beginning.
         seconds: how long the walk and the comparison took.
@@ -46,6 +47,7 @@ class Difference:
     on_mounts: Counter[str | None] = field(default_factory=Counter)
     changed: int = 0
     missing: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
@@ -55,6 +57,7 @@ class Difference:
         return (
             f"compared {self.pictures} pictures in {self.seconds:.2f} s: "
             f"{self.changed} new or changed, {len(self.missing)} missing"
+            + (f", {len(self.left_out)} of names that are left out now" if self.left_out else "")
         )
 
 
@@ -118,6 +121,8 @@ class Reconciler:
         finally:
             self.running = None
             self._compared += 1
+        parted = await asyncio.to_thread(rules.parted, difference.missing)
+        difference.left_out, difference.missing = parted
         difference.seconds = time.monotonic() - difference.started
         return difference
 

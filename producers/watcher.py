@@ -63,7 +63,7 @@ class Watcher:
         if source is None:
             # The ids below a folder of that name would be those of the source.
             self._patterns += tuple(f"/{other.name}/" for other in settings.images_sources)
-        self._rules = Rules(self._patterns, hidden=settings.include_hidden)
+        self._rules = Rules()  # Read before anything is looked at.
         self._identity: Identity | None = None
         share, allow = settings.mass_removal_share, settings.allow_mass_removal
         self._guard = Guards(share, allow=allow, mounts=lambda: self._mounts)
@@ -285,10 +285,12 @@ class Watcher:
     async def _remove(self, difference: Difference, *, attached: bool, whole: bool) -> bool:
         """Hand on what is missing; True if some of that is held back."""
         missing = difference.missing
-        if not missing:
+        if not (missing or difference.left_out):
             return False
         if not await self._root_is_ours():
             return True
+        # First, or they would count among what is known.
+        await self._pipeline.work_off(difference.left_out)
         admitted = self._guard.admitted(
             missing,
             self._state,
@@ -296,8 +298,7 @@ class Watcher:
             present=difference.on_mounts if attached else None,
             whole=whole,
         )
-        await self._pipeline.submit(admitted)
-        await self._pipeline.drained()
+        await self._pipeline.work_off(admitted)
         return len(admitted) < len(missing)
 
     async def _publish_again(self, held: Container[str]) -> None:
@@ -305,8 +306,7 @@ class Watcher:
         paths = [path for path in await self._vanished.settle(self._state) if path not in held]
         for path in paths:
             self._state.put(path, UNKNOWN._replace(mount=self._mount_points.of(path)))
-        await self._pipeline.submit(paths)
-        await self._pipeline.drained()
+        await self._pipeline.work_off(paths)
         await self._vanished.again(paths, self._state)
 
     def _finish(self, difference: Difference, *, held: bool) -> None:
@@ -327,8 +327,8 @@ class Watcher:
         return seconds if self._settings.poll_seconds else max(seconds, 10 * self._scan_seconds)
 
     async def _read_rules(self) -> None:
-        hidden = self._settings.include_hidden
-        self._rules = await asyncio.to_thread(load_rules, self._root, self._patterns, hidden=hidden)
+        settings = self._settings
+        self._rules = await asyncio.to_thread(load_rules, self._root, self._patterns, settings)
 
     # Health
 

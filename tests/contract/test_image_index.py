@@ -13,6 +13,7 @@ import pytest
 from adapters.errors import Rejected, Unavailable
 from adapters.memory import MemoryIndex
 from adapters.model_spec import ModelSpec
+from adapters.name_forms import forms
 from adapters.naming import object_id
 from adapters.ports import (
     DETAILS,
@@ -427,6 +428,42 @@ async def test_a_filter_narrows_the_search_and_not_its_result(
     await index.upsert(collection, near + far)
     found = await index.search(collection, unit(1), 10, where=ImageFilter(folder="far/"))
     assert {match.image_id for match in found} == {f"far/{n}.jpg" for n in range(5)}
+
+
+@pytest.mark.parametrize("asked", ["é/ü*/", "e\u0301/u\u0308*/", "é/u\u0308*/", "e\u0301/ü*/"])
+async def test_a_folder_is_the_same_in_whatever_form_its_name_is(
+    index: ImageIndex, collection: Collection, asked: str
+) -> None:
+    inside = [
+        f"{outer}/{inner}*/{deeper}a.jpg"
+        for outer in ("é", "e\u0301")
+        for inner in ("ü", "u\u0308")
+        for deeper in ("", "å/")
+    ]
+    outside = ["e/u*/a.jpg", "é/üx/a.jpg", "é/u*/a.jpg", "é/ü*a.jpg", "e\u0300/ü*/a.jpg"]
+    records = [record(name, unit(1, n / 100)) for n, name in enumerate(inside + outside)]
+    assert await index.upsert(collection, records) == {}
+    found = await index.search(collection, unit(1), 100, where=ImageFilter(folder=asked))
+    assert {match.image_id for match in found} == set(inside)
+    narrower = ImageFilter(folder=asked, width=Between(641, None))
+    assert list(await index.search(collection, unit(1), 100, where=narrower)) == []
+
+
+async def test_forms_of_a_name_are_looked_up_together_and_told_apart(
+    index: ImageIndex, collection: Collection
+) -> None:
+    names = [*forms("é/ü/å.jpg"), "never.jpg"]
+    stored = names[1:5]
+    await index.upsert(
+        collection, [record(name, unit(1, n), f"{n:064x}") for n, name in enumerate(stored)]
+    )
+    assert await index.hashes(collection, names) == {
+        name: f"{n:064x}" for n, name in enumerate(stored)
+    }
+    found = await index.vectors(collection, names)
+    assert set(found) == set(stored)
+    for n, name in enumerate(stored):
+        assert list(found[name]) == pytest.approx(unit(1, n), abs=1e-6)
 
 
 async def test_details_come_as_they_were(index: ImageIndex, filled: Collection) -> None:

@@ -1,0 +1,57 @@
+"""One name in its several Unicode forms.
+
+`é` is one character (NFC) on Linux and Windows, and a letter with a mark after it (NFD) in what
+macOS has written. People see one name, programs two. Ids stay as the file system gives them; only
+whoever looks something up by name tries the other forms as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice, product
+from typing import Final
+from unicodedata import normalize
+
+MAX_FORMS: Final = 256
+"""The most forms of one path: all there are where up to eight of its parts have two."""
+MAX_CHARACTERS: Final = 1 << 18
+"""About what all forms of one path have together: a very long one has fewer forms."""
+# HFS+ takes nothing apart in these ranges, where Unicode's own forms change letters for good.
+_CHANGED_BY_MACOS: Final = re.compile("[^\u2000-\u2fff\uf900-\ufaff\U0002f800-\U0002faff]+")
+
+
+def forms(path: str) -> tuple[str, ...]:
+    """The path as it is, then as it may be written elsewhere; each part may be in another form.
+
+    Of a path with very many forms those come first that have one form up to some part and the
+    other from there on.
+    """
+    if path.isascii():
+        return (path,)
+    most = min(MAX_FORMS, max(MAX_CHARACTERS // len(path), 3))
+    return tuple(islice(dict.fromkeys(islice(_written(path), 4 * most)), most))
+
+
+def _written(path: str) -> Iterator[str]:
+    yield path
+    parts = path.split("/")
+    composed, apart = ([normalize(form, part) for part in parts] for form in ("NFC", "NFD"))
+    yield "/".join(composed)
+    yield "/".join(apart)
+    choices = [_forms_of_part(part) for part in parts]
+    for at in (number for number, choice in enumerate(choices) if len(choice) > 1):
+        yield "/".join(composed[:at] + apart[at:])
+        yield "/".join(apart[:at] + composed[at:])
+    yield from map("/".join, product(*choices))
+
+
+def _forms_of_part(part: str) -> tuple[str, ...]:
+    found = (
+        part,
+        normalize("NFC", part),
+        normalize("NFD", part),
+        _CHANGED_BY_MACOS.sub(lambda match: normalize("NFC", match[0]), part),
+        _CHANGED_BY_MACOS.sub(lambda match: normalize("NFD", match[0]), part),
+    )
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,111 @@
+"""Names that file systems, NAS systems and desktops give to what they keep for themselves.
+
+Thumbnails, bins, snapshots and indexes lie beside people's pictures, and are none that anybody
+looks for. Only whole names that some system makes are here, whatever their case; a name that is
+merely odd (`@home`, `#1`, `lost`) may be anybody's.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+from functools import lru_cache
+from typing import Final
+
+FOLDERS: Final = {
+    "file systems": ("lost+found", "LOST.DIR", "FOUND.[0-9][0-9][0-9]", ".zfs"),
+    "Windows": (
+        "$RECYCLE.BIN",
+        "RECYCLER",
+        "System Volume Information",
+        "$WinREAgent",
+        "$SysReset",
+        "$Windows.~BT",
+        "$Windows.~WS",
+    ),
+    "macOS": (
+        ".Trashes",
+        ".Trash",
+        ".Spotlight-V100",
+        ".fseventsd",
+        ".TemporaryItems",
+        ".DocumentRevisions-V100",
+        ".AppleDouble",
+        ".AppleDB",
+        ".AppleDesktop",
+        ".MobileBackups",
+        "Network Trash Folder",
+        "Temporary Items",
+    ),
+    "Linux desktops": (".thumbnails", ".sh_thumbnails", ".Trash-*", ".dtrash"),
+    "Android": (".globalTrash", ".trashBin"),
+    "Synology": (
+        "@eaDir",
+        "#recycle",
+        "#snapshot",
+        "@tmp",
+        "@sharebin",
+        "@appstore",
+        "@appconf",
+        "@appdata",
+        "@apphome",
+        "@apptemp",
+        "@database",
+        "@docker",
+    ),
+    "QNAP and Asustor": ("@Recycle", "@Recently-Snapshot", "@Transcode", ".@*"),
+    "other NAS systems": (
+        ".recycle",
+        ".Recycle.Bin",
+        ".snapshot",
+        ".snapshots",
+        "~snapshot",
+        ".wdmc",
+        ".wdcache",
+    ),
+    "Nextcloud": ("appdata_oc*", "files_trashbin", "files_versions"),
+    "synchronizers": (
+        ".stversions",
+        ".stfolder",
+        ".dropbox.cache",
+        ".tmp.drivedownload",
+        ".tmp.driveupload",
+    ),
+}
+"""Who makes them, and the names; `*` stands for anything."""
+
+FILES: Final = (
+    "Thumbs.db",
+    "ehthumbs.db",
+    "ehthumbs_vista.db",
+    "desktop.ini",
+    "Icon\r",
+    ".DS_Store",
+    ".apdisk",
+    ".directory",
+)
+FILE_BEGINNINGS: Final = ("._", ".trashed-", ".pending-")
+"""All hidden: macOS's files beside a file, Android's pictures in the bin or not yet complete."""
+FILE_ENDINGS: Final = ("@SynoEAStream", "@SynoResource")
+
+_FOLDER: Final = re.compile(
+    "|".join(translate(name.lower()) for names in FOLDERS.values() for name in names)
+)
+_FILES: Final = frozenset(name.lower() for name in FILES)
+_LAST_LETTERS: Final = frozenset(
+    letter for name in (*FILES, *FILE_ENDINGS) for letter in (name[-1].lower(), name[-1].upper())
+)
+
+
+@lru_cache(maxsize=4096)
+def is_system_folder(name: str) -> bool:
+    """Whether a system keeps a folder of this name for itself."""
+    return _FOLDER.match(name.lower()) is not None
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a system keeps a file of this name for itself."""
+    # Every file of a tree is asked about, and nearly none comes further than this.
+    if name[-1] not in _LAST_LETTERS and name[0] != ".":
+        return False
+    return name.startswith(FILE_BEGINNINGS) or name.endswith(FILE_ENDINGS) or name.lower() in _FILES

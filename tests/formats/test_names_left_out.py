@@ -1,0 +1,263 @@
+"""What systems keep for themselves is left out by its name; what merely looks odd is a picture."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from adapters.memory import MemoryEventLog
+from adapters.settings import WatcherSettings
+from adapters.system_names import FILE_BEGINNINGS, FILE_ENDINGS, FILES, FOLDERS, is_system_file
+from producers.rules import Rules, load_rules
+from tests.unit.gateway_bench import png
+from tests.unit.test_producers_sources import running
+from tests.unit.test_producers_watcher import eventually, on_disk, shows, view, watching
+
+MADE_BY_SYSTEMS = [
+    "@eaDir",
+    "$RECYCLE.BIN",
+    "$Recycle.Bin",
+    "System Volume Information",
+    ".thumbnails",
+    "lost+found",
+    "#recycle",
+    "#snapshot",
+    "@Recycle",
+    ".@__thumb",
+    ".Trash-1000",
+    ".Trashes",
+    ".Spotlight-V100",
+    ".fseventsd",
+    "RECYCLER",
+    "LOST.DIR",
+    "FOUND.000",
+    "found.012",
+    "appdata_ocabc123",
+    "files_trashbin",
+]
+MERELY_ODD = [
+    "lost",
+    "lost and found",
+    "found",
+    "@home",
+    "#1",
+    "#fun#",
+    "~draft",
+    "draft~",
+    "~$1",
+    "$money",
+    "RECYCLE.BIN",
+    "Recycled",
+    "recycle",
+    "Trash",
+    "thumbnails",
+    "thumbs",
+    "eaDir",
+    "@eaDir2",
+    "my @eaDir",
+    "FOUND.1000",
+    "System Volume",
+    "snapshot",
+    "-",
+    "[x]",
+    "été",
+]
+ODD_FILES = ["#1.jpg", "~draft.jpg", "@eaDir.jpg", "$RECYCLE.BIN.jpg", "Thumbs.db.jpg", "-.jpg"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def log() -> MemoryEventLog:
+    return MemoryEventLog()
+
+
+@pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
+def test_what_systems_make_is_left_out_at_any_depth(name: str) -> None:
+    # Hidden names too are left out for what they are, where hidden ones are taken.
+    rules = Rules(hidden=True)
+    for path in (f"{name}/a.png", f"x/y/{name}/a.png", f"x/{name}/y/z/a.png"):
+        assert not rules.takes(path)
+        assert rules.leaves_out(path)
+    assert Rules(hidden=True, defaults=False).takes(f"x/{name}/a.png")
+    assert not Rules(hidden=True, defaults=False).leaves_out(f"x/{name}/a.png")
+
+
+@pytest.mark.parametrize("name", MERELY_ODD)
+def test_folders_that_merely_look_odd_are_taken(name: str) -> None:
+    for path in (f"{name}/a.png", f"x/{name}/y/a.png"):
+        assert Rules().takes(path)
+        assert not Rules().leaves_out(path)
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_files_that_merely_look_odd_are_taken(name: str) -> None:
+    assert Rules().takes(name)
+    assert Rules().takes(f"x/{name}")
+
+
+@pytest.mark.parametrize("name", ["._a.png", ".trashed-1700000000-IMG_1.png", ".pending-1-a.png"])
+def test_files_that_systems_make_are_left_out_where_hidden_ones_are_taken(name: str) -> None:
+    assert not Rules(hidden=True).takes(f"x/{name}")
+    assert Rules(hidden=True).leaves_out(f"x/{name}")
+    assert Rules(hidden=True).takes("x/.a.png")
+
+
+@pytest.mark.parametrize("name", ["#a.png#", "a.png~", "~$a.png"])
+def test_what_editors_leave_is_still_temporary(name: str) -> None:
+    assert Rules().skips_name(name)
+
+
+@pytest.mark.parametrize("name", [*FILES, "a.jpg@SynoEAStream", "THUMBS.DB"])
+def test_files_of_systems_are_known(name: str) -> None:
+    assert is_system_file(name)
+    assert not is_system_file(f"x{name}x")
+
+
+def test_a_pattern_takes_a_name_back() -> None:
+    rules = Rules(["!@eaDir/", "!/lost+found/", "*.gif", "!#recycle/", "#recycle/old/"])
+    assert rules.takes("a/@eaDir/b.png")
+    assert not rules.leaves_out("a/@eaDir/b.png")
+    assert not rules.takes("a/@eaDir/b.gif")
+    assert rules.takes("lost+found/b.png")
+    assert not rules.takes("a/lost+found/b.png")
+    assert rules.takes("#recycle/b.png")
+    assert not rules.takes("$RECYCLE.BIN/b.png")
+
+
+def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_rules(root, (), WatcherSettings()) == Rules()
+    monkeypatch.setenv("IGNORE_DEFAULTS", "false")
+    rules = load_rules(root, (), WatcherSettings())
+    assert rules != Rules()
+    assert rules.takes("@eaDir/a.png")
+    (root / ".imageignore").write_text("!(\n[")
+    assert load_rules(root, (), WatcherSettings()).takes("@eaDir/a.png")
+
+
+def test_each_name_is_in_the_docs() -> None:
+    told = (Path(__file__).parents[2] / "docs/names.md").read_text(encoding="utf-8")
+    for maker, names in FOLDERS.items():
+        row = f"| {maker} | {', '.join(f'`{name}`' for name in names)} |"
+        assert row in told
+    for name in [*FILES, *FILE_BEGINNINGS, *FILE_ENDINGS]:
+        assert name.replace("\r", "\\r") in told
+
+
+def put(root: Path, *names: str) -> None:
+    """Pictures of different contents."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        # A decoder stops where the picture ends.
+        (root / name).write_bytes(png() + name.encode())
+
+
+async def test_the_watcher_leaves_them_out(root: Path, log: MemoryEventLog) -> None:
+    put(root, *(f"{name}/a.jpg" for name in MERELY_ODD), *ODD_FILES)
+    expected = on_disk(root)
+    assert len(expected) == len(MERELY_ODD) + len(ODD_FILES)
+    put(root, *(f"x/{name}/b.jpg" for name in MADE_BY_SYSTEMS))
+    async with watching(root, log, include_hidden=True):
+        await shows(log, expected)
+        put(root, "y/@eaDir/c.jpg", "y/d.jpg")
+        await shows(log, expected | {n: d for n, d in on_disk(root).items() if n == "y/d.jpg"})
+
+
+async def test_what_was_indexed_before_leaves_however_much_it_is(
+    root: Path, log: MemoryEventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(root, *(f"{n}.jpg" for n in range(10)))
+    pictures = on_disk(root)
+    put(root, *(f"@eaDir/{n}.jpg/thumb.jpg" for n in range(90)))
+    async with watching(root, log, ignore_defaults=False):
+        await shows(log, on_disk(root))
+    async with watching(root, log) as watcher:
+        await shows(log, pictures)
+        assert watcher.status.counters.removed == 90
+        assert watcher.status.held == 0
+        # Nor do they count for what goes after them.
+        (root / "0.jpg").unlink()
+        await shows(log, {name: each for name, each in pictures.items() if name != "0.jpg"})
+    assert "HELD BACK" not in caplog.text
+    assert (root / "@eaDir/0.jpg/thumb.jpg").exists()
+
+
+async def test_of_the_others_none_goes_because_of_them(root: Path, log: MemoryEventLog) -> None:
+    """Thirty of forty pictures are gone: hundreds of thumbnails beside them make that no less."""
+    put(root, *(f"{n}.jpg" for n in range(40)))
+    pictures = on_disk(root)
+    put(root, *(f"@eaDir/{n}.jpg" for n in range(200)))
+    async with watching(root, log, ignore_defaults=False):
+        await shows(log, on_disk(root))
+    for n in range(30):
+        (root / f"{n}.jpg").unlink()
+    async with watching(root, log) as watcher:
+        await shows(log, pictures)
+
+        async def held() -> bool:
+            return watcher.status.held == 30
+
+        await eventually(held)
+        assert await view(log) == pictures
+        watcher.request_scan(confirm_removals=True)
+        await shows(log, {f"{n}.jpg": pictures[f"{n}.jpg"] for n in range(30, 40)})
+
+
+async def test_a_folder_that_is_gone_keeps_them(root: Path, log: MemoryEventLog) -> None:
+    put(root, "a.jpg", "@eaDir/b.jpg")
+    before = on_disk(root)
+    async with watching(root, log, ignore_defaults=False):
+        await shows(log, before)
+    shutil.rmtree(root)
+    async with watching(root, log, scanned=False) as watcher:
+
+        async def gone() -> bool:
+            return bool(watcher.status.root_missing)
+
+        await eventually(gone)
+        await asyncio.sleep(0.2)
+        assert await view(log) == before
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    system = fsspec.filesystem("memory")
+    system.makedirs("/b/x", exist_ok=True)
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+async def test_a_bucket_too_lets_them_go_and_no_more(
+    root: Path, log: MemoryEventLog, bucket: Any
+) -> None:
+    bucket.pipe({f"/b/x/{n}.jpg": png(size=(n + 1, 1)) for n in range(40)})
+    bucket.pipe({f"/b/x/@eaDir/{n}.jpg": png(size=(n + 1, 2)) for n in range(100)})
+    pictures = {f"cloud/{n}.jpg" for n in range(40)}
+
+    async def all_known() -> bool:
+        return len(await view(log)) == 140
+
+    async def only_pictures() -> bool:
+        return set(await view(log)) == pictures
+
+    async with running(root, log, ignore_defaults=False):
+        await eventually(all_known)
+    bucket.rm([f"/b/x/{n}.jpg" for n in range(30)])
+    async with running(root, log) as sources:
+        await eventually(only_pictures)
+
+        async def held() -> bool:
+            return sources.statuses()["cloud"].held == 30
+
+        await eventually(held)
+        assert await only_pictures()

@@ -1,0 +1,127 @@
+"""An upload whose name is taken is offered a free one; one name in two Unicode forms is one."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
+
+import httpx
+import pytest
+
+from adapters.model_spec import ModelSpec
+from gateway.free_names import free_name
+from gateway.uploads import MAX_NAME_BYTES, safe_name
+from tests.unit.gateway_bench import Gateway, assert_problem, gateway, png
+
+APART = normalize("NFD", "é")
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Gateway]:
+    async with gateway(tmp_path, small_spec) as found:
+        yield found
+
+
+async def send(bench: Gateway, data: bytes, name: str = "x.png", **form: str) -> httpx.Response:
+    files = {"image": ("any.png", data)}
+    return await bench.client.post("/api/v1/images", files=files, data={"name": name, **form})
+
+
+async def test_the_name_that_is_offered_can_be_had(bench: Gateway) -> None:
+    await send(bench, png("red"))
+    for number, colour in enumerate(("blue", "green", "gold"), 2):
+        refused = await send(bench, png(colour))
+        assert_problem(refused, 409, "name")
+        offered = refused.json()["free_name"]
+        assert offered == f"x ({number}).png"
+        stored = await send(bench, png(colour), name=offered)
+        assert (stored.status_code, stored.json()["image_name"]) == (201, f"uploads/{offered}")
+
+
+@pytest.mark.parametrize(
+    ("there", "offered"),
+    [
+        (["a.png"], "a (2).png"),
+        (["a.png", "A (2).PNG", "a (3).png"], "a (4).png"),
+        (["a (2).png"], "a (3).png"),
+        (["a (9).png", "a (10).png"], "a (11).png"),
+        (["a (0).png"], "a (0) (2).png"),
+        (["a(2).png"], "a(2) (2).png"),
+        (["a.b.png"], "a.b (2).png"),
+        ([f"{APART}.png"], "é (2).png"),
+        ([f"{APART}.png", f"{APART} (2).png"], "é (3).png"),
+        (["x" * 200 + ".png"], "x" * 196 + " (2).png"),
+        (["é" * 100 + ".png"], "é" * 98 + " (2).png"),
+        ([f"{'x' * 196} ({n}).png" for n in range(9, 1, -1)], f"{'x' * 195} (10).png"),
+    ],
+)
+def test_what_is_free(tmp_path: Path, there: list[str], offered: str) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+    found = free_name(tmp_path / there[0], MAX_NAME_BYTES)
+    assert found == offered
+    assert not (tmp_path / found).exists()
+    assert safe_name(found, "image/png") == found
+
+
+def test_a_folder_that_cannot_be_read_offers_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> Any:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert free_name(tmp_path / "a.png", MAX_NAME_BYTES) == "a (2).png"
+
+
+async def test_a_folder_of_that_name_takes_it_as_well(bench: Gateway) -> None:
+    (bench.images / "x.png").mkdir()
+    for overwrite in ("false", "true"):
+        refused = await send(bench, png(), folder="/", overwrite=overwrite)
+        assert_problem(refused, 409, "name")
+        assert refused.json()["free_name"] == "x (2).png"
+
+
+async def test_a_name_is_taken_in_either_form(bench: Gateway) -> None:
+    there = bench.images / f"{APART}.png"
+    there.write_bytes(png("red"))
+    same = await send(bench, png("red"), name="é.png", folder="/")
+    assert (same.status_code, same.json()["image_name"]) == (200, there.name)
+    refused = await send(bench, png("blue"), name="é.png", folder="/")
+    assert_problem(refused, 409, "name")
+    assert refused.json()["free_name"] == "é (2).png"
+    assert (await send(bench, png("blue"), "é.png", folder="/", overwrite="true")).is_success
+    assert list(bench.images.iterdir()) == [there]
+    assert there.read_bytes() == png("blue")
+
+
+@pytest.mark.parametrize("asked", ["é", APART])
+async def test_a_folder_that_is_there_in_another_form_is_the_one(
+    bench: Gateway, asked: str
+) -> None:
+    (bench.images / APART).mkdir()
+    stored = await send(bench, png(), folder=f"{asked}/{asked}")
+    # What is new gets the form that most systems use.
+    assert stored.json()["image_name"] == f"{APART}/é/x.png"
+    assert [path.name for path in bench.images.iterdir()] == [APART]
+
+
+@pytest.mark.parametrize("asked", ["é", APART])
+async def test_of_both_forms_the_given_one_is_meant(bench: Gateway, asked: str) -> None:
+    for folder in ("é", APART):
+        (bench.images / folder).mkdir()
+        for name in ("é.png", f"{APART}.png"):
+            (bench.images / folder / name).write_bytes(png("red"))
+    stored = await send(bench, png("blue"), f"{asked}.png", folder=asked, overwrite="true")
+    assert stored.json()["image_name"] == f"{asked}/{asked}.png"
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "a/#recycle/b", "a/Lost+Found", "$RECYCLE.BIN"])
+async def test_nothing_is_put_where_it_would_never_be_found(bench: Gateway, folder: str) -> None:
+    assert_problem(await send(bench, png(), folder=folder), 422, "folder")
+    assert list(bench.images.iterdir()) == []
+
+
+async def test_unless_such_folders_are_indexed(tmp_path: Path, small_spec: ModelSpec) -> None:
+    async with gateway(tmp_path, small_spec, ignore_defaults=False) as bench:
+        assert (await send(bench, png(), folder="a/@eaDir")).status_code == 201
