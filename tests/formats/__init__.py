@@ -1,0 +1,1 @@
+"""What once went wrong, by theme: each test states the rule that was broken."""
