@@ -122,7 +122,7 @@ async def test_no_more_than_the_first_bytes_once(
         await eventually(lambda: _equal(status.passed.names()["not_a_picture"], ["d"]))
         bucket.pipe("/b/x/picture", JUNK)
         await eventually(lambda: _equal(status.passed.names()["not_a_picture"], ["d", "picture"]))
-        await eventually(lambda: _equal(len(sources.others["cloud"]._state), 2))  # type: ignore[union-attr]
+        await eventually(lambda: _equal(len(sources.others["cloud"]._state), 2))
 
 
 async def _equal(one: object, other: object) -> bool:

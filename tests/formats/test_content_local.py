@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from adapters.media_types import sniff_media_type
 from adapters.memory import MemoryEventLog
 from adapters.storage import read_bytes
 from producers import hashing
@@ -238,7 +239,7 @@ async def test_what_is_no_picture_is_looked_into_once(
     root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = 0
-    sniff = hashing.sniff_media_type
+    sniff = sniff_media_type
 
     def counted(head: bytes) -> str | None:
         nonlocal looks
@@ -269,7 +270,7 @@ async def _scans(watcher: Watcher, count: int) -> None:
         before = watcher.status.last_reconcile
 
         async def another(before: Any = before) -> bool:
-            return watcher.status.last_reconcile != before
+            return bool(watcher.status.last_reconcile != before)
 
         watcher.request_scan()
         await eventually(another)
