@@ -1,6 +1,6 @@
 """Which kinds of pictures are read, by suffix and by their first bytes. Imports no decoder."""
 
-from typing import Final
+from typing import Final, Literal
 
 RAW_MEDIA_TYPE: Final = "image/x-raw"
 """Of every camera's own format; there is no registered type that covers them."""
@@ -62,8 +62,27 @@ def _heif_type(head: bytes) -> str:
     return found if found in ("image/heic", "image/heif") else "image/heif"
 
 
+HEAD_BYTES: Final = 4096
+"""So many first bytes of a file are looked at where it is told what the file is."""
+
+
+def suffix_of(name: str) -> str:
+    """The end of a name with its dot, in lower case; empty where there is none."""
+    _, dot, suffix = name.rpartition(".")
+    return f".{suffix}".lower() if dot else ""
+
+
+def content_type(head: bytes, name: str) -> str | None:
+    """The media type of a file by its first bytes; None for what is no picture of ours.
+
+    The name counts only between a TIFF and a camera's own format that begins as a TIFF does.
+    """
+    found = sniff_media_type(head)
+    return RAW_MEDIA_TYPE if found == _TIFF and suffix_of(name) in RAW_SUFFIXES else found
+
+
 def sniff_media_type(head: bytes) -> str | None:
-    """The media type that the first bytes (64 suffice) of a file announce, if it is one of ours."""
+    """The media type that the first `HEAD_BYTES` of a file announce, if it is one of ours."""
     if head.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -71,9 +90,9 @@ def sniff_media_type(head: bytes) -> str | None:
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "image/gif"
     if head.startswith(b"BM"):
-        return "image/bmp"
+        return "image/bmp" if int.from_bytes(head[14:18], "little") in _BMP_HEADERS else None
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "image/tiff"
+        return RAW_MEDIA_TYPE if _says_raw(head) else _TIFF
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
     if head.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
@@ -81,17 +100,39 @@ def sniff_media_type(head: bytes) -> str | None:
     if head.startswith((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")):
         return RAW_MEDIA_TYPE
     if head[4:8] == b"ftyp":
-        return _ISO_BRANDS.get(head[8:12])
+        return _of_brands(head)
     return None
 
 
+def _of_brands(head: bytes) -> str | None:
+    """By the brands of an ISO file's first box: the major one, then those it is compatible with."""
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
+    special = next((_ISO_BRANDS[brand] for brand in brands if brand in _ISO_BRANDS), None)
+    return special or ("image/heif" if brands[0] in _ANY_CODEC else None)
+
+
+def _says_raw(head: bytes) -> bool:
+    """Whether what begins as a TIFF is a CR2 or, by its first directory, a DNG."""
+    if head[:4] == b"II*\0" and head[8:10] == b"CR":
+        return True
+    order: Literal["little", "big"] = "little" if head.startswith(b"II") else "big"
+    at = int.from_bytes(head[4:8], order)
+    count = int.from_bytes(head[at : at + 2], order)
+    tags = range(at + 2, min(at + 2 + 12 * count, len(head) - 1), 12)
+    return any(int.from_bytes(head[each : each + 2], order) == _DNG_VERSION for each in tags)
+
+
+_TIFF: Final = "image/tiff"
+_DNG_VERSION: Final = 50706
+_BMP_HEADERS: Final = (12, 16, 40, 52, 56, 64, 108, 124)
+"""Their sizes, of which one follows: that a file begins with BM says little."""
 _ISO_BRANDS: Final = {
     b"crx ": RAW_MEDIA_TYPE,
     b"avif": "image/avif",
     b"avis": "image/avif",
-    b"heic": "image/heic",
-    b"heix": "image/heic",
-    b"hevc": "image/heic",
-    b"mif1": "image/heif",
-    b"msf1": "image/heif",
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "image/heic"
+    ),
 }
+_ANY_CODEC: Final = (b"mif1", b"msf1", b"mif2", b"miaf")

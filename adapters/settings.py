@@ -243,6 +243,8 @@ class GatewaySettings(
     """Search events that may wait for Kafka before further ones are dropped and counted."""
     duplicate_score: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Cosine of two pictures' vectors from which they count as near-duplicates."""
+    watcher_status_file: Path | None = None
+    """The watcher's `STATUS_FILE`, for what it passed over; without it that is not told."""
     uploads: bool = True
     """Whether pictures may be added over HTTP."""
     max_upload_bytes: Annotated[int, Field(ge=1)] = 100_000_000

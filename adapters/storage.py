@@ -93,6 +93,16 @@ def open_pieces(uri: str, piece_bytes: int) -> BinaryIO:
         return cast(BinaryIO, opened)
 
 
+def first_bytes(uri: str, count: int) -> bytes:
+    """At most so many first bytes of an object of a bucket, and no more of it is fetched.
+
+    Blocks; raises as `open_uri`.
+    """
+    system, path = file_system(uri)
+    with reaching(uri):
+        return cast(bytes, system.cat_file(path, start=0, end=count))
+
+
 @contextmanager
 def on_disk(what: str) -> Iterator[None]:
     """Tells a disk that is away from a file that is: the former is `Unavailable`.

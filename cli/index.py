@@ -23,16 +23,27 @@ from rich.progress import (
 
 from adapters.connections import connections
 from adapters.consumer_groups import progress
+from adapters.watcher_status import skipped
 from cli.servers import server_settings, watcher_status
 from consumers.audit import Audit
 from consumers.audit import audit as compare
 from consumers.audit import repair as mend
+from producers.passed import MOST_NAMES, Reason
 from schemas.topics import IMAGES
 from stack.errors import StackError
 from stack.record import RecordFile, find
 from stack.settings import StackSettings
 
 SHOWN = 20
+REASONS: dict[str, str] = {
+    Reason.NOT_A_PICTURE: "the first bytes are those of no picture",
+    Reason.OTHER_SUFFIX: "the name says that it is none; not opened",
+    Reason.IGNORED: "hidden, temporary, or by an ignore rule",
+    Reason.NOT_A_FILE: "a link that is not followed, a pipe, a socket or a device",
+    Reason.TOO_LARGE: "over MAX_IMAGE_BYTES; see dlq list",
+    Reason.UNREADABLE: "tried again later",
+    Reason.NAME_NOT_UTF8: "see dlq list",
+}
 POLL_SECONDS = 0.2
 
 
@@ -42,6 +53,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(lambda: None)
     group.command()(audit)
     group.command()(reconcile)
+    group.command(name="skipped")(list_skipped)
     app.add_typer(group, name="index")
 
 
@@ -91,6 +103,31 @@ def reconcile(
         f"{told['removed'] - before.get('removed', 0)} removed"
         f"{'; ' + told['problem'] if told['problem'] else ''}"
     )
+
+
+def list_skipped(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; with more names.")] = False,
+) -> None:
+    """What the watcher passed over in all sources, and why; a folder stands for all in it."""
+    found = skipped(StackSettings().watcher_status)
+    if found is None:
+        raise StackError("the watcher has not told yet; start it with './image-search up'")
+    rows = [
+        {"reason": reason, "count": count, "names": found.names.get(reason, [])}
+        for reason, count in found.counts.most_common()
+    ]
+    if as_json:
+        print(json.dumps({"total": found.counts.total(), "reasons": rows}, indent=2))
+        return
+    print(f"{found.counts.total()} passed over")
+    for reason, count in found.counts.most_common():
+        print(f"\n{count} {reason}: {REASONS.get(reason, reason)}")
+        names = found.names.get(reason, [])[:SHOWN]
+        for name in names:
+            # One line each, whatever is in a name.
+            print(f"  {name if name.isprintable() else ascii(name)}")
+        if count > len(names):
+            print(f"  and {count - len(names)} more; --json lists up to {MOST_NAMES} of a source")
 
 
 def _follow(

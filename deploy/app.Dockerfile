@@ -7,7 +7,7 @@ RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashe
 
 FROM python:3.11-slim
 RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --create-home app \
-    && install --directory --owner app --group app /lake
+    && install --directory --owner app --group app /lake /watcher
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY schemas schemas

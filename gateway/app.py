@@ -154,6 +154,7 @@ def create_app(
         backlog,
         uploads=settings.uploads,
         max_upload_bytes=settings.max_upload_bytes,
+        watcher_status_file=settings.watcher_status_file,
     )
     state.add_routes(app, status)
     uploads: Uploads | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import FastAPI, File, Form, Header, Query, Response, UploadFile
 from pydantic import AfterValidator, BaseModel, Field
 
-from gateway import problems
+from gateway import names, problems
 from gateway.duplicates import Duplicates, Kind
 from gateway.filters import valid_unicode
 from gateway.http_models import MAX_CURSOR
@@ -133,7 +133,7 @@ def add_routes(
         )
 
     @app.get(
-        "/thumbnails/{name:path}",
+        f"/thumbnails/{{name:{names.KIND}}}",
         tags=["pictures"],
         summary="A small version of a picture",
         response_class=Response,
@@ -151,7 +151,7 @@ def add_routes(
         return await thumbnails.response(name, size, if_none_match)
 
     @app.get(
-        "/images/{name:path}",
+        f"/images/{{name:{names.KIND}}}",
         tags=["pictures"],
         summary="A picture",
         response_class=Response,

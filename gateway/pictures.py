@@ -11,7 +11,7 @@ from pathlib import Path
 
 from starlette.responses import FileResponse, Response
 
-from adapters.media_types import sniff_media_type
+from adapters.media_types import HEAD_BYTES, content_type
 from adapters.name_forms import forms
 from adapters.settings import SourceSettings
 from adapters.storage import read_bytes
@@ -49,7 +49,7 @@ def find(root: Path, name: str) -> LocalPicture:
         if not path.is_relative_to(base) or not path.is_file():
             raise missing()
         with path.open("rb") as file:
-            media_type = sniff_media_type(file.read(64))
+            media_type = content_type(file.read(HEAD_BYTES), name)
             status = os.fstat(file.fileno())
     # ValueError: a name with a null character. RuntimeError: links in a circle.
     except (OSError, ValueError, RuntimeError) as error:

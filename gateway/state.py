@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import FastAPI, Query
@@ -15,6 +16,7 @@ from pydantic import BaseModel, Field
 from adapters.errors import Unavailable
 from adapters.event_log import EventLog
 from adapters.ports import Collection, ImageIndex
+from adapters.watcher_status import skipped_counts
 from gateway.open_letters import NewestLetters, OpenLetter
 from gateway.search import Search
 from gateway.shared import Shared
@@ -44,6 +46,16 @@ class StateBody(BaseModel):
         Field(description="At most so many changes are not indexed yet; null if not known."),
     ]
     failed: Annotated[int, Field(description="Pictures with a dead letter that nobody settled.")]
+    skipped: Annotated[
+        int,
+        Field(
+            description="Files and folders that the watcher passed over; `./image-search index "
+            "skipped` lists them. Absent where it is not known."
+        ),
+    ] = 0
+    skipped_reasons: Annotated[
+        dict[str, int], Field(description="The same by reason, as `skipped` is.")
+    ] = {}
     uploads: Annotated[bool, Field(description="Whether pictures may be added over HTTP.")]
     max_upload_bytes: int
 
@@ -115,7 +127,9 @@ class State:
         *,
         uploads: bool,
         max_upload_bytes: int,
+        watcher_status_file: Path | None = None,
     ) -> None:
+        self._watcher = watcher_status_file
         self._search = search
         self._index = index
         self._backlog = backlog
@@ -166,7 +180,8 @@ class State:
     async def _look(self) -> StateBody:
         collection = await self._search.active()
         images, failed = await asyncio.gather(self._index.count(collection), self._failed.get())
-        return StateBody(
+        passed = await asyncio.to_thread(skipped_counts, self._watcher) if self._watcher else None
+        body = StateBody(
             model_name=collection.model_name,
             model_version=collection.model_version,
             collection=collection.name,
@@ -176,12 +191,20 @@ class State:
             uploads=self._uploads,
             max_upload_bytes=self._max_upload_bytes,
         )
+        if passed is not None:
+            body.skipped, body.skipped_reasons = sum(passed.values()), passed
+        return body
 
 
 def add_routes(app: FastAPI, state: State) -> None:
     """Add them."""
 
-    @app.get("/api/v1/state", tags=["health"], summary="Pictures indexed, waiting and failed")
+    @app.get(
+        "/api/v1/state",
+        tags=["health"],
+        summary="Pictures indexed, waiting and failed",
+        response_model_exclude_unset=True,
+    )
     async def system_state() -> StateBody:
         return await state.state()
 

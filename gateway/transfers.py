@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from adapters.media_types import sniff_media_type
+from adapters.media_types import HEAD_BYTES, content_type
 from adapters.storage import file_system, open_pieces, reaching
 from gateway.problems import Problem
 
@@ -86,7 +86,7 @@ class BucketResponse(Response):
             opened = _Opened(self._transfers, self._uri)
             try:
                 start = await opened.read()
-                media_type = sniff_media_type(start[:64])
+                media_type = content_type(start[:HEAD_BYTES], self._uri)
                 if media_type is None:
                     raise missing()
                 tag = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -7,7 +7,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from adapters.event_log import Message
-from producers.rules import media_type
+from producers.rules import media_type_by_name
 from producers.tree import FileStat, ListedStat, to_datetime
 from schemas.codec import encode
 from schemas.events import ImageAdded, now
@@ -24,7 +24,12 @@ class Announcer:
     uri_prefix: str
 
     def addition(
-        self, path: str, sha256: bytes, stat: FileStat | ListedStat, mount: str | None = None
+        self,
+        path: str,
+        sha256: bytes,
+        stat: FileStat | ListedStat,
+        mount: str | None = None,
+        media_type: str | None = None,
     ) -> bytes:
         """The event of a picture that is new or has changed, encoded.
 
@@ -32,7 +37,7 @@ class Announcer:
         the file was looked at and not on the event loop.
         """
         uri = self.uri_prefix + quote(path)
-        return encode(addition(self.id_prefix + path, uri, sha256, stat, now(), mount))
+        return encode(addition(self.id_prefix + path, uri, sha256, stat, now(), mount, media_type))
 
 
 def addition(
@@ -42,15 +47,19 @@ def addition(
     stat: FileStat | ListedStat,
     moment: datetime,
     mount: str | None = None,
+    media_type: str | None = None,
 ) -> ImageAdded:
-    """The event of a picture that is new or has changed, or lies below another mount point."""
+    """The event of a picture that is new or has changed, or lies below another mount point.
+
+    `media_type` is that of the content; without it, as of a damaged picture, the name tells.
+    """
     return ImageAdded(
         occurred_at=moment,
         image_id=image_id,
         uri=uri,
         sha256=sha256.hex(),
         size_bytes=stat.size,
-        media_type=media_type(image_id) or "application/octet-stream",
+        media_type=media_type or media_type_by_name(image_id) or "application/octet-stream",
         modified_at=None if stat.modified_us is None else to_datetime(stat.modified_us),
         added_at=moment,
         mount=mount,

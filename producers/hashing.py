@@ -8,13 +8,15 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from adapters.media_types import HEAD_BYTES, content_type, sniff_media_type
 from producers.announce import Announcer
-from producers.rules import Rules
+from producers.passed import Reason
+from producers.rules import LOOKED_AT, Rules
 from producers.tree import FileStat, Known, ListedStat, file_stat, is_plain_directory, is_utf8
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -62,13 +64,25 @@ class Present(NamedTuple):
     """The complete picture: its content (SHA-256), size and time.
 
     `event` is what is to be published of it, encoded; None if it is known with this content, or if
-    its name is none that an event can hold.
+    its name is none that an event can hold. `media_type` is None if its first bytes tell none.
     """
 
     image_id: str
     sha256: bytes
     stat: FileStat | ListedStat
     event: bytes | None = None
+    media_type: str | None = None
+
+
+class NoPicture(NamedTuple):
+    """Its name does not tell what it is, and its first bytes are those of no picture.
+
+    Or it is no regular file. `stat` tells whether that has to be found out again.
+    """
+
+    image_id: str
+    stat: Hashable
+    reason: Reason = Reason.NOT_A_PICTURE
 
 
 class Unsettled(NamedTuple):
@@ -92,7 +106,7 @@ class TooLarge(NamedTuple):
     reason: str
 
 
-Finding = Gone | Present | Unsettled | Unreadable | TooLarge
+Finding = Gone | Present | NoPicture | Unsettled | Unreadable | TooLarge
 
 
 class Examiner:
@@ -125,8 +139,10 @@ class Examiner:
         for candidate in candidates:
             image_id = candidate.image_id
             try:
-                if reachable(image_id.rpartition("/")[0]) and rules.takes_file(image_id):
-                    findings.append(self._look(candidate))
+                directory, _, name = image_id.rpartition("/")
+                reason = rules.judge(directory, name)
+                if reason in LOOKED_AT and reachable(directory):
+                    findings.append(self._look(candidate, unsure=reason is Reason.UNSURE))
                 else:
                     findings.append(Gone(image_id))
             except (FileNotFoundError, NotADirectoryError):
@@ -137,15 +153,17 @@ class Examiner:
         # code that makes events, which then takes twice as long.
         return [self._announced(*each) for each in zip(candidates, findings, strict=True)]
 
-    def _look(self, candidate: Candidate) -> Finding:
+    def _look(self, candidate: Candidate, *, unsure: bool) -> Finding:
         image_id, known = candidate.image_id, candidate.known
         path = f"{self._root}/{image_id}"
         status = os.stat(path, follow_symlinks=self._follow)  # noqa: PTH116 (no Path per file)
         if not stat.S_ISREG(status.st_mode):
-            return Gone(image_id)
+            if stat.S_ISDIR(status.st_mode):
+                return Gone(image_id)
+            return NoPicture(image_id, None, Reason.NOT_A_FILE)
         now = file_stat(status)
-        if now.size > self._max_bytes:
-            return TooLarge(image_id, f"{now.size} bytes are more than {self._max_bytes}")
+        if now.size > self._max_bytes and not unsure:
+            return self._too_large(image_id, now)
         if not candidate.hash_always and known and known.sha256 and known.stat == now:
             return Present(image_id, known.sha256, now)
         if _too_fresh(candidate, now):
@@ -153,19 +171,20 @@ class Examiner:
         # Never waits for a named pipe that took the file's place, never follows a link that did.
         descriptor = os.open(path, _FLAGS if self._follow else _FLAGS | os.O_NOFOLLOW)
         try:
+            if unsure:
+                # Whoever is still writing it raises an event, or changes its size or time.
+                if sniff_media_type(os.pread(descriptor, HEAD_BYTES, 0)) is None:
+                    return NoPicture(image_id, now)
+                if now.size > self._max_bytes:
+                    return self._too_large(image_id, now)
             if _may_be_open(candidate, now) and _being_written(descriptor, candidate):
                 return Unsettled(image_id, now)
-            digest = hashlib.sha256()
-            left = now.size
-            while left >= 0 and (chunk := os.read(descriptor, min(CHUNK_BYTES, left + 1))):
-                digest.update(chunk)
-                left -= len(chunk)  # below zero if it grew, which the comparison shows
-            after = file_stat(os.fstat(descriptor))
+            return _read(descriptor, image_id, now)
         finally:
             os.close(descriptor)
-        if after != now:
-            return Unsettled(image_id, after)
-        return Present(image_id, digest.digest(), now)
+
+    def _too_large(self, image_id: str, now: FileStat) -> TooLarge:
+        return TooLarge(image_id, f"{now.size} bytes are more than {self._max_bytes}")
 
     def _announced(self, candidate: Candidate, finding: Finding) -> Finding:
         if not isinstance(finding, Present) or not is_utf8(finding.image_id):
@@ -178,9 +197,22 @@ class Examiner:
             and known.mount == candidate.mount
         ):
             return finding
-        image_id, sha256, stat, _ = finding
-        event = self._announcer.addition(image_id, sha256, stat, candidate.mount)
-        return Present(image_id, sha256, stat, event)
+        image_id, sha256, stat, _, media_type = finding
+        event = self._announcer.addition(image_id, sha256, stat, candidate.mount, media_type)
+        return Present(image_id, sha256, stat, event, media_type)
+
+
+def _read(descriptor: int, image_id: str, now: FileStat) -> Finding:
+    digest = hashlib.sha256()
+    left, head = now.size, b""
+    while left >= 0 and (chunk := os.read(descriptor, min(CHUNK_BYTES, left + 1))):
+        head = head or chunk[:HEAD_BYTES]
+        digest.update(chunk)
+        left -= len(chunk)  # below zero if it grew, which the comparison shows
+    after = file_stat(os.fstat(descriptor))
+    if after != now:
+        return Unsettled(image_id, after)
+    return Present(image_id, digest.digest(), now, None, content_type(head, image_id))
 
 
 def _too_fresh(candidate: Candidate, now: FileStat) -> bool:

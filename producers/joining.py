@@ -15,6 +15,7 @@ from producers.examination import Examination
 from producers.guard import Guards
 from producers.hashing import Examiner
 from producers.mounts import MountPoints
+from producers.passed import Passed
 from producers.publish import Pipeline
 from producers.reconcile import Reconciler
 from producers.rules import Rules
@@ -44,6 +45,7 @@ def joined(
     rules: Callable[[], Rules],
     removable: Callable[[], Awaitable[bool]],
     mounts: MountPoints,
+    passed: Passed,
 ) -> Parts:
     """The parts for one folder, whose present rules and mounts are asked for each time."""
     dead_letters = DeadLetters(log)
@@ -65,6 +67,7 @@ def joined(
         id_prefix=announcer.id_prefix,
         removable=removable,
         mounts=mounts,
+        passed=passed,
     )
     reconciler = Reconciler(
         root,
@@ -74,5 +77,6 @@ def joined(
         follow=settings.follow_symlinks,
         mounts=mounts,
         always_twice=settings.poll_seconds > 0,
+        passed=passed,
     )
     return Parts(reconciler, pipeline, writer)

@@ -15,14 +15,25 @@ from typing import Final, TypeVar
 
 from adapters.errors import Unavailable
 from adapters.event_log import EventLog, Message
+from adapters.media_types import HEAD_BYTES, content_type, sniff_media_type
 from adapters.settings import WatcherSettings
 from adapters.sources import Source
-from adapters.storage import open_uri, reaching
+from adapters.storage import first_bytes, open_uri, reaching
 from producers.announce import addition, removal
 from producers.dead_letters import DeadLetters
 from producers.guard import RemovalGuard
-from producers.hashing import CHUNK_BYTES, Finding, Gone, Present, TooLarge, Unreadable
+from producers.hashing import (
+    CHUNK_BYTES,
+    Finding,
+    Gone,
+    NoPicture,
+    Present,
+    TooLarge,
+    Unreadable,
+)
 from producers.listing import BATCH, Listing, Stated
+from producers.passed import Reason
+from producers.remembered import Remembered
 from producers.rules import Rules
 from producers.state import State
 from producers.status import Status
@@ -66,6 +77,8 @@ class ListedSource:
             log, lambda key, reason: self._dead_letters.report(key, "Rejected", reason)
         )
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"list-{source.name}")
+        status_file = settings.status_file
+        self._remembered = Remembered(status_file, source) if status_file else None
         self._asked = asyncio.Event()
         self._confirmed = False
         self._just_attached = True
@@ -90,7 +103,9 @@ class ListedSource:
             self._writer.written,
         )
         self._state = state
-        self._listing = Listing(self._source, self._rules, state)
+        self._listing = Listing(self._source, self._rules, state, self.status.passed)
+        if self._remembered is not None:
+            await self._in_thread(self._remembered.load, self.status.passed)
         logger.info("listing %s every %g s", self._source.url, self._settings.list_seconds)
         try:
             while True:
@@ -102,6 +117,8 @@ class ListedSource:
                 except (Unavailable, FileNotFoundError) as error:
                     self._cannot_be_read(str(error))
                 else:
+                    if self._remembered is not None:
+                        await self._in_thread(self._remembered.save, self.status.passed)
                     self.status.unreachable = ""
                     self.status.last_reconcile = datetime.now(UTC)
                 self._comparing = False
@@ -160,6 +177,8 @@ class ListedSource:
         failures = [finding for finding in found if isinstance(finding, Unreadable)]
         if len(failures) == len(found) > 1:
             raise Unavailable(failures[0].reason)
+        for finding in found:
+            self._note(finding)
         moment = now()
         messages: list[Message] = []
         published: list[str] = []
@@ -178,6 +197,8 @@ class ListedSource:
                     if path not in counters.unreadable:
                         logger.warning("cannot read %s: %s", path, finding.reason)
                     counters.unreadable.add(path)
+                case NoPicture():
+                    await self._no_more(path)
                 case _:  # gone since it was listed: the next listing tells
                     pass
         counters.added += len(messages)
@@ -186,26 +207,49 @@ class ListedSource:
 
     def _look(self, path: str, stated: Stated) -> Finding:
         self._looked_at += 1
-        limit = self._settings.max_image_bytes
-        if stated.size is not None and stated.size > limit:
-            return TooLarge(path, f"{stated.size} bytes are more than {limit}")
-        uri = self._source.uri(path)
-        digest = hashlib.sha256()
-        size = 0
         try:
-            with open_uri(uri) as file, reaching(uri):
-                while chunk := file.read(CHUNK_BYTES):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    if size > limit:
-                        return TooLarge(path, f"it has more than {limit} bytes")
+            return self._looked(path, stated)
         except FileNotFoundError:
             return Gone(path)
         except Unavailable as error:
             return Unreadable(path, str(error))
+
+    def _looked(self, path: str, stated: Stated) -> Finding:
+        limit = self._settings.max_image_bytes
+        uri = self._source.uri(path)
+        directory, _, name = path.rpartition("/")
+        if self._rules.judge(directory, name) is Reason.UNSURE and (
+            stated.size == 0 or sniff_media_type(first_bytes(uri, HEAD_BYTES)) is None
+        ):
+            return NoPicture(path, stated.content)
+        if stated.size is not None and stated.size > limit:
+            return TooLarge(path, f"{stated.size} bytes are more than {limit}")
+        digest = hashlib.sha256()
+        size, head = 0, b""
+        with open_uri(uri) as file, reaching(uri):
+            while chunk := file.read(CHUNK_BYTES):
+                head = head or chunk[:HEAD_BYTES]
+                digest.update(chunk)
+                size += len(chunk)
+                if size > limit:
+                    return TooLarge(path, f"it has more than {limit} bytes")
         # Of an object replaced since it was listed this is the new content with the old time, so
         # that the next listing finds a difference and looks again.
-        return Present(path, digest.digest(), ListedStat(size, stated.modified_us))
+        stat = ListedStat(size, stated.modified_us)
+        return Present(path, digest.digest(), stat, None, content_type(head, path))
+
+    def _note(self, finding: Finding) -> None:
+        """Remember what is passed over, and forget that it was."""
+        path, passed = finding.image_id, self.status.passed
+        match finding:
+            case NoPicture():
+                passed.looked(path, finding.reason, finding.stat)
+            case TooLarge():
+                passed.looked(path, Reason.TOO_LARGE)
+            case Unreadable():
+                passed.looked(path, Reason.UNREADABLE)
+            case _:
+                passed.looked(path, None)
 
     def _addition(self, found: Present, moment: datetime, *, anyhow: bool) -> list[Message]:
         known = self._state.get(found.image_id)
@@ -216,11 +260,18 @@ class ListedSource:
             return []
         uri = self._source.uri(found.image_id)
         image_id = self.id_prefix + found.image_id
-        return [Message(image_id, addition(image_id, uri, found.sha256, found.stat, moment))]
+        event = addition(
+            image_id, uri, found.sha256, found.stat, moment, media_type=found.media_type
+        )
+        return [Message(image_id, event)]
 
     async def _refuse(self, path: str, reason: str) -> None:
         self.status.counters.refused += 1
         await self._dead_letters.report(self.id_prefix + path, "TooLarge", reason)
+        await self._no_more(path)
+
+    async def _no_more(self, path: str) -> None:
+        """What was published under this name before is there no more."""
         if self._state.get(path) is not None:
             self._state.remove(path)
             await self._writer.write([removal(self.id_prefix + path)])

@@ -5,13 +5,15 @@ fsspec gives a folder's names as a whole, so the largest folder sets how much me
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from adapters.sources import Source
 from adapters.storage import file_system, reaching
-from producers.rules import Rules
+from producers.passed import Passed, Reason
+from producers.rules import LOOKED_AT, Rules
 from producers.state import State
 from producers.tree import Known, join, to_microseconds
 
@@ -26,12 +28,19 @@ _TAG_KEYS: Final = ("ETag", "etag", "md5Hash", "content_md5")
 class Stated(NamedTuple):
     """What a listing says of an object: size, microseconds since 1970, and a tag of the content.
 
-    What it does not say is None. Of the tag only a hash is kept, as there may be millions.
+    What it does not say is None. Of the tag only a hash is kept, as there may be millions: one of
+    this process's own, or a number that lasts where the name does not tell what the object is.
     """
 
     size: int | None
     modified_us: int | None
     tag: int | None
+
+    @property
+    def content(self) -> tuple[int | None, int] | None:
+        """Differs where the content does: by the tag or, without one, the time. None: not known."""
+        last = self.modified_us if self.tag is None else self.tag
+        return None if last is None else (self.size, last)
 
 
 class Listing:
@@ -41,12 +50,16 @@ class Listing:
         source: what is listed.
         rules: which names are taken.
         state: what is known of the source; changed only while no iterator of here is advanced.
+        passed: what was found to be no picture before; told of what is passed over.
     """
 
-    def __init__(self, source: Source, rules: Rules, state: State) -> None:
+    def __init__(
+        self, source: Source, rules: Rules, state: State, passed: Passed | None = None
+    ) -> None:
         self._source = source
         self._rules = rules
         self._state = state
+        self._passed = passed or Passed()
         self._tags: dict[str, dict[str, int]] = {}
         self.looked_at = 0
 
@@ -65,10 +78,14 @@ class Listing:
             Unavailable: it cannot be listed to the end, so that nothing is known to be missing.
         """
         batch: list[tuple[str, Stated]] = []
-        for folder, folders, files in self._folders():
+        met = set[str]()
+        for folder, folders, files in self._folders(note=True):
+            met.add(folder)
             tags = self._tags.get(folder, {})
             for name, stated in files.items():
                 path, known = join(folder, name), self._state.files(folder).get(name)
+                if known is None and self._passed.was_no_picture(folder, name, stated.content):
+                    continue
                 if path in again or path in unread or _differs(known, stated, tags.get(name)):
                     batch.append((path, stated))
                     if len(batch) == BATCH:
@@ -81,6 +98,7 @@ class Listing:
             if batch:
                 yield batch
                 batch = []
+        self._passed.only(met)
 
     def missing(self) -> tuple[list[str], int]:
         """What is known and not listed, and how many pictures are. Blocks; raises as `changes`."""
@@ -113,8 +131,13 @@ class Listing:
             if name not in folders:
                 yield from self._state.below(join(folder, name))
 
-    def _folders(self) -> Iterator[tuple[str, Container[str], Mapping[str, Stated]]]:
-        """Each folder, the names of those in it, and its pictures; at least the source itself."""
+    def _folders(
+        self, *, note: bool = False
+    ) -> Iterator[tuple[str, Container[str], Mapping[str, Stated]]]:
+        """Each folder, the names of those in it, and what may be its pictures.
+
+        There is at least the source itself. With `note`, what is passed over is remembered.
+        """
         system, root = file_system(self._source.url)
         root = root.rstrip("/")
         listed = False
@@ -130,7 +153,7 @@ class Listing:
                 for place, folders, files in system.walk(root, detail=True, on_error=failed):
                     listed = True
                     folder = place[place.index(root) + len(root) :].strip("/")
-                    yield folder, folders, self._pictures(folder, files)
+                    yield folder, folders, self._pictures(folder, files, note=note)
                     system.invalidate_cache(place)
             except FileNotFoundError:
                 # A folder of a bucket that holds nothing is not there at all; a bucket is.
@@ -139,13 +162,24 @@ class Listing:
                     raise
                 yield "", (), {}
 
-    def _pictures(self, folder: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Stated]:
+    def _pictures(
+        self, folder: str, files: Mapping[str, Mapping[str, Any]], *, note: bool
+    ) -> dict[str, Stated]:
         self.looked_at += len(files) or 1
-        return {
-            name: _stated(info)
-            for name, info in files.items()
-            if name and self._rules.takes(join(folder, name))
-        }
+        found: dict[str, Stated] = {}
+        named: dict[Reason, list[str]] = {}
+        entered = self._rules.reaches(folder)
+        for name, info in files.items():
+            if not name:  # An object that stands for the folder.
+                continue
+            reason = self._rules.judge(folder, name) if entered else Reason.IGNORED
+            if reason in LOOKED_AT:
+                found[name] = _stated(info, lasting=reason is Reason.UNSURE)
+            else:
+                named.setdefault(reason, []).append(name)
+        if note:
+            self._passed.listed(folder, named, found)
+        return found
 
 
 def _differs(known: Known | None, stated: Stated, tag: int | None) -> bool:
@@ -161,13 +195,18 @@ def _differs(known: Known | None, stated: Stated, tag: int | None) -> bool:
     return stated.modified_us != known.stat.modified_us
 
 
-def _stated(info: Mapping[str, Any]) -> Stated:
+def _stated(info: Mapping[str, Any], *, lasting: bool = False) -> Stated:
     size, moment, tag = (_first(info, keys) for keys in (_SIZE_KEYS, _TIME_KEYS, _TAG_KEYS))
     return Stated(
         None if size is None else int(size),
         _microseconds(moment),
-        None if tag is None else hash(str(tag)),
+        None if tag is None else (_lasting if lasting else hash)(str(tag)),
     )
+
+
+def _lasting(tag: str) -> int:
+    digest = hashlib.blake2b(tag.encode("utf-8", "surrogateescape"), digest_size=6).digest()
+    return int.from_bytes(digest)
 
 
 def _microseconds(moment: object) -> int | None:

@@ -28,6 +28,8 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver
 
+from producers.rules import IGNORE_FILE, Rules
+
 if TYPE_CHECKING or sys.platform.startswith("linux"):
     from watchdog.observers.inotify import InotifyEmitter
     from watchdog.observers.inotify_c import (
@@ -67,6 +69,7 @@ class Changes:
 
     Attributes:
         files: path -> whether it is being written: True, False (closed or moved), None (unknown).
+        passed: path of what is passed over by name -> whether it came or went.
         folders: directories that appeared, vanished or moved.
         overflow: the kernel dropped events.
         unmounted: a file system that was watched is gone, and its watches with it.
@@ -74,6 +77,7 @@ class Changes:
     """
 
     files: dict[str, bool | None] = field(default_factory=dict)
+    passed: dict[str, bool] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     overflow: bool = False
     unmounted: bool = False
@@ -86,16 +90,16 @@ class Mailbox(FileSystemEventHandler):
     Args:
         root: the watched folder, absolute.
         loop: woken when there is something.
-        takes: whether a path below the root can be a picture, by name.
+        rules: the present ones, of what happens to which names is told.
     """
 
     def __init__(
-        self, root: Path, loop: asyncio.AbstractEventLoop, takes: Callable[[str], bool]
+        self, root: Path, loop: asyncio.AbstractEventLoop, rules: Callable[[], Rules]
     ) -> None:
         self._prefix = f"{str(root).rstrip('/')}/"
         self._root = str(root)
         self._loop = loop
-        self._takes = takes
+        self._rules = rules
         self._lock = threading.Lock()
         self._changes = Changes()
         self._arrived = asyncio.Event()
@@ -105,14 +109,20 @@ class Mailbox(FileSystemEventHandler):
         """Called by watchdog, in its thread."""
         source = self._relative(event.src_path)
         target = self._relative(event.dest_path) if event.dest_path else None
+        rules = self._rules()
         with self._lock:
             for path in (source, target):
                 if path is None:
                     continue
+                there = _there(event, is_target=path is target)
                 if event.is_directory:
                     self._changes.folders.add(path)
-                elif self._takes(path):
+                    if there is not None and rules.passes_over(f"{path}/"):
+                        self._changes.passed[f"{path}/"] = there
+                elif path == IGNORE_FILE or rules.takes(path):
                     self._file(path, event)
+                elif there is not None and rules.passes_over(path):
+                    self._changes.passed[path] = there
                 else:
                     continue
                 self._tell()
@@ -165,6 +175,15 @@ class Mailbox(FileSystemEventHandler):
         if text.startswith(self._prefix):
             return text[len(self._prefix) :]
         return "" if text == self._root else None
+
+
+def _there(event: FileSystemEvent, *, is_target: bool) -> bool | None:
+    """Whether what a path names has come or gone; None for neither."""
+    if isinstance(event, FileMovedEvent | DirMovedEvent):
+        return is_target
+    if isinstance(event, FileCreatedEvent | DirCreatedEvent):
+        return True
+    return False if isinstance(event, FileDeletedEvent | DirDeletedEvent) else None
 
 
 class Notifications:

@@ -55,6 +55,11 @@ _GAUGES: tuple[_Figure, ...] = (
         lambda s: len(s.counters.unreadable),
     ),
     (
+        "passed_over",
+        "Files and folders that are not pictures, or not to be indexed",
+        lambda s: sum(s.passed.counts().values()),
+    ),
+    (
         "source_missing",
         "1 while the folder or bucket is not there",
         lambda s: bool(s.root_missing or s.unreachable),

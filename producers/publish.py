@@ -24,12 +24,14 @@ from producers.hashing import (
     Candidate,
     Finding,
     Gone,
+    NoPicture,
     Present,
     TooLarge,
     Unreadable,
     Unsettled,
 )
 from producers.mounts import MountPoints
+from producers.passed import Passed, Reason
 from producers.rules import Rules
 from producers.settling import PATIENCE_SECONDS, Settling, Waiting
 from producers.state import State
@@ -85,6 +87,7 @@ class Pipeline:
         id_prefix: str,
         removable: Callable[[], Awaitable[bool]],
         mounts: MountPoints,
+        passed: Passed | None = None,
     ) -> None:
         self._state = state
         self._rules = rules
@@ -96,6 +99,7 @@ class Pipeline:
         self._id_prefix = id_prefix
         self._removable = removable
         self._mounts = mounts
+        self._passed = passed or Passed()
         self._backlog: deque[str] = deque()
         self._removals: dict[str, float] = {}
         self._newest_removal = 0.0
@@ -221,10 +225,11 @@ class Pipeline:
         moment = time.monotonic()
         for (candidate, waiting), finding in zip(batch, findings, strict=True):
             image_id = finding.image_id
-            if not isinstance(finding, Gone):
+            if not isinstance(finding, Gone | NoPicture):
                 self._removals.pop(image_id, None)
             if not isinstance(finding, Unreadable):
                 self.counters.unreadable.discard(image_id)
+            self._note(finding)
             match finding:
                 case Present() if not is_utf8(image_id):
                     await self._refuse(image_id, "InvalidName", "the name is not UTF-8")
@@ -235,7 +240,7 @@ class Pipeline:
                         self.counters.unchanged += 1
                     else:
                         added.append(Message(self._id_prefix + image_id, finding.event))
-                case Gone():
+                case Gone() | NoPicture():
                     if self._state.get(image_id) is not None:
                         self._removals.setdefault(image_id, moment)
                         self._newest_removal = moment
@@ -254,6 +259,21 @@ class Pipeline:
                     await self._refuse(image_id, "TooLarge", finding.reason)
         self.counters.added += len(added)
         await self._writer.write(added)
+
+    def _note(self, finding: Finding) -> None:
+        """Remember what is passed over, and forget that it was."""
+        image_id = finding.image_id
+        match finding:
+            case Present() if not is_utf8(image_id):
+                self._passed.looked(image_id, Reason.NAME_NOT_UTF8)
+            case Present() | Gone():
+                self._passed.looked(image_id, None)
+            case NoPicture():
+                self._passed.looked(image_id, finding.reason, finding.stat)
+            case Unreadable():
+                self._passed.looked(image_id, Reason.UNREADABLE)
+            case TooLarge():
+                self._passed.looked(image_id, Reason.TOO_LARGE)
 
     async def _refuse(self, image_id: str, error_class: str, reason: str) -> None:
         self.counters.refused += 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from producers.mounts import MountPoints
+from producers.passed import Passed, Reason
 from producers.rules import Rules
 from producers.state import State
 from producers.tree import FileStat, Listing, join, walk
@@ -71,6 +72,7 @@ class Reconciler:
         touch: told ids that may still be written to, with their present size and time.
         follow: whether symbolic links are followed.
         mounts: below which mount point a picture lies; told of links that were followed.
+        passed: what was found to be no picture before; told of what is passed over.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Reconciler:
         follow: bool,
         mounts: MountPoints,
         always_twice: bool = False,
+        passed: Passed | None = None,
     ) -> None:
         self._root = root
         self._state = state
@@ -91,6 +94,7 @@ class Reconciler:
         self._follow = follow
         self._mounts = mounts
         self._always_twice = always_twice
+        self._passed = passed or Passed()
         self.running: Difference | None = None
         """The walk in progress, for those who show it."""
         self._folders = 0
@@ -114,10 +118,17 @@ class Reconciler:
         """
         difference = self.running = Difference()
         listings = walk(self._root, top, rules, follow=self._follow)
+        folders = set[str]()
         try:
             while chunk := await asyncio.to_thread(_next_chunk, listings):
                 for listing in chunk:
                     await self._compare(listing, difference)
+                    if listing.missing:
+                        self._passed.gone(listing.directory)
+                    elif not top:
+                        folders.add(listing.directory)
+            if not top:
+                self._passed.only(folders)
         finally:
             self.running = None
             self._compared += 1
@@ -132,10 +143,15 @@ class Reconciler:
         if listing.failed is not None:
             logger.warning("cannot read the folder %r: %s", directory, listing.failed)
             difference.unreadable.append(directory)
+            self._passed.looked(f"{directory}/", Reason.UNREADABLE)
         elif listing.missing:
             difference.missing.extend(self._state.below(directory))
         else:
             self._find_missing(listing, difference)
+            present = (
+                listing.files if not listing.undecodable else {*listing.files, *listing.undecodable}
+            )
+            self._passed.listed(directory, listing.passed, present)
         known = self._state.files(directory)
         self._mounts.met(directory, listing.real)
         mount = self._mounts.of_all(directory)
@@ -143,8 +159,14 @@ class Reconciler:
         changed: list[str] = []
         for name, stat in listing.files.items():
             before = known.get(name)
+            unsure = before is None and name in listing.unsure
+            if unsure and self._passed.was_no_picture(directory, name, stat):
+                continue
             on = mount(name)
-            difference.on_mounts[on] += 1
+            if not unsure:
+                # A disk that is away may leave a folder behind with a few other files in it.
+                difference.on_mounts[on] += 1
+                difference.pictures += 1
             if (
                 before is not None
                 and before.stat == stat
@@ -156,9 +178,8 @@ class Reconciler:
                 self._touch(join(directory, name), stat)
             else:
                 changed.append(join(directory, name))
-            difference.changed += 1
+            difference.changed += not unsure
         changed.extend(join(directory, name) for name in listing.undecodable)
-        difference.pictures += len(listing.files)
         await self._submit(changed)
 
     def _find_missing(self, listing: Listing, difference: Difference) -> None:

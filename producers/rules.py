@@ -1,4 +1,4 @@
-"""Which files are pictures of ours: by suffix, less temporary, hidden and ignored names."""
+"""Which files are looked at: all but temporary, hidden and ignored names, and well-known others."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from pathspec import GitIgnoreSpec
 
-from adapters.media_types import MEDIA_TYPES
+from adapters.media_types import MEDIA_TYPES, suffix_of
 from adapters.system_names import is_system_file, is_system_folder
+from producers.passed import BY_NAME, Reason
+from producers.suffixes import OTHER
 
 if TYPE_CHECKING:
     from adapters.settings import WatcherSettings
@@ -69,19 +71,37 @@ class Rules:
             (name[-1] in "~#" or name[0] == "~") and _is_an_editors(name)
         )
 
-    def takes_file(self, image_id: str) -> bool:
-        """Whether this file, in a folder that is taken, is a picture to publish."""
-        directory, _, name = image_id.rpartition("/")
-        return self.takes_name(directory, name)
+    def judge(self, directory: str, name: str) -> Reason | None:
+        """Why a file of this name, in a folder that is entered, is passed over; None for a picture.
 
-    def takes_name(self, directory: str, name: str) -> bool:
-        """`takes_file`, of a path in two parts."""
-        if media_type(name) is None or self.skips_name(name):
-            return False
+        `Reason.UNSURE`, where the name says nothing: the file's first bytes tell what it is.
+        """
+        kind = _KINDS.get(suffix_of(name), Reason.UNSURE)
+        if kind is Reason.OTHER_SUFFIX:
+            return kind
+        if self.skips_name(name):
+            return Reason.IGNORED
         by_default = self._defaults and is_system_file(name)
         if self._spec is None:
-            return not by_default
-        return not self._ignores(f"{directory}/{name}" if directory else name, by_default)
+            return Reason.IGNORED if by_default else kind
+        path = f"{directory}/{name}" if directory else name
+        return Reason.IGNORED if self._ignores(path, by_default) else kind
+
+    def judge_path(self, path: str) -> Reason | None:
+        """`judge`, of a whole path; of a folder it ends with a slash.
+
+        None also for what lies in a folder that is not entered, which stands for all that is in it.
+        """
+        directory, _, name = path.removesuffix("/").rpartition("/")
+        if not self.reaches(directory):
+            return None
+        if path.endswith("/"):
+            return None if self.enters(path[:-1]) else Reason.IGNORED
+        return self.judge(directory, name)
+
+    def passes_over(self, path: str) -> bool:
+        """Whether this file or folder is one that is counted as passed over by its name."""
+        return self.judge_path(path) in BY_NAME
 
     def enters(self, directory: str) -> bool:
         """Whether this folder, in one that is entered, is looked into."""
@@ -125,8 +145,9 @@ class Rules:
         return True
 
     def takes(self, image_id: str) -> bool:
-        """Whether the file is a picture to publish, judged by its whole path."""
-        return self.takes_file(image_id) and self.reaches(image_id.rpartition("/")[0])
+        """Whether the file is to be looked at, judged by its whole path."""
+        directory, _, name = image_id.rpartition("/")
+        return self.judge(directory, name) in LOOKED_AT and self.reaches(directory)
 
 
 def _is_an_editors(name: str) -> bool:
@@ -138,10 +159,16 @@ def _is_an_editors(name: str) -> bool:
     )
 
 
-def media_type(name: str) -> str | None:
+LOOKED_AT: Final = (None, Reason.UNSURE)
+_KINDS: Final[dict[str, Reason | None]] = {
+    **dict.fromkeys(OTHER, Reason.OTHER_SUFFIX),
+    **dict.fromkeys(MEDIA_TYPES),
+}
+
+
+def media_type_by_name(name: str) -> str | None:
     """The media type that the name's suffix stands for, None for what is no picture."""
-    _, dot, suffix = name.rpartition(".")
-    return MEDIA_TYPES.get("." + suffix.lower()) if dot else None
+    return MEDIA_TYPES.get(suffix_of(name))
 
 
 def load_rules(root: Path, patterns: Iterable[str], settings: WatcherSettings) -> Rules:

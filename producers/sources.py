@@ -17,7 +17,7 @@ from adapters.sources import Source
 from producers.followed import FollowedLog
 from producers.loading import load
 from producers.state import State
-from producers.status import Status, write
+from producers.status import SkippedFile, Status, write
 from producers.watcher import Watcher
 from schemas.topics import IMAGES
 
@@ -50,6 +50,7 @@ class Sources:
             pending=lambda: int(not self._is_loaded),
             achieved=lambda: self._is_loaded,
         )
+        self._skipped = SkippedFile(settings.status_file) if settings.status_file else None
         self._log = FollowedLog(log)
         self._helpers = Helpers(2)
         self.main = Watcher(settings, self._log, self._helpers)
@@ -131,15 +132,20 @@ class Sources:
     async def _beat(self) -> None:
         while True:
             main = self.main.status
+            told = main.told.is_set()
+            main.told.clear()
             # A source that is away is no reason to call the process unwell.
             if main.attached or main.root_missing:
-                await asyncio.to_thread(self._write_health)
+                await asyncio.to_thread(self._write_health, told=told)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
                     await main.told.wait()
-            main.told.clear()
 
-    def _write_health(self) -> None:
+    def _write_health(self, *, told: bool) -> None:
+        if self._skipped is not None:
+            # Before the status, which says that a comparison has ended.
+            passed = {name: status.passed for name, status in self.statuses().items()}
+            self._skipped.write(passed, now=told)
         if self._settings.status_file is not None:
             others = {name: each.status for name, each in self.others.items()}
             write(self._settings.status_file, self.main.status, others)

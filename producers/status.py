@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from adapters.watcher_status import skipped_file
+from producers.dead_letters import escaped
+from producers.passed import Passed
 from producers.publish import Counters
 from producers.reconcile import Difference
 
@@ -69,6 +72,7 @@ class Status:
     poll_seconds: float = 0.0
     last_reconcile: datetime | None = None
     counters: Counters = field(default_factory=Counters)
+    passed: Passed = field(default_factory=Passed)
     known: Callable[[], int] = lambda: 0
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something is to be known before the next regular writing."""
@@ -110,6 +114,7 @@ class Status:
             "removed": self.counters.removed,
             "refused": self.counters.refused,
             "unreadable": len(self.counters.unreadable),
+            "skipped": self.passed.counts(),
         }
 
 
@@ -120,6 +125,43 @@ def write(path: Path, main: Status, sources: Mapping[str, Status]) -> None:
         **main.as_dict(),
         "sources": {name: status.as_dict() for name, status in sources.items()},
     }
+    _replace(path, told)
+
+
+class SkippedFile:
+    """Writes what was passed over by name into a file beside the status, where it changed.
+
+    There may be very many names, so the file is not written more often than in a twentieth of the
+    time, unless somebody waits for it.
+    """
+
+    def __init__(self, status_file: Path) -> None:
+        self._path = skipped_file(status_file)
+        self._versions: object = None
+        self._due = 0.0
+
+    def write(self, sources: Mapping[str, Passed], *, now: bool) -> None:
+        """Replace the file; the main folder's name is empty. Blocks: call it in a thread."""
+        versions = {name: passed.version for name, passed in sources.items()}
+        started = time.monotonic()
+        if versions == self._versions or (started < self._due and not now):
+            return
+        told = {
+            name: {
+                "counts": passed.counts(),
+                "names": {
+                    reason: [path if path.isascii() else escaped(path) for path in paths]
+                    for reason, paths in passed.names().items()
+                },
+            }
+            for name, passed in sources.items()
+        }
+        _replace(self._path, {"written_at": datetime.now(UTC).isoformat(), "sources": told})
+        self._versions = versions
+        self._due = time.monotonic() + 20 * (time.monotonic() - started)
+
+
+def _replace(path: Path, told: Mapping[str, object]) -> None:
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     draft.replace(path)

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from producers.rules import Rules
+from producers.passed import Reason
+from producers.rules import LOOKED_AT, Rules
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -78,7 +79,9 @@ class Listing:
     """One directory. Names are as the file system gives them, `directory` is a POSIX path.
 
     Attributes:
-        files: name -> size and time, of the pictures.
+        files: name -> size and time, of the pictures and of what may be some.
+        unsure: names of `files` that do not tell whether they are pictures.
+        passed: reason -> names that are passed over; those of folders end with a slash.
         directories: names of folders to look into.
         undecodable: names of pictures whose paths are not UTF-8 (with surrogate escapes).
         failed: the reason why the directory could not be read, so that nothing follows from a
@@ -89,6 +92,8 @@ class Listing:
 
     directory: str
     files: dict[str, FileStat] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    passed: dict[Reason, list[str]] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
     undecodable: list[str] = field(default_factory=list)
     failed: str | None = None
@@ -122,8 +127,12 @@ def _sort(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bo
         if entry.is_dir(follow_symlinks=follow):
             if rules.enters(join(listing.directory, name)):
                 listing.directories.append(name)
+            else:
+                listing.passed.setdefault(Reason.IGNORED, []).append(f"{name}/")
             return
-        if not rules.takes_name(listing.directory, name):
+        reason = rules.judge(listing.directory, name)
+        if reason not in LOOKED_AT:
+            listing.passed.setdefault(reason, []).append(name)
             return
         status = entry.stat(follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
@@ -133,7 +142,10 @@ def _sort(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bo
             return
         raise
     if not stat.S_ISREG(status.st_mode):
+        listing.passed.setdefault(Reason.NOT_A_FILE, []).append(name)
         return
+    if reason is Reason.UNSURE:
+        listing.unsure.add(name)
     if is_utf8(name) and is_utf8(listing.directory):
         listing.files[name] = file_stat(status)
     else:

@@ -98,6 +98,7 @@ class Watcher:
             rules=lambda: self._rules,
             removable=self._root_is_ours,
             mounts=self._mount_points,
+            passed=self.status.passed,
         )
         self._state, self._pipeline, self._reconciler = state, parts.pipeline, parts.reconciler
         self._vanished = Vanished(self._log, self._settings.images_sources, self.id_prefix)
@@ -162,7 +163,7 @@ class Watcher:
         await self._read_rules()
         listener = None
         if not self._settings.poll_seconds:
-            mailbox = Mailbox(self._root, asyncio.get_running_loop(), self._concerns_us)
+            mailbox = Mailbox(self._root, asyncio.get_running_loop(), lambda: self._rules)
             notifications = Notifications(self._root, mailbox)
             try:
                 await asyncio.to_thread(notifications.open)
@@ -219,6 +220,7 @@ class Watcher:
                 self._schedule.ask("", self._settings.quiet_seconds)
             else:
                 self._pipeline.touched(path, writing=writing)
+        self.status.passed.happened(changes.passed, self._rules.judge_path)
         for folder in changes.folders:
             if self._rules.reaches(folder):
                 self._schedule.ask(folder, self._settings.quiet_seconds)
@@ -231,9 +233,6 @@ class Watcher:
             self._identity = None
         if changes.unwatched is not None:
             self._fall_back(changes.unwatched)
-
-    def _concerns_us(self, path: str) -> bool:
-        return path == IGNORE_FILE or self._rules.takes(path)
 
     def _fall_back(self, reason: str) -> None:
         if not self._poll_seconds:

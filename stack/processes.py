@@ -275,7 +275,10 @@ def ours(settings: StackSettings) -> list[ProcessSpec]:
         # Its page needs no server: a gateway that answers 503 is well.
         alive=answers(f"{settings.gateway_url}/", refusal_will_do=True),
         needs=("provision",),
-        environment=_ours(settings, "gateway"),
+        environment={
+            **_ours(settings, "gateway"),
+            "WATCHER_STATUS_FILE": str(settings.watcher_status),
+        },
     )
     watcher = _worker(settings, "watcher", ["producers"], STATUS_FILE=str(settings.watcher_status))
     analytics = _worker(settings, "analytics", ["consumers", "analytics"])

@@ -49,6 +49,8 @@ class StackSettings(EnvironmentSettings):
     """Where models that were added lie; `models` in the cache if none is named."""
     images_dir: Path = ROOT / "images"
     images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
+    watcher_status_file: Path | None = None
+    """Where the watcher tells what it does; in the state folder if none is named."""
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 3000
     kafka_bootstrap_servers: str | None = None
@@ -121,7 +123,7 @@ class StackSettings(EnvironmentSettings):
     @property
     def watcher_status(self) -> Path:
         """What the watcher says of itself, as JSON."""
-        return self.run / "watcher.json"
+        return self.watcher_status_file or self.run / "watcher.json"
 
     @property
     def lake(self) -> str:

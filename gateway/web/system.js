@@ -41,12 +41,33 @@ function problem(text) {
   $("system-message").classList.toggle("bad", Boolean(text));
 }
 
+const REASONS = {
+  not_a_picture: "no picture by content",
+  other_suffix: "no picture by name",
+  ignored: "ignored by rule",
+  not_a_file: "no regular file",
+  too_large: "too large",
+  unreadable: "unreadable",
+  name_not_utf8: "name not UTF-8",
+};
+
+/** How many files were passed over, and why; the command lists them. */
+function skipped() {
+  if (state.skipped === undefined) return "not known";
+  const reasons = Object.entries(state.skipped_reasons).map(
+    ([reason, count]) => `${count.toLocaleString("en")} ${REASONS[reason] ?? reason}`,
+  );
+  const total = state.skipped.toLocaleString("en");
+  return reasons.length ? `${total} (${reasons.join(", ")})` : total;
+}
+
 function facts() {
   const small = state.model_name === "lite" ? " (small, bundled; a stand-in for CLIP)" : "";
   return [
     ["Pictures indexed", state.images.toLocaleString("en")],
     ["Waiting", state.waiting === null ? "not known" : state.waiting.toLocaleString("en")],
     ["Failed", state.failed.toLocaleString("en")],
+    ["Passed over", skipped()],
     ["Model", `${state.model_name}${small}`],
     ["Version", state.model_version],
     ["Adding pictures", state.uploads ? "allowed" : "switched off"],

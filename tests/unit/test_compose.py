@@ -93,7 +93,7 @@ def test_triton_reserves_a_gpu(compose: dict[str, Any]) -> None:
 
 
 def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
-    assert set(compose["volumes"]) == {"kafka-data", "weaviate-data", "lake-data"}
+    assert set(compose["volumes"]) == {"kafka-data", "weaviate-data", "lake-data", "watcher-data"}
     for name in ("kafka", "weaviate", "analytics"):
         (mount,) = compose["services"][name]["volumes"]
         assert mount.split(":")[0] in compose["volumes"]
