@@ -25,8 +25,8 @@ A process that leaks a little with each of thousands of operations is far above 
 class Sample:
     """One process and its children at one moment.
 
-    `minute` counts from the start of the run; `memory_mib` is the proportional set size (memory
-    that several processes share counts in parts), in MiB.
+    `minute` counts from the start of the run; `memory_mib` is the unique set size, in MiB: what is
+    shared counts for nobody, as it would count for more whenever another process ends.
     """
 
     minute: float
@@ -63,7 +63,7 @@ def _together(
     memory, threads, sockets, files = 0.0, 0, 0, 0
     for each in (process, *children):
         try:
-            memory += each.memory_full_info().pss / 2**20
+            memory += each.memory_full_info().uss / 2**20
             threads += each.num_threads()
             sockets += len(each.net_connections(kind="inet"))
             files += each.num_fds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -17,7 +18,7 @@ class TextCache:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._models: OrderedDict[str, OrderedDict[str, Vector]] = OrderedDict()
+        self._models: OrderedDict[str, OrderedDict[str, array[float]]] = OrderedDict()
         self._under_way: dict[tuple[str, str], asyncio.Task[Vector]] = {}
 
     async def get(self, model: str, text: str, embed: Callable[[], Awaitable[Vector]]) -> Vector:
@@ -25,7 +26,7 @@ class TextCache:
         known = self._models.get(model)
         if known is not None and text in known:
             known.move_to_end(text)
-            return known[text]
+            return list(known[text])
         task = self._under_way.get((model, text))
         if task is None:
             task = asyncio.create_task(self._embed(model, text, embed))
@@ -38,7 +39,8 @@ class TextCache:
         vector = await embed()
         texts = self._models.setdefault(model, OrderedDict())
         self._models.move_to_end(model)
-        texts[text] = vector
+        # As Python's own numbers, they would take eight times as much.
+        texts[text] = array("f", vector)
         while len(texts) > self._size:
             texts.popitem(last=False)
         while len(self._models) > MODELS:
