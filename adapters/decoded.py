@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from adapters.arrays import Pixels
+
+FACTS_VERSION: Final = 2
+"""Raised whenever something else is read of the same file: pictures that were indexed by an earlier
+number are then read again, by a replay that begins by itself (`adapters.positions`)."""
 
 
 @dataclass(frozen=True, slots=True)

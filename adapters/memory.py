@@ -142,17 +142,20 @@ class MemoryIndex(_Switch):
     ) -> Mapping[str, KnownVector]:
         self._check()
         wanted = set(sha256s)
+        held = sorted(self._held(collection).values(), key=lambda record: record.facts_version)
         return {
             record.sha256: KnownVector(
                 vector=record.vector,
                 width=record.width,
                 height=record.height,
+                media_type=record.media_type,
                 taken_at=record.taken_at,
                 camera=record.camera,
                 latitude=record.latitude,
                 longitude=record.longitude,
+                facts_version=record.facts_version,
             )
-            for record in self._held(collection).values()
+            for record in held
             if record.sha256 in wanted
         }
 

@@ -69,19 +69,26 @@ class ImageRecord:
     camera: str | None = None
     latitude: float | None = None
     longitude: float | None = None
+    facts_version: int = 0
+    """The `FACTS_VERSION` by which it was read; 0 for those of versions that told none."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownVector:
-    """What the index already knows of some content, so that it need not be inferred again."""
+    """What the index already knows of some content, so that it need not be inferred again.
+
+    `media_type` and `facts_version` are as in `ImageRecord`.
+    """
 
     vector: Sequence[float]
     width: int
     height: int
+    media_type: str
     taken_at: datetime | None = None
     camera: str | None = None
     latitude: float | None = None
     longitude: float | None = None
+    facts_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +238,10 @@ class ImageIndex(Protocol):
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, KnownVector]:
-        """For each of these content hashes that the collection holds, its vector."""
+        """For each of these content hashes that the collection holds, its vector.
+
+        Of several pictures with one content, what the one of the highest `facts_version` says.
+        """
         ...
 
     async def vectors(

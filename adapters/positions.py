@@ -3,6 +3,9 @@
 An offset alone does not tell: a log that lost its end and grew again holds other records at it. So
 with each offset a mark of the record before it is committed, and held against the log by whoever
 is given the partition.
+
+The mark begins with the version of what is read of a picture. A partition that was read by an
+earlier one is read again from its beginning, which corrects what the index says of its pictures.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
+from adapters.decoded import FACTS_VERSION
 from adapters.errors import Unavailable
 from adapters.event_log import EventLog, LogRecord, Position, timestamp_ms
 from schemas.topics import IMAGES
@@ -30,6 +34,7 @@ from schemas.topics import IMAGES
 logger = logging.getLogger(__name__)
 
 MARK_BYTES: Final = 16
+_BETWEEN: Final = ":"
 _NOT_OURS: Final = (
     CommitFailedError,
     IllegalGenerationError,
@@ -49,6 +54,8 @@ class Starts(NamedTuple):
 
     offsets: Mapping[int, int]
     anew: frozenset[int]
+    again: frozenset[int] = frozenset()
+    """Those that are read from the beginning, as an earlier version has read them."""
 
 
 class Positions:
@@ -72,29 +79,33 @@ class Positions:
         bounds = await self._log.bounds(IMAGES)
         offsets: dict[int, int] = {}
         anew: set[int] = set()
+        again: set[int] = set()
         for number, place in zip(partitions, places, strict=True):
             if number not in bounds:
                 raise Unavailable(f"{IMAGES.name}-{number} is not known yet")
             first, end = bounds[number]
             said = committed.get(place)
-            if said is not None and await self._is_of_this_log(number, said, end):
-                offsets[number] = said.offset
-            else:
-                offsets[number] = first
+            offsets[number] = first
+            if said is None or not await self._is_of_this_log(number, said, end):
                 anew.add(number)
-        return Starts(offsets, frozenset(anew))
+            elif _facts_version(said) < FACTS_VERSION:
+                again.add(number)
+            else:
+                offsets[number] = said.offset
+        return Starts(offsets, frozenset(anew), frozenset(again))
 
     async def _is_of_this_log(self, number: int, said: OffsetAndMetadata, end: int) -> bool:
         if end < said.offset:
             return False
-        if not said.metadata or said.offset == 0:
+        known = said.metadata.rpartition(_BETWEEN)[2]
+        if not known or said.offset == 0:
             return True  # Earlier versions committed no mark.
         last = said.offset - 1
         reading: Any = self._log.read_all(IMAGES, {number: last})
         async with aclosing(reading):
             async for record in reading:
                 # What was compacted away says nothing.
-                return bool(record.position.offset != last or mark(record) == said.metadata)
+                return bool(record.position.offset != last or mark(record) == known)
         return True
 
     def begin(self, consumer: Any, starts: Starts) -> None:
@@ -143,7 +154,7 @@ class Positions:
             if position.offset < following.get(position.partition, 0):
                 del self._marks[position]
         offsets = {
-            _place(number): (offset, self._marks.get(Position(number, offset), ""))
+            _place(number): (offset, _metadata(self._marks.get(Position(number, offset), "")))
             for number, offset in following.items()
         }
         try:
@@ -167,6 +178,15 @@ class Positions:
     def _seek(self, consumer: Any) -> None:
         for number, offset in self._next.items():
             consumer.seek(_place(number), offset)
+
+
+def _metadata(mark: str) -> str:
+    return f"{FACTS_VERSION}{_BETWEEN}{mark}"
+
+
+def _facts_version(said: OffsetAndMetadata) -> int:
+    version = said.metadata.partition(_BETWEEN)[0]
+    return int(version) if _BETWEEN in said.metadata and version.isdecimal() else 0
 
 
 def mark(record: LogRecord) -> str:

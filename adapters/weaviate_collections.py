@@ -7,8 +7,12 @@ import secrets
 from collections.abc import Sequence
 
 from weaviate import WeaviateAsyncClient
-from weaviate.classes.config import Configure, VectorDistances
-from weaviate.exceptions import ObjectAlreadyExistsException, UnexpectedStatusCodeError
+from weaviate.classes.config import Configure, Property, VectorDistances
+from weaviate.exceptions import (
+    ObjectAlreadyExistsException,
+    UnexpectedStatusCodeError,
+    WeaviateInvalidInputError,
+)
 
 from adapters.errors import Rejected, Unavailable
 from adapters.model_spec import ModelSpec
@@ -45,6 +49,8 @@ async def ensure(client: WeaviateAsyncClient, spec: ModelSpec) -> Collection:
     if found is None:
         await _create(client, name, spec)
         found = await find(client, name)
+    else:
+        await _complete(client, name)
     if found is None:
         raise Unavailable(f"the collection {name} vanished again")
     return found
@@ -66,6 +72,23 @@ async def _create(client: WeaviateAsyncClient, name: str, spec: ModelSpec) -> No
         # Several indexers start together: whoever was second finds it there.
         if not await client.collections.exists(name):
             raise
+
+
+async def _complete(client: WeaviateAsyncClient, name: str) -> None:
+    """Add what collections of earlier versions lack."""
+    objects = client.collections.use(name)
+
+    async def lacking() -> list[Property]:
+        held = {each.name for each in (await objects.config.get()).properties}
+        return [each for each in properties() if each.name not in held]
+
+    for each in await lacking():
+        try:
+            await objects.config.add_property(each)
+        except (WeaviateInvalidInputError, UnexpectedStatusCodeError):
+            # As with the collection itself, somebody else may have been first.
+            if each.name in {other.name for other in await lacking()}:
+                raise
 
 
 async def every(client: WeaviateAsyncClient) -> Sequence[Collection]:

@@ -182,8 +182,12 @@ class WeaviateIndex:
         known: dict[str, KnownVector] = {}
         for item in found.objects:
             vector = cast(list[float], item.vector.get("default") or [])
-            if (reusable := known_vector(item.properties, vector)) is not None:
-                known[str(item.properties["sha256"])] = reusable
+            if (found_one := known_vector(item.properties, vector)) is None:
+                continue
+            sha256 = str(item.properties["sha256"])
+            before = known.get(sha256)
+            if before is None or before.facts_version < found_one.facts_version:
+                known[sha256] = found_one
         return known
 
     async def vectors(

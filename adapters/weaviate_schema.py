@@ -18,10 +18,12 @@ KNOWN_PROPERTIES: Final = (
     "sha256",
     "width",
     "height",
+    "media_type",
     "taken_at",
     "camera",
     "latitude",
     "longitude",
+    "facts_version",
 )
 """What is copied when a vector is reused for the same content."""
 
@@ -48,6 +50,12 @@ def properties() -> list[Property]:
         *(_ranged(name, DataType.INT) for name in ("size_bytes", "width", "height")),
         *(_ranged(name, DataType.DATE) for name in ("modified_at", "added_at", "taken_at")),
         *(_ranged(name, DataType.NUMBER) for name in ("latitude", "longitude")),
+        Property(
+            name="facts_version",
+            data_type=DataType.INT,
+            index_filterable=False,
+            index_range_filters=False,
+        ),
     ]
 
 
@@ -69,6 +77,7 @@ def stored_properties(record: ImageRecord) -> dict[str, Any]:
         "camera": record.camera,
         "latitude": record.latitude,
         "longitude": record.longitude,
+        "facts_version": record.facts_version,
     }
     return {name: value for name, value in properties.items() if value is not None}
 
@@ -82,17 +91,20 @@ def folder_of(image_id: str) -> str:
 def known_vector(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector | None:
     """A stored object as what may be reused of it; None if it lacks what every picture has."""
     width, height = integer(properties.get("width")), integer(properties.get("height"))
-    if not vector or width is None or height is None:
+    media_type = properties.get("media_type")
+    if not vector or width is None or height is None or not isinstance(media_type, str):
         return None
     taken_at = properties.get("taken_at")
     return KnownVector(
         vector=vector,
         width=width,
         height=height,
+        media_type=media_type,
         taken_at=taken_at if isinstance(taken_at, datetime) else None,
         camera=properties.get("camera"),
         latitude=properties.get("latitude"),
         longitude=properties.get("longitude"),
+        facts_version=integer(properties.get("facts_version")) or 0,
     )
 
 

@@ -211,12 +211,14 @@ class IndexingApp(Rebalances):
             return  # They were given up meanwhile.
         self._positions.begin(self._consumer, starts)
         self._chosen.set()
-        if not starts.anew:
-            return
-        if self._begins_anew is not None:
+        if starts.again:
+            logger.info("reading again what an earlier version has read: %s", sorted(starts.again))
+        if starts.anew and self._begins_anew is not None:
             await self._begins_anew()
         # So whoever comes next need not begin anew, and everybody sees what is still to be read.
-        first = {number: starts.offsets[number] for number in starts.anew}
+        first = {number: starts.offsets[number] for number in starts.anew | starts.again}
+        if not first:
+            return
         await until_available(lambda: self._commit_now(first), what="Kafka")
 
     def failed(self, error: RebalanceFailed) -> None:

@@ -13,10 +13,15 @@ from schemas.events import ImageAdded, ImageRemoved, StageTimings
 
 
 class Wanted(NamedTuple):
-    """A picture that is to be indexed, and the record that says so."""
+    """A picture that is to be indexed, and the record that says so.
+
+    `known` is what an earlier version knew of its content: the vector is as good as ever, and what
+    else was read of the picture is to be read again.
+    """
 
     record: LogRecord
     event: ImageAdded
+    known: KnownVector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +74,10 @@ class Counters:
     refused: int = 0
 
 
-def reused(wanted: Wanted, known: KnownVector) -> Addition:
+def reused(wanted: Wanted, known: KnownVector, timings: StageTimings | None = None) -> Addition:
     """A picture whose content has a vector already."""
     image = image_record(wanted.event, known)
-    return Addition(wanted.record, wanted.event, image, True, StageTimings())
+    return Addition(wanted.record, wanted.event, image, True, timings or StageTimings())
 
 
 def image_record(event: ImageAdded, known: KnownVector) -> ImageRecord:
@@ -81,7 +86,7 @@ def image_record(event: ImageAdded, known: KnownVector) -> ImageRecord:
         image_id=event.image_id,
         uri=event.uri,
         sha256=event.sha256,
-        media_type=event.media_type,
+        media_type=known.media_type,
         size_bytes=event.size_bytes,
         width=known.width,
         height=known.height,
@@ -92,4 +97,5 @@ def image_record(event: ImageAdded, known: KnownVector) -> ImageRecord:
         camera=known.camera,
         latitude=known.latitude,
         longitude=known.longitude,
+        facts_version=known.facts_version,
     )

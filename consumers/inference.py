@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
@@ -15,7 +16,7 @@ from tenacity.wait import wait_random_exponential
 
 from adapters.arrays import Vectors
 from adapters.batch_size import NEAR, BatchSize
-from adapters.decoded import Picture
+from adapters.decoded import FACTS_VERSION, Picture
 from adapters.errors import Rejected, SlowFile, TooSlow, Unavailable
 from adapters.model_spec import ModelSpec
 from adapters.ports import Embedder, KnownVector
@@ -79,7 +80,8 @@ class Inference:
 
     def recent(self, sha256: str) -> KnownVector | None:
         """The vector of some content, if it was inferred not long ago."""
-        return self._recent.get(sha256)
+        known = self._recent.get(sha256)
+        return None if known is None else replace(known, vector=list(known.vector))
 
     async def infer(self, wanted: Sequence[Wanted], prepared: Prepared) -> list[Absent]:
         """Add to `prepared` what becomes of these pictures; those that are not there are returned.
@@ -101,7 +103,7 @@ class Inference:
                 group.create_task(self._embed_all(decoded, calls, prepared))
         left: list[Wanted] = []
         for each in copies:
-            if (vector := self._recent.get(each.event.sha256)) is not None:
+            if (vector := self.recent(each.event.sha256)) is not None:
                 prepared.additions.append(reused(each, vector))
             else:
                 # The first one failed, or was absent, by its own path: this has its own chance.
@@ -137,14 +139,27 @@ class Inference:
                 )
             else:
                 self._counters.decoded += 1
-                decoded.put_nowait(_Decoded(each, done, slot))
-                return
+                if not self._keeps_vector(each, done, prepared):
+                    decoded.put_nowait(_Decoded(each, done, slot))
+                    return
             slot.give_back()
 
         async with asyncio.TaskGroup() as group:
             for each in wanted:
                 group.create_task(one(each, await pixels.take()))
         decoded.put_nowait(None)
+
+    def _keeps_vector(self, wanted: Wanted, done: Decoding, prepared: Prepared) -> bool:
+        """Whether nothing but the facts of a known picture had to be read again."""
+        known, picture = wanted.known, done.picture
+        # One that stands the other way now was embedded lying on its side.
+        if known is None or (known.width, known.height) != (picture.width, picture.height):
+            return False
+        corrected = _known_of(picture, known.vector)
+        self._remember(wanted.event.sha256, corrected)
+        timings = StageTimings(read=done.read_ms, decode=done.decode_ms)
+        prepared.additions.append(reused(wanted, corrected, timings))
+        return True
 
     async def _patiently(self, wanted: Wanted) -> Decoding:
         # A file that cannot be read may be locked for a moment, or be on a shaky disk.
@@ -230,14 +245,15 @@ class Inference:
             await self._embed([item], prepared)
 
     def _addition(self, item: _Decoded, vector: Sequence[float], embed_ms: float) -> Addition:
-        record, event = item.wanted
+        record, event = item.wanted.record, item.wanted.event
         known = _known_of(item.done.picture, vector)
         self._remember(event.sha256, known)
         timings = StageTimings(read=item.done.read_ms, decode=item.done.decode_ms, embed=embed_ms)
         return Addition(record, event, image_record(event, known), False, timings)
 
     def _remember(self, sha256: str, known: KnownVector) -> None:
-        self._recent[sha256] = known
+        # As Python's own numbers, they would take eight times as much.
+        self._recent[sha256] = replace(known, vector=array("f", known.vector))
         if len(self._recent) > RECENT_VECTORS:
             self._recent.popitem(last=False)
 
@@ -247,8 +263,10 @@ def _known_of(picture: Picture, vector: Sequence[float]) -> KnownVector:
         vector=vector,
         width=picture.width,
         height=picture.height,
+        media_type=picture.media_type,
         taken_at=picture.taken_at,
         camera=picture.camera,
         latitude=picture.latitude,
         longitude=picture.longitude,
+        facts_version=FACTS_VERSION,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from adapters.decoded import FACTS_VERSION
 from adapters.event_log import EventLog, LogRecord
 from adapters.model_spec import ModelSpec
 from adapters.ports import Collection, Embedder, ImageIndex, KnownVector
@@ -57,10 +58,11 @@ class Preparer:
         known = await self._known([each.event.sha256 for each in additions])
         unknown: list[Wanted] = []
         for each in additions:
-            if (vector := known.get(each.event.sha256)) is not None:
-                prepared.additions.append(reused(each, vector))
+            found = known.get(each.event.sha256)
+            if found is not None and found.facts_version >= FACTS_VERSION:
+                prepared.additions.append(reused(each, found))
             else:
-                unknown.append(each)
+                unknown.append(each._replace(known=found))
         absent = await self._inference.infer(unknown, prepared)
         self._absent.found(len(unknown) - len(absent))
         await self._absent.settle(absent, prepared, self._inference.infer)

@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator
 from starlette.responses import FileResponse, Response
 
+from adapters.decoded import FACTS_VERSION
 from adapters.decoders import Decoders
 from adapters.errors import Rejected
 from gateway.pictures import HEADERS, Found, Pictures
@@ -77,7 +78,8 @@ class Thumbnails:
             Problem: 404 for what is not a picture of ours, 422 for one that cannot be decoded.
         """
         found = await self._images.find(name)
-        facts = f"{found.identity}\0{size}".encode("utf-8", "surrogateescape")
+        # What earlier versions made of the same file is not shown again.
+        facts = f"{FACTS_VERSION}\0{found.identity}\0{size}".encode("utf-8", "surrogateescape")
         identity = hashlib.sha256(facts).hexdigest()[:40]
         headers = {**HEADERS, "ETag": f'"{identity}"'}
         if if_none_match is not None and identity in if_none_match:

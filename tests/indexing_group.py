@@ -9,6 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 from aiokafka.util import commit_structure_validate
 
+from adapters.decoded import FACTS_VERSION
 from adapters.event_log import LogRecord, Message
 from adapters.memory import MemoryEventLog
 from schemas.topics import IMAGES
@@ -29,7 +30,7 @@ class Group:
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         return {
             place: OffsetAndMetadata(
-                self.offsets[place.partition], self.marks.get(place.partition, "")
+                self.offsets[place.partition], self.marks.get(place.partition, f"{FACTS_VERSION}:")
             )
             for place in places
             if place.partition in self.offsets

@@ -463,7 +463,7 @@ async def test_forms_of_a_name_are_looked_up_together_and_told_apart(
     found = await index.vectors(collection, names)
     assert set(found) == set(stored)
     for n, name in enumerate(stored):
-        assert list(found[name]) == pytest.approx(unit(1, n), abs=1e-6)
+        assert list(found[name]) == pytest.approx(unit(1, n), abs=2e-6)
 
 
 async def test_details_come_as_they_were(index: ImageIndex, filled: Collection) -> None:

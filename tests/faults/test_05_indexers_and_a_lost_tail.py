@@ -134,7 +134,7 @@ async def test_a_log_that_is_as_it_was_goes_on(library: Library) -> None:
 
 
 async def test_offsets_without_a_mark_are_believed(library: Library) -> None:
-    """Those that earlier versions committed."""
+    """As it is committed before anything is read."""
     library.group.marks.clear()
     await library.grow(13, "new")
     await library.read_once()

@@ -123,10 +123,13 @@ def test_old_letters_are_still_read() -> None:
     assert decode(DeadLetter, value).source_offset == 0
 
 
+STORED = {"sha256": "a" * 64, "width": 3.0, "height": 2.0, "media_type": "image/png"}
+
+
 def test_a_stored_picture_without_a_size_is_not_reused_as_one_of_no_size() -> None:
     assert known_vector({"sha256": "a" * 64}, [1.0]) is None
-    assert known_vector({"sha256": "a" * 64, "width": 3.0, "height": 2.0}, []) is None
-    known = known_vector({"sha256": "a" * 64, "width": 3.0, "height": 2.0}, [1.0])
+    assert known_vector(STORED, []) is None
+    known = known_vector(STORED, [1.0])
     assert known is not None
     assert (known.width, known.height) == (3, 2)
 

@@ -1,4 +1,7 @@
-"""A replay into a collection that knows every picture's content asks nothing of the model."""
+"""A replay into a collection that knows every picture's content asks nothing of the model.
+
+Not even one by which pictures of an earlier version get what is read of them now.
+"""
 
 import hashlib
 import time
@@ -12,18 +15,23 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from adapters import weaviate_collections, weaviate_writes
 from adapters.consumer_groups import progress
+from adapters.decoded import FACTS_VERSION
 from adapters.event_log import Message
 from adapters.kafka_log import KafkaEventLog
-from adapters.ports import ImageRecord
+from adapters.naming import collection_name
+from adapters.ports import ImageRecord, Match
 from adapters.triton_clip import TritonEmbedder
 from adapters.weaviate_index import WeaviateIndex
+from adapters.weaviate_schema import properties, stored_properties
 from schemas.codec import decode
 from schemas.events import ImageAdded, ImageIndexed
 from schemas.topics import IMAGES, IMAGES_INDEXED
 from stack.supervisor import ALIVE_SECONDS
 from tests.conftest import Servers, running_servers
 from tests.e2e.conftest import eventually
+from tests.formats.facts import dated, picture
 from tests.integration.indexing_processes import IndexerProcess
 
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
@@ -43,18 +51,6 @@ async def inferences(servers: Servers) -> int:
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"{servers.triton_url}/v2/models/lite_image/stats")
     return int(answer.json()["model_stats"][0]["inference_count"])
-
-
-async def begin_at_end(broker: str, group: str) -> None:
-    """Let a group begin at what is published after this."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        places = [TopicPartition(IMAGES.name, number) for number in range(IMAGES.partitions)]
-        consumer.assign(places)
-        await consumer.commit(await consumer.end_offsets(places))
-    finally:
-        await consumer.stop()
 
 
 @pytest.mark.timeout(600)
@@ -82,6 +78,7 @@ async def test_a_replay_of_known_content_makes_no_inference(
             modified_at=WHEN,
             added_at=WHEN,
             vector=(vector / np.linalg.norm(vector)).tolist(),
+            facts_version=FACTS_VERSION,
         )
 
     def message(name: str) -> Message:
@@ -98,7 +95,6 @@ async def test_a_replay_of_known_content_makes_no_inference(
 
     ordered = list(names)
     group = collection.group
-    await begin_at_end(servers.kafka, group)  # what other tests have left in the log is not known
     async with KafkaEventLog(servers.kafka) as log:
         for start in range(0, PICTURES, BATCH):
             part = ordered[start : start + BATCH]
@@ -140,3 +136,93 @@ async def test_a_replay_of_known_content_makes_no_inference(
         await index.delete(collection, ordered)
         await index.close()
         await embedder.close()
+
+
+async def commit_as_before(broker: str, group: str) -> None:
+    """As an earlier version that has read everything."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        places = [TopicPartition(IMAGES.name, number) for number in range(IMAGES.partitions)]
+        consumer.assign(places)
+        await consumer.commit(await consumer.end_offsets(places))
+    finally:
+        await consumer.stop()
+
+
+@pytest.mark.timeout(300)
+async def test_pictures_of_an_earlier_version_get_their_facts_and_keep_their_vectors(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = WeaviateIndex(servers.weaviate_url, grpc_port=servers.weaviate_grpc_port)
+    spec = await TritonEmbedder(servers.triton_url).spec("lite")
+    async with httpx.AsyncClient(base_url=servers.weaviate_url, trust_env=False) as client:
+        await client.delete(f"/v1/schema/{collection_name(spec)}")
+    photograph = picture(about=dated(taken="2024:05:06 07:08:09"), size=(48, 32))
+    path = tmp_path / "photograph.heic"
+    path.write_bytes(photograph)
+    event = ImageAdded(
+        image_id=path.name,
+        uri=path.as_uri(),
+        sha256=hashlib.sha256(photograph).hexdigest(),
+        size_bytes=len(photograph),
+        media_type="image/heic",
+        modified_at=WHEN,
+        added_at=WHEN,
+    )
+    vector = np.random.default_rng(2).normal(size=spec.dimension)
+    stored = ImageRecord(
+        image_id=event.image_id,
+        uri=event.uri,
+        sha256=event.sha256,
+        media_type=event.media_type,
+        size_bytes=event.size_bytes,
+        width=48,
+        height=32,
+        modified_at=WHEN,
+        added_at=WHEN,
+        vector=(vector / np.linalg.norm(vector)).tolist(),
+    )
+    with monkeypatch.context() as before:
+        known = [each for each in properties() if each.name != "facts_version"]
+        before.setattr(weaviate_collections, "properties", lambda: known)
+        told = {k: v for k, v in stored_properties(stored).items() if k != "facts_version"}
+        before.setattr(weaviate_writes, "stored_properties", lambda _: told)
+        collection = await index.ensure_collection(spec)
+        assert not await index.upsert(collection, [stored])
+    async with KafkaEventLog(servers.kafka) as log:
+        await log.publish(IMAGES, [Message(event.image_id, event)])
+    await commit_as_before(servers.kafka, collection.group)
+    before_it, began = await inferences(servers), time.monotonic()
+    indexer = IndexerProcess(
+        {
+            "KAFKA_BOOTSTRAP_SERVERS": servers.kafka,
+            "TRITON_URL": servers.triton_url,
+            "WEAVIATE_URL": servers.weaviate_url,
+            "WEAVIATE_GRPC_PORT": str(servers.weaviate_grpc_port),
+        },
+        tmp_path / "indexer.log",
+        tmp_path / "ready",
+    )
+    try:
+        await indexer.start()
+
+        async def corrected() -> Match | None:
+            (found,) = await index.search(
+                collection, stored.vector, 1, details=["taken_at", "media_type", "width"]
+            )
+            return found if found.details["taken_at"] is not None else None
+
+        found = await eventually(corrected, seconds=120, every=0.5)
+        assert found is not None
+        assert found.details["taken_at"] == datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+        assert (found.details["media_type"], found.details["width"]) == ("image/jpeg", 48)
+        assert found.score == pytest.approx(1, abs=1e-5)
+        looks = (time.monotonic() - began) / ALIVE_SECONDS + 1
+        assert await inferences(servers) - before_it <= looks
+        (again,) = (await index.known_vectors(collection, [stored.sha256])).values()
+        assert again.facts_version == FACTS_VERSION
+        assert await indexer.stop() == 0
+    finally:
+        indexer.kill()
+        await index.close()
