@@ -1,16 +1,17 @@
 // The gateway's API. Everything that goes wrong becomes an ApiError with a message for people.
 
 export class ApiError extends Error {
-  constructor(message, status = 0, fields = []) {
+  constructor(message, status = 0, fields = [], freeName = null) {
     super(message);
     this.status = status;
     this.fields = fields;
+    this.freeName = freeName;
   }
 }
 
 function problem(status, body) {
   const fields = (body.errors ?? []).map((each) => each.field);
-  return new ApiError(body.detail || `The server answered ${status}.`, status, fields);
+  return new ApiError(body.detail || `The server answered ${status}.`, status, fields, body.free_name);
 }
 
 /** Whether the key that somebody signed in with is no longer good; receipts have no challenge. */

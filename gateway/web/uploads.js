@@ -115,12 +115,10 @@ function refused(one, error) {
     one.says("waiting to be sent", { share: 0 });
     next();
   };
-  if (error.status === 409) {
-    const [, stem, suffix] = /^(.*?)(\.[^.]*)?$/s.exec(one.file.name);
-    const free = `${stem}-${Date.now().toString(36)}${suffix ?? ""}`;
+  if (error.freeName) {
     one.says("another picture has this name", { bad: true });
     one.offer([
-      ["Keep both", again({ name: free })],
+      ["Keep both", again({ name: error.freeName })],
       ["Replace it", again({ overwrite: "true" })],
     ]);
   } else if (!error.status || error.status >= 429) {
