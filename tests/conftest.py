@@ -30,6 +30,7 @@ SHARING = {
         "tests/e2e/test_access.py",
         "tests/e2e/test_analytics.py",
         "tests/e2e/test_commands.py",
+        "tests/e2e/test_corpus.py",
         "tests/e2e/test_faults_09_positions.py",
         "tests/e2e/test_faults_19_docs.py",
         "tests/e2e/test_healing.py",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import numpy as np
 import pillow_heif
@@ -19,6 +20,14 @@ pillow_heif.register_heif_opener()
 
 WIDTH, HEIGHT = 48, 32
 INDEXED = "indexed"
+SHOWN_BY_BROWSERS = (
+    "image/jpeg",
+    "image/png",
+    "image/gif",
+    "image/webp",
+    "image/avif",
+    "image/bmp",
+)
 CORNERS = ((220, 40, 40), (40, 180, 60), (40, 60, 220), (240, 220, 40))
 """Of `card`: upper left, upper right, lower left, lower right."""
 _AGAINST = {
@@ -33,11 +42,34 @@ _AGAINST = {
 """EXIF orientation -> the turn that it undoes."""
 
 
+class Facts(NamedTuple):
+    """What is read of a picture besides its pixels; places in degrees, to a millionth."""
+
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+    @classmethod
+    def of(cls, told: object) -> Facts:
+        """What `told` says, by its attributes or keys; texts of times are ISO 8601."""
+        known = told if isinstance(told, Mapping) else None
+        taken, camera, *place = (
+            getattr(told, name) if known is None else known.get(name) for name in cls._fields
+        )
+        taken = datetime.fromisoformat(taken) if isinstance(taken, str) else taken
+        return cls(taken, camera, *(None if part is None else round(part, 6) for part in place))
+
+
+NOTHING = Facts()
+
+
 @dataclass(frozen=True)
 class Case:
     """One file; `outcome` is "indexed" or a part of the reason of its dead letter.
 
     An indexed one looks like `upright`, but for `distance` of a pixel's 255 on the average.
+    `lies` where browsers do not turn it.
     """
 
     name: str
@@ -47,6 +79,14 @@ class Case:
     media_type: str = ""
     upright: Image.Image | None = None
     distance: float = 10.0
+    facts: Facts = NOTHING
+    lies: bool = False
+
+    @property
+    def in_a_browser(self) -> str:
+        """What a browser shows of it: the file itself, or no more than its thumbnail."""
+        can = self.media_type in SHOWN_BY_BROWSERS and not self.lies
+        return "original" if can else "thumbnail"
 
 
 def shown(
@@ -55,10 +95,11 @@ def shown(
     media_type: str,
     upright: Image.Image | None = None,
     distance: float = 10,
+    facts: Facts = NOTHING,
 ) -> Case:
     """A case that is indexed, and looks like `card` unless another picture is given."""
     upright = card() if upright is None else upright
-    return Case(name, data, INDEXED, upright.size, media_type, upright, distance)
+    return Case(name, data, INDEXED, upright.size, media_type, upright, distance, facts)
 
 
 def card(mode: str = "RGB") -> Image.Image:

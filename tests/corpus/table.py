@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from tests.corpus.making import INDEXED, Case
 
 FILE: Final = Path(__file__).parents[2] / "docs" / "formats.md"
-HEAD: Final = "| file | becomes | media type | upright size |\n|---|---|---|---|\n"
+HEAD: Final = (
+    "| file | becomes | media type | upright size | facts | in a browser |\n"
+    "|---|---|---|---|---|---|\n"
+)
 
 
 def rows(cases: Iterable[Case]) -> str:
@@ -19,9 +23,17 @@ def rows(cases: Iterable[Case]) -> str:
 
 def _row(case: Case) -> str:
     if case.outcome != INDEXED:
-        return f"| {case.name} | dead letter: {case.outcome} | | |\n"
+        return f"| {case.name} | dead letter: {case.outcome} | | | | |\n"
     width, height = case.size
-    return f"| {case.name} | {INDEXED} | {case.media_type} | {width} x {height} |\n"
+    facts = ", ".join(_told(fact) for fact in case.facts if fact is not None)
+    return (
+        f"| {case.name} | {INDEXED} | {case.media_type} | {width} x {height} "
+        f"| {facts} | {case.in_a_browser} |\n"
+    )
+
+
+def _told(fact: datetime | str | float) -> str:
+    return fact.isoformat(" ") if isinstance(fact, datetime) else str(fact)
 
 
 def write(cases: Iterable[Case]) -> None:

@@ -11,7 +11,7 @@ from adapters.media_types import MEDIA_TYPES, RAW_MEDIA_TYPE
 from adapters.model_spec import ModelSpec
 from adapters.picture import decode
 from adapters.thumbnail import check, thumbnail
-from tests.corpus.making import CORNERS, card
+from tests.corpus.making import CORNERS, Facts, card
 from tests.corpus.table import FILE as TABLE
 from tests.corpus.table import rows as table_of
 from tests.unit.corpus import INDEXED, Case, cases, saved
@@ -31,6 +31,7 @@ def test_it_looks_as_the_same_pixels_in_a_plain_png(case: Case, small_spec: Mode
     assert (found.width, found.height) == case.size == case.upright.size
     assert found.media_type == case.media_type
     assert case.media_type in MEDIA_TYPES.values()
+    assert Facts.of(found) == case.facts
     assert np.abs(found.pixels.astype(int) - plain.pixels).mean() <= case.distance
 
 
