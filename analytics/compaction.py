@@ -55,14 +55,13 @@ def compact(
             kept = uncovered(files)
             _remove_covered(lake, files, kept, grace_seconds, done)
             for run in _runs(kept, min_files):
-                tables = [lake.storage.read_table(file.path) for file in run]
-                merged = pa.concat_tables(tables, promote_options="default")
-                # What is told beside the last one's rows: the merged file ends with the same.
-                merged = merged.replace_schema_metadata(tables[-1].schema.metadata)
                 path = generation.path_of(run[0].place, run[0].date, run[0].first, run[-1].last)
-                lake.write_rows(path, merged)
+                lake.merge(path, [file.path for file in run])
                 done.merged += len(run)
                 done.written += 1
+    if done.written:
+        # Arrow keeps what merging took, and gives it back in the thread that took it alone.
+        pa.default_memory_pool().release_unused()
     return done
 
 

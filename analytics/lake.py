@@ -184,22 +184,43 @@ class Lake:
     def write_rows(self, path: str, table: pa.Table) -> int:
         """Write rows, without those that are to be forgotten by the time they are there.
 
-        The one way to write rows. An object store has no locks: somebody may forget between reading
-        and writing. What is forgotten is remembered first and then taken out of the files there
-        are; so either it was remembered before this looked, or the file was there to be taken out
-        of.
-
         Returns:
             How many rows were written.
         """
+        return self._write(path, table.schema, [table], lambda: [table])
+
+    def merge(self, path: str, merged: Sequence[str]) -> int:
+        """Write the rows of these files into one, in this order, as `write_rows`.
+
+        What is told beside the last one's rows is told beside the merged ones, which end with them.
+        """
+        schemas = [self.storage.read_schema(each) for each in merged]
+        schema = pa.unify_schemas(schemas, promote_options="default")
+        schema = schema.with_metadata(schemas[-1].metadata)
+        rows = itertools.chain.from_iterable(map(self.storage.read_pieces, merged))
+        # Once it is written, somebody may remove those that it was made of.
+        return self._write(path, schema, rows, lambda: self.storage.read_pieces(path))
+
+    def _write(
+        self,
+        path: str,
+        schema: pa.Schema,
+        pieces: Iterable[pa.Table],
+        again: Callable[[], Iterable[pa.Table]],
+    ) -> int:
+        """The one way to write rows; `again` gives them once they were written.
+
+        An object store has no locks: somebody may forget between reading and writing. What is
+        forgotten is remembered first and then taken out of the files there are; so either it was
+        remembered before this looked, or the file was there to be taken out of.
+        """
         forgotten = self.forgotten()
         while True:
-            rows = forgotten.without(table)
-            self.storage.write_table(path, rows)
+            rows = self.storage.write_pieces(path, schema, map(forgotten.without, pieces))
             now = self.forgotten()
             if now == forgotten:
-                return int(rows.num_rows)
-            forgotten = now
+                return rows
+            forgotten, pieces = now, again()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,9 @@ from adapters.errors import Unavailable
 
 # Small enough that a reader of one column of few rows skips most of a file.
 ROW_GROUP_ROWS = 65_536
+ROW_GROUP_BYTES = 16 << 20
+"""In memory; of rows that come piece by piece, no more are held than these."""
+READ_ROWS = 4096
 
 
 class Storage:
@@ -79,18 +83,53 @@ class Storage:
         with self._opened(relative) as file:
             return dict(pq.ParquetFile(file).schema_arrow.metadata or {})
 
+    def read_pieces(self, relative: str) -> Iterator[pa.Table]:
+        """As `read_table`, a few rows at a time."""
+        with self._opened(relative) as file:
+            for batch in pq.ParquetFile(file).iter_batches(READ_ROWS):
+                yield pa.Table.from_batches([batch])
+
+    def read_schema(self, relative: str) -> pa.Schema:
+        """The columns of a Parquet file, and what was written beside its rows."""
+        with self._opened(relative) as file:
+            return pq.ParquetFile(file).schema_arrow
+
     def write_table(self, relative: str, table: pa.Table) -> None:
         """Create or replace a Parquet file, at once; durable when this returns."""
-        with self._appearing(relative) as file:
-            pq.write_table(
-                table,
+        self.write_pieces(relative, table.schema, [table])
+
+    def write_pieces(self, relative: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
+        """As `write_table`, of rows that come piece by piece; returns how many they were.
+
+        Columns of `schema` that a piece lacks are null in its rows.
+        """
+        rows, waiting = 0, [schema.empty_table()]
+        with (
+            self._appearing(relative) as file,
+            pq.ParquetWriter(
                 file,
+                schema,
                 compression="zstd",
-                row_group_size=ROW_GROUP_ROWS,
                 # Not only for size: of a text column without a dictionary that holds one value and
                 # nulls, DuckDB 2.0.0 believes that all of it is null.
                 use_dictionary=True,
-            )
+            ) as writer,
+        ):
+
+            def write_waiting() -> None:
+                table = pa.concat_tables(waiting, promote_options="default")
+                writer.write_table(table, ROW_GROUP_ROWS)
+                del waiting[1:]
+
+            for piece in pieces:
+                rows += piece.num_rows
+                waiting.append(piece)
+                held = sum(each.nbytes for each in waiting)
+                if held >= ROW_GROUP_BYTES or sum(map(len, waiting)) >= ROW_GROUP_ROWS:
+                    write_waiting()
+            if len(waiting) > 1:
+                write_waiting()
+        return rows
 
     def remove(self, relative: str, *, recursive: bool = False) -> None:
         """Delete a file or a folder; none is no error."""
@@ -141,8 +180,11 @@ class Storage:
         path = self.path(relative)
         try:
             if not self.is_local:
-                with self.fs.open(path, "wb") as remote:
-                    yield remote
+                # An upload that is broken off by an error would appear as far as it came.
+                with tempfile.NamedTemporaryFile() as whole:
+                    yield whole
+                    whole.flush()
+                    self.fs.put_file(whole.name, path)
                 return
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)

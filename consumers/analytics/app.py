@@ -10,8 +10,6 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-import pyarrow as pa
-
 from adapters.errors import Unavailable
 from adapters.event_log import EventLog, GroupReader
 from adapters.kafka_group import KafkaGroupReader
@@ -225,8 +223,6 @@ async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) 
                 what="compact",
             )
             if done.written or done.removed:
-                # Arrow would keep what merging took, which is more each time.
-                pa.default_memory_pool().release_unused()
                 logger.info("compacted %s-%d: %s", topic.name, partition, done)
 
 

@@ -1,7 +1,7 @@
 """Forgetting and rebuilding while others work on the lake, on a store that has no locks."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -57,19 +57,20 @@ def test_a_compaction_does_not_undo_forgetting(
         else:
             count += 1
 
-    read, write = store.storage.read_table, store.storage.write_table
+    read, write = store.storage.read_pieces, store.storage.write_pieces
 
-    def reading(path: str, columns: object = None) -> pa.Table:
+    def reading(path: str) -> Iterator[pa.Table]:
         at("read")
-        return read(path)
+        yield from read(path)
 
-    def writing(path: str, rows: pa.Table) -> None:
+    def writing(path: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
         at("write")
-        write(path, rows)
+        rows = write(path, schema, pieces)
         at("written")
+        return rows
 
-    monkeypatch.setattr(store.storage, "read_table", reading)
-    monkeypatch.setattr(store.storage, "write_table", writing)
+    monkeypatch.setattr(store.storage, "read_pieces", reading)
+    monkeypatch.setattr(store.storage, "write_pieces", writing)
     compact(store.current(), "searches", min_files=2, grace_seconds=0)
     monkeypatch.undo()
     assert count > moment
@@ -81,14 +82,14 @@ def test_what_a_killed_compaction_left_is_swept(
 ) -> None:
     names = fill(store)
     other = Lake(store.url)
-    write = store.storage.write_table
+    write = store.storage.write_pieces
 
-    def killed(path: str, rows: pa.Table) -> None:
+    def killed(path: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> None:
         forget(other, Forgotten(frozenset({names[3]})))
-        write(path, rows)
+        write(path, schema, pieces)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store.storage, "write_table", killed)
+    monkeypatch.setattr(store.storage, "write_pieces", killed)
     with pytest.raises(KeyboardInterrupt):
         compact(store.current(), "searches", min_files=2, grace_seconds=0)
     monkeypatch.undo()

@@ -1,6 +1,6 @@
 """Whoever writes rows of the lake leaves out what is forgotten by the time they are there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from uuid import uuid4
 
 import fsspec
@@ -37,15 +37,15 @@ def one_file(url: str) -> list[str]:
 
 def before_writing(lake: Lake, do: Callable[[], object]) -> None:
     """Do this once, when rows were read and are about to be written."""
-    write = lake.storage.write_table
+    write = lake.storage.write_pieces
     left = [do]
 
-    def writing(relative: str, table: pa.Table) -> None:
+    def writing(relative: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
         if relative.rpartition("/")[2].startswith("searches-") and left:
             left.pop()()
-        write(relative, table)
+        return write(relative, schema, pieces)
 
-    lake.storage.write_table = writing  # type: ignore[method-assign]
+    lake.storage.write_pieces = writing  # type: ignore[method-assign]
 
 
 def test_two_that_forget_at_once_do_not_undo_each_other(url: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -105,16 +106,16 @@ class TestAppend:
     ) -> None:
         generation = lake.current()
         made = searches(60, step_ms=3_600_000)
-        write, written = lake.storage.write_table, 0
+        write, written = lake.storage.write_pieces, 0
 
-        def dying(path: str, rows: pa.Table) -> None:
+        def dying(path: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
             nonlocal written
             if written == 2:
                 raise RuntimeError("killed")
             written += 1
-            write(path, rows)
+            return write(path, schema, pieces)
 
-        monkeypatch.setattr(lake.storage, "write_table", dying)
+        monkeypatch.setattr(lake.storage, "write_pieces", dying)
         with pytest.raises(RuntimeError, match="killed"):
             generation.append(SEARCHES, PLACE, End(), made)
         monkeypatch.undo()
@@ -325,15 +326,15 @@ class TestWriter:
         writer = LakeWriter(lake, log, flush_records=9, flush_seconds=1)
         await writer.assigned([(SEARCHES, 0)])
         writer.add({(SEARCHES, 0): log.topics["searches"][0]})
-        write = lake.storage.write_table
+        write = lake.storage.write_pieces
 
-        def down(path: str, rows: pa.Table) -> None:
+        def down(path: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
             raise Unavailable("no space left")
 
-        monkeypatch.setattr(lake.storage, "write_table", down)
+        monkeypatch.setattr(lake.storage, "write_pieces", down)
         with pytest.raises(Unavailable):
             await writer.flush()
-        monkeypatch.setattr(lake.storage, "write_table", write)
+        monkeypatch.setattr(lake.storage, "write_pieces", write)
         await writer.flush()
         assert offsets(lake) == list(range(len(log.topics["searches"][0])))
 
