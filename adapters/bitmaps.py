@@ -95,6 +95,7 @@ def _of_masks(
 
 def _levels(values: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[np.uint8]:
     """What these bits of each pixel say, from 0 to 255."""
+    mask &= int(np.iinfo(values.dtype).max)  # what lies beyond the pixel's bits is always 0
     if mask == 0:
         return np.zeros(values.shape, np.uint8)
     shift = (mask & -mask).bit_length() - 1
