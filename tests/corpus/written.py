@@ -140,8 +140,8 @@ def _bmp() -> Iterator[Case]:
         )  # fmt: skip
     # What lies beyond a pixel's 16 bits.
     values = lines[:, :, 0] >> 4 << 8 | lines[:, :, 1] >> 4 << 4 | lines[:, :, 2] >> 4
-    masks = struct.pack("<3I", 0xFFFF0F00, 0xF0, 0xF)
-    data = _bmp_of(16, values.astype("<u2").tobytes(), masks, packing=3)
+    told = struct.pack("<3I", 0xFFFF0F00, 0xF0, 0xF)
+    data = _bmp_of(16, values.astype("<u2").tobytes(), told, packing=3)
     yield shown("bmp 16-bit with a mask of 32 bits", data, media_type)
     numbers = np.repeat(np.repeat([[2, 3], [0, 1]], HEIGHT // 2, 0), WIDTH // 2, 1)
     corners = b"".join(bytes([*_COLOURS[y, x][::-1], 0]) for y in (0, -1) for x in (0, -1))
