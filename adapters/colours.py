@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageColor
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,11 @@ _BROKEN: Final = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 def flatten(image: Image.Image, background: str) -> Image.Image:
     """The picture as RGB: 16-bit greys scaled to 8 bits, transparency laid on `background`."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _grey_to_8_bits(image).convert("RGB")
+        grey, clear = _grey_to_8_bits(image), image.info.get("transparency")
+        if isinstance(clear, int):
+            paper = ImageColor.getcolor(background, "L")
+            grey.paste(paper, mask=Image.fromarray(np.asarray(image) == clear))
+        return grey.convert("RGB")
     if image.mode in _PROFILED:
         return _explained(image)
     if image.mode in TRANSPARENT or "transparency" in image.info:

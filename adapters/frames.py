@@ -14,25 +14,41 @@ MOST_FRAMES: Final = 100
 """Looked at, of an animation that begins with nothing."""
 
 
-def to_what_shows(image: Image.Image) -> None:
-    """Load the first frame that is not all transparent; the very first, if there is none.
+def to_what_shows(image: Image.Image) -> Image.Image:
+    """The loaded picture at its first frame that is not all transparent, or else at its very first.
 
-    Animations often begin with an empty frame, from which they fade in.
+    Animations often begin with an empty frame, from which they fade in. A PNG's picture that is
+    none of its frames is for programs that know no animations.
     """
-    if image.format not in _ANIMATED or not _is_invisible(image):
-        return
+    is_stand_in = bool(getattr(image, "default_image", False))
+    if image.format not in _ANIMATED or not (is_stand_in or _is_invisible(image)):
+        return _uncovered(image)
     if not getattr(image, "is_animated", False):
-        return
+        return _uncovered(image)
     try:
         for number in range(1, MOST_FRAMES):
             image.seek(number)
             image.load()
             if not _is_invisible(image):
-                return
+                return image
     except (EOFError, OSError, ValueError, SyntaxError):
         pass  # the end, or damage, which leaves an animation that shows nothing
     image.seek(0)
     image.load()
+    return image
+
+
+def _uncovered(image: Image.Image) -> Image.Image:
+    """The first frame of a GIF, transparent where it does not reach: Pillow gives that a colour."""
+    reach = getattr(image, "dispose_extent", None)
+    if image.format != "GIF" or reach in (None, (0, 0, *image.size)):
+        return image
+    within = Image.new("L", image.size)
+    within.paste(255, reach)
+    layer, clear = image.convert("RGBA"), Image.new("RGBA", image.size)
+    found = Image.composite(layer, clear, within)
+    found.format = image.format
+    return found
 
 
 def _is_invisible(image: Image.Image) -> bool:

@@ -16,6 +16,7 @@ MAX_CHUNK: Final = 8 << 20
 """Unpacked from one chunk. The largest colour profiles of printers have some four megabytes."""
 MAX_TEXT: Final = 16 << 20
 """Kept of all texts together."""
+_BITS_OF_GREY: Final = {"L;2": 2, "L;4": 4}
 _TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
 _UNREADABLE: Final = (
     OSError,
@@ -47,6 +48,15 @@ class LenientStream(PngImagePlugin.PngStream):
                 self._had_enough = self._had_enough or cid in _TEXTS
         self.fp.seek(start + length)
         return b""
+
+    def chunk_tRNS(self, pos: int, length: int) -> bytes:  # noqa: N802 (Pillow's name)
+        """As Pillow, whose greys of 2 and 4 bits are of 8 bits in all but this."""
+        said = super().chunk_tRNS(pos, length)
+        clear = self.im_info.get("transparency")
+        if (bits := _BITS_OF_GREY.get(self.im_rawmode or "")) and isinstance(clear, int):
+            most = (1 << bits) - 1
+            self.im_info["transparency"] = (clear & most) * 255 // most
+        return said
 
     def crc(self, cid: bytes, data: bytes) -> None:
         """Compare the checksum of what a picture cannot do without."""

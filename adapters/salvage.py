@@ -31,7 +31,7 @@ def tolerant() -> Iterator[None]:
 
 def blank(image: Image.Image, *, white: bool = True) -> None:
     """Have what will not be decoded of it be transparent or white, as the page behind it is."""
-    image.im = Image.new(image.mode, image.size, _white(image) if white else 0).im
+    image.im = Image.new(image.mode, image.size, (_white if white else _black)(image)).im
 
 
 def is_flat(image: Image.Image) -> bool:
@@ -62,6 +62,11 @@ def spread(image: Image.Image, missing: npt.NDArray[np.bool_]) -> Image.Image:
 def is_white(image: Image.Image) -> npt.NDArray[np.bool_]:
     """Where an RGB picture is."""
     return np.asarray(np.asarray(image).min(axis=2) == 255)
+
+
+def _black(image: Image.Image) -> int | tuple[int, ...]:
+    # 0 is no ink, and no paint.
+    return {"CMYK": (0, 0, 0, 255), "RGBA": (0, 0, 0, 255), "LA": (0, 255)}.get(image.mode, 0)
 
 
 def _white(image: Image.Image) -> int | float | tuple[int, ...]:

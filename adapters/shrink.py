@@ -9,6 +9,7 @@ import numpy as np
 import pyvips
 from PIL import ExifTags, Image, ImageColor
 
+from adapters.colours import flatten
 from adapters.errors import Rejected
 from adapters.limits import check_pixels
 from adapters.salvage import spread
@@ -30,6 +31,7 @@ BYTES_NEEDED: Final = {"PNG": 3, "TIFF": 5, "WEBP": 1}
 PLAIN_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 """Pillow's names of the colours that are not left to Pillow."""
 
+_TO_8_BITS: Final = {"ushort": 257, "uint": 257 * 65537}
 _PLAIN: Final = ("srgb", "b-w", "rgb16", "grey16")
 
 # Each picture is read once, and the indexer decodes several at a time already.
@@ -89,10 +91,10 @@ def _damaged(error: pyvips.Error) -> Rejected:
 
 
 def _reduced(image: pyvips.Image, edge: int, background: str) -> Image.Image:
-    if image.format == "ushort":
+    if image.format in _TO_8_BITS:
         plain = "b-w" if image.bands < 3 else "srgb"
         # By the old name, what is opaque now would be taken for almost transparent.
-        image = (image / 257).rint().cast("uchar").copy(interpretation=plain)
+        image = (image / _TO_8_BITS[image.format]).rint().cast("uchar").copy(interpretation=plain)
     if image.hasalpha():
         image = image.flatten(background=list(ImageColor.getrgb(background))[: image.bands - 1])
     factor = max(1, min(image.width, image.height) // edge)
@@ -100,7 +102,7 @@ def _reduced(image: pyvips.Image, edge: int, background: str) -> Image.Image:
     exif, xmp = _exif(image), _xmp(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    small = Image.fromarray(pixels).convert("RGB")
+    small = flatten(Image.fromarray(pixels), background)
     if exif:
         small.info["exif"] = exif
     if xmp:

@@ -91,9 +91,10 @@ def _decoded(data: bytes) -> str:
     if len(head) > 3 and any(head[::2]) and not any(head[1::2]):
         # What was stripped may have been half of a character.
         return (data + b"\0" * (len(data) % 2)).decode("utf-16-le", "replace")
+    # What was cut off may have been the rest of a character.
+    is_cut = len(data) >= _BYTES_LOOKED_AT and b"\0" not in data
     data = data.partition(b"\0")[0]
     try:
-        # What was cut off may have been the rest of a character.
-        return codecs.getincrementaldecoder("utf-8")().decode(data)
+        return codecs.getincrementaldecoder("utf-8")().decode(data, not is_cut)
     except UnicodeDecodeError:
         return data.strip(b"\xff").decode("latin-1")  # which memory is full of that was erased

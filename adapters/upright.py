@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from pillow_heif import register_heif_opener
 
+from adapters.bitmaps import plainer
 from adapters.camera_raw import develop, exif_of, is_camera_raw
 from adapters.colours import flatten, profile_of
 from adapters.errors import DecoderMemory, Rejected
@@ -30,12 +31,14 @@ from adapters.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of, sniff_m
 from adapters.png_chunks import be_lenient
 from adapters.salvage import PARTLY, blank, is_flat, is_unread_jpeg, is_white, spread, tolerant
 from adapters.shrink import SALVAGED, is_for_us, salvaged, shrunk
+from adapters.tiffs import as_meant, is_misread, know_more
 
 JPEG_START: Final = b"\xff\xd8\xff"
 JPEG_END: Final = b"\xff\xd9"
 
 register_heif_opener()
 be_lenient()
+know_more()
 # Makes every plugin known now: `Image.open(formats=...)` looks names up in what is loaded.
 Image.init()
 # A JPEG that holds more pictures (stereo, gain maps, previews) is its first one, and no format of
@@ -136,7 +139,7 @@ def _read(data: bytes, wanted: Wanted) -> Upright:
     try:
         return _opened(data, wanted)
     except (Rejected, *UNREADABLE) as error:
-        for attempt in (_partly_opened, _salvaged):
+        for attempt in (_partly_opened, _salvaged, _plainer):
             try:
                 found = attempt(data, wanted)
             except (Rejected, *UNREADABLE):
@@ -152,23 +155,24 @@ def _opened(data: bytes, wanted: Wanted, *, whole: bool = True, white: bool = Tr
         width, height = image.size
         check_pixels(width, height, wanted.max_pixels)
         kind = image.format or ""
-        if kind == "JXL" and (packet := xmp_of(data)):
-            image.info.setdefault("xmp", packet)
+        packet = _take_xmp(image) or (xmp_of(data) if kind == "JXL" else None)
+        _find_exif(image)
         small = None
-        if is_for_us(kind, width * height):
+        if is_for_us(kind, width * height) or is_misread(image):
             small = shrunk(data, kind, wanted.edge, wanted.background, whole=whole)
         if small is not None:
             # A PNG would be decoded whole for what may come after its pixels.
-            about = _described(image if kind == "TIFF" else small)
+            packet = packet or _take_xmp(small)
+            about = _described(image if kind == "TIFF" else small, packet)
             decoded = small
         else:
             draft(image, wanted.edge)
             if not whole:
                 blank(image, white=white)
             image.load()
-            about = _described(image)
-            to_what_shows(image)
-            decoded = image
+            about = _described(image, packet or _take_xmp(image))
+            as_meant(image)
+            decoded = to_what_shows(image)
         # What its numbers mean, where they are still the file's own.
         profile = profile_of(image)
         decoded_width = decoded.width
@@ -177,6 +181,11 @@ def _opened(data: bytes, wanted: Wanted, *, whole: bool = True, white: bool = Tr
             width, height = height, width
         flat = flatten(decoded, wanted.background)
         return Upright(flat, width, height, media_type_of(data, kind), about, profile)
+
+
+def _plainer(data: bytes, wanted: Wanted) -> Upright | None:
+    rewritten = plainer(data, wanted.max_pixels)
+    return None if rewritten is None else _opened(rewritten, wanted)
 
 
 def _partly_opened(data: bytes, wanted: Wanted) -> Upright | None:
@@ -207,7 +216,7 @@ def _salvaged(data: bytes, wanted: Wanted) -> Upright | None:
     media_type = media_type_of(data, kind)
     if is_flat(image) or (media_type == "image/jpeg" and is_unread_jpeg(image)):
         return None
-    about, before = _described(image), image.width
+    about, before = _described(image, _take_xmp(image)), image.width
     _turn_upright(image, data)
     if image.width != before:
         width, height = height, width
@@ -224,8 +233,23 @@ def draft(image: Image.Image, edge: int) -> None:
         image.draft(None, (edge, edge))
 
 
-def _described(image: Image.Image) -> Description:
-    return described(loaded(image.getexif), image.info.get("xmp"))
+def _described(image: Image.Image, packet: object) -> Description:
+    return described(loaded(image.getexif), packet)
+
+
+def _take_xmp(image: Image.Image) -> object:
+    """Its XMP packet, taken from it: Pillow turns a picture as that says, and no viewer does."""
+    found = [image.info.pop(name, None) for name in ("xmp", "XML:com.adobe.xmp")]
+    return next((each for each in found if each), None)
+
+
+def _find_exif(image: Image.Image) -> None:
+    """Take a JPEG's EXIF for EXIF whatever fills up its mark, as viewers do."""
+    segments = getattr(image, "applist", ()) if "exif" not in image.info else ()
+    for name, content in segments:
+        if name == "APP1" and content.startswith(b"Exif\0"):
+            image.info["exif"] = b"Exif\0\0" + content[6:]
+            return
 
 
 def _turn_upright(image: Image.Image, data: bytes) -> None:

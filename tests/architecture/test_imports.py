@@ -44,6 +44,7 @@ DECODING = {
     "adapters/salvage.py",
     "adapters/shrink.py",
     "adapters/thumbnail.py",
+    "adapters/tiffs.py",
     "adapters/upright.py",
     "adapters/xmp.py",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.corpus import damaged, hostile, jpeg, others, png, raw, said, tiff
+from tests.corpus import damaged, hostile, jpeg, others, png, raw, said, tiff, written
 from tests.corpus.making import (
     HEIGHT,
     INDEXED,
@@ -37,5 +37,5 @@ __all__ = [
 
 def cases() -> Iterator[Case]:
     """All of them."""
-    for kind in (jpeg, png, others, tiff, raw, said, damaged, hostile):
+    for kind in (jpeg, png, others, tiff, raw, said, written, damaged, hostile):
         yield from kind.cases()
