@@ -19,6 +19,8 @@ class Picture:
 
     `width` and `height` are those of the upright original; `latitude` and `longitude` are in
     degrees; `taken_at` takes EXIF's local time for UTC where the file states no offset.
+    `pixels_since` is the `FACTS_VERSION` since which these pixels are made of such a file: a vector
+    of an earlier one is of other pixels.
     """
 
     pixels: Pixels
@@ -29,3 +31,4 @@ class Picture:
     camera: str | None = None
     latitude: float | None = None
     longitude: float | None = None
+    pixels_since: int = 0

@@ -43,6 +43,7 @@ def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
         camera=found.about.camera,
         latitude=found.about.latitude,
         longitude=found.about.longitude,
+        pixels_since=found.pixels_since,
     )
 
 

@@ -49,6 +49,9 @@ Image.MAX_IMAGE_PIXELS = None
 
 logger = logging.getLogger(__name__)
 
+PIXELS_CHANGED: Final = 2
+"""The `FACTS_VERSION` since which some pictures have other pixels than before."""
+
 # Everything Pillow and its plugins raise for input they cannot read.
 UNREADABLE: Final = (
     UnidentifiedImageError,
@@ -69,7 +72,8 @@ UNREADABLE: Final = (
 class Upright:
     """A decoded picture as RGB, perhaps scaled down; `width` and `height` are the original's.
 
-    `profile` is the ICC profile that the pixels are still in, if there is one.
+    `profile` is the ICC profile that the pixels are still in, if there is one; `pixels_since` is as
+    in `adapters.decoded.Picture`.
     """
 
     image: Image.Image
@@ -78,6 +82,7 @@ class Upright:
     media_type: str
     about: Description
     profile: bytes | None = None
+    pixels_since: int = PIXELS_CHANGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) ->
         try:
             image, width, height = develop(data, max_pixels)
             about = described(loaded(lambda: exif_of(data)))
-            return Upright(image, width, height, RAW_MEDIA_TYPE, about)
+            return Upright(image, width, height, RAW_MEDIA_TYPE, about, pixels_since=0)
         except Rejected as error:
             # Cameras and their programs write ordinary TIFFs with the same tags.
             try:
@@ -156,6 +161,7 @@ def _opened(data: bytes, wanted: Wanted, *, whole: bool = True, white: bool = Tr
         check_pixels(width, height, wanted.max_pixels)
         kind = image.format or ""
         packet = _take_xmp(image) or (xmp_of(data) if kind == "JXL" else None)
+        since = 0 if _is_as_ever(image, packet) else PIXELS_CHANGED
         _find_exif(image)
         small = None
         if is_for_us(kind, width * height) or is_misread(image):
@@ -180,7 +186,25 @@ def _opened(data: bytes, wanted: Wanted, *, whole: bool = True, white: bool = Tr
         if decoded.width != decoded_width and kind != "TIFF":  # Pillow tells its turned size
             width, height = height, width
         flat = flatten(decoded, wanted.background)
-        return Upright(flat, width, height, media_type_of(data, kind), about, profile)
+        media_type = media_type_of(data, kind)
+        return Upright(flat, width, height, media_type, about, profile, since)
+
+
+def _is_as_ever(image: Image.Image, packet: object) -> bool:
+    """Whether versions before `PIXELS_CHANGED` made the same pixels of it, which is true of most.
+
+    They turned pictures by XMP, took first frames that show nothing, and read rare kinds otherwise.
+    """
+    said = packet.encode("utf-8", "replace") if isinstance(packet, str) else packet
+    if isinstance(said, bytes) and b"rientation" in said:
+        return False
+    if image.format == "JPEG":
+        return "exif" in image.info or not _marked_otherwise(image)
+    if image.format not in ("PNG", "WEBP", "AVIF", "HEIF") or getattr(image, "n_frames", 1) > 1:
+        return False
+    return image.mode in ("RGB", "RGBA", "P") or (
+        image.mode == "L" and "transparency" not in image.info
+    )
 
 
 def _plainer(data: bytes, wanted: Wanted) -> Upright | None:
@@ -245,11 +269,13 @@ def _take_xmp(image: Image.Image) -> object:
 
 def _find_exif(image: Image.Image) -> None:
     """Take a JPEG's EXIF for EXIF whatever fills up its mark, as viewers do."""
-    segments = getattr(image, "applist", ()) if "exif" not in image.info else ()
-    for name, content in segments:
-        if name == "APP1" and content.startswith(b"Exif\0"):
-            image.info["exif"] = b"Exif\0\0" + content[6:]
-            return
+    if "exif" not in image.info and (content := _marked_otherwise(image)):
+        image.info["exif"] = b"Exif\0\0" + content[6:]
+
+
+def _marked_otherwise(image: Image.Image) -> bytes | None:
+    segments = getattr(image, "applist", ())
+    return next((c for name, c in segments if name == "APP1" and c.startswith(b"Exif\0")), None)
 
 
 def _turn_upright(image: Image.Image, data: bytes) -> None:

@@ -152,8 +152,10 @@ class Inference:
     def _keeps_vector(self, wanted: Wanted, done: Decoding, prepared: Prepared) -> bool:
         """Whether nothing but the facts of a known picture had to be read again."""
         known, picture = wanted.known, done.picture
+        if known is None or known.facts_version < picture.pixels_since:
+            return False
         # One that stands the other way now was embedded lying on its side.
-        if known is None or (known.width, known.height) != (picture.width, picture.height):
+        if (known.width, known.height) != (picture.width, picture.height):
             return False
         corrected = _known_of(picture, known.vector)
         self._remember(wanted.event.sha256, corrected)

@@ -10,9 +10,12 @@ from PIL import ExifTags, Image
 
 from adapters.decoded import FACTS_VERSION
 from adapters.event_log import LogRecord
+from adapters.model_spec import ModelSpec
+from adapters.picture import decode
 from adapters.ports import ImageRecord
 from adapters.positions import _facts_version
 from tests.faults.test_05_indexers_and_a_lost_tail import Library, library
+from tests.unit.corpus import cases
 from tests.unit.test_consumers_indexing import Bench, bench
 
 __all__ = ["bench", "library"]
@@ -74,6 +77,34 @@ async def test_one_that_stands_the_other_way_now_is_embedded_again(bench: Bench)
     await bench.run(record)
     assert (stored(bench, "a.jpg").width, stored(bench, "a.jpg").height) == (20, 10)
     assert bench.embedder.image_calls == calls + 1
+
+
+@pytest.mark.parametrize("name", ["jpeg baseline", "jpeg EXIF orientation 6", "png RGB", "heic"])
+def test_most_pictures_are_the_same_pixels_as_ever(name: str, small_spec: ModelSpec) -> None:
+    (case,) = [each for each in cases() if each.name == name]
+    assert decode(case.data, small_spec).pixels_since == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "jpeg that XMP alone would turn",
+        "jpeg xl made from a jpeg, orientation 3",
+        "png animated, first frame transparent",
+        "gif animated, first frame transparent (1)",
+        "png 4-bit grey with a transparent grey",
+    ],
+)
+async def test_what_has_other_pixels_now_is_embedded_again(
+    bench: Bench, name: str, small_spec: ModelSpec
+) -> None:
+    (case,) = [each for each in cases() if each.name == name]
+    assert decode(case.data, small_spec).pixels_since == FACTS_VERSION
+    record = await indexed_before(bench, "a.jpg", case.data, vector=[1.0, *[0.0] * 7])
+    calls = bench.embedder.image_calls
+    await bench.run(record)
+    assert bench.embedder.image_calls == calls + 1
+    assert stored(bench, "a.jpg").facts_version == FACTS_VERSION
 
 
 async def test_copies_are_read_once(bench: Bench) -> None:
