@@ -5,6 +5,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 
@@ -106,8 +107,6 @@ def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_vietnamese_as_windows_writes_it_is_found(form: Any) -> None:
-    from unicodedata import normalize
-
     stored = "Tiê\u0301ng/Viê\u0323t ơ\u0309.jpg"
     assert stored not in (normalize("NFC", stored), normalize("NFD", stored))
     assert stored in forms(normalize(form, stored))
