@@ -20,6 +20,8 @@ MAX_CHARACTERS: Final = 1 << 18
 # HFS+ takes nothing apart in these ranges, where Unicode's own forms change letters for good.
 _CHANGED_BY_MACOS: Final = re.compile("[^\u2000-\u2fff\uf900-\ufaff\U0002f800-\U0002faff]+")
 
+_TONES: Final = "\u0300\u0301\u0303\u0309\u0323"
+
 
 def forms(path: str) -> tuple[str, ...]:
     """The path as it is, then as it may be written elsewhere; each part may be in another form.
@@ -46,6 +48,15 @@ def _written(path: str) -> Iterator[str]:
     yield from map("/".join, product(*choices))
 
 
+def _tone_apart(letter: str) -> str:
+    """As Windows' Vietnamese keyboard writes it: the vowel as one character, its tone behind it."""
+    apart = normalize("NFD", letter)
+    tones = "".join(mark for mark in apart if mark in _TONES)
+    if not tones or len(apart) == len(tones):
+        return letter
+    return normalize("NFC", "".join(mark for mark in apart if mark not in _TONES)) + tones
+
+
 def _forms_of_part(part: str) -> tuple[str, ...]:
     found = (
         part,
@@ -53,5 +64,6 @@ def _forms_of_part(part: str) -> tuple[str, ...]:
         normalize("NFD", part),
         _CHANGED_BY_MACOS.sub(lambda match: normalize("NFC", match[0]), part),
         _CHANGED_BY_MACOS.sub(lambda match: normalize("NFD", match[0]), part),
+        "".join(map(_tone_apart, normalize("NFC", part))),
     )
     return tuple(dict.fromkeys(found))

@@ -88,6 +88,19 @@ FILE_BEGINNINGS: Final = ("._", ".trashed-", ".pending-")
 """All hidden: macOS's files beside a file, Android's pictures in the bin or not yet complete."""
 FILE_ENDINGS: Final = ("@SynoEAStream", "@SynoResource")
 
+TEMPORARY_SUFFIXES: Final = (
+    ".part",
+    ".partial",
+    ".crdownload",
+    ".download",
+    ".tmp",
+    ".temp",
+    ".swp",
+    ".swx",
+    ".filepart",
+)
+"""Endings that browsers and copiers give to what is not finished, be it a file or a folder."""
+
 _FOLDER: Final = re.compile(
     "|".join(translate(name.lower()) for names in FOLDERS.values() for name in names)
 )

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+STALE_SECONDS: Final = 60.0
+"""A watcher that runs writes its status every half second."""
 
 
 def skipped_file(status_file: Path) -> Path:
@@ -26,16 +30,24 @@ class Skipped:
 
 
 def skipped_counts(status_file: Path) -> dict[str, int] | None:
-    """How much was passed over, by reason; None where the watcher has not said. Blocks."""
+    """How much was passed over, by reason; None where that is not known. Blocks.
+
+    So it is where the watcher has not compared every source since its start, or has not written
+    for a while.
+    """
+    counts: Counter[str] = Counter()
     try:
         told = json.loads(status_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    counts: Counter[str] = Counter()
-    for each in (told, *told.get("sources", {}).values()):
-        if "skipped" not in each:  # of a former version
+        age = (datetime.now(UTC) - datetime.fromisoformat(told["written_at"])).total_seconds()
+        if age > STALE_SECONDS:
             return None
-        counts.update(each["skipped"])
+        for each in (told, *told["sources"].values()):
+            if each["last_reconcile"] is None:
+                return None
+            counts.update({str(reason): int(count) for reason, count in each["skipped"].items()})
+    # What is there may be of a former version, or no status at all.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
     return dict(counts)
 
 

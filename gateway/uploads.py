@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 from adapters.decoders import Decoders
 from adapters.errors import Rejected
 from adapters.media_types import MEDIA_TYPES, RAW_MEDIA_TYPE
-from adapters.system_names import is_system_folder
+from adapters.system_names import TEMPORARY_SUFFIXES, is_system_folder
 from gateway.free_names import free_name, there_or_free
 from gateway.problems import Problem
 
@@ -262,7 +262,7 @@ def safe_folder(folder: str) -> list[str]:
     """
     parts = [part for part in unicodedata.normalize("NFC", folder).split("/") if part]
     for part in parts:
-        if part != part.strip(_STRIPPED) or part.endswith((".part", ".tmp", ".temp")):
+        if part != part.strip(_STRIPPED) or part.lower().endswith(TEMPORARY_SUFFIXES):
             raise _bad("folder", "must not have parts that are hidden, temporary or lead upwards")
         if len(part.encode("utf-8", "replace")) > MAX_NAME_BYTES:
             raise _bad("folder", f"must not have parts of more than {MAX_NAME_BYTES} bytes")

@@ -37,7 +37,7 @@ from producers.remembered import Remembered
 from producers.rules import Rules
 from producers.state import State
 from producers.status import Status
-from producers.tree import Known, ListedStat
+from producers.tree import Known, ListedStat, is_utf8
 from producers.vanished import Vanished
 from producers.writer import Writer
 from schemas.events import now
@@ -192,11 +192,13 @@ class ListedSource:
                     if path in again:
                         published.append(path)
                 case TooLarge():
-                    await self._refuse(path, finding.reason)
+                    await self._refuse(path, "TooLarge", finding.reason)
                 case Unreadable():
                     if path not in counters.unreadable:
                         logger.warning("cannot read %s: %s", path, finding.reason)
                     counters.unreadable.add(path)
+                case NoPicture(reason=Reason.NAME_NOT_UTF8):
+                    await self._refuse(path, "InvalidName", "the name is not UTF-8")
                 case NoPicture():
                     await self._no_more(path)
                 case _:  # gone since it was listed: the next listing tells
@@ -216,6 +218,8 @@ class ListedSource:
 
     def _looked(self, path: str, stated: Stated) -> Finding:
         limit = self._settings.max_image_bytes
+        if not is_utf8(path):
+            return NoPicture(path, stated.content, Reason.NAME_NOT_UTF8)
         uri = self._source.uri(path)
         directory, _, name = path.rpartition("/")
         if self._rules.judge(directory, name) is Reason.UNSURE and (
@@ -265,9 +269,9 @@ class ListedSource:
         )
         return [Message(image_id, event)]
 
-    async def _refuse(self, path: str, reason: str) -> None:
+    async def _refuse(self, path: str, error_class: str, reason: str) -> None:
         self.status.counters.refused += 1
-        await self._dead_letters.report(self.id_prefix + path, "TooLarge", reason)
+        await self._dead_letters.report(self.id_prefix + path, error_class, reason)
         await self._no_more(path)
 
     async def _no_more(self, path: str) -> None:

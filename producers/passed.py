@@ -37,7 +37,8 @@ BY_LOOK: Final = (
 )
 MOST_NAMES: Final = 10_000
 """Of one reason in one source that are listed; all are counted."""
-_END: Final = "\0"
+_END: Final = "/\0"
+"""Between names: a slash is in none but at the end of a folder's."""
 
 
 class Passed:
@@ -125,6 +126,10 @@ class Passed:
     def gone(self, directory: str) -> None:
         """A folder is not there any more, nor anything below it."""
         self._keep(lambda each: each != directory and not each.startswith(f"{directory}/"))
+        parent, _, own = _parted(f"{directory}/")
+        with self._lock:
+            for reason in BY_LOOK:
+                self._drop(reason, parent, (own,))
 
     def only(self, directories: Container[str]) -> None:
         """There are no other folders than these."""

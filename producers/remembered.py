@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Hashable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,7 @@ class Remembered:
         """Replace the file, if something has changed."""
         if passed.version == self._version:
             return
-        told = {"url": self._url, "objects": dict(islice(passed.no_pictures(), MOST))}
+        told = {"url": self._url, "objects": dict(islice(_lasting(passed), MOST))}
         draft = self._path.with_name(f".{self._path.name}.new")
         try:
             draft.write_text(json.dumps(told), encoding="utf-8")
@@ -54,3 +55,8 @@ class Remembered:
         except OSError as error:
             logger.warning("cannot write %s, going on without it: %s", self._path, error)
         self._version = passed.version
+
+
+def _lasting(passed: Passed) -> Iterator[tuple[str, Hashable]]:
+    """Those of which something tells whether they are still the same."""
+    return ((path, facts) for path, facts in passed.no_pictures() if facts is not None)

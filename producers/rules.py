@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pathspec import GitIgnoreSpec
 
 from adapters.media_types import MEDIA_TYPES, suffix_of
-from adapters.system_names import is_system_file, is_system_folder
+from adapters.system_names import TEMPORARY_SUFFIXES, is_system_file, is_system_folder
 from producers.passed import BY_NAME, Reason
 from producers.suffixes import OTHER
 
@@ -20,19 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IGNORE_FILE: Final = ".imageignore"
-
-TEMPORARY_SUFFIXES: Final = (
-    ".part",
-    ".partial",
-    ".crdownload",
-    ".download",
-    ".tmp",
-    ".temp",
-    ".swp",
-    ".swx",
-    ".filepart",
-)
-"""Endings that browsers and copiers give to what is not finished, be it a file or a folder."""
 
 
 class Rules:

@@ -116,7 +116,10 @@ async def test_of_both_forms_the_given_one_is_meant(bench: Gateway, asked: str) 
     assert stored.json()["image_name"] == f"{asked}/{asked}.png"
 
 
-@pytest.mark.parametrize("folder", ["@eaDir", "a/#recycle/b", "a/Lost+Found", "$RECYCLE.BIN"])
+@pytest.mark.parametrize(
+    "folder",
+    ["@eaDir", "a/#recycle/b", "a/Lost+Found", "$RECYCLE.BIN", "a.download/b", "A.TMP"],
+)
 async def test_nothing_is_put_where_it_would_never_be_found(bench: Gateway, folder: str) -> None:
     assert_problem(await send(bench, png(), folder=folder), 422, "folder")
     assert list(bench.images.iterdir()) == []

@@ -1,0 +1,113 @@
+"""What was passed over is told only as far as it is known, and nothing of it outlives its file."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
+
+import pytest
+
+from adapters.memory import MemoryEventLog
+from adapters.name_forms import forms
+from adapters.sources import Source
+from adapters.watcher_status import skipped_counts
+from producers.passed import Passed, Reason
+from producers.remembered import Remembered
+from tests.formats.test_content_buckets import bucket as bucket
+from tests.formats.test_content_local import JPEG, told
+from tests.formats.test_content_local import log as log
+from tests.formats.test_content_local import root as root
+from tests.unit.test_producers_sources import running
+from tests.unit.test_producers_watcher import eventually, letters, view, watching
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    """What a watcher writes that has compared everything just now."""
+    moment = datetime.now(UTC).isoformat()
+    told = {"written_at": moment, "last_reconcile": moment, "skipped": {"ignored": 1}}
+    return {**told, "sources": {}, **changes}
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (status(), {"ignored": 1}),
+        (status(sources={"a": status()}), {"ignored": 2}),
+        (status(last_reconcile=None), None),
+        (status(sources={"a": status(last_reconcile=None)}), None),
+        (status(written_at=(datetime.now(UTC) - timedelta(hours=1)).isoformat()), None),
+        (status(skipped=3), None),
+        (status(sources=None), None),
+        (status(sources={"a": 3}), None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_what_is_not_known_is_not_told(
+    tmp_path: Path, written: Any, expected: dict[str, int] | None
+) -> None:
+    (tmp_path / "watcher.json").write_text(json.dumps(written))
+    assert skipped_counts(tmp_path / "watcher.json") == expected
+
+
+async def test_a_folder_that_is_gone_is_not_unreadable(
+    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def guarded(path: Any) -> Any:
+        if isinstance(path, str) and path.endswith("/shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    (root / "sub/shut").mkdir(parents=True)
+    async with watching(root, log) as watcher:
+        await eventually(told(watcher, unreadable=["sub/shut/"]))
+        (root / "sub/shut").rename(root / "sub/open")
+        await eventually(told(watcher), 10)
+
+
+async def test_a_name_that_no_event_can_hold_stops_no_bucket(
+    root: Path, log: MemoryEventLog, bucket: Any
+) -> None:
+    bucket.pipe({"/b/x/caf\udce9.jpg": JPEG, "/b/x/a.jpg": JPEG})
+    async with running(root, log) as sources:
+
+        async def right() -> bool:
+            passed = sources.others["cloud"].status.passed.names()
+            return (set(await view(log)), passed) == (
+                {"cloud/a.jpg"},
+                {"name_not_utf8": ["caf\udce9.jpg"]},
+            )
+
+        await eventually(right, 10)
+    assert [each.error_class for each in await letters(log)] == ["InvalidName"]
+
+
+def test_a_name_may_hold_anything() -> None:
+    passed = Passed()
+    named = {Reason.IGNORED: ["a\0b", "c/", "\0d", "\n"]}
+    passed.listed("", named, ())
+    assert passed.counts() == {"ignored": 4}
+    assert passed.names() == {"ignored": named[Reason.IGNORED]}
+
+
+def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> None:
+    before, after = Passed(), Passed()
+    before.looked("a", Reason.NOT_A_PICTURE, None)
+    before.looked("b", Reason.NOT_A_PICTURE, (1, 2))
+    source = Source("cloud", "memory://b/x")
+    Remembered(tmp_path / "watcher.json", source).save(before)
+    Remembered(tmp_path / "watcher.json", source).load(after)
+    assert list(after.no_pictures()) == [("b", (1, 2))]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_vietnamese_as_windows_writes_it_is_found(form: Any) -> None:
+    stored = "Tiê\u0301ng/Viê\u0323t ơ\u0309.jpg"
+    assert stored not in (normalize("NFC", stored), normalize("NFD", stored))
+    assert stored in forms(normalize(form, stored))
+    assert normalize(form, stored) in forms(stored)
