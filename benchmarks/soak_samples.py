@@ -25,8 +25,9 @@ A process that leaks a little with each of thousands of operations is far above 
 class Sample:
     """One process and its children at one moment.
 
-    `minute` counts from the start of the run; `memory_mib` is the unique set size, in MiB: what is
-    shared counts for nobody, as it would count for more whenever another process ends.
+    `minute` counts from the start of the run; `memory_mib` is what the process alone has written
+    (`Private_Dirty`), in MiB. What is shared would count for more whenever another process ends, and
+    files that are mapped to be read, as Weaviate's are, are no memory that anybody holds.
     """
 
     minute: float
@@ -63,15 +64,20 @@ def _together(
     memory, threads, sockets, files = 0.0, 0, 0, 0
     for each in (process, *children):
         try:
-            memory += each.memory_full_info().uss / 2**20
+            memory += _private_mib(each.pid)
             threads += each.num_threads()
             sockets += len(each.net_connections(kind="inet"))
             files += each.num_fds()
-        except psutil.Error:
+        except (psutil.Error, OSError):
             continue  # It ended between being listed and being asked.
     return Sample(
         minute, name, process.pid, len(children), round(memory, 1), threads, sockets, files
     )
+
+
+def _private_mib(pid: int) -> float:
+    told = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+    return int(told[told.index("Private_Dirty:") + 1]) / 1024
 
 
 def write(path: Path, samples: Iterable[Sample]) -> None:
