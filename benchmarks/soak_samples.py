@@ -25,8 +25,8 @@ A process that leaks a little with each of thousands of operations is far above 
 class Sample:
     """One process and its children at one moment.
 
-    `minute` counts from the start of the run; `memory_mib` is what the process alone has written
-    (`Private_Dirty`), in MiB. What is shared would count for more whenever another process ends, and
+    `minute` counts from the start of the run; `memory_mib` is what the process alone has written,
+    `Private_Dirty`, in MiB. What is shared would count for more whenever another process ends; and
     files that are mapped to be read, as Weaviate's are, are no memory that anybody holds.
     """
 

@@ -262,7 +262,9 @@ def safe_folder(folder: str) -> list[str]:
     """
     parts = [part for part in unicodedata.normalize("NFC", folder).split("/") if part]
     for part in parts:
-        if part != part.strip(_STRIPPED) or part.lower().endswith(TEMPORARY_SUFFIXES):
+        # A shell takes a `~` in front for somebody's home.
+        odd = part != part.strip(" .") or part.startswith("~")
+        if odd or part.lower().endswith(TEMPORARY_SUFFIXES):
             raise _bad("folder", "must not have parts that are hidden, temporary or lead upwards")
         if len(part.encode("utf-8", "replace")) > MAX_NAME_BYTES:
             raise _bad("folder", f"must not have parts of more than {MAX_NAME_BYTES} bytes")

@@ -100,10 +100,11 @@ class Unreadable(NamedTuple):
 
 
 class TooLarge(NamedTuple):
-    """It is over the limit on size."""
+    """It is over the limit on size; `stat` differs where it is another content."""
 
     image_id: str
     reason: str
+    stat: Hashable = None
 
 
 Finding = Gone | Present | NoPicture | Unsettled | Unreadable | TooLarge
@@ -184,7 +185,7 @@ class Examiner:
             os.close(descriptor)
 
     def _too_large(self, image_id: str, now: FileStat) -> TooLarge:
-        return TooLarge(image_id, f"{now.size} bytes are more than {self._max_bytes}")
+        return TooLarge(image_id, f"{now.size} bytes are more than {self._max_bytes}", now)
 
     def _announced(self, candidate: Candidate, finding: Finding) -> Finding:
         if not isinstance(finding, Present) or not is_utf8(finding.image_id):

@@ -227,7 +227,8 @@ class ListedSource:
         ):
             return NoPicture(path, stated.content)
         if stated.size is not None and stated.size > limit:
-            return TooLarge(path, f"{stated.size} bytes are more than {limit}")
+            reason = f"{stated.size} bytes are more than {limit}"
+            return TooLarge(path, reason, stated.content)
         digest = hashlib.sha256()
         size, head = 0, b""
         with open_uri(uri) as file, reaching(uri):
@@ -236,7 +237,8 @@ class ListedSource:
                 digest.update(chunk)
                 size += len(chunk)
                 if size > limit:
-                    return TooLarge(path, f"it has more than {limit} bytes")
+                    reason = f"it has more than {limit} bytes"
+                    return TooLarge(path, reason, stated.content)
         # Of an object replaced since it was listed this is the new content with the old time, so
         # that the next listing finds a difference and looks again.
         stat = ListedStat(size, stated.modified_us)
@@ -249,7 +251,7 @@ class ListedSource:
             case NoPicture():
                 passed.looked(path, finding.reason, finding.stat)
             case TooLarge():
-                passed.looked(path, Reason.TOO_LARGE)
+                passed.looked(path, Reason.TOO_LARGE, finding.stat)
             case Unreadable():
                 passed.looked(path, Reason.UNREADABLE)
             case _:

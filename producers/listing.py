@@ -84,9 +84,14 @@ class Listing:
             tags = self._tags.get(folder, {})
             for name, stated in files.items():
                 path, known = join(folder, name), self._state.files(folder).get(name)
-                if known is None and self._passed.was_no_picture(folder, name, stated.content):
+                asked = path in again or path in unread
+                if (
+                    known is None
+                    and not asked
+                    and self._passed.is_decided(folder, name, stated.content)
+                ):
                     continue
-                if path in again or path in unread or _differs(known, stated, tags.get(name)):
+                if asked or _differs(known, stated, tags.get(name)):
                     batch.append((path, stated))
                     if len(batch) == BATCH:
                         yield batch
@@ -94,11 +99,15 @@ class Listing:
                 elif stated.tag is not None:
                     self.read(path, stated)
             missing.extend(self._missing(folder, folders, files))
+            for name in [each for each in tags if each not in files]:
+                self.forget(join(folder, name))
             # While the folder's names are in fsspec's memory, its pictures cost a request less.
             if batch:
                 yield batch
                 batch = []
         self._passed.only(met)
+        for folder in self._tags.keys() - met:
+            del self._tags[folder]
 
     def missing(self) -> tuple[list[str], int]:
         """What is known and not listed, and how many pictures are. Blocks; raises as `changes`."""

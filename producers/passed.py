@@ -70,13 +70,15 @@ class Passed:
             }
         return {reason.value: paths for reason, paths in found.items()}
 
-    def was_no_picture(self, directory: str, name: str, facts: Hashable) -> bool:
-        """Whether this file was looked into and found to be no picture, with the same facts.
+    def is_decided(self, directory: str, name: str, facts: Hashable) -> bool:
+        """Whether this file was looked into and passed over for what it is, with the same facts.
 
         Facts that are None say nothing.
         """
-        files = self._looked[Reason.NOT_A_PICTURE].get(directory)
-        return files is not None and facts is not None and files.get(name) == facts
+        return facts is not None and any(
+            (files := self._looked[reason].get(directory)) is not None and files.get(name) == facts
+            for reason in (Reason.NOT_A_PICTURE, Reason.TOO_LARGE)
+        )
 
     def no_pictures(self) -> Iterator[tuple[str, Hashable]]:
         """Path and facts of all files that were looked into and are no pictures."""

@@ -273,7 +273,7 @@ class Pipeline:
             case Unreadable():
                 self._passed.looked(image_id, Reason.UNREADABLE)
             case TooLarge():
-                self._passed.looked(image_id, Reason.TOO_LARGE)
+                self._passed.looked(image_id, Reason.TOO_LARGE, finding.stat)
 
     async def _refuse(self, image_id: str, error_class: str, reason: str) -> None:
         self.counters.refused += 1

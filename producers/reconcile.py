@@ -160,7 +160,7 @@ class Reconciler:
         for name, stat in listing.files.items():
             before = known.get(name)
             unsure = before is None and name in listing.unsure
-            if unsure and self._passed.was_no_picture(directory, name, stat):
+            if unsure and self._passed.is_decided(directory, name, stat):
                 continue
             on = mount(name)
             if not unsure:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 MOST: Final = 200_000
 """So many are remembered."""
+RULE: Final = 1
+"""Raised when it is told in another way what a picture is: what was found before is asked anew."""
 
 
 class Remembered:
@@ -34,7 +36,7 @@ class Remembered:
         """What is not there any more is forgotten by the first comparison."""
         try:
             told = json.loads(self._path.read_text(encoding="utf-8"))
-            if told["url"] == self._url:
+            if told["url"] == self._url and told.get("rule") == RULE:
                 for path, facts in told["objects"].items():
                     passed.looked(path, Reason.NOT_A_PICTURE, tuple(facts))
         except FileNotFoundError:
@@ -47,7 +49,7 @@ class Remembered:
         """Replace the file, if something has changed."""
         if passed.version == self._version:
             return
-        told = {"url": self._url, "objects": dict(islice(_lasting(passed), MOST))}
+        told = {"url": self._url, "rule": RULE, "objects": dict(islice(_lasting(passed), MOST))}
         draft = self._path.with_name(f".{self._path.name}.new")
         try:
             draft.write_text(json.dumps(told), encoding="utf-8")

@@ -11,6 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from adapters.media_types import HEAD_BYTES
 from adapters.memory import MemoryEventLog
+from producers import remembered
 from producers.listing import Stated
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES, added
 from tests.unit.test_producers_sources import eventually, running
@@ -125,6 +126,20 @@ async def test_no_more_than_the_first_bytes_once(
         await eventually(lambda: _equal(len(sources.others["cloud"]._state), 2))
 
 
+async def test_one_that_is_too_large_is_asked_for_once(
+    root: Path, log: MemoryEventLog, bucket: Any, fetched: list[str]
+) -> None:
+    bucket.pipe({"/b/x/large": JPEG + bytes(5000), "/b/x/small": JPEG})
+    async with running(root, log, max_image_bytes=4000) as sources:
+        status = sources.others["cloud"].status
+        await eventually(lambda: _are(log, {"cloud/small"}))
+        for _ in range(3):
+            before = status.last_reconcile
+            await eventually(lambda: _differ(status.last_reconcile, before))  # noqa: B023
+        assert sorted(fetched) == ["large", "small"]
+        assert status.passed.counts() == {"too_large": 1}
+
+
 async def _equal(one: object, other: object) -> bool:
     return one == other
 
@@ -153,6 +168,27 @@ async def test_over_a_restart(
         await eventually(lambda: _differ(status.last_reconcile, None))
         assert status.passed.counts() == _no(2)
     assert sorted(fetched) == (["b"] if kept else ["a", "b"])
+
+
+async def test_after_the_rule_was_changed_everything_is_asked_for(
+    root: Path,
+    log: MemoryEventLog,
+    bucket: Any,
+    fetched: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bucket.pipe("/b/x/a", JUNK)
+    file = tmp_path / "watcher-no-pictures-cloud.json"
+    for rule, asked in ((1, ["a"]), (1, []), (2, ["a"])):
+        monkeypatch.setattr(remembered, "RULE", rule)
+        fetched.clear()
+        async with running(root, log, status_file=tmp_path / "watcher.json") as sources:
+            status = sources.others["cloud"].status
+            await eventually(lambda: _differ(status.last_reconcile, None))  # noqa: B023
+            assert status.passed.counts() == _no(1)
+            await eventually(lambda: _equal(file.is_file(), True))
+        assert fetched == asked
 
 
 def _no(count: int) -> dict[str, int]:

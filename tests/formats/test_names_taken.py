@@ -125,6 +125,12 @@ async def test_nothing_is_put_where_it_would_never_be_found(bench: Gateway, fold
     assert list(bench.images.iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", ["#1", "$money", "draft~", "Icon"])
+async def test_what_merely_looks_odd_is_a_folder(bench: Gateway, folder: str) -> None:
+    stored = await send(bench, png(), folder=folder)
+    assert stored.json()["image_name"] == f"{folder}/x.png"
+
+
 async def test_unless_such_folders_are_indexed(tmp_path: Path, small_spec: ModelSpec) -> None:
     async with gateway(tmp_path, small_spec, ignore_defaults=False) as bench:
         assert (await send(bench, png(), folder="a/@eaDir")).status_code == 201
