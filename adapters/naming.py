@@ -4,7 +4,7 @@ import re
 import uuid
 from typing import Final
 
-from adapters.model_spec import ModelSpec
+from adapters.embedder.spec import ModelSpec
 
 # Namespaces object ids. Never change it: every stored id depends on it.
 IMAGE_NAMESPACE: Final = uuid.UUID("5b0f6a0e-8f0c-5f38-9f0b-6d8f1c9e2a47")

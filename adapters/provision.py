@@ -13,16 +13,16 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from adapters.embedder.spec import ModelSpec
+from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.event_log import EventLog, Message
-from adapters.kafka_log import KafkaEventLog
-from adapters.logs import configure_logging
-from adapters.model_spec import ModelSpec
-from adapters.ports import Collection, Embedder, ImageIndex
+from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.index.weaviate import WeaviateIndex
+from adapters.log.kafka import KafkaEventLog
+from adapters.log.port import EventLog, Message
+from adapters.logging import configure_logging
 from adapters.retry import until_available
 from adapters.settings import ServerSettings, told_briefly
-from adapters.triton_clip import TritonEmbedder
-from adapters.weaviate_index import WeaviateIndex
 from schemas.codec import InvalidEvent, decode
 from schemas.events import ModelActivated, ModelStep
 from schemas.topics import IMAGES, IMAGES_INDEXED, MODELS, PERSONAL, TOPICS, Topic

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from adapters.sources import Source, parse_sources
+from imaging.sources.source import Source, parse_sources
 
 MINIMUM_KEY: Final = 16
 """Characters of an API key: fewer could be guessed."""
@@ -106,7 +106,7 @@ class SourceSettings(ServerSettings):
     images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
     """Further folders and buckets, as `name=url` separated by spaces; ids start with `name/`."""
     ignore_defaults: bool = True
-    """Whether what systems keep for themselves (`adapters.system_names`) is left out."""
+    """Whether what systems keep for themselves (`imaging.sources.system_names`) is left out."""
 
     @field_validator("images_sources", mode="before")
     @classmethod

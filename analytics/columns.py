@@ -19,7 +19,7 @@ from uuid import UUID
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel
 
-from adapters.event_log import LogRecord
+from adapters.log.port import LogRecord
 from schemas.codec import InvalidEvent, decode
 from schemas.events import Event
 from schemas.topics import Topic

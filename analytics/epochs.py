@@ -14,7 +14,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters.event_log import LogRecord, Position
+from adapters.log.port import LogRecord, Position
 from analytics.lake import Generation, Place
 
 FOLDER: Final = "_epochs"

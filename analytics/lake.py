@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adapters.errors import Unavailable
-from adapters.event_log import LogRecord
+from adapters.log.port import LogRecord
 from analytics.columns import schema_of, table_of
 from analytics.last_records import with_last_records
 from analytics.storage import Storage

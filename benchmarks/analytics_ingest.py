@@ -35,14 +35,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from aiokafka import AIOKafkaConsumer
 
-from adapters.kafka_log import KafkaEventLog
+from adapters.log.kafka import KafkaEventLog
 from analytics.columns import PLACE, schema_of
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
 from analytics.views import Filters, query
 from schemas.topics import SEARCHES
-from tests.integration.watcher_processes import running_broker
-from tests.lake_events import Events
+from tests.support.lake_events import Events
+from tests.support.watcher_processes import running_broker
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "analytics_ingest.md"

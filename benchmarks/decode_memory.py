@@ -97,12 +97,12 @@ def peak() -> int:
 
 def decode_one(path: Path) -> dict[str, object]:
     """Decode it as an indexer would; what that took."""
-    import consumers.app  # noqa: F401 (what an indexer has in memory)
-    from adapters.allocator import return_memory_promptly
-    from adapters.decode_memory import memory_needed
+    import consumers.indexing.app  # noqa: F401 (what an indexer has in memory)
+    from adapters.embedder.spec import ModelSpec
     from adapters.errors import Rejected
-    from adapters.model_spec import ModelSpec
-    from adapters.picture import decode
+    from imaging.decode import decode
+    from imaging.decode_memory import memory_needed
+    from imaging.sandbox.allocator import return_memory_promptly
 
     spec = ModelSpec(
         name="any",

@@ -28,12 +28,12 @@ from typing import Any, Protocol
 import psutil
 from PIL import Image
 
-from adapters.model_spec import ModelSpec
+from adapters.embedder.spec import ModelSpec
 from adapters.settings import IndexingSettings
 from benchmarks.intervals import interval
-from consumers.decoding import Decoder
-from consumers.decoding_task import read_and_decode
-from consumers.reading import Limits
+from consumers.indexing.decoding import Decoder
+from consumers.indexing.reading import Limits
+from consumers.indexing.worker_task import read_and_decode
 from schemas.events import ImageAdded, now
 
 ROOT = Path(__file__).parents[1]

@@ -22,8 +22,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from adapters.model_repository import render
 from benchmarks.indexing_throughput import end_to_end
+from models.repository import render
 from stack.settings import StackSettings
 
 NAME = "sleeper"

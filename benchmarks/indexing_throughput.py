@@ -35,13 +35,13 @@ import psutil
 from aiokafka.admin import AIOKafkaAdminClient
 from PIL import Image
 
-from adapters.connections import connections
-from adapters.event_log import Message
-from adapters.model_spec import ModelSpec
-from adapters.picture import decode
+from adapters.bootstrap import connections
+from adapters.embedder.spec import ModelSpec
+from adapters.log.port import Message
 from benchmarks.families import family, proportional_bytes
 from benchmarks.intervals import interval
 from cli.servers import server_settings
+from imaging.decode import decode
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
 from stack.record import RecordFile

@@ -19,10 +19,10 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from adapters.ports import Collection
+from adapters.embedder.triton import TritonEmbedder
+from adapters.index.port import Collection
+from adapters.index.weaviate import WeaviateIndex
 from adapters.settings import ServerSettings
-from adapters.triton_clip import TritonEmbedder
-from adapters.weaviate_index import WeaviateIndex
 from cli.search import credentials
 from stack.settings import StackSettings
 

@@ -38,7 +38,7 @@ from benchmarks.soak_plot import plot
 from benchmarks.soak_samples import Sample, growths, sample, table, write
 from stack.record import RecordFile
 from tests.conftest import ROOT, run_image_search, stack_environment
-from tests.unit.corpus import INDEXED, cases
+from tests.support.corpus_cases import INDEXED, cases
 
 SAMPLE_SECONDS = 10.0
 KEPT_PICTURES = 600

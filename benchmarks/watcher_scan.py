@@ -23,10 +23,10 @@ from pathlib import Path
 
 import psutil
 
-from adapters.kafka_log import KafkaEventLog
+from adapters.log.kafka import KafkaEventLog
 from benchmarks.bare_watcher import walk
 from schemas.topics import IMAGES
-from tests.integration.watcher_processes import WatcherProcess, running_broker
+from tests.support.watcher_processes import WatcherProcess, running_broker
 
 ROUNDS = 3
 RESULTS = Path(__file__).parent / "results" / "watcher_scan.md"

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.connections import connections
+from adapters.bootstrap import connections
 from adapters.settings import GatewaySettings
 from analytics import judgments, report
 from analytics.compaction import compact, expire, forget
@@ -23,8 +23,8 @@ from analytics.views import Filters, query
 from cli.servers import server_settings
 from consumers.analytics.rebuild import Rebuilt, rebuild
 from consumers.analytics.replay import replay
-from gateway.privacy import Privacy
-from gateway.tokens import receipt_secret
+from gateway.auth.privacy import Privacy
+from gateway.auth.receipts import receipt_secret
 from schemas.topics import BY_NAME
 from stack.errors import StackError
 from stack.settings import StackSettings

@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.connections import connections
-from adapters.dead_letters import Letter, read_letters
-from adapters.event_log import EventLog
+from adapters.bootstrap import connections
+from adapters.log.dead_letter_reader import Letter, read_letters
+from adapters.log.port import EventLog
 from cli.servers import server_settings
-from consumers import dead_letters
-from consumers.dead_letters import Filter
+from consumers.repair import dead_letters
+from consumers.repair.dead_letters import Filter
 from stack.errors import StackError
 
 T = TypeVar("T")

@@ -21,14 +21,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adapters.connections import connections
-from adapters.consumer_groups import progress
+from adapters.bootstrap import connections
+from adapters.log.kafka_admin import progress
 from adapters.watcher_status import skipped
 from cli.servers import server_settings, watcher_status
-from consumers.audit import Audit
-from consumers.audit import audit as compare
-from consumers.audit import repair as mend
-from producers.passed import MOST_NAMES, Reason
+from consumers.repair.audit import Audit
+from consumers.repair.audit import audit as compare
+from consumers.repair.audit import repair as mend
+from producers.skipped import MOST_NAMES, Reason
 from schemas.topics import IMAGES
 from stack.errors import StackError
 from stack.record import RecordFile, find

@@ -14,24 +14,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from adapters.connections import connections
-from adapters.model_catalogue import CatalogueEntry, read_catalogue
-from adapters.model_graph import InvalidGraph
-from adapters.model_hub import download
-from adapters.model_layout import InvalidLayout, read_layout
-from adapters.model_store import ModelStore, Origin, StoreError
+from adapters.bootstrap import connections
 from adapters.retry import until_available
-from analytics.comparison import refusals
-from cli import comparing, rendering
-from cli.comparing import Gate
-from cli.completeness import complete
+from cli import models_compare as comparing
+from cli import models_render as rendering
+from cli.models_compare import Gate
+from cli.models_completeness import complete
 from cli.servers import server_settings
+from models.catalogue import CatalogueEntry, read_catalogue
+from models.comparison import refusals
+from models.graph import InvalidGraph
+from models.hub import download
+from models.layout import InvalidLayout, read_layout
+from models.registry import read_state, store
+from models.store import ModelStore, Origin, StoreError
+from models.switching import Filling, Switching
 from schemas.events import ModelStep
 from stack.errors import StackError
-from stack.models import read_state, store
 from stack.preparation import Cache
 from stack.settings import StackSettings
-from stack.switching import Filling, Switching
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import terminal_pictures
-from gateway.short_form import BadShortForm, Part, parse
+from gateway.search.short_form import BadShortForm, Part, parse
 from stack.errors import StackError
 from stack.settings import StackSettings
 

@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.connections import connections
-from adapters.consumer_groups import progress
+from adapters.bootstrap import connections
 from adapters.errors import AdapterError
+from adapters.log.kafka_admin import progress
 from adapters.settings import AdviceSettings
-from analytics.advice import Advice, advise
 from cli.servers import server_settings, watcher_status
+from models.advice import Advice, advise
 from schemas.topics import IMAGES
 from stack import launcher, log_files, processes
 from stack.errors import StackError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from adapters.logs import configure_logging
+from adapters.logging import configure_logging
 from adapters.settings import told_briefly
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     if sys.argv[1] == "analytics":
         from consumers.analytics.app import main as run
     else:
-        from consumers.app import main as run
+        from consumers.indexing.app import main as run
     run()
 
 

@@ -12,6 +12,8 @@ COPY --from=build /venv /venv
 WORKDIR /app
 COPY schemas schemas
 COPY adapters adapters
+COPY imaging imaging
+COPY models models
 COPY analytics analytics
 COPY producers producers
 COPY consumers consumers

@@ -7,11 +7,13 @@ COPY requirements/app.txt requirements/app.txt
 RUN pip install --no-cache-dir --require-hashes --no-deps -r requirements/app.txt
 COPY schemas schemas
 COPY adapters adapters
+COPY imaging imaging
+COPY models models
 COPY triton_models triton_models
 ARG PROVIDER=cuda
 ARG IMAGE_INSTANCES=1
 ARG TEXT_INSTANCES=1
-RUN python -m adapters.model_repository triton_models /models \
+RUN python -m models.repository triton_models /models \
     --provider "${PROVIDER}" \
     --image-instances "${IMAGE_INSTANCES}" \
     --text-instances "${TEXT_INSTANCES}"

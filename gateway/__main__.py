@@ -9,14 +9,14 @@ import signal
 import uvicorn
 import uvloop
 
-from adapters.consumer_groups import progress
-from adapters.kafka_log import KafkaEventLog
-from adapters.logs import configure_logging
-from adapters.ports import Collection
+from adapters.embedder.triton import TritonEmbedder
+from adapters.index.port import Collection
+from adapters.log.kafka import KafkaEventLog
+from adapters.log.kafka_admin import progress
+from adapters.logging import configure_logging
 from adapters.progress import Activity, Watchdog
 from adapters.provision import connect_index
 from adapters.settings import GatewaySettings, told_briefly
-from adapters.triton_clip import TritonEmbedder
 from gateway.app import create_app
 from schemas.topics import IMAGES
 

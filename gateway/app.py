@@ -12,49 +12,41 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
-from adapters.decoders import Decoders
-from adapters.event_log import EventLog
-from adapters.ports import Embedder, ImageIndex
-from adapters.sandbox import Sandbox
+from adapters.index.port import Embedder, ImageIndex
+from adapters.log.port import EventLog
 from adapters.settings import GatewaySettings
 from analytics.engine import Bounds
-from gateway import (
-    analytics,
-    bodies,
-    contract,
-    docs_page,
-    library,
-    metrics,
-    openapi,
-    page,
-    problems,
-    sign_in,
-    state,
-)
-from gateway.access import Access, ApiKeys, OpenIdConnect
-from gateway.cursors import Cursors
-from gateway.duplicates import Duplicates
-from gateway.events import SearchEvents
-from gateway.feedback import Feedback
-from gateway.gate import Gate, RateLimit
-from gateway.health import Health
-from gateway.hosts import HostGuard
-from gateway.http_models import (
+from gateway.auth.access import Access, ApiKeys, OpenIdConnect
+from gateway.auth.cursors import Cursors
+from gateway.auth.privacy import Privacy
+from gateway.auth.receipts import Receipt, Receipts, receipt_secret
+from gateway.http import docs_page, problems, sign_in
+from gateway.http import request_bodies as bodies
+from gateway.http import static as page
+from gateway.http.api_models import (
     FeedbackRequest,
     FeedbackResponse,
     HealthBody,
     SearchResponse,
     search_response,
 )
-from gateway.lake_questions import CONCURRENT
-from gateway.limits import BodyLimit, Deadline, extend
-from gateway.pictures import Pictures, Served
-from gateway.privacy import Privacy
-from gateway.query import QueryEmbedder
-from gateway.search import Search
-from gateway.thumbnails import Thumbnails
-from gateway.tokens import Receipt, Receipts, receipt_secret
-from gateway.uploads import Uploads
+from gateway.http.gate import Gate, RateLimit
+from gateway.http.hosts import HostGuard
+from gateway.http.limits import BodyLimit, Deadline, extend
+from gateway.images.files import Pictures, Served
+from gateway.images.thumbnails import Thumbnails
+from gateway.images.uploads import Uploads
+from gateway.lake_queries import CONCURRENT
+from gateway.routes import analytics, contract, metrics, openapi, state
+from gateway.routes import images as library
+from gateway.routes.feedback import Feedback
+from gateway.routes.health import Health
+from gateway.search.duplicates import Duplicates
+from gateway.search.events import SearchEvents
+from gateway.search.query import QueryEmbedder
+from gateway.search.service import Search
+from imaging.decoders import Decoders
+from imaging.sandbox.pool import Sandbox
 from schemas.events import now
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import logging
 import signal
 import warnings
 
-from adapters.helpers import collect_garbage_seldom
-from adapters.kafka_log import KafkaEventLog
-from adapters.logs import configure_logging
+from adapters.log.kafka import KafkaEventLog
+from adapters.logging import configure_logging
 from adapters.settings import WatcherSettings
+from producers.helper_processes import collect_garbage_seldom
 from producers.sources import Sources
 
 logger = logging.getLogger(__name__)

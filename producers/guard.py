@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import Final
 
-from adapters.mounts import Mounts
-from producers.state import State
-from producers.tree import Known
+from imaging.sources.mounts import Mounts
+from producers.folder.tree import Known
+from producers.known_images import State
 
 logger = logging.getLogger(__name__)
 

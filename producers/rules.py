@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from pathspec import GitIgnoreSpec
 
-from adapters.media_types import MEDIA_TYPES, suffix_of
-from adapters.system_names import TEMPORARY_SUFFIXES, is_system_file, is_system_folder
-from producers.passed import BY_NAME, Reason
+from imaging.media_types import MEDIA_TYPES, suffix_of
+from imaging.sources.system_names import TEMPORARY_SUFFIXES, is_system_file, is_system_folder
+from producers.skipped import BY_NAME, Reason
 from producers.suffixes import OTHER
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Rules:
     """Decides by name alone; `patterns` are in the language of `.gitignore`, relative to the root.
 
     Names that start with a dot are hidden and ignored, unless `hidden` is set; this covers rsync's
-    and most editors' temporary files. With `defaults`, so is what `adapters.system_names` lists, as
-    if it stood before the patterns: `!@eaDir/` takes it back.
+    and most editors' temporary files. With `defaults`, so is what `imaging.sources.system_names`
+    lists, as if it stood before the patterns: `!@eaDir/` takes it back.
     """
 
     def __init__(

@@ -8,21 +8,21 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from adapters.errors import Unavailable
-from adapters.event_log import EventLog
-from adapters.helpers import Helpers
+from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from adapters.settings import WatcherSettings
-from adapters.sources import Source
-from producers.followed import FollowedLog
-from producers.loading import load
-from producers.state import State
+from imaging.sources.source import Source
+from producers.folder.watcher import Watcher
+from producers.helper_processes import Helpers
+from producers.known_images import State
+from producers.known_images_loader import load
+from producers.log_follower import FollowedLog
 from producers.status import SkippedFile, Status, write
-from producers.watcher import Watcher
 from schemas.topics import IMAGES
 
 if TYPE_CHECKING:
-    from producers.listed import ListedSource
+    from producers.bucket.watcher import ListedSource
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Sources:
         if source.is_local:
             return Watcher(self._settings, self._log, self._helpers, source)
         # Loads fsspec, which a watcher of folders alone can do without.
-        from producers.listed import ListedSource
+        from producers.bucket.watcher import ListedSource
 
         return ListedSource(self._settings, self._log, source)
 

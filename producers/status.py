@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from adapters.watcher_status import skipped_file
-from producers.dead_letters import escaped
-from producers.passed import Passed
-from producers.publish import Counters
-from producers.reconcile import Difference
+from producers.folder.pipeline import Counters
+from producers.folder.reconcile import Difference
+from producers.refused_files import escaped
+from producers.skipped import Passed
 
 logger = logging.getLogger(__name__)
 

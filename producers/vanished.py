@@ -12,11 +12,11 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from adapters.dead_letters import VANISHED, Letter, OpenLetters, settling
-from adapters.event_log import EventLog, Message
+from adapters.log.dead_letter_reader import VANISHED, Letter, OpenLetters, settling
+from adapters.log.port import EventLog, Message
 from adapters.retry import until_available
-from adapters.sources import Source
-from producers.state import State
+from imaging.sources.source import Source
+from producers.known_images import State
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES_DLQ

@@ -11,9 +11,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stack import log_files, ports, processes, state_folder
+from models.registry import changing_state, read_state
+from stack import log_files, processes, state_folder
+from stack import tcp_ports as ports
 from stack.errors import StackError
-from stack.models import changing_state, read_state
 from stack.preparation import Cache
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded

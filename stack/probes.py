@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import AdapterError, TooSlow
-from adapters.kafka_log import KafkaEventLog
-from adapters.triton_clip import TritonEmbedder
+from adapters.log.kafka import KafkaEventLog
 
 READY_TIMEOUT_SECONDS = 2.0
 INFERENCE_TIMEOUT_SECONDS = 10.0

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from models.registry import read_state, render_models
 from stack import binaries, toolchains
 from stack.errors import StackError
-from stack.models import read_state, render_models
 from stack.preparation import Cache, key_of
 from stack.probes import TritonWorks, answers, heartbeat, kafka_answers, never_asked
 from stack.settings import ROOT, StackSettings

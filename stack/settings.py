@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 
 from adapters import machine
 from adapters.settings import EnvironmentSettings, Port
-from adapters.sources import Source, parse_sources
+from imaging.sources.source import Source, parse_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFERRED_MODEL = "ViT-B-32__openai"

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from adapters.model_spec import ModelSpec
+from adapters.embedder.spec import ModelSpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -124,7 +124,7 @@ def run_image_search(
 
 def stack_environment(state: Path, images: Path) -> dict[str, str]:
     """Settings of a stack that shares no port and no file with another one."""
-    from stack.ports import free_ports
+    from stack.tcp_ports import free_ports
 
     names = (
         "GATEWAY_PORT",

@@ -24,7 +24,7 @@ from open_clip.tokenizer import SimpleTokenizer, default_bpe, get_clean_fn
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from PIL import Image
 
-from tests import open_clip_samples as samples
+from tests.support import open_clip_samples as samples
 
 PACKAGES = ("open_clip_torch", "torch", "torchvision", "pillow", "ftfy", "regex")
 CLEANINGS = ("whitespace", "lower", "canonicalize")

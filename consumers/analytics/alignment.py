@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from adapters.event_log import EventLog, LogRecord
+from adapters.log.port import EventLog, LogRecord
 from analytics.columns import table_of
 from analytics.epochs import Epoch, begin_epoch, epoch_of
 from analytics.lake import End, Generation, Place

@@ -11,9 +11,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from adapters.errors import Unavailable
-from adapters.event_log import EventLog, GroupReader
-from adapters.kafka_group import KafkaGroupReader
-from adapters.kafka_log import KafkaEventLog
+from adapters.log.kafka import KafkaEventLog
+from adapters.log.kafka_group import KafkaGroupReader
+from adapters.log.port import EventLog, GroupReader
 from adapters.progress import Activity, Watchdog, server_is_away
 from adapters.retry import until_available
 from adapters.settings import AnalyticsSettings

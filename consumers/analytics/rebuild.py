@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters.event_log import EventLog, LogRecord
+from adapters.log.port import EventLog, LogRecord
 from analytics.columns import table_of
 from analytics.epochs import Epoch, begin_epoch, earlier_events, without_events
 from analytics.lake import TOPICS, End, Generation, Lake, Place

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
-from adapters.event_log import EventLog, LogRecord
+from adapters.log.port import EventLog, LogRecord
 from schemas.topics import Topic
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Final
 
-from adapters.event_log import EventLog, Message
+from adapters.log.port import EventLog, Message
 from analytics.columns import event_of
 from analytics.epochs import epoch_of
 from analytics.lake import Lake, Place

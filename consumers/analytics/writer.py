@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from adapters.errors import Unavailable
-from adapters.event_log import EventLog, LogRecord
+from adapters.log.port import EventLog, LogRecord
 from adapters.retry import until_available
 from analytics.epochs import Epoch, earlier_events, without_events
 from analytics.lake import End, Lake, Moved, Place

@@ -8,7 +8,7 @@ const WEIGHT = /^([0-9]+(?:\.[0-9]+)?):(?![0-9])([\s\S]*)$/;
 const PICTURE = ["./", "../", "~/", "/"];
 
 /**
- * The terms of a query in the short form, `2:dog + ./a.jpg - fruit`, as gateway/short_form.py reads
+ * The terms of a query in the short form, `2:dog + ./a.jpg - fruit`, as gateway/search/short_form.py reads
  * it: {weight, text} or {weight, name}. Throws an Error that says why it cannot be read.
  */
 export function parse(query) {

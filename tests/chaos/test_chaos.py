@@ -26,12 +26,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from adapters.connections import connections
-from adapters.consumer_groups import progress
+from adapters.bootstrap import connections
 from adapters.errors import AdapterError
+from adapters.log.kafka_admin import progress
 from adapters.settings import ServerSettings
-from consumers.audit import Audit, audit
-from consumers.dead_letters import open_letters
+from consumers.repair.audit import Audit, audit
+from consumers.repair.dead_letters import open_letters
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
 from stack.record import RecordFile

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from adapters.arrays import Pixels
+from adapters.embedder.arrays import Pixels
+from adapters.embedder.spec import ModelSpec
+from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, Unavailable
-from adapters.memory import MemoryEmbedder
-from adapters.model_spec import ModelSpec
-from adapters.ports import Embedder
-from adapters.triton_clip import TritonEmbedder
+from adapters.fakes import MemoryEmbedder
+from adapters.index.port import Embedder
 
 MODEL = "lite"
 

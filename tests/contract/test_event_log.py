@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from adapters.errors import Rejected
-from adapters.event_log import EventLog, LogRecord, Message
-from adapters.kafka_log import KafkaEventLog
-from adapters.memory import MemoryEventLog
+from adapters.fakes import MemoryEventLog
+from adapters.log.kafka import KafkaEventLog
+from adapters.log.port import EventLog, LogRecord, Message
 from adapters.provision import create_topic
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded, ImageRemoved

@@ -10,12 +10,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from adapters.memory import MemoryIndex
-from adapters.model_spec import ModelSpec
-from adapters.name_forms import forms
-from adapters.naming import object_id
-from adapters.ports import (
+from adapters.fakes import MemoryIndex
+from adapters.index.port import (
     DETAILS,
     MAX_RESULTS,
     Between,
@@ -25,8 +23,10 @@ from adapters.ports import (
     ImageRecord,
     Match,
 )
-from adapters.weaviate_index import WeaviateIndex
-from gateway.ranking import ranked
+from adapters.index.weaviate import WeaviateIndex
+from adapters.name_forms import forms
+from adapters.naming import object_id
+from gateway.search.ranking import ranked
 
 WHEN = datetime(2026, 1, 5, 9, 58, 21, 123000, tzinfo=UTC)
 

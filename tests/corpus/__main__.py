@@ -1,6 +1,6 @@
 """Write the table of `docs/formats.md` anew."""
 
 from tests.corpus.table import write
-from tests.unit.corpus import cases
+from tests.support.corpus_cases import cases
 
 write(cases())

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from PIL import Image
 
 from tests.corpus.making import HEIGHT, NOTHING, WIDTH, Case, Facts, shown
-from tests.formats.facts import (
+from tests.support.facts import (
     FRACTION_TAKEN,
     MAKE,
     MODEL,

@@ -24,8 +24,8 @@ from tests.corpus.making import (
     shown,
     turned,
 )
-from tests.formats.facts import MAKE, MODEL, text, xmp
-from tests.formats.facts import exif as tags_of
+from tests.support.facts import MAKE, MODEL, text, xmp
+from tests.support.facts import exif as tags_of
 
 _TYPES: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "AVIF": "avif"}
 _COLOURS: Final = np.asarray(card())

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer
 
 from stack.record import ProcessRow, Record, RecordFile
 from tests.conftest import ROOT, Servers, run_image_search, servers_of, stack_environment
-from tests.integration.object_store import ObjectStore, running_object_store
+from tests.support.object_store import ObjectStore, running_object_store
 
 T = TypeVar("T")
 SAMPLES = ROOT / "images"

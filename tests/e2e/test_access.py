@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import SAMPLES, System, eventually
-from tests.e2e.gateways import another_gateway
-from tests.unit.issuer import AUDIENCE, local_issuer
-from tests.unit.test_gateway_access import FORGED
+from tests.support.gateways import another_gateway
+from tests.support.issuer import AUDIENCE, local_issuer
+from tests.unit.gateway.test_access import FORGED
 
 KEY = "a-key-for-the-tests-0123"
 SEARCH = "/api/v1/search-image"

@@ -13,11 +13,11 @@ import pytest
 
 from analytics.lake import Lake
 from analytics.views import Filters, query
-from tests.analytics_numbers import Facts, compare_dashboard
 from tests.conftest import run_image_search
 from tests.e2e.conftest import System, eventually, search
-from tests.e2e.gateways import another_gateway
-from tests.programs import needs_browser, running_browser
+from tests.support.analytics_numbers import Facts, compare_dashboard
+from tests.support.gateways import another_gateway
+from tests.support.programs import needs_browser, running_browser
 
 DASHBOARD = "/api/v1/analytics/dashboard"
 # What the page shows, read at one moment.

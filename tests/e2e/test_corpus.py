@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters.media_types import RAW_MEDIA_TYPE
-from adapters.upright import open_upright
+from imaging.media_types import RAW_MEDIA_TYPE
+from imaging.upright import open_upright
 from tests.corpus.making import Case, Facts, saved
-from tests.e2e.browsers import visit
 from tests.e2e.conftest import System, eventually
-from tests.unit.corpus import INDEXED, cases
+from tests.support.browsers import visit
+from tests.support.corpus_cases import INDEXED, cases
 
 FOLDER = "corpus"
 PROPERTIES = ["media_type", "width", "height", *Facts._fields]

@@ -10,12 +10,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from adapters.connections import connections
+from adapters.bootstrap import connections
 from adapters.errors import AdapterError
 from adapters.provision import newest_activation
 from adapters.settings import ServerSettings
 from analytics.lake import Lake
-from consumers.audit import audit
+from consumers.repair.audit import audit
 from schemas.codec import decode
 from schemas.topics import FEEDBACK, IMAGES, SEARCHES, Topic
 from tests.conftest import run_image_search, servers_of, stack_environment

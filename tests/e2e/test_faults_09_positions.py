@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx
 
-from adapters.event_log import Message
-from adapters.kafka_log import KafkaEventLog
-from adapters.weaviate_index import WeaviateIndex
+from adapters.index.weaviate import WeaviateIndex
+from adapters.log.kafka import KafkaEventLog
+from adapters.log.port import Message
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES, IMAGES_DLQ
 from tests.e2e.conftest import System, eventually

@@ -3,9 +3,9 @@
 import pytest
 from playwright.async_api import expect
 
-from tests.e2e.browsers import visit
 from tests.e2e.conftest import System
-from tests.programs import needs_browser
+from tests.support.browsers import visit
+from tests.support.programs import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.timeout(300)]
 

@@ -10,7 +10,7 @@ import httpx
 from PIL import Image, ImageOps
 
 from tests.e2e.conftest import SAMPLES, System, eventually
-from tests.unit.test_python_client import load
+from tests.unit.docs.test_python_client import load
 
 
 def new_picture(source: str, **options: Any) -> bytes:

@@ -16,13 +16,13 @@ import psutil
 import pytest
 from PIL import Image
 
-from adapters.triton_clip import TritonEmbedder
-from adapters.weaviate_index import WeaviateIndex
+from adapters.embedder.triton import TritonEmbedder
+from adapters.index.weaviate import WeaviateIndex
 from schemas.codec import decode
 from schemas.events import ModelActivated, ModelStep, SearchPerformed
 from tests.conftest import run_image_search, servers_of, stack_environment
 from tests.e2e.conftest import SAMPLES, System, eventually
-from tests.tiny_model import write_layout
+from tests.support.tiny_model import write_layout
 
 pytestmark = pytest.mark.timeout(600)
 PICTURES = 150

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from gateway.short_form import BadShortForm, parse
-from tests.e2e.browsers import answered, ask, drop, shown, visit
+from gateway.search.short_form import BadShortForm, parse
 from tests.e2e.conftest import SAMPLES, System, eventually
-from tests.programs import needs_browser
+from tests.support.browsers import answered, ask, drop, shown, visit
+from tests.support.programs import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.timeout(600)]
 BALL, RACKET = "tuxpaint-gpl2/tennis-ball.jpg", "drawings/tennis-racket.jpg"

@@ -13,7 +13,9 @@ import httpx
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from tests.e2e.browsers import (
+from tests.e2e.conftest import System, eventually
+from tests.e2e.test_library import new_picture
+from tests.support.browsers import (
     answered,
     ask,
     assert_accessible,
@@ -23,10 +25,8 @@ from tests.e2e.browsers import (
     shown,
     visit,
 )
-from tests.e2e.conftest import System, eventually
-from tests.e2e.gateways import another_gateway
-from tests.e2e.test_library import new_picture
-from tests.programs import needs_browser
+from tests.support.gateways import another_gateway
+from tests.support.programs import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.timeout(600)]
 KEY = "a key of the page's tests"

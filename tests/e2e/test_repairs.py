@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from adapters.index.weaviate import WeaviateIndex
 from adapters.naming import object_id
-from adapters.weaviate_index import WeaviateIndex
 from tests.e2e.conftest import System, eventually, names
 
 SECONDS = 60

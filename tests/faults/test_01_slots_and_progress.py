@@ -17,26 +17,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters import progress, retry
-from adapters.arrays import Pixels, Vectors
-from adapters.decoded import Picture
+from adapters.embedder.arrays import Pixels, Vectors
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from adapters.event_log import LogRecord, Message, Position
-from adapters.memory import MemoryEmbedder, MemoryEventLog
-from adapters.model_spec import ModelSpec
+from adapters.fakes import MemoryEmbedder, MemoryEventLog
+from adapters.log.port import LogRecord, Message, Position
 from adapters.progress import Activity, Stuck, Watchdog
 from adapters.settings import AnalyticsSettings, WatcherSettings
-from consumers import app as indexing_app
 from consumers.analytics import app as analytics_app
-from consumers.decoding import Decoding
-from consumers.lane import Lane
-from consumers.reading import Superseded
-from gateway.events import SearchEvents
-from producers.examination import Examination
+from consumers.indexing import app as indexing_app
+from consumers.indexing.decoding import Decoding
+from consumers.indexing.pipeline import Lane
+from consumers.indexing.reading import Superseded
+from gateway.search.events import SearchEvents
+from imaging.decoded_image import Picture
+from producers.folder.examination import Examination
 from producers.sources import Sources
 from schemas.events import ImageAdded
 from schemas.topics import Topic
 from tests.conftest import ROOT
-from tests.unit.test_consumers_indexing import Bench, Commits, bench, made_bench, some
+from tests.unit.consumers.test_indexing import Bench, Commits, bench, made_bench, some
 
 __all__ = ["bench"]
 

@@ -13,19 +13,19 @@ import fsspec
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.event_log import LogRecord, Message
-from adapters.memory import MemoryEventLog
-from adapters.mounts import MountTable
+from adapters.fakes import MemoryEventLog
+from adapters.log.port import LogRecord, Message
 from adapters.settings import IndexingSettings
-from adapters.sources import Source
-from adapters.storage import read_bytes
-from consumers.newer import NewerRecords
-from consumers.roots import Roots
+from consumers.indexing.newer_records import NewerRecords
+from consumers.indexing.roots import Roots
+from imaging.sources.mounts import MountTable
+from imaging.sources.source import Source
+from imaging.sources.storage import read_bytes
 from schemas.codec import decode, encode
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES, Topic
-from tests import hostile
-from tests.unit.test_consumers_indexing import Bench, bench
+from tests.support import hostile
+from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]
 

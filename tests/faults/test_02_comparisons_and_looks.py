@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from adapters.memory import MemoryEventLog
-from tests.unit.test_producers_watcher import eventually, history, log, root, shows, watching
+from adapters.fakes import MemoryEventLog
+from tests.unit.producers.test_watcher import eventually, history, log, root, shows, watching
 
 __all__ = ["log", "root"]
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import DecoderTimeout, SlowFile
-from adapters.model_spec import ModelSpec
 from adapters.progress import Activity
 from adapters.settings import IndexingSettings
-from consumers.decoding import Decoder
-from consumers.reading import Superseded, read
+from consumers.indexing.decoding import Decoder
+from consumers.indexing.reading import Superseded, read
 from schemas.events import ImageAdded
-from tests import hostile
 from tests.faults.test_02_absent_pictures import moved_away, waits
 from tests.faults.test_10_decoders_that_fail import png, written
-from tests.unit.test_consumers_indexing import Bench, bench
+from tests.support import hostile
+from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]
 
@@ -144,7 +144,7 @@ async def test_a_place_that_never_answers_is_waited_for(
         assert answers.wait(60)
         return None
 
-    monkeypatch.setattr("consumers.absent.PLACE_SECONDS", 0.05)
+    monkeypatch.setattr("consumers.indexing.absent.PLACE_SECONDS", 0.05)
     monkeypatch.setattr(bench.indexer._preparer._absent._roots, "missing", hangs)
     work = asyncio.create_task(bench.run(record))
     try:

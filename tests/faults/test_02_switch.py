@@ -9,25 +9,25 @@ from typing import Any
 
 import pytest
 
-from adapters.connections import Connections
-from adapters.consumer_groups import Progress
-from adapters.event_log import Message, Position
-from adapters.letter import dead_letter
-from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
-from adapters.model_spec import ModelSpec
+from adapters.bootstrap import Connections
+from adapters.embedder.spec import ModelSpec
+from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.port import Collection, ImageRecord
+from adapters.log.dead_letter import dead_letter
+from adapters.log.kafka_admin import Progress
+from adapters.log.port import Message, Position
 from adapters.naming import collection_name
-from adapters.ports import Collection, ImageRecord
 from adapters.provision import newest_activation, provided_collection
 from cli import models as commands
-from cli.completeness import complete
+from cli.models_completeness import complete
+from models import switching
+from models.registry import changing_state, read_state, store
+from models.switching import Filling, Switching
 from schemas.events import ImageAdded, ModelStep
 from schemas.topics import IMAGES, IMAGES_DLQ
-from stack import switching
 from stack.errors import StackError
-from stack.models import changing_state, read_state, store
 from stack.preparation import Cache
 from stack.settings import StackSettings
-from stack.switching import Filling, Switching
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 EVERYTHING = dict.fromkeys(range(IMAGES.partitions), 10**9)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from adapters.dead_letters import VANISHED, read_letters
-from adapters.event_log import Message
-from adapters.memory import MemoryEventLog
-from consumers.failures import Poison
+from adapters.fakes import MemoryEventLog
+from adapters.log.dead_letter_reader import VANISHED, read_letters
+from adapters.log.port import Message
+from consumers.indexing.failures import Poison
 from producers import vanished as vanished_module
-from producers.state import State
-from producers.tree import UNKNOWN
+from producers.folder.tree import UNKNOWN
+from producers.known_images import State
 from schemas.topics import IMAGES, IMAGES_DLQ
-from tests.unit.test_producers_watcher import age, eventually, history, on_disk, shows, watching
+from tests.unit.producers.test_watcher import age, eventually, history, on_disk, shows, watching
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: MemoryEventLog
     import fsspec
 
     from producers.sources import Sources
-    from tests.unit.test_producers_watcher import settings
+    from tests.unit.producers.test_watcher import settings
 
     bucket = f"memory://bucket-{tmp_path.name}"
     system = fsspec.filesystem("memory")

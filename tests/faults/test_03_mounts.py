@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from adapters import mounts
-from adapters.event_log import Message
-from adapters.memory import MemoryEventLog
-from adapters.mounts import Mounts, MountTable, unescaped
-from producers.announce import addition
+from adapters.fakes import MemoryEventLog
+from adapters.log.port import Message
+from imaging.sources import mounts
+from imaging.sources.mounts import Mounts, MountTable, unescaped
+from producers.events import addition
+from producers.folder.tree import FileStat, Known
 from producers.guard import Guards
-from producers.state import State
-from producers.tree import FileStat, Known
+from producers.known_images import State
 from schemas.codec import decode
 from schemas.events import ImageAdded, now
 from schemas.topics import IMAGES
-from tests.unit.test_producers_watcher import age, on_disk, shows, view, watching
+from tests.unit.producers.test_watcher import age, on_disk, shows, view, watching
 
 
 class Disks:
@@ -271,7 +271,7 @@ def test_the_table_is_read_with_whatever_names_it_has(
 
 
 async def test_a_million_pictures_share_the_name_of_their_mount() -> None:
-    from producers.loading import load
+    from producers.known_images_loader import load
 
     log = MemoryEventLog()
     events = [
@@ -361,7 +361,7 @@ async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
     root: Path, disks: Disks, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That it is mounted again is seen in the mount table."""
-    monkeypatch.setattr("producers.watcher.HELD_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("producers.folder.watcher.HELD_RETRY_SECONDS", 0.2)
     put(root, "a.jpg", "disk/x.jpg")
     disks.mount("disk")
     async with watching(root, log) as watcher:

@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.event_log import Message
-from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
-from adapters.model_spec import ModelSpec
-from adapters.ports import Collection
+from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.port import Collection
+from adapters.log.port import Message
 from adapters.provision import (
     newest_activation,
     provided_collection,
     provision_collection,
     tell_active,
 )
-from consumers import app
-from consumers.app import CollectionLost, _follow
+from consumers.indexing import app
+from consumers.indexing.app import CollectionLost, _follow
 from schemas.events import ModelActivated, ModelStep
 from schemas.topics import MODELS
 

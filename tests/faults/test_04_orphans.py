@@ -9,19 +9,19 @@ import fsspec
 import pytest
 from aiokafka import TopicPartition
 
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.event_log import Message
-from adapters.memory import MemoryEventLog, MemoryIndex
-from adapters.model_spec import ModelSpec
-from adapters.ports import Collection, ImageRecord
+from adapters.fakes import MemoryEventLog, MemoryIndex
+from adapters.index.port import Collection, ImageRecord
+from adapters.log.port import Message
 from adapters.settings import IndexingSettings
-from adapters.sources import Source
-from consumers.apps import IndexingApp
-from consumers.orphans import Orphans
+from consumers.indexing.orphans import Orphans
+from consumers.indexing.subscriber import IndexingApp
+from imaging.sources.source import Source
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
-from tests.indexing_group import Group
-from tests.unit.test_consumers_indexing import Bench, bench
+from tests.support.indexing_group import Group
+from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]
 
@@ -121,7 +121,7 @@ async def test_a_folder_that_cannot_be_read_says_nothing(
     def lstat(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("consumers.orphans.os.lstat", lstat)
+    monkeypatch.setattr("consumers.indexing.orphans.os.lstat", lstat)
     assert len(await held.left()) == 3
 
 

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import Unavailable
-from adapters.event_log import LogRecord
-from adapters.memory import MemoryEventLog
-from adapters.positions import LogLost
+from adapters.fakes import MemoryEventLog
+from adapters.log.port import LogRecord
+from adapters.log.positions import LogLost
 from adapters.settings import IndexingSettings
-from consumers import app as process
-from consumers.apps import IndexingApp
-from consumers.batch import Prepared
+from consumers.indexing import app as process
+from consumers.indexing.batch import Prepared
+from consumers.indexing.subscriber import IndexingApp
 from schemas.topics import IMAGES
-from tests.indexing_group import Group
+from tests.support.indexing_group import Group
 
 
 class Handled:

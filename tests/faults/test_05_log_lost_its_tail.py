@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.event_log import LogRecord
-from adapters.memory import MemoryEventLog
+from adapters.fakes import MemoryEventLog
+from adapters.log.port import LogRecord
 from analytics.columns import event_of, table_of
 from analytics.compaction import compact
 from analytics.epochs import epoch_of
@@ -21,7 +21,7 @@ from consumers.analytics.restore import restore_lost
 from consumers.analytics.writer import LakeWriter
 from schemas.codec import decode
 from schemas.topics import FEEDBACK, SEARCHES, Topic
-from tests.lake_events import Events, records, table
+from tests.support.lake_events import Events, records, table
 
 
 async def catch_up(log: MemoryEventLog, lake: Lake, topic: Topic = SEARCHES) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.event_log import LogRecord
-from adapters.memory import MemoryEventLog
+from adapters.fakes import MemoryEventLog
+from adapters.log.port import LogRecord
 from analytics.compaction import forget
 from analytics.epochs import epoch_of
 from analytics.lake import TOPICS, Forgotten, Lake, Place
@@ -14,7 +14,7 @@ from consumers.analytics.rebuild import rebuild
 from consumers.analytics.restore import restore_lost
 from schemas.topics import SEARCHES
 from tests.faults.test_05_log_lost_its_tail import catch_up, grow, ids, told
-from tests.lake_events import table
+from tests.support.lake_events import table
 
 
 @pytest.fixture

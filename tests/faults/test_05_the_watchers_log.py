@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.event_log import LogRecord, Message, Position
-from adapters.memory import MemoryEventLog
+from adapters.fakes import MemoryEventLog
+from adapters.log.port import LogRecord, Message, Position
 from adapters.settings import WatcherSettings
 from producers import sources as module
-from producers.announce import addition
-from producers.followed import LogLost
+from producers.events import addition
+from producers.folder.tree import FileStat
+from producers.log_follower import LogLost
+from producers.log_writer import Writer
 from producers.sources import Sources
-from producers.tree import FileStat
-from producers.writer import Writer
 from schemas.topics import IMAGES, Topic
 
 

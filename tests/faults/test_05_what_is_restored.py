@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from adapters.event_log import Message, Position
-from adapters.memory import MemoryEventLog
+from adapters.fakes import MemoryEventLog
+from adapters.log.port import Message, Position
 from analytics.lake import TOPICS, End, Forgotten, Lake, Place
 from consumers.analytics.alignment import RESTORE, align
 from consumers.analytics.restore import restore_lost
 from consumers.analytics.writer import LakeWriter
 from schemas.codec import decode
 from schemas.topics import SEARCHES, Topic
-from tests.lake_events import Events, records
+from tests.support.lake_events import Events, records
 
 PLACE = Place("searches", 0)
 

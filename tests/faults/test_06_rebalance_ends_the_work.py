@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from adapters.kafka_group import KafkaGroupReader
-from adapters.memory import MemoryEventLog
-from adapters.rebalance import RebalanceFailed
+from adapters.fakes import MemoryEventLog
+from adapters.log.kafka_group import KafkaGroupReader
+from adapters.log.rebalance import RebalanceFailed
 from adapters.settings import IndexingSettings
 from analytics.lake import Lake
 from analytics.views import query
 from consumers.analytics.app import _file
 from consumers.analytics.writer import LakeWriter
-from consumers.apps import IndexingApp
+from consumers.indexing.subscriber import IndexingApp
 from schemas.topics import IMAGES, SEARCHES, Topic
-from tests.lake_events import Events, records
+from tests.support.lake_events import Events, records
 
 ERRORS = [OSError("disk"), ValueError("bug"), asyncio.CancelledError()]
 

@@ -12,8 +12,8 @@ from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.kafka_group import KafkaGroupReader
-from adapters.rebalance import RebalanceFailed, Rebalances
+from adapters.log.kafka_group import KafkaGroupReader
+from adapters.log.rebalance import RebalanceFailed, Rebalances
 from schemas.topics import SEARCHES, Topic
 from tests.conftest import ROOT
 
@@ -138,11 +138,14 @@ def test_no_listener_goes_around_it() -> None:
     for path in ROOT.glob("*/**/*.py"):
         if path.is_relative_to(ROOT / "tests") or ".venv" in path.parts:
             continue
-        if path == ROOT / "adapters" / "rebalance.py":
+        if path == ROOT / "adapters" / "log" / "rebalance.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             named = getattr(node, "id", None) or getattr(node, "name", None)
             assert named != "ConsumerRebalanceListener", path
             assert named not in ("on_partitions_assigned", "on_partitions_revoked"), path
     assert issubclass(KafkaGroupReader, Rebalances)
-    assert Path(ROOT / "consumers" / "apps.py").read_text().count("(Rebalances)") == 1
+    assert (
+        Path(ROOT / "consumers" / "indexing" / "subscriber.py").read_text().count("(Rebalances)")
+        == 1
+    )

@@ -5,11 +5,11 @@ from importlib.metadata import version
 
 from aiokafka import AIOKafkaProducer
 
-from adapters.kafka_producer import abandon
+from adapters.log.kafka_producer import abandon
 
 
 async def test_the_private_parts_are_what_they_were() -> None:
-    """Where this fails, read `adapters.kafka_producer` against the new version of aiokafka."""
+    """Where this fails, read `adapters.log.kafka_producer` against the new version of aiokafka."""
     assert version("aiokafka").startswith("0.14.")
     producer = AIOKafkaProducer(bootstrap_servers="127.0.0.1:9", enable_idempotence=True)
     assert producer._closed is False

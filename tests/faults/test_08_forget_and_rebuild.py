@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.memory import MemoryEventLog
+from adapters.fakes import MemoryEventLog
 from analytics.compaction import Sweep, compact, forget
 from analytics.lake import TOPICS, End, Forgotten, Lake, Place
 from consumers.analytics.rebuild import rebuild
 from schemas.topics import SEARCHES
-from tests.lake_events import Events, records, table
+from tests.support.lake_events import Events, records, table
 
 
 @pytest.fixture

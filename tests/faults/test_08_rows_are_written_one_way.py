@@ -10,7 +10,7 @@ import pytest
 from analytics.compaction import Sweep, forget
 from analytics.lake import End, Forgotten, Lake, Place
 from schemas.topics import SEARCHES
-from tests.lake_events import Events, records, table
+from tests.support.lake_events import Events, records, table
 
 PLACE = Place("searches", 0)
 

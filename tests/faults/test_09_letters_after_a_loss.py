@@ -2,20 +2,20 @@
 
 import pytest
 
-from adapters.connections import Connections
-from adapters.dead_letters import Letter, OpenLetters, read_letters, settling
-from adapters.event_log import LogRecord, Message, Position
-from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
-from adapters.model_spec import ModelSpec
-from cli.completeness import complete
-from consumers.audit import audit, repair
-from consumers.dead_letters import open_letters, retry
-from consumers.failures import Poison
-from gateway import open_letters as of_the_gateway
+from adapters.bootstrap import Connections
+from adapters.embedder.spec import ModelSpec
+from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
+from adapters.log.port import LogRecord, Message, Position
+from cli.models_completeness import complete
+from consumers.indexing.failures import Poison
+from consumers.repair.audit import audit, repair
+from consumers.repair.dead_letters import open_letters, retry
+from gateway import open_dead_letters as of_the_gateway
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES, IMAGES_DLQ, Topic
 from stack.errors import StackError
-from tests.unit.test_consumers_audit import added, everything
+from tests.unit.consumers.test_audit import added, everything
 
 
 @pytest.fixture

@@ -10,26 +10,27 @@ from aiokafka.structs import RecordMetadata
 from PIL import ExifTags, Image
 from prometheus_client import generate_latest
 
-from adapters import kafka_log, weaviate_queries
-from adapters.dead_letters import read_letters
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.event_log import Message, Position
-from adapters.exif import described
-from adapters.letter import dead_letter
-from adapters.memory import MemoryEventLog, MemoryIndex
-from adapters.model_spec import ModelSpec
-from adapters.ports import ImageFilter
-from adapters.weaviate_schema import known_vector
-from consumers.audit import audit, repair
-from consumers.dead_letters import Filter, open_letters, retry
-from producers.dead_letters import DeadLetters
+from adapters.fakes import MemoryEventLog, MemoryIndex
+from adapters.index import queries as weaviate_queries
+from adapters.index.port import ImageFilter
+from adapters.index.schema import known_vector
+from adapters.log import kafka as kafka_log
+from adapters.log.dead_letter import dead_letter
+from adapters.log.dead_letter_reader import read_letters
+from adapters.log.port import Message, Position
+from consumers.repair.audit import audit, repair
+from consumers.repair.dead_letters import Filter, open_letters, retry
+from imaging.metadata.exif import described
 from producers.metrics import registry
+from producers.refused_files import DeadLetters
 from producers.status import Status
 from schemas.codec import decode
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES, IMAGES_DLQ
-from tests.unit.test_consumers_audit import added, everything
-from tests.unit.test_producers_watcher import eventually, letters, on_disk, watching
+from tests.unit.consumers.test_audit import added, everything
+from tests.unit.producers.test_watcher import eventually, letters, on_disk, watching
 
 LATIN1 = "latin1-\udce9.jpg"
 

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import (
     DecoderCrashed,
     DecoderMemory,
@@ -27,15 +28,14 @@ from adapters.errors import (
     Rejected,
     Unavailable,
 )
-from adapters.model_spec import ModelSpec
-from adapters.sandbox import Sandbox
 from adapters.settings import IndexingSettings
-from consumers.decoding import Decoder, Decoding
+from consumers.indexing.decoding import Decoder, Decoding
+from imaging.sandbox.pool import Sandbox
 from schemas.events import ImageAdded
-from tests import hostile
 from tests.conftest import ROOT
-from tests.unit.corpus import INDEXED, cases
-from tests.unit.test_consumers_decoding import event
+from tests.support import hostile
+from tests.support.corpus_cases import INDEXED, cases
+from tests.unit.consumers.test_decoding import event
 
 MEGA = 1_000_000
 WAYS = [
@@ -184,7 +184,7 @@ async def test_workers_that_cannot_start_are_no_fault_of_the_picture(
     def refused(_: object) -> None:
         raise BlockingIOError("no more processes")
 
-    monkeypatch.setattr("adapters.sandbox_process._start", refused)
+    monkeypatch.setattr("imaging.sandbox.process._start", refused)
     for _ in range(3):
         with pytest.raises(Unavailable, match="no more processes"):
             await call(sandbox, "echo", 1)
@@ -208,9 +208,9 @@ async def test_arrays_of_any_size_arrive_whole(sandbox: Sandbox) -> None:
 
 async def test_errors_arrive_as_what_they_are(sandbox: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        await sandbox.run("adapters.decoding_tasks:media_type", tmp_path / "none", 100, 100)
+        await sandbox.run("imaging.worker_tasks:media_type", tmp_path / "none", 100, 100)
     with pytest.raises(Rejected, match="supported format"):
-        await sandbox.run("adapters.decoding_tasks:media_type", b"none", 100, 100)
+        await sandbox.run("imaging.worker_tasks:media_type", b"none", 100, 100)
     with pytest.raises(AttributeError):
         await call(sandbox, "no_such_function")
     assert len(sandbox.processes) == 1
@@ -256,7 +256,7 @@ async def test_a_signal_to_the_whole_group_lets_work_be_finished(
 
 
 async def test_idle_workers_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.sandbox.IDLE_SECONDS", 0.1)
+    monkeypatch.setattr("imaging.sandbox.pool.IDLE_SECONDS", 0.1)
     process = await call(sandbox, "process_id")
     await gone(process)
     async with asyncio.timeout(20):
@@ -278,12 +278,13 @@ async def test_work_given_up_at_the_end_says_so(sandbox: Sandbox, tmp_path: Path
 PARENT = """
 import asyncio, os, sys
 from pathlib import Path
-from adapters.sandbox import Sandbox
+from imaging.sandbox.pool import Sandbox
 
 async def main():
     sandbox = Sandbox(2, memory_bytes=10**8, seconds=3)
-    busy = asyncio.create_task(sandbox.run("tests.hostile:" + sys.argv[1], *eval(sys.argv[2])))
-    await sandbox.run("tests.hostile:echo", 1)
+    task = "tests.support.hostile:" + sys.argv[1]
+    busy = asyncio.create_task(sandbox.run(task, *eval(sys.argv[2])))
+    await sandbox.run("tests.support.hostile:echo", 1)
     await asyncio.sleep(0.3)
     print(*sandbox.processes, flush=True)
     await busy
@@ -315,7 +316,7 @@ async def test_workers_end_with_their_parent(tmp_path: Path, function: str, argu
     await gone(*processes)
 
 
-@pytest.mark.parametrize("module", ["consumers.app", "gateway.app", "producers.app"])
+@pytest.mark.parametrize("module", ["consumers.indexing.app", "gateway.app", "producers.app"])
 def test_decoders_are_not_even_loaded_outside_of_workers(module: str) -> None:
     script = f"import {module}, sys, json; print(json.dumps(list(sys.modules)))"
     done = subprocess.run(
@@ -329,5 +330,5 @@ async def test_a_worker_starts_in_little_time_and_memory(sandbox: Sandbox) -> No
     """What it needs is loaded already, and shared."""
     process = await call(sandbox, "process_id")
     loaded = await call(sandbox, "modules")
-    assert {"PIL.Image", "rawpy", "pyvips", "adapters.decoding_tasks"} <= set(loaded)
+    assert {"PIL.Image", "rawpy", "pyvips", "imaging.worker_tasks"} <= set(loaded)
     assert psutil.Process(process).memory_full_info().uss < 60 * MEGA

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.model_spec import ModelSpec
-from tests import hostile
-from tests.unit.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from adapters.embedder.spec import ModelSpec
+from tests.support import hostile
+from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
 
 WAYS = [
     (hostile.SEGFAULT, "SIGSEGV"),
@@ -37,7 +37,7 @@ async def bench(
 
 @pytest.fixture(autouse=True)
 def bad_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.decoders.TASKS", hostile.MODULE)
+    monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)
 
 
 def base64_of(data: bytes) -> str:

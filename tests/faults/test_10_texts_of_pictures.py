@@ -14,11 +14,11 @@ from PIL import ExifTags, Image
 from weaviate.classes.data import DataObject
 from weaviate.exceptions import WeaviateBatchError
 
-from adapters import weaviate_writes
-from adapters.exif import TEXT_CHARACTERS, described
-from adapters.model_spec import ModelSpec
-from adapters.picture import decode
-from adapters.ports import Collection, ImageRecord
+from adapters.embedder.spec import ModelSpec
+from adapters.index import writes as weaviate_writes
+from adapters.index.port import Collection, ImageRecord
+from imaging.decode import decode
+from imaging.metadata.exif import TEXT_CHARACTERS, described
 
 COLLECTION = Collection("C", "m", "1", 2, "x")
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters import decoding_tasks
-from adapters.decode_memory import memory_needed_at
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import DecoderMemory, Rejected, Unavailable
-from adapters.model_spec import ModelSpec
-from adapters.picture import resize
-from adapters.sandbox_worker import NeedsMemory
 from adapters.settings import IndexingSettings
-from consumers import decoding_task
-from consumers.decoding import Decoder
-from consumers.reading import Limits
+from consumers.indexing import worker_task as decoding_task
+from consumers.indexing.decoding import Decoder
+from consumers.indexing.reading import Limits
+from imaging import worker_tasks as decoding_tasks
+from imaging.decode import resize
+from imaging.decode_memory import memory_needed_at
+from imaging.sandbox.worker import NeedsMemory
 from tests.faults.test_10_decoders_that_fail import png, written
-from tests.unit.gateway_bench import assert_problem, gateway, picture, unit
+from tests.support.gateway_bench import assert_problem, gateway, picture, unit
 
 PLENTY = 1 << 40
 

@@ -14,10 +14,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from adapters.model_spec import ModelSpec
-from adapters.sandbox import Sandbox
-from tests import hostile
-from tests.unit.gateway_bench import assert_problem, gateway, picture, png, unit
+from adapters.embedder.spec import ModelSpec
+from imaging.sandbox.pool import Sandbox
+from tests.support import hostile
+from tests.support.gateway_bench import assert_problem, gateway, picture, png, unit
 
 MEGA = 1_000_000
 
@@ -123,7 +123,7 @@ async def test_small_pictures_go_on_beside_one_that_takes_everything(tmp_path: P
 async def test_what_waits_too_long_for_its_turn_is_told_to_come_again(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.decoders.TASKS", hostile.MODULE)
+    monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)
     settings = {"picture_workers": 1, "decode_seconds": 2.0, "request_timeout": 8.0}
     async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
         good = base64.b64encode(png()).decode()
@@ -144,7 +144,7 @@ async def test_what_waits_too_long_for_its_turn_is_told_to_come_again(
 async def test_one_bad_term_ends_the_work_on_the_others(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.decoders.TASKS", hostile.MODULE)
+    monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)
     settings = {"picture_workers": 2, "decode_seconds": 500.0, "request_timeout": 1000.0}
     async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
         terms = [

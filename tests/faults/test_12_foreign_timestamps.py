@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from adapters.event_log import LATEST_MS, timestamp_ms
-from adapters.kafka_group import KafkaGroupReader
-from adapters.memory import MemoryEventLog
-from adapters.positions import log_record
+from adapters.fakes import MemoryEventLog
+from adapters.log.kafka_group import KafkaGroupReader
+from adapters.log.port import LATEST_MS, timestamp_ms
+from adapters.log.positions import log_record
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
 from analytics.views import Filters, query
 from consumers.analytics.writer import LakeWriter
 from schemas.topics import SEARCHES
-from tests.lake_events import Events, records
+from tests.support.lake_events import Events, records
 
 STRANGE = [-1, -2, -(10**18), LATEST_MS, LATEST_MS + 1, 10**17, 2**63 - 1]
 

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.dead_letters import UNREADABLE, Letter, OpenLetters, read_letters, settling
-from adapters.event_log import LogRecord, Message, Position
-from adapters.kafka_log import _headers
-from adapters.memory import MemoryEventLog, MemoryIndex
-from adapters.model_spec import ModelSpec
-from consumers.audit import audit
-from consumers.dead_letters import drop, open_letters, retry
+from adapters.embedder.spec import ModelSpec
+from adapters.fakes import MemoryEventLog, MemoryIndex
+from adapters.log.dead_letter_reader import UNREADABLE, Letter, OpenLetters, read_letters, settling
+from adapters.log.kafka import _headers
+from adapters.log.port import LogRecord, Message, Position
+from consumers.repair.audit import audit
+from consumers.repair.dead_letters import drop, open_letters, retry
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.unit.gateway_bench import Gateway, gateway
-from tests.unit.test_consumers_audit import everything
+from tests.support.gateway_bench import Gateway, gateway
+from tests.unit.consumers.test_audit import everything
 
 FOREIGN = [
     b"",
@@ -100,8 +100,8 @@ async def test_the_state_reads_only_what_is_new(
             yield record
 
     monkeypatch.setattr(bench.log, "read_all", counted)
-    monkeypatch.setattr("gateway.state.KEPT_SECONDS", 0.0)
-    monkeypatch.setattr("gateway.state.KEPT_TIMES_ITS_COST", 0.0)
+    monkeypatch.setattr("gateway.routes.state.KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.routes.state.KEPT_TIMES_ITS_COST", 0.0)
     assert (await bench.client.get("/api/v1/state")).json()["failed"] == 200
     assert len(read) == 200
     await bench.log.publish(IMAGES_DLQ, [Message("new", letter("new"))])

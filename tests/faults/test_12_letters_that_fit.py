@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from adapters.dead_letters import FROM_HEADER
 from adapters.errors import Rejected
-from adapters.event_log import Message, Position
-from adapters.letter import HISTORY, KEY_BYTES, VALUE_BYTES, dead_letter, printable
-from adapters.memory import MemoryEventLog
-from consumers.dead_letters import ATTEMPTS_HEADER, open_letters, retry
-from consumers.failures import Poison
+from adapters.fakes import MemoryEventLog
+from adapters.log.dead_letter import HISTORY, KEY_BYTES, VALUE_BYTES, dead_letter, printable
+from adapters.log.dead_letter_reader import FROM_HEADER
+from adapters.log.port import Message, Position
+from consumers.indexing.failures import Poison
+from consumers.repair.dead_letters import ATTEMPTS_HEADER, open_letters, retry
 from schemas.codec import decode, encode
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ, Topic
-from tests.unit.test_consumers_indexing import Bench, bench
+from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]
 

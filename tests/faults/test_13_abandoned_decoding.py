@@ -16,16 +16,16 @@ from typing import Any
 import psutil
 import pytest
 
-from adapters.decoders import Decoders
-from adapters.model_spec import ModelSpec
-from adapters.sandbox import Sandbox
+from adapters.embedder.spec import ModelSpec
 from adapters.settings import IndexingSettings
-from consumers import decoding
-from consumers.decoding import Decoder
-from gateway.uploads import Uploads
+from consumers.indexing import decoding
+from consumers.indexing.decoding import Decoder
+from gateway.images.uploads import Uploads
+from imaging.decoders import Decoders
+from imaging.sandbox.pool import Sandbox
 from schemas.events import ImageAdded, now
-from tests import hostile
-from tests.unit.gateway_bench import Gateway, gateway, picture, png, unit
+from tests.support import hostile
+from tests.support.gateway_bench import Gateway, gateway, picture, png, unit
 
 ENDLESS = 600.0
 
@@ -35,7 +35,7 @@ async def bench(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
     """A gateway that decodes one picture at a time, and has all the time to do so."""
-    monkeypatch.setattr("adapters.decoders.TASKS", hostile.MODULE)
+    monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)
     settings = {
         "picture_workers": 1,
         "decode_seconds": ENDLESS,

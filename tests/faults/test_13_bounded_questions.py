@@ -12,15 +12,15 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-import gateway.analytics
+import gateway.routes.analytics
 from adapters.errors import Unavailable
 from adapters.settings import BadSettings, GatewaySettings, QuestionSettings
 from analytics.engine import Bounds, Stop, Stopped, connect
 from analytics.lake import Lake
 from analytics.views import Filters, query
-from gateway import problems
-from gateway.lake_questions import CONCURRENT
-from gateway.limits import Deadline
+from gateway.http import problems
+from gateway.http.limits import Deadline
+from gateway.lake_queries import CONCURRENT
 from tests.conftest import ROOT
 
 DASHBOARD = "/api/v1/analytics/dashboard"
@@ -83,7 +83,7 @@ def endless_but_for_clip(lake: Lake, filters: Filters, bounds: Bounds, stop: Sto
 def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
     def replace(work: Callable[..., Any]) -> Asked:
         made = Asked(work)
-        monkeypatch.setattr(gateway.analytics, "dashboard", made)
+        monkeypatch.setattr(gateway.routes.analytics, "dashboard", made)
         return made
 
     return replace
@@ -93,7 +93,7 @@ def application(lake: Lake, seconds: float) -> FastAPI:
     app = FastAPI()
     problems.install(app)
     app.add_middleware(Deadline, seconds=seconds)
-    app.include_router(gateway.analytics.router(lake.url, BOUNDS))
+    app.include_router(gateway.routes.analytics.router(lake.url, BOUNDS))
     return app
 
 
@@ -341,7 +341,17 @@ def test_the_bounds_come_from_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_there_is_one_way_to_a_database() -> None:
-    for package in ("adapters", "analytics", "consumers", "producers", "gateway", "cli", "stack"):
+    for package in (
+        "adapters",
+        "imaging",
+        "models",
+        "analytics",
+        "consumers",
+        "producers",
+        "gateway",
+        "cli",
+        "stack",
+    ):
         for path in (ROOT / package).rglob("*.py"):
             if path != ROOT / "analytics" / "engine.py":
                 assert "duckdb.connect" not in path.read_text(), path

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import DecoderTimeout
-from adapters.sandbox import Sandbox
-from adapters.sandbox_process import SandboxProcess
-from tests import hostile
+from imaging.sandbox.pool import Sandbox
+from imaging.sandbox.process import SandboxProcess
+from tests.support import hostile
 
 MEGA = 1_000_000
 AFTER = f"{hostile.MODULE}:process_id_after"

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gateway.open_letters
-import gateway.state
-from adapters.dead_letters import Letter, OpenLetters, read_letters, settling
+import gateway.open_dead_letters
+import gateway.routes.state
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.event_log import LogRecord, Message, Position
-from adapters.memory import MemoryEventLog
-from adapters.model_spec import ModelSpec
-from gateway.open_letters import NewestLetters
-from gateway.shared import Shared
-from gateway.state import Kept
+from adapters.fakes import MemoryEventLog
+from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
+from adapters.log.port import LogRecord, Message, Position
+from gateway.open_dead_letters import NewestLetters
+from gateway.routes.state import Kept
+from gateway.single_flight import Shared
 from schemas.codec import encode
 from schemas.events import DeadLetter, now
 from schemas.topics import IMAGES_DLQ
-from tests.unit.gateway_bench import Gateway
-from tests.unit.gateway_bench import gateway as running
+from tests.support.gateway_bench import Gateway
+from tests.support.gateway_bench import gateway as running
 
 
 def put(log: MemoryEventLog, partition: int, message: Message) -> None:
@@ -57,8 +57,8 @@ def letter(name: str) -> Message:
 async def bench(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    monkeypatch.setattr(gateway.state, "KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(gateway.state, "KEPT_TIMES_ITS_COST", 0.0)
+    monkeypatch.setattr(gateway.routes.state, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(gateway.routes.state, "KEPT_TIMES_ITS_COST", 0.0)
     async with running(tmp_path, small_spec) as found:
         yield found
 
@@ -86,7 +86,7 @@ async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
 async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gateway.state, "LONGEST_SECONDS", 0.05)
+    monkeypatch.setattr(gateway.routes.state, "LONGEST_SECONDS", 0.05)
     asked = 0
 
     async def ask() -> int:
@@ -190,7 +190,7 @@ async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
 async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_same(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.open_letters, "WHOLE", 10)
+    monkeypatch.setattr(gateway.open_dead_letters, "WHOLE", 10)
     log = bench.log
     await log.publish(IMAGES_DLQ, [letter(f"{n:03}") for n in range(95)])
     newest = NewestLetters(log)

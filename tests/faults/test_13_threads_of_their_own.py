@@ -12,11 +12,11 @@ from unittest import mock
 
 import pytest
 
-from adapters.decoders import Decoders
-from adapters.sandbox import Sandbox
-from gateway.uploads import Uploads
-from tests import hostile
-from tests.unit.gateway_bench import png
+from gateway.images.uploads import Uploads
+from imaging.decoders import Decoders
+from imaging.sandbox.pool import Sandbox
+from tests.support import hostile
+from tests.support.gateway_bench import png
 
 SECONDS = 20
 

@@ -14,16 +14,16 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters import triton_clip
-from adapters.arrays import Pixels, Vectors
-from adapters.batch_size import BatchSize
+from adapters.embedder import triton as triton_clip
+from adapters.embedder.arrays import Pixels, Vectors
+from adapters.embedder.batch_size import BatchSize
+from adapters.embedder.spec import ModelSpec
+from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, TooSlow, Unavailable
-from adapters.memory import MemoryEmbedder
-from adapters.model_spec import ModelSpec
+from adapters.fakes import MemoryEmbedder
 from adapters.progress import Activity
-from adapters.triton_clip import TritonEmbedder
-from gateway.text_batches import TextBatches
-from tests.unit.test_consumers_indexing import Bench, bench, some
+from gateway.search.text_batches import TextBatches
+from tests.unit.consumers.test_indexing import Bench, bench, some
 
 __all__ = ["bench"]
 

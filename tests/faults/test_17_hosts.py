@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.model_spec import ModelSpec
-from gateway.hosts import HostGuard
-from tests.unit.gateway_bench import Gateway, gateway
+from adapters.embedder.spec import ModelSpec
+from gateway.http.hosts import HostGuard
+from tests.support.gateway_bench import Gateway, gateway
 
 
 @pytest.fixture

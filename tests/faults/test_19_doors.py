@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from adapters.event_log import Message
-from adapters.model_spec import ModelSpec
-from adapters.ports import Collection
-from gateway.access import COOKIE, cookie_credential
-from gateway.cursors import Cursors
-from gateway.http_models import MAX_CURSOR, MAX_NAME, FeedbackRequest, SearchRequest
-from gateway.query import describe
-from gateway.tokens import Receipt, Receipts
+from adapters.embedder.spec import ModelSpec
+from adapters.index.port import Collection
+from adapters.log.port import Message
+from gateway.auth.access import COOKIE, cookie_credential
+from gateway.auth.cursors import Cursors
+from gateway.auth.receipts import Receipt, Receipts
+from gateway.http.api_models import MAX_CURSOR, MAX_NAME, FeedbackRequest, SearchRequest
+from gateway.search.query import describe
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.unit.gateway_bench import SECRET, Gateway, assert_problem, gateway, png
+from tests.support.gateway_bench import SECRET, Gateway, assert_problem, gateway, png
 
 KEY = "a-key-of-sixteen-characters"
 VALUE = base64.urlsafe_b64encode(KEY.encode()).decode()

@@ -10,11 +10,12 @@ from uuid import uuid4
 import fsspec
 import pytest
 
-from adapters.model_spec import ModelSpec
-from adapters.ports import Collection
-from adapters.storage import open_pieces
-from gateway import transfers, waiting
-from tests.unit.gateway_bench import Gateway, assert_problem, gateway, png
+from adapters.embedder.spec import ModelSpec
+from adapters.index.port import Collection
+from gateway.images import transfers
+from gateway.search import waiting
+from imaging.sources.storage import open_pieces
+from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
 
 
 @pytest.fixture

@@ -10,18 +10,18 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from adapters.memory import MemoryEventLog
-from adapters.sources import Source
-from producers import listed as listed_module
-from producers.listing import BATCH, Listing, Stated
+from adapters.fakes import MemoryEventLog
+from imaging.sources.source import Source
+from producers.bucket import watcher as listed_module
+from producers.bucket.listing import BATCH, Listing, Stated
+from producers.folder.tree import Known, ListedStat
+from producers.known_images import State
 from producers.rules import Rules
 from producers.sources import Sources
-from producers.state import State
-from producers.tree import Known, ListedStat
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
-from tests.unit.test_producers_watcher import eventually, history, settings
+from tests.unit.producers.test_watcher import eventually, history, settings
 
 MANY = 50_000
 
@@ -65,7 +65,7 @@ def entry(
 
 
 def uses(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
-    monkeypatch.setattr("producers.listing.file_system", lambda url: (bucket, "b"))
+    monkeypatch.setattr("producers.bucket.listing.file_system", lambda url: (bucket, "b"))
 
 
 async def test_the_loop_goes_on_while_very_many_names_are_compared(

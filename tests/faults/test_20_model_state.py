@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.memory import MemoryIndex
-from adapters.model_spec import ModelSpec
-from stack import models
+from adapters.embedder.spec import ModelSpec
+from adapters.fakes import MemoryIndex
+from models import registry as models
+from models.registry import agree_with_alias, changing_state, read_state
 from stack.errors import StackError
-from stack.models import agree_with_alias, changing_state, read_state
 from stack.settings import StackSettings
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from adapters.event_log import Message
+from adapters.log.port import Message
 from analytics.lake import End, Lake, Place
 from analytics.views import query
 from schemas.events import ModelActivated, ModelStep
-from tests.lake_events import BEGIN, Events, records, topic_of
+from tests.support.lake_events import BEGIN, Events, records, topic_of
 
 ACTIVATED, ROLLED_BACK = ModelStep.ACTIVATED, ModelStep.ROLLED_BACK
 FEEDING, RETIRED = ModelStep.FEEDING, ModelStep.RETIRED

@@ -1,8 +1,8 @@
 """What is remembered for ever is small: a process that runs for days does not grow by it."""
 
-from consumers.inference import RECENT_VECTORS
-from gateway.text_cache import TextCache
-from tests.unit.test_consumers_indexing import Bench, bench
+from consumers.indexing.inference import RECENT_VECTORS
+from gateway.search.text_cache import TextCache
+from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]
 

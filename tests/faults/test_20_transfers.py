@@ -11,9 +11,9 @@ import httpx
 import pytest
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from adapters.model_spec import ModelSpec
-from gateway import transfers
-from tests.unit.gateway_bench import Gateway, assert_problem, gateway, png
+from adapters.embedder.spec import ModelSpec
+from gateway.images import transfers
+from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
 
 CONTENT = png() + bytes(5_000_000)
 

@@ -9,12 +9,12 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from adapters.media_types import HEAD_BYTES
-from adapters.memory import MemoryEventLog
-from producers import remembered
-from producers.listing import Stated
+from adapters.fakes import MemoryEventLog
+from imaging.media_types import HEAD_BYTES
+from producers.bucket import non_pictures as remembered
+from producers.bucket.listing import Stated
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES, added
-from tests.unit.test_producers_sources import eventually, running
+from tests.unit.producers.test_sources import eventually, running
 
 JUNK = b"no picture" * 1000
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from adapters.media_types import sniff_media_type
-from adapters.memory import MemoryEventLog
-from adapters.storage import read_bytes
-from producers import hashing
-from producers.watcher import Watcher
+from adapters.fakes import MemoryEventLog
+from imaging.media_types import sniff_media_type
+from imaging.sources.storage import read_bytes
+from producers.folder import hashing
+from producers.folder.watcher import Watcher
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
-from tests.unit.corpus import dng, heif, picture, saved
-from tests.unit.test_producers_watcher import age, eventually, letters, view, watching
+from tests.support.corpus_cases import dng, heif, picture, saved
+from tests.unit.producers.test_watcher import age, eventually, letters, view, watching
 
 JPEG = saved(picture(), "JPEG")
 PNG = saved(picture(), "PNG")

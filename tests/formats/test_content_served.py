@@ -10,14 +10,14 @@ import fsspec
 import pytest
 from typer.testing import CliRunner
 
-import gateway.state as state_module
-from adapters.media_types import HEAD_BYTES, content_type, sniff_media_type
-from adapters.memory import MemoryEventLog
-from adapters.model_spec import ModelSpec
+import gateway.routes.state as state_module
+from adapters.embedder.spec import ModelSpec
+from adapters.fakes import MemoryEventLog
 from cli.__main__ import build
+from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES
-from tests.unit.gateway_bench import Gateway, gateway
-from tests.unit.test_producers_watcher import eventually, watching
+from tests.support.gateway_bench import Gateway, gateway
+from tests.unit.producers.test_watcher import eventually, watching
 
 STATE = "/api/v1/state"
 

@@ -9,18 +9,18 @@ from unicodedata import normalize
 
 import pytest
 
-from adapters.memory import MemoryEventLog
+from adapters.fakes import MemoryEventLog
 from adapters.name_forms import forms
-from adapters.sources import Source
 from adapters.watcher_status import skipped_counts
-from producers.passed import Passed, Reason
-from producers.remembered import Remembered
+from imaging.sources.source import Source
+from producers.bucket.non_pictures import Remembered
+from producers.skipped import Passed, Reason
 from tests.formats.test_content_buckets import bucket as bucket
 from tests.formats.test_content_local import JPEG, told
 from tests.formats.test_content_local import log as log
 from tests.formats.test_content_local import root as root
-from tests.unit.test_producers_sources import running
-from tests.unit.test_producers_watcher import eventually, letters, view, watching
+from tests.unit.producers.test_sources import running
+from tests.unit.producers.test_watcher import eventually, letters, view, watching
 
 
 def status(**changes: Any) -> dict[str, Any]:

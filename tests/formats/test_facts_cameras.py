@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.model_spec import ModelSpec
-from adapters.picture import decode
-from adapters.texts import TEXT_CHARACTERS, camera_name, legible, name, text_of
-from gateway.filters import Filters
-from tests.formats.facts import ASCII, MAKE, MODEL, Entry, exif, picture, text, xmp
+from adapters.embedder.spec import ModelSpec
+from gateway.search.filters import Filters
+from imaging.decode import decode
+from imaging.metadata.texts import TEXT_CHARACTERS, camera_name, legible, name, text_of
+from tests.support.facts import ASCII, MAKE, MODEL, Entry, exif, picture, text, xmp
 
 
 def camera(make: str | bytes, model: str | bytes, spec: ModelSpec) -> str | None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.formats.facts import picture
-from tests.formats.facts_strategies import exifs, files, packets
 from tests.fuzz.targets import facts
+from tests.support.facts import picture
+from tests.support.facts_strategies import exifs, files, packets
 
 EXAMPLES = int(os.environ.get("FACTS_EXAMPLES", "200"))
 pytestmark = [

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from weaviate.collections.classes.filters import _FilterValue
 
-from adapters.facts import EARLIEST, LATEST, kept
-from adapters.memory import MemoryIndex
-from adapters.model_spec import ModelSpec
-from adapters.ports import Between, ImageFilter, ImageRecord
-from adapters.weaviate_filters import conditions
-from adapters.weaviate_schema import stored_properties
+from adapters.embedder.spec import ModelSpec
+from adapters.fakes import MemoryIndex
+from adapters.index.filters import conditions
+from adapters.index.port import Between, ImageFilter, ImageRecord
+from adapters.index.schema import stored_properties
+from adapters.index.storable import EARLIEST, LATEST, kept
 
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from adapters.exif import described
-from adapters.model_spec import ModelSpec
-from adapters.moments import OLDEST, moment, offset_of
-from adapters.picture import decode
-from tests.formats.facts import (
+from adapters.embedder.spec import ModelSpec
+from imaging.decode import decode
+from imaging.metadata.capture_time import OLDEST, moment, offset_of
+from imaging.metadata.exif import described
+from tests.support.facts import (
     TAKEN,
     UNDEFINED,
     WRITERS,
@@ -192,7 +192,7 @@ def test_every_format_says_when_in_xmp(kind: str, small_spec: ModelSpec) -> None
 def test_big_pictures_say_when_in_xmp(
     kind: str, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.shrink.BIG_PIXELS", 1000)
+    monkeypatch.setattr("imaging.shrink.BIG_PIXELS", 1000)
     said = xmp(exif_DateTimeOriginal="2024-05-06T07:08:09")
     assert decode(picture(kind, packet=said, size=(64, 64)), small_spec).taken_at == WHEN
 

@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.model_spec import ModelSpec
-from adapters.picture import decode
-from adapters.places import EAST_OR_WEST, NORTH_OR_SOUTH, degrees, degrees_of_text, known_place
-from tests.formats.facts import (
+from adapters.embedder.spec import ModelSpec
+from imaging.decode import decode
+from imaging.metadata.coordinates import (
+    EAST_OR_WEST,
+    NORTH_OR_SOUTH,
+    degrees,
+    degrees_of_text,
+    known_place,
+)
+from tests.support.facts import (
     ALTITUDE,
     ALTITUDE_REF,
     BYTE,

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.event_log import Message
-from adapters.model_spec import ModelSpec
+from adapters.embedder.spec import ModelSpec
+from adapters.index.port import Collection
+from adapters.log.port import Message
 from adapters.name_forms import MAX_FORMS, forms
-from adapters.ports import Collection
-from gateway.waiting import Presence
+from gateway.search.waiting import Presence
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.unit.gateway_bench import Gateway, gateway, picture, png, unit
+from tests.support.gateway_bench import Gateway, gateway, picture, png, unit
 
 NAMES = ["été.jpg", "한글 사진/가족.jpg", "が/ぎ.jpg", "Ångström/Việt Nam/ở.jpg", "ﬁ é.jpg"]
 

@@ -9,13 +9,19 @@ from typing import Any
 import fsspec
 import pytest
 
-from adapters.memory import MemoryEventLog
+from adapters.fakes import MemoryEventLog
 from adapters.settings import WatcherSettings
-from adapters.system_names import FILE_BEGINNINGS, FILE_ENDINGS, FILES, FOLDERS, is_system_file
+from imaging.sources.system_names import (
+    FILE_BEGINNINGS,
+    FILE_ENDINGS,
+    FILES,
+    FOLDERS,
+    is_system_file,
+)
 from producers.rules import Rules, load_rules
-from tests.unit.gateway_bench import png
-from tests.unit.test_producers_sources import running
-from tests.unit.test_producers_watcher import eventually, on_disk, shows, view, watching
+from tests.support.gateway_bench import png
+from tests.unit.producers.test_sources import running
+from tests.unit.producers.test_watcher import eventually, on_disk, shows, view, watching
 
 MADE_BY_SYSTEMS = [
     "@eaDir",

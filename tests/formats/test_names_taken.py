@@ -8,10 +8,10 @@ from unicodedata import normalize
 import httpx
 import pytest
 
-from adapters.model_spec import ModelSpec
-from gateway.free_names import free_name
-from gateway.uploads import MAX_NAME_BYTES, safe_name
-from tests.unit.gateway_bench import Gateway, assert_problem, gateway, png
+from adapters.embedder.spec import ModelSpec
+from gateway.images.free_names import free_name
+from gateway.images.uploads import MAX_NAME_BYTES, safe_name
+from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
 
 APART = normalize("NFD", "é")
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from adapters.decode_memory import memory_needed
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected
-from adapters.jpeg_xl import orientation
-from adapters.model_spec import ModelSpec
-from adapters.picture import decode
-from adapters.thumbnail import check, thumbnail
+from imaging.decode import decode
+from imaging.decode_memory import memory_needed
+from imaging.jpeg_xl import orientation
+from imaging.thumbnail import check, thumbnail
 from tests.corpus.making import (
     CORNERS,
     above,
@@ -168,7 +168,7 @@ def test_a_deep_picture_with_alpha_looks_the_same_shrunk(
     deep = np.asarray(large(), np.uint16) * 257
     deep = np.dstack([deep, np.full(deep.shape[:2], 65535, np.uint16)])
     data = bytes(vips(deep).copy(interpretation="rgb16").pngsave_buffer())
-    monkeypatch.setattr("adapters.shrink.BIG_PIXELS", 1000)
+    monkeypatch.setattr("imaging.shrink.BIG_PIXELS", 1000)
     assert looks_like(data, large(), small_spec) < 3
 
 
@@ -176,7 +176,7 @@ def test_a_big_picture_that_is_cut_is_what_there_is_of_it(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = large()
-    monkeypatch.setattr("adapters.shrink.BIG_PIXELS", 1000)
+    monkeypatch.setattr("imaging.shrink.BIG_PIXELS", 1000)
     for kind in ("PNG", "TIFF"):
         data = saved(whole, kind)
         found = decode(data[: len(data) // 2], small_spec)

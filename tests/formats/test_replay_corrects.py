@@ -8,15 +8,15 @@ import pytest
 from aiokafka.structs import OffsetAndMetadata
 from PIL import ExifTags, Image
 
-from adapters.decoded import FACTS_VERSION
-from adapters.event_log import LogRecord
-from adapters.model_spec import ModelSpec
-from adapters.picture import decode
-from adapters.ports import ImageRecord
-from adapters.positions import _facts_version
+from adapters.embedder.spec import ModelSpec
+from adapters.index.port import ImageRecord
+from adapters.log.port import LogRecord
+from adapters.log.positions import _facts_version
+from imaging.decode import decode
+from imaging.decoded_image import FACTS_VERSION
 from tests.faults.test_05_indexers_and_a_lost_tail import Library, library
-from tests.unit.corpus import cases
-from tests.unit.test_consumers_indexing import Bench, bench
+from tests.support.corpus_cases import cases
+from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench", "library"]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["gateway", "schemas", "adapters", "PIL"]):
+with atheris.instrument_imports(include=["gateway", "schemas", "adapters", "imaging", "PIL"]):
     from tests.fuzz.json_mutator import mutate
     from tests.fuzz.targets import SEEDS, TARGETS
-    from tests.unit.corpus import cases
+    from tests.support.corpus_cases import cases
 
 LONGEST_SECONDS = 20
 MEMORY_MIB = 3000

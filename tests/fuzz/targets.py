@@ -19,19 +19,19 @@ from urllib.parse import unquote
 
 from fastapi import FastAPI
 
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected
-from adapters.media_types import sniff_media_type
-from adapters.model_spec import ModelSpec
-from adapters.moments import OLDEST
-from adapters.picture import decode as decode_picture
-from adapters.places import known_place
-from adapters.thumbnail import check, thumbnail
-from gateway.filters import Filters
-from gateway.short_form import BadShortForm, parse
+from gateway.search.filters import Filters
+from gateway.search.short_form import BadShortForm, parse
+from imaging.decode import decode as decode_picture
+from imaging.media_types import sniff_media_type
+from imaging.metadata.capture_time import OLDEST
+from imaging.metadata.coordinates import known_place
+from imaging.thumbnail import check, thumbnail
 from schemas.codec import InvalidEvent, decode, decode_image_change, decode_key, encode
 from schemas.events import Event
 from schemas.topics import TOPICS
-from tests.unit.gateway_bench import Gateway, gateway
+from tests.support.gateway_bench import Gateway, gateway
 
 SPEC: Final = ModelSpec(
     name="small",

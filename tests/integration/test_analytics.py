@@ -17,14 +17,14 @@ from uuid import uuid4
 import pyarrow as pa
 import pytest
 
-from adapters.kafka_log import KafkaEventLog
+from adapters.log.kafka import KafkaEventLog
 from analytics.compaction import compact
 from analytics.lake import TOPICS, Lake
 from consumers.analytics.rebuild import rebuild
 from schemas.codec import decode
 from schemas.topics import Topic
 from tests.conftest import ROOT, Servers
-from tests.lake_events import Events, all_tables
+from tests.support.lake_events import Events, all_tables
 
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
 COUNTS = {"searches": 15_000, "feedback": 8_000, "images.indexed": 8_000, "images.dlq": 500}

@@ -9,14 +9,14 @@ from uuid import uuid4
 
 import pytest
 
-from adapters.kafka_log import KafkaEventLog
+from adapters.log.kafka import KafkaEventLog
 from analytics.dashboard import dashboard
 from analytics.lake import TOPICS, Lake
 from analytics.views import Filters
 from consumers.analytics.rebuild import rebuild
-from tests.analytics_numbers import Facts, compare_dashboard
-from tests.integration.watcher_processes import running_broker
-from tests.lake_events import BEGIN, Events
+from tests.support.analytics_numbers import Facts, compare_dashboard
+from tests.support.lake_events import BEGIN, Events
+from tests.support.watcher_processes import running_broker
 
 COUNTS = {"searches": 1200, "feedback": 900, "images.indexed": 500, "images.dlq": 40, "models": 8}
 

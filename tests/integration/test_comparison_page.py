@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from analytics.comparison import Comparison, QueryComparison
-from cli.comparing import as_page
+from cli.models_compare import as_page
+from models.comparison import Comparison, QueryComparison
 from tests.conftest import ROOT
-from tests.programs import needs_browser, running_browser
+from tests.support.programs import needs_browser, running_browser
 
 LEFT = ["photos/cat.jpg", "photos/coffee.jpg"]
 RIGHT = ["photos/rocket-launch.jpg", "photos/cat.jpg", "photos/grass.jpg"]

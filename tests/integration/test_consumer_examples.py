@@ -13,14 +13,14 @@ from uuid import uuid4
 
 import pytest
 
-from adapters.event_log import Message
-from adapters.kafka_log import KafkaEventLog
+from adapters.log.kafka import KafkaEventLog
+from adapters.log.port import Message
 from schemas.events import FeedbackGiven
 from schemas.topics import FEEDBACK
 from tests.conftest import ROOT
-from tests.integration.watcher_processes import running_broker
-from tests.lake_events import Events
-from tests.programs import needs_kcat
+from tests.support.lake_events import Events
+from tests.support.programs import needs_kcat
+from tests.support.watcher_processes import running_broker
 
 EXAMPLES = ROOT / "docs" / "examples"
 COMMANDS = {

@@ -10,11 +10,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from PIL import Image
 
-from adapters.consumer_groups import progress
-from adapters.event_log import Message
+from adapters.log.kafka_admin import progress
+from adapters.log.port import Message
 from schemas.topics import IMAGES
 from tests.conftest import Servers
-from tests.integration.indexing_processes import Workbench, eventually, workbench
+from tests.support.indexing_processes import Workbench, eventually, workbench
 
 pytestmark = pytest.mark.timeout(180)
 

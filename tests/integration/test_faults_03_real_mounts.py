@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount_scenarios import SCENARIOS
+from tests.support.mount_scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,7 +16,7 @@ def test_over_real_mounts(scenario: str, tmp_path: Path) -> None:
     """A mount namespace of its own, which an unprivileged user may have, too."""
     within = ["unshare", "--user", "--map-root-user", "--mount"]
     done = subprocess.run(
-        [*within, sys.executable, "-m", "tests.mount_scenarios", scenario, tmp_path],
+        [*within, sys.executable, "-m", "tests.support.mount_scenarios", scenario, tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,

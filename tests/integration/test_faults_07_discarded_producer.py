@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.event_log import Message
-from adapters.kafka_log import KafkaEventLog
+from adapters.log.kafka import KafkaEventLog
+from adapters.log.port import Message
 from schemas.topics import IMAGES
 from stack.record import RecordFile
 from tests.conftest import Servers

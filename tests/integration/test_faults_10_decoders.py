@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.consumer_groups import progress
+from adapters.log.kafka_admin import progress
 from schemas.topics import IMAGES
-from tests import hostile
 from tests.conftest import Servers
-from tests.integration.indexing_processes import Workbench, eventually, workbench
+from tests.support import hostile
+from tests.support.indexing_processes import Workbench, eventually, workbench
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -35,7 +35,7 @@ async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) 
         bad.append(bench.added(image_id, bench.file(image_id, data)))
         del bench.expected[image_id]
     indexer = bench.indexer(decode_workers=2, decode_seconds=5)
-    indexer.module = ("tests.hostile_indexer",)
+    indexer.module = ("tests.support.hostile_indexer",)
     await indexer.start()
     await bench.publish([*good[:10], *bad, *good[10:]])
     await bench.settles(90)

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.model_spec import ModelSpec
+from adapters.index.port import Collection, ImageRecord
+from adapters.index.weaviate import WeaviateIndex
 from adapters.naming import collection_name
-from adapters.ports import Collection, ImageRecord
-from adapters.weaviate_index import WeaviateIndex
 from tests.conftest import Servers
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)

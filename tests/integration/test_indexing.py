@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from adapters.event_log import LogRecord
-from adapters.ports import ImageFilter
+from adapters.index.port import ImageFilter
+from adapters.log.port import LogRecord
 from schemas.codec import decode
 from schemas.events import ImageIndexed
 from schemas.topics import IMAGES, IMAGES_INDEXED
 from tests.conftest import Servers
-from tests.integration.indexing_processes import Workbench, eventually, workbench
-from tests.unit.corpus import INDEXED, cases
+from tests.support.corpus_cases import INDEXED, cases
+from tests.support.indexing_processes import Workbench, eventually, workbench
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -11,15 +11,15 @@ from PIL import Image
 from transformers import AutoTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from adapters.model_spec import ModelSpec
-from adapters.picture import decode
-from adapters.triton_clip import TritonEmbedder
-from stack.models import load, unload
+from adapters.embedder.spec import ModelSpec
+from adapters.embedder.triton import TritonEmbedder
+from imaging.decode import decode
+from models.registry import load, unload
 from stack.preparation import Cache
 from stack.settings import StackSettings
-from tests import clip_model, tiny_model
 from tests.conftest import ROOT, Servers, run_image_search
-from tests.integration.hub_server import hub
+from tests.support import clip_model, tiny_model
+from tests.support.hub_server import hub
 
 SAMPLES = sorted((ROOT / "images").rglob("*.jpg"))[::6]
 NAME = "ViT-B-32__openai"

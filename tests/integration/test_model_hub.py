@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import Rejected, Unavailable
-from adapters.model_hub import download
-from stack.ports import free_ports
-from tests import tiny_model
+from models.hub import download
+from stack.tcp_ports import free_ports
 from tests.conftest import run_image_search
-from tests.integration.hub_server import COMMIT, Hub, hub
+from tests.support import tiny_model
+from tests.support.hub_server import COMMIT, Hub, hub
 
 
 @pytest.fixture

@@ -15,24 +15,25 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from adapters import weaviate_collections, weaviate_writes
-from adapters.consumer_groups import progress
-from adapters.decoded import FACTS_VERSION
-from adapters.event_log import Message
-from adapters.kafka_log import KafkaEventLog
+from adapters.embedder.triton import TritonEmbedder
+from adapters.index import collections as weaviate_collections
+from adapters.index import writes as weaviate_writes
+from adapters.index.port import ImageRecord, Match
+from adapters.index.schema import properties, stored_properties
+from adapters.index.weaviate import WeaviateIndex
+from adapters.log.kafka import KafkaEventLog
+from adapters.log.kafka_admin import progress
+from adapters.log.port import Message
 from adapters.naming import collection_name
-from adapters.ports import ImageRecord, Match
-from adapters.triton_clip import TritonEmbedder
-from adapters.weaviate_index import WeaviateIndex
-from adapters.weaviate_schema import properties, stored_properties
+from imaging.decoded_image import FACTS_VERSION
 from schemas.codec import decode
 from schemas.events import ImageAdded, ImageIndexed
 from schemas.topics import IMAGES, IMAGES_INDEXED
 from stack.supervisor import ALIVE_SECONDS
 from tests.conftest import Servers, running_servers
 from tests.e2e.conftest import eventually
-from tests.formats.facts import dated, picture
-from tests.integration.indexing_processes import IndexerProcess
+from tests.support.facts import dated, picture
+from tests.support.indexing_processes import IndexerProcess
 
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 PICTURES = 10_000

@@ -8,12 +8,12 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from adapters.kafka_log import KafkaEventLog
-from adapters.memory import MemoryEmbedder, MemoryEventLog, MemoryIndex
-from adapters.model_spec import ModelSpec
+from adapters.embedder.spec import ModelSpec
+from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.weaviate import WeaviateIndex
+from adapters.log.kafka import KafkaEventLog
 from adapters.provision import provision, provision_collection, provision_topics
 from adapters.settings import ServerSettings
-from adapters.weaviate_index import WeaviateIndex
 from schemas.codec import decode
 from schemas.events import ModelActivated
 from schemas.topics import IMAGES, MODELS, TOPICS

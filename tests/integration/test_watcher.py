@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.watcher_processes import (
+from tests.support.watcher_processes import (
     Broker,
     history,
     letters,

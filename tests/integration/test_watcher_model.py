@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 )
 from hypothesis.strategies import booleans
 
-from tests.integration.watcher_processes import (
+from tests.support.watcher_operations import Operation, bursts, carry_out
+from tests.support.watcher_processes import (
     Broker,
     WatcherProcess,
     history,
@@ -34,7 +35,6 @@ from tests.integration.watcher_processes import (
     running_broker,
     shows,
 )
-from tests.watcher_operations import Operation, bursts, carry_out
 
 EXAMPLES = int(os.environ.get("WATCHER_MODEL_EXAMPLES", "3"))
 """The first ones are the smallest: little happens but what `teardown` does."""

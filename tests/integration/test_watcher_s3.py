@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.object_store import ObjectStore, running_object_store
-from tests.integration.watcher_processes import (
+from tests.support.object_store import ObjectStore, running_object_store
+from tests.support.watcher_processes import (
     Broker,
     history,
     running_broker,

@@ -11,13 +11,13 @@ import numpy as np
 import psutil
 import pytest
 
+from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.model_spec import ModelSpec
-from adapters.ports import Collection, ImageRecord
-from adapters.weaviate_index import WeaviateIndex
+from adapters.index.port import Collection, ImageRecord
+from adapters.index.weaviate import WeaviateIndex
 from stack.record import RecordFile
 from tests.conftest import Servers, running_servers
-from tests.integration.indexing_processes import Wire
+from tests.support.indexing_processes import Wire
 
 BATCH = 20
 KILLS = 3

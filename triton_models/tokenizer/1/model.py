@@ -1,6 +1,6 @@
 """Tokenizer before a native text encoder: TEXT bytes (UTF-8) [N, 1] -> token ids [N, L].
 
-The first step of the ensemble in a GPU rendering (adapters/model_gpu.py). Parameters are those of
+The first step of the ensemble in a GPU rendering (models/gpu.py). Parameters are those of
 the text encoder in Python. The outputs are what config.pbtxt lists: ids, then perhaps the mask, in
 the integers that the encoder's graph takes.
 """

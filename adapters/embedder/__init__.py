@@ -1,0 +1,1 @@
+"""The embedder: what is needed of it, and Triton behind it."""

@@ -1,0 +1,212 @@
+"""`Embedder` on NVIDIA Triton, over HTTP with raw binary tensors.
+
+A Triton that is busy is told apart from one that is dead by its health endpoint, which answers
+while a model computes. A call that takes too long raises `TooSlow` if it does, and its sender asks
+for less at once. One input alone cannot be made smaller, so it is given twice the time at each
+further call, for as long as Triton is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.http.aio import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from adapters.embedder.arrays import Pixels, Vectors
+from adapters.embedder.spec import InvalidModelSpec, ModelSpec
+from adapters.errors import Rejected, TooSlow, Unavailable, translated
+from adapters.naming import image_model, text_model
+from adapters.progress import server_is_away
+
+READY_TIMEOUT_SECONDS: Final = 2.0
+LIVE_TIMEOUT_SECONDS: Final = 5.0
+"""A health check is answered at once, but the machine may be busy with inferring."""
+LONGEST_SECONDS: Final = 3600.0
+"""Longest deadline of a single input; beyond it the model is not one for this machine."""
+T = TypeVar("T")
+_DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+# The client would take it compressed, and to compress numbers costs more than it saves.
+_PLAIN: Final = {"Accept-Encoding": "identity"}
+# Triton answers these to a request that it would refuse for ever.
+_REFUSED_STATUS: Final = {"400"}
+
+
+class TritonEmbedder:
+    """One long-lived client; at most `concurrency` calls in flight, each with a deadline.
+
+    Calls made while that many are in flight wait their turn, which is the back-pressure.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 30.0, concurrency: int = 8) -> None:
+        """`url` with or without a scheme; `timeout` in seconds for one call."""
+        scheme, _, address = url.rpartition("://")
+        self._address = address.rstrip("/")
+        self._secure = scheme == "https"
+        self._timeout = timeout
+        self._concurrency = concurrency
+        self._slots = asyncio.Semaphore(concurrency)
+        self._client: InferenceServerClient | None = None
+        self._specs: dict[str, ModelSpec] = {}
+        self._single: dict[str, float] = {}
+        """Triton's model -> seconds given to a single input, where that is more than `timeout`."""
+
+    def _connected(self) -> InferenceServerClient:
+        # The client needs a running loop, so it is made at the first call.
+        if self._client is None:
+            self._client = InferenceServerClient(
+                self._address,
+                ssl=self._secure,
+                conn_limit=self._concurrency + 4,
+                # Each call has a deadline of its own.
+                conn_timeout=LONGEST_SECONDS + LIVE_TIMEOUT_SECONDS,
+            )
+        return self._client
+
+    async def spec(self, model_name: str) -> ModelSpec:
+        """See `Embedder.spec`; read from the server once, then remembered."""
+        if model_name in self._specs:
+            return self._specs[model_name]
+        return await self.refresh_spec(model_name)
+
+    async def refresh_spec(self, model_name: str) -> ModelSpec:
+        """Read the spec again, as another version may be served under the same name."""
+        name = image_model(model_name)
+        with translated(f"Triton model {name}", unavailable=(*_DOWN, InferenceServerException)):
+            async with asyncio.timeout(self._timeout):
+                config = await self._connected().get_model_config(name)
+        parameters = {
+            key: value.get("string_value", "")
+            for key, value in config.get("parameters", {}).items()
+        }
+        try:
+            spec = ModelSpec.from_triton_parameters(parameters)
+        except InvalidModelSpec as error:
+            raise Rejected(f"Triton model {name}: {error}") from error
+        self._specs[model_name] = spec
+        return spec
+
+    async def embed_images(self, model_name: str, pixels: Pixels) -> Vectors:
+        """See `Embedder.embed_images`."""
+        tensor = InferInput("PIXELS", list(pixels.shape), "UINT8")
+        tensor.set_data_from_numpy(np.ascontiguousarray(pixels))
+        return await self._infer(image_model(model_name), tensor, len(pixels))
+
+    async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
+        """See `Embedder.embed_texts`."""
+        rows: NDArray[np.object_] = np.array([[text.encode()] for text in texts], dtype=np.object_)
+        tensor = InferInput("TEXT", list(rows.shape), "BYTES")
+        tensor.set_data_from_numpy(rows)
+        return await self._infer(text_model(model_name), tensor, len(texts))
+
+    async def _infer(self, name: str, tensor: InferInput, rows: int) -> Vectors:
+        wanted = [InferRequestedOutput("EMBEDDING", binary_data=True)]
+        async with self._slots:
+            with translated(f"Triton model {name}", unavailable=_DOWN):
+                try:
+                    result = await self._in_time(
+                        name,
+                        rows,
+                        self._connected().infer(
+                            name, [tensor], outputs=wanted, headers=dict(_PLAIN)
+                        ),
+                    )
+                except InferenceServerException as error:
+                    raise _ours(name, error) from error
+        vectors = result.as_numpy("EMBEDDING")
+        if vectors is None or vectors.ndim != 2 or len(vectors) != rows:
+            shape = None if vectors is None else list(vectors.shape)
+            raise Rejected(f"Triton model {name}: answered {shape} for {rows} inputs")
+        if not np.isfinite(vectors).all():
+            raise Rejected(f"Triton model {name}: the embedding has numbers that are not finite")
+        checked: Vectors = vectors.astype(np.float32, copy=False)
+        return checked
+
+    async def _in_time(self, name: str, rows: int, call: Coroutine[Any, Any, T]) -> T:
+        """The call's result, as soon as it is there.
+
+        Raises:
+            TooSlow: not within the time that so many rows have, though Triton is alive.
+            Unavailable: Triton does not even answer a health check.
+        """
+        seconds = self._single.get(name, self._timeout) if rows == 1 else self._timeout
+        started = time.monotonic()
+        work = asyncio.ensure_future(call)
+        try:
+            while True:
+                passed = time.monotonic() - started
+                await asyncio.wait([work], timeout=min(self._timeout, seconds - passed))
+                if work.done():
+                    break
+                passed = time.monotonic() - started
+                told = f"Triton model {name}: no answer within {passed:.0f} s"
+                if not await self._is_live():
+                    raise Unavailable(f"{told}, nor to a health check")
+                if work.done():
+                    break
+                if passed >= seconds:
+                    if rows == 1:
+                        self._single[name] = min(2 * seconds, LONGEST_SECONDS)
+                    raise TooSlow(f"{told} to {rows} inputs, though Triton is alive")
+                server_is_away("Triton", f"{told}, but it is alive and at work")
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        result = work.result()
+        if rows == 1 and name in self._single:
+            # What this one took may be what the next one takes.
+            needed = 2 * (time.monotonic() - started)
+            if needed > self._timeout:
+                self._single[name] = min(needed, LONGEST_SECONDS)
+            else:
+                del self._single[name]
+        return result
+
+    async def _is_live(self) -> bool:
+        try:
+            async with asyncio.timeout(LIVE_TIMEOUT_SECONDS):
+                live: bool = await self._connected().is_server_live()
+        except (*_DOWN, InferenceServerException):
+            return False
+        return live
+
+    async def is_ready(self, model_name: str) -> bool:
+        """See `Embedder.is_ready`."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                client = self._connected()
+                ready = await asyncio.gather(
+                    client.is_model_ready(image_model(model_name)),
+                    client.is_model_ready(text_model(model_name)),
+                )
+        except (*_DOWN, InferenceServerException):
+            return False
+        return all(ready)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+def _ours(name: str, error: InferenceServerException) -> Unavailable | Rejected:
+    """Triton says 400 both for a bad tensor and for a model that is not loaded (yet)."""
+    message = error.message() or ""
+    temporary = (
+        "unknown model" in message
+        or "not ready" in message
+        or "unavailable" in message
+        or "no version" in message
+        or "failed to restart" in message
+        or "stub process" in message.lower()
+    )
+    if str(error.status() or "") in _REFUSED_STATUS and not temporary:
+        return Rejected(f"Triton model {name}: {message}")
+    return Unavailable(f"Triton model {name}: {message}")

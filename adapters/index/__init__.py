@@ -1,0 +1,1 @@
+"""The image index: what is needed of it, and Weaviate behind it."""

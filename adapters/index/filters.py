@@ -1,0 +1,86 @@
+"""`ImageFilter` in Weaviate's terms.
+
+The filter narrows the vector search itself (Weaviate walks its graph through an allow list), so a
+filtered search finds as many pictures as an unfiltered one, if there are as many.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from weaviate.classes.query import Filter
+from weaviate.collections.classes.filters import FilterReturn
+
+from adapters.index.port import Between, ImageFilter
+from adapters.index.storable import EARLIEST, LATEST
+from adapters.name_forms import forms
+
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+LOWEST_LATITUDE: Final = -90.0
+
+
+def conditions(where: ImageFilter) -> FilterReturn | None:
+    """The filter, None where it lets everything through."""
+    parts = [
+        *_folder(where.folder),
+        *_between("size_bytes", where.size_bytes),
+        *_between("width", where.width),
+        *_between("height", where.height),
+        *_dates("taken_at", where.taken_at),
+        *_dates("added_at", where.added_at),
+    ]
+    if where.media_types:
+        parts.append(Filter.by_property("media_type").contains_any(list(where.media_types)))
+    if where.camera is not None:
+        parts.append(Filter.by_property("camera").equal(where.camera))
+    if where.has_gps is not None:
+        # Latitude is there or not; null values have no index of their own in these collections.
+        located = Filter.by_property("latitude").greater_or_equal(LOWEST_LATITUDE)
+        parts.append(located if where.has_gps else Filter.not_(located))
+    if not parts:
+        return None
+    return Filter.all_of(parts)
+
+
+def _folder(folder: str) -> list[FilterReturn]:
+    """In this folder or below it, in whatever form its name is written."""
+    if not folder:
+        return []
+    ranges = [_starts_with(form) for form in forms(folder)]
+    return [ranges[0] if len(ranges) == 1 else Filter.any_of(ranges)]
+
+
+def _starts_with(folder: str) -> FilterReturn:
+    """A range of texts: all that start with `a/` lie from `a/` up to, but without, `a0`.
+
+    `like` would take `*` and `?` in a folder's name for wild cards.
+    """
+    after = folder[:-1] + chr(ord(folder[-1]) + 1)
+    return Filter.all_of(
+        [
+            Filter.by_property("folder").greater_or_equal(folder),
+            Filter.by_property("folder").less_than(after),
+        ]
+    )
+
+
+def _between(name: str, range_: Between[int]) -> list[FilterReturn]:
+    parts = []
+    if range_.low is not None:
+        parts.append(Filter.by_property(name).greater_or_equal(max(range_.low, SMALLEST)))
+    if range_.high is not None:
+        parts.append(Filter.by_property(name).less_or_equal(min(range_.high, LARGEST)))
+    return parts
+
+
+def _dates(name: str, range_: Between[datetime]) -> list[FilterReturn]:
+    """A bound beyond what is kept holds for every picture, or for none."""
+    parts = []
+    if range_.low is not None:
+        low = min(max(range_.low, EARLIEST), LATEST)
+        parts.append(Filter.by_property(name).greater_or_equal(low))
+    if range_.high is not None:
+        high = min(max(range_.high, EARLIEST), LATEST)
+        parts.append(Filter.by_property(name).less_or_equal(high))
+    return parts

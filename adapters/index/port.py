@@ -1,0 +1,328 @@
+"""What the application needs of the outside: an embedder and an image index.
+
+The third need, an event log, is in `adapters.log.port`. Each Protocol has a real implementation
+and an in-memory twin; both pass the same contract tests (`tests/contract`). Every method may
+raise `adapters.errors.Unavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+from adapters.embedder.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from adapters.embedder.arrays import Pixels, Vectors
+
+
+class Embedder(Protocol):
+    """Turns pictures and texts into vectors of one space."""
+
+    async def spec(self, model_name: str) -> ModelSpec:
+        """What the served model wants and gives.
+
+        Raises:
+            Unavailable: the server is down or the model is not loaded.
+        """
+        ...
+
+    async def embed_images(self, model_name: str, pixels: Pixels) -> Vectors:
+        """Unit vectors [N, D] of pixels [N, H, W, 3].
+
+        Raises:
+            Rejected: the model refuses this input.
+            Unavailable: the server cannot answer now.
+        """
+        ...
+
+    async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
+        """Unit vectors [N, D] of N texts; raises as `embed_images`."""
+        ...
+
+    async def is_ready(self, model_name: str) -> bool:
+        """Whether both encoders of the model answer now; never raises for a server that is down."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One picture as the index stores it. `vector` has unit length and `dimension` numbers."""
+
+    image_id: str
+    uri: str
+    sha256: str
+    media_type: str
+    size_bytes: int
+    width: int
+    height: int
+    modified_at: datetime | None
+    added_at: datetime | None
+    vector: Sequence[float]
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    facts_version: int = 0
+    """The `FACTS_VERSION` by which it was read; 0 for those of versions that told none."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVector:
+    """What the index already knows of some content, so that it need not be inferred again.
+
+    `media_type` and `facts_version` are as in `ImageRecord`.
+    """
+
+    vector: Sequence[float]
+    width: int
+    height: int
+    media_type: str
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    facts_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection and the one model whose vectors it holds.
+
+    `incarnation` tells it from another of the same name that was there before or comes after it;
+    empty in those of earlier versions.
+    """
+
+    name: str
+    model_name: str
+    model_version: str
+    dimension: int
+    incarnation: str = ""
+
+    @property
+    def group(self) -> str:
+        """The consumer group that fills it.
+
+        A collection that is made anew has a group of its own. So whoever makes one, and however
+        that ends, it is filled from the beginning of the log: no offsets are there to be reset.
+        """
+        suffix = f"-{self.incarnation}" if self.incarnation else ""
+        return f"indexing-{self.name}{suffix}"
+
+
+Detail = str | int | float | datetime | None
+
+DETAILS: Final = (
+    "sha256",
+    "media_type",
+    "size_bytes",
+    "width",
+    "height",
+    "modified_at",
+    "added_at",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+)
+"""What a search may give back of each picture, besides its id and score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One search result; `score` is the cosine similarity, -1 to 1.
+
+    `details` holds the properties that were asked for, None where the picture has none; `vector`
+    is empty unless it was asked for.
+    """
+
+    image_id: str
+    score: float
+    details: Mapping[str, Detail] = field(default_factory=dict)
+    vector: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """One picture as a walk over the collection meets it."""
+
+    image_id: str
+    sha256: str
+    vector: Sequence[float]
+
+
+Bound = TypeVar("Bound", int, datetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Between(Generic[Bound]):
+    """From `low` to `high`, both included; None leaves that end open."""
+
+    low: Bound | None = None
+    high: Bound | None = None
+
+    def holds(self, value: Bound | None) -> bool:
+        """Whether the value lies between; an absent one does not, unless both ends are open."""
+        if value is None:
+            return self.low is None and self.high is None
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFilter:
+    """Which pictures a search may find: those for which everything given holds.
+
+    `folder` is a prefix of whole folders with a slash at its end, "" for all; a picture lies in it
+    or in a folder below, in whatever of `adapters.name_forms.forms` the folder's name is written.
+    Other texts are compared exactly, except for white space at their ends.
+    """
+
+    folder: str = ""
+    media_types: tuple[str, ...] = ()
+    size_bytes: Between[int] = Between()
+    width: Between[int] = Between()
+    height: Between[int] = Between()
+    taken_at: Between[datetime] = Between()
+    added_at: Between[datetime] = Between()
+    camera: str | None = None
+    has_gps: bool | None = None
+
+
+EVERYTHING: Final = ImageFilter()
+
+
+MAX_RESULTS: Final = 10_000
+"""The most that one search or look-up gives; Weaviate's own default bound."""
+
+
+class ImageIndex(Protocol):
+    """Vectors of pictures, one collection per model version, and which of them is active."""
+
+    async def ensure_collection(self, spec: ModelSpec) -> Collection:
+        """The collection of this model version, created where it is missing (idempotent).
+
+        One of its name that does not say which model filled it is replaced by a new one.
+        """
+        ...
+
+    async def find(self, name: str) -> Collection | None:
+        """The collection of this name as it is now; None if there is none."""
+        ...
+
+    async def all_collections(self) -> Sequence[Collection]:
+        """Every collection, by name; of those that say which model filled them."""
+        ...
+
+    async def active(self) -> Collection | None:
+        """The collection that searches are answered from; None before the first activation."""
+        ...
+
+    async def activate(self, collection: Collection) -> None:
+        """Let searches be answered from this collection from now on."""
+        ...
+
+    async def drop(self, collection: Collection) -> None:
+        """Delete a collection and all it holds; one that is not there is no error.
+
+        Raises:
+            Rejected: it is the active one.
+        """
+        ...
+
+    async def known_vectors(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, KnownVector]:
+        """For each of these content hashes that the collection holds, its vector.
+
+        Of several pictures with one content, what the one of the highest `facts_version` says.
+        """
+        ...
+
+    async def vectors(
+        self, collection: Collection, image_ids: Sequence[str]
+    ) -> Mapping[str, Sequence[float]]:
+        """For each of these pictures that the collection holds, its vector."""
+        ...
+
+    async def upsert(
+        self, collection: Collection, records: Sequence[ImageRecord]
+    ) -> Mapping[str, str]:
+        """Write records, each replacing the one of the same id.
+
+        Returns:
+            image id -> reason, for each record that was refused; all others are durable.
+
+        Raises:
+            Unavailable: the collection is gone, or is another one of its name, as well.
+        """
+        ...
+
+    async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
+        """Remove these pictures; ids that are not there are no error. Raises as `upsert`."""
+        ...
+
+    async def search(
+        self,
+        collection: Collection,
+        vector: Sequence[float],
+        limit: int,
+        *,
+        where: ImageFilter = EVERYTHING,
+        details: Sequence[str] = (),
+        with_vectors: bool = False,
+    ) -> Sequence[Match]:
+        """The `limit` nearest pictures that the filter lets through, best first.
+
+        Equal scores are ordered by image id. `details` are names of `DETAILS`. The same search
+        finds the same while nothing changes; one with a higher limit may order a few differently,
+        as the index is an approximate one.
+
+        Raises:
+            Rejected: the vector has the wrong dimension, or the limit is over `MAX_RESULTS`.
+        """
+        ...
+
+    async def walk(
+        self, collection: Collection, after: str | None, limit: int
+    ) -> Sequence[StoredImage]:
+        """Up to `limit` pictures after the one with the id `after`, in the order of object ids.
+
+        Object ids are hashes, so any stretch of the walk is a random sample. `after` need not be
+        stored any more.
+        """
+        ...
+
+    async def of_content(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, Sequence[str]]:
+        """For each of these content hashes that is held, the ids of pictures that have it.
+
+        At most `MAX_RESULTS` ids altogether; each list is in the order of object ids.
+        """
+        ...
+
+    async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
+        """For each of these pictures that the collection holds, its content hash."""
+        ...
+
+    def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
+        """(image id, sha256) of all that the collection holds, in no particular order."""
+        ...
+
+    async def count(self, collection: Collection) -> int:
+        """How many pictures the collection holds."""
+        ...
+
+    async def is_ready(self) -> bool:
+        """Whether the index answers now; never raises for a server that is down."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...

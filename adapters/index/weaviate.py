@@ -1,0 +1,325 @@
+"""`ImageIndex` on Weaviate: one collection per model version, an alias on the active one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+import httpx
+import weaviate
+from weaviate.classes.init import AdditionalConfig, Auth, Timeout
+from weaviate.classes.query import Filter
+from weaviate.exceptions import WeaviateBaseError
+
+from adapters.embedder.spec import ModelSpec
+from adapters.errors import Rejected, Unavailable, translated
+from adapters.index import collections as weaviate_collections
+from adapters.index import queries as weaviate_queries
+from adapters.index import writes as weaviate_writes
+from adapters.index.port import (
+    EVERYTHING,
+    MAX_RESULTS,
+    Collection,
+    ImageFilter,
+    ImageRecord,
+    KnownVector,
+    Match,
+    StoredImage,
+)
+from adapters.index.schema import (
+    KNOWN_PROPERTIES,
+    known_vector,
+)
+from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_SECONDS: Final = 2.0
+# Bound on one look-up by content hash; more copies than this merely cost an inference.
+KNOWN_VECTORS_LIMIT: Final = 1000
+PAGE: Final = 1000
+
+DESCRIBED_SECONDS: Final = 10.0
+WRITTEN_SECONDS: Final = 1.0
+"""A writer has looked at its collection at most so long ago."""
+_DOWN: Final = (WeaviateBaseError, httpx.HTTPError, OSError, asyncio.TimeoutError)
+
+
+class WeaviateIndex:
+    """See `adapters.index.port.ImageIndex`. Connects at the first use."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        grpc_host: str | None = None,
+        grpc_port: int = 50051,
+        api_key: str | None = None,
+    ) -> None:
+        address = urlsplit(url)
+        secure = address.scheme == "https"
+        host = address.hostname or "127.0.0.1"
+        self._client = weaviate.use_async_with_custom(
+            http_host=host,
+            http_port=address.port or (443 if secure else 80),
+            http_secure=secure,
+            grpc_host=grpc_host or host,
+            grpc_port=grpc_port,
+            grpc_secure=secure,
+            auth_credentials=Auth.api_key(api_key) if api_key else None,
+            # Among those checks is a look-up of the newest client version on the internet.
+            skip_init_checks=True,
+            additional_config=AdditionalConfig(timeout=Timeout(init=5, query=15, insert=60)),
+        )
+        self._connecting = asyncio.Lock()
+        self._collections: dict[str, tuple[float, Collection]] = {}
+
+    async def connect(self) -> None:
+        """Connect now.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        async with self._connecting:
+            if not self._client.is_connected():
+                with translated("Weaviate", unavailable=_DOWN):
+                    await self._client.connect()
+
+    async def ensure_collection(self, spec: ModelSpec) -> Collection:
+        """See `ImageIndex.ensure_collection`."""
+        await self.connect()
+        with translated(f"create {collection_name(spec)}", unavailable=_DOWN):
+            return await weaviate_collections.ensure(self._client, spec)
+
+    async def find(self, name: str) -> Collection | None:
+        """See `ImageIndex.find`."""
+        await self.connect()
+        with translated(f"look at {name}", unavailable=_DOWN):
+            return await weaviate_collections.find(self._client, name)
+
+    async def all_collections(self) -> Sequence[Collection]:
+        """See `ImageIndex.all_collections`."""
+        await self.connect()
+        with translated("list the collections", unavailable=_DOWN):
+            return await weaviate_collections.every(self._client)
+
+    async def active(self) -> Collection | None:
+        """See `ImageIndex.active`."""
+        await self.connect()
+        with translated("resolve the active collection", unavailable=_DOWN):
+            alias = await self._client.alias.get(alias_name=ACTIVE_ALIAS)
+        try:
+            return None if alias is None else await self._described(alias.collection)
+        except Rejected as error:
+            # No query can be embedded for it, so searches have none to go to.
+            logger.error("%s", error)
+            return None
+
+    async def _described(self, name: str, at_most: float = DESCRIBED_SECONDS) -> Collection | None:
+        """What it said of itself, at most so many seconds ago."""
+        # One of the same name takes its place only if all of Weaviate's data was lost.
+        known = self._collections.get(name)
+        if known is None or time.monotonic() - known[0] > at_most:
+            looked = time.monotonic()
+            found = await self.find(name)
+            if found is None:
+                self._collections.pop(name, None)
+                return None  # The alias of a collection that was deleted.
+            known = self._collections[name] = (looked, found)
+        return known[1]
+
+    async def _still_there(self, collection: Collection, at_most: float = WRITTEN_SECONDS) -> None:
+        """Return if a write to the collection would go to it, and to no other of its name.
+
+        Raises:
+            Unavailable: it is gone, or was made anew.
+        """
+        found = await self._described(collection.name, at_most)
+        if found is None or found.incarnation != collection.incarnation:
+            raise Unavailable(f"{collection.name} is gone, or was made anew")
+
+    async def activate(self, collection: Collection) -> None:
+        """See `ImageIndex.activate`."""
+        await self.connect()
+        with translated(f"activate {collection.name}", unavailable=_DOWN):
+            if not await self._client.collections.exists(collection.name):
+                raise Rejected(f"there is no collection {collection.name!r}")
+            aliases = self._client.alias
+            if await aliases.get(alias_name=ACTIVE_ALIAS) is None:
+                await aliases.create(alias_name=ACTIVE_ALIAS, target_collection=collection.name)
+            else:
+                await aliases.update(alias_name=ACTIVE_ALIAS, new_target_collection=collection.name)
+            # update() answers False rather than raise, so look.
+            alias = await aliases.get(alias_name=ACTIVE_ALIAS)
+            if alias is None or alias.collection != collection.name:
+                raise Unavailable(f"the alias {ACTIVE_ALIAS} was not moved to {collection.name}")
+
+    async def drop(self, collection: Collection) -> None:
+        """See `ImageIndex.drop`."""
+        active = await self.active()
+        if active is not None and active.name == collection.name:
+            raise Rejected(f"{collection.name} is active")
+        with translated(f"drop {collection.name}", unavailable=_DOWN):
+            await self._client.collections.delete(collection.name)
+        self._collections.pop(collection.name, None)
+
+    async def known_vectors(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, KnownVector]:
+        """See `ImageIndex.known_vectors`."""
+        if not sha256s:
+            return {}
+        await self.connect()
+        with translated(f"look up vectors in {collection.name}", unavailable=_DOWN):
+            found = await self._client.collections.use(collection.name).query.fetch_objects(
+                filters=Filter.by_property("sha256").contains_any(list(dict.fromkeys(sha256s))),
+                include_vector=True,
+                return_properties=list(KNOWN_PROPERTIES),
+                limit=KNOWN_VECTORS_LIMIT,
+            )
+        known: dict[str, KnownVector] = {}
+        for item in found.objects:
+            vector = cast(list[float], item.vector.get("default") or [])
+            if (found_one := known_vector(item.properties, vector)) is None:
+                continue
+            sha256 = str(item.properties["sha256"])
+            before = known.get(sha256)
+            if before is None or before.facts_version < found_one.facts_version:
+                known[sha256] = found_one
+        return known
+
+    async def vectors(
+        self, collection: Collection, image_ids: Sequence[str]
+    ) -> Mapping[str, Sequence[float]]:
+        """See `ImageIndex.vectors`."""
+        await self.connect()
+        with translated(f"read vectors of {collection.name}", unavailable=_DOWN):
+            found = await self._client.collections.use(collection.name).query.fetch_objects_by_ids(
+                [object_id(image_id) for image_id in image_ids],
+                include_vector=True,
+                return_properties=["image_id"],
+                limit=max(1, len(image_ids)),
+            )
+        return {
+            str(item.properties["image_id"]): cast(list[float], item.vector["default"])
+            for item in found.objects
+        }
+
+    async def upsert(
+        self, collection: Collection, records: Sequence[ImageRecord]
+    ) -> Mapping[str, str]:
+        """See `ImageIndex.upsert`."""
+        if not records:
+            return {}
+        await self.connect()
+        await self._still_there(collection)
+        with translated(f"write to {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            refused = await weaviate_writes.upsert(objects, collection, records)
+        if refused:
+            # However it puts that, where there is no collection it is no fault of the pictures.
+            await self._still_there(collection, at_most=0.0)
+        return refused
+
+    async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
+        """See `ImageIndex.delete`."""
+        if not image_ids:
+            return
+        await self.connect()
+        await self._still_there(collection)
+        with translated(f"delete in {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            await weaviate_writes.delete(objects, collection, image_ids)
+
+    async def search(
+        self,
+        collection: Collection,
+        vector: Sequence[float],
+        limit: int,
+        *,
+        where: ImageFilter = EVERYTHING,
+        details: Sequence[str] = (),
+        with_vectors: bool = False,
+    ) -> Sequence[Match]:
+        """See `ImageIndex.search`."""
+        if len(vector) != collection.dimension:
+            raise Rejected(f"the vector has {len(vector)} numbers, not {collection.dimension}")
+        if limit > MAX_RESULTS:
+            raise Rejected(f"the limit {limit} is over {MAX_RESULTS}")
+        await self.connect()
+        with translated(f"search {collection.name}", unavailable=_DOWN):
+            return await weaviate_queries.search(
+                self._client.collections.use(collection.name),
+                vector,
+                limit,
+                where=where,
+                details=details,
+                with_vectors=with_vectors,
+            )
+
+    async def walk(
+        self, collection: Collection, after: str | None, limit: int
+    ) -> Sequence[StoredImage]:
+        """See `ImageIndex.walk`."""
+        await self.connect()
+        with translated(f"walk {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_queries.walk(objects, after, limit)
+
+    async def of_content(
+        self, collection: Collection, sha256s: Sequence[str]
+    ) -> Mapping[str, Sequence[str]]:
+        """See `ImageIndex.of_content`."""
+        if not sha256s:
+            return {}
+        await self.connect()
+        with translated(f"look up hashes in {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_queries.of_content(objects, sha256s)
+
+    async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
+        """See `ImageIndex.hashes`."""
+        if not image_ids:
+            return {}
+        await self.connect()
+        with translated(f"read hashes of {collection.name}", unavailable=_DOWN):
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_queries.hashes(objects, image_ids)
+
+    async def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
+        """See `ImageIndex.stored`."""
+        await self.connect()
+        after = None
+        while True:
+            with translated(f"list {collection.name}", unavailable=_DOWN):
+                page = await self._client.collections.use(collection.name).query.fetch_objects(
+                    limit=PAGE, after=after, return_properties=["image_id", "sha256"]
+                )
+            for item in page.objects:
+                yield str(item.properties["image_id"]), str(item.properties["sha256"])
+            if len(page.objects) < PAGE:
+                return
+            after = page.objects[-1].uuid
+
+    async def count(self, collection: Collection) -> int:
+        """See `ImageIndex.count`."""
+        await self.connect()
+        with translated(f"count {collection.name}", unavailable=_DOWN):
+            return await self._client.collections.use(collection.name).length()
+
+    async def is_ready(self) -> bool:
+        """See `ImageIndex.is_ready`."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                await self.connect()
+                return await self._client.is_ready()
+        except (TimeoutError, Unavailable):
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()

@@ -1,0 +1,132 @@
+"""How `adapters.index.weaviate` writes and deletes; errors of the client pass as they are.
+
+Weaviate stores objects first and puts their vectors into the index after that, and a `kill -9` may
+leave an object that no search finds. Two things are done about it (as read in 1.39's sources, and
+seen: `tests/integration/test_weaviate_killed.py`).
+
+- A batch is acknowledged when its vectors are in the index, but the index's log is flushed before
+  they are, so they are safe only once the next batch has come. We send the last object again at
+  once: as it has not changed nothing is done but the flush.
+- An object written again with the same vector counts as unchanged, and the index is left as it is
+  (weaviate/weaviate, issues 3948 and 3949), even if a kill kept the vector out of it. So no two
+  writes of ours have the same vector: each is made longer or shorter by at most a millionth, which
+  cosine similarity does not see. The client sends a batch again by itself when the server goes
+  away, with the same vectors; such a write counts as failed, for the caller to repeat.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from weaviate.classes.data import DataObject
+from weaviate.classes.query import Filter
+from weaviate.collections import CollectionAsync
+from weaviate.exceptions import WeaviateBatchError, WeaviateInsertManyAllFailedError
+
+from adapters.errors import Unavailable
+from adapters.index.port import Collection, ImageRecord
+from adapters.index.schema import looks_temporary, looks_too_large, stored_properties
+from adapters.naming import object_id
+
+DELETED_AT_ONCE: Final = 1000
+STRETCH: Final = 1e-6
+"""By how much a vector's length may differ from one; float32 tells apart steps of 1.2e-7."""
+
+Objects = CollectionAsync[Any, Any]
+
+
+class _Repetitions(logging.Filter):
+    """Counts what the client sends again by itself, of which its log alone tells."""
+
+    seen = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.seen += record.module == "retry"
+        return True
+
+
+_repetitions = _Repetitions()
+_client_log = logging.getLogger("weaviate-client")
+_client_log.setLevel(logging.INFO)  # below that the client says nothing, and nothing is counted
+_client_log.addFilter(_repetitions)
+
+
+async def upsert(
+    objects: Objects, collection: Collection, records: Sequence[ImageRecord]
+) -> Mapping[str, str]:
+    """See `ImageIndex.upsert`."""
+    # Weaviate fixes a collection's dimension at the first vector, whatever model made it.
+    refused = {
+        record.image_id: f"the vector has {len(record.vector)} numbers, not {collection.dimension}"
+        for record in records
+        if len(record.vector) != collection.dimension
+    }
+    fitting = [record for record in records if record.image_id not in refused]
+    if not fitting:
+        return refused
+    return refused | await _insert(objects, collection, fitting)
+
+
+async def _insert(
+    objects: Objects, collection: Collection, records: Sequence[ImageRecord]
+) -> dict[str, str]:
+    """Write these, in as many parts as it takes; what is too large by itself is refused."""
+    try:
+        return await _insert_at_once(objects, collection, records)
+    except WeaviateBatchError as error:
+        if not looks_too_large(str(error)):
+            raise
+    if len(records) == 1:
+        return {records[0].image_id: "it is larger than what Weaviate takes at once"}
+    half = len(records) // 2
+    refused = await _insert(objects, collection, records[:half])
+    return refused | await _insert(objects, collection, records[half:])
+
+
+async def _insert_at_once(
+    objects: Objects, collection: Collection, records: Sequence[ImageRecord]
+) -> dict[str, str]:
+    repetitions = _repetitions.seen
+    batch = [_object(record) for record in records]
+    try:
+        written = await objects.data.insert_many(batch)
+    except WeaviateInsertManyAllFailedError as error:
+        # Says so only when every object failed; a server that is going down looks alike.
+        if len(records) == 1 and not looks_temporary(str(error)):
+            return {records[0].image_id: str(error)}
+        raise Unavailable(f"write to {collection.name}: {error}") from error
+    refused = {}
+    for position, problem in written.errors.items():
+        if looks_temporary(problem.message):
+            raise Unavailable(f"write to {collection.name}: {problem.message}")
+        refused[records[position].image_id] = problem.message
+    if written.uuids:
+        await objects.data.insert_many([batch[max(written.uuids)]])
+    if _repetitions.seen != repetitions:
+        raise Unavailable(f"write to {collection.name}: the server went away during it")
+    return refused
+
+
+def _object(record: ImageRecord) -> DataObject[Any, Any]:
+    vector = np.asarray(record.vector, np.float64)
+    length = 1 + random.uniform(-STRETCH, STRETCH)  # noqa: S311  # no secret
+    return DataObject(
+        uuid=object_id(record.image_id),
+        properties=stored_properties(record),
+        vector=(vector * (length / np.linalg.norm(vector))).astype(np.float32).tolist(),
+    )
+
+
+async def delete(objects: Objects, collection: Collection, image_ids: Sequence[str]) -> None:
+    """See `ImageIndex.delete`."""
+    ids = [object_id(image_id) for image_id in image_ids]
+    for start in range(0, len(ids), DELETED_AT_ONCE):
+        done = await objects.data.delete_many(
+            where=Filter.by_id().contains_any(ids[start : start + DELETED_AT_ONCE])
+        )
+        if done.failed:
+            raise Unavailable(f"{collection.name}: {done.failed} deletions failed")

@@ -1,0 +1,1 @@
+"""The event log: what is needed of it, and Kafka behind it."""

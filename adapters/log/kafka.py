@@ -1,0 +1,307 @@
+"""`EventLog` on Kafka through aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    IllegalStateError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordTooLargeError,
+)
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import RecordMetadata
+
+from adapters.errors import Rejected, Unavailable, translated
+from adapters.log.kafka_producer import abandon, settled
+from adapters.log.port import NO_HEADERS, LogRecord, Message, Position, timestamp_ms
+from schemas.codec import InvalidEvent, encode, encode_key
+from schemas.topics import Topic
+
+PUBLISH_TIMEOUT_SECONDS: Final = 30.0
+"""A broker that restarts is back within this; beyond it the caller's own back-off takes over."""
+FETCH_TIMEOUT_MS: Final = 1000
+READY_TIMEOUT_SECONDS: Final = 3.0
+
+BULK: Final = 64
+"""So many messages at once are put into batches here rather than one by one by the producer."""
+
+_Record = tuple[bytes, bytes | None, list[tuple[str, bytes]]]
+_REFUSED: Final = (MessageSizeTooLargeError, RecordTooLargeError, InvalidTopicError)
+_DOWN: Final = (KafkaError, OSError, asyncio.TimeoutError, ssl.SSLError)
+
+
+class KafkaEventLog:
+    """Publishes with acks=all and idempotence; reads without a consumer group.
+
+    The producer connects at the first use, so a broker that is down at start is no error.
+    """
+
+    def __init__(self, bootstrap_servers: str, *, timeout: float = PUBLISH_TIMEOUT_SECONDS) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._timeout = timeout
+        self._producer: AIOKafkaProducer | None = None
+        self._has_discarded = False
+        self._starting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
+        """See `EventLog.publish`."""
+        prepared = [_prepared(message) for message in messages]
+        with translated(f"publish to {topic.name}", rejected=_REFUSED, unavailable=_DOWN):
+            try:
+                async with asyncio.timeout(self._timeout):
+                    producer = await self._connected()
+                    try:
+                        written = await _publish(producer, topic.name, prepared)
+                    except _REFUSED:
+                        raise
+                    except BaseException:
+                        # An idempotent producer that gave up on a batch may not be used further.
+                        await self._discard(producer)
+                        raise
+            except (TimeoutError, IllegalStateError) as error:
+                raise Unavailable(
+                    f"publish to {topic.name}: {error or 'no answer in time'}"
+                ) from error
+        return written
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap_servers,
+                    acks="all",
+                    enable_idempotence=True,
+                    linger_ms=2,
+                    max_batch_size=256 * 1024,
+                    max_request_size=8 * 1024 * 1024,
+                    request_timeout_ms=15_000,
+                )
+                try:
+                    await producer.start()
+                    if self._has_discarded:
+                        await settled(producer)
+                except BaseException:
+                    await abandon(producer)
+                    raise
+                self._producer, self._has_discarded = producer, False
+            return self._producer
+
+    async def _discard(self, producer: AIOKafkaProducer) -> None:
+        if self._producer is producer:
+            self._producer = None
+        self._has_discarded = True
+        await abandon(producer)
+
+    async def read_all(
+        self, topic: Topic, start: int | datetime | Mapping[int, int] | None = None
+    ) -> AsyncIterator[LogRecord]:
+        """See `EventLog.read_all`."""
+        with translated(f"read {topic.name}", unavailable=_DOWN):
+            # Without a group, a consumer is given every partition and commits nothing.
+            consumer = AIOKafkaConsumer(
+                *(() if isinstance(start, Mapping) else (topic.name,)),
+                bootstrap_servers=self._bootstrap_servers,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_bytes=16 * 1024 * 1024,
+                max_partition_fetch_bytes=4 * 1024 * 1024,
+            )
+            try:
+                await consumer.start()
+                if isinstance(start, Mapping):
+                    consumer.assign([TopicPartition(topic.name, number) for number in start])
+                partitions = sorted(consumer.assignment())
+                if not partitions:
+                    raise Unavailable(f"the topic {topic.name} does not exist yet")
+                ends = await consumer.end_offsets(partitions)
+                await _begin(consumer, start, ends)
+                unread = [p for p in partitions if await consumer.position(p) < ends[p]]
+                silent = 0.0
+                while unread:
+                    asked = time.monotonic()
+                    fetched = await consumer.getmany(
+                        *unread, timeout_ms=FETCH_TIMEOUT_MS, max_records=2000
+                    )
+                    # The client goes on asking a broker that is gone, and says nothing.
+                    silent = 0.0 if fetched else silent + time.monotonic() - asked
+                    if silent > self._timeout:
+                        raise Unavailable(f"read {topic.name}: nothing came for {self._timeout} s")
+                    for partition, records in fetched.items():
+                        number, end = partition.partition, ends[partition]
+                        for record in records:
+                            if record.offset < end:
+                                yield LogRecord(
+                                    Position(number, record.offset),
+                                    record.key,
+                                    record.value,
+                                    timestamp_ms(record.timestamp),
+                                    _headers(record.headers),
+                                )
+                    # The position passes compacted gaps that no record marks.
+                    unread = [p for p in unread if await consumer.position(p) < ends[p]]
+            finally:
+                await consumer.stop()
+
+    async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
+        """See `EventLog.bounds`."""
+        with translated(f"bounds of {topic.name}", unavailable=_DOWN):
+            consumer = AIOKafkaConsumer(
+                topic.name, bootstrap_servers=self._bootstrap_servers, enable_auto_commit=False
+            )
+            try:
+                await consumer.start()
+                partitions = sorted(consumer.assignment())
+                if not partitions:
+                    raise Unavailable(f"the topic {topic.name} does not exist yet")
+                starts = await consumer.beginning_offsets(partitions)
+                ends = await consumer.end_offsets(partitions)
+            finally:
+                await consumer.stop()
+        return {p.partition: (starts[p], ends[p]) for p in partitions}
+
+    async def is_ready(self) -> bool:
+        """See `EventLog.is_ready`."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                producer = await self._connected()
+                await producer.client.fetch_all_metadata()
+        except _DOWN:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Flush and disconnect."""
+        async with self._starting:
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            with translated("close the Kafka producer", unavailable=_DOWN):
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        await producer.stop()
+                except BaseException:
+                    await abandon(producer)
+                    raise
+
+
+def _headers(found: Sequence[tuple[str, bytes | None]]) -> Mapping[str, bytes]:
+    """Name -> value; one without a value, as Kafka has them, is empty."""
+    return {name: value or b"" for name, value in found} if found else NO_HEADERS
+
+
+async def _begin(
+    consumer: AIOKafkaConsumer,
+    start: int | datetime | Mapping[int, int] | None,
+    ends: Mapping[TopicPartition, int],
+) -> None:
+    """Place the consumer; an offset that is kept no more is the oldest one that is."""
+    if isinstance(start, datetime):
+        milliseconds = math.floor(start.timestamp() * 1000)
+        found = await consumer.offsets_for_times(dict.fromkeys(ends, milliseconds))
+        for partition, end in ends.items():
+            first = found.get(partition)
+            consumer.seek(partition, end if first is None else first.offset)
+    elif start is not None:
+        oldest = await consumer.beginning_offsets(list(ends))
+        for partition, end in ends.items():
+            wanted = start[partition.partition] if isinstance(start, Mapping) else start
+            consumer.seek(partition, min(max(wanted, oldest[partition]), end))
+
+
+async def _publish(
+    producer: AIOKafkaProducer, topic: str, prepared: Sequence[_Record]
+) -> list[Position]:
+    if len(prepared) >= BULK:
+        return await _publish_in_bulk(producer, topic, prepared)
+    pending = [
+        await producer.send(topic, value=value, key=key, headers=headers)
+        for key, value, headers in prepared
+    ]
+    written = await asyncio.gather(*pending)
+    return [Position(metadata.partition, _offset(metadata)) for metadata in written]
+
+
+async def _publish_in_bulk(
+    producer: AIOKafkaProducer, topic: str, prepared: Sequence[_Record]
+) -> list[Position]:
+    """Whole batches by partition: a third of the work that a future for each record makes."""
+    # Loads numpy, which a process that starts, reads and never publishes so much can do without.
+    from adapters.log.partitions import partitions_of
+
+    partitions = sorted(await producer.partitions_for(topic))
+    places_of_keys = partitions_of([key for key, _, _ in prepared], len(partitions))
+    batches: list[_Batch] = []
+    newest: dict[int, _Batch] = {}
+    places: list[tuple[_Batch, int]] = []
+    for (key, value, headers), place in zip(prepared, places_of_keys, strict=True):
+        partition = partitions[place]
+        batch = newest.get(partition)
+        if batch is None or not batch.append(key, value, headers):
+            batch = newest[partition] = _Batch(partition, producer.create_batch())
+            batches.append(batch)
+            if not batch.append(key, value, headers):
+                raise MessageSizeTooLargeError(f"a record of {len(value or b'')} bytes")
+        places.append((batch, batch.count - 1))
+    pending = [
+        await producer.send_batch(batch.builder, topic, partition=batch.partition)
+        for batch in batches
+    ]
+    written = await asyncio.gather(*pending)
+    firsts = {id(batch): _offset(told) for batch, told in zip(batches, written, strict=True)}
+    return [Position(batch.partition, firsts[id(batch)] + within) for batch, within in places]
+
+
+def _offset(metadata: RecordMetadata) -> int:
+    """Where the record was written.
+
+    Raises:
+        Unavailable: it was written, but the broker, asked twice, did not know any more where. Then
+            it says -1, from which the client counts on for the further records of a batch.
+    """
+    if metadata.offset < 0 or (metadata.log_start_offset or 0) < 0:
+        raise Unavailable(f"{metadata.topic}: the broker did not say where records were written")
+    return int(metadata.offset)
+
+
+@dataclass(slots=True)
+class _Batch:
+    partition: int
+    builder: BatchBuilder
+    count: int = 0
+
+    def append(self, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> bool:
+        """Whether there was room for it."""
+        added = self.builder.append(key=key, value=value, timestamp=None, headers=headers)
+        self.count += added is not None
+        return added is not None
+
+
+def _prepared(message: Message) -> _Record:
+    try:
+        key = encode_key(message.key)
+    except InvalidEvent as error:
+        raise Rejected(str(error)) from error
+    value = None if message.event is None else encode(message.event)
+    return key, value, [(name, text.encode()) for name, text in message.headers.items()]

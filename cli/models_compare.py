@@ -1,0 +1,155 @@
+"""models compare: how a candidate would have answered what was really asked."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapters.bootstrap import Connections, connections
+from adapters.index.port import Collection
+from cli.servers import server_settings
+from models.comparison import Comparison, parse_gates, refusals
+from models.comparison import compare as compare_models
+from models.registry import read_state
+from stack.errors import StackError
+from stack.settings import StackSettings
+
+Gate = Annotated[
+    str | None,
+    typer.Option("--gate", help="Least values, for instance overlap=0.3,ndcg_gain=0."),
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="So many of the newest queries.")]
+
+
+def register(group: typer.Typer) -> None:
+    """Add this command."""
+    group.command()(compare)
+
+
+def compare(
+    name: str,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with both models' pictures.")
+    ] = None,
+    gate: Gate = None,
+    limit: Limit = 500,
+) -> None:
+    """Ask a filled model the recorded searches. With --gate it exits with 1 if one is missed.
+
+    A model is filled by 'models switch NAME --feed-only'.
+    """
+    gates = gates_of(gate)
+    result = asyncio.run(_compare(name, limit))
+    if page is not None:
+        page.write_text(as_page(result, StackSettings().gateway_url), encoding="utf-8")
+    if as_json:
+        print(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
+    else:
+        show(result)
+    refused = refusals(result, gates)
+    if refused:
+        raise StackError("; ".join(refused))
+
+
+def gates_of(text: str | None) -> dict[str, float]:
+    """The thresholds that an option names.
+
+    Raises:
+        StackError: it is not of the form NAME=NUMBER,….
+    """
+    try:
+        return parse_gates(text) if text else {}
+    except ValueError as error:
+        raise StackError(f"--gate: {error}") from error
+
+
+async def _compare(name: str, limit: int) -> Comparison:
+    if name not in read_state(StackSettings()).fed:
+        raise StackError(f"{name} is not filled; first: models switch {name} --feed-only")
+    async with connections(server_settings()) as servers:
+        spec = await servers.embedder.spec(name)
+        candidate = await servers.index.ensure_collection(spec)
+        return await against_active(servers, candidate, limit)
+
+
+async def against_active(
+    servers: Connections, candidate: Collection, limit: int = 500
+) -> Comparison:
+    """The candidate against what answers now.
+
+    Raises:
+        StackError: it is what answers now.
+    """
+    active = await servers.index.active()
+    if active is None or active.name == candidate.name:
+        raise StackError(f"{candidate.model_name} answers searches; there is nothing to compare")
+    return await compare_models(
+        servers.log, servers.embedder, servers.index, active, candidate, limit=limit
+    )
+
+
+def show(result: Comparison) -> None:
+    """The summary as a table."""
+    summary = result.summary()
+    table = Table("", summary["active"], summary["candidate"], box=None)
+    for label, left, right in (
+        ("queries compared", summary["queries"], summary["queries"]),
+        ("overlap of the first ten", "", summary["overlap"]),
+        ("rank-biased overlap", "", summary["rbo"]),
+        ("median score", summary["active_scores"].get("median"), _median(summary)),
+        ("nDCG of the rated ones", summary["active_ndcg"], summary["ndcg"]),
+        ("rated queries won", summary["losses"], summary["wins"]),
+    ):
+        table.add_row(label, _cell(left), _cell(right))
+    Console().print(table)
+
+
+def _median(summary: dict[str, Any]) -> float | None:
+    median: float | None = summary["candidate_scores"].get("median")
+    return median
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def as_page(result: Comparison, gateway: str) -> str:
+    """An HTML page; the pictures come from the gateway. Those least alike come first."""
+
+    def pictures(names: Sequence[str]) -> str:
+        return "".join(
+            f'<figure><img loading="lazy" src="{html.escape(gateway)}/images/{quote(name)}" '
+            f'alt="{html.escape(name)}"><figcaption>{html.escape(name)}</figcaption></figure>'
+            for name in names
+        )
+
+    rows = "".join(
+        f"<section><h2>{html.escape(each.query)}</h2>"
+        f"<p>overlap {each.overlap:.2f}, rank-biased overlap {each.rbo:.2f}, "
+        f"nDCG {_cell(each.active_ndcg)} / {_cell(each.candidate_ndcg)}</p>"
+        f"<div><div>{pictures(each.active)}</div><div>{pictures(each.candidate)}</div></div>"
+        "</section>"
+        for each in sorted(result.queries, key=lambda each: each.rbo)
+    )
+    left, right = html.escape(result.active_model), html.escape(result.candidate_model)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>{left} and {right}</title>"
+        "<style>body{font:15px system-ui;margin:2rem}section>div{display:grid;"
+        "grid-template-columns:1fr 1fr;gap:2rem}figure{display:inline-block;margin:4px;"
+        "vertical-align:top;width:110px}img{width:110px;height:84px;object-fit:cover}"
+        "figcaption{font-size:11px;overflow-wrap:anywhere}</style>"
+        f"<h1>{left} (left) and {right} (right)</h1>{rows}</html>\n"
+    )

@@ -1,0 +1,98 @@
+"""models render: a model's folders for a Triton that this stack does not run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapters.naming import image_model, text_model
+from models import repository as model_repository
+from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
+from models.graph import InvalidGraph
+from models.registry import store
+from models.store import StoreError
+from stack.errors import StackError
+from stack.settings import StackSettings
+
+
+class Target(StrEnum):
+    """What the server computes on."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class Provider(StrEnum):
+    """ONNX Runtime's on a GPU."""
+
+    TENSORRT = "tensorrt"
+    CUDA = "cuda"
+
+
+class Precision(StrEnum):
+    """Of the numbers in between; embeddings are FP32."""
+
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+def register(group: typer.Typer) -> None:
+    """Add this command."""
+    group.command()(render)
+
+
+def render(
+    name: str,
+    to: Annotated[Path, typer.Option("--to", help="Triton's model repository.", file_okay=False)],
+    target: Annotated[Target, typer.Option("--target", help="gpu: Triton's native backend.")],
+    provider: Annotated[
+        Provider, typer.Option("--provider", help="On a GPU; TensorRT needs NVIDIA's image.")
+    ] = Provider.TENSORRT,
+    precision: Annotated[
+        Precision | None, typer.Option("--precision", help="fp16 with TensorRT, else fp32.")
+    ] = None,
+    instances: Annotated[int, typer.Option("--instances", help="Copies at work at once.")] = 1,
+    engine_cache: Annotated[
+        str, typer.Option("--engine-cache", help="TensorRT's engines, a folder on the server.")
+    ] = ENGINE_CACHE,
+) -> None:
+    """Write a model's folders for another Triton; gateway and indexers take it at TRITON_URL."""
+    try:
+        source = store(StackSettings()).repository(name)
+        row_by_row = target is Target.GPU and single_row(source, name)
+        if target is Target.CPU or (row_by_row and provider is Provider.CUDA):
+            if precision is Precision.FP16:
+                raise NotNative("fp16 needs --target gpu --provider tensorrt")
+            if row_by_row:
+                print(f"{name} was exported for one row at a time, so the Python backend runs it")
+            model_repository.render(
+                source,
+                to,
+                python_env=None,
+                image_instances=instances,
+                text_instances=instances,
+                threads=0,
+                provider="cuda" if row_by_row else "cpu",
+                names=[name],
+            )
+        else:
+            usual = Precision.FP16 if provider is Provider.TENSORRT else Precision.FP32
+            render_gpu(
+                source,
+                to,
+                name,
+                provider=provider.value,
+                precision=(precision or usual).value,
+                instances=instances,
+                engine_cache=engine_cache,
+            )
+    except (StoreError, InvalidGraph, NotNative, ValueError, OSError) as error:
+        raise StackError(str(error)) from error
+    print(
+        f"{name} is in {to}; serve it with: tritonserver --model-repository={to} "
+        f"--model-control-mode=explicit --load-model={image_model(name)} "
+        f"--load-model={text_model(name)}"
+    )

@@ -1,0 +1,1 @@
+"""The consumer group that keeps a collection equal to the `images` topic."""

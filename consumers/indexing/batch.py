@@ -1,0 +1,101 @@
+"""What becomes of the records of one batch, and what was done since the process started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from adapters.index.port import ImageRecord, KnownVector
+from adapters.log.port import LogRecord
+from consumers.indexing.failures import Poison
+from schemas.events import ImageAdded, ImageRemoved, StageTimings
+
+
+class Wanted(NamedTuple):
+    """A picture that is to be indexed, and the record that says so.
+
+    `known` is what an earlier version knew of its content: the vector is as good as ever, and what
+    else was read of the picture is to be read again.
+    """
+
+    record: LogRecord
+    event: ImageAdded
+    known: KnownVector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A picture whose content was not to be had, and why.
+
+    `storage_is_away`: its storage said so of itself, so nothing is known of the picture.
+    """
+
+    wanted: Wanted
+    reason: str
+    storage_is_away: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A picture ready to be written."""
+
+    record: LogRecord
+    event: ImageAdded
+    image: ImageRecord
+    vector_reused: bool
+    timings: StageTimings
+
+
+@dataclass(slots=True)
+class Prepared:
+    """All that one batch asks to be done; `records` is what it was made from, in order."""
+
+    records: Sequence[LogRecord]
+    additions: list[Addition] = field(default_factory=list)
+    removals: list[tuple[LogRecord, ImageRemoved]] = field(default_factory=list)
+    poison: list[Poison] = field(default_factory=list)
+    superseded: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was done since the process started."""
+
+    received: int = 0
+    indexed: int = 0
+    removed: int = 0
+    dead_lettered: int = 0
+    superseded: int = 0
+    vectors_reused: int = 0
+    vectors_inferred: int = 0
+    looked_up: int = 0
+    decoded: int = 0
+    refused: int = 0
+
+
+def reused(wanted: Wanted, known: KnownVector, timings: StageTimings | None = None) -> Addition:
+    """A picture whose content has a vector already."""
+    image = image_record(wanted.event, known)
+    return Addition(wanted.record, wanted.event, image, True, timings or StageTimings())
+
+
+def image_record(event: ImageAdded, known: KnownVector) -> ImageRecord:
+    """The picture as the index stores it."""
+    return ImageRecord(
+        image_id=event.image_id,
+        uri=event.uri,
+        sha256=event.sha256,
+        media_type=known.media_type,
+        size_bytes=event.size_bytes,
+        width=known.width,
+        height=known.height,
+        modified_at=event.modified_at,
+        added_at=event.added_at,
+        vector=known.vector,
+        taken_at=known.taken_at,
+        camera=known.camera,
+        latitude=known.latitude,
+        longitude=known.longitude,
+        facts_version=known.facts_version,
+    )

@@ -1,0 +1,282 @@
+"""From pictures to vectors: read and decode many at once, and embed them in batches meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from adapters.embedder.arrays import Vectors
+from adapters.embedder.batch_size import NEAR, BatchSize
+from adapters.embedder.spec import ModelSpec
+from adapters.errors import Rejected, SlowFile, TooSlow, Unavailable
+from adapters.index.port import Embedder, KnownVector
+from adapters.progress import server_is_away
+from adapters.settings import IndexingSettings
+from consumers.indexing.batch import (
+    Absent,
+    Addition,
+    Counters,
+    Prepared,
+    Wanted,
+    image_record,
+    reused,
+)
+from consumers.indexing.decoding import Decoder, Decoding
+from consumers.indexing.failures import Poison, RetryPolicy
+from consumers.indexing.reading import Superseded
+from consumers.indexing.slots import Lease, Slot, Slots
+from imaging.decoded_image import FACTS_VERSION, Picture
+from schemas.events import StageTimings
+
+RECENT_VECTORS = 4096
+"""Vectors remembered by content, for copies that arrive before the first one can be looked up."""
+
+
+@dataclass(slots=True)
+class _Decoded:
+    wanted: Wanted
+    done: Decoding
+    slot: Slot
+
+
+class Inference:
+    """Infers the vectors of pictures that have none yet.
+
+    A decoded picture holds a slot until its vector is there; see `consumers.indexing.slots` for why
+    none of them can be lost.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        spec: ModelSpec,
+        settings: IndexingSettings,
+        pool: ThreadPoolExecutor,
+        counters: Counters,
+    ) -> None:
+        self._embedder = embedder
+        self._spec = spec
+        self._settings = settings
+        self._counters = counters
+        self._retry = RetryPolicy(
+            settings.retry_initial, settings.retry_maximum, settings.max_attempts
+        )
+        self._calls = Slots(settings.embed_in_flight)
+        # Decoded pixels waiting for Triton; one more batch than can be in flight.
+        self._pixels = Slots(settings.embed_batch * (settings.embed_in_flight + 1))
+        self._size = BatchSize(settings.embed_batch, deadline=settings.triton_timeout)
+        self._decoder = Decoder(spec, settings, pool)
+        self._recent: OrderedDict[str, KnownVector] = OrderedDict()
+
+    @property
+    def slots_taken(self) -> int:
+        """Decoded pictures and calls in flight; none while nothing is inferred."""
+        return self._pixels.taken + self._calls.taken
+
+    def close(self) -> None:
+        """End what was started for decoding."""
+        self._decoder.close()
+
+    def recent(self, sha256: str) -> KnownVector | None:
+        """The vector of some content, if it was inferred not long ago."""
+        known = self._recent.get(sha256)
+        return None if known is None else replace(known, vector=list(known.vector))
+
+    async def infer(self, wanted: Sequence[Wanted], prepared: Prepared) -> list[Absent]:
+        """Add to `prepared` what becomes of these pictures; those that are not there are returned.
+
+        Of several records with one content, the first is inferred and the others share its vector.
+        """
+        first: dict[str, Wanted] = {}
+        copies: list[Wanted] = []
+        for each in wanted:
+            if first.setdefault(each.event.sha256, each) is not each:
+                copies.append(each)
+        absent: list[Absent] = []
+        decoded: asyncio.Queue[_Decoded | None] = asyncio.Queue()
+        with self._pixels.lease() as pixels, self._calls.lease() as calls:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(
+                    self._decode_all(list(first.values()), pixels, decoded, prepared, absent)
+                )
+                group.create_task(self._embed_all(decoded, calls, prepared))
+        left: list[Wanted] = []
+        for each in copies:
+            if (vector := self.recent(each.event.sha256)) is not None:
+                prepared.additions.append(reused(each, vector))
+            else:
+                # The first one failed, or was absent, by its own path: this has its own chance.
+                left.append(each)
+        if left:
+            absent += await self.infer(left, prepared)
+        return absent
+
+    async def _decode_all(
+        self,
+        wanted: Sequence[Wanted],
+        pixels: Lease,
+        decoded: asyncio.Queue[_Decoded | None],
+        prepared: Prepared,
+        absent: list[Absent],
+    ) -> None:
+        async def one(each: Wanted, slot: Slot) -> None:
+            try:
+                done = await self._patiently(each)
+            except Superseded as error:
+                absent.append(Absent(each, str(error)))
+            except SlowFile as error:
+                server_is_away("read pictures", f"{each.event.uri}: {error}")
+                absent.append(Absent(each, str(error)))
+            except Unavailable as error:
+                absent.append(Absent(each, str(error), storage_is_away=True))
+            except (Rejected, OSError) as error:
+                attempts = self._settings.max_attempts if isinstance(error, OSError) else 1
+                kind = type(error).__name__
+                self._counters.refused += 1
+                prepared.poison.append(
+                    Poison(each.record, each.event.image_id, kind, str(error), attempts)
+                )
+            else:
+                self._counters.decoded += 1
+                if not self._keeps_vector(each, done, prepared):
+                    decoded.put_nowait(_Decoded(each, done, slot))
+                    return
+            slot.give_back()
+
+        async with asyncio.TaskGroup() as group:
+            for each in wanted:
+                group.create_task(one(each, await pixels.take()))
+        decoded.put_nowait(None)
+
+    def _keeps_vector(self, wanted: Wanted, done: Decoding, prepared: Prepared) -> bool:
+        """Whether nothing but the facts of a known picture had to be read again."""
+        known, picture = wanted.known, done.picture
+        if known is None or known.facts_version < picture.pixels_since:
+            return False
+        # One that stands the other way now was embedded lying on its side.
+        if (known.width, known.height) != (picture.width, picture.height):
+            return False
+        corrected = _known_of(picture, known.vector)
+        self._remember(wanted.event.sha256, corrected)
+        timings = StageTimings(read=done.read_ms, decode=done.decode_ms)
+        prepared.additions.append(reused(wanted, corrected, timings))
+        return True
+
+    async def _patiently(self, wanted: Wanted) -> Decoding:
+        # A file that cannot be read may be locked for a moment, or be on a shaky disk.
+        settings = self._settings
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(OSError),
+            stop=stop_after_attempt(settings.max_attempts),
+            wait=wait_random_exponential(settings.retry_initial, settings.retry_maximum),
+            reraise=True,
+        ):
+            with attempt:
+                return await self._decoder.decode(wanted.event)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    async def _embed_all(
+        self, decoded: asyncio.Queue[_Decoded | None], calls: Lease, prepared: Prepared
+    ) -> None:
+        async def one(chunk: Sequence[_Decoded], call: Slot) -> None:
+            await self._embed(chunk, prepared)
+            call.give_back()
+            for each in chunk:
+                each.slot.give_back()
+
+        ended = False
+        async with asyncio.TaskGroup() as group:
+            while not ended:
+                chunk: list[_Decoded] = []
+                while len(chunk) < self._settings.embed_batch:
+                    item = await decoded.get()
+                    if item is None:
+                        ended = True
+                        break
+                    chunk.append(item)
+                if chunk:
+                    group.create_task(one(chunk, await calls.take()))
+
+    async def _embed(self, chunk: Sequence[_Decoded], prepared: Prepared) -> None:
+        """Embed all of these, as many at once as Triton answers in time."""
+        done = 0
+
+        async def next_part() -> tuple[Sequence[_Decoded], Vectors | Rejected]:
+            # Cut anew at each try, so that what was too much is not sent again unchanged.
+            part = chunk[done : done + self._size.items]
+            return part, await self._infer(part)
+
+        while done < len(chunk):
+            started = time.perf_counter()
+            part, vectors = await self._retry.until_available(next_part, "embed pictures")
+            done += len(part)
+            if isinstance(vectors, Rejected):
+                await self._refuse(part, vectors, prepared)
+                continue
+            self._counters.vectors_inferred += len(part)
+            embed_ms = (time.perf_counter() - started) * 1e3 / len(part)
+            for item, vector in zip(part, vectors, strict=True):
+                prepared.additions.append(self._addition(item, vector.tolist(), embed_ms))
+
+    async def _infer(self, part: Sequence[_Decoded]) -> Vectors | Rejected:
+        pixels = np.stack([item.done.picture.pixels for item in part])
+        started = time.monotonic()
+        try:
+            vectors = await self._embedder.embed_images(self._spec.name, pixels)
+        except Rejected as error:
+            return error
+        except Unavailable as error:
+            waited = time.monotonic() - started
+            if isinstance(error, TooSlow) or waited > NEAR * self._settings.triton_timeout:
+                self._size.too_slow(len(part))
+            raise
+        self._size.took(len(part), time.monotonic() - started)
+        return vectors
+
+    async def _refuse(self, part: Sequence[_Decoded], error: Rejected, prepared: Prepared) -> None:
+        """One picture alone is what the model refuses; of several, each has its own chance."""
+        if len(part) == 1:
+            (item,) = part
+            kind = type(error).__name__
+            prepared.poison.append(
+                Poison(item.wanted.record, item.wanted.event.image_id, kind, str(error))
+            )
+            return
+        for item in part:
+            await self._embed([item], prepared)
+
+    def _addition(self, item: _Decoded, vector: Sequence[float], embed_ms: float) -> Addition:
+        record, event = item.wanted.record, item.wanted.event
+        known = _known_of(item.done.picture, vector)
+        self._remember(event.sha256, known)
+        timings = StageTimings(read=item.done.read_ms, decode=item.done.decode_ms, embed=embed_ms)
+        return Addition(record, event, image_record(event, known), False, timings)
+
+    def _remember(self, sha256: str, known: KnownVector) -> None:
+        # As Python's own numbers, they would take eight times as much.
+        self._recent[sha256] = replace(known, vector=array("f", known.vector))
+        if len(self._recent) > RECENT_VECTORS:
+            self._recent.popitem(last=False)
+
+
+def _known_of(picture: Picture, vector: Sequence[float]) -> KnownVector:
+    return KnownVector(
+        vector=vector,
+        width=picture.width,
+        height=picture.height,
+        media_type=picture.media_type,
+        taken_at=picture.taken_at,
+        camera=picture.camera,
+        latitude=picture.latitude,
+        longitude=picture.longitude,
+        facts_version=FACTS_VERSION,
+    )

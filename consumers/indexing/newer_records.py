@@ -1,0 +1,99 @@
+"""Whether the log holds a newer record of a picture than the one at hand."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.log.port import EventLog, LogRecord, Position
+from schemas.topics import IMAGES
+
+HASH_BYTES: Final = 8
+"""Of each key. Two keys of ten million that share a hash are one in a hundred thousand logs."""
+
+
+class NewerRecords:
+    """Remembers, in 16 bytes a record, which keys follow in the partitions that were asked about.
+
+    A partition is read to its end once, from the record asked about; later questions read what has
+    been written since. What lies before the question is forgotten, so a consumer that has caught up
+    remembers next to nothing.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._partitions: dict[int, _Partition] = {}
+
+    async def overtaken(self, records: Sequence[LogRecord]) -> set[Position]:
+        """Of these records of `images`, where those are that are not the newest of their key.
+
+        A record that the log holds no more, while it goes on behind it, was compacted away, which
+        happens to overtaken records only.
+
+        Raises:
+            Unavailable: the log cannot be read now.
+        """
+        if not records:
+            return set()
+        lowest: dict[int, int] = {}
+        for record in records:
+            number, offset = record.position
+            lowest[number] = min(offset, lowest.get(number, offset))
+        for number, first in lowest.items():
+            known = self._partitions.get(number)
+            if known is None or first < known.first:
+                self._partitions[number] = _Partition(first)
+            else:
+                known.forget_before(first)
+        start = {number: self._partitions[number].next for number in lowest}
+        async for found in self._log.read_all(IMAGES, start):
+            self._partitions[found.position.partition].add(found)
+        return {
+            record.position
+            for record in records
+            if self._partitions[record.position.partition].has_overtaken(record)
+        }
+
+
+class _Partition:
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.next = first
+        self._hashes = array("Q")
+        self._offsets = array("q")
+
+    def add(self, record: LogRecord) -> None:
+        self._hashes.append(_hash(record.key))
+        self._offsets.append(record.position.offset)
+        self.next = record.position.offset + 1
+
+    def forget_before(self, first: int) -> None:
+        hashes, offsets = self._arrays()
+        start = int(np.searchsorted(offsets, first))
+        self.first = first
+        self.next = max(self.next, first)
+        self._hashes, self._offsets = (
+            array("Q", hashes[start:].tobytes()),
+            array("q", offsets[start:].tobytes()),
+        )
+
+    def has_overtaken(self, record: LogRecord) -> bool:
+        hashes, offsets = self._arrays()
+        ours = offsets[hashes == np.uint64(_hash(record.key))]
+        ours = ours[ours >= record.position.offset]
+        if not len(ours):
+            return self.next > record.position.offset
+        return bool(ours[-1] > record.position.offset)
+
+    def _arrays(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        # Views, which keep the arrays from growing for as long as they live.
+        return np.frombuffer(self._hashes, np.uint64), np.frombuffer(self._offsets, np.int64)
+
+
+def _hash(key: bytes | None) -> int:
+    return int.from_bytes(hashlib.blake2b(key or b"", digest_size=HASH_BYTES).digest(), "little")

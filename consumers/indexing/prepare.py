@@ -1,0 +1,110 @@
+"""From records to what must be written: dedupe, reuse known vectors, infer the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from adapters.embedder.spec import ModelSpec
+from adapters.index.port import Collection, Embedder, ImageIndex, KnownVector
+from adapters.log.port import EventLog, LogRecord
+from adapters.settings import IndexingSettings
+from consumers.indexing.absent import AbsentPictures
+from consumers.indexing.batch import Counters, Prepared, Wanted, reused
+from consumers.indexing.failures import Poison, RetryPolicy
+from consumers.indexing.inference import Inference
+from imaging.decoded_image import FACTS_VERSION
+from schemas.codec import InvalidEvent, decode_image_change, decode_key
+from schemas.events import ImageAdded, ImageRemoved
+
+
+class Preparer:
+    """Prepares batches for one collection. Writes nothing."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        index: ImageIndex,
+        log: EventLog,
+        collection: Collection,
+        spec: ModelSpec,
+        settings: IndexingSettings,
+        pool: ThreadPoolExecutor,
+        counters: Counters,
+    ) -> None:
+        self._index = index
+        self._collection = collection
+        self._counters = counters
+        self._retry = RetryPolicy(
+            settings.retry_initial, settings.retry_maximum, settings.max_attempts
+        )
+        self._inference = Inference(embedder, spec, settings, pool, counters)
+        self._absent = AbsentPictures(settings, log)
+
+    @property
+    def slots_taken(self) -> int:
+        """Slots that are taken by pictures in preparation; none while there are none."""
+        return self._inference.slots_taken
+
+    def close(self) -> None:
+        """End what was started for decoding."""
+        self._inference.close()
+        self._absent.close()
+
+    async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
+        """Everything but the writing. Waits while a server or the pictures' storage is away."""
+        prepared = Prepared(records)
+        additions = self._sort(records, prepared)
+        known = await self._known([each.event.sha256 for each in additions])
+        unknown: list[Wanted] = []
+        for each in additions:
+            found = known.get(each.event.sha256)
+            if found is not None and found.facts_version >= FACTS_VERSION:
+                prepared.additions.append(reused(each, found))
+            else:
+                unknown.append(each._replace(known=found))
+        absent = await self._inference.infer(unknown, prepared)
+        self._absent.found(len(unknown) - len(absent))
+        await self._absent.settle(absent, prepared, self._inference.infer)
+        return prepared
+
+    def _sort(self, records: Sequence[LogRecord], prepared: Prepared) -> list[Wanted]:
+        """Of each key only the last event counts: the earlier ones were overtaken."""
+        last: dict[str, tuple[LogRecord, ImageAdded | ImageRemoved]] = {}
+        for record in records:
+            try:
+                change = decode_image_change(record.key, record.value)
+            except InvalidEvent as error:
+                prepared.poison.append(_unreadable(record, error))
+                continue
+            last.pop(change.image_id, None)
+            last[change.image_id] = (record, change)
+        additions: list[Wanted] = []
+        for record, change in last.values():
+            if isinstance(change, ImageAdded):
+                additions.append(Wanted(record, change))
+            else:
+                prepared.removals.append((record, change))
+        return additions
+
+    async def _known(self, hashes: Sequence[str]) -> dict[str, KnownVector]:
+        recent = {sha256: self._inference.recent(sha256) for sha256 in hashes}
+        known = {sha256: vector for sha256, vector in recent.items() if vector is not None}
+        missing = [sha256 for sha256 in hashes if sha256 not in known]
+        if missing:
+            known.update(
+                await self._retry.until_available(
+                    lambda: self._index.known_vectors(self._collection, missing),
+                    "look up known vectors",
+                )
+            )
+        self._counters.looked_up += len(hashes)
+        return known
+
+
+def _unreadable(record: LogRecord, error: InvalidEvent) -> Poison:
+    try:
+        image_id = decode_key(record.key)
+    except InvalidEvent:
+        image_id = ""
+    return Poison(record, image_id, type(error).__name__, str(error), is_newest=False)

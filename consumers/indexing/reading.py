@@ -1,0 +1,48 @@
+"""From an event's URI to the bytes it speaks of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from adapters.errors import Rejected, Unavailable
+from imaging.sources.storage import may_be_the_file_s, read_bytes
+from schemas.events import ImageAdded
+
+
+class Superseded(Exception):
+    """The content that the event speaks of is not to be had. What that means, the log must tell,
+    and the place where it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused: files of more bytes, pictures of more pixels."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+def read(event: ImageAdded, *, max_bytes: int) -> bytes:
+    """The picture's bytes, exactly those that the event was published for. Blocks.
+
+    Raises:
+        Superseded: the file is gone, its content is not the event's any more, or its disk fails.
+        Rejected: it is larger than `max_bytes`, or the URI cannot be understood.
+        Unavailable: its storage cannot be reached now.
+        OSError: it is there but cannot be read.
+    """
+    if event.size_bytes > max_bytes:
+        raise Rejected(f"the file has {event.size_bytes} bytes, more than {max_bytes}")
+    try:
+        data = read_bytes(event.uri, max_bytes + 1)
+    except FileNotFoundError as error:
+        raise Superseded(f"{event.uri} is gone") from error
+    except (OSError, Unavailable) as error:
+        cause = error.__cause__ if isinstance(error, Unavailable) else error
+        if not (event.uri.startswith("file://") and may_be_the_file_s(cause)):
+            raise
+        raise Superseded(f"{event.uri} cannot be read: {cause}") from error
+    if hashlib.sha256(data).hexdigest() != event.sha256:
+        raise Superseded(f"{event.uri} has changed since it was published")
+    return data

@@ -1,0 +1,100 @@
+"""Whether the place is there below which a picture should be: a folder, a mount point, a bucket.
+
+That a file is absent says something about the file only where its place is present.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from adapters.errors import Rejected, Unavailable
+from adapters.settings import SourceSettings
+from imaging.sources.mounts import MountTable
+from imaging.sources.source import Source
+from imaging.sources.storage import file_system, reaching
+from schemas.events import ImageAdded
+
+
+class Roots:
+    """The roots that the settings name, and for other pictures what their events imply."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        main = Source("", settings.images_dir.resolve().as_uri())
+        self._prefixes = sorted(
+            (source.uri_prefix for source in (main, *settings.images_sources)),
+            key=len,
+            reverse=True,
+        )
+
+    def missing(self, events: Iterable[ImageAdded]) -> str | None:
+        """What is not there of the places of these pictures, if anything. Blocks.
+
+        Raises:
+            Unavailable: the storage cannot say now.
+        """
+        places = {(self._root(event), event.mount) for event in events}
+        problems = (place_problem(root, mount) for root, mount in sorted(places, key=str))
+        return next((problem for problem in problems if problem is not None), None)
+
+    def _root(self, event: ImageAdded) -> str:
+        """The URI of the picture's root, with a slash at its end."""
+        for prefix in self._prefixes:
+            if event.uri.startswith(prefix):
+                return prefix
+        # Of a source under another name, or of one that the settings do not name any more.
+        uri = event.uri
+        for path in (event.image_id, event.image_id.partition("/")[2]):
+            parts = path.count("/") + 1
+            root, ending = _split(uri, parts)
+            if path and unquote(ending) == path:
+                return root
+        return _split(uri, 1)[0]
+
+
+def _split(uri: str, parts: int) -> tuple[str, str]:
+    """The URI without its last so many parts, and those."""
+    pieces = uri.rsplit("/", parts)
+    root = f"{pieces[0]}/"
+    return root, uri[len(root) :]
+
+
+def place_problem(root: str, mount: str | None = None) -> str | None:
+    """What is not there of a place: its root, a URI with a slash at its end, and a mount point
+    below it. None if all is. Blocks.
+
+    Raises:
+        Unavailable: the storage cannot say now.
+    """
+    if root.startswith("file://"):
+        return _folder_problem(Path(unquote(urlsplit(root).path)), mount)
+    return _bucket_problem(root)
+
+
+def _folder_problem(folder: Path, mount: str | None) -> str | None:
+    try:
+        with os.scandir(folder) as entries:
+            is_empty = next(entries, None) is None
+    except OSError as error:
+        return f"the folder {folder} is not there: {error.strerror or error}"
+    if is_empty:
+        return f"the folder {folder} is empty, as where nothing is mounted"
+    if mount is not None and not MountTable.has(folder, mount):
+        return f"nothing is mounted at {folder / mount}"
+    return None
+
+
+def _bucket_problem(root: str) -> str | None:
+    try:
+        system, path = file_system(root)
+    except Rejected as error:
+        raise Unavailable(str(error)) from error
+    container = path.strip("/").partition("/")[0]
+    if not container:
+        return None
+    # A folder of a bucket that holds nothing is not there at all; a bucket is.
+    with reaching(root):
+        system.invalidate_cache()
+        return None if system.exists(container) else f"{root}: there is no {container}"

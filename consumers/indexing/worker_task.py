@@ -1,0 +1,39 @@
+"""Reading and decoding one picture, in a worker process."""
+
+from __future__ import annotations
+
+import time
+
+from adapters.embedder.spec import ModelSpec
+from consumers.indexing.reading import Limits, read
+from imaging.decode import DRAFT_FACTOR, decode
+from imaging.decoded_image import Picture
+from imaging.sandbox.worker import READING, NeedsMemory, doing
+from imaging.worker_tasks import begin, judged
+from schemas.events import ImageAdded
+
+
+def read_and_decode(
+    event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
+) -> tuple[Picture, float, float]:
+    """The picture, and how many milliseconds reading and decoding it took.
+
+    `data` is what was read before; None for a local file.
+
+    Raises:
+        NeedsMemory
+        Superseded, Rejected, OSError: as `consumers.indexing.reading.read` and
+            `imaging.decode.decode`.
+    """
+    started = time.perf_counter()
+    if data is None:
+        doing(READING)
+        if memory < event.size_bytes <= limits.max_bytes:
+            raise NeedsMemory(event.size_bytes)
+        data = read(event, max_bytes=limits.max_bytes)
+    between = time.perf_counter()
+    with judged():
+        begin(data, DRAFT_FACTOR * max(spec.width, spec.height), limits.max_pixels, memory)
+        picture = decode(data, spec, max_pixels=limits.max_pixels)
+    ended = time.perf_counter()
+    return picture, (between - started) * 1e3, (ended - between) * 1e3

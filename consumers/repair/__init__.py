@@ -1,0 +1,1 @@
+"""Audits of a collection, dead letters, and records published again."""

@@ -1,0 +1,178 @@
+"""What can be done about `images.dlq`: look, try again, let go.
+
+See `adapters.log.dead_letter_reader`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from adapters.log.dead_letter import is_whole
+from adapters.log.dead_letter_reader import (
+    FROM_HEADER,
+    Letter,
+    read_letters,
+    settling,
+)
+from adapters.log.port import EventLog, LogRecord, Message, Position
+from consumers.repair.republish import Latest, latest_records, republish
+from schemas.codec import InvalidEvent, decode_image_change
+from schemas.events import ImageAdded, ImageRemoved
+from schemas.topics import IMAGES, IMAGES_DLQ
+
+ATTEMPTS_HEADER: Final = "attempts"
+"""On a retried record: how often it was tried before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters; what is None does not matter. `offsets` is a range of the source topic."""
+
+    names: frozenset[str] | None = None
+    error_class: str | None = None
+    source_partition: int | None = None
+    offsets: tuple[int, int] | None = None
+
+    def takes(self, letter: Letter) -> bool:
+        """Whether the letter is one of them."""
+        if self.names is not None and letter.name not in self.names:
+            return False
+        if self.error_class is not None and letter.event.error_class != self.error_class:
+            return False
+        if self.source_partition is None and self.offsets is None:
+            return True
+        source = letter.source
+        return (
+            source is not None
+            and (self.source_partition is None or source.partition == self.source_partition)
+            and (self.offsets is None or self.offsets[0] <= source.offset <= self.offsets[1])
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of letters that were to be retried, by name."""
+
+    published: list[str]
+    overtaken: list[str]
+    """The picture has a newer event, so there is nothing left to retry."""
+    unreadable: dict[str, str]
+    """Why: the original record cannot be decoded by this version either, or is not to be had."""
+
+
+async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Letter]:
+    """The letters that nobody has settled yet."""
+    wanted = wanted or Filter()
+    return [
+        letter
+        for letter in await read_letters(log)
+        if letter.settled_as is None and wanted.takes(letter)
+    ]
+
+
+def is_about(letter: Letter, newest: Latest) -> bool:
+    """Whether the letter is about this record.
+
+    Its position alone does not tell: where the log has lost its end, another record stands there
+    now, of another picture or of another version of the same one.
+    """
+    event = letter.event
+    if (letter.source, event.image_id) != (newest.position, newest.change.image_id):
+        return False
+    if not is_whole(event) or (event.original_key is None and event.original_value is None):
+        return True
+    try:
+        change = decode_image_change(event.original_key, event.original_value)
+    except InvalidEvent:
+        return False  # The newest record can be read.
+    return _content(change) == _content(newest.change)
+
+
+def _content(change: ImageAdded | ImageRemoved) -> str | None:
+    return change.sha256 if isinstance(change, ImageAdded) else None
+
+
+async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
+    """Put the original records back into `images`, with their history, and settle the letters."""
+    done = Retried([], [], {})
+    latest = await latest_records(log)
+    originals = await _originals(log, letters)
+    again: list[Message] = []
+    settled: list[Message] = []
+    queued: set[str] = set()
+    for letter in letters:
+        event = letter.event
+        try:
+            change = _change(letter, originals)
+        except InvalidEvent as error:
+            done.unreadable[letter.name] = str(error)
+            continue
+        newest = latest.get(change.image_id)
+        is_newest = newest is None or is_about(letter, newest)
+        if not is_newest or change.image_id in queued or not isinstance(change, ImageAdded):
+            done.overtaken.append(letter.name)
+            settled.append(settling(letter, "overtaken"))
+            continue
+        queued.add(change.image_id)
+        history = " ".join([*letter.history, letter.name])
+        headers = {ATTEMPTS_HEADER: str(event.attempts), FROM_HEADER: history}
+        again.append(Message(change.image_id, change, headers))
+        done.published.append(letter.name)
+        settled.append(settling(letter, "retried"))
+    await republish(log, again, {key: found.position for key, found in latest.items()})
+    # After the records: a crash in between retries a letter twice, rather than never.
+    await log.publish(IMAGES_DLQ, settled)
+    return done
+
+
+async def _originals(log: EventLog, letters: Sequence[Letter]) -> dict[Position, LogRecord]:
+    """Of letters that hold the beginning of their record only, the records that the log still has.
+
+    Raises:
+        Unavailable: the broker cannot be read now.
+    """
+    wanted = {
+        letter.source: letter.event.original_value_sha256
+        for letter in letters
+        if letter.source and letter.event.source_topic == IMAGES.name and not is_whole(letter.event)
+    }
+    start: dict[int, int] = {}
+    for number, offset in wanted:
+        start[number] = min(offset, start.get(number, offset))
+    found: dict[Position, LogRecord] = {}
+    if not start:
+        return found
+    async for record in log.read_all(IMAGES, start):
+        # The offset alone might be that of another record, in a topic that was made anew.
+        if record.position in wanted and _sha256(record.value) == wanted[record.position]:
+            found[record.position] = record
+    return found
+
+
+def _sha256(value: bytes | None) -> str | None:
+    return None if value is None else hashlib.sha256(value).hexdigest()
+
+
+def _change(letter: Letter, originals: Mapping[Position, LogRecord]) -> ImageAdded | ImageRemoved:
+    """What the letter's record says; its beginning alone is never taken for it.
+
+    Raises:
+        InvalidEvent: it cannot be decoded, or neither the letter nor the log holds it.
+    """
+    event = letter.event
+    if is_whole(event):
+        return decode_image_change(event.original_key, event.original_value)
+    original = originals.get(letter.source) if letter.source else None
+    if original is None:
+        raise InvalidEvent("the letter holds the beginning of its record only, the log nothing")
+    return decode_image_change(original.key, original.value)
+
+
+async def drop(log: EventLog, letters: Iterable[Letter]) -> int:
+    """Settle letters without doing anything about them; their number."""
+    messages = [settling(letter, "dropped") for letter in letters]
+    await log.publish(IMAGES_DLQ, messages)
+    return len(messages)

@@ -1,0 +1,300 @@
+"""What the HTTP API takes and gives. The shapes of the two first endpoints never change."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    Base64Bytes,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from adapters.index.port import EVERYTHING
+from gateway.auth.receipts import longest_token
+from gateway.search.filters import Filters, valid_unicode, whole
+from gateway.search.query import Term
+from gateway.search.service import Answer, Question
+
+MAX_TEXT = 2_000
+MAX_NAME = 4_096
+"""Characters of a picture's name: what a path may have."""
+MAX_TERMS = 16
+MAX_QUERY = MAX_TERMS * (MAX_NAME + 20)
+"""Characters of a query in short form: each term with its sign and weight."""
+MAX_TOKEN = longest_token(MAX_QUERY + 2 * MAX_NAME)
+"""Bytes of the longest receipt: the query, the first picture's name and the model's."""
+MAX_CURSOR = longest_token(MAX_NAME)
+
+
+def _plain_text(text: str) -> str:
+    text = text.strip()
+    if not text:
+        raise ValueError("must not be blank")
+    # Cs: lone surrogates, which no UTF-8 can hold; Cc: control characters but for white space.
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
+QueryText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_plain_text)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+ImageName = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00]*$"),
+    AfterValidator(valid_unicode),
+]
+Weight = Annotated[
+    float,
+    Field(
+        strict=True,
+        ge=-100,
+        le=100,
+        allow_inf_nan=False,
+        json_schema_extra={"not": {"const": 0}},
+    ),
+]
+Score = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
+Detail = Literal[
+    "sha256",
+    "media_type",
+    "size_bytes",
+    "width",
+    "height",
+    "modified_at",
+    "added_at",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+]
+
+
+def _one_of(**kinds: str) -> ConfigDict:
+    """Tells JSON Schema that exactly one of these fields is there, and not null."""
+    choices: list[JsonValue] = [
+        {"required": [name], "properties": {name: {"type": kind}}} for name, kind in kinds.items()
+    ]
+    return ConfigDict(json_schema_extra={"oneOf": choices})
+
+
+class TermBody(_Request):
+    """One part of a combined query: exactly one of `text`, `image_name` and `image`."""
+
+    model_config = _one_of(text="string", image_name="string", image="string")
+
+    text: QueryText | None = None
+    image_name: Annotated[
+        ImageName | None, Field(description="The name of an indexed picture.")
+    ] = None
+    image: Annotated[Base64Bytes | None, Field(description="A picture, in Base64.")] = None
+    weight: Annotated[Weight, Field(description="Negative to turn away from it; not 0.")] = 1.0
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        if sum(part is not None for part in (self.text, self.image_name, self.image)) != 1:
+            raise ValueError("give exactly one of text, image_name and image")
+        if self.weight == 0:
+            raise ValueError("weight must not be 0")
+        return self
+
+
+class WaitFor(_Request):
+    """A picture, as an upload's answer names it, and how long to wait for it."""
+
+    image_name: ImageName
+    sha256: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f]{64}$", description="Without it, any content of that name will do."
+        ),
+    ] = None
+    timeout_s: Annotated[float, Field(strict=True, gt=0, le=60, allow_inf_nan=False)] = 10.0
+
+
+class SearchRequest(_Request):
+    """What to look for: exactly one of `text`, `image_name`, `image` and `terms`."""
+
+    model_config = _one_of(text="string", image_name="string", image="string", terms="array")
+
+    text: Annotated[QueryText | None, Field(description="What the pictures should show.")] = None
+    image_name: Annotated[
+        ImageName | None, Field(description="More like this indexed picture.")
+    ] = None
+    image: Annotated[
+        Base64Bytes | None, Field(description="More like this picture, given in Base64.")
+    ] = None
+    terms: Annotated[
+        list[TermBody] | None,
+        Field(min_length=1, max_length=MAX_TERMS, description="A weighted combination."),
+    ] = None
+    limit: Annotated[
+        int,
+        Field(strict=True, ge=1, le=1000, description="At most this many matches."),
+        BeforeValidator(whole),
+    ] = 10
+    min_score: Annotated[Score | None, Field(description="Only matches of this score or more.")] = (
+        None
+    )
+    cut_off: Annotated[
+        Literal["auto", "none"],
+        Field(description="`auto`: only matches that stand out of the collection."),
+    ] = "none"
+    filters: Annotated[Filters | None, Field(description="Which pictures may be found.")] = None
+    include: Annotated[
+        list[Detail], Field(max_length=20, description="What to tell of each match besides.")
+    ] = []
+    collapse_duplicates: Annotated[
+        bool,
+        Field(strict=True, description="Fold near-duplicates under the best; `limit` counts it."),
+    ] = False
+    paged: Annotated[
+        bool, Field(strict=True, description="Answer with `next_cursor`, null on the last page.")
+    ] = False
+    cursor: Annotated[
+        str | None,
+        Field(min_length=1, max_length=MAX_CURSOR, description="`next_cursor` of the page before."),
+    ] = None
+    wait_for: Annotated[
+        WaitFor | None, Field(description="Answer only once this picture can be found.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_query(self) -> Self:
+        given = (self.text, self.image_name, self.image, self.terms)
+        if sum(part is not None for part in given) != 1:
+            raise PydanticCustomError(
+                "one_query", "give exactly one of text, image_name, image and terms"
+            )
+        return self
+
+    def question(self) -> Question:
+        """The request in the search's terms."""
+        return Question(
+            terms=self.as_terms(),
+            limit=self.limit,
+            min_score=self.min_score,
+            where=self.filters.where() if self.filters else EVERYTHING,
+            told_filters=self.filters.flat() if self.filters else {},
+            details=tuple(dict.fromkeys(self.include)),
+            automatic_cut_off=self.cut_off == "auto",
+            collapse=self.collapse_duplicates,
+            paged=self.paged or self.cursor is not None,
+            cursor=self.cursor,
+        )
+
+    def as_terms(self) -> list[Term]:
+        """The query as the terms it consists of."""
+        if self.terms is not None:
+            return [
+                Term(f"terms.{number}", term.weight, term.text, term.image_name, term.image)
+                for number, term in enumerate(self.terms)
+            ]
+        field = next(
+            name for name in ("text", "image_name", "image") if getattr(self, name) is not None
+        )
+        return [Term(field, 1.0, self.text, self.image_name, self.image)]
+
+
+class MatchBody(BaseModel):
+    """One picture; `score` is the cosine similarity of picture and query, -1 to 1.
+
+    What was asked for with `include` is there, null where the picture has none of it;
+    `duplicates` is there with `collapse_duplicates`.
+    """
+
+    image_name: str
+    score: float
+    sha256: str | None = None
+    media_type: str | None = None
+    size_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    modified_at: datetime | None = None
+    added_at: datetime | None = None
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    duplicates: list[str] | None = None
+
+
+class SearchResponse(BaseModel):
+    """The matches, best first, and the signed receipt that feedback refers to.
+
+    `cut_off_score` is there with `cut_off: auto`, `next_cursor` with `paged` or `cursor`.
+    """
+
+    text: str
+    model_name: str
+    matches: list[MatchBody]
+    jwt: str
+    cut_off_score: float | None = None
+    next_cursor: str | None = None
+
+
+def search_response(request: SearchRequest, answer: Answer, jwt: str) -> SearchResponse:
+    """The answer as HTTP gives it, with nothing set that was not asked for."""
+    matches = []
+    for each in answer.matches:
+        more: dict[str, Any] = dict(each.match.details)
+        if request.collapse_duplicates:
+            more["duplicates"] = list(each.duplicates)
+        matches.append(MatchBody(image_name=each.match.image_id, score=each.match.score, **more))
+    more = {}
+    if request.cut_off == "auto":
+        more["cut_off_score"] = answer.cut_off_score
+    if request.paged or request.cursor is not None:
+        more["next_cursor"] = answer.next_cursor
+    return SearchResponse(
+        text=answer.query,
+        model_name=answer.collection.model_name,
+        matches=matches,
+        jwt=jwt,
+        **more,
+    )
+
+
+class FeedbackRequest(_Request):
+    """How good the answer to a search was."""
+
+    user_feedback: Annotated[
+        int,
+        Field(strict=True, ge=1, le=10, description="1 (useless) to 10 (just right)."),
+        BeforeValidator(whole),
+    ]
+    jwt: Annotated[str, Field(min_length=1, max_length=MAX_TOKEN, description="The receipt.")]
+    image_name: Annotated[ImageName | None, Field(description="The one picture that is rated.")] = (
+        None
+    )
+
+
+class FeedbackResponse(BaseModel):
+    """The feedback is stored."""
+
+    status: str = "stored"
+    search_id: UUID
+
+
+class HealthBody(BaseModel):
+    """A search can be answered."""
+
+    status: str = "ok"
+    model_name: str
+    model_version: str
+    collection: str
+    images: int

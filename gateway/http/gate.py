@@ -1,0 +1,157 @@
+"""The door to every route: who asks, how often, and from which page."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Collection as Container
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import URL, Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from adapters.errors import Unavailable
+from gateway.auth.access import Access, Denied
+from gateway.auth.privacy import CALLER
+from gateway.http import problems, sign_in
+from gateway.http.problems import Problem
+
+OPEN_PATHS: Final = ("/api/v1/healthcheck",)
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+MAX_CLIENTS: Final = 10_000
+
+
+class RateLimit:
+    """A token bucket a client: `burst` requests at once, and `rate` more every second.
+
+    The clients seen longest ago are forgotten beyond 10,000, so memory is bounded.
+    """
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str, now: float) -> float:
+        """0 if the request may pass, else the seconds until the next one may."""
+        left, then = self._buckets.pop(client, (float(self._burst), now))
+        left = min(self._burst, left + (now - then) * self._rate)
+        wait = 0.0 if left >= 1 else (1 - left) / self._rate
+        self._buckets[client] = (left if wait else left - 1, now)
+        if len(self._buckets) > MAX_CLIENTS:
+            self._buckets.popitem(last=False)
+        return wait
+
+
+class Gate:
+    """ASGI middleware: 401 without a good credential, 403 for a foreign page, 429 for too many."""
+
+    def __init__(
+        self, app: ASGIApp, access: Access, limit: RateLimit | None, origins: Container[str]
+    ) -> None:
+        """`origins` are the other sites whose pages may change something here."""
+        self._app = app
+        self._access = access
+        self._limit = limit
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer why not."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope[CALLER] = await self._check(scope)
+        except Problem as problem:
+            await self._refusal(problem, scope)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> str:
+        """Who asks: a caller's name, or an address where everybody may."""
+        headers = Headers(scope=scope)
+        if scope["method"] not in SAFE_METHODS and not self._same_site(headers):
+            raise Problem(
+                HTTPStatus.FORBIDDEN,
+                f"Pages of {headers['origin']} may not do this; CORS_ORIGINS names those that may.",
+            )
+        address = client_address(scope)
+        if not self._access.open and scope["path"] in sign_in.PATHS:
+            self._count(address)
+            return address
+        try:
+            caller = await self._access.identify(headers)
+        except Denied as error:
+            # Guessing counts as well.
+            self._count(address)
+            challenges = self._access.challenges
+            if sign_in.is_browser(headers):
+                challenges = challenges[:1]
+            raise Problem(
+                HTTPStatus.UNAUTHORIZED,
+                str(error),
+                headers={"WWW-Authenticate": ", ".join(challenges)},
+            ) from error
+        except Unavailable as error:
+            self._count(address)
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "2"}
+            ) from error
+        name = caller.name if caller else address
+        # The page's own files are many and cost nothing; without all of them it would not work.
+        if not scope["path"].startswith("/web/"):
+            self._count(name)
+        return name
+
+    def _refusal(self, problem: Problem, scope: Scope) -> Response:
+        unknown = problem.status == HTTPStatus.UNAUTHORIZED
+        if unknown and sign_in.wants_form(scope["method"], Headers(scope=scope)):
+            url = URL(scope=scope)
+            then = f"{url.path}?{url.query}" if url.query else url.path
+            challenge = problem.headers["WWW-Authenticate"]
+            return sign_in.form(then, problem.status, challenge=challenge)
+        return problems.response(problem)
+
+    def _same_site(self, headers: Headers) -> bool:
+        """Whether the request is of our own page, of an allowed one, or of no page at all.
+
+        A browser sends `Origin` with whatever a page posts. Without this, any page that somebody
+        visits could post a form to a gateway that is open on their machine.
+        """
+        origin = headers.get("origin")
+        if origin is None or origin in self._origins or "*" in self._origins:
+            return True
+        return bool(origin != "null" and urlsplit(origin).netloc == headers.get("host"))
+
+    def _count(self, client: str) -> None:
+        if self._limit is None:
+            return
+        wait = self._limit.take(client, time.monotonic())
+        if wait > 0:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"Too many requests; the next one may come in {wait:.1f} s.",
+                headers={"Retry-After": str(math.ceil(wait))},
+            )
+
+
+def client_address(scope: Scope) -> str:
+    """The client's address; of IPv6 the network of 64 bits, as one client has all of it."""
+    return _network(scope["client"][0] if scope.get("client") else "unknown")
+
+
+@functools.lru_cache(1024)
+def _network(host: str) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

@@ -1,0 +1,1 @@
+"""Serving and receiving image files."""

@@ -1,0 +1,130 @@
+"""The analytics page and the numbers behind it, read from the event lake."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BeforeValidator
+from starlette.responses import FileResponse
+
+from analytics.dashboard import Behind, dashboard, searches
+from analytics.engine import Bounds
+from analytics.report import ASSETS, WEB
+from analytics.views import Filters
+from gateway.http.problems import Problem
+from gateway.lake_queries import LakeQuestions
+
+MAX_TEXT_IN_URL: Final = 16_000
+"""Of what a query may be, all that servers and browsers take in an address."""
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _no_number(value: object) -> object:
+    """A time is written out; pydantic would take a bare number for seconds since 1970."""
+    if isinstance(value, str) and value.replace(".", "").lstrip("-").isdecimal():
+        raise ValueError("write a time as 2026-01-05T08:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
+Since = Annotated[
+    Moment | None, Query(description="Events from this time on; UTC if it names no zone.")
+]
+Until = Annotated[Moment | None, Query(description="Events up to, not including, this time.")]
+Model = Annotated[str | None, Query(max_length=200, description="Events of this model.")]
+
+
+def router(lake_url: str, bounds: Bounds) -> APIRouter:
+    """The routes, on the lake at this URL; nothing is read before the first request.
+
+    `bounds` are those of each of the `CONCURRENT` questions that are worked on at once.
+    """
+    routes = APIRouter()
+    questions = LakeQuestions(lake_url, bounds)
+
+    @routes.get("/api/v1/analytics/dashboard", tags=["analytics"], summary="The page's numbers")
+    async def numbers(
+        request: Request, since: Since = None, until: Until = None, model: Model = None
+    ) -> dict[str, Any]:
+        filters = _filters(since, until, model)
+        return await questions.ask(
+            request,
+            ("dashboard", filters),
+            lambda lake, bounds, stop: dashboard(lake, filters, bounds=bounds, stop=stop),
+        )
+
+    @routes.get(
+        "/api/v1/analytics/searches", tags=["analytics"], summary="The searches behind a number"
+    )
+    async def behind(
+        request: Request,
+        since: Since = None,
+        until: Until = None,
+        model: Model = None,
+        text: Annotated[str | None, Query(max_length=MAX_TEXT_IN_URL)] = None,
+        kind: Annotated[str | None, Query(max_length=20)] = None,
+        rating: Annotated[int | None, Query(ge=1, le=10)] = None,
+        place: Annotated[
+            int | None, Query(ge=1, le=1000, description="Of a rated picture.")
+        ] = None,
+        score_from: Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)] = None,
+        score_below: Annotated[float | None, Query(ge=-1, le=2, allow_inf_nan=False)] = None,
+        without_result: bool = False,
+        weak: Annotated[bool, Query(description="With no result, or only weak ones.")] = False,
+        rated: bool = False,
+        rated_images: Annotated[
+            int | None, Query(ge=0, le=1000, description="So many of its pictures were rated.")
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    ) -> dict[str, Any]:
+        filters = _filters(since, until, model)
+        wanted = Behind(
+            text=text,
+            kind=kind,
+            rating=rating,
+            place=place,
+            score_from=score_from,
+            score_below=score_below,
+            without_result=without_result,
+            weak=weak,
+            rated=rated,
+            rated_images=rated_images,
+        )
+        found = await questions.ask(
+            request,
+            ("searches", filters, wanted, limit),
+            lambda lake, bounds, stop: searches(
+                lake, filters, wanted, limit=limit, bounds=bounds, stop=stop
+            ),
+        )
+        return {"searches": found}
+
+    @routes.get("/analytics", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(WEB / "index.html", headers=HEADERS)
+
+    @routes.get("/analytics/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        if name not in ASSETS:
+            raise Problem(HTTPStatus.NOT_FOUND, "There is no such file.")
+        file, media_type = ASSETS[name]
+        return FileResponse(WEB / file, media_type=media_type, headers=HEADERS)
+
+    return routes
+
+
+def _filters(since: datetime | None, until: datetime | None, model: str | None) -> Filters:
+    return Filters(_utc(since), _utc(until), model or None)

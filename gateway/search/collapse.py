@@ -1,0 +1,45 @@
+"""Near-duplicates in an answer, folded under the best of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapters.index.port import Match
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A match and the ids of the near-duplicates that were left out for it, best first."""
+
+    match: Match
+    duplicates: tuple[str, ...] = ()
+
+
+async def collapse(matches: Sequence[Match], least: float) -> list[Folded]:
+    """Each match that is no near-duplicate of a better one that was kept.
+
+    Two pictures are near-duplicates when the cosine of their vectors is `least` or more. Matches
+    come with their vectors, best first; whether one is kept depends on the better ones alone.
+    """
+    return await asyncio.to_thread(_collapse, matches, least)
+
+
+def _collapse(matches: Sequence[Match], least: float) -> list[Folded]:
+    if not matches:
+        return []
+    vectors = np.array([match.vector for match in matches], dtype=np.float32)
+    alike = vectors @ vectors.T
+    kept: list[int] = []
+    folded: dict[int, list[str]] = {}
+    for number, match in enumerate(matches):
+        nearest = kept[int(np.argmax(alike[kept, number]))] if kept else None
+        if nearest is not None and alike[nearest, number] >= least:
+            folded[nearest].append(match.image_id)
+        else:
+            kept.append(number)
+            folded[number] = []
+    return [Folded(matches[number], tuple(folded[number])) for number in kept]

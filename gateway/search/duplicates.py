@@ -1,0 +1,165 @@
+"""Pictures that are there more than once: by content exactly, or nearly by vector.
+
+A request walks the collection in the order of object ids, from where its cursor says, and stops
+after `limit` groups or after a fixed number of pictures, so its work is bounded however large the
+collection is. A page may therefore hold few groups, or none, and still have a next one.
+
+No group is told twice, and no pair is lost. Exact: a group is told when the walk meets its first
+member. Near ("within reach" of each other is a cosine of at least `min_score`): the walk meets x
+and tells x with all later pictures in its reach, unless an earlier picture in x's reach has all of
+these in its own reach, and so x and them in its group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from adapters.index.port import Collection, ImageIndex, Match, StoredImage
+from adapters.naming import object_id
+from gateway.auth.cursors import BadCursor, Cursors, fingerprint
+from gateway.search.query import BadTerm
+
+Kind = Literal["exact", "near"]
+
+EXACT_STEP: Final = 500
+EXACT_STEPS: Final = 20
+NEAR_STEP: Final = 64
+NEAR_STEPS: Final = 4
+NEIGHBOURS: Final = 50
+"""So many near-duplicates of one picture are looked for."""
+AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A member of a group; `score` is its cosine with the first member, 1 for equal content."""
+
+    image_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Groups of two or more, how many pictures were looked at, and where to go on."""
+
+    collection: Collection
+    groups: list[list[Duplicate]]
+    examined: int
+    next_cursor: str | None
+
+
+class Duplicates:
+    """Finds groups of duplicates, a bounded stretch of the collection at a time."""
+
+    def __init__(self, index: ImageIndex, cursors: Cursors, *, near_score: float) -> None:
+        """`near_score` is the cosine from which pictures are alike, unless the request says."""
+        self._index = index
+        self._cursors = cursors
+        self._near_score = near_score
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def page(
+        self,
+        collection: Collection,
+        kind: Kind,
+        *,
+        limit: int,
+        min_score: float | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        """The next groups after `cursor`.
+
+        Raises:
+            BadTerm: the cursor is not one of this question.
+            Unavailable: the index does not answer.
+        """
+        least = self._near_score if min_score is None else min_score
+        question = fingerprint("duplicates", collection.name, kind, least)
+        after = self._position(cursor, question)
+        step, steps = (EXACT_STEP, EXACT_STEPS) if kind == "exact" else (NEAR_STEP, NEAR_STEPS)
+        groups: list[list[Duplicate]] = []
+        examined = 0
+        for _ in range(steps):
+            stretch = await self._index.walk(collection, after, step)
+            if kind == "exact":
+                found = await self._equal(collection, stretch)
+            else:
+                found = await self._alike(collection, stretch, least)
+            for image, group in zip(stretch, found, strict=True):
+                after = image.image_id
+                examined += 1
+                if len(group) > 1:
+                    groups.append(group)
+                    if len(groups) == limit:
+                        return self._page(collection, groups, examined, question, after)
+            if len(stretch) < step:
+                return Page(collection, groups, examined, None)
+        return self._page(collection, groups, examined, question, after)
+
+    def _page(
+        self,
+        collection: Collection,
+        groups: list[list[Duplicate]],
+        examined: int,
+        question: str,
+        after: str | None,
+    ) -> Page:
+        cursor = None if after is None else self._cursors.sign(question, after)
+        return Page(collection, groups, examined, cursor)
+
+    def _position(self, cursor: str | None, question: str) -> str | None:
+        if cursor is None:
+            return None
+        try:
+            return str(self._cursors.check(cursor, question))
+        except BadCursor as error:
+            raise BadTerm("cursor", str(error)) from error
+
+    async def _equal(
+        self, collection: Collection, stretch: Sequence[StoredImage]
+    ) -> list[list[Duplicate]]:
+        """For each picture the group it is the first of; no group for those that follow."""
+        held = await self._index.of_content(collection, [image.sha256 for image in stretch])
+        groups = []
+        for image in stretch:
+            members = held.get(image.sha256, ())
+            first = bool(members) and members[0] == image.image_id
+            groups.append([Duplicate(name, 1.0) for name in members] if first else [])
+        return groups
+
+    async def _alike(
+        self, collection: Collection, stretch: Sequence[StoredImage], least: float
+    ) -> list[list[Duplicate]]:
+        async def neighbours(image: StoredImage) -> Sequence[Match]:
+            async with self._slots:
+                return await self._index.search(
+                    collection, image.vector, NEIGHBOURS + 1, with_vectors=True
+                )
+
+        found = await asyncio.gather(*(neighbours(image) for image in stretch))
+        return [
+            _group(image, [match for match in matches if match.score >= least], least)
+            for image, matches in zip(stretch, found, strict=True)
+        ]
+
+
+def _group(image: StoredImage, reach: Sequence[Match], least: float) -> list[Duplicate]:
+    """The group that this picture begins, empty if an earlier one tells it."""
+    own = object_id(image.image_id)
+    earlier = [match for match in reach if object_id(match.image_id) < own]
+    later = [match for match in reach if object_id(match.image_id) > own]
+    if not later:
+        return []
+    if earlier:
+        alike = np.array([m.vector for m in earlier]) @ np.array([m.vector for m in later]).T
+        if bool((alike >= least).all(axis=1).any()):
+            return []
+    return [
+        Duplicate(image.image_id, 1.0),
+        *(Duplicate(match.image_id, match.score) for match in later),
+    ]

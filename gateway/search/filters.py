@@ -1,0 +1,153 @@
+"""Which pictures a search may find: the filters of a request, and how they are told to others."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from adapters.index.port import Between, ImageFilter
+
+LARGEST = 2**53 - 1
+"""The largest integer that every JSON reader keeps exactly."""
+
+
+def valid_unicode(text: str) -> str:
+    """The text, unless it has lone surrogates, which no UTF-8 can hold, or NUL."""
+    if any(unicodedata.category(c) == "Cs" or c == "\0" for c in text):
+        raise ValueError("must be valid Unicode without NUL")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text.strip()
+
+
+def _whole_folders(folder: str) -> str:
+    folder = folder.strip("/")
+    return folder + "/" if folder else ""
+
+
+def _only_text(value: object) -> object:
+    # A number would be taken for seconds since 1970, which nobody who writes one by hand means.
+    if value is not None and not isinstance(value, str | datetime):
+        raise ValueError("must be a text such as 2026-07-14T12:00:00Z or 2026-07-14")
+    return value
+
+
+def whole(value: object) -> object:
+    """A number without a fraction as an integer, which JSON does not tell from it: 3.0 is 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=300),
+    AfterValidator(valid_unicode),
+    AfterValidator(_not_blank),
+]
+Folder = Annotated[
+    str, Field(max_length=4096), AfterValidator(valid_unicode), AfterValidator(_whole_folders)
+]
+# The bounds come first, or they would be missing in the JSON Schema.
+Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST), BeforeValidator(whole)]
+Moment = Annotated[datetime, BeforeValidator(_only_text), AfterValidator(_in_utc)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NumberRange(_Part):
+    """From `min` to `max`, both included."""
+
+    min: Count | None = None
+    max: Count | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min must not be over max")
+        return self
+
+    def between(self) -> Between[int]:
+        """The range in the index's terms."""
+        return Between(self.min, self.max)
+
+
+class TimeRange(_Part):
+    """From one instant to another, both included; without an offset UTC is meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    start: Annotated[Moment | None, Field(alias="from")] = None
+    end: Annotated[Moment | None, Field(alias="to")] = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise ValueError("from must not be after to")
+        return self
+
+    def between(self) -> Between[datetime]:
+        """The range in the index's terms."""
+        return Between(self.start, self.end)
+
+
+class Filters(_Part):
+    """All that is given must hold; a picture that lacks a property is not in a range of it."""
+
+    folder: Annotated[
+        Folder | None, Field(description="In this folder, or in one below: `holiday/2026`.")
+    ] = None
+    media_type: Annotated[
+        list[Name] | None, Field(min_length=1, max_length=20, description="One of these.")
+    ] = None
+    size_bytes: NumberRange | None = None
+    width: Annotated[NumberRange | None, Field(description="In pixels, upright.")] = None
+    height: Annotated[NumberRange | None, Field(description="In pixels, upright.")] = None
+    taken_at: Annotated[
+        TimeRange | None, Field(description="When it was taken, as the picture says.")
+    ] = None
+    added_at: Annotated[
+        TimeRange | None, Field(description="When it first came into the folder.")
+    ] = None
+    camera: Annotated[
+        Name | None, Field(description="Exactly this, as `include: [camera]` shows it.")
+    ] = None
+    has_gps: Annotated[
+        bool | None, Field(strict=True, description="With a place, or without one.")
+    ] = None
+
+    def where(self) -> ImageFilter:
+        """The filter in the index's terms."""
+        numbers, times = NumberRange(), TimeRange()
+        return ImageFilter(
+            folder=self.folder or "",
+            media_types=tuple(self.media_type or ()),
+            size_bytes=(self.size_bytes or numbers).between(),
+            width=(self.width or numbers).between(),
+            height=(self.height or numbers).between(),
+            taken_at=(self.taken_at or times).between(),
+            added_at=(self.added_at or times).between(),
+            camera=self.camera,
+            has_gps=self.has_gps,
+        )
+
+    def flat(self) -> dict[str, str | int | float | bool]:
+        """The filters as search events carry them, for instance `{"width.min": 640}`."""
+        told: dict[str, str | int | float | bool] = {}
+        for name, value in self.model_dump(mode="json", by_alias=True, exclude_none=True).items():
+            if isinstance(value, dict):
+                told |= {f"{name}.{end}": bound for end, bound in value.items()}
+            else:
+                told[name] = ",".join(value) if isinstance(value, list) else value
+        return told

@@ -1,0 +1,189 @@
+"""From what was asked to one vector in the active collection's space.
+
+Terms are combined as v = u / |u| with u = sum of w_i v_i over unit vectors v_i: the weighted sum of
+directions, a negative weight turning away from one (Rocchio's formula, 1971, without its decay).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapters.embedder.spec import ModelSpec
+from adapters.errors import Rejected, Unavailable
+from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.name_forms import forms
+from gateway.search.text_batches import TextBatches
+from gateway.search.text_cache import TextCache
+from imaging.decoders import Decoders
+from schemas.events import SearchKind
+
+SMALLEST_LENGTH = 1e-4
+_Named = Mapping[str, tuple[str, list[float]]]
+"""Name in the query -> id and vector of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a query: a text, the id of an indexed picture, or a picture's bytes."""
+
+    field: str
+    """Where in the request it stands, for error messages."""
+    weight: float = 1.0
+    text: str | None = None
+    image_name: str | None = None
+    image: bytes | None = None
+
+    def describe(self) -> str:
+        """The term in the short form, for instance `2:dog` or `./a.jpg`."""
+        what = self.text or (f"./{self.image_name}" if self.image_name else "(picture)")
+        return what if abs(self.weight) == 1 else f"{abs(self.weight):g}:{what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is looked for: a unit vector, and the indexed pictures that it leans towards."""
+
+    vector: list[float]
+    own: frozenset[str] = frozenset()
+
+
+class BadTerm(Rejected):
+    """A term cannot be used; `field` says which."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def kind_of(terms: Sequence[Term]) -> SearchKind:
+    """How a search with these terms is recorded."""
+    if len(terms) > 1 or terms[0].weight != 1:
+        return SearchKind.TERMS
+    if terms[0].text is not None:
+        return SearchKind.TEXT
+    return SearchKind.IMAGE if terms[0].image is not None else SearchKind.SIMILAR
+
+
+def describe(terms: Sequence[Term]) -> str:
+    """The query in the short form: `2:dog + ./a.jpg - fruit`."""
+    words = terms[0].describe() if terms[0].weight > 0 else f"- {terms[0].describe()}"
+    for term in terms[1:]:
+        words += f" {'+' if term.weight > 0 else '-'} {term.describe()}"
+    return words
+
+
+class QueryEmbedder:
+    """Embeds queries with the model that filled a collection; remembers texts it has seen."""
+
+    def __init__(
+        self, embedder: Embedder, index: ImageIndex, decoders: Decoders, *, text_cache: int
+    ) -> None:
+        """`text_cache` texts are remembered for each model."""
+        self._embedder = embedder
+        self._index = index
+        self._decoders = decoders
+        self._texts = TextCache(text_cache)
+        self._batches = TextBatches(embedder)
+
+    async def embed(self, collection: Collection, terms: Sequence[Term]) -> Query:
+        """The query as a vector.
+
+        Raises:
+            BadTerm: a picture is not indexed or cannot be decoded, or the terms cancel out.
+            Unavailable: a server that is needed does not answer.
+        """
+        named = await self._named(collection, terms)
+        own = frozenset(
+            named[term.image_name][0] for term in terms if term.image_name and term.weight > 0
+        )
+        if len(terms) == 1 and terms[0].weight == 1:
+            return Query(await self._vector(collection, terms[0], named), own)
+        vectors = await _all(self._vector(collection, term, named) for term in terms)
+        weights = np.array([term.weight for term in terms])
+        combined = weights @ np.array(vectors)
+        length = float(np.linalg.norm(combined))
+        if length < SMALLEST_LENGTH:
+            raise BadTerm("terms", "the terms cancel each other out")
+        unit: list[float] = (combined / length).tolist()
+        return Query(unit, own)
+
+    async def _named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
+        """The pictures that are named: all are asked for at once, other forms only if need be."""
+        names = {term.image_name: term.field for term in terms if term.image_name is not None}
+        if not names:
+            return {}
+        held = dict(await self._index.vectors(collection, list(names)))
+        more = {name: forms(name)[1:] for name in names if name not in held}
+        if others := [form for found in more.values() for form in found]:
+            held |= await self._index.vectors(collection, others)
+        named: dict[str, tuple[str, list[float]]] = {}
+        for name, field in names.items():
+            image_id = next((form for form in forms(name) if form in held), None)
+            if image_id is None:
+                raise BadTerm(field, f"{name!r} is not indexed")
+            named[name] = image_id, list(held[image_id])
+        return named
+
+    async def _vector(self, collection: Collection, term: Term, named: _Named) -> list[float]:
+        if term.text is not None:
+            return await self._of_text(collection, term.text)
+        if term.image_name is not None:
+            return named[term.image_name][1]
+        spec = await self.check_model(collection)
+        try:
+            picture = await self._decoders.picture(term.image or b"", spec)
+        except Rejected as error:
+            raise BadTerm(term.field, str(error)) from error
+        vectors = await self._embedder.embed_images(
+            collection.model_name, picture.pixels[np.newaxis]
+        )
+        of_image: list[float] = vectors[0].tolist()
+        return of_image
+
+    async def _of_text(self, collection: Collection, text: str) -> list[float]:
+        async def embed() -> list[float]:
+            await self.check_model(collection)
+            return await self._batches.embed(collection.model_name, text)
+
+        # A collection belongs to one version of one model, so its name stands for that.
+        return await self._texts.get(collection.name, text, embed)
+
+    async def check_model(self, collection: Collection) -> ModelSpec:
+        """The served model, which must be the very one that filled the collection.
+
+        Raises:
+            Unavailable: another version is served, so its vectors would mean something else.
+        """
+        spec = await self._embedder.spec(collection.model_name)
+        if spec.version != collection.model_version:
+            raise Unavailable(
+                f"{collection.name} was filled by {collection.model_name} "
+                f"{collection.model_version}, but {spec.version} is served"
+            )
+        return spec
+
+    async def warm_up(self, collection: Collection) -> list[float]:
+        """Embed a text and a picture, so that nobody's first query is slow; raises as `embed`."""
+        spec = await self.check_model(collection)
+        blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
+        await self._embedder.embed_images(collection.model_name, blank)
+        vectors = await self._embedder.embed_texts(collection.model_name, ["warm-up"])
+        vector: list[float] = vectors[0].tolist()
+        return vector
+
+
+async def _all(vectors: Iterable[Coroutine[Any, Any, list[float]]]) -> list[list[float]]:
+    """All of them; as soon as one fails nothing more is done for the others."""
+    tasks = [asyncio.ensure_future(vector) for vector in vectors]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,298 @@
+"""Answering a search: resolve the active collection, embed with its model, search it by name."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from adapters.errors import Rejected, Unavailable
+from adapters.index.port import EVERYTHING, Collection, ImageFilter, ImageIndex, Match
+from adapters.retry import until_available
+from gateway.auth.cursors import BadCursor, Cursors, fingerprint
+from gateway.auth.privacy import Privacy
+from gateway.search import cutoff, ranking
+from gateway.search.collapse import Folded, collapse
+from gateway.search.cutoff import Background
+from gateway.search.events import SearchEvents
+from gateway.search.outage import Patience
+from gateway.search.query import BadTerm, Query, QueryEmbedder, Term, describe, kind_of
+from gateway.search.waiting import Presence
+from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
+
+logger = logging.getLogger(__name__)
+
+ALIAS_SECONDS = 1.0
+"""How long a resolved alias is trusted. A flip keeps the old collection, so nothing breaks."""
+
+WARM_SECONDS = 5.0
+"""How often a look is taken whether another collection was activated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Everything that is asked of one search; see `gateway.http.api_models.SearchRequest`."""
+
+    terms: Sequence[Term]
+    limit: int = 10
+    min_score: float | None = None
+    where: ImageFilter = EVERYTHING
+    told_filters: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """The filters as the search event tells them."""
+    details: Sequence[str] = ()
+    automatic_cut_off: bool = False
+    collapse: bool = False
+    paged: bool = False
+    cursor: str | None = None
+
+    def fingerprint(self, collection: Collection) -> str:
+        """What all pages of this search have in common, and no other search has."""
+        terms: list[tuple[Any, ...]] = [
+            (
+                term.weight,
+                term.text,
+                term.image_name,
+                term.image and hashlib.sha256(term.image).hexdigest(),
+            )
+            for term in self.terms
+        ]
+        return fingerprint(
+            collection.name,
+            terms,
+            self.min_score,
+            self.told_filters,
+            self.automatic_cut_off,
+            self.collapse,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was asked, in short form, and what it found, and where."""
+
+    search_id: UUID
+    query: str
+    collection: Collection
+    matches: Sequence[Folded]
+    cut_off_score: float | None = None
+    next_cursor: str | None = None
+
+
+class Search:
+    """Queries to matches. Query and collection always belong to the same model version."""
+
+    def __init__(
+        self,
+        queries: QueryEmbedder,
+        index: ImageIndex,
+        events: SearchEvents,
+        cursors: Cursors,
+        privacy: Privacy,
+        *,
+        duplicate_score: float,
+        patience: float,
+    ) -> None:
+        """`duplicate_score` is the cosine from which two pictures are near-duplicates.
+
+        A server that has gone away is waited for `patience` seconds; see `Patience`.
+        """
+        self._queries = queries
+        self._index = index
+        self._events = events
+        self._cursors = cursors
+        self._privacy = privacy
+        self._duplicate_score = duplicate_score
+        self._patience = Patience(patience)
+        self._background = Background(index)
+        self.presence = Presence(index, self.active)
+        """Which pictures searches can find."""
+        self._active: tuple[float, Collection] | None = None
+        self._resolving = asyncio.Lock()
+        self._warm_for: str | None = None
+
+    async def answer(self, question: Question, client: str | None = None) -> Answer:
+        """One page of the nearest pictures, best first; recorded under this client's name.
+
+        A picture that is itself a term of positive weight is left out: it would only find itself.
+
+        Raises:
+            BadTerm: a term or the cursor cannot be used.
+            Unavailable: a server that is needed does not answer, and has not for too long.
+        """
+        started = time.perf_counter()
+
+        async def attempt() -> tuple[Collection, int, float, _Found]:
+            # All of it anew each time: another model may have been activated meanwhile.
+            collection = await self.active()
+            start = self._start(question, collection)
+            query = await self._queries.embed(collection, question.terms)
+            embedded = time.perf_counter()
+            found = await self._found(question, collection, query, start + question.limit)
+            return collection, start, embedded, found
+
+        collection, start, embedded, found = await self._patience(attempt)
+        ended = time.perf_counter()
+        page = found.matches[start : start + question.limit]
+        following = start + question.limit
+        answer = Answer(
+            uuid4(),
+            describe(question.terms),
+            collection,
+            page,
+            found.cut_off_score,
+            self._cursors.sign(question.fingerprint(collection), following)
+            if question.paged and len(found.matches) > following
+            else None,
+        )
+        timings = SearchTimings(
+            embed=(embedded - started) * 1e3,
+            query=(ended - embedded) * 1e3,
+            total=(ended - started) * 1e3,
+        )
+        # The answer goes out first; its event is put together after that.
+        occurred_at = now()
+        asyncio.get_running_loop().call_soon(
+            lambda: self._events.add(
+                self._privacy.recorded(
+                    _performed(question, answer, start, timings, occurred_at), client
+                )
+            )
+        )
+        return answer
+
+    def _start(self, question: Question, collection: Collection) -> int:
+        if question.cursor is None:
+            return 0
+        try:
+            at = self._cursors.check(question.cursor, question.fingerprint(collection))
+        except BadCursor as error:
+            raise BadTerm("cursor", str(error)) from error
+        return int(at)
+
+    async def _found(
+        self, question: Question, collection: Collection, query: Query, needed: int
+    ) -> _Found:
+        vector, own = query.vector, query.own
+        search = functools.partial(
+            self._index.search,
+            collection,
+            vector,
+            where=question.where,
+            details=question.details,
+            with_vectors=question.collapse,
+        )
+        least: float | None = question.min_score
+        automatic: float | None = None
+
+        async def clean(order: Sequence[Match]) -> list[Folded]:
+            nonlocal least, automatic
+            others = [match for match in order if match.image_id not in own]
+            if question.automatic_cut_off and automatic is None and others:
+                automatic = await self._cut_off(question, collection, vector, others[0].score)
+                least = automatic if least is None else max(least, automatic)
+            wanted = [match for match in others if least is None or match.score >= least]
+            if question.collapse:
+                return await collapse(wanted, self._duplicate_score)
+            return [Folded(match) for match in wanted]
+
+        if question.paged or question.collapse:
+            tiers = ranking.COLLAPSING_TIERS if question.collapse else ranking.TIERS
+            matches = await ranking.ranked(search, clean, needed=needed + 1, tiers=tiers)
+        else:
+            matches = await clean(await search(needed + len(own)))
+        return _Found(matches, automatic)
+
+    async def _cut_off(
+        self, question: Question, collection: Collection, vector: Sequence[float], best: float
+    ) -> float:
+        spec = await self._queries.check_model(collection)
+        background = await self._background.scores(collection, vector)
+        return cutoff.bound(best, background, spec.min_score if len(question.terms) == 1 else -1.0)
+
+    async def active(self) -> Collection:
+        """The collection that answers searches now.
+
+        Raises:
+            Unavailable: Weaviate does not answer, or nothing was activated yet.
+        """
+        # Of all who come when it is due, one asks and the others take its answer.
+        async with self._resolving:
+            if self._active is not None and time.monotonic() - self._active[0] < ALIAS_SECONDS:
+                return self._active[1]
+            collection = await self._index.active()
+            if collection is None:
+                raise Unavailable("no collection is active yet")
+            self._active = (time.monotonic(), collection)
+            return collection
+
+    async def warm_up(self) -> None:
+        """Make the first query as fast as the next; raises as `answer`."""
+        collection = await self.active()
+        if self._warm_for != collection.name:
+            vector = await self._queries.warm_up(collection)
+            await self._index.search(collection, vector, 1)
+            self._warm_for = collection.name
+
+    @property
+    def warm(self) -> bool:
+        """Whether the models were warmed up since the start."""
+        return self._warm_for is not None
+
+    async def keep_warm(self) -> None:
+        """Warm up, now and whenever another collection was activated, until cancelled."""
+        while True:
+            try:
+                await until_available(self.warm_up, what="warm-up")
+            except Rejected:
+                logger.exception("the model cannot be warmed up")
+            await asyncio.sleep(WARM_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The beginning of the answer, all pages up to and with the one asked for."""
+
+    matches: list[Folded]
+    cut_off_score: float | None
+
+
+def _performed(
+    question: Question,
+    answer: Answer,
+    start: int,
+    timings: SearchTimings,
+    occurred_at: datetime,
+) -> SearchPerformed:
+    kind = kind_of(question.terms)
+    filters = dict(question.told_filters)
+    if question.min_score is not None:
+        filters["min_score"] = question.min_score
+    if question.automatic_cut_off:
+        filters["cut_off"] = "auto"
+    if question.collapse:
+        filters["collapse_duplicates"] = True
+    if start:
+        filters["start"] = start
+    return SearchPerformed(
+        occurred_at=occurred_at,
+        search_id=answer.search_id,
+        kind=kind,
+        text=None if kind is SearchKind.IMAGE else answer.query,
+        limit=question.limit,
+        filters=filters,
+        model_name=answer.collection.model_name,
+        model_version=answer.collection.model_version,
+        collection=answer.collection.name,
+        results=tuple(
+            SearchResult(image_name=each.match.image_id, score=each.match.score)
+            for each in answer.matches
+        ),
+        latency_ms=timings,
+    )

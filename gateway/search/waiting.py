@@ -1,0 +1,126 @@
+"""Whether the active collection holds a picture: asked once for all who want to know it now.
+
+A page asks for fifty thumbnails at a time, and many clients may wait for what they just added. Each
+of these questions alone would be a request to the index; together they are one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
+
+from adapters.index.port import Collection, ImageIndex
+from adapters.name_forms import forms
+from gateway.http.problems import Problem
+
+GATHER_SECONDS: Final = 0.002
+"""How long a question waits for others to come along."""
+AT_ONCE: Final = 500
+"""Pictures in one request to the index."""
+FIRST_PAUSE: Final = 0.02
+LONGEST_PAUSE: Final = 0.25
+MAX_WAITING: Final = 1000
+"""Requests that may wait for pictures at the same time."""
+
+
+class Presence:
+    """Content hashes of pictures by id, in batches."""
+
+    def __init__(self, index: ImageIndex, active: Callable[[], Awaitable[Collection]]) -> None:
+        self._index = index
+        self._active = active
+        self._wanted: dict[str, asyncio.Future[str | None]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+        self.waiting = 0
+        """How many requests wait for a picture now."""
+
+    async def hash_of(self, image_id: str) -> str | None:
+        """The content hash of a picture that searches can find; None if they cannot.
+
+        Raises:
+            Unavailable: the index does not answer.
+        """
+        future = self._wanted.get(image_id)
+        if future is None:
+            future = self._wanted[image_id] = asyncio.get_running_loop().create_future()
+            if len(self._wanted) == 1:
+                task = asyncio.create_task(self._ask_soon())
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+        # Whoever goes away must not take the answer from the others.
+        return await asyncio.shield(future)
+
+    async def held(self, name: str) -> AsyncIterator[tuple[str, str]]:
+        """Ids and content hashes of the pictures of this name, in whatever form: itself first.
+
+        The other forms are asked for only by whoever goes on beyond the first, or finds none.
+
+        Raises:
+            Unavailable: the index does not answer.
+        """
+        for some in (forms(name)[:1], forms(name)[1:]):
+            hashes = await asyncio.gather(*map(self.hash_of, some))
+            for image_id, sha256 in zip(some, hashes, strict=True):
+                if sha256 is not None:
+                    yield image_id, sha256
+
+    async def _ask_soon(self) -> None:
+        await asyncio.sleep(GATHER_SECONDS)
+        wanted, self._wanted = self._wanted, {}
+        names = list(wanted)
+        for start in range(0, len(names), AT_ONCE):
+            part = names[start : start + AT_ONCE]
+            try:
+                held = await self._index.hashes(await self._active(), part)
+            except Exception as error:
+                for name in part:
+                    wanted[name].set_exception(error)
+                    # Nobody may be left who wants to know.
+                    wanted[name].exception()
+            else:
+                for name in part:
+                    wanted[name].set_result(held.get(name))
+
+    async def until_indexed(self, image_name: str, sha256: str | None, *, timeout: float) -> None:
+        """Return once the active collection holds the picture, with this content if one is given.
+
+        Its name may be in another form there: some file systems change it.
+
+        Raises:
+            Problem: 409 after `timeout` seconds: it may still come, or be dead-lettered; 503 where
+                too many wait already.
+            Unavailable: the index does not answer.
+        """
+        if self.waiting >= MAX_WAITING:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{self.waiting} requests are waiting for pictures already",
+                headers={"Retry-After": "2"},
+            )
+        self.waiting += 1
+        pause = FIRST_PAUSE
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    async for _, found in self.held(image_name):
+                        if sha256 in (None, found):
+                            return
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, LONGEST_PAUSE)
+        except TimeoutError as error:
+            raise _not_yet(image_name, sha256, timeout) from error
+        finally:
+            self.waiting -= 1
+
+
+def _not_yet(image_name: str, sha256: str | None, timeout: float) -> Problem:
+    return Problem(
+        HTTPStatus.CONFLICT,
+        f"{image_name} could not be found within {timeout:g} s; if it is a picture that can "
+        "be read it will be, otherwise it is among the dead letters",
+        errors=[{"field": "wait_for", "message": "not searchable yet"}],
+        headers={"Retry-After": "2"},
+        waiting_for={"image_name": image_name, "sha256": sha256},
+    )

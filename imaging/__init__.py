@@ -1,0 +1,1 @@
+"""Images: where they lie, what they hold, and how they are decoded."""

@@ -1,0 +1,91 @@
+"""How much memory decoding a picture takes, told from its header.
+
+The figures are those of the decoders at hand, measured: `benchmarks/results/decode_memory.md`.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Final
+
+from PIL import Image
+
+from adapters.embedder.spec import ModelSpec
+from imaging.camera_raw import is_camera_raw
+from imaging.decode import DRAFT_FACTOR
+from imaging.jpeg_xl import dimensions, is_jpeg_xl
+from imaging.media_types import FORMATS
+from imaging.shrink import BYTES_NEEDED, PLAIN_MODES, is_for_us
+from imaging.upright import UNREADABLE, draft
+
+TIFF_STARTS: Final = (b"II*\0", b"MM\0*")
+RAW_TIMES_FILE: Final = 4
+"""Developing takes about so many times the file, which holds a number of 12 to 16 bits a pixel."""
+JPEG_XL_BYTES: Final = 12
+"""A pixel: 7, and 19 of one with transparency, which its size does not tell."""
+HEIF_BYTES: Final = 8
+AVIF_BYTES: Final = 11
+"""A pixel: the decoder's planes, RGB twice while it is handed over, and Pillow's four bytes."""
+WEBP_LOSSLESS_BYTES: Final = 7
+"""A pixel: its decoder scales only what it has decoded whole."""
+COEFFICIENT_BYTES: Final = 2
+"""Of a progressive JPEG all coefficients are kept, however small it is scaled."""
+
+
+def memory_needed(data: bytes, spec: ModelSpec) -> int:
+    """About how many bytes decoding this picture for a model takes at its peak; see below."""
+    edge = DRAFT_FACTOR * max(spec.width, spec.height)
+    return memory_needed_at(data, edge, max_pixels=sys.maxsize)
+
+
+def memory_needed_at(data: bytes, edge: int, *, max_pixels: int) -> int:
+    """About how many bytes `open_upright` takes at its peak, the file itself left out.
+
+    0 if it cannot be read, or has more than `max_pixels`: nothing is decoded then. So no header
+    asks for more than a picture may take that is not refused.
+    """
+    raw = 0
+    try:
+        raw = RAW_TIMES_FILE * len(data) if is_camera_raw(data) else 0
+        if raw and not data.startswith(TIFF_STARTS):
+            return raw
+        if is_jpeg_xl(data):
+            width, height = dimensions(data)
+            return width * height * JPEG_XL_BYTES if width * height <= max_pixels else 0
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                return 0
+            # A raw file that is a TIFF may turn out to be an ordinary one.
+            return max(raw, _needed(image, data, edge))
+    except UNREADABLE:
+        return raw
+
+
+def _needed(image: Image.Image, data: bytes, edge: int) -> int:
+    pixels = image.width * image.height
+    kind = image.format or ""
+    if kind == "AVIF":
+        return pixels * (AVIF_BYTES if image.mode == "RGB" else AVIF_BYTES + 8)
+    if kind == "HEIF":
+        return pixels * HEIF_BYTES
+    if kind == "WEBP" and b"VP8L" in data[:4096]:
+        return pixels * WEBP_LOSSLESS_BYTES
+    if is_for_us(kind, pixels) and image.mode in PLAIN_MODES:
+        return pixels * BYTES_NEEDED[kind]
+    coefficients = 0
+    if kind == "JPEG" and image.info.get("progressive"):
+        # layer: (component, horizontal sampling, vertical sampling, table) of each component.
+        layers: list[tuple[int, int, int, int]] = getattr(image, "layer", [])
+        samples = [across * down for _, across, down, _ in layers] or [1, 1, 1]
+        coefficients = pixels * COEFFICIENT_BYTES * sum(samples) // (max(samples) or 1)
+    draft(image, edge)
+    return coefficients + image.width * image.height * _pixel_bytes(image)
+
+
+def _pixel_bytes(image: Image.Image) -> int:
+    """Of a pixel as Pillow keeps it, and as RGB, on a background where it is transparent."""
+    kept = 1 if image.mode in ("1", "L", "P") else 4
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return kept + 4 + 4 + 4
+    return kept if image.mode == "RGB" else kept + 4

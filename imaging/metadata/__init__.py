@@ -1,0 +1,1 @@
+"""What an image says of itself: time, place and camera."""

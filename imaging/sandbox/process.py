@@ -1,0 +1,243 @@
+"""One worker process as its parent sees it: started, asked, killed, and known to be gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta, timezone
+from multiprocessing.process import BaseProcess
+from typing import Any, Final
+
+import numpy as np
+
+from imaging.decoded_image import Picture
+from imaging.sandbox import worker as sandbox_worker
+from imaging.sandbox.worker import ARENA_BYTES, LENGTH, READY, Descriptor, Reply, Request
+
+logger = logging.getLogger(__name__)
+
+_CONTEXT: Final = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["imaging.sandbox.preload"])
+_STARTS: Final = threading.Lock()
+"""Held while a process is started or asked for its status, as `multiprocessing` asks all others
+for theirs whenever it starts one, and a status can be read once."""
+_STARTER: Final = ThreadPoolExecutor(1, thread_name_prefix="sandbox-start")
+"""Not the loop's own threads: all of those may be waiting for what a worker is to do."""
+PIECE_BYTES: Final = 1 << 18
+BUSY_SECONDS: Final = 0.005
+
+
+class Ended(Exception):
+    """The process is gone. `doing` is what it did last, `timed_out` whether its time was over."""
+
+    def __init__(self, reason: str, *, doing: int = 0, timed_out: bool = False) -> None:
+        super().__init__(reason)
+        self.doing = doing
+        self.timed_out = timed_out
+
+
+class SandboxProcess:
+    """A process that does what it is asked, one thing at a time. Made by `start`."""
+
+    def __init__(self, process: BaseProcess, connection: socket.socket, arena: mmap.mmap) -> None:
+        loop = asyncio.get_running_loop()
+        self._process = process
+        self._connection = connection
+        self._arena = arena
+        self._received = bytearray()
+        self._reply: asyncio.Future[Any] | None = None
+        self._timed_out = False
+        self._closing = False
+        self.pid = process.pid or 0
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done when the process is gone."""
+        loop.add_reader(connection, self._read)
+        loop.add_reader(process.sentinel, self._gone)
+
+    @classmethod
+    async def start(cls) -> SandboxProcess:
+        """A new process; it has done nothing yet."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        descriptor = _shared_memory()
+        try:
+            arena = mmap.mmap(descriptor, ARENA_BYTES)
+            process = _CONTEXT.Process(
+                target=sandbox_worker.main, args=(theirs, Descriptor(descriptor)), daemon=True
+            )
+            # The first start waits until the process that the others are forked from is ready.
+            await asyncio.get_running_loop().run_in_executor(_STARTER, _start, process)
+        finally:
+            theirs.close()
+            os.close(descriptor)
+        return cls(process, ours, arena)
+
+    async def ask(self, request: Request) -> Any:
+        """What the function returned or raised.
+
+        Raises:
+            Ended: the process is gone, or its time was over and it was killed.
+        """
+        loop = asyncio.get_running_loop()
+        content = pickle.dumps(request, protocol=5)
+        # What was said of the thing before, perhaps too late, is not said of this one.
+        self._timed_out = False
+        self._arena[0] = READY
+        reply = self._reply = loop.create_future()
+        timer = loop.call_later(request.seconds + request.reading, self._time_is_over)
+        try:
+            with contextlib.suppress(OSError):  # It is gone, which is noticed apart from this.
+                await loop.sock_sendall(self._connection, LENGTH.pack(len(content)) + content)
+            return await reply
+        finally:
+            timer.cancel()
+
+    def kill(self) -> None:
+        """End it at once; `ended` tells when it is gone."""
+        if not self._closing:
+            self._process.kill()
+
+    def _time_is_over(self) -> None:
+        if self._reply is None:
+            return  # The answer came in the same turn of the loop.
+        self._timed_out = True
+        self.kill()
+
+    def _read(self) -> None:
+        try:
+            while piece := self._connection.recv(PIECE_BYTES):
+                self._received += piece
+                if len(piece) < PIECE_BYTES:
+                    break
+            else:
+                # It has closed its end, which it does when it ends; see `_gone`.
+                asyncio.get_running_loop().remove_reader(self._connection)
+                self.kill()
+        except BlockingIOError:
+            pass
+        except OSError:
+            asyncio.get_running_loop().remove_reader(self._connection)
+            self.kill()
+        self._take_reply()
+
+    def _take_reply(self) -> None:
+        if len(self._received) < LENGTH.size:
+            return
+        (length,) = LENGTH.unpack_from(self._received)
+        if len(self._received) < LENGTH.size + length:
+            return
+        content = bytes(memoryview(self._received)[LENGTH.size : LENGTH.size + length])
+        self._received.clear()
+        waiting, self._reply = self._reply, None
+        if waiting is None or waiting.done():
+            return
+        try:
+            failed, result = self._unpacked(content)
+        except Exception as error:
+            # What it says makes no sense: whatever it decoded has taken it over.
+            logger.warning("a worker's answer cannot be read: %s", error)
+            self.kill()
+            self._reply = waiting
+            return
+        if failed:
+            waiting.set_exception(result)
+        else:
+            waiting.set_result(result)
+
+    def _unpacked(self, content: bytes) -> tuple[bool, Any]:
+        reply = _load(content, ())
+        arrays = [self._arena[start:end] for start, end in reply.arrays]
+        result = _load(reply.content, arrays)
+        if reply.failed and not isinstance(result, Exception):
+            raise pickle.UnpicklingError("no exception")
+        return reply.failed, result
+
+    def _gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._process.sentinel)
+        self._closing = True
+        self._close()
+
+    def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not _STARTS.acquire(blocking=False):
+            loop.call_later(BUSY_SECONDS, self._close)
+            return
+        try:
+            code = self._process.exitcode
+            self._process.close()
+        finally:
+            _STARTS.release()
+        loop.remove_reader(self._connection)
+        if self._reply is not None and not self._reply.done():
+            self._read_rest()
+        if self._reply is not None and not self._reply.done():
+            timed_out = self._timed_out or code == -signal.SIGALRM
+            end = Ended(_told(code), doing=self._arena[0], timed_out=timed_out)
+            self._reply.set_exception(end)
+        self._connection.close()
+        self._arena.close()
+        self.ended.set_result(None)
+
+    def _read_rest(self) -> None:
+        with contextlib.suppress(OSError):
+            while piece := self._connection.recv(PIECE_BYTES):
+                self._received += piece
+        self._take_reply()
+
+
+def _start(process: BaseProcess) -> None:
+    with _STARTS:
+        process.start()
+
+
+def _told(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"status {code}"
+
+
+def _shared_memory() -> int:
+    """The descriptor of memory without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("decoded", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, ARENA_BYTES)
+    return descriptor
+
+
+_DATA: Final = {
+    (each.__module__, each.__qualname__)
+    for each in (Picture, Reply, date, datetime, timedelta, timezone, np.ndarray, np.dtype)
+} | {("numpy._core.numeric", "_frombuffer")}
+
+
+class _Answers(pickle.Unpickler):
+    """Makes nothing but data and exceptions, whatever a worker, perhaps taken over, asks for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in sys.modules:
+            found = super().find_class(module, name)
+            is_error = isinstance(found, type) and issubclass(found, Exception)
+            if is_error or (module, name) in _DATA:
+                return found
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of an answer")
+
+
+def _load(content: bytes, arrays: Sequence[bytes]) -> Any:
+    return _Answers(io.BytesIO(content), buffers=arrays).load()

@@ -1,0 +1,104 @@
+"""What worker processes do with a picture's bytes: the only way to the decoders.
+
+Each function is called in a worker (`imaging.sandbox`) with `memory`, the bytes it may take, and
+raises `NeedsMemory` where the picture's header, or its file, says that it takes more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adapters.embedder.spec import ModelSpec
+from adapters.errors import AdapterError, Rejected
+from imaging.decode import DRAFT_FACTOR, decode
+from imaging.decode_memory import memory_needed_at
+from imaging.decoded_image import Picture
+from imaging.sandbox.worker import DECODING, READING, NeedsMemory, doing
+from imaging.thumbnail import check
+from imaging.thumbnail import thumbnail as shrunk
+
+logger = logging.getLogger(__name__)
+
+
+def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> Picture:
+    """The picture as a model wants it.
+
+    Raises:
+        Rejected: as `imaging.decode.decode`.
+        NeedsMemory
+    """
+    with judged():
+        begin(data, DRAFT_FACTOR * max(spec.width, spec.height), max_pixels, memory)
+        return decode(data, spec, max_pixels=max_pixels)
+
+
+def thumbnail(
+    source: Path | bytes, edge: int, max_pixels: int, max_bytes: int, *, memory: int
+) -> bytes:
+    """A JPEG of the upright picture, at most `edge` pixels each way.
+
+    Raises:
+        Rejected: as `imaging.thumbnail.thumbnail`, or the file has more than `max_bytes`.
+        NeedsMemory
+        OSError: the file cannot be read.
+    """
+    data = _content(source, max_bytes, memory)
+    with judged():
+        begin(data, DRAFT_FACTOR * edge, max_pixels, memory)
+        return shrunk(data, edge=edge, max_pixels=max_pixels)
+
+
+def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory: int) -> str:
+    """The media type of a picture that can be decoded whole.
+
+    Raises:
+        Rejected: as `imaging.thumbnail.check`, or the file has more than `max_bytes`.
+        NeedsMemory
+        OSError: the file cannot be read.
+    """
+    data = _content(source, max_bytes, memory)
+    with judged():
+        begin(data, 1, max_pixels, memory)
+        return check(data, max_pixels=max_pixels)
+
+
+def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    doing(READING)
+    size = source.stat().st_size
+    if size > max_bytes:
+        raise Rejected(f"the file has {size} bytes, more than {max_bytes}")
+    if size > memory:
+        raise NeedsMemory(size)
+    return source.read_bytes()
+
+
+@contextmanager
+def judged() -> Iterator[None]:
+    """Whatever a decoder raises in the block says that its bytes are damaged.
+
+    No list of what decoders raise is ever complete, and an error that is nobody's would have the
+    same picture decoded again without end.
+
+    Raises:
+        Rejected: instead of any error that is not one of our own.
+    """
+    try:
+        yield
+    except (AdapterError, NeedsMemory, MemoryError):
+        raise
+    except Exception as error:
+        logger.warning("a decoder's error that is not known", exc_info=True)
+        raise Rejected(f"damaged picture: {type(error).__name__}: {error}") from error
+
+
+def begin(data: bytes, edge: int, max_pixels: int, memory: int) -> None:
+    """Look at the header, and raise `NeedsMemory` if that says so."""
+    doing(DECODING)
+    needed = len(data) + memory_needed_at(data, edge, max_pixels=max_pixels)
+    if needed > memory:
+        raise NeedsMemory(needed)

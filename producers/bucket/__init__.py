@@ -1,0 +1,1 @@
+"""One bucket, or whatever else fsspec lists, compared now and then."""

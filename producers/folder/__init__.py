@@ -1,0 +1,1 @@
+"""One watched folder: notifications, comparisons and what is published."""

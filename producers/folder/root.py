@@ -1,0 +1,33 @@
+"""Which folder stands at the watched path, so that another one in its place is noticed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from imaging.sources.mounts import MountTable
+from producers.folder.tree import RootGone
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Device and inode of the root, and the file systems mounted at it or below it."""
+
+    device: int
+    inode: int
+    table: MountTable
+
+
+def identify(root: Path) -> Identity:
+    """What stands at the path now. Blocks: call it in a thread.
+
+    Raises:
+        RootGone: it is missing, no folder, or cannot be read.
+    """
+    try:
+        with os.scandir(root):
+            status = root.stat()
+    except OSError as error:
+        raise RootGone(f"{root}: {error.strerror or error}") from error
+    return Identity(status.st_dev, status.st_ino, MountTable.read(root))

@@ -1,0 +1,348 @@
+"""Keeps `images` equal to a folder: a scan at start, then events, with scans where they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Container
+from pathlib import Path
+from typing import Final
+
+from adapters.log.port import EventLog
+from adapters.settings import WatcherSettings
+from imaging.sources.mounts import Mounts
+from imaging.sources.source import Source
+from producers.events import Announcer
+from producers.folder.mount_points import MountPoints
+from producers.folder.notifications import Changes, Mailbox, Notifications, WatchLimit
+from producers.folder.parts import joined
+from producers.folder.reconcile import Difference
+from producers.folder.root import Identity, identify
+from producers.folder.schedule import Schedule
+from producers.folder.tree import UNKNOWN, RootGone
+from producers.guard import Guards
+from producers.helper_processes import Helpers
+from producers.known_images import State
+from producers.rules import IGNORE_FILE, Rules, load_rules
+from producers.status import Progress, Status
+from producers.vanished import Vanished
+
+logger = logging.getLogger(__name__)
+
+ROOT_CHECK_SECONDS: Final = 1.0
+HELD_RETRY_SECONDS: Final = 10.0
+FALLBACK_POLL_SECONDS: Final = 10.0
+"""How often the tree is walked where the kernel could not watch all of it."""
+
+
+class Watcher:
+    """Watches one folder until cancelled.
+
+    Args:
+        settings: how it is watched, and where the main folder is.
+        log: where `images` and `images.dlq` are.
+        helpers: who looks at files when there are very many.
+        source: a folder other than the main one, whose ids start with its name.
+    """
+
+    def __init__(
+        self,
+        settings: WatcherSettings,
+        log: EventLog,
+        helpers: Helpers,
+        source: Source | None = None,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._helpers = helpers
+        self._root = Path(source.folder if source else settings.images_dir).resolve()
+        self.id_prefix = source.prefix if source else ""
+        self.uri_prefix = f"{self._root.as_uri().rstrip('/')}/"
+        self._patterns = settings.ignore_patterns
+        if source is None:
+            # The ids below a folder of that name would be those of the source.
+            self._patterns += tuple(f"/{other.name}/" for other in settings.images_sources)
+        self._rules = Rules()  # Read before anything is looked at.
+        self._identity: Identity | None = None
+        share, allow = settings.mass_removal_share, settings.allow_mass_removal
+        self._guard = Guards(share, allow=allow, mounts=lambda: self._mounts)
+        self._mount_points = MountPoints(lambda: self._mounts)
+        self._just_attached = False
+        self._notifications: Notifications | None = None
+        self._mailbox: Mailbox | None = None
+        self._poll_seconds = settings.poll_seconds
+        self._schedule = Schedule()
+        self._confirmed = False
+        self._progress = Progress()
+        self._before = 0
+        self._scan_seconds = 0.0
+        self.status = Status(str(source.folder if source else settings.images_dir))
+
+    async def run(self, state: State) -> None:
+        """Work until cancelled; an error that is not a server's being down ends it.
+
+        `state` is what is known of this folder, as `producers.known_images_loader.load` reads it.
+        """
+        self.status.known = lambda: len(state)
+        self.status.at_work = lambda: self._pipeline.at_work + self._reconciler.at_work
+        self.status.steps = lambda: (self._pipeline.steps, self._reconciler.steps)
+        parts = joined(
+            self._settings,
+            self._log,
+            self._helpers,
+            self._root,
+            Announcer(self.id_prefix, self.uri_prefix),
+            state,
+            guard=self._guard,
+            rules=lambda: self._rules,
+            removable=self._root_is_ours,
+            mounts=self._mount_points,
+            passed=self.status.passed,
+        )
+        self._state, self._pipeline, self._reconciler = state, parts.pipeline, parts.reconciler
+        self._vanished = Vanished(self._log, self._settings.images_sources, self.id_prefix)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pipeline.run())
+                tasks.create_task(self._watch_root())
+                tasks.create_task(self._scan_forever())
+                tasks.create_task(self._vanished.keep_settling(state))
+                tasks.create_task(self._beat())
+        finally:
+            await parts.writer.close()
+            await self._detach()
+
+    def request_scan(self, *, confirm_removals: bool = False) -> None:
+        """Compare the whole folder soon; once, let mass removals pass."""
+        self._confirmed = self._confirmed or confirm_removals
+        self._schedule.ask("", 0.0)
+
+    # The root
+
+    @property
+    def _mounts(self) -> Mounts:
+        """What was mounted below the root when it was last looked at, which is every second."""
+        return self._identity.table.mounts if self._identity is not None else Mounts()
+
+    async def _watch_root(self) -> None:
+        missing = ""
+        listener: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    identity = await asyncio.to_thread(identify, self._root)
+                except RootGone as error:
+                    if str(error) != missing:
+                        logger.error(
+                            "THE FOLDER IS GONE: %s. Nothing is removed from the index; "
+                            "waiting for it to come back.",
+                            error,
+                        )
+                    missing, self._identity = str(error), None
+                    self.status.root_missing = missing
+                else:
+                    missing = self.status.root_missing = ""
+                    if identity != self._identity or not self._events_come():
+                        if listener is not None:
+                            listener.cancel()
+                            await asyncio.gather(listener, return_exceptions=True)
+                        await self._detach()
+                        listener = await self._attach(identity)
+                    else:
+                        self._identity = identity  # What is mounted elsewhere may have changed.
+                if listener is not None and listener.done():
+                    listener.result()
+                await asyncio.sleep(ROOT_CHECK_SECONDS)
+        finally:
+            if listener is not None:
+                listener.cancel()
+
+    async def _attach(self, identity: Identity) -> asyncio.Task[None] | None:
+        """Watch first, then scan, so that nothing happens unseen in between."""
+        await self._read_rules()
+        listener = None
+        if not self._settings.poll_seconds:
+            mailbox = Mailbox(self._root, asyncio.get_running_loop(), lambda: self._rules)
+            notifications = Notifications(self._root, mailbox)
+            try:
+                await asyncio.to_thread(notifications.open)
+            except WatchLimit as error:
+                self._fall_back(str(error))
+            except OSError as error:
+                logger.warning("cannot watch %s: %s", self._root, error)
+                return None
+            else:
+                self._mailbox, self._notifications = mailbox, notifications
+                listener = asyncio.create_task(self._listen(mailbox))
+        logger.info(
+            "watching %s (%s)",
+            self._root,
+            f"polling every {self._poll_seconds:g} s" if self._poll_seconds else "notifications",
+        )
+        self._identity, self._just_attached = identity, True
+        self.status.attached = True
+        self._schedule.ask("", 0.0)
+        return listener
+
+    async def _detach(self) -> None:
+        notifications, self._notifications = self._notifications, None
+        if notifications is not None:
+            await asyncio.to_thread(notifications.close)
+
+    def _events_come(self) -> bool:
+        return self._notifications is None or self._notifications.is_alive()
+
+    async def _root_is_ours(self) -> bool:
+        """Whether the folder that was scanned and watched is still the one at its path."""
+        if self._identity is None:
+            return False
+        try:
+            identity = await asyncio.to_thread(identify, self._root)
+        except RootGone:
+            return False
+        if identity != self._identity:
+            return False
+        self._identity = identity
+        return True
+
+    # Events
+
+    async def _listen(self, mailbox: Mailbox) -> None:
+        while True:
+            self._take(await mailbox.changes())
+            # One round of events is taken together, as saving a file causes several.
+            await asyncio.sleep(0.02)
+
+    def _take(self, changes: Changes) -> None:
+        for path, writing in changes.files.items():
+            if path == IGNORE_FILE:
+                self._schedule.ask("", self._settings.quiet_seconds)
+            else:
+                self._pipeline.touched(path, writing=writing)
+        self.status.passed.happened(changes.passed, self._rules.judge_path)
+        for folder in changes.folders:
+            if self._rules.reaches(folder):
+                self._schedule.ask(folder, self._settings.quiet_seconds)
+        if changes.overflow:
+            logger.warning("the kernel dropped events: comparing the whole folder")
+            self.status.overflows += 1
+            self._schedule.ask("", 0.0)
+        if changes.unmounted:
+            logger.warning("a file system inside %s was unmounted", self._root)
+            self._identity = None
+        if changes.unwatched is not None:
+            self._fall_back(changes.unwatched)
+
+    def _fall_back(self, reason: str) -> None:
+        if not self._poll_seconds:
+            self._poll_seconds = FALLBACK_POLL_SECONDS
+            logger.warning(
+                "cannot watch every folder (%s): comparing all every %g s as well; "
+                "raise fs.inotify.max_user_watches to be quicker",
+                reason,
+                self._poll_seconds,
+            )
+
+    # Scans
+
+    async def _scan_forever(self) -> None:
+        while True:
+            tops = self._schedule.take()
+            for top in tops:
+                if self._identity is not None:
+                    try:
+                        await self._scan(top)
+                    except RootGone:  # `_watch_root` says so, unless it was for a moment only
+                        self._schedule.ask(top, ROOT_CHECK_SECONDS)
+            if not tops:
+                await self._schedule.wait()
+
+    async def _scan(self, top: str) -> None:
+        if not top:
+            await self._read_rules()
+        confirmed, self._confirmed = self._confirmed and not top, self._confirmed and bool(top)
+        emptiable, identity = self._just_attached, self._identity
+        self._before = len(self._state)
+        self.status.scanning = lambda: self._reconciler.running
+        await self._pipeline.decided()
+        difference = await self._reconciler.compare(top, self._rules)
+        # New names are published before the old ones go, so that a rename is never a gap.
+        await self._pipeline.drained()
+        if confirmed:
+            self._guard.confirm()
+        try:
+            held = await self._remove(difference, attached=emptiable, whole=not top)
+        finally:
+            self._guard.unconfirm()
+        if not top:
+            await self._publish_again(set(difference.missing) if held else set())
+            self._finish(difference, held=held)
+            if identity == self._identity and not held:
+                self._just_attached = False
+
+    async def _remove(self, difference: Difference, *, attached: bool, whole: bool) -> bool:
+        """Hand on what is missing; True if some of that is held back."""
+        missing = difference.missing
+        if not (missing or difference.left_out):
+            return False
+        if not await self._root_is_ours():
+            return True
+        # First, or they would count among what is known.
+        await self._pipeline.work_off(difference.left_out)
+        admitted = self._guard.admitted(
+            missing,
+            self._state,
+            time.monotonic(),
+            present=difference.on_mounts if attached else None,
+            whole=whole,
+        )
+        await self._pipeline.work_off(admitted)
+        return len(admitted) < len(missing)
+
+    async def _publish_again(self, held: Container[str]) -> None:
+        """Publish again what indexing did not find, and what is there now as it was then."""
+        paths = [path for path in await self._vanished.settle(self._state) if path not in held]
+        for path in paths:
+            self._state.put(path, UNKNOWN._replace(mount=self._mount_points.of(path)))
+        await self._pipeline.work_off(paths)
+        await self._vanished.again(paths, self._state)
+
+    def _finish(self, difference: Difference, *, held: bool) -> None:
+        if not held:
+            self._guard.release()
+        again = self._poll_seconds or self._settings.reconcile_seconds
+        if held and self._guard.only_a_look_tells:
+            again = min(again, HELD_RETRY_SECONDS)
+        self._scan_seconds = difference.seconds
+        self._schedule.ask("", self._pause(again))
+        # Whoever waits for the end of the comparison reads all of what it led to.
+        self._tell()
+        self.status.reconciled()
+        logger.info("%s%s", difference.summary(), " (held back)" if held else "")
+
+    def _pause(self, seconds: float) -> float:
+        """Never more than a tenth of the time is spent walking, unless polling is asked for."""
+        return seconds if self._settings.poll_seconds else max(seconds, 10 * self._scan_seconds)
+
+    async def _read_rules(self) -> None:
+        settings = self._settings
+        self._rules = await asyncio.to_thread(load_rules, self._root, self._patterns, settings)
+
+    # Health
+
+    async def _beat(self) -> None:
+        while True:
+            if self._guard.only_a_look_tells:
+                self._schedule.ask("", self._pause(HELD_RETRY_SECONDS))
+            self._tell()
+            running = self._reconciler.running
+            if running is not None:
+                self._progress.tell(running, self._before, self._pipeline.counters.added)
+            await asyncio.sleep(0.25)
+
+    def _tell(self) -> None:
+        self.status.waiting = self._pipeline.waiting
+        self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
+        self.status.counters = self._pipeline.counters
+        self.status.poll_seconds = self._poll_seconds

@@ -1,0 +1,96 @@
+"""What the `images` topic says exists: the watcher's only memory, read back at every start."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from producers.folder.tree import Known, join
+
+
+class State:
+    """Image id -> `Known`, kept by directory so that folders compare and vanish as a whole."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[str, Known]] = {}
+        self._folders: dict[str, set[str]] = {}
+        self._count = 0
+        self._below: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return self.below("")
+
+    def count(self, mount: str | None) -> int:
+        """How many lay below this mount point; None for those on the root's own file system."""
+        return self._count - self._below.total() if mount is None else self._below[mount]
+
+    def get(self, image_id: str) -> Known | None:
+        """What was published under the id; None if nothing or a removal."""
+        directory, _, name = image_id.rpartition("/")
+        return self._files.get(directory, {}).get(name)
+
+    def put(self, image_id: str, known: Known) -> None:
+        """Remember an addition."""
+        directory, _, name = image_id.rpartition("/")
+        files = self._files.get(directory)
+        if files is None:
+            files = self._files[directory] = {}
+            self._link(directory)
+        before = files.get(name)
+        self._count += before is None
+        files[name] = known
+        if before is not None and before.mount is not None:
+            self._below[before.mount] -= 1
+        if known.mount is not None:
+            self._below[known.mount] += 1
+
+    def remove(self, image_id: str) -> None:
+        """Remember a removal; an id that is not there is no error."""
+        directory, _, name = image_id.rpartition("/")
+        files = self._files.get(directory, {})
+        before = files.pop(name, None)
+        if before is None:
+            return
+        self._count -= 1
+        if before.mount is not None:
+            self._below[before.mount] -= 1
+        if not files:
+            del self._files[directory]
+            self._unlink(directory)
+
+    def files(self, directory: str) -> dict[str, Known]:
+        """The pictures known directly in a directory, by name; not to be changed."""
+        return self._files.get(directory, {})
+
+    def folders(self, directory: str) -> set[str]:
+        """Names of the folders of a directory that hold known pictures, at whatever depth."""
+        return set(self._folders.get(directory, ()))
+
+    def below(self, directory: str) -> Iterator[str]:
+        """Ids of all known pictures in a directory and deeper."""
+        pending = [directory]
+        while pending:
+            here = pending.pop()
+            yield from (join(here, name) for name in tuple(self._files.get(here, ())))
+            pending.extend(join(here, name) for name in tuple(self._folders.get(here, ())))
+
+    def _link(self, directory: str) -> None:
+        while directory:
+            parent, _, name = directory.rpartition("/")
+            siblings = self._folders.setdefault(parent, set())
+            if name in siblings:
+                return
+            siblings.add(name)
+            directory = parent
+
+    def _unlink(self, directory: str) -> None:
+        while directory and directory not in self._files and not self._folders.get(directory):
+            parent, _, name = directory.rpartition("/")
+            siblings = self._folders[parent]
+            siblings.discard(name)
+            if not siblings:
+                del self._folders[parent]
+            directory = parent

@@ -1,0 +1,14 @@
+"""`python -m tests.support.hostile_indexer`: an indexer whose pictures meet bad decoders."""
+
+from consumers.indexing import app, decoding
+from tests.support import hostile
+
+
+def main() -> None:
+    """As `python -m consumers indexing`, but for what decodes."""
+    decoding.TASK = f"{hostile.MODULE}:read_and_decode"  # type: ignore[misc]
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What indexers need of aiokafka's consumer, on a log in memory."""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+from aiokafka.util import commit_structure_validate
+
+from adapters.fakes import MemoryEventLog
+from adapters.log.port import LogRecord, Message
+from imaging.decoded_image import FACTS_VERSION
+from schemas.topics import IMAGES
+
+
+class Group:
+    """A consumer and what its group has committed."""
+
+    def __init__(self, committed: Mapping[int, int], log: MemoryEventLog | None = None) -> None:
+        self.offsets = dict(committed)
+        self.marks: dict[int, str] = {}
+        self.places: dict[int, int] = {}
+        self._log = log or MemoryEventLog()
+        self._coordinator = self
+
+    async def fetch_committed_offsets(
+        self, places: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        return {
+            place: OffsetAndMetadata(
+                self.offsets[place.partition], self.marks.get(place.partition, f"{FACTS_VERSION}:")
+            )
+            for place in places
+            if place.partition in self.offsets
+        }
+
+    async def committed(self, place: TopicPartition) -> int | None:
+        return self.offsets.get(place.partition)
+
+    async def commit(self, offsets: dict[TopicPartition, Any]) -> None:
+        for place, (offset, mark) in commit_structure_validate(offsets).items():
+            self.offsets[place.partition] = offset
+            self.marks[place.partition] = mark
+
+    async def end_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        bounds = await self._log.bounds(IMAGES)
+        return {place: bounds[place.partition][1] for place in places}
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        self.places[place.partition] = offset
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition(IMAGES.name, number) for number in self.places}
+
+    def pause(self, *_: TopicPartition) -> None:
+        """Nothing is fetched that a test does not ask for."""
+
+    def fetch(self, number: int, most: int = 1000) -> Any:
+        """FastStream's message of what comes next; from the oldest where there is no such place."""
+        held = self._log._partitions(IMAGES)[number]
+        start = self.places.get(number, self.offsets.get(number, 0))
+        if start > len(held):
+            start = 0
+        found = held[start : start + most]
+        self.places[number] = start + len(found)
+        return SimpleNamespace(raw_message=tuple(_as_fetched(record) for record in found))
+
+    @staticmethod
+    async def fill(log: MemoryEventLog, end: int, name: str = "old", partition: int = 0) -> None:
+        """Let this partition end there."""
+        number = count()
+        while len(log._partitions(IMAGES)[partition]) < end:
+            await log.publish(IMAGES, [Message(f"{name}{next(number)}.png", None)])
+
+
+def _as_fetched(record: LogRecord) -> Any:
+    return SimpleNamespace(
+        topic=IMAGES.name,
+        partition=record.position.partition,
+        offset=record.position.offset,
+        key=record.key,
+        value=record.value,
+        timestamp=record.timestamp_ms,
+        headers=(),
+    )

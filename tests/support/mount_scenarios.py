@@ -1,0 +1,280 @@
+"""A watched folder over real mounts: `python -m tests.support.mount_scenarios NAME FOLDER`.
+
+Run within a mount namespace of its own (`unshare --mount`), so that nobody else sees the mounts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from adapters.fakes import MemoryEventLog
+from adapters.settings import SourceSettings
+from consumers.indexing.roots import Roots
+from producers.folder.watcher import Watcher
+from schemas.codec import decode
+from schemas.events import ImageAdded
+from schemas.topics import IMAGES
+from tests.unit.producers.test_watcher import age, eventually, on_disk, shows, view, watching
+
+
+def command(*words: str | Path) -> None:
+    subprocess.run([str(word) for word in words], check=True)
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(str(path).encode())
+        age(path)
+
+
+class Place:
+    """A folder of pictures, and disks that can be mounted in it: what is on them stays on them."""
+
+    def __init__(self, base: Path) -> None:
+        self.root = base / "images"
+        self.disks = base / "disks"
+        put(self.root, *(f"{n}.jpg" for n in range(50)))
+        self.disks.mkdir()
+        command("mount", "-t", "tmpfs", "disks", self.disks)
+        self.log = MemoryEventLog()
+
+    def disk(self, name: str, *files: str) -> Path:
+        """A disk with these files."""
+        folder = self.disks / name
+        folder.mkdir()
+        put(folder, *files)
+        return folder
+
+    def mount(self, disk: Path, point: str) -> None:
+        (self.root / point).mkdir(parents=True, exist_ok=True)
+        command("mount", "--bind", disk, self.root / point)
+
+    def unmount(self, point: str, *, lazy: bool = False) -> None:
+        command("umount", *(["-l"] if lazy else []), self.root / point)
+
+    async def told(self) -> dict[str, str | None]:
+        """id -> mount, of the newest event of each picture that is not removed."""
+        found: dict[str, str | None] = {}
+        async for record in self.log.read_all(IMAGES):
+            assert record.key is not None
+            if record.value is None:
+                found.pop(record.key.decode(), None)
+            else:
+                event = decode(ImageAdded, record.value)
+                found[event.image_id] = event.mount
+        return {image_id: mount for image_id, mount in found.items() if "/" in image_id}
+
+
+async def holds(watcher: Watcher, count: int, *words: str) -> None:
+    """Wait until so many removals are held, for a reason that has these words and no other disk."""
+
+    async def check() -> bool:
+        reason = watcher.status.held_reason
+        return watcher.status.held == count and all(word in reason for word in words)
+
+    try:
+        await eventually(check, 30)
+    except TimeoutError:
+        raise AssertionError((watcher.status.held, watcher.status.held_reason)) from None
+
+
+async def unmounted(place: Place) -> None:
+    """While watching and between runs, whichever way, the pictures stay, unless they are let go."""
+    place.mount(place.disk("a", "x.jpg", "y.jpg"), "disk")
+    everything = on_disk(place.root)
+    for lazy in (False, True):
+        async with watching(place.root, place.log) as watcher:
+            await shows(place.log, everything)
+            place.unmount("disk", lazy=lazy)
+            await holds(watcher, 2, "nothing is mounted at disk")
+            assert await view(place.log) == everything
+        async with watching(place.root, place.log) as watcher:
+            await holds(watcher, 2, "nothing is mounted at disk")
+            assert await view(place.log) == everything
+            place.mount(place.disks / "a", "disk")
+            await holds(watcher, 0)
+            assert await view(place.log) == everything
+    place.unmount("disk")
+    async with watching(place.root, place.log) as watcher:
+        await holds(watcher, 2)
+        watcher.request_scan(confirm_removals=True)
+        await shows(place.log, on_disk(place.root))
+        await holds(watcher, 0)
+
+
+async def several(place: Place) -> None:
+    """What is held is told disk by disk, and no longer of one that is back."""
+    place.mount(place.disk("a", "1.jpg", "2.jpg"), "a")
+    place.mount(place.disk("b", "1.jpg", "2.jpg", "3.jpg"), "b")
+    everything = on_disk(place.root)
+    async with watching(place.root, place.log) as watcher:
+        await shows(place.log, everything)
+        place.unmount("a")
+        place.unmount("b")
+        await holds(watcher, 5, "at a,", "at b,")
+        place.mount(place.disks / "a", "a")
+        await holds(watcher, 3, "at b,")
+        assert "at a," not in watcher.status.held_reason
+        (place.root / "7.jpg").unlink()
+        del everything["7.jpg"]
+        await shows(place.log, everything)
+
+
+async def nested(place: Place) -> None:
+    """A disk below a disk: each picture tells the inner one; both go and come as they like."""
+    place.mount(place.disk("outer", "o.jpg"), "outer")
+    place.mount(place.disk("inner", "i.jpg"), "outer/inner")
+    everything = on_disk(place.root)
+    async with watching(place.root, place.log) as watcher:
+        await shows(place.log, everything)
+        assert await place.told() == {"outer/o.jpg": "outer", "outer/inner/i.jpg": "outer/inner"}
+        place.unmount("outer/inner")
+        await holds(watcher, 1, "at outer/inner,")
+        place.unmount("outer")
+        await holds(watcher, 2, "at outer/inner,", "at outer,")
+        place.mount(place.disks / "outer", "outer")
+        await holds(watcher, 1, "at outer/inner,")
+        assert await view(place.log) == everything
+
+
+async def moved(place: Place) -> None:
+    """A mount point that is elsewhere now: what is there is added, the rest held until told."""
+    place.mount(place.disk("a", "x.jpg"), "here")
+    command("mount", "--make-rprivate", "/")
+    before = on_disk(place.root)
+    async with watching(place.root, place.log) as watcher:
+        await shows(place.log, before)
+        (place.root / "there").mkdir()
+        command("mount", "--move", place.root / "here", place.root / "there")
+        await holds(watcher, 1, "at here,")
+        await shows(place.log, {**before, **on_disk(place.root)})
+        assert await place.told() == {"here/x.jpg": "here", "there/x.jpg": "there"}
+        watcher.request_scan(confirm_removals=True)
+        await shows(place.log, on_disk(place.root))
+
+
+async def another(place: Place) -> None:
+    """Unmounted, and an empty disk mounted at once."""
+    place.mount(place.disk("a", "x.jpg"), "disk")
+    everything = on_disk(place.root)
+    async with watching(place.root, place.log) as watcher:
+        await shows(place.log, everything)
+        place.disk("empty")
+        place.unmount("disk")
+        place.mount(place.disks / "empty", "disk")
+        await holds(watcher, 1, "disk holds no picture")
+        assert await view(place.log) == everything
+
+
+async def covered(place: Place) -> None:
+    """A file system mounted over the whole folder hides the disk, which the table still lists."""
+    place.mount(place.disk("a", "x.jpg"), "disk")
+    over = place.disk("over", *(f"{n}.jpg" for n in range(50)))
+    (over / "disk").mkdir()
+    async with watching(place.root, place.log) as watcher:
+        await shows(place.log, on_disk(place.root))
+        place.mount(over, ".")
+        await holds(watcher, 1, "nothing is mounted at disk")
+        assert "disk/x.jpg" in await view(place.log)
+
+
+async def same_device(place: Place) -> None:
+    """A folder of the same file system, bound: a mount to the watcher and to the indexer."""
+    other = place.root.with_name("other")
+    put(other, "x.jpg")
+    place.mount(other, "bound")
+    everything = on_disk(place.root)
+    async with watching(place.root, place.log) as watcher:
+        await shows(place.log, everything)
+        assert await place.told() == {"bound/x.jpg": "bound"}
+        events = [
+            decode(ImageAdded, record.value)
+            async for record in place.log.read_all(IMAGES)
+            if record.key == b"bound/x.jpg"
+        ]
+        roots = Roots(SourceSettings(images_dir=place.root))
+        assert roots.missing(events) is None
+        place.unmount("bound")
+        assert "nothing is mounted at" in (roots.missing(events) or "")
+        await holds(watcher, 1, "at bound,")
+        assert await view(place.log) == everything
+
+
+async def one_file(place: Place) -> None:
+    """A single file that is bound, as into a container, is a mount point, too."""
+    put(place.root.with_name("other"), "x.jpg")
+    put(place.root, "one/x.jpg", "one/y.jpg")
+    command("mount", "--bind", place.root.with_name("other") / "x.jpg", place.root / "one/x.jpg")
+    async with watching(place.root, place.log) as watcher:
+        await shows(place.log, on_disk(place.root))
+        assert await place.told() == {"one/x.jpg": "one/x.jpg", "one/y.jpg": None}
+        unchanged = watcher.status.counters.unchanged
+        before = watcher.status.last_reconcile
+        watcher.request_scan()
+
+        async def compared() -> bool:
+            return watcher.status.last_reconcile != before
+
+        await eventually(compared, 20)
+        assert watcher.status.counters.unchanged == unchanged, "looked at though equal"
+
+
+async def linked(place: Place) -> None:
+    """A link to a disk elsewhere, where links are followed: its pictures go with the disk, too."""
+    elsewhere = place.root.with_name("elsewhere")
+    (elsewhere / "plain").mkdir(parents=True)
+    put(elsewhere / "plain", "p.jpg")
+    (elsewhere / "usb").mkdir()
+    command("mount", "--bind", place.disk("a", "x.jpg"), elsewhere / "usb")
+    (place.root / "linked").symlink_to(elsewhere)
+    place.mount(place.disk("b", "z.jpg"), "disk")
+    (place.root / "short").symlink_to(place.root / "disk")
+    expected = {
+        **on_disk(place.root),
+        **{
+            name: hashlib.sha256((place.root / name).read_bytes()).hexdigest()
+            for name in ("linked/plain/p.jpg", "linked/usb/x.jpg", "short/z.jpg")
+        },
+    }
+    async with watching(place.root, place.log, follow_symlinks=True) as watcher:
+        await shows(place.log, expected)
+        assert await place.told() == {
+            "linked/plain/p.jpg": None,
+            "linked/usb/x.jpg": str(elsewhere / "usb"),
+            "disk/z.jpg": "disk",
+            "short/z.jpg": "disk",
+        }
+        command("umount", elsewhere / "usb")
+        place.unmount("disk")
+        await holds(watcher, 3, "at disk,", f"at {elsewhere / 'usb'},")
+        assert await view(place.log) == expected
+        (elsewhere / "plain" / "p.jpg").unlink()
+        watcher.request_scan()
+        del expected["linked/plain/p.jpg"]
+        await shows(place.log, expected)
+
+
+SCENARIOS: dict[str, Callable[[Place], Awaitable[None]]] = {
+    each.__name__: each
+    for each in (
+        unmounted,
+        several,
+        nested,
+        moved,
+        another,
+        covered,
+        same_device,
+        one_file,
+        linked,
+    )
+}
+
+if __name__ == "__main__":
+    asyncio.run(SCENARIOS[sys.argv[1]](Place(Path(sys.argv[2]))))  # type: ignore[arg-type]

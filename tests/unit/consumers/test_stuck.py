@@ -1,0 +1,119 @@
+"""A consumer that has work and gets nothing of it done ends itself; one that waits does not."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adapters import progress
+from adapters.errors import Unavailable
+from adapters.progress import Activity, Stuck, Watchdog
+from consumers.analytics import app as analytics
+from consumers.indexing import app as main
+from consumers.indexing.batch import Counters
+
+QUIET = 0.1
+
+
+@dataclass
+class Group:
+    """What the watch looks at: the group's lag, the work under way and what was done."""
+
+    behind: int = 5
+    fails: bool = False
+    lane: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(under_way=0, committed=0))
+    counters: Counters = field(default_factory=Counters)
+    filed: int = 0
+    due_in: float = 1.0
+
+    async def lag(self) -> int:
+        if self.fails:
+            raise Unavailable("the broker is down")
+        return self.behind
+
+    async def broker_is_away(self) -> bool:
+        return self.fails
+
+
+async def watched(activity: Activity, *report: Any) -> None:
+    with activity.here():
+        reporting = asyncio.create_task(report[0](*report[1:]))
+    try:
+        await Watchdog([activity], stuck_seconds=QUIET).run()
+    finally:
+        reporting.cancel()
+
+
+def indexing(group: Group) -> asyncio.Task[None]:
+    any_group: Any = group
+    work = main.Work()
+    work.app = work.indexer = any_group
+    activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
+    return asyncio.create_task(watched(activity, main._report, work, any_group, any_group))
+
+
+def filing(group: Group) -> asyncio.Task[None]:
+    any_group: Any = group
+    work = analytics.Work(any_group)
+    work.joined = True
+    activity = Activity("filing", pending=work.pending, achieved=work.achieved)
+    return asyncio.create_task(watched(activity, analytics._report, work, any_group, any_group))
+
+
+Watch = Callable[[Group], asyncio.Task[None]]
+both = pytest.mark.parametrize("watch", [indexing, filing])
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "BEAT_SECONDS", 0.01)
+    for module in (main, analytics):
+        monkeypatch.setattr(module, "LAG_SECONDS", 0.02)
+
+
+async def lives_on(watching: asyncio.Task[None]) -> bool:
+    done, _ = await asyncio.wait([watching], timeout=QUIET * 5)
+    watching.cancel()
+    return not done
+
+
+@both
+async def test_work_that_nobody_reads_ends_the_process(watch: Watch) -> None:
+    with pytest.raises(Stuck, match="5 waiting"):
+        await asyncio.wait_for(watch(Group()), 60)
+
+
+@both
+async def test_nothing_to_do_is_no_reason(watch: Watch) -> None:
+    assert await lives_on(watch(Group(behind=0)))
+
+
+@both
+async def test_progress_is_no_reason(watch: Watch) -> None:
+    group = Group()
+
+    async def work() -> None:
+        while True:
+            group.counters.received += 1
+            group.filed += 1
+            await asyncio.sleep(0.01)
+
+    working = asyncio.create_task(work())
+    assert await lives_on(watch(group))
+    working.cancel()
+
+
+@both
+async def test_a_broker_that_is_down_is_no_reason(watch: Watch) -> None:
+    assert await lives_on(watch(Group(fails=True)))
+
+
+async def test_a_batch_in_flight_is_a_reason_like_any_other() -> None:
+    """A wait for a server is told apart by the retries that make it."""
+    group = Group(behind=0)
+    group.lane.under_way = 3
+    with pytest.raises(Stuck, match="3 waiting"):
+        await asyncio.wait_for(indexing(group), 60)

@@ -1,0 +1,122 @@
+"""docker-compose.yml: valid, complete, and in step with the local stack."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stack import binaries
+
+ROOT = Path(__file__).parents[3]
+COMPOSE = ROOT / "docker-compose.yml"
+SERVERS = {"kafka", "weaviate", "triton"}
+OURS = {"provision", "watcher", "indexer", "analytics", "gateway"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    parsed: dict[str, Any] = YAML(typ="safe").load(COMPOSE.read_text())
+    return parsed
+
+
+def test_it_follows_the_compose_specification() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "check_jsonschema",
+            "--builtin-schema",
+            "vendor.compose-spec",
+            str(COMPOSE),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_specification_is_really_checked(tmp_path: Path) -> None:
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text(COMPOSE.read_text().replace("    image: apache", "    imago: apache"))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "check_jsonschema",
+            "--builtin-schema",
+            "vendor.compose-spec",
+            broken,
+        ],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode != 0
+
+
+def test_every_service_is_there(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == SERVERS | OURS
+
+
+def test_every_service_that_stays_has_a_health_check(compose: dict[str, Any]) -> None:
+    without = {
+        name for name, service in compose["services"].items() if "healthcheck" not in service
+    }
+    assert without == {"provision"}
+
+
+def test_ours_start_when_what_they_need_is_well(compose: dict[str, Any]) -> None:
+    needs = compose["services"]["provision"]["depends_on"]
+    assert needs == {name: {"condition": "service_healthy"} for name in SERVERS}
+    for name in OURS - {"provision"}:
+        assert compose["services"][name]["depends_on"] == {
+            "provision": {"condition": "service_completed_successfully"}
+        }
+
+
+def test_the_servers_are_the_versions_the_tests_ran_with(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services["kafka"]["image"].endswith(f":{binaries.KAFKA_VERSION}")
+    assert services["weaviate"]["image"].endswith(f":{binaries.WEAVIATE_VERSION}")
+    dockerfile = (ROOT / "deploy" / "triton.Dockerfile").read_text()
+    assert re.search(r"^FROM nvcr\.io/nvidia/tritonserver:\d\d\.\d\d-py3$", dockerfile, re.M)
+
+
+def test_triton_reserves_a_gpu(compose: dict[str, Any]) -> None:
+    (device,) = compose["services"]["triton"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    assert device["capabilities"] == ["gpu"]
+
+
+def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
+    assert set(compose["volumes"]) == {"kafka-data", "weaviate-data", "lake-data", "watcher-data"}
+    for name in ("kafka", "weaviate", "analytics"):
+        (mount,) = compose["services"][name]["volumes"]
+        assert mount.split(":")[0] in compose["volumes"]
+
+
+def test_there_is_no_secret_and_none_is_defaulted(compose: dict[str, Any]) -> None:
+    secret = compose["services"]["gateway"]["environment"]["JWT_SECRET"]
+    assert secret.startswith("${JWT_SECRET:?")
+    for service in compose["services"].values():
+        for name, value in service.get("environment", {}).items():
+            if re.search("SECRET|PASSWORD|TOKEN|KEY$", name):
+                assert str(value).startswith("${"), name
+
+
+def test_only_the_gateway_is_published_and_only_on_this_machine(compose: dict[str, Any]) -> None:
+    published = {name: s["ports"] for name, s in compose["services"].items() if "ports" in s}
+    assert list(published) == ["gateway"]
+    assert published["gateway"][0].startswith("${GATEWAY_BIND:-127.0.0.1}:")
+
+
+def test_everything_the_images_copy_is_there_and_let_through() -> None:
+    allowed = (ROOT / ".dockerignore").read_text().splitlines()
+    for dockerfile in (ROOT / "deploy").glob("*.Dockerfile"):
+        for source in re.findall(r"^COPY (?!--from)(\S+) ", dockerfile.read_text(), re.M):
+            assert (ROOT / source).exists(), source
+            assert f"!{source}" in allowed, source

@@ -1,0 +1,92 @@
+"""A short outage delays an answer; a long one refuses it at once."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from adapters.embedder.spec import ModelSpec
+from adapters.errors import Rejected, Unavailable
+from gateway.search.outage import Patience
+from tests.support.gateway_bench import gateway, picture, unit
+
+
+class Server:
+    """Answers only while it is up, and counts who asks."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.asked = 0
+
+    async def ask(self) -> str:
+        self.asked += 1
+        if not self.up:
+            raise Unavailable("gone")
+        return "answer"
+
+
+async def test_a_restart_is_waited_out() -> None:
+    server = Server()
+    asked = asyncio.create_task(Patience(20)(server.ask))
+    await asyncio.sleep(0.6)
+    assert not asked.done()
+    assert server.asked >= 2
+    server.up = True
+    assert await asked == "answer"
+
+
+async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later() -> None:
+    server, patience = Server(), Patience(0.8)
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await patience(server.ask)
+    assert time.monotonic() - began >= 0.8
+    before = server.asked
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await patience(server.ask)
+    assert server.asked == before + 5
+
+
+async def test_the_next_outage_is_waited_for_again() -> None:
+    server, patience = Server(), Patience(0.3)
+    with pytest.raises(Unavailable):
+        await patience(server.ask)
+    await asyncio.sleep(0.4)
+    before = server.asked
+    with pytest.raises(Unavailable):
+        await patience(server.ask)
+    assert server.asked > before + 1
+
+
+async def test_no_patience_asks_once() -> None:
+    server = Server()
+    with pytest.raises(Unavailable):
+        await Patience(0)(server.ask)
+    assert server.asked == 1
+
+
+async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
+    async def refused() -> str:
+        raise Rejected("no")
+
+    with pytest.raises(Rejected):
+        await asyncio.wait_for(Patience(20)(refused), 1)
+
+
+@pytest.mark.parametrize("server", ["embedder", "index"])
+async def test_a_search_outlives_a_restart(
+    tmp_path: Path, small_spec: ModelSpec, server: str
+) -> None:
+    records = [picture("a.jpg", unit(1))]
+    async with gateway(tmp_path, small_spec, records, outage_patience=20) as bench:
+        twin = getattr(bench, server)
+        twin.available = False
+        searching = asyncio.create_task(bench.names(text="never asked before"))
+        await asyncio.sleep(0.4)
+        assert not searching.done()
+        twin.available = True
+        assert await searching == ["a.jpg"]
+    (event,) = await bench.searches()  # by the end all are written
+    assert event.latency_ms.total >= 400

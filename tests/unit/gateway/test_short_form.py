@@ -1,0 +1,91 @@
+"""The short form of queries: what people type, and what they must not lose by it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.search.query import Term, describe
+from gateway.search.short_form import BadShortForm, Part, parse
+
+
+@pytest.mark.parametrize(
+    ("query", "parts"),
+    [
+        ("tennis", [Part(1, "tennis")]),
+        ("a red  car", [Part(1, "a red car")]),
+        (
+            "2:dog + ./a.jpg - fruit",
+            [Part(2, "dog"), Part(1, path="./a.jpg"), Part(-1, "fruit")],
+        ),
+        ("- fruit", [Part(-1, "fruit")]),
+        ("+ dog", [Part(1, "dog")]),
+        ("0.5:a dog - 1.5:a cat", [Part(0.5, "a dog"), Part(-1.5, "a cat")]),
+        ("2: dog", [Part(2, "dog")]),
+        ("black-and-white C++ a+b -x", [Part(1, "black-and-white C++ a+b -x")]),
+        ("16:9 screen", [Part(1, "16:9 screen")]),
+        ('"rock - roll" + x', [Part(1, "rock - roll"), Part(1, "x")]),
+        ('"./not a file"', [Part(1, "./not a file")]),
+        ('2:"16:9 - screen"', [Part(2, "16:9 - screen")]),
+        ("/photos/my cat.jpg", [Part(1, path="/photos/my cat.jpg")]),
+        ("../x.png - ~/y.png", [Part(1, path="../x.png"), Part(-1, path="~/y.png")]),
+        ("3:./a.jpg", [Part(3, path="./a.jpg")]),
+        ("time 10:30 at night", [Part(1, "time 10:30 at night")]),
+    ],
+)
+def test_it_is_read(query: str, parts: list[Part]) -> None:
+    assert parse(query) == parts
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("dog +", "end"),
+        ("+", "end"),
+        ("dog + - cat", "before -"),
+        ("+ + cat", "before +"),
+        ("0:dog", "weight"),
+        ("101:dog", "weight"),
+        ('"dog', "quote"),
+        ('""', "empty"),
+        ("2:", "empty"),
+        (" + ".join("x" * 17), "at most 16"),
+    ],
+)
+def test_what_cannot_be_is_said(query: str, message: str) -> None:
+    with pytest.raises(BadShortForm, match=message.replace("+", r"\+")):
+        parse(query)
+
+
+words = st.from_regex(r"[a-z]{1,8}( [a-z]{1,8}){0,2}", fullmatch=True)
+weights = st.integers(1, 99).map(float) | st.sampled_from([0.5, 2.25])
+
+
+@given(st.lists(st.tuples(words, weights, st.booleans(), st.booleans()), min_size=1, max_size=16))
+def test_what_the_gateway_writes_is_read_back(
+    terms: list[tuple[str, float, bool, bool]],
+) -> None:
+    written = [
+        Term(
+            "x",
+            -weight if negative else weight,
+            text=None if picture else word,
+            image_name=word if picture else None,
+        )
+        for word, weight, negative, picture in terms
+    ]
+    expected = [
+        Part(term.weight, term.text, None if term.image_name is None else f"./{term.image_name}")
+        for term in written
+    ]
+    assert parse(describe(written)) == expected
+
+
+@given(st.text(max_size=60))
+def test_anything_is_read_or_refused(query: str) -> None:
+    try:
+        parts = parse(query)
+    except BadShortForm:
+        return
+    assert all((part.text or part.path) and part.weight for part in parts)

@@ -1,0 +1,102 @@
+"""Texts asked for at once share requests; none waits for others, or suffers from them."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from adapters.embedder.arrays import Vectors
+from adapters.errors import Rejected, Unavailable
+from adapters.fakes import MemoryEmbedder
+from gateway.search.text_batches import IN_FLIGHT, MOST, TextBatches
+
+
+class Slow(MemoryEmbedder):
+    """Answers each text with its number, after a moment, and notes what came together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[str]] = []
+        self.at_once = 0
+        self.most_at_once = 0
+
+    async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
+        self._check()
+        self.asked.append(list(texts))
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        await asyncio.sleep(0.02)
+        self.at_once -= 1
+        if "bad" in texts:
+            raise Rejected("a bad text")
+        return np.array([[float(text)] for text in texts], np.float32)
+
+
+async def test_who_asks_alone_is_asked_for_at_once() -> None:
+    embedder = Slow()
+    assert await TextBatches(embedder).embed("m", "7") == [7.0]
+    assert embedder.asked == [["7"]]
+
+
+async def test_what_comes_meanwhile_goes_together_and_each_gets_its_own() -> None:
+    embedder = Slow()
+    batches = TextBatches(embedder)
+    count = 3 * MOST
+    found = await asyncio.gather(*(batches.embed("m", str(n)) for n in range(count)))
+    assert found == [[float(n)] for n in range(count)]
+    assert sorted(int(t) for texts in embedder.asked for t in texts) == list(range(count))
+    assert max(map(len, embedder.asked)) <= MOST
+    assert len(embedder.asked) <= 2 * IN_FLIGHT + 2
+    assert embedder.most_at_once <= IN_FLIGHT
+
+
+async def test_models_are_not_mixed() -> None:
+    embedder = Slow()
+    batches = TextBatches(embedder)
+    models = [("m", "1"), ("n", "2"), ("m", "3"), ("n", "4")]
+    found = await asyncio.gather(*(batches.embed(*each) for each in models))
+    assert found == [[1.0], [2.0], [3.0], [4.0]]
+    assert not any({"1", "3"} & set(texts) and {"2", "4"} & set(texts) for texts in embedder.asked)
+
+
+async def test_one_that_is_refused_takes_no_other_with_it() -> None:
+    batches = TextBatches(Slow())
+    asked = ["0", "0", "1", "bad", "2"]
+    found = await asyncio.gather(
+        *(batches.embed("m", text) for text in asked), return_exceptions=True
+    )
+    assert [found[0], found[2], found[4]] == [[0.0], [1.0], [2.0]]
+    assert isinstance(found[3], Rejected)
+
+
+async def test_an_outage_is_told_to_all_and_passes() -> None:
+    embedder = Slow()
+    batches = TextBatches(embedder)
+    embedder.available = False
+    found = await asyncio.gather(
+        *(batches.embed("m", str(n)) for n in range(5)), return_exceptions=True
+    )
+    assert all(isinstance(each, Unavailable) for each in found)
+    embedder.available = True
+    assert await batches.embed("m", "5") == [5.0]
+
+
+@pytest.mark.parametrize("away", [[4], [0], [0, 1], [2, 3, 4, 5]])
+async def test_callers_that_went_away_hold_nobody_up(away: list[int]) -> None:
+    embedder = Slow()
+    batches = TextBatches(embedder)
+    tasks = [asyncio.create_task(batches.embed("m", str(n))) for n in range(6)]
+    await asyncio.sleep(0)
+    for number in away:
+        tasks[number].cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    for number, each in enumerate(found):
+        if number in away:
+            assert isinstance(each, asyncio.CancelledError)
+        else:
+            assert each == [float(number)]
+    # As many requests as ever may be under way afterwards.
+    embedder.most_at_once = embedder.at_once = 0
+    await asyncio.gather(*(batches.embed("m", str(n)) for n in range(6)))
+    assert embedder.most_at_once == IN_FLIGHT

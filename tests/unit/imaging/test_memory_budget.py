@@ -1,0 +1,74 @@
+"""The bound on what pictures being decoded take together."""
+
+import asyncio
+
+import pytest
+
+from imaging.sandbox.allocator import return_memory_promptly
+from imaging.sandbox.memory_budget import MemoryBudget
+
+
+async def test_what_does_not_fit_waits_and_a_giant_goes_alone() -> None:
+    budget = MemoryBudget(100)
+    most = 0
+
+    async def work(needed: int) -> None:
+        nonlocal most
+        with await budget.take(needed) as hold:
+            most = max(most, budget.used)
+            assert hold.bytes == min(needed, 100)
+            await asyncio.sleep(0.005)
+
+    await asyncio.gather(*map(work, [40, 40, 40, 1000, 10, 90, 500, 30] * 4))
+    assert 90 < most <= 100
+    assert budget.used == 0
+
+
+async def test_it_is_given_back_when_decoding_fails_and_only_once() -> None:
+    budget = MemoryBudget(10)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="damaged"), await budget.take(10):
+            raise ValueError("damaged")
+    hold = await budget.take(4)
+    hold.give_back()
+    hold.give_back()
+    assert budget.used == 0
+
+
+async def test_whoever_gives_up_waiting_takes_nothing_and_stops_nobody() -> None:
+    budget = MemoryBudget(10)
+    first = await budget.take(6)
+    large = asyncio.create_task(budget.take(10))
+    small = asyncio.create_task(budget.take(4))
+    await asyncio.sleep(0)
+    assert not small.done()
+    large.cancel()
+    held = await small
+    assert budget.used == 10
+    waiting = asyncio.create_task(budget.take(5))
+    await asyncio.sleep(0)
+    first.give_back()
+    waiting.cancel()
+    await asyncio.gather(large, waiting, return_exceptions=True)
+    assert budget.used == 4
+    held.give_back()
+    assert budget.used == 0
+
+
+async def test_one_that_gives_up_as_its_turn_comes_is_passed_over() -> None:
+    budget = MemoryBudget(10)
+    first = await budget.take(10)
+    waiting = [asyncio.create_task(budget.take(6)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    first.give_back()
+    (await waiting[1]).give_back()
+    (await waiting[2]).give_back()
+    await asyncio.gather(waiting[0], return_exceptions=True)
+    assert waiting[0].cancelled()
+    assert budget.used == 0
+
+
+def test_asking_the_allocator_is_harmless() -> None:
+    return_memory_promptly()
+    assert len(bytearray(3 << 20)) == 3 << 20
