@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.bootstrap import connections
-from adapters.settings import GatewaySettings
 from analytics import judgments, report
 from analytics.compaction import compact, expire, forget
 from analytics.lake import TOPICS, Forgotten, Lake
@@ -25,6 +24,7 @@ from consumers.analytics.rebuild import Rebuilt, rebuild
 from consumers.analytics.replay import replay
 from gateway.auth.privacy import Privacy
 from gateway.auth.receipts import receipt_secret
+from gateway.settings import GatewaySettings
 from schemas.topics import BY_NAME
 from stack.errors import StackError
 from stack.settings import StackSettings

@@ -17,9 +17,9 @@ from rich.table import Table
 from adapters.bootstrap import connections
 from adapters.errors import AdapterError
 from adapters.log.kafka_admin import progress
-from adapters.settings import AdviceSettings
 from cli.servers import server_settings, watcher_status
 from models.advice import Advice, advise
+from models.settings import AdviceSettings
 from schemas.topics import IMAGES
 from stack import launcher, log_files, processes
 from stack.errors import StackError

@@ -16,8 +16,9 @@ from adapters.log.kafka_admin import progress
 from adapters.logging import configure_logging
 from adapters.progress import Activity, Watchdog
 from adapters.provision import connect_index
-from adapters.settings import GatewaySettings, told_briefly
+from adapters.settings import told_briefly
 from gateway.app import create_app
+from gateway.settings import GatewaySettings
 from schemas.topics import IMAGES
 
 GRACE_SECONDS = 10

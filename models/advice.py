@@ -15,8 +15,8 @@ from uuid import UUID
 
 from adapters.index.port import Collection, Embedder, ImageIndex
 from adapters.log.port import EventLog
-from adapters.settings import AdviceSettings
 from models.comparison import WIN, compare
+from models.settings import AdviceSettings
 from schemas.codec import InvalidEvent, decode
 from schemas.events import FeedbackGiven, ModelActivated, ModelStep, now
 from schemas.topics import FEEDBACK, MODELS

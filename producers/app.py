@@ -9,8 +9,8 @@ import warnings
 
 from adapters.log.kafka import KafkaEventLog
 from adapters.logging import configure_logging
-from adapters.settings import WatcherSettings
 from producers.helper_processes import collect_garbage_seldom
+from producers.settings import WatcherSettings
 from producers.sources import Sources
 
 logger = logging.getLogger(__name__)

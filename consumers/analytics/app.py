@@ -16,10 +16,10 @@ from adapters.log.kafka_group import KafkaGroupReader
 from adapters.log.port import EventLog, GroupReader
 from adapters.progress import Activity, Watchdog, server_is_away
 from adapters.retry import until_available
-from adapters.settings import AnalyticsSettings
 from analytics.compaction import Sweep, compact, expire
 from analytics.lake import TOPICS, Lake
 from consumers.analytics.restore import restore_lost
+from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
 from schemas.topics import SEARCHES
 

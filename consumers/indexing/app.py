@@ -16,10 +16,10 @@ from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog, server_is_away
 from adapters.provision import connect_index, let_searches_go_on, provided_collection
-from adapters.settings import IndexingSettings
 from consumers.indexing.failures import RetryPolicy
 from consumers.indexing.indexer import Indexer
 from consumers.indexing.orphans import Orphans
+from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.subscriber import IndexingApp
 from imaging.sandbox.allocator import return_memory_promptly
 from imaging.sandbox.pool import workers_of
