@@ -21,8 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adapters.bootstrap import connections
-from adapters.log.kafka_admin import progress
+from adapters.bootstrap import connections, group_progress
 from adapters.watcher_status import skipped
 from cli.servers import server_settings, watcher_status
 from consumers.repair.audit import Audit
@@ -162,7 +161,7 @@ async def _audit(repair: bool) -> tuple[Audit, int]:
         collection = await servers.index.active()
         if collection is None:
             raise StackError("no collection is active yet")
-        before = await progress(settings.kafka_bootstrap_servers, IMAGES, collection.group)
+        before = await group_progress(settings, IMAGES, collection.group)
         result = await compare(servers.log, servers.index, collection, before.has_read)
         published = 0 if result.is_clean or not repair else await mend(servers.log, result)
         return result, published

@@ -14,9 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.bootstrap import connections
+from adapters.bootstrap import connections, group_progress
 from adapters.errors import AdapterError
-from adapters.log.kafka_admin import progress
 from cli.servers import server_settings, watcher_status
 from models.advice import Advice, advise
 from models.settings import AdviceSettings
@@ -85,7 +84,7 @@ def status(
     rows = [_described(row, current.run) for row in record.processes] if record else []
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
-    lag = _lag(current, health)
+    lag = _lag(health)
     watcher = watcher_status(current)
     advice = _advice(health)
     if as_json:
@@ -168,18 +167,18 @@ def _health(url: str) -> dict[str, Any]:
         return {"url": url, "status": "unreachable", "detail": str(error)}
 
 
-def _lag(current: StackSettings, health: dict[str, Any]) -> int | None:
+def _lag(health: dict[str, Any]) -> int | None:
     """Records that the active collection's group has yet to read; None where nobody can say."""
     if "collection" not in health:
         return None
 
     async def ask() -> int | None:
-        async with connections(server_settings()) as servers:
+        settings = server_settings()
+        async with connections(settings) as servers:
             active = await servers.index.active()
         if active is None:
             return None
-        kafka = current.environment()["KAFKA_BOOTSTRAP_SERVERS"]
-        return (await progress(kafka, IMAGES, active.group)).lag
+        return (await group_progress(settings, IMAGES, active.group)).lag
 
     try:
         return asyncio.run(ask())

@@ -14,10 +14,11 @@ from typing import Final
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adapters.embedder.control import TritonControl
+from adapters.bootstrap import connect_model_control
 from adapters.errors import AdapterError
 from adapters.index.port import ImageIndex
 from adapters.naming import collection_name, image_model, text_model
+from adapters.settings import ServerSettings
 from models.repository import render
 from models.store import ModelStore, StoreError
 from stack import binaries
@@ -224,7 +225,7 @@ async def load(settings: StackSettings, name: str, say: Cache) -> None:
     was_fed = name in read_state(settings).fed
     if not was_fed:
         render_models(settings, (name,), settings.triton_models, program.python_environment)
-    control = TritonControl(settings.environment()["TRITON_URL"])
+    control = connect_model_control(ServerSettings(triton_url=settings.environment()["TRITON_URL"]))
     try:
         await control.load(name)
         await control.check(name)
@@ -238,7 +239,7 @@ async def load(settings: StackSettings, name: str, say: Cache) -> None:
 
 async def unload(settings: StackSettings, name: str) -> None:
     """Have Triton let go of a model, and forget its rendered files."""
-    control = TritonControl(settings.environment()["TRITON_URL"])
+    control = connect_model_control(ServerSettings(triton_url=settings.environment()["TRITON_URL"]))
     try:
         await control.unload(name)
     finally:

@@ -12,14 +12,15 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
-from adapters.bootstrap import Connections
+from adapters.bootstrap import Connections, delete_group, group_progress
 from adapters.errors import Unavailable
 from adapters.index.port import Collection
-from adapters.log.kafka_admin import Progress, delete_group, progress
+from adapters.log.kafka_admin import Progress
 from adapters.log.port import Message
 from adapters.naming import collection_name
 from adapters.provision import tell_active
 from adapters.retry import until_available
+from adapters.settings import ServerSettings
 from models.registry import (
     ModelState,
     agree_with_alias,
@@ -64,7 +65,9 @@ class Switching:
         self._settings = settings
         self._servers = servers
         self._cache = cache
-        self._kafka = settings.environment()["KAFKA_BOOTSTRAP_SERVERS"]
+        self._kafka = ServerSettings(
+            kafka_bootstrap_servers=settings.environment()["KAFKA_BOOTSTRAP_SERVERS"]
+        )
 
     async def prepare(self, name: str) -> Collection:
         """Load the model, make its collection, and have indexers fill it from the log.
@@ -126,7 +129,7 @@ class Switching:
                 if now_there.group != group:
                     started, first, before = time.monotonic(), None, None
                     group = now_there.group
-                now = await progress(self._kafka, IMAGES, group)
+                now = await group_progress(self._kafka, IMAGES, group)
             except Unavailable as error:
                 yield Filling(0, 0, 0.0, None, False, str(error))
                 await asyncio.sleep(POLL_SECONDS)

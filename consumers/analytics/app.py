@@ -10,8 +10,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from adapters.bootstrap import connect_group, connect_log
 from adapters.errors import Unavailable
-from adapters.log.kafka import KafkaEventLog
 from adapters.log.kafka_group import KafkaGroupReader
 from adapters.log.port import EventLog, GroupReader
 from adapters.progress import Activity, Watchdog, server_is_away
@@ -46,8 +46,7 @@ async def run(settings: AnalyticsSettings) -> None:
     gc.set_threshold(500_000, 20, 20)
     lake = Lake(settings.lake_url)
     stopping = asyncio.create_task(stop.wait())
-    servers = settings.kafka_bootstrap_servers
-    async with KafkaEventLog(servers, timeout=settings.kafka_timeout) as log:
+    async with connect_log(settings) as log:
         work = asyncio.create_task(_work(settings, lake, log, stop))
         try:
             await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -104,8 +103,8 @@ async def _join_and_file(
     watchdog: Watchdog,
 ) -> None:
     async def joined() -> KafkaGroupReader:
-        reader = KafkaGroupReader(
-            settings.kafka_bootstrap_servers,
+        reader = connect_group(
+            settings,
             TOPICS,
             settings.analytics_group,
             writer,

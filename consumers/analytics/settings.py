@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from adapters.naming import ANALYTICS_GROUP
 from adapters.settings import Seconds
 from analytics.settings import LakeSettings
 
@@ -13,7 +14,7 @@ from analytics.settings import LakeSettings
 class AnalyticsSettings(LakeSettings):
     """The analytics consumer: one member of the group that writes the event lake."""
 
-    analytics_group: str = "analytics"
+    analytics_group: str = ANALYTICS_GROUP
     """Name of the consumer group."""
     flush_records: Annotated[int, Field(ge=1)] = 50_000
     """Records that wait in memory, over all partitions, before they are written."""

@@ -87,6 +87,18 @@ CONCRETE = {
     "adapters.index.weaviate",
 }
 BUILDERS = {"subscriber.py", "app.py", "__main__.py"}
+ROOT_OF_CLIENTS = "adapters/bootstrap.py"
+CLASSES = {"KafkaEventLog", "KafkaGroupReader", "WeaviateIndex", "TritonEmbedder", "TritonControl"}
+"""The clients of servers, which are built in one place."""
+ADMINISTRATION = {"admin_client", "delete_group", "progress"}
+"""Of `adapters.log.kafka_admin`: functions that are given an address instead of settings."""
+FOREIGN = {
+    "AIOKafkaAdminClient": "adapters/log/",
+    "AIOKafkaConsumer": "adapters/log/",
+    "AIOKafkaProducer": "adapters/log/",
+    "InferenceServerClient": "adapters/embedder/",
+}
+"""Clients of other libraries -> where those of ours that wrap them are."""
 
 
 def modules(package: str) -> list[Path]:
@@ -176,6 +188,44 @@ def test_only_builders_import_concrete_clients(package: str) -> None:
         if path.name not in BUILDERS
         for name in imports(path)
         if name in CONCRETE
+    }
+    assert not wrong
+
+
+def calls(path: Path) -> Iterator[str]:
+    """Names of all that a file calls, without what they are attributes of."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id
+            elif isinstance(node.func, ast.Attribute):
+                yield node.func.attr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_clients_are_built_in_one_place(package: str) -> None:
+    wrong = {
+        (relative(path), name)
+        for path in modules(package)
+        if relative(path) != ROOT_OF_CLIENTS
+        for name in calls(path)
+        if name in CLASSES or (name in FOREIGN and not relative(path).startswith(FOREIGN[name]))
+    }
+    assert not wrong
+
+
+def test_each_client_is_built() -> None:
+    assert set(calls(ROOT / ROOT_OF_CLIENTS)) >= CLASSES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_groups_are_administered_with_settings(package: str) -> None:
+    wrong = {
+        (relative(path), name)
+        for path in modules(package)
+        if relative(path) != ROOT_OF_CLIENTS
+        for name in imports(path)
+        if name in {f"adapters.log.kafka_admin.{each}" for each in ADMINISTRATION}
     }
     assert not wrong
 

@@ -145,7 +145,7 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(commands, "StackSettings", lambda: world.settings)
     monkeypatch.setattr(commands, "connections", connections)
     monkeypatch.setattr(Switching, "prepare", prepare)
-    monkeypatch.setattr(switching, "progress", caught_up)
+    monkeypatch.setattr(switching, "group_progress", caught_up)
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
     return world
 
@@ -234,11 +234,11 @@ async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
     former = await world.index.ensure_collection(spec)
     handled: dict[str, int] = {former.group: 1}
 
-    async def progress(_: str, __: Any, group: str) -> Progress:
+    async def progress(_: object, __: Any, group: str) -> Progress:
         handled[group] = handled.get(group, 0) + 1
         return Progress(committed={0: handled[group]}, ends={0: 5})
 
-    monkeypatch.setattr(switching, "progress", progress)
+    monkeypatch.setattr(switching, "group_progress", progress)
     seen: list[Filling] = []
     async for filling in world.switching().filling(former):
         seen.append(filling)
