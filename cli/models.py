@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from adapters.bootstrap import connections
+from adapters.bootstrap import Connections, connections
 from adapters.retry import until_available
 from cli import models_compare as comparing
 from cli import models_render as rendering
@@ -23,16 +23,16 @@ from cli.models_completeness import complete
 from cli.servers import server_settings
 from models.catalogue import CatalogueEntry, read_catalogue
 from models.comparison import refusals
-from models.graph import InvalidGraph
 from models.hub import download
-from models.layout import InvalidLayout, read_layout
-from models.registry import read_state, store
-from models.store import ModelStore, Origin, StoreError
+from models.layout import read_layout
+from models.store import ModelStore, Origin
 from models.switching import Filling, Switching
 from schemas.events import ModelStep
 from stack.errors import StackError
 from stack.preparation import Cache
+from stack.serving import LocalServing
 from stack.settings import StackSettings
+from stack.triton_models import model_registry
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -61,23 +61,31 @@ def register(app: typer.Typer) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors of the store and of a model's files as messages for the terminal."""
+    """A file that cannot be read or written as a message for the terminal."""
     try:
         yield
-    except (StoreError, InvalidLayout, InvalidGraph, OSError) as error:
+    except OSError as error:
         raise StackError(str(error)) from error
+
+
+def switching_of(servers: Connections) -> Switching:
+    """The steps of a switch, on the local stack."""
+    settings = StackSettings()
+    serving = LocalServing(settings, Cache(settings.cache, print))
+    return Switching(model_registry(settings), server_settings(), servers, serving)
 
 
 def list_models(as_json: Json = False) -> None:
     """Every model that can be had, and what becomes of it here."""
     settings = StackSettings()
-    state, known, here = read_state(settings), read_catalogue(), store(settings)
+    registry = model_registry(settings)
+    state, known, here = registry.read(), read_catalogue(), registry.store()
     rows = []
     for name in dict.fromkeys([*here.names(), *known]):
         rows.append(
             {
                 "name": name,
-                "state": _state_of(name, state.active, state.fed, state.candidate, here),
+                "state": _state_of(name, state.active, state.current, state.candidate, here),
                 "summary": known[name].summary if name in known else "added from a folder",
                 "licence": known[name].licence if name in known else here.spec(name).licence,
                 "dimension": known[name].dimension if name in known else here.spec(name).dimension,
@@ -93,20 +101,20 @@ def list_models(as_json: Json = False) -> None:
 
 
 def _state_of(
-    name: str, active: str, fed: tuple[str, ...], candidate: str | None, here: ModelStore
+    name: str, active: str, current: tuple[str, ...], candidate: str | None, here: ModelStore
 ) -> str:
     if name == active:
         return "active"
     if name == candidate:
         return "candidate"
-    if name in fed:
+    if name in current:
         return "kept up to date"
     return "here" if name in here.names() else "can be pulled"
 
 
 def info(name: str, as_json: Json = False) -> None:
     """All that is known of one model."""
-    entry, here = read_catalogue().get(name), store(StackSettings())
+    entry, here = read_catalogue().get(name), model_registry(StackSettings()).store()
     found: dict[str, Any] = {"name": name}
     if entry is not None:
         found["catalogue"] = entry.model_dump(mode="json", exclude_none=True)
@@ -142,7 +150,7 @@ def pull(
     settings, entry = StackSettings(), read_catalogue().get(name)
     if entry is None or entry.repository is None or entry.revision is None:
         raise StackError(f"{name!r} cannot be pulled; see: ./image-search models list")
-    here = store(settings)
+    here = model_registry(settings).store()
     present = here.origin(name) if name in here.names() else None
     if present is not None and not again:
         print(f"{name} is here already, at {present.revision}")
@@ -201,7 +209,11 @@ def add(
     with explained():
         source = folder.resolve()
         origin = Origin(source=source.as_uri(), licence=licence)
-        spec = store(StackSettings()).add(source, name or source.name, origin, min_score)
+        spec = (
+            model_registry(StackSettings())
+            .store()
+            .add(source, name or source.name, origin, min_score)
+        )
     print(
         f"{spec.name} is here: {spec.width}x{spec.height} pixels, {spec.dimension} numbers, "
         f"version {spec.version}; to use it: ./image-search models switch {spec.name}"
@@ -210,11 +222,11 @@ def add(
 
 def remove(name: str) -> None:
     """Delete a model's files. One that is served has to be retired first."""
-    settings = StackSettings()
-    if name in read_state(settings).fed:
+    registry = model_registry(StackSettings())
+    if name in registry.read().current:
         raise StackError(f"{name} is served; first: ./image-search models retire {name}")
     with explained():
-        store(settings).remove(name)
+        registry.store().remove(name)
     print(f"{name} is removed")
 
 
@@ -236,9 +248,8 @@ def switch(
 
 
 async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missing: float) -> None:
-    settings = StackSettings()
     async with connections(server_settings()) as servers:
-        switching = Switching(settings, servers, Cache(settings.cache, print))
+        switching = switching_of(servers)
         collection = await switching.prepare(name)
         print(f"{name} is loaded; filling {collection.name}", flush=True)
         with Progress(
@@ -286,9 +297,8 @@ def rollback(max_missing: MaxMissing = 0.01) -> None:
 
 
 async def _rollback(max_missing: float) -> str:
-    settings = StackSettings()
     async with connections(server_settings()) as servers:
-        switching = Switching(settings, servers, Cache(settings.cache, print))
+        switching = switching_of(servers)
         return (await switching.rollback(max_missing)).model_name
 
 
@@ -299,6 +309,5 @@ def retire(name: str) -> None:
 
 
 async def _retire(name: str) -> None:
-    settings = StackSettings()
     async with connections(server_settings()) as servers:
-        await Switching(settings, servers, Cache(settings.cache, print)).retire(name)
+        await switching_of(servers).retire(name)

@@ -19,9 +19,9 @@ from adapters.index.port import Collection
 from cli.servers import server_settings
 from models.comparison import Comparison, parse_gates, refusals
 from models.comparison import compare as compare_models
-from models.registry import read_state
 from stack.errors import StackError
 from stack.settings import StackSettings
+from stack.triton_models import model_registry
 
 Gate = Annotated[
     str | None,
@@ -74,7 +74,7 @@ def gates_of(text: str | None) -> dict[str, float]:
 
 
 async def _compare(name: str, limit: int) -> Comparison:
-    if name not in read_state(StackSettings()).fed:
+    if name not in model_registry(StackSettings()).read().current:
         raise StackError(f"{name} is not filled; first: models switch {name} --feed-only")
     async with connections(server_settings()) as servers:
         spec = await servers.embedder.spec(name)

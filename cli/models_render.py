@@ -11,11 +11,9 @@ import typer
 from adapters.naming import image_model, text_model
 from models import repository as model_repository
 from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
-from models.graph import InvalidGraph
-from models.registry import store
-from models.store import StoreError
 from stack.errors import StackError
 from stack.settings import StackSettings
+from stack.triton_models import model_registry
 
 
 class Target(StrEnum):
@@ -61,7 +59,7 @@ def render(
 ) -> None:
     """Write a model's folders for another Triton; gateway and indexers take it at TRITON_URL."""
     try:
-        source = store(StackSettings()).repository(name)
+        source = model_registry(StackSettings()).store().repository(name)
         row_by_row = target is Target.GPU and single_row(source, name)
         if target is Target.CPU or (row_by_row and provider is Provider.CUDA):
             if precision is Precision.FP16:
@@ -89,7 +87,7 @@ def render(
                 instances=instances,
                 engine_cache=engine_cache,
             )
-    except (StoreError, InvalidGraph, NotNative, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise StackError(str(error)) from error
     print(
         f"{name} is in {to}; serve it with: tritonserver --model-repository={to} "

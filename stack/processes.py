@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from models.registry import read_state, render_models
 from stack import binaries, toolchains
 from stack.errors import StackError
 from stack.preparation import Cache, key_of
 from stack.probes import TritonWorks, answers, heartbeat, kafka_answers, never_asked
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec
+from stack.triton_models import model_registry, render_models
 
 SERVERS = ("kafka", "weaviate", "triton")
 
@@ -186,7 +186,7 @@ def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
 
 
 def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
-    """Triton with the models that are fed; more are loaded while it runs."""
+    """Triton with the current models; more are loaded while it runs."""
     program = binaries.triton(cache)
     models = settings.triton_models
     # Two stacks on one machine must not share the Python backend's shared memory.
@@ -197,8 +197,8 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         for stale in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 (Triton's own choice)
             stale.unlink(missing_ok=True)
         shutil.rmtree(models, ignore_errors=True)
-        state = read_state(settings)
-        missing = render_models(settings, state.fed, models, program.python_environment)
+        state = model_registry(settings).read()
+        missing = render_models(settings, state.current, models, program.python_environment)
         if state.active in missing:
             raise StackError(
                 f"the model {state.active} is not in {settings.models}: get it again with "

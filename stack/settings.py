@@ -172,7 +172,7 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def model_state(self) -> Path:
-        """Which models are served and fed, as JSON."""
+        """Which models are current (`models.registry`), as JSON."""
         return self.state / "models.json"
 
     @property

@@ -40,15 +40,6 @@ ALLOWED: dict[str, set[str]] = {
 KNOWN_VIOLATIONS: set[tuple[str, str]] = {
     ("adapters/index/storable.py", "imaging.metadata.coordinates"),
     ("adapters/log/positions.py", "imaging.decoded_image"),
-    ("models/registry.py", "stack.binaries"),
-    ("models/registry.py", "stack.errors"),
-    ("models/registry.py", "stack.preparation"),
-    ("models/registry.py", "stack.settings"),
-    ("models/switching.py", "stack.errors"),
-    ("models/switching.py", "stack.preparation"),
-    ("models/switching.py", "stack.processes"),
-    ("models/switching.py", "stack.record"),
-    ("models/switching.py", "stack.settings"),
 }
 """Imports that point the wrong way since the modules moved: (file, module). To be emptied."""
 
