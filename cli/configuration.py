@@ -53,7 +53,8 @@ INTRODUCTIONS: Final = {
 COMMANDS: Final = {
     "API_KEY": "The key that `search` sends to the gateway; the first of `API_KEYS` if none is "
     "set.",
-    "HF_ENDPOINT": "Address of a mirror of the Hugging Face Hub that `models pull` downloads from.",
+    "HF_ENDPOINT": "Address of the hub that `models pull` uses, Hugging Face's by default; "
+    "`HF_TOKEN` is the token to sign in with.",
     "NO_FOLLOW": "With any value, `up` does not show what the processes log.",
 }
 """Variables that are read elsewhere than in settings -> what they do."""

@@ -1,4 +1,4 @@
-"""models: what can be served, what is, and getting more."""
+"""models: list, download, switch and retire models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from stack.serving import LocalServing
 from stack.settings import StackSettings
 from stack.triton_models import model_registry
 
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 MaxMissing = Annotated[
@@ -50,7 +50,7 @@ MaxMissing = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    group = typer.Typer(help="Models: get, look at, switch, compare.", no_args_is_help=True)
+    group = typer.Typer(help="Models: download, inspect, switch and compare.", no_args_is_help=True)
     group.command("list")(list_models)
     for command in (info, pull, add, remove, switch, rollback, retire):
         group.command()(command)
@@ -76,7 +76,7 @@ def switching_of(servers: Connections) -> Switching:
 
 
 def list_models(as_json: Json = False) -> None:
-    """Every model that can be had, and what becomes of it here."""
+    """List the models that are here or can be pulled, with their state."""
     settings = StackSettings()
     registry = model_registry(settings)
     state, known, here = registry.read(), read_catalogue(), registry.store()
@@ -113,7 +113,7 @@ def _state_of(
 
 
 def info(name: str, as_json: Json = False) -> None:
-    """All that is known of one model."""
+    """Show everything that is known about one model."""
     entry, here = read_catalogue().get(name), model_registry(StackSettings()).store()
     found: dict[str, Any] = {"name": name}
     if entry is not None:
@@ -143,9 +143,9 @@ def pull(
     revision: Annotated[str | None, typer.Option("--revision", help="Another commit.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Compare with the hub once more.")] = False,
 ) -> None:
-    """Download a model of the catalogue, going on where an earlier try broke off.
+    """Download a model of the catalogue; an interrupted download is resumed.
 
-    HF_ENDPOINT names another hub, HF_TOKEN lets one in.
+    HF_ENDPOINT names another hub, HF_TOKEN is the token to sign in with.
     """
     settings, entry = StackSettings(), read_catalogue().get(name)
     if entry is None or entry.repository is None or entry.revision is None:
@@ -178,7 +178,7 @@ def pull(
 
 
 def _compare(name: str, entry: CatalogueEntry, folder: Path) -> None:
-    """The catalogue's promises against the folder's own configuration."""
+    """Note where the folder's own configuration differs from the catalogue."""
     layout = read_layout(folder)
     pairs = {
         "dimension": (entry.dimension, layout.dimension),
@@ -199,13 +199,15 @@ def add(
         Path,
         typer.Option("--from", help="A folder of the layout.", exists=True, file_okay=False),
     ],
-    name: Annotated[str | None, typer.Argument(help="Its name here; the folder's if none.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Its name here; by default the folder's.")
+    ] = None,
     licence: Annotated[str, typer.Option("--licence", help="SPDX expression.")] = "not stated",
     min_score: Annotated[
         float, typer.Option("--min-score", help="Cosine below which a match is noise.")
     ] = 0.0,
 ) -> None:
-    """Take a model from a local folder: config.json, visual/, textual/ as immich-app has them."""
+    """Add a model from a local folder: config.json, visual/ and textual/ as in immich-app."""
     with explained():
         source = folder.resolve()
         origin = Origin(source=source.as_uri(), licence=licence)
@@ -232,22 +234,30 @@ def remove(name: str) -> None:
 
 def switch(
     name: str,
-    feed_only: Annotated[
-        bool, typer.Option("--feed-only", help="Fill its collection, and leave searches as is.")
+    backfill_only: Annotated[
+        bool,
+        typer.Option(
+            "--backfill-only",
+            "--feed-only",
+            help="Fill its collection and leave searches as they are (formerly --feed-only).",
+        ),
     ] = False,
     gate: Gate = None,
     max_missing: MaxMissing = 0.01,
 ) -> None:
-    """Fill a model's collection from the log and then let it answer searches.
+    """Fill a model's collection from the log, then let it answer searches.
 
-    Searches go on all the while. What broke off is gone on with by the same command. Before the
-    change the model is asked what was recorded; with --gate it takes over only if it does well.
+    The active model answers searches meanwhile. Repeat the command to resume an interrupted switch.
+    Before the change, the model's answers to the recorded searches are compared with the active
+    model's; with --gate, searches move only if the comparison reaches these values.
     """
     with explained():
-        asyncio.run(_switch(name, feed_only, comparing.gates_of(gate), max_missing))
+        asyncio.run(_switch(name, backfill_only, comparing.gates_of(gate), max_missing))
 
 
-async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missing: float) -> None:
+async def _switch(
+    name: str, backfill_only: bool, gates: dict[str, float], max_missing: float
+) -> None:
     async with connections(server_settings()) as servers:
         switching = switching_of(servers)
         collection = await switching.prepare(name)
@@ -257,14 +267,14 @@ async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missi
         ) as bar:
             task = bar.add_task("filling", detail="")
             async for filling in switching.filling(collection):
-                detail = _describe(filling)
+                detail = _progress_of(filling)
                 if not filling.problem:
                     bar.update(task, total=filling.total, completed=filling.done, detail=detail)
                 else:
                     bar.update(task, detail=detail)
-        print(_describe(filling), flush=True)
-        if feed_only:
-            print(f"{name} is filled and kept up to date; searches are not touched")
+        print(_progress_of(filling), flush=True)
+        if backfill_only:
+            print(f"{name} is filled and kept up to date; searches stay as they are")
             return
         await until_available(
             lambda: complete(servers, collection, filling.handled, max_missing), what="audit"
@@ -284,7 +294,7 @@ async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missi
     print(f"searches are answered by {name}; to go back: ./image-search models rollback")
 
 
-def _describe(filling: Filling) -> str:
+def _progress_of(filling: Filling) -> str:
     if filling.problem:
         return f"waiting: {filling.problem}"
     left = "" if filling.left is None else f", {filling.left:.0f} s left"
@@ -292,7 +302,7 @@ def _describe(filling: Filling) -> str:
 
 
 def rollback(max_missing: MaxMissing = 0.01) -> None:
-    """Let the model before answer searches again, at once."""
+    """Let the previous model answer searches again; this takes effect at once."""
     print(f"searches are answered by {asyncio.run(_rollback(max_missing))}")
 
 
@@ -303,7 +313,7 @@ async def _rollback(max_missing: float) -> str:
 
 
 def retire(name: str) -> None:
-    """Free what a model that answers no searches takes: collection, group, place in Triton."""
+    """Unload a model that answers no searches; delete its collection and its consumer group."""
     asyncio.run(_retire(name))
     print(f"{name} is retired; its files stay: ./image-search models remove {name}")
 

@@ -31,7 +31,7 @@ class Provider(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of the numbers in between; embeddings are FP32."""
+    """Of the numbers within the network; embeddings are FP32."""
 
     FP16 = "fp16"
     FP32 = "fp32"
@@ -52,12 +52,12 @@ def render(
     precision: Annotated[
         Precision | None, typer.Option("--precision", help="fp16 with TensorRT, else fp32.")
     ] = None,
-    instances: Annotated[int, typer.Option("--instances", help="Copies at work at once.")] = 1,
+    instances: Annotated[int, typer.Option("--instances", help="Instances of each encoder.")] = 1,
     engine_cache: Annotated[
         str, typer.Option("--engine-cache", help="TensorRT's engines, a folder on the server.")
     ] = ENGINE_CACHE,
 ) -> None:
-    """Write a model's folders for another Triton; gateway and indexers take it at TRITON_URL."""
+    """Write a model's folders for another Triton, which TRITON_URL names to our processes."""
     try:
         source = model_registry(StackSettings()).store().repository(name)
         row_by_row = target is Target.GPU and single_row(source, name)

@@ -75,13 +75,13 @@ def prepare() -> None:
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """What runs, and whether a search can be answered. Exits with 1 when not."""
+    """Show what runs, and whether a search can be answered. Exits with 1 when not."""
     current = StackSettings()
     file = RecordFile(current.run)
     record = file.read()
-    rows = [_described(row, current.run) for row in record.processes] if record else []
+    rows = [_row_as_json(row, current.run) for row in record.processes] if record else []
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
     lag = _lag(health)
@@ -111,7 +111,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _described(row: ProcessRow, run: Path) -> dict[str, Any]:
+def _row_as_json(row: ProcessRow, run: Path) -> dict[str, Any]:
     process = find(row)
     memory = 0
     if process is not None:
@@ -240,7 +240,7 @@ def logs(
     ),
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 50,
 ) -> None:
-    """The last lines each process logged."""
+    """Print the last lines that each process logged."""
     folder = StackSettings().logs
     known = sorted(path.stem for path in folder.glob("*.log"))
     if name is not None and name not in known:

@@ -1,8 +1,8 @@
 """Moving searches to another model: fill its collection from the log, then flip the alias.
 
-Each step can be repeated, so a switch that broke off anywhere is simply begun again: a model that
-is loaded is not loaded anew, a collection that is there is kept, a consumer group goes on where it
-stood. Until the alias moves, nothing that answers searches is touched.
+Each step can be repeated, so an interrupted switch is simply started again: a model that
+is loaded is not loaded again, a collection that is there is kept, a consumer group resumes at its
+committed offsets. Until the alias moves, nothing that answers searches is changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from schemas.topics import IMAGES, MODELS
 POLL_SECONDS = 1.0
 SERVERS_SECONDS = 120.0
 GATEWAY_SECONDS = 3.0
-"""A gateway trusts the alias it resolved for a second; then nobody asks the old collection."""
+"""A gateway caches the alias for a second; after that, none searches the old collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,12 @@ class Switching:
             candidate = None if name == before.active else name
             change.state = before.keeping_current(name).model_copy(update={"candidate": candidate})
         if change.state != before:
-            await self._tell(ModelStep.FEEDING, collection, None)
+            await self._publish_step(ModelStep.FEEDING, collection, None)
         return collection
 
     async def _agreed(self) -> ModelState:
-        """The state, after it and the log were told what the alias says: an earlier command may
-        have been killed before it did that."""
+        """The state, after it and the log were made to agree with the alias: an earlier command
+        may have been killed before it did that."""
         index, log = self._servers.index, self._servers.log
         state = await until_available(
             lambda: self._registry.agree_with_alias(index),
@@ -191,8 +191,9 @@ class Switching:
     async def flip(self, collection: Collection, step: ModelStep) -> None:
         """Let searches be answered from this collection, which must be kept current.
 
-        Alias, state and log change one after the other. Whoever comes after a crash in between
-        has state and log say what the alias says (`_agreed`, and provisioning as to the log).
+        Alias, state and log change one after the other. After a crash in between,
+        the next command makes both agree with the alias (`_agreed`; provisioning does so for the
+        log).
         """
         await self._agreed()
         await until_available(lambda: self._moved(collection), what="Weaviate")
@@ -207,11 +208,11 @@ class Switching:
             change.state = change.state.activated(collection.model_name)
 
     async def rollback(self, most_missing: float = 1.0) -> Collection:
-        """Go back to the model that answered before; it was kept up to date, so this is instant.
+        """Go back to the model that answered before; it was kept current, so this is instant.
 
         Raises:
-            SwitchRefused: there is none to go back to, or its collection has so many fewer pictures
-                than the active one that more than the share `most_missing` of them is lacking.
+            SwitchRefused: there is no model to go back to, or its collection lacks more than the
+                share `most_missing` of the images of the active one.
         """
         state = await self._agreed()
         previous = state.previous
@@ -260,11 +261,11 @@ class Switching:
         )
         await self._servers.index.drop(collection)
         await self._serving.unload(name)
-        await self._tell(ModelStep.RETIRED, collection, None)
+        await self._publish_step(ModelStep.RETIRED, collection, None)
         with self._registry.changing() as change:
             change.state = change.state.model_copy(update={"retiring": None})
 
-    async def _tell(
+    async def _publish_step(
         self, step: ModelStep, collection: Collection, previous: Collection | None
     ) -> None:
         event = ModelActivated(

@@ -46,7 +46,7 @@ def answers(url: str, *, refusal_will_do: bool = False) -> Ready:
 def kafka_answers(bootstrap_servers: str) -> Ready:
     """Ready when a client gets the cluster's metadata."""
 
-    # Made here, so that a bad setting is told at once rather than by a probe.
+    # Made here, so that a bad setting is reported at once rather than by a probe.
     settings = ServerSettings(kafka_bootstrap_servers=bootstrap_servers)
 
     async def ready() -> bool:

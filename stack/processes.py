@@ -20,8 +20,6 @@ from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec
 from stack.triton_models import model_registry, render_models
 
-SERVERS = ("kafka", "weaviate", "triton")
-
 _SMALL_JVM: Final = (
     # A broker of a few topics is done before the second compiler pays: without it a start and the
     # first minutes take a quarter of the processor time.
@@ -246,7 +244,7 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
         log=settings.logs / "provision.log",
         ready=never_asked,
         needs=needs,
-        environment=_ours(settings, "provision"),
+        environment=_ours(settings),
         one_shot=True,
     )
 
@@ -276,7 +274,7 @@ def ours(settings: StackSettings) -> list[ProcessSpec]:
         alive=answers(f"{settings.gateway_url}/", refusal_will_do=True),
         needs=("provision",),
         environment={
-            **_ours(settings, "gateway"),
+            **_ours(settings),
             "WATCHER_STATUS_FILE": str(settings.watcher_status),
         },
     )
@@ -294,19 +292,18 @@ def _worker(settings: StackSettings, name: str, module: list[str], **more: str) 
         ready=heartbeat(ready_file),
         alive=heartbeat(ready_file),
         needs=("provision",),
-        environment={**_ours(settings, name), "READY_FILE": str(ready_file), **more},
+        environment={**_ours(settings), "READY_FILE": str(ready_file), **more},
         # The file of a predecessor says nothing about its successor.
         prepare=lambda: ready_file.unlink(missing_ok=True),
         stop_grace=30.0,
     )
 
 
-def _ours(settings: StackSettings, name: str) -> dict[str, str]:
+def _ours(settings: StackSettings) -> dict[str, str]:
     return {
         **settings.environment(),
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
-        "PROCESS_NAME": name,
     }
 
 
