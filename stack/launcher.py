@@ -18,7 +18,7 @@ from stack.preparation import Cache
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
 from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
-from stack.supervisor import ProcessSpec, State, Supervised, Supervisor
+from stack.supervisor import ProcessSpec, ProcessState, Supervised, Supervisor
 from stack.triton_models import model_registry
 
 FOLLOW_SECONDS = 0.3
@@ -134,7 +134,9 @@ class Launcher:
         while True:
             await asyncio.sleep(MODELS_SECONDS)
             started = {name: supervisor.processes[name].restarts for name in servers}
-            all_ready = all(supervisor.processes[name].state is State.READY for name in servers)
+            all_ready = all(
+                supervisor.processes[name].state is ProcessState.READY for name in servers
+            )
             if self._ready and all_ready and started != provided:
                 spec = processes.provisioning(self._settings, ())
                 with spec.log.open("ab") as log:
