@@ -1,15 +1,126 @@
-"""The real servers behind the ports, for commands that need them for a moment."""
+"""The composition root: every client of a server is built here, from settings.
+
+So a setting of a client is used wherever there is such a client. The modules of the clients are
+imported when one is built: they take longer to load than most commands to run.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from adapters.index.port import Embedder, ImageIndex
-from adapters.log.port import EventLog
+from adapters.log.port import EventLog, PartitionOwner
 from adapters.settings import ServerSettings
+from schemas.topics import Topic
+
+if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    from adapters.embedder.control import TritonControl
+    from adapters.embedder.triton import TritonEmbedder
+    from adapters.index.weaviate import WeaviateIndex
+    from adapters.log.kafka import KafkaEventLog
+    from adapters.log.kafka_admin import Progress
+    from adapters.log.kafka_group import KafkaGroupReader
+
+CHECK_SECONDS: Final = 120.0
+"""For the first inference of a model that was just loaded."""
+
+
+def connect_log(settings: ServerSettings) -> KafkaEventLog:
+    """The event log; it connects at its first use."""
+    from adapters.log.kafka import KafkaEventLog
+
+    return KafkaEventLog(settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout)
+
+
+def connect_group(
+    settings: ServerSettings,
+    topics: Sequence[Topic],
+    group: str,
+    owner: PartitionOwner,
+    *,
+    max_poll_interval: float,
+) -> KafkaGroupReader:
+    """A member of a consumer group, which joins when it is started.
+
+    Args:
+        settings: where Kafka is.
+        topics: what the group reads.
+        group: its name.
+        owner: is told which partitions are assigned and revoked.
+        max_poll_interval: seconds without a read after which a member is evicted.
+    """
+    from adapters.log.kafka_group import KafkaGroupReader
+
+    return KafkaGroupReader(
+        settings.kafka_bootstrap_servers, topics, group, owner, max_poll_interval=max_poll_interval
+    )
+
+
+def connect_admin(settings: ServerSettings) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
+    """Kafka's administration, connected within the context."""
+    from adapters.log.kafka_admin import admin_client
+
+    return admin_client(settings.kafka_bootstrap_servers)
+
+
+async def group_progress(settings: ServerSettings, topic: Topic, group: str) -> Progress:
+    """How far a consumer group has read a topic; one that never committed has read nothing.
+
+    Raises:
+        Unavailable: the broker cannot say now.
+    """
+    from adapters.log.kafka_admin import progress
+
+    return await progress(settings.kafka_bootstrap_servers, topic, group)
+
+
+async def delete_group(settings: ServerSettings, group: str) -> None:
+    """Forget a group's offsets, so that the next of its name reads from the beginning.
+
+    Raises:
+        Unavailable: the group still has members, or the broker cannot do it now.
+    """
+    from adapters.log import kafka_admin
+
+    await kafka_admin.delete_group(settings.kafka_bootstrap_servers, group)
+
+
+def connect_index(settings: ServerSettings) -> WeaviateIndex:
+    """The index; it connects at its first use."""
+    from adapters.index.weaviate import WeaviateIndex
+
+    key = settings.weaviate_api_key
+    return WeaviateIndex(
+        settings.weaviate_url,
+        grpc_host=settings.weaviate_grpc_host,
+        grpc_port=settings.weaviate_grpc_port,
+        api_key=key.get_secret_value() if key else None,
+    )
+
+
+def connect_embedder(settings: ServerSettings) -> TritonEmbedder:
+    """The embedder; it connects at its first use."""
+    from adapters.embedder.triton import TritonEmbedder
+
+    return TritonEmbedder(
+        settings.triton_url,
+        timeout=settings.triton_timeout,
+        concurrency=settings.triton_concurrency,
+    )
+
+
+def connect_model_control(settings: ServerSettings) -> TritonControl:
+    """What loads models into Triton and unloads them. Needs a running event loop."""
+    from adapters.embedder.control import TritonControl
+
+    patient = settings.model_copy(update={"triton_timeout": CHECK_SECONDS})
+    return TritonControl(settings.triton_url, connect_embedder(patient))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +135,7 @@ class Connections:
 @asynccontextmanager
 async def connections(settings: ServerSettings) -> AsyncIterator[Connections]:
     """Clients of the servers that the settings name, closed at the end."""
-    # The clients take longer to import than most commands to run.
-    from adapters.embedder.triton import TritonEmbedder
-    from adapters.log.kafka import KafkaEventLog
-    from adapters.provision import connect_index
-
-    found = Connections(
-        TritonEmbedder(settings.triton_url, timeout=settings.triton_timeout),
-        connect_index(settings),
-        KafkaEventLog(settings.kafka_bootstrap_servers),
-    )
+    found = Connections(connect_embedder(settings), connect_index(settings), connect_log(settings))
     try:
         yield found
     finally:

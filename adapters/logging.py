@@ -1,9 +1,25 @@
 """Log lines of our processes: one line each, on standard error."""
 
 import logging
-import os
 
-from adapters.settings import BadSettings
+from pydantic import field_validator
+
+from adapters.settings import EnvironmentSettings
+
+
+class LoggingSettings(EnvironmentSettings):
+    """What every process logs."""
+
+    log_level: str = "INFO"
+    """Least level of what is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_level(cls, value: str) -> str:
+        level = value.upper()
+        if level not in logging.getLevelNamesMapping():
+            raise ValueError(f"is none of {', '.join(logging.getLevelNamesMapping())}")
+        return level
 
 
 def configure_logging() -> None:
@@ -12,11 +28,8 @@ def configure_logging() -> None:
     Raises:
         BadSettings: LOG_LEVEL is no level.
     """
-    level = os.environ.get("LOG_LEVEL", "INFO").upper()
-    if level not in logging.getLevelNamesMapping():
-        raise BadSettings(f"LOG_LEVEL: is none of {', '.join(logging.getLevelNamesMapping())}")
     logging.basicConfig(
-        level=level,
+        level=LoggingSettings().log_level,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     for chatty in ("httpx", "aiokafka", "faststream", "asyncio"):

@@ -12,6 +12,9 @@ IMAGE_NAMESPACE: Final = uuid.UUID("5b0f6a0e-8f0c-5f38-9f0b-6d8f1c9e2a47")
 ACTIVE_ALIAS: Final = "Images"
 COLLECTION_PREFIX: Final = "Images_"
 
+ANALYTICS_GROUP: Final = "analytics"
+"""The consumer group that writes the event lake, unless a setting names another."""
+
 
 def object_id(image_id: str) -> uuid.UUID:
     """The id an image's object has in every collection: UUIDv5 (RFC 9562) of its image id."""
@@ -22,6 +25,12 @@ def collection_name(spec: ModelSpec) -> str:
     """`Images_<model>_<version>`, in the letters Weaviate allows for a collection."""
     model = re.sub(r"[^0-9A-Za-z]+", "_", spec.name)
     return f"{COLLECTION_PREFIX}{model}_{spec.version}"
+
+
+def indexing_group(collection: str, incarnation: str) -> str:
+    """The consumer group that fills a collection; `incarnation` as in `Collection`."""
+    suffix = f"-{incarnation}" if incarnation else ""
+    return f"indexing-{collection}{suffix}"
 
 
 def image_model(model_name: str) -> str:

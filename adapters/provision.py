@@ -13,12 +13,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from adapters.bootstrap import connect_admin, connections
 from adapters.embedder.spec import ModelSpec
-from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, Unavailable, translated
 from adapters.index.port import Collection, Embedder, ImageIndex
-from adapters.index.weaviate import WeaviateIndex
-from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog, Message
 from adapters.logging import configure_logging
 from adapters.retry import until_available
@@ -45,9 +43,7 @@ async def provision_topics(settings: ServerSettings) -> None:
         for topic in TOPICS
     ]
     with translated("provision topics", unavailable=_DOWN):
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
-        try:
-            await admin.start()
+        async with connect_admin(settings) as admin:
             existing = set(await admin.list_topics())
             await _create(
                 admin,
@@ -55,23 +51,17 @@ async def provision_topics(settings: ServerSettings) -> None:
                 replication_factor=settings.kafka_replication_factor,
             )
             await _align(admin, settings, [t for t in wanted if t.name in existing])
-        finally:
-            await admin.close()
 
 
-async def create_topic(bootstrap_servers: str, topic: Topic) -> None:
+async def create_topic(settings: ServerSettings, topic: Topic) -> None:
     """Create one topic as it describes itself; one that is there already is no error.
 
     Raises:
         Unavailable: the broker cannot do it now.
     """
     with translated(f"create topic {topic.name}", unavailable=_DOWN):
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-        try:
-            await admin.start()
+        async with connect_admin(settings) as admin:
             await _create(admin, {topic: topic.partitions}, replication_factor=1)
-        finally:
-            await admin.close()
 
 
 def _partitions(topic: Topic, settings: ServerSettings) -> int:
@@ -252,29 +242,15 @@ async def provision(settings: ServerSettings) -> None:
     await until_available(
         lambda: provision_topics(settings), what="Kafka topics", maximum=2.0, give_up_after=120
     )
-    embedder = TritonEmbedder(settings.triton_url, timeout=settings.triton_timeout)
-    index = connect_index(settings)
-    log = KafkaEventLog(settings.kafka_bootstrap_servers)
-    try:
+    async with connections(settings) as servers:
         await until_available(
-            lambda: provision_collection(embedder, index, log, settings.model_name),
+            lambda: provision_collection(
+                servers.embedder, servers.index, servers.log, settings.model_name
+            ),
             what="collection",
             maximum=2.0,
             give_up_after=120,
         )
-    finally:
-        await asyncio.gather(embedder.close(), index.close(), log.close())
-
-
-def connect_index(settings: ServerSettings) -> WeaviateIndex:
-    """The index that the settings name; it connects at its first use."""
-    key = settings.weaviate_api_key
-    return WeaviateIndex(
-        settings.weaviate_url,
-        grpc_host=settings.weaviate_grpc_host,
-        grpc_port=settings.weaviate_grpc_port,
-        api_key=key.get_secret_value() if key else None,
-    )
 
 
 def main() -> None:

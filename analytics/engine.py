@@ -15,7 +15,7 @@ import duckdb
 
 from adapters.errors import Unavailable
 from adapters.machine import machine_memory, usable_cores
-from adapters.settings import QuestionSettings
+from analytics.settings import QuestionSettings
 
 MEMORY_SHARE: Final = 8
 """One part in so many of the machine's memory is for questions, unless a setting says otherwise."""

@@ -29,10 +29,10 @@ import psutil
 from PIL import Image
 
 from adapters.embedder.spec import ModelSpec
-from adapters.settings import IndexingSettings
 from benchmarks.intervals import interval
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.reading import Limits
+from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.worker_task import read_and_decode
 from schemas.events import ImageAdded, now
 

@@ -14,6 +14,7 @@ from typer.main import get_group
 from adapters.errors import AdapterError
 from adapters.settings import told_briefly
 from cli import stack
+from models.errors import ModelError
 from stack.errors import StackError
 from stack.settings import StackSettings
 
@@ -51,7 +52,7 @@ def main() -> None:
             if "--help" not in sys.argv:
                 StackSettings()  # Each command needs them, some only after a while.
             build(sys.argv[1:])(prog_name="./image-search")
-    except (StackError, AdapterError) as error:
+    except (StackError, AdapterError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""analytics: the event lake, and what can be learnt from it."""
+"""analytics: queries, exports and maintenance of the event lake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.bootstrap import connections
-from adapters.settings import GatewaySettings
 from analytics import judgments, report
 from analytics.compaction import compact, expire, forget
 from analytics.lake import TOPICS, Forgotten, Lake
@@ -25,11 +24,12 @@ from consumers.analytics.rebuild import Rebuilt, rebuild
 from consumers.analytics.replay import replay
 from gateway.auth.privacy import Privacy
 from gateway.auth.receipts import receipt_secret
+from gateway.settings import GatewaySettings
 from schemas.topics import BY_NAME
 from stack.errors import StackError
 from stack.settings import StackSettings
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Since = Annotated[str | None, typer.Option("--since", help="From this time on (ISO 8601, UTC).")]
 Until = Annotated[str | None, typer.Option("--until", help="Up to, not including, this time.")]
 Model = Annotated[str | None, typer.Option("--model", help="Only this model.")]
@@ -38,7 +38,7 @@ Into = Annotated[Path, typer.Option("--to", help="Folder for the files.")]
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    group = typer.Typer(help="Searches and ratings: the event lake, replay, questions, exports.")
+    group = typer.Typer(help="Searches and ratings: the event lake, replay, queries, exports.")
     group.callback()(lambda: None)
     group.command("sql")(sql)
     group.command("replay")(replay_events)
@@ -64,7 +64,7 @@ def sql(
     model: Model = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the views of analytics/views.sql a question."""
+    """Run an SQL query over the views of analytics/views.sql."""
     try:
         rows = query(lake(), statement, filters(since, until, model))
     except duckdb.Error as error:
@@ -98,7 +98,7 @@ async def _replay(topic: str, start: int | datetime | None, end: int | datetime 
 
 
 def rebuild_lake(as_json: AsJson = False) -> None:
-    """Make the lake anew from the log's beginning, then use it instead of the present one."""
+    """Rebuild the lake from the beginning of the log, then replace the present one with it."""
 
     async def work() -> Rebuilt:
         async with connections(server_settings()) as servers:
@@ -119,7 +119,9 @@ def rebuild_lake(as_json: AsJson = False) -> None:
 
 
 def compact_lake(
-    min_files: Annotated[int, typer.Option(min=2, help="Neighbours that are worth it.")] = 2,
+    min_files: Annotated[
+        int, typer.Option(min=2, help="Fewest neighbouring files that are merged.")
+    ] = 2,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds that merged files stay for readers.")
     ] = 600.0,
@@ -144,10 +146,10 @@ def forget_events(
         typer.Option("--who", help="A client by its address, API key or token's subject."),
     ] = None,
 ) -> None:
-    """Take searches and their ratings out of the lake, now and in every rebuild.
+    """Remove searches and their ratings from the lake, now and in every rebuild.
 
-    Of a client nothing is filed any more, either. Kafka's own copy stays until its topic's
-    retention (RETENTION_DAYS) removes it.
+    Later events of such a client are not stored in the lake either. Kafka's own copy stays until
+    its topic's retention (RETENTION_DAYS) removes it.
     """
     if not search and not client and not who:
         raise StackError("give --search, --client or --who")

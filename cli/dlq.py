@@ -1,4 +1,4 @@
-"""dlq: the records that could not be indexed, and what to do about them."""
+"""dlq: list, retry and drop the records that could not be indexed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Source = Annotated[
     str | None,
     typer.Option("--source", help="Only records PARTITION or PARTITION:FIRST-LAST of images."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +53,7 @@ def list_letters(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The dead letters, oldest source record first."""
+    """List the dead letters, oldest source record first."""
     wanted = _filter(None, error_class, source)
 
     async def read(log: EventLog) -> list[Letter]:
@@ -65,7 +65,11 @@ def list_letters(
 
     letters = _with_log(read)
     if as_json:
-        print(json.dumps([_described(letter) for letter in letters], indent=2, ensure_ascii=False))
+        print(
+            json.dumps(
+                [_letter_as_json(letter) for letter in letters], indent=2, ensure_ascii=False
+            )
+        )
         return
     table = Table("letter", "class", "tried", "picture", "reason", box=None)
     for letter in letters:
@@ -83,12 +87,12 @@ def list_letters(
 
 
 def show(name: Annotated[str, typer.Argument(help="partition:offset of the letter.")]) -> None:
-    """All that is known of one letter, as JSON."""
+    """Show everything that is known about one letter, as JSON."""
     letters = _with_log(read_letters)
     found = [letter for letter in letters if letter.name == name]
     if not found:
         raise StackError(f"there is no letter {name}; ./image-search dlq list --all shows them")
-    print(json.dumps(_described(found[0]), indent=2, ensure_ascii=False))
+    print(json.dumps(_letter_as_json(found[0]), indent=2, ensure_ascii=False))
 
 
 def retry(
@@ -97,7 +101,7 @@ def retry(
     source: Source = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
 ) -> None:
-    """Put records back into the log, to be indexed once more."""
+    """Publish the records again, to be indexed once more."""
     wanted = _selection(names, error_class, source, everything)
 
     async def work(log: EventLog) -> dead_letters.Retried:
@@ -119,7 +123,7 @@ def drop(
     source: Source = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
 ) -> None:
-    """Settle letters without doing anything about them."""
+    """Settle letters without publishing their records again."""
     wanted = _selection(names, error_class, source, everything)
 
     async def work(log: EventLog) -> int:
@@ -159,7 +163,7 @@ def _filter(names: list[str] | None, error_class: str | None, source: str | None
     return Filter(frozenset(names) if names else None, error_class, partition, offsets)
 
 
-def _described(letter: Letter) -> dict[str, object]:
+def _letter_as_json(letter: Letter) -> dict[str, object]:
     event = letter.event
     return {
         "letter": letter.name,

@@ -1,4 +1,4 @@
-"""index: whether the collection holds what the log says."""
+"""index: compare the active collection, and the sources, with the log."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adapters.bootstrap import connections
-from adapters.log.kafka_admin import progress
+from adapters.bootstrap import connections, group_progress
 from adapters.watcher_status import skipped
 from cli.servers import server_settings, watcher_status
 from consumers.repair.audit import Audit
 from consumers.repair.audit import audit as compare
-from consumers.repair.audit import repair as mend
+from consumers.repair.audit import repair as publish_repairs
 from producers.skipped import MOST_NAMES, Reason
 from schemas.topics import IMAGES
 from stack.errors import StackError
@@ -59,18 +58,18 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Publish again what is wrong, so that it is mended.")
+        bool, typer.Option("--repair", help="Publish what is wrong again, so that it is repaired.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Compare the log with the active collection. Exits with 1 when they disagree."""
     result, published = asyncio.run(_audit(repair))
     if as_json:
-        print(json.dumps(_described(result), indent=2, ensure_ascii=False))
+        print(json.dumps(_audit_as_json(result), indent=2, ensure_ascii=False))
     else:
         _print(result)
     if published:
-        print(f"published {published} records; the indexers mend the rest", flush=True)
+        print(f"published {published} records; the indexers repair the rest", flush=True)
     if not result.is_clean and not published:
         raise typer.Exit(1)
 
@@ -79,7 +78,7 @@ def reconcile(
     allow_mass_removal: Annotated[
         bool,
         typer.Option(
-            "--allow-mass-removal", help="It is true that most of the pictures were deleted."
+            "--allow-mass-removal", help="Confirm that most of the pictures were deleted."
         ),
     ] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the end of the comparison.")] = True,
@@ -106,12 +105,14 @@ def reconcile(
 
 
 def list_skipped(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs; with more names.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, for programs, with more names.")
+    ] = False,
 ) -> None:
-    """What the watcher passed over in all sources, and why; a folder stands for all in it."""
+    """List what the watcher passed over, and why; a folder stands for everything in it."""
     found = skipped(StackSettings().watcher_status)
     if found is None:
-        raise StackError("the watcher has not told yet; start it with './image-search up'")
+        raise StackError("the watcher has not reported yet; start it with './image-search up'")
     rows = [
         {"reason": reason, "count": count, "names": found.names.get(reason, [])}
         for reason, count in found.counts.most_common()
@@ -162,13 +163,15 @@ async def _audit(repair: bool) -> tuple[Audit, int]:
         collection = await servers.index.active()
         if collection is None:
             raise StackError("no collection is active yet")
-        before = await progress(settings.kafka_bootstrap_servers, IMAGES, collection.group)
+        before = await group_progress(settings, IMAGES, collection.group)
         result = await compare(servers.log, servers.index, collection, before.has_read)
-        published = 0 if result.is_clean or not repair else await mend(servers.log, result)
+        published = (
+            0 if result.is_clean or not repair else await publish_repairs(servers.log, result)
+        )
         return result, published
 
 
-def _described(result: Audit) -> dict[str, object]:
+def _audit_as_json(result: Audit) -> dict[str, object]:
     return {
         "clean": result.is_clean,
         "agreed": result.agreed,

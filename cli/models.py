@@ -1,4 +1,4 @@
-"""models: what can be served, what is, and getting more."""
+"""models: list, download, switch and retire models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from adapters.bootstrap import connections
+from adapters.bootstrap import Connections, connections
 from adapters.retry import until_available
 from cli import models_compare as comparing
 from cli import models_render as rendering
@@ -23,18 +23,18 @@ from cli.models_completeness import complete
 from cli.servers import server_settings
 from models.catalogue import CatalogueEntry, read_catalogue
 from models.comparison import refusals
-from models.graph import InvalidGraph
 from models.hub import download
-from models.layout import InvalidLayout, read_layout
-from models.registry import read_state, store
-from models.store import ModelStore, Origin, StoreError
+from models.layout import read_layout
+from models.store import ModelStore, Origin
 from models.switching import Filling, Switching
 from schemas.events import ModelStep
 from stack.errors import StackError
 from stack.preparation import Cache
+from stack.serving import LocalServing
 from stack.settings import StackSettings
+from stack.triton_models import model_registry
 
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 MaxMissing = Annotated[
@@ -50,7 +50,7 @@ MaxMissing = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    group = typer.Typer(help="Models: get, look at, switch, compare.", no_args_is_help=True)
+    group = typer.Typer(help="Models: download, inspect, switch and compare.", no_args_is_help=True)
     group.command("list")(list_models)
     for command in (info, pull, add, remove, switch, rollback, retire):
         group.command()(command)
@@ -61,23 +61,31 @@ def register(app: typer.Typer) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors of the store and of a model's files as messages for the terminal."""
+    """A file that cannot be read or written as a message for the terminal."""
     try:
         yield
-    except (StoreError, InvalidLayout, InvalidGraph, OSError) as error:
+    except OSError as error:
         raise StackError(str(error)) from error
 
 
-def list_models(as_json: Json = False) -> None:
-    """Every model that can be had, and what becomes of it here."""
+def switching_of(servers: Connections) -> Switching:
+    """The steps of a switch, on the local stack."""
     settings = StackSettings()
-    state, known, here = read_state(settings), read_catalogue(), store(settings)
+    serving = LocalServing(settings, Cache(settings.cache, print))
+    return Switching(model_registry(settings), server_settings(), servers, serving)
+
+
+def list_models(as_json: Json = False) -> None:
+    """List the models that are here or can be pulled, with their state."""
+    settings = StackSettings()
+    registry = model_registry(settings)
+    state, known, here = registry.read(), read_catalogue(), registry.store()
     rows = []
     for name in dict.fromkeys([*here.names(), *known]):
         rows.append(
             {
                 "name": name,
-                "state": _state_of(name, state.active, state.fed, state.candidate, here),
+                "state": _state_of(name, state.active, state.current, state.candidate, here),
                 "summary": known[name].summary if name in known else "added from a folder",
                 "licence": known[name].licence if name in known else here.spec(name).licence,
                 "dimension": known[name].dimension if name in known else here.spec(name).dimension,
@@ -93,20 +101,20 @@ def list_models(as_json: Json = False) -> None:
 
 
 def _state_of(
-    name: str, active: str, fed: tuple[str, ...], candidate: str | None, here: ModelStore
+    name: str, active: str, current: tuple[str, ...], candidate: str | None, here: ModelStore
 ) -> str:
     if name == active:
         return "active"
     if name == candidate:
         return "candidate"
-    if name in fed:
+    if name in current:
         return "kept up to date"
     return "here" if name in here.names() else "can be pulled"
 
 
 def info(name: str, as_json: Json = False) -> None:
-    """All that is known of one model."""
-    entry, here = read_catalogue().get(name), store(StackSettings())
+    """Show everything that is known about one model."""
+    entry, here = read_catalogue().get(name), model_registry(StackSettings()).store()
     found: dict[str, Any] = {"name": name}
     if entry is not None:
         found["catalogue"] = entry.model_dump(mode="json", exclude_none=True)
@@ -135,14 +143,14 @@ def pull(
     revision: Annotated[str | None, typer.Option("--revision", help="Another commit.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Compare with the hub once more.")] = False,
 ) -> None:
-    """Download a model of the catalogue, going on where an earlier try broke off.
+    """Download a model of the catalogue; an interrupted download is resumed.
 
-    HF_ENDPOINT names another hub, HF_TOKEN lets one in.
+    HF_ENDPOINT names another hub, HF_TOKEN is the token to sign in with.
     """
     settings, entry = StackSettings(), read_catalogue().get(name)
     if entry is None or entry.repository is None or entry.revision is None:
         raise StackError(f"{name!r} cannot be pulled; see: ./image-search models list")
-    here = store(settings)
+    here = model_registry(settings).store()
     present = here.origin(name) if name in here.names() else None
     if present is not None and not again:
         print(f"{name} is here already, at {present.revision}")
@@ -170,7 +178,7 @@ def pull(
 
 
 def _compare(name: str, entry: CatalogueEntry, folder: Path) -> None:
-    """The catalogue's promises against the folder's own configuration."""
+    """Note where the folder's own configuration differs from the catalogue."""
     layout = read_layout(folder)
     pairs = {
         "dimension": (entry.dimension, layout.dimension),
@@ -191,17 +199,23 @@ def add(
         Path,
         typer.Option("--from", help="A folder of the layout.", exists=True, file_okay=False),
     ],
-    name: Annotated[str | None, typer.Argument(help="Its name here; the folder's if none.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Its name here; by default the folder's.")
+    ] = None,
     licence: Annotated[str, typer.Option("--licence", help="SPDX expression.")] = "not stated",
     min_score: Annotated[
         float, typer.Option("--min-score", help="Cosine below which a match is noise.")
     ] = 0.0,
 ) -> None:
-    """Take a model from a local folder: config.json, visual/, textual/ as immich-app has them."""
+    """Add a model from a local folder: config.json, visual/ and textual/ as in immich-app."""
     with explained():
         source = folder.resolve()
         origin = Origin(source=source.as_uri(), licence=licence)
-        spec = store(StackSettings()).add(source, name or source.name, origin, min_score)
+        spec = (
+            model_registry(StackSettings())
+            .store()
+            .add(source, name or source.name, origin, min_score)
+        )
     print(
         f"{spec.name} is here: {spec.width}x{spec.height} pixels, {spec.dimension} numbers, "
         f"version {spec.version}; to use it: ./image-search models switch {spec.name}"
@@ -210,35 +224,42 @@ def add(
 
 def remove(name: str) -> None:
     """Delete a model's files. One that is served has to be retired first."""
-    settings = StackSettings()
-    if name in read_state(settings).fed:
+    registry = model_registry(StackSettings())
+    if name in registry.read().current:
         raise StackError(f"{name} is served; first: ./image-search models retire {name}")
     with explained():
-        store(settings).remove(name)
+        registry.store().remove(name)
     print(f"{name} is removed")
 
 
 def switch(
     name: str,
-    feed_only: Annotated[
-        bool, typer.Option("--feed-only", help="Fill its collection, and leave searches as is.")
+    backfill_only: Annotated[
+        bool,
+        typer.Option(
+            "--backfill-only",
+            "--feed-only",
+            help="Fill its collection and leave searches as they are (formerly --feed-only).",
+        ),
     ] = False,
     gate: Gate = None,
     max_missing: MaxMissing = 0.01,
 ) -> None:
-    """Fill a model's collection from the log and then let it answer searches.
+    """Fill a model's collection from the log, then let it answer searches.
 
-    Searches go on all the while. What broke off is gone on with by the same command. Before the
-    change the model is asked what was recorded; with --gate it takes over only if it does well.
+    The active model answers searches meanwhile. Repeat the command to resume an interrupted switch.
+    Before the change, the model's answers to the recorded searches are compared with the active
+    model's; with --gate, searches move only if the comparison reaches these values.
     """
     with explained():
-        asyncio.run(_switch(name, feed_only, comparing.gates_of(gate), max_missing))
+        asyncio.run(_switch(name, backfill_only, comparing.gates_of(gate), max_missing))
 
 
-async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missing: float) -> None:
-    settings = StackSettings()
+async def _switch(
+    name: str, backfill_only: bool, gates: dict[str, float], max_missing: float
+) -> None:
     async with connections(server_settings()) as servers:
-        switching = Switching(settings, servers, Cache(settings.cache, print))
+        switching = switching_of(servers)
         collection = await switching.prepare(name)
         print(f"{name} is loaded; filling {collection.name}", flush=True)
         with Progress(
@@ -246,14 +267,14 @@ async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missi
         ) as bar:
             task = bar.add_task("filling", detail="")
             async for filling in switching.filling(collection):
-                detail = _describe(filling)
+                detail = _progress_of(filling)
                 if not filling.problem:
                     bar.update(task, total=filling.total, completed=filling.done, detail=detail)
                 else:
                     bar.update(task, detail=detail)
-        print(_describe(filling), flush=True)
-        if feed_only:
-            print(f"{name} is filled and kept up to date; searches are not touched")
+        print(_progress_of(filling), flush=True)
+        if backfill_only:
+            print(f"{name} is filled and kept up to date; searches stay as they are")
             return
         await until_available(
             lambda: complete(servers, collection, filling.handled, max_missing), what="audit"
@@ -273,7 +294,7 @@ async def _switch(name: str, feed_only: bool, gates: dict[str, float], max_missi
     print(f"searches are answered by {name}; to go back: ./image-search models rollback")
 
 
-def _describe(filling: Filling) -> str:
+def _progress_of(filling: Filling) -> str:
     if filling.problem:
         return f"waiting: {filling.problem}"
     left = "" if filling.left is None else f", {filling.left:.0f} s left"
@@ -281,24 +302,22 @@ def _describe(filling: Filling) -> str:
 
 
 def rollback(max_missing: MaxMissing = 0.01) -> None:
-    """Let the model before answer searches again, at once."""
+    """Let the previous model answer searches again; this takes effect at once."""
     print(f"searches are answered by {asyncio.run(_rollback(max_missing))}")
 
 
 async def _rollback(max_missing: float) -> str:
-    settings = StackSettings()
     async with connections(server_settings()) as servers:
-        switching = Switching(settings, servers, Cache(settings.cache, print))
+        switching = switching_of(servers)
         return (await switching.rollback(max_missing)).model_name
 
 
 def retire(name: str) -> None:
-    """Free what a model that answers no searches takes: collection, group, place in Triton."""
+    """Unload a model that answers no searches; delete its collection and its consumer group."""
     asyncio.run(_retire(name))
     print(f"{name} is retired; its files stay: ./image-search models remove {name}")
 
 
 async def _retire(name: str) -> None:
-    settings = StackSettings()
     async with connections(server_settings()) as servers:
-        await Switching(settings, servers, Cache(settings.cache, print)).retire(name)
+        await switching_of(servers).retire(name)

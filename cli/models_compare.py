@@ -1,4 +1,4 @@
-"""models compare: how a candidate would have answered what was really asked."""
+"""models compare: how a candidate would have answered the recorded searches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from adapters.index.port import Collection
 from cli.servers import server_settings
 from models.comparison import Comparison, parse_gates, refusals
 from models.comparison import compare as compare_models
-from models.registry import read_state
 from stack.errors import StackError
 from stack.settings import StackSettings
+from stack.triton_models import model_registry
 
 Gate = Annotated[
     str | None,
-    typer.Option("--gate", help="Least values, for instance overlap=0.3,ndcg_gain=0."),
+    typer.Option("--gate", help="Minimum values, for instance overlap=0.3,ndcg_gain=0."),
 ]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="So many of the newest queries.")]
+Limit = Annotated[
+    int, typer.Option("--limit", min=1, help="How many of the newest queries to compare.")
+]
 
 
 def register(group: typer.Typer) -> None:
@@ -37,16 +39,17 @@ def register(group: typer.Typer) -> None:
 
 def compare(
     name: str,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     page: Annotated[
         Path | None, typer.Option("--html", help="Write a page with both models' pictures.")
     ] = None,
     gate: Gate = None,
     limit: Limit = 500,
 ) -> None:
-    """Ask a filled model the recorded searches. With --gate it exits with 1 if one is missed.
+    """Compare a model's answers to the recorded searches with the active model's.
 
-    A model is filled by 'models switch NAME --feed-only'.
+    With --gate, exit with 1 if a value is not reached. Its collection has to be filled first, by
+    'models switch NAME --backfill-only'.
     """
     gates = gates_of(gate)
     result = asyncio.run(_compare(name, limit))
@@ -74,8 +77,8 @@ def gates_of(text: str | None) -> dict[str, float]:
 
 
 async def _compare(name: str, limit: int) -> Comparison:
-    if name not in read_state(StackSettings()).fed:
-        raise StackError(f"{name} is not filled; first: models switch {name} --feed-only")
+    if name not in model_registry(StackSettings()).read().current:
+        raise StackError(f"{name} is not filled; first: models switch {name} --backfill-only")
     async with connections(server_settings()) as servers:
         spec = await servers.embedder.spec(name)
         candidate = await servers.index.ensure_collection(spec)
@@ -85,10 +88,10 @@ async def _compare(name: str, limit: int) -> Comparison:
 async def against_active(
     servers: Connections, candidate: Collection, limit: int = 500
 ) -> Comparison:
-    """The candidate against what answers now.
+    """Compare the candidate with the active model.
 
     Raises:
-        StackError: it is what answers now.
+        StackError: it is the active model.
     """
     active = await servers.index.active()
     if active is None or active.name == candidate.name:

@@ -18,8 +18,8 @@ async def complete(
 ) -> None:
     """Return if the collection holds what the log holds up to the offsets `handled`, by partition.
 
-    What came after those is under way to every collection alike. A dead letter of its model stands
-    for a picture that cannot be had, unless the collection that answers searches now has it.
+    What came after those is in flight to every collection alike. A dead letter of its model stands
+    for an image that cannot be read, unless the active collection has it.
 
     Raises:
         StackError: more than the share `most` is missing from it, or has other content in it.
@@ -40,7 +40,7 @@ async def complete(
 
 
 async def _given_up(servers: Connections, collection: Collection, found: Audit) -> list[str]:
-    """Pictures with a dead letter of this collection's model that searches find now."""
+    """Images with a dead letter of this collection's model that the active collection has."""
     active = await servers.index.active()
     if active is None or active.name == collection.name:
         return []

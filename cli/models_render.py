@@ -11,11 +11,9 @@ import typer
 from adapters.naming import image_model, text_model
 from models import repository as model_repository
 from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
-from models.graph import InvalidGraph
-from models.registry import store
-from models.store import StoreError
 from stack.errors import StackError
 from stack.settings import StackSettings
+from stack.triton_models import model_registry
 
 
 class Target(StrEnum):
@@ -33,7 +31,7 @@ class Provider(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of the numbers in between; embeddings are FP32."""
+    """Of the numbers within the network; embeddings are FP32."""
 
     FP16 = "fp16"
     FP32 = "fp32"
@@ -54,14 +52,14 @@ def render(
     precision: Annotated[
         Precision | None, typer.Option("--precision", help="fp16 with TensorRT, else fp32.")
     ] = None,
-    instances: Annotated[int, typer.Option("--instances", help="Copies at work at once.")] = 1,
+    instances: Annotated[int, typer.Option("--instances", help="Instances of each encoder.")] = 1,
     engine_cache: Annotated[
         str, typer.Option("--engine-cache", help="TensorRT's engines, a folder on the server.")
     ] = ENGINE_CACHE,
 ) -> None:
-    """Write a model's folders for another Triton; gateway and indexers take it at TRITON_URL."""
+    """Write a model's folders for another Triton, which TRITON_URL names to our processes."""
     try:
-        source = store(StackSettings()).repository(name)
+        source = model_registry(StackSettings()).store().repository(name)
         row_by_row = target is Target.GPU and single_row(source, name)
         if target is Target.CPU or (row_by_row and provider is Provider.CUDA):
             if precision is Precision.FP16:
@@ -89,7 +87,7 @@ def render(
                 instances=instances,
                 engine_cache=engine_cache,
             )
-    except (StoreError, InvalidGraph, NotNative, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise StackError(str(error)) from error
     print(
         f"{name} is in {to}; serve it with: tritonserver --model-repository={to} "

@@ -14,12 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.bootstrap import connections
+from adapters.bootstrap import connections, group_progress
 from adapters.errors import AdapterError
-from adapters.log.kafka_admin import progress
-from adapters.settings import AdviceSettings
 from cli.servers import server_settings, watcher_status
 from models.advice import Advice, advise
+from models.settings import AdviceSettings
 from schemas.topics import IMAGES
 from stack import launcher, log_files, processes
 from stack.errors import StackError
@@ -76,16 +75,16 @@ def prepare() -> None:
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """What runs, and whether a search can be answered. Exits with 1 when not."""
+    """Show what runs, and whether a search can be answered. Exits with 1 when not."""
     current = StackSettings()
     file = RecordFile(current.run)
     record = file.read()
-    rows = [_described(row, current.run) for row in record.processes] if record else []
+    rows = [_row_as_json(row, current.run) for row in record.processes] if record else []
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
-    lag = _lag(current, health)
+    lag = _lag(health)
     watcher = watcher_status(current)
     advice = _advice(health)
     if as_json:
@@ -112,7 +111,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _described(row: ProcessRow, run: Path) -> dict[str, Any]:
+def _row_as_json(row: ProcessRow, run: Path) -> dict[str, Any]:
     process = find(row)
     memory = 0
     if process is not None:
@@ -168,18 +167,18 @@ def _health(url: str) -> dict[str, Any]:
         return {"url": url, "status": "unreachable", "detail": str(error)}
 
 
-def _lag(current: StackSettings, health: dict[str, Any]) -> int | None:
+def _lag(health: dict[str, Any]) -> int | None:
     """Records that the active collection's group has yet to read; None where nobody can say."""
     if "collection" not in health:
         return None
 
     async def ask() -> int | None:
-        async with connections(server_settings()) as servers:
+        settings = server_settings()
+        async with connections(settings) as servers:
             active = await servers.index.active()
         if active is None:
             return None
-        kafka = current.environment()["KAFKA_BOOTSTRAP_SERVERS"]
-        return (await progress(kafka, IMAGES, active.group)).lag
+        return (await group_progress(settings, IMAGES, active.group)).lag
 
     try:
         return asyncio.run(ask())
@@ -241,7 +240,7 @@ def logs(
     ),
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 50,
 ) -> None:
-    """The last lines each process logged."""
+    """Print the last lines that each process logged."""
     folder = StackSettings().logs
     known = sorted(path.stem for path in folder.glob("*.log"))
     if name is not None and name not in known:

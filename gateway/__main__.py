@@ -9,15 +9,13 @@ import signal
 import uvicorn
 import uvloop
 
-from adapters.embedder.triton import TritonEmbedder
+from adapters.bootstrap import connect_embedder, connect_index, connect_log, group_progress
 from adapters.index.port import Collection
-from adapters.log.kafka import KafkaEventLog
-from adapters.log.kafka_admin import progress
 from adapters.logging import configure_logging
 from adapters.progress import Activity, Watchdog
-from adapters.provision import connect_index
-from adapters.settings import GatewaySettings, told_briefly
+from adapters.settings import told_briefly
 from gateway.app import create_app
+from gateway.settings import GatewaySettings
 from schemas.topics import IMAGES
 
 GRACE_SECONDS = 10
@@ -27,17 +25,12 @@ GARBAGE_THRESHOLD = 20_000
 
 async def serve(settings: GatewaySettings) -> None:
     """Serve; the servers behind may come and go, the health check says so."""
-    embedder = TritonEmbedder(
-        settings.triton_url,
-        timeout=settings.triton_timeout,
-        concurrency=settings.triton_concurrency,
-    )
+    embedder = connect_embedder(settings)
     index = connect_index(settings)
-    log = KafkaEventLog(settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout)
+    log = connect_log(settings)
 
     async def backlog(collection: Collection) -> int:
-        servers = settings.kafka_bootstrap_servers
-        return (await progress(servers, IMAGES, collection.group)).lag
+        return (await group_progress(settings, IMAGES, collection.group)).lag
 
     app = create_app(settings, embedder, index, log, backlog)
     config = uvicorn.Config(

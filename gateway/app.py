@@ -14,7 +14,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from adapters.index.port import Embedder, ImageIndex
 from adapters.log.port import EventLog
-from adapters.settings import GatewaySettings
 from analytics.engine import Bounds
 from gateway.auth.access import Access, ApiKeys, OpenIdConnect
 from gateway.auth.cursors import Cursors
@@ -45,6 +44,7 @@ from gateway.search.duplicates import Duplicates
 from gateway.search.events import SearchEvents
 from gateway.search.query import QueryEmbedder
 from gateway.search.service import Search
+from gateway.settings import GatewaySettings
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
 from schemas.events import now

@@ -1,7 +1,7 @@
-"""Whether people are content with the active model, and which loaded one would have done better.
+"""Whether the active model is rated well, and which loaded model would have scored higher.
 
-The ratings of a window are read from `feedback`. Only when their mean is low are the other models
-asked the rated queries, which costs an embedding and a search for each.
+The ratings of a window are read from `feedback`. Only when their mean is low are the rated queries
+run on the other models, which costs an embedding and a search for each.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from uuid import UUID
 
 from adapters.index.port import Collection, Embedder, ImageIndex
 from adapters.log.port import EventLog
-from adapters.settings import AdviceSettings
 from models.comparison import WIN, compare
+from models.settings import AdviceSettings
 from schemas.codec import InvalidEvent, decode
 from schemas.events import FeedbackGiven, ModelActivated, ModelStep, now
 from schemas.topics import FEEDBACK, MODELS
@@ -42,7 +42,7 @@ class Advice:
         return asdict(self)
 
     def sentence(self) -> str:
-        """For a terminal; empty where there is nothing to say."""
+        """The advice as one sentence for a terminal; empty where there is none."""
         if not self.low or self.mean is None:
             return ""
         said = (
@@ -61,7 +61,7 @@ class Advice:
 async def advise(
     log: EventLog, embedder: Embedder, index: ImageIndex, settings: AdviceSettings
 ) -> Advice:
-    """Look at the ratings that the active model got in the window.
+    """Evaluate the ratings that the active model got in the window.
 
     Raises:
         Unavailable: a server that is needed does not answer.
@@ -113,7 +113,7 @@ async def _ratings(log: EventLog, model_name: str, since: datetime) -> list[int]
         except InvalidEvent:
             continue
         if event.model_name == model_name and event.occurred_at >= since:
-            # Who rates the same twice has changed their mind.
+            # Of several ratings of one image for one search, the newest counts.
             newest[event.search_id, event.image_name] = event.rating
     return list(newest.values())
 
@@ -137,7 +137,7 @@ async def _candidates(log: EventLog, embedder: Embedder, active: Collection) -> 
 
 
 async def _steps(log: EventLog) -> dict[str, ModelActivated]:
-    """Model -> the newest thing that happened to it."""
+    """Model -> its newest event."""
     found: dict[str, ModelActivated] = {}
     async for record in log.read_all(MODELS):
         try:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.errors import ModelError
+
 CATALOGUE = Path(__file__).resolve().parents[1] / "triton_models" / "catalogue.toml"
 Triple = tuple[float, float, float]
 
@@ -34,7 +36,7 @@ class CatalogueEntry(BaseModel):
     context_length: Annotated[int, Field(ge=1)]
 
 
-class InvalidCatalogue(ValueError):
+class InvalidCatalogue(ModelError, ValueError):
     """The catalogue cannot be read; the message names the entry."""
 
 

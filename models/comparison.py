@@ -1,7 +1,7 @@
-"""Shadow comparison: recorded searches asked again of a candidate, before it answers anybody.
+"""Shadow comparison: the recorded searches are run again with a candidate, before it is active.
 
-Recorded answers are compared as they were given, so pictures that came since then count against
-the overlap of a candidate that finds them; `limit` bounds how far back is looked.
+Recorded answers are compared as they were given, so images that were added since then count against
+the overlap of a candidate that finds them; `limit` bounds how many searches are compared.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ async def compare(
     limit: int = 500,
     rated_only: bool = False,
 ) -> Comparison:
-    """Ask the candidate the newest `limit` different text queries that the active model answered.
+    """Run the newest `limit` different text queries of the active model on the candidate.
 
-    With `rated_only` these are the queries that somebody gave more than the lowest rating.
+    With `rated_only`, only queries with a rating above the lowest are compared.
 
     Raises:
         Unavailable: a server that is needed does not answer.
@@ -136,7 +136,7 @@ async def compare(
 
 
 async def _recorded(log: EventLog, active: Collection) -> tuple[dict[str, SearchPerformed], int]:
-    """Text -> its newest search in the active collection, oldest first; and how many were left."""
+    """Text -> its newest search in the active collection, oldest first; and the number skipped."""
     found: list[SearchPerformed] = []
     skipped = 0
     async for record in log.read_all(SEARCHES):
@@ -159,9 +159,9 @@ async def _recorded(log: EventLog, active: Collection) -> tuple[dict[str, Search
 
 
 async def _gains(log: EventLog) -> dict[str, dict[str, float]]:
-    """Text -> picture -> gain (rating - 1) / 9, the mean over all ratings of it for that text.
+    """Text -> image -> gain (rating - 1) / 9, the mean over all ratings of it for that text.
 
-    A rating of a whole answer is one of its top picture.
+    A rating of a whole answer is one of its top image.
     """
     ratings: dict[tuple[UUID, str | None], FeedbackGiven] = {}
     async for record in log.read_all(FEEDBACK):
@@ -169,7 +169,7 @@ async def _gains(log: EventLog) -> dict[str, dict[str, float]]:
             event = decode(FeedbackGiven, record.value)
         except InvalidEvent:
             continue
-        # Who rates the same twice has changed their mind.
+        # Of several ratings of one image for one search, the newest counts.
         ratings[event.search_id, event.image_name] = event
     by_text: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for event in ratings.values():

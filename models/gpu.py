@@ -18,6 +18,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from models import graph as model_graph
 from models import triton_config
+from models.errors import ModelError
 from models.repository import (
     CODE,
     CODE_OF,
@@ -45,7 +46,7 @@ _TYPES: dict[int, str] = {
 }
 
 
-class NotNative(ValueError):
+class NotNative(ModelError, ValueError):
     """The native backend cannot serve this model as asked; the message says what can."""
 
 

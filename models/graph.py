@@ -14,6 +14,8 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, external_data_helper, helper
 from onnx import numpy_helper as numpy_to
 
+from models.errors import ModelError
+
 PREFIX = "served_"
 OUTPUT = "EMBEDDING"
 PIXELS = "PIXELS"
@@ -21,7 +23,7 @@ SMALLEST_LENGTH = 1e-12
 _FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
-class InvalidGraph(ValueError):
+class InvalidGraph(ModelError, ValueError):
     """The ONNX file is not an encoder that can be served; the message says why."""
 
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.errors import ModelError
+
 IMAGE_MODEL = Path("visual") / "model.onnx"
 TEXT_MODEL = Path("textual") / "model.onnx"
 TOKENIZER = Path("textual") / "tokenizer.json"
@@ -39,7 +41,7 @@ PADDING_TOKENS = ("<pad>", "[PAD]", "<|endoftext|>", "</s>")
 """Tried where no file names one."""
 
 
-class InvalidLayout(ValueError):
+class InvalidLayout(ModelError, ValueError):
     """The folder is not a model of the supported layout; the message names file and field."""
 
 

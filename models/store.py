@@ -21,6 +21,7 @@ from adapters.naming import image_model, text_model
 from models import graph as model_graph
 from models import repository as model_repository
 from models import triton_config
+from models.errors import ModelError
 from models.layout import IMAGE_MODEL, TEXT_MODEL, TOKENIZER, Layout, read_layout
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -36,7 +37,7 @@ dynamic_batching {{ {batching} }}
 """
 
 
-class StoreError(ValueError):
+class StoreError(ModelError, ValueError):
     """The store cannot do it; the message says why."""
 
 

@@ -1,8 +1,8 @@
 """Moving searches to another model: fill its collection from the log, then flip the alias.
 
-Each step can be repeated, so a switch that broke off anywhere is simply begun again: a model that
-is loaded is not loaded anew, a collection that is there is kept, a consumer group goes on where it
-stood. Until the alias moves, nothing that answers searches is touched.
+Each step can be repeated, so an interrupted switch is simply started again: a model that
+is loaded is not loaded again, a collection that is there is kept, a consumer group resumes at its
+committed offsets. Until the alias moves, nothing that answers searches is changed.
 """
 
 from __future__ import annotations
@@ -11,36 +11,26 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from adapters.bootstrap import Connections
+from adapters.bootstrap import Connections, delete_group, group_progress
 from adapters.errors import Unavailable
 from adapters.index.port import Collection
-from adapters.log.kafka_admin import Progress, delete_group, progress
+from adapters.log.kafka_admin import Progress
 from adapters.log.port import Message
 from adapters.naming import collection_name
 from adapters.provision import tell_active
 from adapters.retry import until_available
-from models.registry import (
-    ModelState,
-    agree_with_alias,
-    changing_state,
-    load,
-    store,
-    unload,
-)
+from adapters.settings import ServerSettings
+from models.errors import SwitchRefused
+from models.registry import ModelRegistry, ModelState
 from schemas.events import ModelActivated, ModelStep
 from schemas.topics import IMAGES, MODELS
-from stack.errors import StackError
-from stack.preparation import Cache
-from stack.processes import indexers
-from stack.record import RecordFile, find
-from stack.settings import StackSettings
 
 POLL_SECONDS = 1.0
 SERVERS_SECONDS = 120.0
-INDEXERS_STOP_SECONDS = 90.0
 GATEWAY_SECONDS = 3.0
-"""A gateway trusts the alias it resolved for a second; then nobody asks the old collection."""
+"""A gateway caches the alias for a second; after that, none searches the old collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +47,94 @@ class Filling:
     """Partition -> end of what has certainly been handled, once it is caught up."""
 
 
-class Switching:
-    """The steps of a switch, on one stack."""
+class Serving(Protocol):
+    """Where models are served and collections filled: what a switch needs of that."""
 
-    def __init__(self, settings: StackSettings, servers: Connections, cache: Cache) -> None:
-        self._settings = settings
-        self._servers = servers
-        self._cache = cache
-        self._kafka = settings.environment()["KAFKA_BOOTSTRAP_SERVERS"]
-
-    async def prepare(self, name: str) -> Collection:
-        """Load the model, make its collection, and have indexers fill it from the log.
+    def check_running(self) -> None:
+        """Return if indexers can be started for a model.
 
         Raises:
-            StackError: there is no such model, it does not load, or no stack is running.
+            ServingFailed: they cannot.
         """
-        store(self._settings).repository(name)
-        if not RecordFile(self._settings.run).launcher_runs():
-            raise StackError("nothing is running here; start it with './image-search up'")
+        ...
+
+    async def load(self, name: str) -> None:
+        """Serve one more model, and check that it embeds.
+
+        Raises:
+            ServingFailed: it does not load, or does not work.
+            Unavailable: the server does not answer.
+        """
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer. One that is not served is no error.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        ...
+
+    async def indexers_stopped(self, name: str) -> None:
+        """Return once no indexer of a model that is no longer current runs.
+
+        Raises:
+            ServingFailed: some go on running.
+        """
+        ...
+
+
+class Switching:
+    """The steps of a switch.
+
+    Args:
+        registry: which models are current.
+        settings: where Kafka is.
+        servers: clients of all servers.
+        serving: loads models and runs indexers.
+    """
+
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        settings: ServerSettings,
+        servers: Connections,
+        serving: Serving,
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._servers = servers
+        self._serving = serving
+
+    async def prepare(self, name: str) -> Collection:
+        """Load the model, make its collection, and have indexers backfill it from the log.
+
+        Raises:
+            StoreError: there is no such model.
+            ServingFailed: it does not load, or no stack is running.
+        """
+        self._registry.store().repository(name)
+        self._serving.check_running()
         state = await self._agreed()
-        if name not in state.fed or not await self._servers.embedder.is_ready(name):
+        if name not in state.current or not await self._servers.embedder.is_ready(name):
             await until_available(
-                lambda: load(self._settings, name, self._cache), what="Triton", give_up_after=120
+                lambda: self._serving.load(name), what="Triton", give_up_after=120
             )
         collection = await until_available(lambda: self._collection(name), what="servers")
-        with changing_state(self._settings) as change:
+        with self._registry.changing() as change:
             before = change.state
             candidate = None if name == before.active else name
-            change.state = before.feeding(name).model_copy(update={"candidate": candidate})
+            change.state = before.keeping_current(name).model_copy(update={"candidate": candidate})
         if change.state != before:
-            await self._tell(ModelStep.FEEDING, collection, None)
+            await self._publish_step(ModelStep.FEEDING, collection, None)
         return collection
 
     async def _agreed(self) -> ModelState:
-        """The state, after it and the log were told what the alias says: an earlier command may
-        have been killed before it did that."""
+        """The state, after it and the log were made to agree with the alias: an earlier command
+        may have been killed before it did that."""
         index, log = self._servers.index, self._servers.log
         state = await until_available(
-            lambda: agree_with_alias(self._settings, index),
+            lambda: self._registry.agree_with_alias(index),
             what="Weaviate",
             give_up_after=SERVERS_SECONDS,
         )
@@ -109,7 +149,7 @@ class Switching:
 
     def _known(self, name: str) -> Collection:
         """The model's collection as its files name it, whether or not Triton serves it."""
-        spec = store(self._settings).spec(name)
+        spec = self._registry.store().spec(name)
         return Collection(collection_name(spec), spec.name, spec.version, spec.dimension)
 
     async def filling(self, collection: Collection) -> AsyncIterator[Filling]:
@@ -126,7 +166,7 @@ class Switching:
                 if now_there.group != group:
                     started, first, before = time.monotonic(), None, None
                     group = now_there.group
-                now = await progress(self._kafka, IMAGES, group)
+                now = await group_progress(self._settings, IMAGES, group)
             except Unavailable as error:
                 yield Filling(0, 0, 0.0, None, False, str(error))
                 await asyncio.sleep(POLL_SECONDS)
@@ -149,10 +189,11 @@ class Switching:
             await asyncio.sleep(POLL_SECONDS)
 
     async def flip(self, collection: Collection, step: ModelStep) -> None:
-        """Let searches be answered from this collection, which must be of a fed model.
+        """Let searches be answered from this collection, which must be kept current.
 
-        Alias, state and log change one after the other. Whoever comes after a crash in between
-        has state and log say what the alias says (`_agreed`, and provisioning as to the log).
+        Alias, state and log change one after the other. After a crash in between,
+        the next command makes both agree with the alias (`_agreed`; provisioning does so for the
+        log).
         """
         await self._agreed()
         await until_available(lambda: self._moved(collection), what="Weaviate")
@@ -162,31 +203,31 @@ class Switching:
 
     async def _moved(self, collection: Collection) -> None:
         # Both under the lock, so that nobody makes them agree in between.
-        with changing_state(self._settings) as change:
+        with self._registry.changing() as change:
             await self._servers.index.activate(collection)
             change.state = change.state.activated(collection.model_name)
 
     async def rollback(self, most_missing: float = 1.0) -> Collection:
-        """Go back to the model that answered before; it was kept up to date, so this is instant.
+        """Go back to the model that answered before; it was kept current, so this is instant.
 
         Raises:
-            StackError: there is none to go back to, or its collection has so many fewer pictures
-                than the active one that more than the share `most_missing` of them is lacking.
+            SwitchRefused: there is no model to go back to, or its collection lacks more than the
+                share `most_missing` of the images of the active one.
         """
         state = await self._agreed()
         previous = state.previous
-        if previous is None or previous not in state.fed:
-            raise StackError("there is no earlier model that is still kept up to date")
+        if previous is None or previous not in state.current:
+            raise SwitchRefused("there is no earlier model that is still kept up to date")
         known = self._known(previous)
         collection = await self._servers.index.find(known.name)
         if collection is None:
-            raise StackError(f"the collection of {previous} is not there any more")
+            raise SwitchRefused(f"the collection of {previous} is not there any more")
         index, active = self._servers.index, await self._servers.index.active()
         if active is not None:
             # Counted and not compared, as this is to be instant.
             there, here = await asyncio.gather(index.count(collection), index.count(active))
             if there < here * (1 - most_missing):
-                raise StackError(
+                raise SwitchRefused(
                     f"{collection.name} holds {there} pictures and {active.name} {here}: "
                     "more than --max-missing allows"
                 )
@@ -194,49 +235,37 @@ class Switching:
         return collection
 
     async def retire(self, name: str) -> None:
-        """Stop feeding a model and free its collection, its group and its place in Triton.
+        """Stop keeping a model current, and free its collection, its group and its place in Triton.
 
         Raises:
-            StackError: it answers searches, is not fed, or its indexers do not stop.
+            SwitchRefused: it answers searches, or is not served.
+            ServingFailed: its indexers do not stop.
         """
         state = await self._agreed()
         active = await self._servers.index.active()
         if name == state.active or (active is not None and active.model_name == name):
-            raise StackError(f"{name} answers searches; switch to another model first")
-        if name not in state.fed and name != state.retiring:
-            raise StackError(f"{name} is not served, so there is nothing to retire")
+            raise SwitchRefused(f"{name} answers searches; switch to another model first")
+        if name not in state.current and name != state.retiring:
+            raise SwitchRefused(f"{name} is not served, so there is nothing to retire")
         known = self._known(name)
         collection = await self._servers.index.find(known.name) or known
-        with changing_state(self._settings) as change:
+        with self._registry.changing() as change:
             change.state = change.state.without(name)
-        await self._indexers_stopped(name)
+        await self._serving.indexers_stopped(name)
         await asyncio.sleep(GATEWAY_SECONDS)
         # The group goes first: offsets without a collection would hide the log from a successor.
         await until_available(
-            lambda: delete_group(self._kafka, collection.group),
+            lambda: delete_group(self._settings, collection.group),
             what="Kafka",
             give_up_after=60,
         )
         await self._servers.index.drop(collection)
-        await unload(self._settings, name)
-        await self._tell(ModelStep.RETIRED, collection, None)
-        with changing_state(self._settings) as change:
+        await self._serving.unload(name)
+        await self._publish_step(ModelStep.RETIRED, collection, None)
+        with self._registry.changing() as change:
             change.state = change.state.model_copy(update={"retiring": None})
 
-    async def _indexers_stopped(self, name: str) -> None:
-        names = {spec.name for spec in indexers(self._settings, name)}
-        deadline = time.monotonic() + INDEXERS_STOP_SECONDS
-        while True:
-            record = RecordFile(self._settings.run).read()
-            rows = record.processes if record else []
-            running = [row.name for row in rows if row.name in names and find(row) is not None]
-            if not running:
-                return
-            if time.monotonic() > deadline:
-                raise StackError(f"still running: {', '.join(running)}; repeat the command")
-            await asyncio.sleep(0.2)
-
-    async def _tell(
+    async def _publish_step(
         self, step: ModelStep, collection: Collection, previous: Collection | None
     ) -> None:
         event = ModelActivated(

@@ -7,10 +7,10 @@ import logging
 import signal
 import warnings
 
-from adapters.log.kafka import KafkaEventLog
+from adapters.bootstrap import connect_log
 from adapters.logging import configure_logging
-from adapters.settings import WatcherSettings
 from producers.helper_processes import collect_garbage_seldom
+from producers.settings import WatcherSettings
 from producers.sources import Sources
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 async def run(settings: WatcherSettings) -> None:
     """Watch until SIGTERM or SIGINT. SIGHUP compares everything; SIGUSR1 also confirms removals."""
     loop = asyncio.get_running_loop()
-    log = KafkaEventLog(settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout)
+    log = connect_log(settings)
     sources = Sources(settings, log, end_process=True)
     if settings.metrics_port:
         # Loaded only where it is used: a restart is short, and imports are a quarter of it.

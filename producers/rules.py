@@ -15,7 +15,7 @@ from producers.skipped import BY_NAME, Reason
 from producers.suffixes import OTHER
 
 if TYPE_CHECKING:
-    from adapters.settings import WatcherSettings
+    from producers.settings import WatcherSettings
 
 logger = logging.getLogger(__name__)
 

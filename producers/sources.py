@@ -11,13 +11,13 @@ from adapters.errors import Unavailable
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
-from adapters.settings import WatcherSettings
 from imaging.sources.source import Source
 from producers.folder.watcher import Watcher
 from producers.helper_processes import Helpers
 from producers.known_images import State
 from producers.known_images_loader import load
 from producers.log_follower import FollowedLog
+from producers.settings import WatcherSettings
 from producers.status import SkippedFile, Status, write
 from schemas.topics import IMAGES
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.registry import changing_state, read_state
 from stack import log_files, processes, state_folder
 from stack import tcp_ports as ports
 from stack.errors import StackError
@@ -19,7 +18,8 @@ from stack.preparation import Cache
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
 from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
-from stack.supervisor import ProcessSpec, State, Supervised, Supervisor
+from stack.supervisor import ProcessSpec, ProcessState, Supervised, Supervisor
+from stack.triton_models import model_registry
 
 FOLLOW_SECONDS = 0.3
 MODELS_SECONDS = 0.5
@@ -111,7 +111,7 @@ class Launcher:
         servers = await asyncio.to_thread(prepare, settings)
         # The default may change with what is downloaded; a stack that holds data keeps its own. A
         # file that was torn is made whole.
-        with changing_state(settings):
+        with model_registry(settings).changing():
             pass
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
@@ -134,7 +134,9 @@ class Launcher:
         while True:
             await asyncio.sleep(MODELS_SECONDS)
             started = {name: supervisor.processes[name].restarts for name in servers}
-            all_ready = all(supervisor.processes[name].state is State.READY for name in servers)
+            all_ready = all(
+                supervisor.processes[name].state is ProcessState.READY for name in servers
+            )
             if self._ready and all_ready and started != provided:
                 spec = processes.provisioning(self._settings, ())
                 with spec.log.open("ab") as log:
@@ -179,14 +181,14 @@ class Launcher:
         say(f"ready: {self._settings.gateway_url}")
 
     async def _follow_models(self, supervisor: Supervisor) -> None:
-        """Run indexers for each model that is to be fed, and for no other."""
+        """Run indexers for each model that is kept current, and for no other."""
         while True:
             await asyncio.sleep(MODELS_SECONDS)
             if not self._ready:
                 continue
             wanted = {
                 spec.name: spec
-                for model in read_state(self._settings).fed
+                for model in model_registry(self._settings).read().current
                 for spec in processes.indexers(self._settings, model)
             }
             running = [name for name in supervisor.processes if processes.is_indexer(name)]

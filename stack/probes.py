@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from adapters.embedder.triton import TritonEmbedder
+from adapters.bootstrap import connect_embedder, connect_log
 from adapters.errors import AdapterError, TooSlow
-from adapters.log.kafka import KafkaEventLog
+from adapters.index.port import Embedder
+from adapters.settings import ServerSettings
 
 READY_TIMEOUT_SECONDS = 2.0
 INFERENCE_TIMEOUT_SECONDS = 10.0
@@ -45,8 +46,11 @@ def answers(url: str, *, refusal_will_do: bool = False) -> Ready:
 def kafka_answers(bootstrap_servers: str) -> Ready:
     """Ready when a client gets the cluster's metadata."""
 
+    # Made here, so that a bad setting is reported at once rather than by a probe.
+    settings = ServerSettings(kafka_bootstrap_servers=bootstrap_servers)
+
     async def ready() -> bool:
-        async with KafkaEventLog(bootstrap_servers) as log:
+        async with connect_log(settings) as log:
             return await log.is_ready()
 
     return ready
@@ -87,13 +91,16 @@ class TritonWorks:
     def __init__(self, url: str, model_name: Callable[[], str]) -> None:
         """`model_name` is asked each time, as a switch may have changed the model."""
         self._url = url
+        self._settings = ServerSettings(
+            triton_url=url, triton_timeout=INFERENCE_TIMEOUT_SECONDS, triton_concurrency=2
+        )
         self._model_name = model_name
         self._completed: int | None = None
         self._progressed = time.monotonic()
 
     async def __call__(self) -> bool:
         """Whether it works now."""
-        embedder = TritonEmbedder(self._url, timeout=INFERENCE_TIMEOUT_SECONDS, concurrency=2)
+        embedder = connect_embedder(self._settings)
         try:
             await _embed_something(embedder, self._model_name())
         except TooSlow:
@@ -113,7 +120,7 @@ class TritonWorks:
         return now - self._progressed < HUNG_SECONDS
 
 
-async def _embed_something(embedder: TritonEmbedder, model_name: str) -> None:
+async def _embed_something(embedder: Embedder, model_name: str) -> None:
     spec = await embedder.spec(model_name)
     blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
     work = [

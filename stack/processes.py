@@ -12,15 +12,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from models.registry import read_state, render_models
 from stack import binaries, toolchains
 from stack.errors import StackError
 from stack.preparation import Cache, key_of
 from stack.probes import TritonWorks, answers, heartbeat, kafka_answers, never_asked
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec
-
-SERVERS = ("kafka", "weaviate", "triton")
+from stack.triton_models import model_registry, render_models
 
 _SMALL_JVM: Final = (
     # A broker of a few topics is done before the second compiler pays: without it a start and the
@@ -186,7 +184,7 @@ def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
 
 
 def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
-    """Triton with the models that are fed; more are loaded while it runs."""
+    """Triton with the current models; more are loaded while it runs."""
     program = binaries.triton(cache)
     models = settings.triton_models
     # Two stacks on one machine must not share the Python backend's shared memory.
@@ -197,8 +195,8 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         for stale in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 (Triton's own choice)
             stale.unlink(missing_ok=True)
         shutil.rmtree(models, ignore_errors=True)
-        state = read_state(settings)
-        missing = render_models(settings, state.fed, models, program.python_environment)
+        state = model_registry(settings).read()
+        missing = render_models(settings, state.current, models, program.python_environment)
         if state.active in missing:
             raise StackError(
                 f"the model {state.active} is not in {settings.models}: get it again with "
@@ -246,7 +244,7 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
         log=settings.logs / "provision.log",
         ready=never_asked,
         needs=needs,
-        environment=_ours(settings, "provision"),
+        environment=_ours(settings),
         one_shot=True,
     )
 
@@ -276,7 +274,7 @@ def ours(settings: StackSettings) -> list[ProcessSpec]:
         alive=answers(f"{settings.gateway_url}/", refusal_will_do=True),
         needs=("provision",),
         environment={
-            **_ours(settings, "gateway"),
+            **_ours(settings),
             "WATCHER_STATUS_FILE": str(settings.watcher_status),
         },
     )
@@ -294,19 +292,18 @@ def _worker(settings: StackSettings, name: str, module: list[str], **more: str) 
         ready=heartbeat(ready_file),
         alive=heartbeat(ready_file),
         needs=("provision",),
-        environment={**_ours(settings, name), "READY_FILE": str(ready_file), **more},
+        environment={**_ours(settings), "READY_FILE": str(ready_file), **more},
         # The file of a predecessor says nothing about its successor.
         prepare=lambda: ready_file.unlink(missing_ok=True),
         stop_grace=30.0,
     )
 
 
-def _ours(settings: StackSettings, name: str) -> dict[str, str]:
+def _ours(settings: StackSettings) -> dict[str, str]:
     return {
         **settings.environment(),
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
-        "PROCESS_NAME": name,
     }
 
 

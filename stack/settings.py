@@ -1,4 +1,4 @@
-"""Ports, folders and versions of the local stack, from the environment."""
+"""Settings of the local stack: its ports, folders and limits."""
 
 from __future__ import annotations
 
@@ -39,48 +39,77 @@ def default_model(values: dict[str, Any]) -> str:
 
 
 class StackSettings(EnvironmentSettings):
-    """What `./image-search up` starts, and where."""
+    """The local stack: what `./image-search up` starts, and where; read by every command."""
 
     state_dir: Path = ROOT / ".stack"
+    """Data, logs and run files."""
     cache_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("image-search", appauthor=False))
     )
+    """Prepared servers and models, shared by all checkouts; a folder of the user's cache if none is
+    set."""
     models_dir: Path | None = None
-    """Where models that were added lie; `models` in the cache if none is named."""
+    """Folder of the models that were added; `models` in `CACHE_DIR` if none is set."""
     images_dir: Path = ROOT / "images"
+    """The watched folder."""
     images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
+    """Further folders and buckets, as `name=url` separated by spaces."""
     watcher_status_file: Path | None = None
-    """Where the watcher tells what it does; in the state folder if none is named."""
+    """File in which the watcher reports what it does; in the state folder if none is set."""
     gateway_host: str = "127.0.0.1"
+    """Address that the gateway listens on."""
     gateway_port: Port = 3000
+    """Port that the gateway listens on."""
     kafka_bootstrap_servers: str | None = None
+    """Addresses of Kafka's brokers, to use those instead of a local one."""
     kafka_port: Port = 9092
+    """Port of the local Kafka."""
     kafka_controller_port: Port = 9093
+    """Port of the local Kafka's controller."""
     kafka_heap: str = "512m"
+    """Memory of the local Kafka's Java heap."""
     weaviate_url: str | None = None
+    """Weaviate's HTTP address, to use that one instead of a local one."""
     weaviate_port: Port = 8080
+    """HTTP port of the local Weaviate."""
     weaviate_grpc_port: Port = 50051
+    """Weaviate's gRPC port."""
     weaviate_gossip_port: Port = 7946
+    """Port of the local Weaviate for its cluster's membership."""
     weaviate_data_port: Port = 7947
+    """Port of the local Weaviate for its cluster's data."""
     weaviate_raft_port: Port = 8300
+    """Port of the local Weaviate for Raft."""
     weaviate_raft_internal_port: Port = 8301
+    """Port of the local Weaviate for calls within Raft."""
     weaviate_binary: Path | None = None
+    """A Weaviate that is there already, instead of compiling one."""
     weaviate_memory: ByteSize | None = None
-    """What Weaviate may take, as `6GiB`; a share of the machine's memory if none is named."""
+    """Memory that the local Weaviate may take, as `6GiB`; 40 % of the machine's if none is set."""
     triton_url: str | None = None
+    """Triton's HTTP address, to use that one instead of a local one."""
     triton_port: Port = 8000
+    """HTTP port of the local Triton."""
     triton_grpc_port: Port = 8001
+    """gRPC port of the local Triton."""
     triton_metrics_port: Port = 8002
+    """Port of the local Triton's metrics."""
     triton_image_instances: Annotated[int, Field(ge=1)] = 1
+    """Instances of each image encoder."""
     triton_text_instances: Annotated[int, Field(ge=1)] = 1
+    """Instances of each text encoder."""
     triton_threads: Annotated[int, Field(ge=0)] = 0
-    """Threads an encoder uses for one batch; 0 means one per core."""
+    """Threads that an encoder uses for one batch; 0 means one per core."""
     lake_url: str | None = None
+    """The event lake: a folder, or any URL that fsspec knows; `lake` in the state folder if none is
+    set."""
     model_name: str = Field(default_factory=default_model)
-    """The model of a first start; `models switch` decides after that."""
+    """The model of a first start; after it, `models switch` decides. If none is set:
+    `ViT-B-32__openai` where it has been downloaded, else `lite`."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Indexers of each collection, which share the work."""
     log_bytes: Annotated[ByteSize, Field(ge=10_000)] = ByteSize(20_000_000)
-    """Beyond which a log is moved aside, while its process runs."""
+    """Size beyond which a log is rotated, while its process runs."""
     log_files: Annotated[int, Field(ge=1, le=100)] = 3
     """Older files that are kept of each log."""
 
@@ -143,7 +172,7 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def model_state(self) -> Path:
-        """Which models are served and fed, as JSON."""
+        """Which models are current (`models.registry`), as JSON."""
         return self.state / "models.json"
 
     @property

@@ -29,7 +29,7 @@ HEALTHY_SECONDS: Final = 60.0
 logger = logging.getLogger(__name__)
 
 
-class State(StrEnum):
+class ProcessState(StrEnum):
     """Where a process is in its life."""
 
     WAITING = "waiting"
@@ -67,7 +67,7 @@ class Supervised:
     """A process as it is now."""
 
     spec: ProcessSpec
-    state: State = State.WAITING
+    state: ProcessState = ProcessState.WAITING
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     started_at: float = 0.0
@@ -165,7 +165,7 @@ class Supervisor:
             exited = asyncio.ensure_future(self._exit(supervised, process))
             try:
                 await self._watch_start(supervised, exited)
-                if spec.one_shot and supervised.state is State.DONE:
+                if spec.one_shot and supervised.state is ProcessState.DONE:
                     return
                 await self._watch_life(supervised, exited)
                 status = await exited
@@ -176,7 +176,7 @@ class Supervisor:
             if not self._all_ready.is_set() and failures > 3:
                 raise StackError(self._why(supervised, f"exited with status {status} at start"))
             wait = backoff(failures)
-            self._set(supervised, State.RESTARTING)
+            self._set(supervised, ProcessState.RESTARTING)
             supervised.restarts += 1
             self._say(
                 f"{spec.name} {_how_it_ended(status)} after {lived:.0f} s; "
@@ -205,7 +205,7 @@ class Supervisor:
             )
         supervised.process = process
         supervised.started_at, supervised.started = time.time(), time.monotonic()
-        self._set(supervised, State.STARTING)
+        self._set(supervised, ProcessState.STARTING)
         return process
 
     async def _watch_start(self, supervised: Supervised, exited: asyncio.Future[int]) -> None:
@@ -213,7 +213,7 @@ class Supervisor:
         deadline = time.monotonic() + spec.start_timeout
         while not exited.done():
             if not spec.one_shot and await spec.ready():
-                self._set(supervised, State.READY)
+                self._set(supervised, ProcessState.READY)
                 if not supervised.ready_event.is_set():
                     took = time.monotonic() - supervised.started
                     self._say(f"{spec.name} is ready ({took:.1f} s)")
@@ -231,7 +231,7 @@ class Supervisor:
                 return
             await asyncio.sleep(POLL_SECONDS)
         if spec.one_shot and exited.result() == 0:
-            self._set(supervised, State.DONE)
+            self._set(supervised, ProcessState.DONE)
             self._say(f"{spec.name} is done")
             supervised.ready_event.set()
 
@@ -259,7 +259,7 @@ class Supervisor:
         lines = spec.log.read_text(errors="replace").splitlines()[-20:] if spec.log.exists() else []
         return "\n".join([f"{spec.name} {what}; the end of {spec.log}:", *lines])
 
-    def _set(self, supervised: Supervised, state: State) -> None:
+    def _set(self, supervised: Supervised, state: ProcessState) -> None:
         supervised.state = state
         self._changed(list(self.processes.values()))
 
@@ -268,8 +268,8 @@ class Supervisor:
         for supervised in reversed(self.processes.values()):
             if supervised.process is not None and supervised.pid is not None:
                 await self._stop(supervised, supervised.process)
-            if supervised.state is not State.DONE:
-                self._set(supervised, State.STOPPED)
+            if supervised.state is not ProcessState.DONE:
+                self._set(supervised, ProcessState.STOPPED)
 
     async def _stop(self, supervised: Supervised, process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:

@@ -10,8 +10,8 @@ import numpy as np
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, translated
+from adapters.index.port import Embedder
 from adapters.naming import image_model, text_model
 
 LOAD_SECONDS: Final = 600.0
@@ -21,10 +21,10 @@ _DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 class TritonControl:
     """Triton's explicit model control, for both halves of a model at once."""
 
-    def __init__(self, url: str) -> None:
-        """`url` with or without a scheme."""
+    def __init__(self, url: str, embedder: Embedder) -> None:
+        """`url` with or without a scheme; `embedder` of the same server, which `close` closes."""
         scheme, _, address = url.rpartition("://")
-        self._url = url
+        self._embedder = embedder
         self._client = InferenceServerClient(
             address.rstrip("/"), ssl=scheme == "https", conn_timeout=LOAD_SECONDS
         )
@@ -49,21 +49,17 @@ class TritonControl:
             Rejected: it does not embed, or not in the dimension that it states.
             Unavailable: Triton does not answer.
         """
-        embedder = TritonEmbedder(self._url, timeout=120)
-        try:
-            spec = await embedder.spec(name)
-            blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
-            for kind, vectors in (
-                ("image", await embedder.embed_images(name, blank)),
-                ("text", await embedder.embed_texts(name, ["a photo"])),
-            ):
-                if vectors.shape[1] != spec.dimension:
-                    raise Rejected(
-                        f"{name}: the {kind} encoder gives {vectors.shape[1]} numbers, "
-                        f"not {spec.dimension}"
-                    )
-        finally:
-            await embedder.close()
+        spec = await self._embedder.spec(name)
+        blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
+        for kind, vectors in (
+            ("image", await self._embedder.embed_images(name, blank)),
+            ("text", await self._embedder.embed_texts(name, ["a photo"])),
+        ):
+            if vectors.shape[1] != spec.dimension:
+                raise Rejected(
+                    f"{name}: the {kind} encoder gives {vectors.shape[1]} numbers, "
+                    f"not {spec.dimension}"
+                )
 
     async def unload(self, name: str) -> None:
         """Let go of both halves; one that is not loaded is no error. Raises as `load`."""
@@ -75,4 +71,4 @@ class TritonControl:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await asyncio.gather(self._client.close(), self._embedder.close())

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from adapters.embedder.spec import ModelSpec
+from adapters.naming import indexing_group
 
 if TYPE_CHECKING:
     from adapters.embedder.arrays import Pixels, Vectors
@@ -112,8 +113,7 @@ class Collection:
         A collection that is made anew has a group of its own. So whoever makes one, and however
         that ends, it is filled from the beginning of the log: no offsets are there to be reset.
         """
-        suffix = f"-{self.incarnation}" if self.incarnation else ""
-        return f"indexing-{self.name}{suffix}"
+        return indexing_group(self.name, self.incarnation)
 
 
 Detail = str | int | float | datetime | None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -34,6 +35,17 @@ class Progress:
         return offset < self.committed.get(partition, 0)
 
 
+@asynccontextmanager
+async def admin_client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client that is started, and closed at the end. Its errors are aiokafka's."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
+
+
 async def progress(bootstrap_servers: str, topic: Topic, group_id: str) -> Progress:
     """The group's progress on the topic; a group that never committed has read nothing.
 
@@ -41,18 +53,16 @@ async def progress(bootstrap_servers: str, topic: Topic, group_id: str) -> Progr
         Unavailable: the broker cannot say now.
     """
     with translated(f"progress of {group_id}", unavailable=_DOWN):
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers)
-        try:
-            await admin.start()
-            await consumer.start()
-            offsets = await admin.list_consumer_group_offsets(group_id)
-            described = await admin.describe_topics([topic.name])
-            numbers = [part["partition"] for item in described for part in item["partitions"]]
-            ends = await consumer.end_offsets([TopicPartition(topic.name, n) for n in numbers])
-        finally:
-            await consumer.stop()
-            await admin.close()
+        async with admin_client(bootstrap_servers) as admin:
+            consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers)
+            try:
+                await consumer.start()
+                offsets = await admin.list_consumer_group_offsets(group_id)
+                described = await admin.describe_topics([topic.name])
+                numbers = [part["partition"] for item in described for part in item["partitions"]]
+                ends = await consumer.end_offsets([TopicPartition(topic.name, n) for n in numbers])
+            finally:
+                await consumer.stop()
     return Progress(
         committed={
             partition.partition: meta.offset
@@ -70,9 +80,7 @@ async def delete_group(bootstrap_servers: str, group_id: str) -> None:
         Unavailable: the group still has members, or the broker cannot do it now.
     """
     with translated(f"delete the group {group_id}", unavailable=_DOWN):
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-        try:
-            await admin.start()
+        async with admin_client(bootstrap_servers) as admin:
             coordinator = await admin.find_coordinator(group_id)
             # aiokafka knows the request but offers no method for it.
             answer = await admin._send_request(DeleteGroupsRequest([group_id]), coordinator)
@@ -80,5 +88,3 @@ async def delete_group(bootstrap_servers: str, group_id: str) -> None:
                 error = for_code(code)
                 if error not in (NoError, GroupIdNotFound):
                     raise error(group_id)
-        finally:
-            await admin.close()

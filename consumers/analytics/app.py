@@ -10,16 +10,16 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from adapters.bootstrap import connect_group, connect_log
 from adapters.errors import Unavailable
-from adapters.log.kafka import KafkaEventLog
 from adapters.log.kafka_group import KafkaGroupReader
 from adapters.log.port import EventLog, GroupReader
 from adapters.progress import Activity, Watchdog, server_is_away
 from adapters.retry import until_available
-from adapters.settings import AnalyticsSettings
 from analytics.compaction import Sweep, compact, expire
 from analytics.lake import TOPICS, Lake
 from consumers.analytics.restore import restore_lost
+from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
 from schemas.topics import SEARCHES
 
@@ -46,8 +46,7 @@ async def run(settings: AnalyticsSettings) -> None:
     gc.set_threshold(500_000, 20, 20)
     lake = Lake(settings.lake_url)
     stopping = asyncio.create_task(stop.wait())
-    servers = settings.kafka_bootstrap_servers
-    async with KafkaEventLog(servers, timeout=settings.kafka_timeout) as log:
+    async with connect_log(settings) as log:
         work = asyncio.create_task(_work(settings, lake, log, stop))
         try:
             await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -104,8 +103,8 @@ async def _join_and_file(
     watchdog: Watchdog,
 ) -> None:
     async def joined() -> KafkaGroupReader:
-        reader = KafkaGroupReader(
-            settings.kafka_bootstrap_servers,
+        reader = connect_group(
+            settings,
             TOPICS,
             settings.analytics_group,
             writer,

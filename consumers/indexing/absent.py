@@ -22,11 +22,11 @@ from typing import Final
 from adapters.errors import Unavailable
 from adapters.log.dead_letter_reader import VANISHED
 from adapters.log.port import EventLog
-from adapters.settings import IndexingSettings
 from consumers.indexing.batch import Absent, Prepared, Wanted
 from consumers.indexing.failures import BadShare, Poison, RetryPolicy
 from consumers.indexing.newer_records import NewerRecords
 from consumers.indexing.roots import Roots
+from consumers.indexing.settings import IndexingSettings
 
 LOOK_AGAIN_SECONDS: Final = 1.0
 """Before the second look, twice as much before the third. A watcher that saw the file go, or

@@ -9,17 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple
 
+from adapters.bootstrap import connect_embedder, connect_index, connect_log
 from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection, ImageIndex
 from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog, server_is_away
-from adapters.provision import connect_index, let_searches_go_on, provided_collection
-from adapters.settings import IndexingSettings
+from adapters.provision import let_searches_go_on, provided_collection
 from consumers.indexing.failures import RetryPolicy
 from consumers.indexing.indexer import Indexer
 from consumers.indexing.orphans import Orphans
+from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.subscriber import IndexingApp
 from imaging.sandbox.allocator import return_memory_promptly
 from imaging.sandbox.pool import workers_of
@@ -41,17 +42,11 @@ async def indexing(settings: IndexingSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    embedder = TritonEmbedder(
-        settings.triton_url,
-        timeout=settings.triton_timeout,
-        concurrency=settings.triton_concurrency,
-    )
+    embedder = connect_embedder(settings)
     index = connect_index(settings)
     workers = workers_of(settings.decode_workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        async with KafkaEventLog(
-            settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout
-        ) as log:
+        async with connect_log(settings) as log:
             work = asyncio.create_task(_index(settings, embedder, index, log, pool, stop))
             stopping = asyncio.create_task(stop.wait())
             try:

@@ -11,8 +11,8 @@ from typing import Final
 
 from adapters.embedder.spec import ModelSpec
 from adapters.progress import server_is_away
-from adapters.settings import IndexingSettings
 from consumers.indexing.reading import Limits, read
+from consumers.indexing.settings import IndexingSettings
 from imaging.decoded_image import Picture
 from imaging.sandbox.memory_budget import MemoryBudget, MemoryHold
 from imaging.sandbox.pool import Sandbox, workers_of

@@ -14,10 +14,10 @@ from adapters.index.port import Collection, Embedder, ImageIndex
 from adapters.log.dead_letter import VALUE_BYTES, printable
 from adapters.log.dead_letter_reader import VANISHED
 from adapters.log.port import EventLog, LogRecord, Message
-from adapters.settings import IndexingSettings
 from consumers.indexing.batch import Addition, Counters, Prepared
 from consumers.indexing.failures import Poison, PoisonLimit, RetryPolicy
 from consumers.indexing.prepare import Preparer
+from consumers.indexing.settings import IndexingSettings
 from schemas.events import ImageIndexed, ImageRemoved, IndexAction
 from schemas.topics import IMAGES, IMAGES_DLQ, IMAGES_INDEXED, Topic
 

@@ -20,7 +20,6 @@ from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, SlowFile, TooSlow, Unavailable
 from adapters.index.port import Embedder, KnownVector
 from adapters.progress import server_is_away
-from adapters.settings import IndexingSettings
 from consumers.indexing.batch import (
     Absent,
     Addition,
@@ -33,6 +32,7 @@ from consumers.indexing.batch import (
 from consumers.indexing.decoding import Decoder, Decoding
 from consumers.indexing.failures import Poison, RetryPolicy
 from consumers.indexing.reading import Superseded
+from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.slots import Lease, Slot, Slots
 from imaging.decoded_image import FACTS_VERSION, Picture
 from schemas.events import StageTimings

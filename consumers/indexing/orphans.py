@@ -18,8 +18,8 @@ from typing import Final
 
 from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog
-from adapters.settings import SourceSettings
 from consumers.indexing.roots import place_problem
+from imaging.sources.settings import SourceSettings
 from imaging.sources.source import Source
 from imaging.sources.storage import file_system, on_disk, reaching
 from schemas.codec import InvalidEvent, decode_image_change

@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from adapters.errors import Rejected, Unavailable
-from adapters.settings import SourceSettings
 from imaging.sources.mounts import MountTable
+from imaging.sources.settings import SourceSettings
 from imaging.sources.source import Source
 from imaging.sources.storage import file_system, reaching
 from schemas.events import ImageAdded

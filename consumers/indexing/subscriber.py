@@ -23,9 +23,9 @@ from adapters.log.port import EventLog
 from adapters.log.positions import Positions, Starts, log_record
 from adapters.log.rebalance import RebalanceFailed, Rebalances
 from adapters.retry import until_available
-from adapters.settings import IndexingSettings
 from consumers.indexing.indexer import Indexer
 from consumers.indexing.pipeline import Lane
+from consumers.indexing.settings import IndexingSettings
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)

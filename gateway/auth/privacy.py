@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 
 from starlette.types import Scope
 
-from adapters.settings import GatewaySettings
 from gateway.auth.access import key_name, subject_name
+from gateway.settings import GatewaySettings
 from schemas.events import FeedbackGiven, SearchPerformed
 
 E = TypeVar("E", SearchPerformed, FeedbackGiven)

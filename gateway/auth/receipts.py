@@ -14,7 +14,7 @@ from uuid import UUID
 
 import jwt
 
-from adapters.settings import GatewaySettings
+from gateway.settings import GatewaySettings
 
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "image-search"

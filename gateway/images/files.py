@@ -12,12 +12,12 @@ from pathlib import Path
 from starlette.responses import FileResponse, Response
 
 from adapters.name_forms import forms
-from adapters.settings import SourceSettings
 from gateway.http.problems import Problem
 from gateway.images.transfers import BucketResponse, Transfers, missing
 from gateway.search.filters import valid_unicode
 from gateway.search.waiting import Presence
 from imaging.media_types import HEAD_BYTES, content_type
+from imaging.sources.settings import SourceSettings
 from imaging.sources.storage import read_bytes
 
 HEADERS = {

@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from adapters.errors import AdapterError
 from adapters.index.port import Embedder, ImageIndex
 from adapters.log.port import EventLog
-from adapters.settings import AdviceSettings
 from models.advice import Advice, advise
+from models.settings import AdviceSettings
 
 logger = logging.getLogger(__name__)
 PREFIX = "image_search_ratings"

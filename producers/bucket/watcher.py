@@ -15,7 +15,6 @@ from typing import Final, TypeVar
 
 from adapters.errors import Unavailable
 from adapters.log.port import EventLog, Message
-from adapters.settings import WatcherSettings
 from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
 from imaging.sources.source import Source
 from imaging.sources.storage import first_bytes, open_uri, reaching
@@ -37,6 +36,7 @@ from producers.known_images import State
 from producers.log_writer import Writer
 from producers.refused_files import DeadLetters
 from producers.rules import Rules
+from producers.settings import WatcherSettings
 from producers.skipped import Reason
 from producers.status import Status
 from producers.vanished import Vanished

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.log.port import EventLog
-from adapters.settings import WatcherSettings
 from producers.events import Announcer
 from producers.folder.examination import Examination
 from producers.folder.hashing import Examiner
@@ -21,6 +20,7 @@ from producers.known_images import State
 from producers.log_writer import Writer
 from producers.refused_files import DeadLetters
 from producers.rules import Rules
+from producers.settings import WatcherSettings
 from producers.skipped import Passed
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from adapters.log.port import EventLog
-from adapters.settings import WatcherSettings
 from imaging.sources.mounts import Mounts
 from imaging.sources.source import Source
 from producers.events import Announcer
@@ -25,6 +24,7 @@ from producers.guard import Guards
 from producers.helper_processes import Helpers
 from producers.known_images import State
 from producers.rules import IGNORE_FILE, Rules, load_rules
+from producers.settings import WatcherSettings
 from producers.status import Progress, Status
 from producers.vanished import Vanished
 

@@ -23,7 +23,7 @@ PACKAGES = (
 ALLOWED: dict[str, set[str]] = {
     "schemas": set(),
     "adapters": {"schemas"},
-    "imaging": {"schemas"},
+    "imaging": {"schemas", "adapters"},
     "models": {"schemas", "adapters", "imaging"},
     "analytics": {"schemas", "adapters", "imaging"},
     "producers": {"schemas", "adapters", "imaging"},
@@ -40,28 +40,6 @@ ALLOWED: dict[str, set[str]] = {
 KNOWN_VIOLATIONS: set[tuple[str, str]] = {
     ("adapters/index/storable.py", "imaging.metadata.coordinates"),
     ("adapters/log/positions.py", "imaging.decoded_image"),
-    ("adapters/settings.py", "imaging.sources.source"),
-    ("imaging/camera_raw.py", "adapters.errors"),
-    ("imaging/decode.py", "adapters.embedder.spec"),
-    ("imaging/decode_memory.py", "adapters.embedder.spec"),
-    ("imaging/decoded_image.py", "adapters.embedder.arrays"),
-    ("imaging/decoders.py", "adapters.embedder.spec"),
-    ("imaging/sandbox/pool.py", "adapters.errors"),
-    ("imaging/sandbox/worker.py", "adapters.errors"),
-    ("imaging/shrink.py", "adapters.errors"),
-    ("imaging/sources/storage.py", "adapters.errors"),
-    ("imaging/upright.py", "adapters.errors"),
-    ("imaging/worker_tasks.py", "adapters.embedder.spec"),
-    ("imaging/worker_tasks.py", "adapters.errors"),
-    ("models/registry.py", "stack.binaries"),
-    ("models/registry.py", "stack.errors"),
-    ("models/registry.py", "stack.preparation"),
-    ("models/registry.py", "stack.settings"),
-    ("models/switching.py", "stack.errors"),
-    ("models/switching.py", "stack.preparation"),
-    ("models/switching.py", "stack.processes"),
-    ("models/switching.py", "stack.record"),
-    ("models/switching.py", "stack.settings"),
 }
 """Imports that point the wrong way since the modules moved: (file, module). To be emptied."""
 
@@ -100,6 +78,18 @@ CONCRETE = {
     "adapters.index.weaviate",
 }
 BUILDERS = {"subscriber.py", "app.py", "__main__.py"}
+ROOT_OF_CLIENTS = "adapters/bootstrap.py"
+CLASSES = {"KafkaEventLog", "KafkaGroupReader", "WeaviateIndex", "TritonEmbedder", "TritonControl"}
+"""The clients of servers, which are built in one place."""
+ADMINISTRATION = {"admin_client", "delete_group", "progress"}
+"""Of `adapters.log.kafka_admin`: functions that are given an address instead of settings."""
+FOREIGN = {
+    "AIOKafkaAdminClient": "adapters/log/",
+    "AIOKafkaConsumer": "adapters/log/",
+    "AIOKafkaProducer": "adapters/log/",
+    "InferenceServerClient": "adapters/embedder/",
+}
+"""Clients of other libraries -> where those of ours that wrap them are."""
 
 
 def modules(package: str) -> list[Path]:
@@ -189,6 +179,44 @@ def test_only_builders_import_concrete_clients(package: str) -> None:
         if path.name not in BUILDERS
         for name in imports(path)
         if name in CONCRETE
+    }
+    assert not wrong
+
+
+def calls(path: Path) -> Iterator[str]:
+    """Names of all that a file calls, without what they are attributes of."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id
+            elif isinstance(node.func, ast.Attribute):
+                yield node.func.attr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_clients_are_built_in_one_place(package: str) -> None:
+    wrong = {
+        (relative(path), name)
+        for path in modules(package)
+        if relative(path) != ROOT_OF_CLIENTS
+        for name in calls(path)
+        if name in CLASSES or (name in FOREIGN and not relative(path).startswith(FOREIGN[name]))
+    }
+    assert not wrong
+
+
+def test_each_client_is_built() -> None:
+    assert set(calls(ROOT / ROOT_OF_CLIENTS)) >= CLASSES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_groups_are_administered_with_settings(package: str) -> None:
+    wrong = {
+        (relative(path), name)
+        for path in modules(package)
+        if relative(path) != ROOT_OF_CLIENTS
+        for name in imports(path)
+        if name in {f"adapters.log.kafka_admin.{each}" for each in ADMINISTRATION}
     }
     assert not wrong
 

@@ -13,6 +13,7 @@ from adapters.fakes import MemoryEventLog
 from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog, LogRecord, Message
 from adapters.provision import create_topic
+from adapters.settings import ServerSettings
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded, ImageRemoved
 from schemas.topics import IMAGES, Topic
@@ -32,7 +33,7 @@ async def log(request: pytest.FixtureRequest, topic: Topic) -> AsyncIterator[Eve
         yield MemoryEventLog()
         return
     servers = request.getfixturevalue("servers")
-    await create_topic(servers.kafka, topic)
+    await create_topic(ServerSettings(kafka_bootstrap_servers=servers.kafka), topic)
     async with KafkaEventLog(servers.kafka) as real:
         yield real
 

@@ -23,8 +23,8 @@ from adapters.errors import Rejected, Unavailable
 from adapters.fakes import MemoryEmbedder, MemoryEventLog
 from adapters.log.port import LogRecord, Message, Position
 from adapters.progress import Activity, Stuck, Watchdog
-from adapters.settings import AnalyticsSettings, WatcherSettings
 from consumers.analytics import app as analytics_app
+from consumers.analytics.settings import AnalyticsSettings
 from consumers.indexing import app as indexing_app
 from consumers.indexing.decoding import Decoding
 from consumers.indexing.pipeline import Lane
@@ -32,6 +32,7 @@ from consumers.indexing.reading import Superseded
 from gateway.search.events import SearchEvents
 from imaging.decoded_image import Picture
 from producers.folder.examination import Examination
+from producers.settings import WatcherSettings
 from producers.sources import Sources
 from schemas.events import ImageAdded
 from schemas.topics import Topic

@@ -15,9 +15,9 @@ import pytest
 from adapters.errors import Unavailable
 from adapters.fakes import MemoryEventLog
 from adapters.log.port import LogRecord, Message
-from adapters.settings import IndexingSettings
 from consumers.indexing.newer_records import NewerRecords
 from consumers.indexing.roots import Roots
+from consumers.indexing.settings import IndexingSettings
 from imaging.sources.mounts import MountTable
 from imaging.sources.source import Source
 from imaging.sources.storage import read_bytes

@@ -15,9 +15,9 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import DecoderTimeout, SlowFile
 from adapters.progress import Activity
-from adapters.settings import IndexingSettings
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.reading import Superseded, read
+from consumers.indexing.settings import IndexingSettings
 from schemas.events import ImageAdded
 from tests.faults.test_02_absent_pictures import moved_away, waits
 from tests.faults.test_10_decoders_that_fail import png, written

@@ -18,16 +18,19 @@ from adapters.log.kafka_admin import Progress
 from adapters.log.port import Message, Position
 from adapters.naming import collection_name
 from adapters.provision import newest_activation, provided_collection
+from adapters.settings import ServerSettings
 from cli import models as commands
 from cli.models_completeness import complete
 from models import switching
-from models.registry import changing_state, read_state, store
+from models.errors import SwitchRefused
 from models.switching import Filling, Switching
 from schemas.events import ImageAdded, ModelStep
 from schemas.topics import IMAGES, IMAGES_DLQ
 from stack.errors import StackError
 from stack.preparation import Cache
+from stack.serving import LocalServing
 from stack.settings import StackSettings
+from stack.triton_models import model_registry
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 EVERYTHING = dict.fromkeys(range(IMAGES.partitions), 10**9)
@@ -81,7 +84,9 @@ class World:
         return Connections(MemoryEmbedder(served=self.specs), self.index, self.log)
 
     def switching(self) -> Switching:
-        return Switching(self.settings, self.servers(), Cache(self.settings.cache, print))
+        serving = LocalServing(self.settings, Cache(self.settings.cache, print))
+        registry = model_registry(self.settings)
+        return Switching(registry, ServerSettings(), self.servers(), serving)
 
     async def publish(self, *numbers: int, version: int = 0) -> None:
         for number in numbers:
@@ -120,7 +125,7 @@ async def world(tmp_path: Path, small_spec: ModelSpec) -> World:
     settings = StackSettings(
         state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", model_name="lite"
     )
-    lite = store(settings).spec("lite")
+    lite = model_registry(settings).store().spec("lite")
     world = World(settings, specs={"lite": lite})
     world.specs["next"] = small_spec.model_copy(update={"name": "next"})
     await provided_collection(world.index, world.log, lite)
@@ -145,7 +150,7 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(commands, "StackSettings", lambda: world.settings)
     monkeypatch.setattr(commands, "connections", connections)
     monkeypatch.setattr(Switching, "prepare", prepare)
-    monkeypatch.setattr(switching, "progress", caught_up)
+    monkeypatch.setattr(switching, "group_progress", caught_up)
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
     return world
 
@@ -157,7 +162,7 @@ async def test_a_switch_refuses_a_collection_that_lacks_pictures(switches: World
     with pytest.raises(StackError, match=r"2 of 100 pictures .* '98.png', '99.png'"):
         await commands._switch("next", False, {}, 0.01)
     assert await switches.alias() == "lite"
-    assert read_state(switches.settings).active == "lite"
+    assert model_registry(switches.settings).read().active == "lite"
 
 
 async def test_a_switch_does_as_it_is_told_and_below_the_share_by_itself(switches: World) -> None:
@@ -234,11 +239,11 @@ async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
     former = await world.index.ensure_collection(spec)
     handled: dict[str, int] = {former.group: 1}
 
-    async def progress(_: str, __: Any, group: str) -> Progress:
+    async def progress(_: object, __: Any, group: str) -> Progress:
         handled[group] = handled.get(group, 0) + 1
         return Progress(committed={0: handled[group]}, ends={0: 5})
 
-    monkeypatch.setattr(switching, "progress", progress)
+    monkeypatch.setattr(switching, "group_progress", progress)
     seen: list[Filling] = []
     async for filling in world.switching().filling(former):
         seen.append(filling)
@@ -253,7 +258,7 @@ async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
 async def back(world: World, there: int, here: int) -> None:
     await world.fill("lite", *range(there))
     collection = await world.fill("next", *range(here))
-    with changing_state(world.settings) as change:
+    with model_registry(world.settings).changing() as change:
         change.state = change.state.activated("next")
     await world.index.activate(collection)
 
@@ -262,7 +267,7 @@ async def back(world: World, there: int, here: int) -> None:
 async def test_a_rollback_counts(world: World, there: int, refused: bool) -> None:
     await back(world, there, 100)
     if refused:
-        with pytest.raises(StackError, match="98 pictures"):
+        with pytest.raises(SwitchRefused, match="98 pictures"):
             await world.switching().rollback(0.01)
         assert await world.alias() == "next"
         await world.switching().rollback(1.0)

@@ -14,8 +14,8 @@ from adapters.errors import Unavailable
 from adapters.fakes import MemoryEventLog, MemoryIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.port import Message
-from adapters.settings import IndexingSettings
 from consumers.indexing.orphans import Orphans
+from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.subscriber import IndexingApp
 from imaging.sources.source import Source
 from schemas.events import ImageAdded

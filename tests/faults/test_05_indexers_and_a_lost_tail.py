@@ -14,9 +14,9 @@ from adapters.errors import Unavailable
 from adapters.fakes import MemoryEventLog
 from adapters.log.port import LogRecord
 from adapters.log.positions import LogLost
-from adapters.settings import IndexingSettings
 from consumers.indexing import app as process
 from consumers.indexing.batch import Prepared
+from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.subscriber import IndexingApp
 from schemas.topics import IMAGES
 from tests.support.indexing_group import Group

@@ -11,12 +11,12 @@ import pytest
 from adapters.errors import Unavailable
 from adapters.fakes import MemoryEventLog
 from adapters.log.port import LogRecord, Message, Position
-from adapters.settings import WatcherSettings
 from producers import sources as module
 from producers.events import addition
 from producers.folder.tree import FileStat
 from producers.log_follower import LogLost
 from producers.log_writer import Writer
+from producers.settings import WatcherSettings
 from producers.sources import Sources
 from schemas.topics import IMAGES, Topic
 

@@ -13,11 +13,11 @@ from aiokafka import TopicPartition
 from adapters.fakes import MemoryEventLog
 from adapters.log.kafka_group import KafkaGroupReader
 from adapters.log.rebalance import RebalanceFailed
-from adapters.settings import IndexingSettings
 from analytics.lake import Lake
 from analytics.views import query
 from consumers.analytics.app import _file
 from consumers.analytics.writer import LakeWriter
+from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.subscriber import IndexingApp
 from schemas.topics import IMAGES, SEARCHES, Topic
 from tests.support.lake_events import Events, records

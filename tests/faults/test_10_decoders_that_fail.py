@@ -28,8 +28,8 @@ from adapters.errors import (
     Rejected,
     Unavailable,
 )
-from adapters.settings import IndexingSettings
 from consumers.indexing.decoding import Decoder, Decoding
+from consumers.indexing.settings import IndexingSettings
 from imaging.sandbox.pool import Sandbox
 from schemas.events import ImageAdded
 from tests.conftest import ROOT

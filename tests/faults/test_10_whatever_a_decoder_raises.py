@@ -16,10 +16,10 @@ from PIL import Image
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import DecoderMemory, Rejected, Unavailable
-from adapters.settings import IndexingSettings
 from consumers.indexing import worker_task as decoding_task
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.reading import Limits
+from consumers.indexing.settings import IndexingSettings
 from imaging import worker_tasks as decoding_tasks
 from imaging.decode import resize
 from imaging.decode_memory import memory_needed_at

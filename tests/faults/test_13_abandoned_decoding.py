@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from adapters.embedder.spec import ModelSpec
-from adapters.settings import IndexingSettings
 from consumers.indexing import decoding
 from consumers.indexing.decoding import Decoder
+from consumers.indexing.settings import IndexingSettings
 from gateway.images.uploads import Uploads
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox

@@ -14,13 +14,15 @@ from fastapi import FastAPI
 
 import gateway.routes.analytics
 from adapters.errors import Unavailable
-from adapters.settings import BadSettings, GatewaySettings, QuestionSettings
+from adapters.settings import BadSettings
 from analytics.engine import Bounds, Stop, Stopped, connect
 from analytics.lake import Lake
+from analytics.settings import QuestionSettings
 from analytics.views import Filters, query
 from gateway.http import problems
 from gateway.http.limits import Deadline
 from gateway.lake_queries import CONCURRENT
+from gateway.settings import GatewaySettings
 from tests.conftest import ROOT
 
 DASHBOARD = "/api/v1/analytics/dashboard"

@@ -45,7 +45,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     async def completed(_: str) -> int | None:
         return world.completed
 
-    monkeypatch.setattr(probes, "TritonEmbedder", Embedder)
+    monkeypatch.setattr(probes, "connect_embedder", Embedder)
     monkeypatch.setattr(probes, "_completed", completed)
     monkeypatch.setattr(time, "monotonic", lambda: world.now)
     return world

@@ -8,100 +8,102 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from adapters.fakes import MemoryIndex
 from models import registry as models
-from models.registry import agree_with_alias, changing_state, read_state
-from stack.errors import StackError
+from models.errors import RegistryBusy
 from stack.settings import StackSettings
+from stack.triton_models import model_registry
 
 
 def settings(state: Path) -> StackSettings:
     return StackSettings(state_dir=state, model_name="lite")
 
 
-def feed(state: Path, first: int) -> None:
+def keep_current(state: Path, first: int) -> None:
     for number in range(first, first + 25):
-        with changing_state(settings(state)) as change:
-            change.state = change.state.feeding(f"m{number}")
+        with model_registry(settings(state)).changing() as change:
+            change.state = change.state.keeping_current(f"m{number}")
 
 
 def test_changes_of_several_commands_are_all_kept(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=feed, args=(tmp_path, 100 * n)) for n in range(3)]
+    workers = [spawn.Process(target=keep_current, args=(tmp_path, 100 * n)) for n in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
-    assert len(read_state(settings(tmp_path)).fed) == 1 + 75
+    assert len(model_registry(settings(tmp_path)).read().current) == 1 + 75
 
 
 def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with changing_state(settings(tmp_path)) as change:
-            change.state = change.state.feeding("x")
+        with model_registry(settings(tmp_path)).changing() as change:
+            change.state = change.state.keeping_current("x")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert read_state(settings(tmp_path)).fed == ("lite",)
+    assert model_registry(settings(tmp_path)).read().current == ("lite",)
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"active": "a"', b"\0\0\0", b"[]", b"null"])
 def test_a_torn_file_ends_nothing(tmp_path: Path, torn: bytes) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b"):
-        with changing_state(chosen) as change:
-            change.state = change.state.feeding(name).activated(name)
+        with model_registry(chosen).changing() as change:
+            change.state = change.state.keeping_current(name).activated(name)
     chosen.model_state.write_bytes(torn)
-    assert read_state(chosen).fed == ("lite", "a")
+    assert model_registry(chosen).read().current == ("lite", "a")
     assert chosen.active_model == "a"
-    with changing_state(chosen) as change:
-        change.state = change.state.feeding("c")
-    assert read_state(chosen).fed == ("lite", "a", "c")
+    with model_registry(chosen).changing() as change:
+        change.state = change.state.keeping_current("c")
+    assert model_registry(chosen).read().current == ("lite", "a", "c")
 
 
 def test_where_both_are_torn_what_weaviate_holds_tells(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
-    with changing_state(chosen):
+    with model_registry(chosen).changing():
         pass
-    spec = models.store(chosen).spec("lite")
+    spec = model_registry(chosen).store().spec("lite")
     (tmp_path / "weaviate" / f"images_lite_{spec.version}").mkdir(parents=True)
     chosen.model_state.write_bytes(b"{")
     chosen.model_state_before.write_bytes(b"{")
-    assert read_state(chosen).fed == ("lite",)
+    assert model_registry(chosen).read().current == ("lite",)
     assert chosen.active_model == "lite"
 
 
 def test_a_file_that_is_lost_is_told_by_the_one_before_it(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b"):
-        with changing_state(chosen) as change:
-            change.state = change.state.feeding(name).activated(name)
+        with model_registry(chosen).changing() as change:
+            change.state = change.state.keeping_current(name).activated(name)
     chosen.model_state.unlink()
-    assert read_state(chosen).fed == ("lite", "a")
+    assert model_registry(chosen).read().current == ("lite", "a")
     assert chosen.active_model == "a"
     chosen.model_state_before.unlink()
-    spec = models.store(chosen).spec("lite")
+    spec = model_registry(chosen).store().spec("lite")
     (tmp_path / "weaviate" / f"images_lite_{spec.version}").mkdir(parents=True)
-    assert read_state(chosen.model_copy(update={"model_name": "other"})).fed == ("lite",)
+    assert model_registry(chosen.model_copy(update={"model_name": "other"})).read().current == (
+        "lite",
+    )
 
 
 def test_a_file_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     chosen.model_state.mkdir(parents=True)
-    assert read_state(chosen).fed == ("lite",)
+    assert model_registry(chosen).read().current == ("lite",)
     assert chosen.active_model == "lite"
 
 
 def test_a_change_of_nothing_keeps_the_state_before(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b", "b"):
-        with changing_state(chosen) as change:
-            change.state = change.state.feeding(name)
+        with model_registry(chosen).changing() as change:
+            change.state = change.state.keeping_current(name)
     assert "b" not in chosen.model_state_before.read_text()
 
 
 async def agreeing(chosen: StackSettings, index: MemoryIndex) -> tuple[str, str | None]:
-    state = await agree_with_alias(chosen, index)
-    assert read_state(chosen) == state
+    state = await model_registry(chosen).agree_with_alias(index)
+    assert model_registry(chosen).read() == state
     return state.active, state.previous
 
 
@@ -111,7 +113,7 @@ async def test_what_the_alias_says_of_the_active_model_counts(
     """A switch was killed when it had moved the alias and nothing else, or the file was lost."""
     chosen, index = settings(tmp_path), MemoryIndex()
     assert await agreeing(chosen, index) == ("lite", None), "it says nothing yet"
-    stored = {"lite": models.store(chosen).spec("lite"), "small": small_spec}
+    stored = {"lite": model_registry(chosen).store().spec("lite"), "small": small_spec}
 
     class Store:
         def names(self) -> list[str]:
@@ -120,10 +122,10 @@ async def test_what_the_alias_says_of_the_active_model_counts(
         def spec(self, name: str) -> ModelSpec:
             return stored[name]
 
-    monkeypatch.setattr(models, "store", lambda _: Store())
+    monkeypatch.setattr(models.ModelRegistry, "store", lambda _: Store())
     await index.activate(await index.ensure_collection(small_spec))
     assert await agreeing(chosen, index) == ("small", "lite")
-    assert set(read_state(chosen).fed) == {"lite", "small"}
+    assert set(model_registry(chosen).read().current) == {"lite", "small"}
     assert await agreeing(chosen, index) == ("small", "lite")
     foreign = small_spec.model_copy(update={"name": "foreign"})
     await index.activate(await index.ensure_collection(foreign))
@@ -133,8 +135,8 @@ async def test_what_the_alias_says_of_the_active_model_counts(
 def test_a_lock_that_is_held_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "LOCK_SECONDS", 0.1)
     with (
-        changing_state(settings(tmp_path)),
-        pytest.raises(StackError, match="another command"),
-        changing_state(settings(tmp_path)),
+        model_registry(settings(tmp_path)).changing(),
+        pytest.raises(RegistryBusy, match="another command"),
+        model_registry(settings(tmp_path)).changing(),
     ):
         pass

@@ -10,7 +10,6 @@ import fsspec
 import pytest
 
 from adapters.fakes import MemoryEventLog
-from adapters.settings import WatcherSettings
 from imaging.sources.system_names import (
     FILE_BEGINNINGS,
     FILE_ENDINGS,
@@ -19,6 +18,7 @@ from imaging.sources.system_names import (
     is_system_file,
 )
 from producers.rules import Rules, load_rules
+from producers.settings import WatcherSettings
 from tests.support.gateway_bench import png
 from tests.unit.producers.test_sources import running
 from tests.unit.producers.test_watcher import eventually, on_disk, shows, view, watching

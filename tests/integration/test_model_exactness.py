@@ -14,9 +14,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from adapters.embedder.spec import ModelSpec
 from adapters.embedder.triton import TritonEmbedder
 from imaging.decode import decode
-from models.registry import load, unload
 from stack.preparation import Cache
 from stack.settings import StackSettings
+from stack.triton_models import load, unload
 from tests.conftest import ROOT, Servers, run_image_search
 from tests.support import clip_model, tiny_model
 from tests.support.hub_server import hub

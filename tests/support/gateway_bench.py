@@ -19,8 +19,8 @@ from pydantic import SecretStr
 from adapters.embedder.spec import ModelSpec
 from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.index.port import Collection, ImageRecord
-from adapters.settings import GatewaySettings
 from gateway.app import create_app
+from gateway.settings import GatewaySettings
 from schemas.codec import decode
 from schemas.events import SearchPerformed
 from schemas.topics import SEARCHES

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from adapters.fakes import MemoryEventLog
-from adapters.settings import SourceSettings
 from consumers.indexing.roots import Roots
+from imaging.sources.settings import SourceSettings
 from producers.folder.watcher import Watcher
 from schemas.codec import decode
 from schemas.events import ImageAdded

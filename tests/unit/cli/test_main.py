@@ -1,7 +1,10 @@
 """The commands: each is there when it is asked for, and loads no other's libraries."""
 
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_group
@@ -33,3 +36,20 @@ def test_status_loads_neither_the_analyses_nor_the_hub() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()", done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("remove", "no-such"), ("render", "no-such", "--target", "cpu", "--to", "x")]
+)
+def test_an_error_of_a_model_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    folders = {name: str(tmp_path / name) for name in ("STATE_DIR", "CACHE_DIR", "MODELS_DIR")}
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "models", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **folders},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: there is no model 'no-such' here; [^\n]+\n", done.stderr)

@@ -21,9 +21,9 @@ from PIL import Image
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected
-from adapters.settings import IndexingSettings
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.reading import Superseded
+from consumers.indexing.settings import IndexingSettings
 from imaging.decode import decode
 from imaging.decode_memory import memory_needed
 from schemas.events import ImageAdded, now
@@ -150,7 +150,7 @@ import asyncio, json, sys
 from concurrent.futures import ThreadPoolExecutor
 import consumers.indexing.app  # what an indexer has in memory
 from adapters.embedder.spec import ModelSpec
-from adapters.settings import IndexingSettings
+from consumers.indexing.settings import IndexingSettings
 from imaging.sandbox.allocator import return_memory_promptly
 from consumers.indexing.decoding import Decoder
 from schemas.events import ImageAdded

@@ -19,11 +19,11 @@ from adapters.errors import Unavailable
 from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.index.port import Collection
 from adapters.log.port import LogRecord, Message, Position
-from adapters.settings import IndexingSettings
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.failures import PoisonLimit, TooMuchPoison
 from consumers.indexing.indexer import Indexer
 from consumers.indexing.pipeline import Lane
+from consumers.indexing.settings import IndexingSettings
 from schemas.codec import decode, encode
 from schemas.events import DeadLetter, ImageAdded, ImageIndexed
 from schemas.topics import IMAGES, IMAGES_DLQ, IMAGES_INDEXED

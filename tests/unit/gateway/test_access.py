@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.settings import BadSettings, GatewaySettings
+from adapters.settings import BadSettings
 from gateway.http.gate import MAX_CLIENTS, RateLimit, client_address
 from gateway.search.text_cache import MODELS, TextCache
+from gateway.settings import GatewaySettings
 from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
 from tests.support.issuer import AUDIENCE, Issuer, local_issuer
 

@@ -22,10 +22,10 @@ from pydantic import SecretStr
 from adapters.embedder.spec import ModelSpec
 from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.index.port import ImageRecord
-from adapters.settings import GatewaySettings
 from gateway.app import create_app
 from gateway.http.static import WEB
 from gateway.search.events import SearchEvents
+from gateway.settings import GatewaySettings
 from schemas.codec import decode
 from schemas.events import FeedbackGiven, SearchKind, SearchPerformed, SearchTimings
 from schemas.topics import FEEDBACK, SEARCHES

@@ -18,13 +18,13 @@ from PIL import Image
 
 from adapters.embedder.spec import ModelSpec
 from adapters.index.port import Collection, ImageRecord
-from adapters.settings import GatewaySettings
 from gateway.http.problems import Problem
 from gateway.images import thumbnails
 from gateway.images.files import Pictures, Served
 from gateway.images.uploads import safe_folder, safe_name
 from gateway.search import duplicates
 from gateway.search.waiting import Presence
+from gateway.settings import GatewaySettings
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
 from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit

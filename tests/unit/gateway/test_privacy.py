@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from adapters.embedder.spec import ModelSpec
-from adapters.settings import GatewaySettings
 from gateway.auth.privacy import Privacy
+from gateway.settings import GatewaySettings
 from schemas.codec import decode
 from schemas.events import FeedbackGiven, SearchPerformed
 from schemas.topics import FEEDBACK, SEARCHES

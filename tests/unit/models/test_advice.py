@@ -11,9 +11,9 @@ from adapters.embedder.spec import ModelSpec
 from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.port import Message
-from adapters.settings import AdviceSettings
 from gateway.routes.metrics import Ratings, add_route
 from models.advice import advise
+from models.settings import AdviceSettings
 from schemas.events import (
     FeedbackGiven,
     ModelActivated,

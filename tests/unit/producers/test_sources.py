@@ -14,10 +14,10 @@ from prometheus_client import generate_latest
 
 from adapters.errors import Rejected, Unavailable
 from adapters.fakes import MemoryEventLog
-from adapters.settings import WatcherSettings
 from imaging.sources.source import Source, parse_sources
 from imaging.sources.storage import file_system, open_uri, read_bytes
 from producers.metrics import registry
+from producers.settings import WatcherSettings
 from producers.sources import Sources
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded

@@ -17,8 +17,8 @@ import pytest
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
 from adapters.fakes import MemoryEventLog
-from adapters.settings import WatcherSettings
 from producers.folder.watcher import Watcher
+from producers.settings import WatcherSettings
 from producers.sources import Sources
 from schemas.codec import decode, decode_image_change
 from schemas.events import DeadLetter, ImageAdded

@@ -23,7 +23,7 @@ from stack.supervisor import (
     FIRST_BACKOFF_SECONDS,
     LONGEST_BACKOFF_SECONDS,
     ProcessSpec,
-    State,
+    ProcessState,
     Supervised,
     Supervisor,
     backoff,
@@ -215,7 +215,7 @@ class TestSupervisor:
 
     async def test_order_restart_and_stop(self, tmp_path: Path) -> None:
         said: list[str] = []
-        states: list[dict[str, State]] = []
+        states: list[dict[str, ProcessState]] = []
 
         def changed(processes: object) -> None:
             assert isinstance(processes, list)
@@ -247,9 +247,9 @@ class TestSupervisor:
             await work
         assert not any(psutil.pid_exists(pid) for pid in pids)
         assert states[-1] == {
-            "server": State.STOPPED,
-            "once": State.DONE,
-            "ours": State.STOPPED,
+            "server": ProcessState.STOPPED,
+            "once": ProcessState.DONE,
+            "ours": ProcessState.STOPPED,
         }
 
     async def test_what_never_starts_is_an_error_with_the_log(self, tmp_path: Path) -> None:

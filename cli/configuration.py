@@ -1,0 +1,162 @@
+"""The configuration reference, made from the settings: `python -m cli.configuration` writes it.
+
+A setting's text is the docstring of its field. Reading the docstrings from the source, here, keeps
+that out of the start of every process, where pydantic would do the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from pydantic.fields import FieldInfo
+
+from adapters.logging import LoggingSettings
+from adapters.settings import EnvironmentSettings, ServerSettings
+from consumers.analytics.settings import AnalyticsSettings
+from consumers.indexing.settings import IndexingSettings
+from gateway.settings import GatewaySettings
+from producers.settings import WatcherSettings
+from stack.settings import ROOT, StackSettings
+
+REFERENCE: Final = ROOT / "docs" / "configuration.md"
+
+PROCESSES: Final[dict[str, tuple[type[EnvironmentSettings], ...]]] = {
+    "Every process": (LoggingSettings, ServerSettings),
+    "Watcher": (WatcherSettings,),
+    "Indexer": (IndexingSettings,),
+    "Analytics consumer": (AnalyticsSettings,),
+    "Gateway": (GatewaySettings,),
+    "Local stack": (StackSettings,),
+}
+"""Heading -> the settings in its table."""
+
+COMMON: Final = "Every process"
+
+INTRODUCTIONS: Final = {
+    COMMON: "The watcher, the indexers, the analytics consumer, the gateway and the provisioning "
+    "of topics and collection (`python -m adapters.provision`, which has no settings of its own).",
+    "Watcher": "`python -m producers`: publishes what changes in the folders and buckets.",
+    "Indexer": "`python -m consumers indexing`: a member of the group that fills a collection.",
+    "Analytics consumer": "`python -m consumers analytics`: a member of the group that writes the "
+    "event lake.",
+    "Gateway": "`python -m gateway`: the HTTP API and the page.",
+    "Local stack": "What `./image-search up` starts, and where; every command reads these. The "
+    "processes that it starts are told the addresses and folders of the local stack and otherwise "
+    "take the settings above from its environment.",
+}
+
+COMMANDS: Final = {
+    "API_KEY": "The key that `search` sends to the gateway; the first of `API_KEYS` if none is "
+    "set.",
+    "HF_ENDPOINT": "Address of the hub that `models pull` uses, Hugging Face's by default; "
+    "`HF_TOKEN` is the token to sign in with.",
+    "NO_FOLLOW": "With any value, `up` does not show what the processes log.",
+}
+"""Variables that are read elsewhere than in settings -> what they do."""
+
+HEAD: Final = """\
+# Configuration
+
+Settings are environment variables. This page is generated from the code by
+`python -m cli.configuration`; do not edit it. A value that is not allowed ends the process with one
+line that names the variable. The tables of the processes list what each reads beyond the settings
+of every process; a setting that is repeated has another default there.
+
+Folders and buckets are opened by [fsspec](https://filesystem-spec.readthedocs.io): S3's address and
+keys come from the usual `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` and so on.
+"""
+
+
+def reference() -> str:
+    """The whole page, in Markdown.
+
+    Raises:
+        ValueError: a setting has no description.
+    """
+    common = {name: field for _, name, field in _fields(PROCESSES[COMMON])}
+    sections = [HEAD]
+    for heading, classes in PROCESSES.items():
+        rows = [
+            (name.upper(), _default(field), description(owner, name))
+            for owner, name, field in _fields(classes)
+            if heading in (COMMON, "Local stack")
+            or name not in common
+            or field.default != common[name].default
+        ]
+        sections.append(_section(heading, INTRODUCTIONS[heading], rows))
+    others = [(name, "", text) for name, text in COMMANDS.items()]
+    sections.append(_section("Commands", "Read by `./image-search` alone.", others))
+    return "\n".join(sections)
+
+
+def _fields(
+    classes: Iterable[type[EnvironmentSettings]],
+) -> Iterator[tuple[type[EnvironmentSettings], str, FieldInfo]]:
+    """Each setting; those of a class itself come before those it inherits."""
+    for settings in classes:
+        own = [name for name in settings.model_fields if name in settings.__annotations__]
+        inherited = [name for name in settings.model_fields if name not in own]
+        for name in (*own, *inherited):
+            yield settings, name, settings.model_fields[name]
+
+
+def description(settings: type[EnvironmentSettings], name: str) -> str:
+    """The text of a setting, in one line.
+
+    Raises:
+        ValueError: it has none.
+    """
+    for each in settings.__mro__:
+        if issubclass(each, EnvironmentSettings) and name in each.__annotations__:
+            text = _docstrings(each).get(name, "")
+            if not text:
+                raise ValueError(f"{each.__module__}.{each.__name__}.{name} has no description")
+            return " ".join(text.split())
+    raise ValueError(f"{settings.__name__} has no setting {name}")
+
+
+def _docstrings(settings: type[EnvironmentSettings]) -> dict[str, str]:
+    """Field -> the string that follows it in the body of its class."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(settings))).body
+    assert isinstance(definition, ast.ClassDef)  # noqa: S101 (the source of a class)
+    found = {}
+    for field, after in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
+            found[field.target.id] = str(after.value.value)
+    return found
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default()
+    if field.default_factory is not None or value is None or value == ():
+        return ""
+    if isinstance(value, Path):
+        value = value.relative_to(ROOT) if value.is_relative_to(ROOT) else value
+    if isinstance(value, bool):
+        value = str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"`{value}`"
+
+
+def _section(heading: str, introduction: str, rows: Iterable[tuple[str, str, str]]) -> str:
+    lines = [f"## {heading}", "", introduction, "", "| variable | default | what it does |"]
+    lines.append("|---|---|---|")
+    for name, default, text in rows:
+        escaped = text.replace("|", r"\|")
+        lines.append(f"| `{name}` | {default} | {escaped} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(reference(), encoding="utf-8")

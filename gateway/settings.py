@@ -1,0 +1,130 @@
+"""Settings of the gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from adapters.settings import Port, Seconds
+from analytics.settings import LakeSettings, QuestionSettings
+from imaging.settings import DecodingSettings
+from imaging.sources.settings import SourceSettings
+from models.settings import AdviceSettings
+
+MINIMUM_KEY: Final = 16
+"""Characters of an API key: fewer could be guessed."""
+
+
+class GatewaySettings(
+    SourceSettings, LakeSettings, AdviceSettings, QuestionSettings, DecodingSettings
+):
+    """The gateway: the HTTP API and the page."""
+
+    gateway_host: str = "127.0.0.1"
+    """Address that the gateway listens on."""
+    gateway_port: Port = 3000
+    """Port that the gateway listens on."""
+    max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
+    """A larger picture is neither served nor made a thumbnail of."""
+    jwt_secret: SecretStr | None = None
+    """Signs receipts; at least 32 bytes. That of `JWT_SECRET_FILE` if none is set."""
+    jwt_secret_file: Path = Path(".stack/jwt.secret")
+    """File of the receipts' secret; made once, with mode 0600, where it is missing."""
+    jwt_lifetime: Seconds = 24 * 3600.0
+    """Seconds that a receipt is valid."""
+    request_timeout: Seconds = 20.0
+    """Seconds after which a request is given up."""
+    outage_patience: Annotated[float, Field(ge=0)] = 15.0
+    """Seconds that a search waits for a server that has just gone away; 0 to refuse it at once."""
+    max_body_bytes: Annotated[int, Field(ge=1)] = 30_000_000
+    """A larger request is refused; uploads have a bound of their own."""
+    event_buffer: Annotated[int, Field(ge=1)] = 10_000
+    """Search events that may wait for Kafka before further ones are dropped and counted."""
+    duplicate_score: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Cosine of two pictures' vectors from which they count as near-duplicates."""
+    watcher_status_file: Path | None = None
+    """The watcher's `STATUS_FILE`, which names the files it passed over; without it, the gateway
+    does not report them."""
+    uploads: bool = True
+    """Whether pictures may be added over HTTP."""
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 100_000_000
+    """A larger upload is refused."""
+    upload_timeout: Seconds = 300.0
+    """Seconds after which an upload is given up."""
+    picture_workers: Annotated[int, Field(ge=1)] = 2
+    """Processes that decode pictures, of queries, thumbnails and uploads; also, how many uploads
+    are worked on at once."""
+    thumbnails_dir: Path = Path(".stack/thumbnails")
+    """Folder of the thumbnails' cache."""
+    thumbnails_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
+    """Bytes, roughly, that the thumbnails may take before the least used ones are deleted."""
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys, separated by commas or white space; with any set, every route but the health check
+    demands a key or a token."""
+    oidc_issuer: str | None = None
+    """Address of an OpenID Connect issuer; with one set, every route but the health check demands a
+    token of it or a key."""
+    oidc_audience: str | None = None
+    """The audience that tokens of the issuer must be for."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names under which the gateway may be asked, beside localhost and every IP address, separated
+    by commas or white space: `photos.example`, `*.example`, or `*` for any (see decision 17)."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of other sites whose pages may use the API, for instance `https://photos.example`."""
+    rate_limit: Annotated[float, Field(ge=0)] = 0.0
+    """Requests a second that one client may send on average; 0 for no bound."""
+    rate_burst: Annotated[int, Field(ge=1)] = 50
+    """Requests that one client may send at once before the rate counts."""
+    log_texts: bool = True
+    """Whether search and feedback events contain the query's text."""
+    log_clients: bool = True
+    """Whether search and feedback events contain the client, as a hashed name."""
+    client_salt: SecretStr | None = None
+    """The hash's salt; derived from the receipts' secret if none is set."""
+    text_cache: Annotated[int, Field(ge=0)] = 4096
+    """Embeddings of texts that are cached for each model."""
+
+    @field_validator("api_keys", "allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < MINIMUM_KEY for key in keys):
+            raise ValueError(f"each key must have at least {MINIMUM_KEY} characters")
+        return keys
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            name = host.removeprefix("*.")
+            if host != "*" and (not name or any(c in name for c in "*:/@[]")):
+                raise ValueError(f"{host!r} is not a name such as photos.example or *.example")
+        return hosts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            address = urlsplit(origin)
+            if origin != "*" and origin != f"{address.scheme}://{address.netloc}":
+                raise ValueError(f"{origin!r} is not an origin such as https://photos.example")
+        return origins
+
+    @model_validator(mode="after")
+    def _issuer_and_audience(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("set both OIDC_ISSUER and OIDC_AUDIENCE, or neither")
+        if self.oidc_issuer is not None:
+            address = urlsplit(self.oidc_issuer)
+            local = address.hostname in ("localhost", "127.0.0.1", "::1")
+            if address.scheme != "https" and not (local and address.scheme == "http"):
+                raise ValueError("OIDC_ISSUER must be an https address")
+        return self

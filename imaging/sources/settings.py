@@ -1,0 +1,30 @@
+"""Settings: where the pictures are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import field_validator
+from pydantic_settings import NoDecode
+
+from adapters.settings import ServerSettings
+from imaging.sources.source import Source, parse_sources
+
+
+class SourceSettings(ServerSettings):
+    """Where the pictures are."""
+
+    images_dir: Path = Path("images")
+    """The watched folder."""
+    images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
+    """Further folders and buckets, as `name=url` separated by spaces; the ids of their pictures
+    start with `name/`."""
+    ignore_defaults: bool = True
+    """Whether the files and folders that NAS systems and desktops keep for themselves are left out
+    (`docs/names.md`)."""
+
+    @field_validator("images_sources", mode="before")
+    @classmethod
+    def _parse_sources(cls, value: object) -> object:
+        return parse_sources(value) if isinstance(value, str) else value

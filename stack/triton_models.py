@@ -1,0 +1,102 @@
+"""The models in the local Triton: which are to be there, rendering, loading and unloading."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from adapters.bootstrap import connect_model_control
+from adapters.embedder.control import TritonControl
+from adapters.errors import AdapterError
+from adapters.naming import image_model, text_model
+from adapters.settings import ServerSettings
+from models.errors import ServingFailed
+from models.registry import ModelRegistry
+from models.repository import render
+from models.store import StoreError
+from stack import binaries
+from stack.preparation import Cache
+from stack.settings import StackSettings
+
+
+def model_registry(settings: StackSettings) -> ModelRegistry:
+    """Which models are current on this stack."""
+    return ModelRegistry(
+        file=settings.model_state,
+        first=settings.model_name,
+        models=settings.models,
+        weaviate=settings.state / "weaviate",
+    )
+
+
+def render_models(
+    settings: StackSettings, names: tuple[str, ...], target: Path, python_environment: Path
+) -> list[str]:
+    """Render these models for Triton; returns those whose files are gone."""
+    missing = []
+    store = model_registry(settings).store()
+    for name in names:
+        try:
+            source = store.repository(name)
+        except StoreError:
+            missing.append(name)
+            continue
+        render(
+            source,
+            target,
+            python_env=python_environment,
+            image_instances=settings.triton_image_instances,
+            text_instances=settings.triton_text_instances,
+            threads=settings.threads,
+            provider="cpu",
+            names=[name],
+        )
+    return missing
+
+
+async def load(settings: StackSettings, name: str, cache: Cache) -> None:
+    """Have the running Triton serve one more model, and check that it embeds.
+
+    Raises:
+        ServingFailed: it does not load, or does not work. The other models are untouched.
+        StackError: Triton's program cannot be prepared.
+        Unavailable: Triton does not answer.
+    """
+    if settings.triton_url is not None:
+        raise ServingFailed(
+            f"Triton at {settings.triton_url} was not started by this stack, so its model "
+            "repository is not here: load the model there first"
+        )
+    program = binaries.triton(cache)
+    was_current = name in model_registry(settings).read().current
+    if not was_current:
+        render_models(settings, (name,), settings.triton_models, program.python_environment)
+    control = _control(settings)
+    try:
+        await control.load(name)
+        await control.check(name)
+    except AdapterError as error:
+        if not was_current:
+            await unload(settings, name)
+        raise ServingFailed(f"{name} was not loaded, nothing else changed: {error}") from error
+    finally:
+        await control.close()
+
+
+async def unload(settings: StackSettings, name: str) -> None:
+    """Have Triton unload a model, and delete its rendered files.
+
+    Raises:
+        Unavailable: Triton does not answer.
+    """
+    control = _control(settings)
+    try:
+        await control.unload(name)
+    finally:
+        await control.close()
+    for folder in (image_model(name), text_model(name)):
+        shutil.rmtree(settings.triton_models / folder, ignore_errors=True)
+
+
+def _control(settings: StackSettings) -> TritonControl:
+    return connect_model_control(ServerSettings(triton_url=settings.environment()["TRITON_URL"]))
