@@ -30,10 +30,10 @@ from gateway.http.api_models import (
     SearchResponse,
     search_response,
 )
-from gateway.http.gate import Gate, RateLimit
+from gateway.http.gate import Gate, RateLimit, caller_of
 from gateway.http.hosts import HostGuard
 from gateway.http.limits import BodyLimit, Deadline, extend
-from gateway.images.files import Pictures, Served
+from gateway.images.files import ImageFiles, ServedImages
 from gateway.images.thumbnails import Thumbnails
 from gateway.images.uploads import Uploads
 from gateway.lake_queries import CONCURRENT
@@ -159,9 +159,9 @@ def create_app(
             reserved=[source.name for source in settings.images_sources],
             ignore_defaults=settings.ignore_defaults,
         )
-    images = Pictures(
+    images = ImageFiles(
         settings,
-        Served(search.presence, status.failed_images),
+        ServedImages(search.presence, status.failed_images),
         max_bytes=settings.max_image_bytes,
     )
     library.add_routes(
@@ -250,7 +250,7 @@ def _add_api(
             await search.presence.until_indexed(
                 wanted.image_name, wanted.sha256, timeout=wanted.timeout_s
             )
-        answer = await search.answer(body.question(), privacy.client(request.scope))
+        answer = await search.answer(body.question(), privacy.client(caller_of(request.scope)))
         top = answer.matches[0].match if answer.matches else None
         token = receipts.sign(
             Receipt(
@@ -285,7 +285,7 @@ def _add_api(
         responses={401: PROBLEM},
     )
     async def create_feedback(request: Request, body: FeedbackRequest) -> FeedbackResponse:
-        return await feedback.give(body, privacy.client(request.scope))
+        return await feedback.give(body, privacy.client(caller_of(request.scope)))
 
     @app.get("/api/v1/healthcheck", tags=["health"], summary="Can a search be answered?")
     async def healthcheck() -> HealthBody:

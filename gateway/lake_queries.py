@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast
-
-from fastapi import Request
 
 from analytics.engine import Bounds, Stop, Stopped
 from analytics.lake import Lake
-from gateway.http.problems import Problem
 from gateway.single_flight import Shared
 
 logger = logging.getLogger(__name__)
@@ -39,21 +35,15 @@ class LakeQuestions:
         self._threads = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="analytics")
         self._shared: Shared[Hashable, Any] = Shared()
 
-    async def ask(
-        self, request: Request, key: Hashable, question: Callable[[Lake, Bounds, Stop], T]
-    ) -> T:
-        """The answer; whoever asks for the same key meanwhile gets the same one.
+    async def ask(self, key: Hashable, question: Callable[[Lake, Bounds, Stop], T]) -> T:
+        """The answer; callers that ask for the same key at the same time share one.
 
-        When the last of them is cancelled or has gone away the work is interrupted.
+        When the last of them is cancelled, the work is interrupted.
 
         Raises:
-            Problem: the client has gone away.
-            Unavailable: nothing was ever filed, the lake cannot be read, or the bounds do not do.
+            Unavailable: the lake is empty, cannot be read, or the bounds do not suffice.
         """
-        found = await while_connected(
-            request, self._shared.get(key, lambda: self._answer(question))
-        )
-        return cast(T, found)
+        return cast(T, await self._shared.get(key, lambda: self._answer(question)))
 
     async def _answer(self, question: Callable[[Lake, Bounds, Stop], T]) -> T:
         async with self._slots:
@@ -77,26 +67,3 @@ class LakeQuestions:
                 logger.warning("a question that was given up had failed", exc_info=error)
             raise
         return work.result()
-
-
-async def while_connected(request: Request, answer: Awaitable[T]) -> T:
-    """Wait for the answer as long as the client does.
-
-    Raises:
-        Problem: the client has gone away.
-    """
-    answering = asyncio.ensure_future(answer)
-    gone = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait([answering, gone], return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return answering.result()
-        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "The client has gone away.")
-    finally:
-        answering.cancel()
-        gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

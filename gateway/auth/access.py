@@ -7,8 +7,6 @@ the cookie of somebody who signed in with a browser, which then sends it for pic
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -18,7 +16,6 @@ from typing import Any, Final
 import httpx
 import jwt
 from jwt import PyJWKClient
-from starlette.datastructures import Headers
 
 from adapters.errors import Unavailable
 
@@ -36,13 +33,26 @@ ALGORITHMS: Final = (
 )
 """Asymmetric ones alone: with a symmetric one the issuer's public key would serve as a secret."""
 
-COOKIE: Final = "image_search_key"
 LEEWAY_SECONDS: Final = 10
 FETCH_SECONDS: Final = 5.0
 
 
 class Denied(Exception):
     """No credential, or one that is not good; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request carries to identify its sender; empty texts for what it does not carry."""
+
+    key: str = ""
+    """Sent as an API key."""
+    bearer: str = ""
+    """Sent as a bearer token: an API key, or a token of the issuer."""
+    password: str = ""
+    """Sent as the password of basic authentication: an API key."""
+    cookie: str = ""
+    """Sent by the browser of somebody who signed in: an API key, or a token of the issuer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +138,7 @@ class OpenIdConnect:
 
 
 class Access:
-    """Decides by a request's headers."""
+    """Decides who a request's sender is, by its credentials."""
 
     def __init__(self, keys: ApiKeys | None, tokens: OpenIdConnect | None) -> None:
         self._keys = keys
@@ -145,7 +155,7 @@ class Access:
         basic = ['Basic realm="image search", charset="UTF-8"'] if self._keys else []
         return ['Bearer realm="image search"', *basic]
 
-    async def identify(self, headers: Headers) -> Caller | None:
+    async def identify(self, credentials: Credentials) -> Caller | None:
         """Who asks; None where everybody may.
 
         Raises:
@@ -154,40 +164,11 @@ class Access:
         """
         if self.open:
             return None
-        scheme, _, rest = headers.get("authorization", "").partition(" ")
-        candidates = [headers.get("x-api-key", "")]
-        bearer = rest.strip() if scheme.lower() == "bearer" else ""
-        cookie = cookie_credential(headers)
-        candidates += [bearer, _password(rest) if scheme.lower() == "basic" else "", cookie]
+        bearer, cookie = credentials.bearer, credentials.cookie
+        candidates = [credentials.key, bearer, credentials.password, cookie]
         for candidate in filter(None, candidates):
             if self._keys is not None and (caller := self._keys.find(candidate)) is not None:
                 return caller
         if self._tokens is not None and (token := bearer or cookie):
             return await self._tokens.check(token)
         raise Denied("the key is not valid" if any(candidates) else "a key or token is needed")
-
-
-def cookie_credential(headers: Headers) -> str:
-    """The key or token of the request's cookie, in Base64 there; empty without one."""
-    # What other applications of this host put into theirs is no concern of ours. The standard
-    # library's parser gives up at the first cookie that is not to its taste.
-    for header in headers.getlist("cookie"):
-        for pair in header.split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name.strip() == COOKIE:
-                return _decoded(value.strip().strip('"'))
-    return ""
-
-
-def _decoded(value: str) -> str:
-    try:
-        return base64.urlsafe_b64decode(value).decode()
-    except (binascii.Error, ValueError):
-        return ""
-
-
-def _password(encoded: str) -> str:
-    try:
-        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        return ""

@@ -6,16 +6,12 @@ import hashlib
 import hmac
 from typing import Any, Final, TypeVar
 
-from starlette.types import Scope
-
 from adapters.settings import GatewaySettings
 from gateway.auth.access import key_name, subject_name
 from schemas.events import FeedbackGiven, SearchPerformed
 
 E = TypeVar("E", SearchPerformed, FeedbackGiven)
 
-CALLER: Final = "image_search.caller"
-"""Where in ASGI's scope the gate leaves who asks."""
 DIGITS: Final = 20
 """Hexadecimal digits of a client's name in events: 80 bits."""
 
@@ -35,9 +31,11 @@ class Privacy:
         self._texts = settings.log_texts
         self._clients = settings.log_clients
 
-    def client(self, scope: Scope) -> str | None:
-        """The name of whoever sent this request; None where clients are not recorded."""
-        caller: str | None = scope.get(CALLER)
+    def client(self, caller: str | None) -> str | None:
+        """The name in events of a request's sender; None if unknown or not to be recorded.
+
+        `caller` is the sender as the gate identified it.
+        """
         return self.name(caller) if self._clients and caller is not None else None
 
     def name(self, caller: str) -> str:

@@ -15,6 +15,7 @@ from uuid import UUID
 import jwt
 
 from adapters.settings import GatewaySettings
+from gateway.errors import InvalidReceipt
 
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "image-search"
@@ -39,10 +40,6 @@ def longest_token(characters: int) -> int:
     JSON writes a character in at most 6 bytes, and Base64 makes 4 bytes of 3.
     """
     return 4 * (6 * characters + OTHER_CLAIMS_BYTES) // 3
-
-
-class InvalidReceipt(Exception):
-    """Not a receipt that this system signed, or one that has expired; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)

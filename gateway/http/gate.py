@@ -18,10 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.errors import Unavailable
 from gateway.auth.access import Access, Denied
-from gateway.auth.privacy import CALLER
 from gateway.http import problems, sign_in
+from gateway.http.credentials import credentials
 from gateway.http.problems import Problem
 
+CALLER: Final = "image_search.caller"
+"""The key in the ASGI scope under which the gate stores who sent the request."""
 OPEN_PATHS: Final = ("/api/v1/healthcheck",)
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 MAX_CLIENTS: Final = 10_000
@@ -86,7 +88,7 @@ class Gate:
             self._count(address)
             return address
         try:
-            caller = await self._access.identify(headers)
+            caller = await self._access.identify(credentials(headers))
         except Denied as error:
             # Guessing counts as well.
             self._count(address)
@@ -100,9 +102,7 @@ class Gate:
             ) from error
         except Unavailable as error:
             self._count(address)
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "2"}
-            ) from error
+            raise problems.problem_of(error) from error
         name = caller.name if caller else address
         # The page's own files are many and cost nothing; without all of them it would not work.
         if not scope["path"].startswith("/web/"):
@@ -139,6 +139,12 @@ class Gate:
                 f"Too many requests; the next one may come in {wait:.1f} s.",
                 headers={"Retry-After": str(math.ceil(wait))},
             )
+
+
+def caller_of(scope: Scope) -> str | None:
+    """Who sent this request, as the gate identified it; None if the gate did not see it."""
+    caller: str | None = scope.get(CALLER)
+    return caller
 
 
 def client_address(scope: Scope) -> str:

@@ -15,7 +15,8 @@ from fastapi import FastAPI, Form, Request, Response
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
 
-from gateway.auth.access import COOKIE, Access, Denied, cookie_credential
+from gateway.auth.access import Access, Denied
+from gateway.http.credentials import COOKIE, cookie_credential, credentials
 from gateway.http.static import HEADERS, MEDIA_TYPES, WEB
 
 PATH: Final = "/sign-in"
@@ -69,7 +70,7 @@ def add_routes(app: FastAPI, access: Access) -> None:
         given = key.strip()
         try:
             # A header holds Latin-1 alone; no key or token has more.
-            await access.identify(Headers({"authorization": f"Bearer {given}"}))
+            await access.identify(credentials(Headers({"authorization": f"Bearer {given}"})))
         except (Denied, UnicodeEncodeError):
             message = "That is not a key, or no longer one."
             return form(own_address(then), HTTPStatus.UNAUTHORIZED, message=message)

@@ -13,12 +13,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from adapters.errors import Rejected
-from gateway.http.problems import Problem
+from gateway.errors import InvalidField, NameTaken, NotAllowed, StorageFull
 from gateway.images.free_names import free_name, there_or_free
 from imaging.decoders import Decoders
 from imaging.media_types import MEDIA_TYPES, RAW_MEDIA_TYPE
@@ -92,8 +91,10 @@ class Uploads:
         """Put a picture into the folder; it is durable when this returns.
 
         Raises:
-            Problem: 409 if there is another picture of that name, 422 for what is no picture or
-                for a folder that cannot be, 507 if the disk is full, 403 if nothing may be written.
+            NameTaken: there is another image of that name.
+            InvalidField: `image` is not an image that can be decoded, or `folder` cannot be used.
+            StorageFull: the disk is full.
+            NotAllowed: the folder cannot be written to.
         """
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
@@ -104,8 +105,10 @@ class Uploads:
         storing.add_done_callback(self._stored)
         try:
             return await asyncio.shield(storing)
+        except InvalidField:
+            raise
         except Rejected as error:
-            raise _bad("image", str(error)) from error
+            raise InvalidField("image", str(error)) from error
         except OSError as error:
             raise _refused(error) from error
 
@@ -131,9 +134,9 @@ class Uploads:
         root = self._root.resolve(strict=True)
         parts = safe_folder(folder)
         if parts and parts[0] in self._reserved:
-            raise _bad("folder", f"{parts[0]} is the name of another source")
+            raise InvalidField("folder", f"{parts[0]} is the name of another source")
         if any(map(self._ignored, parts)):
-            raise _bad("folder", "is one of those that are never indexed")
+            raise InvalidField("folder", "is one of those that are never indexed")
         given = [part for part in folder.split("/") if part]
         with _folder(root, parts, given) as directory:
             return self._write(data, name, directory, root, overwrite, look)
@@ -186,7 +189,7 @@ def _folder(root: Path, parts: Sequence[str], given: Sequence[str]) -> Iterator[
                 except (FileNotFoundError, RuntimeError):
                     inside = False  # A link to nowhere, or in a circle.
                 if not inside:
-                    raise _bad("folder", "leads out of the folder of pictures")
+                    raise InvalidField("folder", "leads out of the folder of pictures")
             else:
                 directory.mkdir(exist_ok=True)
                 made.append(directory)
@@ -258,53 +261,39 @@ def safe_folder(folder: str) -> list[str]:
     """The parts of a folder below the root.
 
     Raises:
-        Problem: 422 for one that is hidden, leads upwards or has characters that a name may not.
+        InvalidField: it is hidden, leads upwards or has characters that a name may not.
     """
     parts = [part for part in unicodedata.normalize("NFC", folder).split("/") if part]
     for part in parts:
         # A shell takes a `~` in front for somebody's home.
         odd = part != part.strip(" .") or part.startswith("~")
         if odd or part.lower().endswith(TEMPORARY_SUFFIXES):
-            raise _bad("folder", "must not have parts that are hidden, temporary or lead upwards")
+            raise InvalidField(
+                "folder", "must not have parts that are hidden, temporary or lead upwards"
+            )
         if len(part.encode("utf-8", "replace")) > MAX_NAME_BYTES:
-            raise _bad("folder", f"must not have parts of more than {MAX_NAME_BYTES} bytes")
+            raise InvalidField("folder", f"must not have parts of more than {MAX_NAME_BYTES} bytes")
         if any(c in _UNSAFE or unicodedata.category(c) in ("Cc", "Cs") for c in part):
-            raise _bad("folder", "has characters that a folder's name may not have")
+            raise InvalidField("folder", "has characters that a folder's name may not have")
     if len(parts) > 20:
-        raise _bad("folder", "must not be deeper than 20 folders")
+        raise InvalidField("folder", "must not be deeper than 20 folders")
     return parts
 
 
-def _bad(field: str, message: str) -> Problem:
-    return Problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"{field}: {message}",
-        errors=[{"field": field, "message": message}],
-    )
-
-
-def _taken(target: Path) -> Problem:
-    message = f"{target.name} is there already, with other content"
-    free = free_name(target, MAX_NAME_BYTES)
-    return Problem(
-        HTTPStatus.CONFLICT,
-        f"{message}; send another name ({free} is free), or overwrite=true",
-        errors=[{"field": "name", "message": message}],
-        free_name=free,
-    )
+def _taken(target: Path) -> NameTaken:
+    return NameTaken(target.name, free_name(target, MAX_NAME_BYTES))
 
 
 def _nothing(_: str) -> bool:
     return False
 
 
-def _refused(error: OSError) -> Problem:
+def _refused(error: OSError) -> Exception:
+    """The error of ours for an error of the file system; raises what has none."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Problem(HTTPStatus.INSUFFICIENT_STORAGE, "There is no room for this picture.")
+        return StorageFull()
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return Problem(
-            HTTPStatus.FORBIDDEN, "The gateway may not write into the folder of pictures."
-        )
+        return NotAllowed("The gateway may not write into the folder of pictures.")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return _bad("folder", "a part of it is a file")
+        return InvalidField("folder", "a part of it is a file")
     raise error

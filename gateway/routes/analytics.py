@@ -14,6 +14,7 @@ from analytics.dashboard import Behind, dashboard, searches
 from analytics.engine import Bounds
 from analytics.report import ASSETS, WEB
 from analytics.views import Filters
+from gateway.http.connection import while_connected
 from gateway.http.problems import Problem
 from gateway.lake_queries import LakeQuestions
 
@@ -60,11 +61,11 @@ def router(lake_url: str, bounds: Bounds) -> APIRouter:
         request: Request, since: Since = None, until: Until = None, model: Model = None
     ) -> dict[str, Any]:
         filters = _filters(since, until, model)
-        return await questions.ask(
-            request,
+        answer = questions.ask(
             ("dashboard", filters),
             lambda lake, bounds, stop: dashboard(lake, filters, bounds=bounds, stop=stop),
         )
+        return await while_connected(request, answer)
 
     @routes.get(
         "/api/v1/analytics/searches", tags=["analytics"], summary="The searches behind a number"
@@ -103,14 +104,13 @@ def router(lake_url: str, bounds: Bounds) -> APIRouter:
             rated=rated,
             rated_images=rated_images,
         )
-        found = await questions.ask(
-            request,
+        answer = questions.ask(
             ("searches", filters, wanted, limit),
             lambda lake, bounds, stop: searches(
                 lake, filters, wanted, limit=limit, bounds=bounds, stop=stop
             ),
         )
-        return {"searches": found}
+        return {"searches": await while_connected(request, answer)}
 
     @routes.get("/analytics", include_in_schema=False)
     async def page() -> Response:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 
 from adapters.errors import Unavailable
 from adapters.log.port import EventLog, Message
 from gateway.auth.privacy import Privacy
-from gateway.auth.receipts import InvalidReceipt, Receipts
+from gateway.auth.receipts import Receipts
 from gateway.http.api_models import FeedbackRequest, FeedbackResponse
-from gateway.http.problems import Problem
 from schemas.events import FeedbackGiven
 from schemas.topics import FEEDBACK
 
@@ -31,18 +29,10 @@ class Feedback:
         """Store a rating durably, under this client's name.
 
         Raises:
-            Problem: 401 for a receipt that is not ours or has expired.
+            InvalidReceipt: the receipt was not signed here, or has expired.
             Unavailable: Kafka did not take it; it may be sent again.
         """
-        try:
-            receipt = self._receipts.check(body.jwt)
-        except InvalidReceipt as error:
-            raise Problem(
-                HTTPStatus.UNAUTHORIZED,
-                str(error),
-                errors=[{"field": "jwt", "message": str(error)}],
-                headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
-            ) from error
+        receipt = self._receipts.check(body.jwt)
         event = FeedbackGiven(
             search_id=receipt.search_id,
             rating=body.user_feedback,

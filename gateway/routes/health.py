@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 
 from adapters.errors import AdapterError
 from adapters.index.port import Embedder, ImageIndex
 from adapters.log.port import EventLog
+from gateway.errors import NotReady
 from gateway.http.api_models import HealthBody
-from gateway.http.problems import Problem
 from gateway.search.query import QueryEmbedder
 from gateway.search.service import Search
 
@@ -35,7 +34,7 @@ class Health:
         """The state of a system that works.
 
         Raises:
-            Problem: 503, with the missing parts in `missing`.
+            NotReady: with the missing parts.
         """
         weaviate, kafka = await asyncio.gather(self._index.is_ready(), self._log.is_ready())
         missing = {
@@ -60,9 +59,4 @@ class Health:
                     )
             except AdapterError as error:
                 missing["model"] = str(error)
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "; ".join(f"{name}: {why}" for name, why in missing.items()),
-            missing=missing,
-            headers={"Retry-After": "2"},
-        )
+        raise NotReady(missing)

@@ -6,12 +6,15 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, File, Form, Header, Query, Response, UploadFile
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from starlette.responses import FileResponse
 
+from gateway.errors import NotAllowed
 from gateway.http import path_names as names
 from gateway.http import problems
 from gateway.http.api_models import MAX_CURSOR
-from gateway.images.files import Pictures
+from gateway.http.image_responses import HEADERS, image_response
+from gateway.images.files import ImageFiles
 from gateway.images.thumbnails import Size, Thumbnails
 from gateway.images.uploads import Uploads
 from gateway.search.duplicates import Duplicates, Kind
@@ -48,6 +51,12 @@ class UploadResponse(BaseModel):
     media_type: str
 
 
+def _number(value: object) -> object:
+    # A query's values are texts, which a literal number does not equal.
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+SizeField = Annotated[Size, BeforeValidator(_number), Query(description="Longest edge, in pixels.")]
 FolderField = Annotated[
     str,
     Form(
@@ -62,7 +71,7 @@ NameField = Annotated[
 def add_routes(
     app: FastAPI,
     *,
-    images: Pictures,
+    images: ImageFiles,
     search: Search,
     duplicates: Duplicates,
     thumbnails: Thumbnails,
@@ -119,7 +128,7 @@ def add_routes(
         ),
     ) -> UploadResponse:
         if uploads is None:
-            raise problems.Problem(HTTPStatus.FORBIDDEN, "Uploads are switched off.")
+            raise NotAllowed("Uploads are switched off.")
         stored = await uploads.store(
             image.file, name=name or image.filename or "", folder=folder, overwrite=overwrite
         )
@@ -146,10 +155,15 @@ def add_routes(
     )
     async def thumbnail(
         name: Annotated[str, AfterValidator(valid_unicode)],
-        size: Annotated[Size, Query(description="Longest edge, in pixels.")] = 256,
+        size: SizeField = 256,
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
-        return await thumbnails.response(name, size, if_none_match)
+        thumbnail = await thumbnails.find(name, size)
+        headers = {**HEADERS, "ETag": f'"{thumbnail.tag}"'}
+        if if_none_match is not None and thumbnail.tag in if_none_match:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        file = await thumbnails.file(thumbnail)
+        return FileResponse(file, media_type="image/jpeg", headers=headers)
 
     @app.get(
         f"/images/{{name:{names.KIND}}}",
@@ -159,4 +173,4 @@ def add_routes(
         responses={200: PICTURE, 404: problems.DOCUMENT},
     )
     async def picture(name: str) -> Response:
-        return await images.response(name)
+        return image_response(await images.locate(name), images.transfers)

@@ -22,7 +22,7 @@ import numpy as np
 from adapters.index.port import Collection, ImageIndex, Match, StoredImage
 from adapters.naming import object_id
 from gateway.auth.cursors import BadCursor, Cursors, fingerprint
-from gateway.search.query import BadTerm
+from gateway.errors import InvalidField
 
 Kind = Literal["exact", "near"]
 
@@ -75,7 +75,7 @@ class Duplicates:
         """The next groups after `cursor`.
 
         Raises:
-            BadTerm: the cursor is not one of this question.
+            InvalidField: the cursor is not one of this question.
             Unavailable: the index does not answer.
         """
         least = self._near_score if min_score is None else min_score
@@ -118,7 +118,7 @@ class Duplicates:
         try:
             return str(self._cursors.check(cursor, question))
         except BadCursor as error:
-            raise BadTerm("cursor", str(error)) from error
+            raise InvalidField("cursor", str(error)) from error
 
     async def _equal(
         self, collection: Collection, stretch: Sequence[StoredImage]

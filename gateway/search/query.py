@@ -17,6 +17,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection, Embedder, ImageIndex
 from adapters.name_forms import forms
+from gateway.errors import InvalidField
 from gateway.search.text_batches import TextBatches
 from gateway.search.text_cache import TextCache
 from imaging.decoders import Decoders
@@ -50,14 +51,6 @@ class Query:
 
     vector: list[float]
     own: frozenset[str] = frozenset()
-
-
-class BadTerm(Rejected):
-    """A term cannot be used; `field` says which."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 def kind_of(terms: Sequence[Term]) -> SearchKind:
@@ -94,7 +87,7 @@ class QueryEmbedder:
         """The query as a vector.
 
         Raises:
-            BadTerm: a picture is not indexed or cannot be decoded, or the terms cancel out.
+            InvalidField: a picture is not indexed or cannot be decoded, or the terms cancel out.
             Unavailable: a server that is needed does not answer.
         """
         named = await self._named(collection, terms)
@@ -108,7 +101,7 @@ class QueryEmbedder:
         combined = weights @ np.array(vectors)
         length = float(np.linalg.norm(combined))
         if length < SMALLEST_LENGTH:
-            raise BadTerm("terms", "the terms cancel each other out")
+            raise InvalidField("terms", "the terms cancel each other out")
         unit: list[float] = (combined / length).tolist()
         return Query(unit, own)
 
@@ -125,7 +118,7 @@ class QueryEmbedder:
         for name, field in names.items():
             image_id = next((form for form in forms(name) if form in held), None)
             if image_id is None:
-                raise BadTerm(field, f"{name!r} is not indexed")
+                raise InvalidField(field, f"{name!r} is not indexed")
             named[name] = image_id, list(held[image_id])
         return named
 
@@ -138,7 +131,7 @@ class QueryEmbedder:
         try:
             picture = await self._decoders.picture(term.image or b"", spec)
         except Rejected as error:
-            raise BadTerm(term.field, str(error)) from error
+            raise InvalidField(term.field, str(error)) from error
         vectors = await self._embedder.embed_images(
             collection.model_name, picture.pixels[np.newaxis]
         )

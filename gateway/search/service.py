@@ -18,12 +18,13 @@ from adapters.index.port import EVERYTHING, Collection, ImageFilter, ImageIndex,
 from adapters.retry import until_available
 from gateway.auth.cursors import BadCursor, Cursors, fingerprint
 from gateway.auth.privacy import Privacy
+from gateway.errors import InvalidField
 from gateway.search import cutoff, ranking
 from gateway.search.collapse import Folded, collapse
 from gateway.search.cutoff import Background
 from gateway.search.events import SearchEvents
 from gateway.search.outage import Patience
-from gateway.search.query import BadTerm, Query, QueryEmbedder, Term, describe, kind_of
+from gateway.search.query import Query, QueryEmbedder, Term, describe, kind_of
 from gateway.search.waiting import Presence
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
@@ -123,7 +124,7 @@ class Search:
         A picture that is itself a term of positive weight is left out: it would only find itself.
 
         Raises:
-            BadTerm: a term or the cursor cannot be used.
+            InvalidField: a term or the cursor cannot be used.
             Unavailable: a server that is needed does not answer, and has not for too long.
         """
         started = time.perf_counter()
@@ -173,7 +174,7 @@ class Search:
         try:
             at = self._cursors.check(question.cursor, question.fingerprint(collection))
         except BadCursor as error:
-            raise BadTerm("cursor", str(error)) from error
+            raise InvalidField("cursor", str(error)) from error
         return int(at)
 
     async def _found(

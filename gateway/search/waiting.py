@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from http import HTTPStatus
 from typing import Final
 
 from adapters.index.port import Collection, ImageIndex
 from adapters.name_forms import forms
-from gateway.http.problems import Problem
+from gateway.errors import NotIndexedYet, TooManyWaiting
 
 GATHER_SECONDS: Final = 0.002
 """How long a question waits for others to come along."""
@@ -89,16 +88,12 @@ class Presence:
         Its name may be in another form there: some file systems change it.
 
         Raises:
-            Problem: 409 after `timeout` seconds: it may still come, or be dead-lettered; 503 where
-                too many wait already.
+            NotIndexedYet: after `timeout` seconds; it may still be indexed, or be dead-lettered.
+            TooManyWaiting: too many requests are waiting already.
             Unavailable: the index does not answer.
         """
         if self.waiting >= MAX_WAITING:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self.waiting} requests are waiting for pictures already",
-                headers={"Retry-After": "2"},
-            )
+            raise TooManyWaiting(self.waiting)
         self.waiting += 1
         pause = FIRST_PAUSE
         try:
@@ -110,17 +105,6 @@ class Presence:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, LONGEST_PAUSE)
         except TimeoutError as error:
-            raise _not_yet(image_name, sha256, timeout) from error
+            raise NotIndexedYet(image_name, sha256, timeout) from error
         finally:
             self.waiting -= 1
-
-
-def _not_yet(image_name: str, sha256: str | None, timeout: float) -> Problem:
-    return Problem(
-        HTTPStatus.CONFLICT,
-        f"{image_name} could not be found within {timeout:g} s; if it is a picture that can "
-        "be read it will be, otherwise it is among the dead letters",
-        errors=[{"field": "wait_for", "message": "not searchable yet"}],
-        headers={"Retry-After": "2"},
-        waiting_for={"image_name": image_name, "sha256": sha256},
-    )

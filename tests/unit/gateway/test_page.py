@@ -9,7 +9,7 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from adapters.log.dead_letter_reader import SETTLED_AS_HEADER, SETTLES_HEADER
 from adapters.log.port import Message, Position
-from gateway.auth.access import COOKIE
+from gateway.http.credentials import COOKIE
 from gateway.http.sign_in import own_address
 from gateway.routes import state as state_module
 from schemas.events import DeadLetter
