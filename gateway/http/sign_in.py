@@ -6,21 +6,18 @@ browser session alone, out of reach of scripts, and not sent along by what pages
 
 from __future__ import annotations
 
-import base64
 import html
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import FastAPI, Form, Request, Response
 from starlette.datastructures import Headers
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse
 
-from gateway.auth.access import Access, Denied
-from gateway.http.credentials import COOKIE, cookie_credential, credentials
-from gateway.http.static import HEADERS, MEDIA_TYPES, WEB
+from gateway.http.credentials import cookie_credential
+from gateway.http.static import HEADERS, WEB
 
 PATH: Final = "/sign-in"
-FILES: Final = {f"{PATH}.css": "style.css", f"{PATH}.svg": "icon.svg"}
+FILES: Final = {f"{PATH}.css": WEB / "style.css", f"{PATH}.svg": WEB / "icon.svg"}
 PATHS: Final = (PATH, *FILES)
 """What nobody has to be signed in for."""
 
@@ -52,43 +49,3 @@ def own_address(then: str) -> str:
     # A browser takes `//host` and `/\\host` for other sites, and leaves out control characters.
     own = then.startswith("/") and then[1:2] not in ("/", "\\") and then.isprintable()
     return then if own else "/"
-
-
-def add_routes(app: FastAPI, access: Access) -> None:
-    """Add the form and the files that it needs."""
-
-    @app.get(PATH, include_in_schema=False)
-    async def sign_in(then: str = "/") -> Response:
-        return form(own_address(then), HTTPStatus.OK)
-
-    @app.post(PATH, include_in_schema=False)
-    async def signed_in(
-        request: Request,
-        key: Annotated[str, Form(max_length=8000)],
-        then: Annotated[str, Form(max_length=8000)] = "/",
-    ) -> Response:
-        given = key.strip()
-        try:
-            # A header holds Latin-1 alone; no key or token has more.
-            await access.identify(credentials(Headers({"authorization": f"Bearer {given}"})))
-        except (Denied, UnicodeEncodeError):
-            message = "That is not a key, or no longer one."
-            return form(own_address(then), HTTPStatus.UNAUTHORIZED, message=message)
-        answer = RedirectResponse(own_address(then), HTTPStatus.SEE_OTHER)
-        answer.set_cookie(
-            COOKIE,
-            base64.urlsafe_b64encode(given.encode()).decode(),
-            httponly=True,
-            samesite="lax",
-            secure=request.url.scheme == "https",
-        )
-        return answer
-
-    def add(path: str, name: str) -> None:
-        @app.get(path, include_in_schema=False)
-        async def file() -> Response:
-            media_type = MEDIA_TYPES[(WEB / name).suffix]
-            return FileResponse(WEB / name, media_type=media_type, headers=HEADERS)
-
-    for path, name in FILES.items():
-        add(path, name)

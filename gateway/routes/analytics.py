@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 from pydantic import BeforeValidator
-from starlette.responses import FileResponse
 
 from analytics.dashboard import Behind, dashboard, searches
-from analytics.engine import Bounds
 from analytics.report import ASSETS, WEB
 from analytics.views import Filters
 from gateway.http.connection import while_connected
-from gateway.http.problems import Problem
+from gateway.http.static import StaticPage, headers
 from gateway.lake_queries import LakeQuestions
 
 MAX_TEXT_IN_URL: Final = 16_000
 """Of what a query may be, all that servers and browsers take in an address."""
-HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 
 
 def _utc(moment: datetime | None) -> datetime | None:
@@ -48,15 +38,11 @@ Until = Annotated[Moment | None, Query(description="Events up to, not including,
 Model = Annotated[str | None, Query(max_length=200, description="Events of this model.")]
 
 
-def router(lake_url: str, bounds: Bounds) -> APIRouter:
-    """The routes, on the lake at this URL; nothing is read before the first request.
+def router(questions: LakeQuestions) -> APIRouter:
+    """The routes; nothing is read from the lake before the first request."""
+    routes = APIRouter(tags=["analytics"])
 
-    `bounds` are those of each of the `CONCURRENT` questions that are worked on at once.
-    """
-    routes = APIRouter()
-    questions = LakeQuestions(lake_url, bounds)
-
-    @routes.get("/api/v1/analytics/dashboard", tags=["analytics"], summary="The page's numbers")
+    @routes.get("/api/v1/analytics/dashboard", summary="The page's numbers")
     async def numbers(
         request: Request, since: Since = None, until: Until = None, model: Model = None
     ) -> dict[str, Any]:
@@ -67,9 +53,7 @@ def router(lake_url: str, bounds: Bounds) -> APIRouter:
         )
         return await while_connected(request, answer)
 
-    @routes.get(
-        "/api/v1/analytics/searches", tags=["analytics"], summary="The searches behind a number"
-    )
+    @routes.get("/api/v1/analytics/searches", summary="The searches behind a number")
     async def behind(
         request: Request,
         since: Since = None,
@@ -112,17 +96,9 @@ def router(lake_url: str, bounds: Bounds) -> APIRouter:
         )
         return {"searches": await while_connected(request, answer)}
 
-    @routes.get("/analytics", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(WEB / "index.html", headers=HEADERS)
-
-    @routes.get("/analytics/{name}", include_in_schema=False)
-    async def asset(name: str) -> Response:
-        if name not in ASSETS:
-            raise Problem(HTTPStatus.NOT_FOUND, "There is no such file.")
-        file, media_type = ASSETS[name]
-        return FileResponse(WEB / file, media_type=media_type, headers=HEADERS)
-
+    files = {name: WEB / file for name, (file, _) in ASSETS.items()}
+    page = StaticPage(WEB / "index.html", files, headers())
+    page.add_to(routes, "/analytics", "/analytics")
     return routes
 
 

@@ -1,44 +1,24 @@
-"""Routes about the pictures themselves: duplicates, uploads, thumbnails, files."""
+"""Image files: uploads, thumbnails, and the images themselves."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, File, Form, Header, Query, Response, UploadFile
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
+from pydantic import AfterValidator, BaseModel, BeforeValidator
 from starlette.responses import FileResponse
 
 from gateway.errors import NotAllowed
 from gateway.http import path_names as names
 from gateway.http import problems
-from gateway.http.api_models import MAX_CURSOR
 from gateway.http.image_responses import HEADERS, image_response
 from gateway.images.files import ImageFiles
 from gateway.images.thumbnails import Size, Thumbnails
 from gateway.images.uploads import Uploads
-from gateway.search.duplicates import Duplicates, Kind
 from gateway.search.filters import valid_unicode
-from gateway.search.service import Search
 
 PICTURE = {"description": "The picture", "content": {"image/*": {}}}
-
-
-class DuplicateBody(BaseModel):
-    """A member of a group; `score` is its cosine with the first one, 1 for equal content."""
-
-    image_name: str
-    score: float
-
-
-class DuplicatesResponse(BaseModel):
-    """Groups of two or more. A page may have few, or none, and still not be the last."""
-
-    kind: Kind
-    model_name: str
-    groups: list[list[DuplicateBody]]
-    examined: Annotated[int, Field(description="So many pictures this request looked at.")]
-    next_cursor: Annotated[str | None, Field(description="Null on the last page.")]
 
 
 class UploadResponse(BaseModel):
@@ -68,47 +48,12 @@ NameField = Annotated[
 ]
 
 
-def add_routes(
-    app: FastAPI,
-    *,
-    images: ImageFiles,
-    search: Search,
-    duplicates: Duplicates,
-    thumbnails: Thumbnails,
-    uploads: Uploads | None,
-) -> None:
-    """Add them; `uploads` is None where nothing may be uploaded."""
+def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) -> APIRouter:
+    """The routes; `uploads` is None where nothing may be uploaded."""
+    routes = APIRouter(tags=["pictures"])
 
-    @app.get("/api/v1/duplicates", tags=["pictures"], summary="Pictures that are there twice")
-    async def list_duplicates(
-        kind: Annotated[
-            Kind, Query(description="`exact`: equal content. `near`: vectors that are close.")
-        ] = "exact",
-        limit: Annotated[int, Query(ge=1, le=100, description="At most this many groups.")] = 20,
-        min_score: Annotated[
-            float | None,
-            Query(gt=0, le=1, allow_inf_nan=False, description="For `near`: the least cosine."),
-        ] = None,
-        cursor: Annotated[str | None, Query(min_length=1, max_length=MAX_CURSOR)] = None,
-    ) -> DuplicatesResponse:
-        collection = await search.active()
-        page = await duplicates.page(
-            collection, kind, limit=limit, min_score=min_score, cursor=cursor
-        )
-        return DuplicatesResponse(
-            kind=kind,
-            model_name=collection.model_name,
-            groups=[
-                [DuplicateBody(image_name=each.image_id, score=each.score) for each in group]
-                for group in page.groups
-            ],
-            examined=page.examined,
-            next_cursor=page.next_cursor,
-        )
-
-    @app.post(
+    @routes.post(
         "/api/v1/images",
-        tags=["pictures"],
         summary="Add a picture to the watched folder",
         status_code=HTTPStatus.CREATED,
         responses={
@@ -142,9 +87,8 @@ def add_routes(
             media_type=stored.media_type,
         )
 
-    @app.get(
+    @routes.get(
         f"/thumbnails/{{name:{names.KIND}}}",
-        tags=["pictures"],
         summary="A small version of a picture",
         response_class=Response,
         responses={
@@ -165,12 +109,13 @@ def add_routes(
         file = await thumbnails.file(thumbnail)
         return FileResponse(file, media_type="image/jpeg", headers=headers)
 
-    @app.get(
+    @routes.get(
         f"/images/{{name:{names.KIND}}}",
-        tags=["pictures"],
         summary="A picture",
         response_class=Response,
         responses={200: PICTURE, 404: problems.DOCUMENT},
     )
     async def picture(name: str) -> Response:
         return image_response(await images.locate(name), images.transfers)
+
+    return routes

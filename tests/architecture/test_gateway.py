@@ -1,6 +1,10 @@
 """The gateway's services do not know HTTP, and each of their errors has an answer."""
 
+import importlib
 import inspect
+from pathlib import Path
+
+import pytest
 
 from adapters import errors as adapter_errors
 from gateway import errors
@@ -39,3 +43,22 @@ def test_every_error_has_a_problem() -> None:
     }
     unmapped = {each for each in ours - BASES if not set(each.__mro__) & set(problems.TABLE)}
     assert not unmapped
+
+
+@pytest.mark.parametrize("path", modules("gateway/routes"), ids=lambda path: path.stem)
+def test_routes_are_added_one_way(path: Path) -> None:
+    if path.stem == "__init__":
+        return
+    module = importlib.import_module(f"gateway.routes.{path.stem}")
+    assert inspect.signature(module.router).return_annotation == "APIRouter"
+
+
+def test_routes_are_in_their_folder() -> None:
+    elsewhere = {
+        relative(path)
+        for path in modules("gateway")
+        if not relative(path).startswith("gateway/routes/")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip().startswith(("@app.get", "@app.post", "@routes.", "@router."))
+    }
+    assert not elsewhere
