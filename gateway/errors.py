@@ -46,8 +46,8 @@ class NotIndexedYet(GatewayError):
 
     def __init__(self, image_id: str, sha256: str | None, seconds: float) -> None:
         super().__init__(
-            f"{image_id} could not be found within {seconds:g} s; if it is a picture that can "
-            "be read it will be, otherwise it is among the dead letters"
+            f"{image_id} could not be found within {seconds:g} s. A picture that can be decoded "
+            "will be found later; otherwise it is among the dead letters."
         )
         self.image_id = image_id
         self.sha256 = sha256
@@ -57,14 +57,14 @@ class TooManyWaiting(GatewayError):
     """The number of requests that may wait for images at the same time is reached."""
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} requests are waiting for pictures already")
+        super().__init__(f"{waiting} requests are already waiting for pictures")
 
 
 class NameTaken(GatewayError):
     """Another image has this name; `free_name` is a similar one that is free."""
 
     def __init__(self, name: str, free_name: str) -> None:
-        super().__init__(f"{name} is there already, with other content")
+        super().__init__(f"{name} already exists with other content")
         self.free_name = free_name
 
 
@@ -76,7 +76,7 @@ class StorageFull(GatewayError):
     """The disk, or the quota, has no room for the image."""
 
     def __init__(self) -> None:
-        super().__init__("There is no room for this picture.")
+        super().__init__("There is no space for this picture.")
 
 
 class InvalidReceipt(GatewayError):

@@ -19,7 +19,7 @@ from gateway.feedback import FeedbackRecorder
 from gateway.images.files import ImageFiles, ServedImages
 from gateway.images.thumbnails import Thumbnails
 from gateway.images.uploads import Uploads
-from gateway.lake_queries import CONCURRENT, LakeQuestions
+from gateway.lake_queries import CONCURRENT, LakeQueries
 from gateway.rating_metrics import RatingMetrics
 from gateway.readiness import Readiness
 from gateway.search.duplicates import Duplicates
@@ -67,7 +67,7 @@ class Services:
             self.receipts, log, self.privacy, timeout=settings.request_timeout
         )
         self.rating_metrics = RatingMetrics(log, embedder, index, settings)
-        self.lake = LakeQuestions(settings.lake_url, Bounds.of(settings, connections=CONCURRENT))
+        self.lake = LakeQueries(settings.lake_url, Bounds.of(settings, connections=CONCURRENT))
         self.state = SystemState(
             self.search, index, log, backlog, watcher_status_file=settings.watcher_status_file
         )

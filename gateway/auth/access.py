@@ -1,7 +1,7 @@
-"""Who may ask: API keys and OpenID Connect tokens. Without either, everybody.
+"""Access control: API keys and OpenID Connect tokens. Without either, access is open.
 
 A key comes as `X-API-Key`, as a bearer token, as the password of HTTP's basic authentication, or in
-the cookie of somebody who signed in with a browser, which then sends it for pictures as well.
+a cookie after signing in with a browser, which then sends it with its requests for images, too.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ ALGORITHMS: Final = (
     "ES512",
     "EdDSA",
 )
-"""Asymmetric ones alone: with a symmetric one the issuer's public key would serve as a secret."""
+"""Only asymmetric ones: with a symmetric one the issuer's public key could serve as a secret."""
 
 LEEWAY_SECONDS: Final = 10
 FETCH_SECONDS: Final = 5.0
 
 
 class Denied(Exception):
-    """No credential, or one that is not good; the message says which."""
+    """The credential is missing or not valid; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +52,23 @@ class Credentials:
     password: str = ""
     """Sent as the password of basic authentication: an API key."""
     cookie: str = ""
-    """Sent by the browser of somebody who signed in: an API key, or a token of the issuer."""
+    """Stored by the browser at signing in: an API key, or a token of the issuer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, by a name that tells nothing of the credential."""
+    """An identified caller, by a name that does not disclose the credential."""
 
     name: str
 
 
 def key_name(key: str) -> str:
-    """The digest's beginning tells callers apart and cannot be turned back into a key."""
+    """A name for an API key: the beginning of its digest, from which it cannot be recovered."""
     return f"key-{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
 def subject_name(subject: str) -> str:
-    """The same for the subject of a token."""
+    """A name for the subject of a token, made in the same way."""
     return f"sub-{hashlib.sha256(subject.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
@@ -79,7 +79,7 @@ class ApiKeys:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     def find(self, key: str) -> Caller | None:
-        """Whose key this is. Takes as long for a wrong key as for a right one."""
+        """The caller with this key, or None. Takes equally long for valid and invalid keys."""
         digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
         matches = [hmac.compare_digest(digest, each) for each in self._digests]
         return Caller(key_name(key)) if any(matches) else None
@@ -95,10 +95,10 @@ class OpenIdConnect:
         self._discovering = asyncio.Lock()
 
     async def check(self, token: str) -> Caller:
-        """Whose token this is.
+        """The caller with this token.
 
         Raises:
-            Denied: another issuer, audience, key or algorithm, expired, tampered with, no token.
+            Denied: it is not a token, has expired, or issuer, audience, key or algorithm is wrong.
             Unavailable: the issuer's keys cannot be fetched now.
         """
         keys = await self._discovered()
@@ -131,14 +131,14 @@ class OpenIdConnect:
             async with httpx.AsyncClient(timeout=FETCH_SECONDS) as client:
                 document = (await client.get(url)).raise_for_status().json()
             if document["issuer"] != self._issuer:
-                raise Unavailable(f"{url} speaks for {document['issuer']!r}")
+                raise Unavailable(f"{url} names another issuer: {document['issuer']!r}")
             return str(document["jwks_uri"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"the issuer {self._issuer} cannot be asked: {error}") from error
+            raise Unavailable(f"the issuer {self._issuer} cannot be reached: {error}") from error
 
 
 class Access:
-    """Decides who a request's sender is, by its credentials."""
+    """Identifies the sender of a request by its credentials."""
 
     def __init__(self, keys: ApiKeys | None, tokens: OpenIdConnect | None) -> None:
         self._keys = keys
@@ -146,20 +146,20 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether everybody may ask."""
+        """Whether no credential is needed."""
         return self._keys is None and self._tokens is None
 
     @property
     def challenges(self) -> list[str]:
-        """What to answer with a 401 (RFC 9110, section 11.6.1)."""
+        """The challenges of a 401 (RFC 9110, section 11.6.1)."""
         basic = ['Basic realm="image search", charset="UTF-8"'] if self._keys else []
         return ['Bearer realm="image search"', *basic]
 
     async def identify(self, credentials: Credentials) -> Caller | None:
-        """Who asks; None where everybody may.
+        """The caller; None where access is open.
 
         Raises:
-            Denied: nobody who may.
+            Denied: no credential is valid.
             Unavailable: the issuer does not answer.
         """
         if self.open:

@@ -1,4 +1,4 @@
-"""What events tell of the people who search and rate."""
+"""What events contain about the people who search and rate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DIGITS: Final = 20
 
 
 class Privacy:
-    """Clients under names that cannot be turned back, and texts only where they are wanted.
+    """Pseudonyms for clients, and texts only where the settings allow them.
 
     A name is HMAC-SHA-256 (RFC 2104) of the address, or of the key's or token's name, under the
-    salt: the same client has the same name, nobody without the salt can tell whose it is, and with
-    a new salt all names are new.
+    salt: the same client has the same name, without the salt it cannot be traced back, and with a
+    new salt all names change.
     """
 
     def __init__(self, settings: GatewaySettings, secret: str) -> None:
@@ -39,19 +39,19 @@ class Privacy:
         return self.name(caller) if self._clients and caller is not None else None
 
     def name(self, caller: str) -> str:
-        """The name in events of an address, or of a caller as the gate knows it."""
+        """The name in events of an address, or of a caller as the gate identified it."""
         return _digest(self._salt, caller).hexdigest()[:DIGITS]
 
     def names(self, who: str) -> frozenset[str]:
-        """All names that an address, an API key or a token's subject may have in events."""
+        """All names that an address, an API key or a token's subject can have in events."""
         return frozenset(self.name(each) for each in (who, key_name(who), subject_name(who)))
 
     def recorded(self, event: E, client: str | None) -> E:
-        """The event as it may be kept."""
-        told: dict[str, Any] = {"client": client}
+        """The event as the settings allow it to be stored, with this client's name."""
+        changes: dict[str, Any] = {"client": client}
         if not self._texts:
-            told["text"] = None
-        return event.model_copy(update=told)
+            changes["text"] = None
+        return event.model_copy(update=changes)
 
 
 def _digest(key: bytes, message: str) -> hmac.HMAC:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from gateway.auth.access import Credentials
 
 COOKIE: Final = "image_search_key"
-"""Holds the key or token, in Base64, of somebody who signed in with a browser."""
+"""Holds the key or token, in Base64, after signing in with a browser."""
 
 
 def credentials(headers: Headers) -> Credentials:

@@ -20,12 +20,12 @@ class DuplicateBody(BaseModel):
 
 
 class DuplicatesResponse(BaseModel):
-    """Groups of two or more. A page may have few, or none, and still not be the last."""
+    """Groups of two or more pictures. A page may have few groups, or none, and not be the last."""
 
     kind: Kind
     model_name: str
     groups: list[list[DuplicateBody]]
-    examined: Annotated[int, Field(description="So many pictures this request looked at.")]
+    examined: Annotated[int, Field(description="How many pictures this request examined.")]
     next_cursor: Annotated[str | None, Field(description="Null on the last page.")]
 
 
@@ -33,15 +33,15 @@ def router(search: Search, duplicates: Duplicates) -> APIRouter:
     """The route; `search` says which collection is active."""
     routes = APIRouter(tags=["pictures"])
 
-    @routes.get("/api/v1/duplicates", summary="Pictures that are there twice")
+    @routes.get("/api/v1/duplicates", summary="Groups of duplicate pictures")
     async def list_duplicates(
         kind: Annotated[
-            Kind, Query(description="`exact`: equal content. `near`: vectors that are close.")
+            Kind, Query(description="`exact`: equal content. `near`: similar vectors.")
         ] = "exact",
         limit: Annotated[int, Query(ge=1, le=100, description="At most this many groups.")] = 20,
         min_score: Annotated[
             float | None,
-            Query(gt=0, le=1, allow_inf_nan=False, description="For `near`: the least cosine."),
+            Query(gt=0, le=1, allow_inf_nan=False, description="For `near`: the minimum cosine."),
         ] = None,
         cursor: Annotated[str | None, Query(min_length=1, max_length=MAX_CURSOR)] = None,
     ) -> DuplicatesResponse:

@@ -10,19 +10,18 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 from starlette.responses import FileResponse
 
 from gateway.errors import NotAllowed
-from gateway.http import path_names as names
-from gateway.http import problems
+from gateway.http import path_names, problems
 from gateway.http.image_responses import HEADERS, image_response
 from gateway.images.files import ImageFiles
 from gateway.images.thumbnails import Size, Thumbnails
 from gateway.images.uploads import Uploads
 from gateway.search.filters import valid_unicode
 
-PICTURE = {"description": "The picture", "content": {"image/*": {}}}
+IMAGE = {"description": "The picture", "content": {"image/*": {}}}
 
 
 class UploadResponse(BaseModel):
-    """A picture in the watched folder. `wait_for` of a search takes its name and hash."""
+    """A picture in the watched folder. `image_name` and `sha256` can be used in `wait_for`."""
 
     status: Literal["stored", "unchanged"]
     image_name: str
@@ -32,7 +31,7 @@ class UploadResponse(BaseModel):
 
 
 def _number(value: object) -> object:
-    # A query's values are texts, which a literal number does not equal.
+    # The values of a query string are texts, which do not equal the numbers of a `Literal`.
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
@@ -40,11 +39,12 @@ SizeField = Annotated[Size, BeforeValidator(_number), Query(description="Longest
 FolderField = Annotated[
     str,
     Form(
-        max_length=2000, description="Below the watched folder, which `/` is; made where missing."
+        max_length=2000,
+        description="Below the watched folder, which is `/`. Created if it is missing.",
     ),
 ]
 NameField = Annotated[
-    str | None, Form(max_length=1000, description="Instead of the file's own name.")
+    str | None, Form(max_length=1000, description="Used instead of the file's own name.")
 ]
 
 
@@ -57,7 +57,7 @@ def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) 
         summary="Add a picture to the watched folder",
         status_code=HTTPStatus.CREATED,
         responses={
-            200: {"model": UploadResponse, "description": "Exactly this picture was there before"},
+            200: {"model": UploadResponse, "description": "The same picture existed already"},
             403: problems.DOCUMENT,
             409: problems.DOCUMENT,
             507: problems.DOCUMENT,
@@ -68,12 +68,12 @@ def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) 
         image: Annotated[UploadFile, File(description="A picture.")],
         folder: FolderField = "uploads",
         name: NameField = None,
-        overwrite: Annotated[bool, Form(description="Replace another picture of its name.")] = (
-            False
-        ),
+        overwrite: Annotated[
+            bool, Form(description="Replace an existing picture of the same name.")
+        ] = (False),
     ) -> UploadResponse:
         if uploads is None:
-            raise NotAllowed("Uploads are switched off.")
+            raise NotAllowed("Uploads are disabled.")
         stored = await uploads.store(
             image.file, name=name or image.filename or "", folder=folder, overwrite=overwrite
         )
@@ -88,12 +88,12 @@ def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) 
         )
 
     @routes.get(
-        f"/thumbnails/{{name:{names.KIND}}}",
-        summary="A small version of a picture",
+        f"/thumbnails/{{name:{path_names.CONVERTOR}}}",
+        summary="The thumbnail of a picture",
         response_class=Response,
         responses={
             200: {"description": "The thumbnail", "content": {"image/jpeg": {}}},
-            304: {"description": "It is the one of `If-None-Match`"},
+            304: {"description": "The thumbnail matches `If-None-Match`"},
             404: problems.DOCUMENT,
         },
     )
@@ -110,10 +110,10 @@ def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) 
         return FileResponse(file, media_type="image/jpeg", headers=headers)
 
     @routes.get(
-        f"/images/{{name:{names.KIND}}}",
+        f"/images/{{name:{path_names.CONVERTOR}}}",
         summary="A picture",
         response_class=Response,
-        responses={200: PICTURE, 404: problems.DOCUMENT},
+        responses={200: IMAGE, 404: problems.DOCUMENT},
     )
     async def picture(name: str) -> Response:
         return image_response(await images.locate(name), images.transfers)

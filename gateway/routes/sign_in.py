@@ -18,7 +18,7 @@ from gateway.http.static import file_response
 
 
 def router(access: Access) -> APIRouter:
-    """The routes; nobody has to be signed in for them."""
+    """The routes, which are open without signing in."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get(PATH)
@@ -36,7 +36,7 @@ def router(access: Access) -> APIRouter:
             # A header can hold only Latin-1; no key or token has other characters.
             await access.identify(credentials(Headers({"authorization": f"Bearer {given}"})))
         except (Denied, UnicodeEncodeError):
-            message = "That is not a key, or no longer one."
+            message = "This key is not valid, or has expired."
             return form(own_address(then), HTTPStatus.UNAUTHORIZED, message=message)
         answer = RedirectResponse(own_address(then), HTTPStatus.SEE_OTHER)
         answer.set_cookie(

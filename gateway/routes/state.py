@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 from gateway.system_state import SystemState
 
 MOST_LETTERS: Final = 1000
-"""In one answer."""
+"""The maximum in one answer."""
 
 
 class StateBody(BaseModel):
-    """How the system is."""
+    """The state of the system."""
 
     model_name: str
     model_version: str
@@ -23,27 +23,27 @@ class StateBody(BaseModel):
     images: Annotated[int, Field(description="Pictures that searches are answered from.")]
     waiting: Annotated[
         int | None,
-        Field(description="At most so many changes are not indexed yet; null if not known."),
+        Field(description="Changes that are not indexed yet (an upper bound); null if not known."),
     ]
-    failed: Annotated[int, Field(description="Pictures with a dead letter that nobody settled.")]
+    failed: Annotated[int, Field(description="Pictures with an open dead letter.")]
     skipped: Annotated[
         int,
         Field(
-            description="Files and folders that the watcher passed over; `./image-search index "
-            "skipped` lists them. Absent where it is not known."
+            description="Files and folders that the watcher skipped; `./image-search index "
+            "skipped` lists them. Absent if not known."
         ),
     ] = 0
     skipped_reasons: Annotated[
-        dict[str, int], Field(description="The same by reason, as `skipped` is.")
+        dict[str, int], Field(description="`skipped` by reason. Absent if not known.")
     ] = {}
     uploads: Annotated[bool, Field(description="Whether pictures may be added over HTTP.")]
     max_upload_bytes: int
 
 
 class DeadLetterBody(BaseModel):
-    """A picture that could not be indexed as it is, and why."""
+    """A picture that could not be indexed, and why."""
 
-    letter: Annotated[str, Field(description="What `./image-search dlq` calls it.")]
+    letter: Annotated[str, Field(description="The letter's name in `./image-search dlq`.")]
     image_name: str
     error_class: str
     reason: str
@@ -52,7 +52,7 @@ class DeadLetterBody(BaseModel):
 
 
 class DeadLettersResponse(BaseModel):
-    """The newest letters that nobody settled, one for each picture, newest first."""
+    """Open letters, newest first; of each picture only the newest one."""
 
     total: int
     letters: list[DeadLetterBody]
@@ -84,11 +84,13 @@ def router(state: SystemState, *, uploads: bool, max_upload_bytes: int) -> APIRo
             body.skipped, body.skipped_reasons = sum(now.skipped.values()), dict(now.skipped)
         return body
 
-    @routes.get("/api/v1/dead-letters", summary="What could not be indexed, and why")
+    @routes.get("/api/v1/dead-letters", summary="Pictures that could not be indexed, and why")
     async def dead_letters(
-        limit: Annotated[int, Query(ge=1, le=MOST_LETTERS, description="At most so many.")] = 100,
+        limit: Annotated[
+            int, Query(ge=1, le=MOST_LETTERS, description="At most this many letters.")
+        ] = 100,
         skip: Annotated[
-            int, Query(ge=0, le=10**9, description="So many of the newest are left out.")
+            int, Query(ge=0, le=10**9, description="How many of the newest letters to skip.")
         ] = 0,
     ) -> DeadLettersResponse:
         page = await state.letters(limit, skip)

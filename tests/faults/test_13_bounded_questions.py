@@ -20,7 +20,7 @@ from analytics.lake import Lake
 from analytics.views import Filters, query
 from gateway.http import problems
 from gateway.http.limits import Deadline
-from gateway.lake_queries import CONCURRENT, LakeQuestions
+from gateway.lake_queries import CONCURRENT, LakeQueries
 from tests.conftest import ROOT
 
 DASHBOARD = "/api/v1/analytics/dashboard"
@@ -93,7 +93,7 @@ def application(lake: Lake, seconds: float) -> FastAPI:
     app = FastAPI()
     problems.install(app)
     app.add_middleware(Deadline, seconds=seconds)
-    app.include_router(gateway.routes.analytics.router(LakeQuestions(lake.url, BOUNDS)))
+    app.include_router(gateway.routes.analytics.router(LakeQueries(lake.url, BOUNDS)))
     return app
 
 

@@ -190,7 +190,7 @@ async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
 async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_same(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.open_dead_letters, "WHOLE", 10)
+    monkeypatch.setattr(gateway.open_dead_letters, "WITH_REASON", 10)
     log = bench.log
     await log.publish(IMAGES_DLQ, [letter(f"{n:03}") for n in range(95)])
     newest = NewestLetters(log)
