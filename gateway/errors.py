@@ -1,4 +1,4 @@
-"""What the gateway's services raise when they cannot do what a request asks for.
+"""The errors of the gateway's services.
 
 Services do not know HTTP: `gateway.http.problems` maps these errors, and those of `adapters`, to
 responses.
@@ -24,7 +24,7 @@ from adapters.errors import Rejected
 
 
 class GatewayError(Exception):
-    """Base of the errors of the gateway's services; the message is what the client is told."""
+    """Base of the errors of the gateway's services; the message is shown to the client."""
 
 
 class ImageNotFound(GatewayError):

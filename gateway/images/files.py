@@ -29,7 +29,7 @@ class LocalImage:
 
 @dataclass(frozen=True, slots=True)
 class BucketImage:
-    """An object of a bucket, which nobody has looked at yet."""
+    """An object of a bucket, which has not been checked or opened yet."""
 
     uri: str
 
@@ -70,8 +70,8 @@ class UnreadImage:
 class ServedImages:
     """Which names are served at all: those that are indexed, or have an open dead letter.
 
-    A folder holds more than the images that somebody wanted shown: hidden and ignored files,
-    drafts, files that a rule excludes. None of them is in the index.
+    A folder also holds files that are not meant to be shown: hidden and ignored files, drafts,
+    files that a rule excludes. None of them is in the index.
     """
 
     def __init__(self, presence: Presence, failed: Callable[[], Awaitable[Container[str]]]) -> None:

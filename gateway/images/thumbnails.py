@@ -21,9 +21,8 @@ from imaging.decoders import Decoders
 
 logger = logging.getLogger(__name__)
 
-
 Size = Literal[128, 256, 512, 1024]
-"""Longest edge, in pixels. Few sizes, so that nobody can fill the folder with many."""
+"""Longest edge, in pixels. Few sizes, so that requests cannot fill the folder."""
 
 KEPT_SHARE: Final = 0.8
 """How much of a full folder is left after clearing it, as a fraction."""
@@ -97,7 +96,7 @@ class Thumbnails:
         return thumbnail.path
 
     async def _make_once(self, thumbnail: Thumbnail) -> None:
-        """Make it; all requests for the same thumbnail meanwhile wait for one task."""
+        """Make it; concurrent requests for the same thumbnail wait for one task."""
         path = thumbnail.path
         task = self._being_made.get(path)
         if task is None:

@@ -35,7 +35,7 @@ class Transfers:
         return await asyncio.wrap_future(self.submit(call))
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Like `run`, for a call that must be made although nobody may await its result."""
+        """Like `run`, for a call whose result need not be awaited."""
         return self._threads.submit(call)
 
     def facts(self, uri: str) -> tuple[int | None, str]:
