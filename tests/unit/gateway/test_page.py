@@ -129,7 +129,7 @@ class TestSigningIn:
 
             wrong = await bench.client.post("/sign-in", data={"key": KEY + "x", "then": "/?q=x"})
             assert wrong.status_code == 401
-            assert "not a key" in wrong.text
+            assert "is not valid" in wrong.text
             assert 'value="/?q=x"' in wrong.text
             assert "set-cookie" not in wrong.headers
 
