@@ -1,1 +1,1 @@
-"""The HTTP face: search, feedback, pictures, health and the page."""
+"""The HTTP gateway: search, feedback, image files, health and the web page."""

@@ -20,11 +20,11 @@ from schemas.topics import IMAGES
 
 GRACE_SECONDS = 10
 GARBAGE_THRESHOLD = 20_000
-"""So many new containers start a collection; Python's own threshold is 700."""
+"""How many new containers start a garbage collection; Python's default is 700."""
 
 
 async def serve(settings: GatewaySettings) -> None:
-    """Serve; the servers behind may come and go, the health check says so."""
+    """Serve until a signal to stop; servers that are down show in the health check."""
     embedder = connect_embedder(settings)
     index = connect_index(settings)
     log = connect_log(settings)
@@ -42,8 +42,8 @@ async def serve(settings: GatewaySettings) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
-    # What is there now stays; looking through it for garbage again and again delays answers.
-    # What a request leaves behind is freed at once, so new cycles are looked for less often, too.
+    # What exists now lives as long as the process; scanning it for garbage would delay answers.
+    # Requests leave few cycles behind, so these are collected less often, too.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 50, 100)
@@ -56,7 +56,7 @@ async def serve(settings: GatewaySettings) -> None:
 async def _serve_watched(
     server: uvicorn.Server, settings: GatewaySettings, activities: list[Activity]
 ) -> None:
-    """Serve until a signal comes, or until work in the background is stuck, which is an error."""
+    """Serve until a signal to stop. Work in the background that is stuck ends it with an error."""
     watchdog = Watchdog(activities, stuck_seconds=settings.stuck_seconds, end_process=True)
     watching = asyncio.create_task(watchdog.run())
 
@@ -78,10 +78,10 @@ def _end(*_: object) -> None:
 
 
 def main() -> None:
-    """Serve with the environment's settings; a signal to stop ends it with status 0."""
+    """Serve with the settings of the environment. A signal to stop ends it with status 0."""
     configure_logging()
-    # The server handles these while it serves, then raises them again, for whom it may concern.
-    # By default that would kill the process before its connections are closed.
+    # uvicorn handles these while it serves, then raises them again. The default handlers would
+    # then kill the process before its connections are closed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     settings = GatewaySettings()

@@ -1,20 +1,16 @@
-"""Questions to the event lake: few at once, each once, and none that nobody waits for."""
+"""Queries to the event lake: bounded in number, shared by callers, and cancelled with them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast
-
-from fastapi import Request
 
 from analytics.engine import Bounds, Stop, Stopped
 from analytics.lake import Lake
-from gateway.http.problems import Problem
 from gateway.single_flight import Shared
 
 logger = logging.getLogger(__name__)
@@ -22,81 +18,52 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONCURRENT: Final = 2
-"""Questions that are worked on at once."""
-AGAIN_SECONDS: Final = 0.05
-"""After which work that has not ended yet is interrupted again."""
+"""Queries that run at the same time."""
+INTERRUPT_SECONDS: Final = 0.05
+"""Pause between interruptions of a query that has not ended yet."""
 
 
-class LakeQuestions:
-    """Asks the lake on behalf of requests."""
+class LakeQueries:
+    """Runs queries in threads of their own."""
 
     def __init__(self, lake_url: str, bounds: Bounds) -> None:
-        """`bounds` are those of each of the `CONCURRENT` questions."""
+        """`bounds` hold for each of the `CONCURRENT` queries."""
         self._lake_url = lake_url
         self._bounds = bounds
         self._slots = asyncio.Semaphore(CONCURRENT)
-        # Its own threads: those of the whole process serve pictures, too.
+        # Threads of its own: the default ones read image files for other requests.
         self._threads = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="analytics")
         self._shared: Shared[Hashable, Any] = Shared()
 
-    async def ask(
-        self, request: Request, key: Hashable, question: Callable[[Lake, Bounds, Stop], T]
-    ) -> T:
-        """The answer; whoever asks for the same key meanwhile gets the same one.
+    async def run(self, key: Hashable, query: Callable[[Lake, Bounds, Stop], T]) -> T:
+        """The result; callers that use the same key at the same time share one run.
 
-        When the last of them is cancelled or has gone away the work is interrupted.
+        When the last of them is cancelled, the query is interrupted.
 
         Raises:
-            Problem: the client has gone away.
-            Unavailable: nothing was ever filed, the lake cannot be read, or the bounds do not do.
+            Unavailable: the lake is empty, cannot be read, or the bounds do not suffice.
         """
-        found = await while_connected(
-            request, self._shared.get(key, lambda: self._answer(question))
-        )
-        return cast(T, found)
+        return cast(T, await self._shared.get(key, lambda: self._answer(query)))
 
-    async def _answer(self, question: Callable[[Lake, Bounds, Stop], T]) -> T:
+    async def _answer(self, query: Callable[[Lake, Bounds, Stop], T]) -> T:
         async with self._slots:
-            return await self._in_thread(question)
+            return await self._in_thread(query)
 
-    async def _in_thread(self, question: Callable[[Lake, Bounds, Stop], T]) -> T:
-        """Returns or raises once the thread is at its end, and not before."""
+    async def _in_thread(self, query: Callable[[Lake, Bounds, Stop], T]) -> T:
+        """Run the query; returns or raises only after the thread has finished."""
         stop = Stop()
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: question(Lake(self._lake_url), self._bounds, stop)
+            self._threads, lambda: query(Lake(self._lake_url), self._bounds, stop)
         )
         try:
             await asyncio.wait([work])
         except asyncio.CancelledError:
             while not work.done():
                 stop.now()
-                # A second cancellation changes nothing: a thread cannot be left.
+                # A second cancellation has no effect: the thread must finish first.
                 with suppress(asyncio.CancelledError):
-                    await asyncio.wait([work], timeout=AGAIN_SECONDS)
+                    await asyncio.wait([work], timeout=INTERRUPT_SECONDS)
             if (error := work.exception()) is not None and not isinstance(error, Stopped):
-                logger.warning("a question that was given up had failed", exc_info=error)
+                logger.warning("a cancelled query of the lake had failed", exc_info=error)
             raise
         return work.result()
-
-
-async def while_connected(request: Request, answer: Awaitable[T]) -> T:
-    """Wait for the answer as long as the client does.
-
-    Raises:
-        Problem: the client has gone away.
-    """
-    answering = asyncio.ensure_future(answer)
-    gone = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait([answering, gone], return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return answering.result()
-        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "The client has gone away.")
-    finally:
-        answering.cancel()
-        gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

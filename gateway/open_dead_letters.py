@@ -1,4 +1,4 @@
-"""The dead letters that nobody settled, as the gateway needs them: all counted, few held whole."""
+"""Open dead letters: all are counted, the reasons of only the newest are held in memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from adapters.log.dead_letter_reader import Letter, OpenLetters, letter_of, name
 from adapters.log.port import EventLog, Position
 from schemas.topics import IMAGES_DLQ
 
-WHOLE: Final = 10_000
-"""Letters whose reasons are held in memory, the newest ones; of the others, which are read again
-when somebody looks at them, only what counting takes (some 400 bytes each)."""
+WITH_REASON: Final = 10_000
+"""How many letters, the newest ones, are held with their reasons. Of the others only what counting
+needs is held (some 400 bytes each); their reasons are read from the log when they are shown."""
 REASON_CHARACTERS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why, and how often it was tried."""
+    """Why an image could not be indexed, and after how many attempts."""
 
     error_class: str
     text: str
@@ -29,7 +29,7 @@ class Reason:
 
 @dataclass(slots=True, eq=False)
 class OpenLetter:
-    """A letter; `reason` is None while only its place is held."""
+    """A letter; `reason` is None if it is not held in memory."""
 
     position: Position
     image_id: str
@@ -38,20 +38,20 @@ class OpenLetter:
 
     @property
     def name(self) -> str:
-        """What the commands call it."""
+        """The letter's name in commands."""
         return name_of(self.position)
 
 
 class NewestLetters:
-    """The newest open letter of each picture, kept current by reading only what is new."""
+    """The newest open letter of each image, kept current by reading only new records."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._open: OpenLetters[OpenLetter] = OpenLetters(log, self._kept)
-        self._whole = 0
+        self._open: OpenLetters[OpenLetter] = OpenLetters(log, self._open_letter)
+        self._with_reason = 0
 
     async def current(self) -> Sequence[OpenLetter]:
-        """As of now, newest first.
+        """The letters as of now, newest first.
 
         Raises:
             Unavailable: the broker cannot be read now.
@@ -63,7 +63,7 @@ class NewestLetters:
         return sorted(newest.values(), key=attrgetter("occurred_at"), reverse=True)
 
     async def complete(self, letters: Sequence[OpenLetter]) -> Sequence[tuple[OpenLetter, Reason]]:
-        """These letters with their reasons, but for those that the log holds no more.
+        """These letters with their reasons, without those that the log no longer holds.
 
         Raises:
             Unavailable: the broker cannot be read now.
@@ -77,27 +77,27 @@ class NewestLetters:
             async for record in self._log.read_all(IMAGES_DLQ, start):
                 if (each := missing.get(record.position)) is None or record.value is None:
                     continue
-                # Where the topic has lost its end, another letter may stand there now.
+                # If the topic has lost records, another letter may have this offset now.
                 letter = letter_of(record)
-                told = (letter.event.image_id, letter.event.occurred_at)
-                if told == (each.image_id, each.occurred_at):
+                found = (letter.event.image_id, letter.event.occurred_at)
+                if found == (each.image_id, each.occurred_at):
                     reasons[record.position] = _reason(letter)
         return [(each, reasons[each.position]) for each in letters if each.position in reasons]
 
-    def _kept(self, letter: Letter) -> OpenLetter:
-        self._whole += 1
-        if self._whole > 2 * WHOLE:
+    def _open_letter(self, letter: Letter) -> OpenLetter:
+        self._with_reason += 1
+        if self._with_reason > 2 * WITH_REASON:
             self._thin_out(self._open.known)
         event = letter.event
         return OpenLetter(letter.position, event.image_id, event.occurred_at, _reason(letter))
 
     def _thin_out(self, letters: Mapping[str, OpenLetter]) -> None:
-        """Let go of the reasons of all but the newest letters."""
-        whole = [each for each in letters.values() if each.reason is not None]
-        whole.sort(key=attrgetter("occurred_at"), reverse=True)
-        for letter in whole[WHOLE:]:
+        """Drop the reasons of all but the newest letters."""
+        with_reason = [each for each in letters.values() if each.reason is not None]
+        with_reason.sort(key=attrgetter("occurred_at"), reverse=True)
+        for letter in with_reason[WITH_REASON:]:
             letter.reason = None
-        self._whole = min(len(whole), WHOLE)
+        self._with_reason = min(len(with_reason), WITH_REASON)
 
 
 def _reason(letter: Letter) -> Reason:

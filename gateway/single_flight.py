@@ -1,4 +1,4 @@
-"""Work that is done once for all who want its result meanwhile."""
+"""Work that is done once for all callers that want its result at the same time."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ class _Run(Generic[T]):
 
 
 class Shared(Generic[K, T]):
-    """Runs by key. Whoever asks for a key while its run is going on waits for that one.
+    """Runs by key: a caller that asks for a key whose run is in flight waits for that run.
 
-    A caller that gives up (its deadline, its client) takes nothing from the others. A run that
-    nobody waits for any more is cancelled, unless it is of those that are finished for whoever
-    comes next.
+    A caller that is cancelled does not cancel the run for the others. A run without callers is
+    cancelled, unless runs are always finished.
     """
 
     def __init__(self, *, finish: bool = False) -> None:
-        """With `finish`, a run goes on to its end though nobody waits for it."""
+        """With `finish`, a run is finished even if no caller waits for it any more."""
         self._finish = finish
         self._runs: dict[K, _Run[T]] = {}
         self._tasks: set[asyncio.Task[T]] = set()
 
     async def get(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of the run of this key, which is begun with `work` if there is none."""
+        """The result of this key's run, which is started with `work` if none is in flight."""
         run = self._runs.get(key)
         if run is None:
             run = self._runs[key] = self._begin(key, work)
@@ -44,7 +43,7 @@ class Shared(Generic[K, T]):
         finally:
             run.waiting -= 1
             if not run.waiting and not run.task.done() and not self._finish:
-                # Whoever asks from now on needs a run of his own.
+                # The next caller must not get a cancelled run.
                 self._forget(key, run)
                 run.task.cancel()
 

@@ -1,1 +1,1 @@
-"""Who asks, and what is signed: access, receipts, cursors, privacy."""
+"""Identifying callers, and what is signed: access, receipts, cursors, privacy."""

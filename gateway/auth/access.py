@@ -1,14 +1,12 @@
-"""Who may ask: API keys and OpenID Connect tokens. Without either, everybody.
+"""Access control: API keys and OpenID Connect tokens. Without either, access is open.
 
 A key comes as `X-API-Key`, as a bearer token, as the password of HTTP's basic authentication, or in
-the cookie of somebody who signed in with a browser, which then sends it for pictures as well.
+a cookie after signing in with a browser, which then sends it with its requests for images, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -18,7 +16,6 @@ from typing import Any, Final
 import httpx
 import jwt
 from jwt import PyJWKClient
-from starlette.datastructures import Headers
 
 from adapters.errors import Unavailable
 
@@ -34,31 +31,44 @@ ALGORITHMS: Final = (
     "ES512",
     "EdDSA",
 )
-"""Asymmetric ones alone: with a symmetric one the issuer's public key would serve as a secret."""
+"""Only asymmetric ones: with a symmetric one the issuer's public key could serve as a secret."""
 
-COOKIE: Final = "image_search_key"
 LEEWAY_SECONDS: Final = 10
 FETCH_SECONDS: Final = 5.0
 
 
 class Denied(Exception):
-    """No credential, or one that is not good; the message says which."""
+    """The credential is missing or not valid; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request carries to identify its sender; empty texts for what it does not carry."""
+
+    key: str = ""
+    """Sent as an API key."""
+    bearer: str = ""
+    """Sent as a bearer token: an API key, or a token of the issuer."""
+    password: str = ""
+    """Sent as the password of basic authentication: an API key."""
+    cookie: str = ""
+    """Stored by the browser at signing in: an API key, or a token of the issuer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, by a name that tells nothing of the credential."""
+    """An identified caller, by a name that does not disclose the credential."""
 
     name: str
 
 
 def key_name(key: str) -> str:
-    """The digest's beginning tells callers apart and cannot be turned back into a key."""
+    """A name for an API key: the beginning of its digest, from which it cannot be recovered."""
     return f"key-{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
 def subject_name(subject: str) -> str:
-    """The same for the subject of a token."""
+    """A name for the subject of a token, made in the same way."""
     return f"sub-{hashlib.sha256(subject.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
@@ -69,7 +79,7 @@ class ApiKeys:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     def find(self, key: str) -> Caller | None:
-        """Whose key this is. Takes as long for a wrong key as for a right one."""
+        """The caller with this key, or None. Takes equally long for valid and invalid keys."""
         digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
         matches = [hmac.compare_digest(digest, each) for each in self._digests]
         return Caller(key_name(key)) if any(matches) else None
@@ -85,10 +95,10 @@ class OpenIdConnect:
         self._discovering = asyncio.Lock()
 
     async def check(self, token: str) -> Caller:
-        """Whose token this is.
+        """The caller with this token.
 
         Raises:
-            Denied: another issuer, audience, key or algorithm, expired, tampered with, no token.
+            Denied: it is not a token, has expired, or issuer, audience, key or algorithm is wrong.
             Unavailable: the issuer's keys cannot be fetched now.
         """
         keys = await self._discovered()
@@ -121,14 +131,14 @@ class OpenIdConnect:
             async with httpx.AsyncClient(timeout=FETCH_SECONDS) as client:
                 document = (await client.get(url)).raise_for_status().json()
             if document["issuer"] != self._issuer:
-                raise Unavailable(f"{url} speaks for {document['issuer']!r}")
+                raise Unavailable(f"{url} names another issuer: {document['issuer']!r}")
             return str(document["jwks_uri"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"the issuer {self._issuer} cannot be asked: {error}") from error
+            raise Unavailable(f"the issuer {self._issuer} cannot be reached: {error}") from error
 
 
 class Access:
-    """Decides by a request's headers."""
+    """Identifies the sender of a request by its credentials."""
 
     def __init__(self, keys: ApiKeys | None, tokens: OpenIdConnect | None) -> None:
         self._keys = keys
@@ -136,58 +146,29 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether everybody may ask."""
+        """Whether no credential is needed."""
         return self._keys is None and self._tokens is None
 
     @property
     def challenges(self) -> list[str]:
-        """What to answer with a 401 (RFC 9110, section 11.6.1)."""
+        """The challenges of a 401 (RFC 9110, section 11.6.1)."""
         basic = ['Basic realm="image search", charset="UTF-8"'] if self._keys else []
         return ['Bearer realm="image search"', *basic]
 
-    async def identify(self, headers: Headers) -> Caller | None:
-        """Who asks; None where everybody may.
+    async def identify(self, credentials: Credentials) -> Caller | None:
+        """The caller; None where access is open.
 
         Raises:
-            Denied: nobody who may.
+            Denied: no credential is valid.
             Unavailable: the issuer does not answer.
         """
         if self.open:
             return None
-        scheme, _, rest = headers.get("authorization", "").partition(" ")
-        candidates = [headers.get("x-api-key", "")]
-        bearer = rest.strip() if scheme.lower() == "bearer" else ""
-        cookie = cookie_credential(headers)
-        candidates += [bearer, _password(rest) if scheme.lower() == "basic" else "", cookie]
+        bearer, cookie = credentials.bearer, credentials.cookie
+        candidates = [credentials.key, bearer, credentials.password, cookie]
         for candidate in filter(None, candidates):
             if self._keys is not None and (caller := self._keys.find(candidate)) is not None:
                 return caller
         if self._tokens is not None and (token := bearer or cookie):
             return await self._tokens.check(token)
         raise Denied("the key is not valid" if any(candidates) else "a key or token is needed")
-
-
-def cookie_credential(headers: Headers) -> str:
-    """The key or token of the request's cookie, in Base64 there; empty without one."""
-    # What other applications of this host put into theirs is no concern of ours. The standard
-    # library's parser gives up at the first cookie that is not to its taste.
-    for header in headers.getlist("cookie"):
-        for pair in header.split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name.strip() == COOKIE:
-                return _decoded(value.strip().strip('"'))
-    return ""
-
-
-def _decoded(value: str) -> str:
-    try:
-        return base64.urlsafe_b64decode(value).decode()
-    except (binascii.Error, ValueError):
-        return ""
-
-
-def _password(encoded: str) -> str:
-    try:
-        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        return ""

@@ -1,4 +1,4 @@
-"""Where the next page of a search starts, as a signed text that fits that search alone."""
+"""Cursors: the start of a search's next page, signed, and valid for that search only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import jwt
 
 from adapters.errors import Rejected
-from gateway.auth.receipts import Compact
+from gateway.auth.receipts import CompactEncoder
 
 ALGORITHM: Final = "HS256"
 AUDIENCE: Final = "image-search/cursor"
@@ -17,11 +17,11 @@ ISSUER: Final = "image-search"
 
 
 class BadCursor(Rejected):
-    """Not a cursor of ours, or one of another search."""
+    """The cursor was not signed here, or belongs to another search."""
 
 
 def fingerprint(*parts: object) -> str:
-    """What identifies a question: equal for equal parts, whatever their order in the request."""
+    """A digest that identifies a question: equal for equal parts."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -35,7 +35,7 @@ class Cursors:
     def sign(self, question: str, position: int | str) -> str:
         """A cursor to `position` in the answer to the question with this fingerprint."""
         claims = {"iss": ISSUER, "aud": AUDIENCE, "q": question, "at": position}
-        return jwt.encode(claims, self._secret, algorithm=ALGORITHM, json_encoder=Compact)
+        return jwt.encode(claims, self._secret, algorithm=ALGORITHM, json_encoder=CompactEncoder)
 
     def check(self, cursor: str, question: str) -> Any:
         """The position in a cursor.
@@ -53,10 +53,10 @@ class Cursors:
                 options={"require": ["aud", "iss", "q", "at"]},
             )
         except jwt.InvalidTokenError as error:
-            raise BadCursor("not a cursor that this gateway gave") from error
+            raise BadCursor("not a cursor of this gateway") from error
         if claims["q"] != question:
             raise BadCursor(
-                "the cursor belongs to another search, or the model was changed since: "
+                "the cursor belongs to another search, or the model has changed since: "
                 "start again without it"
             )
         return claims["at"]

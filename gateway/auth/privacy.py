@@ -1,4 +1,4 @@
-"""What events tell of the people who search and rate."""
+"""What events contain about the people who search and rate."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import hashlib
 import hmac
 from typing import Any, Final, TypeVar
 
-from starlette.types import Scope
-
 from gateway.auth.access import key_name, subject_name
 from gateway.settings import GatewaySettings
 from schemas.events import FeedbackGiven, SearchPerformed
 
 E = TypeVar("E", SearchPerformed, FeedbackGiven)
 
-CALLER: Final = "image_search.caller"
-"""Where in ASGI's scope the gate leaves who asks."""
 DIGITS: Final = 20
 """Hexadecimal digits of a client's name in events: 80 bits."""
 
 
 class Privacy:
-    """Clients under names that cannot be turned back, and texts only where they are wanted.
+    """Pseudonyms for clients, and texts only where the settings allow them.
 
     A name is HMAC-SHA-256 (RFC 2104) of the address, or of the key's or token's name, under the
-    salt: the same client has the same name, nobody without the salt can tell whose it is, and with
-    a new salt all names are new.
+    salt: the same client has the same name, without the salt it cannot be traced back, and with a
+    new salt all names change.
     """
 
     def __init__(self, settings: GatewaySettings, secret: str) -> None:
@@ -35,25 +31,27 @@ class Privacy:
         self._texts = settings.log_texts
         self._clients = settings.log_clients
 
-    def client(self, scope: Scope) -> str | None:
-        """The name of whoever sent this request; None where clients are not recorded."""
-        caller: str | None = scope.get(CALLER)
+    def client(self, caller: str | None) -> str | None:
+        """The name in events of a request's sender; None if unknown or not to be recorded.
+
+        `caller` is the sender as the gate identified it.
+        """
         return self.name(caller) if self._clients and caller is not None else None
 
     def name(self, caller: str) -> str:
-        """The name in events of an address, or of a caller as the gate knows it."""
+        """The name in events of an address, or of a caller as the gate identified it."""
         return _digest(self._salt, caller).hexdigest()[:DIGITS]
 
     def names(self, who: str) -> frozenset[str]:
-        """All names that an address, an API key or a token's subject may have in events."""
+        """All names that an address, an API key or a token's subject can have in events."""
         return frozenset(self.name(each) for each in (who, key_name(who), subject_name(who)))
 
     def recorded(self, event: E, client: str | None) -> E:
-        """The event as it may be kept."""
-        told: dict[str, Any] = {"client": client}
+        """The event as the settings allow it to be stored, with this client's name."""
+        changes: dict[str, Any] = {"client": client}
         if not self._texts:
-            told["text"] = None
-        return event.model_copy(update=told)
+            changes["text"] = None
+        return event.model_copy(update=changes)
 
 
 def _digest(key: bytes, message: str) -> hmac.HMAC:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import jwt
 
+from gateway.errors import InvalidReceipt
 from gateway.settings import GatewaySettings
 
 ALGORITHM: Final = "HS256"
@@ -21,33 +22,29 @@ ISSUER: Final = "image-search"
 AUDIENCE: Final = "image-search/feedback"
 REQUIRED: Final = ("exp", "iat", "aud", "iss", "jti", "text", "model_name")
 OTHER_CLAIMS_BYTES: Final = 2_000
-"""Header, signature, and the claims that are no texts of a user's, with room to spare."""
+"""Header, signature and the claims that hold no text of a user, with a margin."""
 MINIMUM_SECRET_BYTES: Final = 32
 """RFC 7518, section 3.2: the key is at least as long as the hash's output."""
 
 
-class Compact(json.JSONEncoder):
-    """Claims as UTF-8 rather than as escapes, which take three times the room."""
+class CompactEncoder(json.JSONEncoder):
+    """Encodes claims as UTF-8; escapes would take three times as many bytes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "ensure_ascii": False})
 
 
 def longest_token(characters: int) -> int:
-    """Bytes that suffice for a token whose claims hold so many characters of text.
+    """An upper bound of the bytes of a token whose claims hold `characters` characters of text.
 
     JSON writes a character in at most 6 bytes, and Base64 makes 4 bytes of 3.
     """
     return 4 * (6 * characters + OTHER_CLAIMS_BYTES) // 3
 
 
-class InvalidReceipt(Exception):
-    """Not a receipt that this system signed, or one that has expired; the message says which."""
-
-
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a search was and what it found first."""
+    """A search and its first match."""
 
     search_id: UUID
     text: str
@@ -79,7 +76,7 @@ class Receipts:
             "image_name": receipt.top_image,
             "score": receipt.top_score,
         }
-        return jwt.encode(claims, self._secret, algorithm=ALGORITHM, json_encoder=Compact)
+        return jwt.encode(claims, self._secret, algorithm=ALGORITHM, json_encoder=CompactEncoder)
 
     def check(self, token: str) -> Receipt:
         """The receipt in a token.
@@ -112,7 +109,7 @@ class Receipts:
 
 
 def receipt_secret(settings: GatewaySettings) -> str:
-    """The secret that is set, else the one in the file."""
+    """The secret of the settings, or else the one in the file."""
     if settings.jwt_secret:
         return settings.jwt_secret.get_secret_value()
     return load_or_create_secret(settings.jwt_secret_file)

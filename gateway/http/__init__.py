@@ -1,1 +1,1 @@
-"""What every route shares: limits, access, problem documents, static files."""
+"""What the routes share: limits, access, problem documents, static files."""

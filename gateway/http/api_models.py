@@ -1,4 +1,4 @@
-"""What the HTTP API takes and gives. The shapes of the two first endpoints never change."""
+"""Bodies of HTTP requests and responses. Those of search and feedback never change shape."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from gateway.search.service import Answer, Question
 
 MAX_TEXT = 2_000
 MAX_NAME = 4_096
-"""Characters of a picture's name: what a path may have."""
+"""Characters of an image's name: as many as a path may have."""
 MAX_TERMS = 16
 MAX_QUERY = MAX_TERMS * (MAX_NAME + 20)
-"""Characters of a query in short form: each term with its sign and weight."""
+"""Characters of a query in its short form: each term with its sign and weight."""
 MAX_TOKEN = longest_token(MAX_QUERY + 2 * MAX_NAME)
-"""Bytes of the longest receipt: the query, the first picture's name and the model's."""
+"""Bytes of the longest receipt: of the query, the first image's name and the model's."""
 MAX_CURSOR = longest_token(MAX_NAME)
 
 
@@ -40,7 +40,7 @@ def _plain_text(text: str) -> str:
     text = text.strip()
     if not text:
         raise ValueError("must not be blank")
-    # Cs: lone surrogates, which no UTF-8 can hold; Cc: control characters but for white space.
+    # Cs: lone surrogates, which UTF-8 cannot encode. Cc: control characters.
     if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in text):
         raise ValueError("must not contain control characters")
     return text
@@ -85,7 +85,7 @@ Detail = Literal[
 
 
 def _one_of(**kinds: str) -> ConfigDict:
-    """Tells JSON Schema that exactly one of these fields is there, and not null."""
+    """The JSON Schema rule that exactly one of these fields is present and not null."""
     choices: list[JsonValue] = [
         {"required": [name], "properties": {name: {"type": kind}}} for name, kind in kinds.items()
     ]
@@ -102,7 +102,9 @@ class TermBody(_Request):
         ImageName | None, Field(description="The name of an indexed picture.")
     ] = None
     image: Annotated[Base64Bytes | None, Field(description="A picture, in Base64.")] = None
-    weight: Annotated[Weight, Field(description="Negative to turn away from it; not 0.")] = 1.0
+    weight: Annotated[
+        Weight, Field(description="Negative to search away from the term; not 0.")
+    ] = 1.0
 
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
@@ -114,13 +116,14 @@ class TermBody(_Request):
 
 
 class WaitFor(_Request):
-    """A picture, as an upload's answer names it, and how long to wait for it."""
+    """The picture to wait for, as named in the answer to its upload, and how long to wait."""
 
     image_name: ImageName
     sha256: Annotated[
         str | None,
         Field(
-            pattern=r"^[0-9a-f]{64}$", description="Without it, any content of that name will do."
+            pattern=r"^[0-9a-f]{64}$",
+            description="If absent, any content of that name is accepted.",
         ),
     ] = None
     timeout_s: Annotated[float, Field(strict=True, gt=0, le=60, allow_inf_nan=False)] = 10.0
@@ -152,25 +155,34 @@ class SearchRequest(_Request):
     )
     cut_off: Annotated[
         Literal["auto", "none"],
-        Field(description="`auto`: only matches that stand out of the collection."),
+        Field(
+            description="`auto`: only matches that score clearly above the rest of the collection."
+        ),
     ] = "none"
-    filters: Annotated[Filters | None, Field(description="Which pictures may be found.")] = None
+    filters: Annotated[Filters | None, Field(description="Which pictures may match.")] = None
     include: Annotated[
-        list[Detail], Field(max_length=20, description="What to tell of each match besides.")
+        list[Detail],
+        Field(max_length=20, description="Further properties of each match in the answer."),
     ] = []
     collapse_duplicates: Annotated[
         bool,
-        Field(strict=True, description="Fold near-duplicates under the best; `limit` counts it."),
+        Field(
+            strict=True,
+            description="Group near-duplicates under the best match, which counts as one.",
+        ),
     ] = False
     paged: Annotated[
-        bool, Field(strict=True, description="Answer with `next_cursor`, null on the last page.")
+        bool,
+        Field(strict=True, description="Include `next_cursor`, which is null on the last page."),
     ] = False
     cursor: Annotated[
         str | None,
-        Field(min_length=1, max_length=MAX_CURSOR, description="`next_cursor` of the page before."),
+        Field(
+            min_length=1, max_length=MAX_CURSOR, description="`next_cursor` of the previous page."
+        ),
     ] = None
     wait_for: Annotated[
-        WaitFor | None, Field(description="Answer only once this picture can be found.")
+        WaitFor | None, Field(description="Answer only after this picture can be found.")
     ] = None
 
     @model_validator(mode="after")
@@ -183,13 +195,13 @@ class SearchRequest(_Request):
         return self
 
     def question(self) -> Question:
-        """The request in the search's terms."""
+        """The request as the search service takes it."""
         return Question(
             terms=self.as_terms(),
             limit=self.limit,
             min_score=self.min_score,
             where=self.filters.where() if self.filters else EVERYTHING,
-            told_filters=self.filters.flat() if self.filters else {},
+            recorded_filters=self.filters.flat() if self.filters else {},
             details=tuple(dict.fromkeys(self.include)),
             automatic_cut_off=self.cut_off == "auto",
             collapse=self.collapse_duplicates,
@@ -213,8 +225,8 @@ class SearchRequest(_Request):
 class MatchBody(BaseModel):
     """One picture; `score` is the cosine similarity of picture and query, -1 to 1.
 
-    What was asked for with `include` is there, null where the picture has none of it;
-    `duplicates` is there with `collapse_duplicates`.
+    Properties listed in `include` are present, null if the picture does not have them.
+    `duplicates` is present with `collapse_duplicates`.
     """
 
     image_name: str
@@ -234,9 +246,9 @@ class MatchBody(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """The matches, best first, and the signed receipt that feedback refers to.
+    """The matches, best first, and a signed receipt, which feedback refers to.
 
-    `cut_off_score` is there with `cut_off: auto`, `next_cursor` with `paged` or `cursor`.
+    `cut_off_score` is present with `cut_off: auto`, `next_cursor` with `paged` or `cursor`.
     """
 
     text: str
@@ -248,7 +260,7 @@ class SearchResponse(BaseModel):
 
 
 def search_response(request: SearchRequest, answer: Answer, jwt: str) -> SearchResponse:
-    """The answer as HTTP gives it, with nothing set that was not asked for."""
+    """The response's body; only fields that the request asked for are set."""
     matches = []
     for each in answer.matches:
         more: dict[str, Any] = dict(each.match.details)
@@ -270,17 +282,20 @@ def search_response(request: SearchRequest, answer: Answer, jwt: str) -> SearchR
 
 
 class FeedbackRequest(_Request):
-    """How good the answer to a search was."""
+    """A rating of the answer to a search, or of one picture in it."""
 
     user_feedback: Annotated[
         int,
-        Field(strict=True, ge=1, le=10, description="1 (useless) to 10 (just right)."),
+        Field(strict=True, ge=1, le=10, description="1 (useless) to 10 (exactly right)."),
         BeforeValidator(whole),
     ]
-    jwt: Annotated[str, Field(min_length=1, max_length=MAX_TOKEN, description="The receipt.")]
-    image_name: Annotated[ImageName | None, Field(description="The one picture that is rated.")] = (
-        None
-    )
+    jwt: Annotated[
+        str, Field(min_length=1, max_length=MAX_TOKEN, description="The receipt of the search.")
+    ]
+    image_name: Annotated[
+        ImageName | None,
+        Field(description="The rated picture; if absent, the whole answer is rated."),
+    ] = None
 
 
 class FeedbackResponse(BaseModel):

@@ -1,4 +1,4 @@
-"""The door to every route: who asks, how often, and from which page."""
+"""The gate before every route: access control, rate limit, and the origin of requests."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.errors import Unavailable
 from gateway.auth.access import Access, Denied
-from gateway.auth.privacy import CALLER
 from gateway.http import problems, sign_in
+from gateway.http.credentials import credentials
 from gateway.http.problems import Problem
 
+CALLER: Final = "image_search.caller"
+"""The key in the ASGI scope under which the gate stores who sent the request."""
 OPEN_PATHS: Final = ("/api/v1/healthcheck",)
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 MAX_CLIENTS: Final = 10_000
 
 
 class RateLimit:
-    """A token bucket a client: `burst` requests at once, and `rate` more every second.
+    """A token bucket for each client: `burst` requests at once, and `rate` more per second.
 
-    The clients seen longest ago are forgotten beyond 10,000, so memory is bounded.
+    Memory is bounded: only the last `MAX_CLIENTS` clients are remembered.
     """
 
     def __init__(self, rate: float, burst: int) -> None:
@@ -39,7 +41,10 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, now: float) -> float:
-        """0 if the request may pass, else the seconds until the next one may."""
+        """0 if the request may pass, else the seconds until the next one may.
+
+        `now` is in seconds, of a monotonic clock.
+        """
         left, then = self._buckets.pop(client, (float(self._burst), now))
         left = min(self._burst, left + (now - then) * self._rate)
         wait = 0.0 if left >= 1 else (1 - left) / self._rate
@@ -50,19 +55,19 @@ class RateLimit:
 
 
 class Gate:
-    """ASGI middleware: 401 without a good credential, 403 for a foreign page, 429 for too many."""
+    """ASGI middleware: 401 without a valid credential, 403 for a foreign page, 429 for too many."""
 
     def __init__(
         self, app: ASGIApp, access: Access, limit: RateLimit | None, origins: Container[str]
     ) -> None:
-        """`origins` are the other sites whose pages may change something here."""
+        """`origins` are the other sites whose pages may send requests that change something."""
         self._app = app
         self._access = access
         self._limit = limit
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer why not."""
+        """Pass the request on, or refuse it."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
@@ -74,21 +79,21 @@ class Gate:
         await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope) -> str:
-        """Who asks: a caller's name, or an address where everybody may."""
+        """The caller's name, or the client's address where access is open."""
         headers = Headers(scope=scope)
         if scope["method"] not in SAFE_METHODS and not self._same_site(headers):
             raise Problem(
                 HTTPStatus.FORBIDDEN,
-                f"Pages of {headers['origin']} may not do this; CORS_ORIGINS names those that may.",
+                f"Pages of {headers['origin']} may not send this request; see CORS_ORIGINS.",
             )
         address = client_address(scope)
         if not self._access.open and scope["path"] in sign_in.PATHS:
             self._count(address)
             return address
         try:
-            caller = await self._access.identify(headers)
+            caller = await self._access.identify(credentials(headers))
         except Denied as error:
-            # Guessing counts as well.
+            # Attempts with wrong credentials count, too.
             self._count(address)
             challenges = self._access.challenges
             if sign_in.is_browser(headers):
@@ -100,11 +105,9 @@ class Gate:
             ) from error
         except Unavailable as error:
             self._count(address)
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "2"}
-            ) from error
+            raise problems.problem_of(error) from error
         name = caller.name if caller else address
-        # The page's own files are many and cost nothing; without all of them it would not work.
+        # The page loads many small files, and does not work if one of them is refused.
         if not scope["path"].startswith("/web/"):
             self._count(name)
         return name
@@ -119,10 +122,10 @@ class Gate:
         return problems.response(problem)
 
     def _same_site(self, headers: Headers) -> bool:
-        """Whether the request is of our own page, of an allowed one, or of no page at all.
+        """Whether the request comes from our own page, from an allowed one, or from no page.
 
-        A browser sends `Origin` with whatever a page posts. Without this, any page that somebody
-        visits could post a form to a gateway that is open on their machine.
+        A browser sends `Origin` with everything that a page posts. Without this check, any page in
+        a user's browser could post a form to an open gateway on the user's machine.
         """
         origin = headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
@@ -141,8 +144,14 @@ class Gate:
             )
 
 
+def caller_of(scope: Scope) -> str | None:
+    """Who sent this request, as the gate identified it; None if the gate did not see it."""
+    caller: str | None = scope.get(CALLER)
+    return caller
+
+
 def client_address(scope: Scope) -> str:
-    """The client's address; of IPv6 the network of 64 bits, as one client has all of it."""
+    """The client's address; for IPv6 its /64 network, as one client may use all of it."""
     return _network(scope["client"][0] if scope.get("client") else "unknown")
 
 

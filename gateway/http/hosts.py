@@ -1,8 +1,8 @@
-"""Which names this gateway answers to, so that no website can make a browser speak to it.
+"""The host names that this gateway answers to: a protection against DNS rebinding.
 
-In DNS rebinding a site lets its own name point at an address inside the visitor's network. To the
-browser the gateway is then part of that site, and no rule about origins applies; only the `Host`
-header still tells. An address as such cannot be rebound, so every IP literal is answered to.
+In DNS rebinding, a site makes its own name resolve to an address inside the visitor's network. To
+the browser the gateway is then part of that site, and no rule about origins applies; only the
+`Host` header differs. An address cannot be rebound, so every IP literal is accepted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ANY: Final = "*"
 
 
 class HostGuard:
-    """ASGI middleware: 421 to a request for a host that is not ours (RFC 9110, section 15.5.20)."""
+    """ASGI middleware: answers 421 to a request for another host (RFC 9110, section 15.5.20)."""
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
-        """`allowed` are names beside `localhost`: `photos.example`, `*.example`, or `*` for any."""
+        """`allowed`: names besides `localhost`, such as `photos.example`, `*.example`; `*`: any."""
         self._app = app
         self._any = ANY in allowed
         self._names = frozenset(name.lower().rstrip(".") for name in allowed if "*" not in name)
@@ -45,13 +45,13 @@ class HostGuard:
     def _problem(self, hosts: Sequence[bytes]) -> Problem | None:
         # A browser always sends one; a probe that speaks HTTP/1.0 may send none.
         if len(hosts) > 1:
-            return Problem(HTTPStatus.BAD_REQUEST, "The request has more than one Host.")
+            return Problem(HTTPStatus.BAD_REQUEST, "The request has more than one Host header.")
         if not hosts or self.answers_to(hosts[0].decode("latin-1")):
             return None
-        told = hosts[0].decode("ascii", "backslashreplace")[:255]
+        shown = hosts[0].decode("ascii", "backslashreplace")[:255]
         return Problem(
             HTTPStatus.MISDIRECTED_REQUEST,
-            f"This gateway does not answer to the host {told!r}. Use its IP address, or name the "
+            f"This gateway does not answer to the host {shown!r}. Use its IP address, or name the "
             "host in the setting ALLOWED_HOSTS.",
         )
 

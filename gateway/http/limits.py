@@ -1,4 +1,4 @@
-"""Bounds on requests: how large a body is, kept while it arrives, and how long an answer takes."""
+"""Limits of requests: the size of a body, checked as it arrives, and the time of an answer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gateway.http.problems import Problem
 
 
 class _TooLarge(Exception):
-    """More bytes came than are allowed."""
+    """The body has more bytes than are allowed."""
 
 
 class BodyLimit:
     """ASGI middleware that answers 413 to a body of more than `max_bytes`.
 
-    `other` gives paths bounds of their own.
+    `other` maps paths to bounds of their own.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class BodyLimit:
         self._other = other or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting."""
+        """Pass the request on, and count the bytes of its body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         bound = self._other.get(scope["path"], self._max_bytes)
         stated = Headers(scope=scope).get("content-length", "")
-        # More digits than any size has would only cost time to read as a number.
+        # A number of more digits is no size; parsing it would only cost time.
         if stated.isdecimal() and (len(stated) > 18 or int(stated) > bound):
             await self._refuse(scope, receive, send, bound)
             return
@@ -54,7 +54,7 @@ class BodyLimit:
 
         async def watched(message: Message) -> None:
             nonlocal started
-            # What the application makes of the broken-off body is not the answer.
+            # The application's answer to the incomplete body is discarded.
             if exceeded and not started:
                 return
             started = True
@@ -80,8 +80,8 @@ class BodyLimit:
 class Deadline:
     """ASGI middleware that answers 503 when no answer has begun within `seconds`.
 
-    `other` gives paths deadlines of their own. A handler that is asked to wait may move its own
-    with `extend`. Once an answer has begun its end may take as long as the client does.
+    `other` maps paths to deadlines of their own. A handler may extend its own with `extend`. Once
+    an answer has begun, there is no limit to the time that it takes to send.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Deadline:
         self._other = other or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, with a limit in time."""
+        """Pass the request on with a time limit."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -126,7 +126,7 @@ _DEADLINE = "deadline"
 
 
 def extend(scope: Scope, seconds: float) -> None:
-    """Give this request so many more seconds, as it was asked to wait."""
+    """Extend the deadline of this request by `seconds`."""
     limit: asyncio.Timeout = scope["state"][_DEADLINE]
     when = limit.when()
     if when is not None:

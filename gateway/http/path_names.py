@@ -1,4 +1,4 @@
-"""Names of pictures in the paths of routes: whatever a file system allows, line ends included."""
+"""Image names in the paths of routes: all that a file system allows, line breaks included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 
 class _Name(Convertor[str]):
-    """As Starlette's `path`, whose dot matches no line end and whose `$` overlooks a last one."""
+    """Like Starlette's `path`, whose dot matches no line break and whose `$` skips a last one."""
 
     regex = "(?s:.*)"
 
@@ -19,6 +19,6 @@ class _Name(Convertor[str]):
         return value
 
 
-KIND: Final = "picture"
-"""What stands behind the colon in a route's path."""
-register_url_convertor(KIND, _Name())
+CONVERTOR: Final = "image_name"
+"""The convertor's name, which follows the colon in a route's path."""
+register_url_convertor(CONVERTOR, _Name())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +13,18 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from adapters.errors import Rejected, Unavailable
-from gateway.search.query import BadTerm
+from gateway.errors import (
+    ImageNotFound,
+    ImageTooLarge,
+    InvalidField,
+    InvalidReceipt,
+    NameTaken,
+    NotAllowed,
+    NotIndexedYet,
+    NotReady,
+    StorageFull,
+    TooManyWaiting,
+)
 
 logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -22,6 +33,8 @@ DOCUMENT: dict[str, Any] = {
     "content": {MEDIA_TYPE: {"schema": {"type": "object", "required": ["title", "status"]}}},
 }
 """An error in the OpenAPI document."""
+RETRY: Final = {"Retry-After": "2"}
+"""Header, in seconds, of an answer that may be different soon."""
 
 
 class Problem(Exception):
@@ -60,8 +73,92 @@ def response(problem: Problem) -> JSONResponse:
     )
 
 
+def _retry_later(error: Exception) -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=RETRY)
+
+
+def _not_ready(error: NotReady) -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), missing=error.missing, headers=RETRY)
+
+
+def _plainly(status: HTTPStatus) -> Callable[[Exception], Problem]:
+    return lambda error: Problem(status, str(error))
+
+
+def _invalid_field(error: InvalidField) -> Problem:
+    message = str(error)
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"{error.field}: {message}",
+        errors=[{"field": error.field, "message": message}],
+    )
+
+
+def _invalid_receipt(error: InvalidReceipt) -> Problem:
+    return Problem(
+        HTTPStatus.UNAUTHORIZED,
+        str(error),
+        errors=[{"field": "jwt", "message": str(error)}],
+        headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
+    )
+
+
+def _not_indexed_yet(error: NotIndexedYet) -> Problem:
+    return Problem(
+        HTTPStatus.CONFLICT,
+        str(error),
+        errors=[{"field": "wait_for", "message": "not searchable yet"}],
+        headers=RETRY,
+        waiting_for={"image_name": error.image_id, "sha256": error.sha256},
+    )
+
+
+def _name_taken(error: NameTaken) -> Problem:
+    return Problem(
+        HTTPStatus.CONFLICT,
+        f"{error}; send another name ({error.free_name} is free), or overwrite=true",
+        errors=[{"field": "name", "message": str(error)}],
+        free_name=error.free_name,
+    )
+
+
+TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
+    Unavailable: _retry_later,
+    Rejected: _plainly(HTTPStatus.UNPROCESSABLE_ENTITY),
+    InvalidField: _invalid_field,
+    InvalidReceipt: _invalid_receipt,
+    NotAllowed: _plainly(HTTPStatus.FORBIDDEN),
+    ImageNotFound: _plainly(HTTPStatus.NOT_FOUND),
+    ImageTooLarge: _plainly(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    NameTaken: _name_taken,
+    NotIndexedYet: _not_indexed_yet,
+    TooManyWaiting: _retry_later,
+    StorageFull: _plainly(HTTPStatus.INSUFFICIENT_STORAGE),
+    NotReady: _not_ready,
+}
+"""Error of a service or an adapter -> its problem document. A subclass without an entry of its own
+is answered as its nearest base class."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that `TABLE` gives an error.
+
+    Raises:
+        StopIteration: neither its class nor a base class is in the table.
+    """
+    return TABLE[next(each for each in type(error).__mro__ if each in TABLE)](error)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error with a problem document."""
+
+    async def known(_: Request, error: Exception) -> Response:
+        if isinstance(error, Unavailable):
+            logger.warning("unavailable: %s", error)
+        return response(problem_of(error))
+
+    for kind in TABLE:
+        app.add_exception_handler(kind, known)
 
     @app.exception_handler(Problem)
     async def _problem(_: Request, error: Problem) -> Response:
@@ -75,23 +172,6 @@ def install(app: FastAPI) -> None:
     async def _http(_: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         return response(Problem(status, str(error.detail), headers=dict(error.headers or {})))
-
-    @app.exception_handler(Unavailable)
-    async def _unavailable(_: Request, error: Unavailable) -> Response:
-        logger.warning("unavailable: %s", error)
-        return response(
-            Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}", headers={"Retry-After": "2"})
-        )
-
-    @app.exception_handler(BadTerm)
-    async def _bad_term(_: Request, error: BadTerm) -> Response:
-        errors = [{"field": error.field, "message": str(error)}]
-        detail = f"{error.field}: {error}"
-        return response(Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors))
-
-    @app.exception_handler(Rejected)
-    async def _rejected(_: Request, error: Rejected) -> Response:
-        return response(Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)))
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""A search request, from JSON or from a form with a picture in it."""
+"""Parsing a search request from JSON, or from a form that contains an image."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gateway.http.problems import Problem
 
 FORM: Final = "multipart/form-data"
 PLAIN_FIELDS: Final = ("text", "image_name", "cut_off", "cursor")
-"""Fields of a form that are taken as they are; all others are JSON."""
+"""Fields of a form that are plain text; all others are JSON."""
 MAX_FIELDS: Final = 64
-# Stands for the form's picture while the rest is validated; Base64 of it would be wasted work.
+# Replaces the form's image during validation, so that the image need not be encoded in Base64.
 _PLACEHOLDER: Final = "AAAA"
 
 OPTIONS: Final = tuple(
     name for name in SearchRequest.model_fields if name not in ("text", "image_name", "terms")
 )
-"""Fields that go with a form's picture, which it is itself one of."""
+"""Fields of the form, the image included."""
 
 
 def request_body() -> dict[str, Any]:
-    """The body as the OpenAPI document describes it."""
+    """The description of the body in the OpenAPI document."""
     reference = "#/components/schemas/{model}"
     known = SearchRequest.model_json_schema(ref_template=reference)["properties"]
     form = {
@@ -61,12 +61,12 @@ async def search_request(request: Request) -> SearchRequest:
 
     Raises:
         RequestValidationError: a field is wrong.
-        Problem: 400 for what is no JSON, 415 for another media type.
+        Problem: 400 for invalid JSON, 415 for another media type.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == FORM:
         return await _from_form(request)
-    # No media type at all is taken for JSON, as clients that are written by hand send it.
+    # A missing media type means JSON, as many small clients send none.
     if media_type not in ("", "application/json") and not media_type.endswith("+json"):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send application/json or {FORM}, not {media_type}"
@@ -92,7 +92,7 @@ async def _from_form(request: Request) -> SearchRequest:
                 image = await value.read()
                 values[name] = _PLACEHOLDER
             elif name == "include" and not value.startswith("["):
-                # Once for each property, as forms have lists.
+                # Repeated for each property, as is usual for lists in forms.
                 values.setdefault(name, []).append(value)
             elif name in values:
                 raise _invalid(name, "is given twice")
@@ -103,7 +103,7 @@ async def _from_form(request: Request) -> SearchRequest:
             else:
                 values[name] = _json(value, name)
     if image is None:
-        raise _invalid("image", "the form must have a picture")
+        raise _invalid("image", "the form must contain a picture")
     return _validated(values).model_copy(update={"image": image})
 
 

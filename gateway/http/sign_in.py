@@ -1,45 +1,43 @@
-"""Signing in with a browser where a key or token is demanded: a form, and a cookie that holds it.
+"""Signing in with a browser where a key or token is required: the form, and when to show it.
 
-Pictures and links cannot carry a header, so what the form is given travels in a cookie: of this
-browser session alone, out of reach of scripts, and not sent along by what pages of other sites do.
+Requests for images and links cannot carry a header, so the key is sent in a cookie: only for this
+browser session, hidden from scripts, and not sent with requests of other sites' pages.
 """
 
 from __future__ import annotations
 
-import base64
 import html
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import FastAPI, Form, Request, Response
 from starlette.datastructures import Headers
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse
 
-from gateway.auth.access import COOKIE, Access, Denied, cookie_credential
-from gateway.http.static import HEADERS, MEDIA_TYPES, WEB
+from gateway.http.credentials import cookie_credential
+from gateway.http.static import HEADERS, WEB
 
 PATH: Final = "/sign-in"
-FILES: Final = {f"{PATH}.css": "style.css", f"{PATH}.svg": "icon.svg"}
+FILES: Final = {f"{PATH}.css": WEB / "style.css", f"{PATH}.svg": WEB / "icon.svg"}
 PATHS: Final = (PATH, *FILES)
-"""What nobody has to be signed in for."""
+"""Paths that are open without signing in."""
 
 
 def is_browser(headers: Headers) -> bool:
-    """Whether a browser asks, which would meet a challenge with a dialog of its own."""
+    """Whether a browser sent this, which would answer a challenge with its own dialog."""
     wants_page = "text/html" in headers.get("accept", "")
     return wants_page or "sec-fetch-mode" in headers or bool(cookie_credential(headers))
 
 
 def wants_form(method: str, headers: Headers) -> bool:
-    """Whether somebody opens a page, and can be shown the form in its place."""
+    """Whether a browser is opening a page, so that the form can be shown instead."""
     return method == "GET" and "text/html" in headers.get("accept", "")
 
 
 def form(then: str, status: HTTPStatus, *, message: str = "", challenge: str = "") -> HTMLResponse:
-    """The form, which goes on to the address `then` of this site."""
+    """The form; after signing in it redirects to the address `then` of this site."""
     text = (WEB / "sign-in.html").read_text(encoding="utf-8")
     text = text.replace("{{then}}", html.escape(then)).replace("{{message}}", html.escape(message))
-    # Without a referrer a browser says that the form comes from `null`, as if from another site.
+    # With no referrer at all a browser would send `Origin: null`, as if from another site.
     headers = {**HEADERS, "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
     if challenge:
         headers["WWW-Authenticate"] = challenge
@@ -47,47 +45,7 @@ def form(then: str, status: HTTPStatus, *, message: str = "", challenge: str = "
 
 
 def own_address(then: str) -> str:
-    """`then` if it is an address of this site, else the page's."""
-    # A browser takes `//host` and `/\\host` for other sites, and leaves out control characters.
+    """`then` if it is an address of this site, else that of the start page."""
+    # Browsers treat `//host` and `/\\host` as other sites, and strip control characters.
     own = then.startswith("/") and then[1:2] not in ("/", "\\") and then.isprintable()
     return then if own else "/"
-
-
-def add_routes(app: FastAPI, access: Access) -> None:
-    """Add the form and the files that it needs."""
-
-    @app.get(PATH, include_in_schema=False)
-    async def sign_in(then: str = "/") -> Response:
-        return form(own_address(then), HTTPStatus.OK)
-
-    @app.post(PATH, include_in_schema=False)
-    async def signed_in(
-        request: Request,
-        key: Annotated[str, Form(max_length=8000)],
-        then: Annotated[str, Form(max_length=8000)] = "/",
-    ) -> Response:
-        given = key.strip()
-        try:
-            # A header holds Latin-1 alone; no key or token has more.
-            await access.identify(Headers({"authorization": f"Bearer {given}"}))
-        except (Denied, UnicodeEncodeError):
-            message = "That is not a key, or no longer one."
-            return form(own_address(then), HTTPStatus.UNAUTHORIZED, message=message)
-        answer = RedirectResponse(own_address(then), HTTPStatus.SEE_OTHER)
-        answer.set_cookie(
-            COOKIE,
-            base64.urlsafe_b64encode(given.encode()).decode(),
-            httponly=True,
-            samesite="lax",
-            secure=request.url.scheme == "https",
-        )
-        return answer
-
-    def add(path: str, name: str) -> None:
-        @app.get(path, include_in_schema=False)
-        async def file() -> Response:
-            media_type = MEDIA_TYPES[(WEB / name).suffix]
-            return FileResponse(WEB / name, media_type=media_type, headers=HEADERS)
-
-    for path, name in FILES.items():
-        add(path, name)

@@ -1,4 +1,4 @@
-"""Which names a folder has, and which it has not, as people and file systems tell them apart."""
+"""Names in a folder that are taken or free, as people and file systems distinguish them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from adapters.name_forms import forms
 _NUMBERED: Final = re.compile(r"(.+) \(([1-9][0-9]{0,5})\)", re.DOTALL)
 
 
-def there_or_free(directory: Path, name: str, given: str) -> Path:
-    """What is there of this name in whatever Unicode form, else the path of the name itself.
+def existing_or_free(directory: Path, name: str, given: str) -> Path:
+    """The path of an existing entry of this name in any Unicode form, else of the name itself.
 
-    Of several forms that are there the one comes first that was `given`.
+    If several forms exist, the one that was `given` takes precedence.
     """
     candidates = list(forms(name))
     if unicodedata.normalize("NFC", given) == name:
@@ -29,7 +29,7 @@ def there_or_free(directory: Path, name: str, given: str) -> Path:
 
 
 def free_name(target: Path, max_bytes: int) -> str:
-    """A name like the target's that nothing in its folder has: `cat (2).jpg`.
+    """A name like the target's that is free in its folder, for instance `cat (2).jpg`.
 
     Without its suffix it has at most `max_bytes`.
     """
@@ -55,5 +55,5 @@ def _ending(stem: str, ending: str, max_bytes: int) -> str:
 
 
 def _alike(name: str) -> str:
-    """What names have in common that some file system, or some person, takes for one."""
+    """A key that is equal for names that some file system, or some person, treats as the same."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,4 +1,4 @@
-"""Small versions of the pictures, made once and kept in a bounded folder."""
+"""Thumbnails, made once and stored in a folder of bounded size."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import os
 import tempfile
 import time
 from collections import OrderedDict
-from http import HTTPStatus
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
-
-from pydantic import BeforeValidator
-from starlette.responses import FileResponse, Response
+from typing import Final, Literal
 
 from adapters.errors import Rejected
-from gateway.http.problems import Problem
-from gateway.images.files import HEADERS, Found, Pictures
-from gateway.images.transfers import missing
+from gateway.errors import ImageNotFound
+from gateway.images.files import ImageFiles, UnreadImage
 from imaging.decoded_image import FACTS_VERSION
 from imaging.decoders import Decoders
 
 logger = logging.getLogger(__name__)
 
+Size = Literal[128, 256, 512, 1024]
+"""Longest edge, in pixels. Few sizes, so that requests cannot fill the folder."""
 
-def _number(value: object) -> object:
-    # A query's values are texts, which a literal number does not equal.
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-
-
-Size = Annotated[Literal[128, 256, 512, 1024], BeforeValidator(_number)]
-"""Longest edge, in pixels. Few sizes, so that nobody can fill the folder with many."""
-
-MEDIA_TYPE: Final = "image/jpeg"
 KEPT_SHARE: Final = 0.8
-"""What is left of a full folder after clearing."""
+"""How much of a full folder is left after clearing it, as a fraction."""
 REFUSED_SECONDS: Final = 600.0
+"""How long the reason is remembered why an image cannot be decoded."""
 REFUSED_COUNT: Final = 10_000
-"""Pictures of which it is remembered, for that long, that they cannot be decoded, and why."""
+"""How many of these reasons are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A thumbnail that may not exist yet; `tag` identifies its content."""
+
+    tag: str
+    path: Path
+    size: Size
+    image: UnreadImage
 
 
 class Thumbnails:
-    """Makes and keeps thumbnails; several processes may share the folder."""
+    """Makes and stores thumbnails; several processes may share the folder."""
 
     def __init__(
         self,
-        images: Pictures,
+        images: ImageFiles,
         folder: Path,
         decoders: Decoders,
         *,
@@ -57,9 +57,9 @@ class Thumbnails:
     ) -> None:
         """
         Args:
-            folder: takes up to about `max_bytes` of thumbnails.
-            max_image_bytes: what a picture may have.
-            readers: so many pictures that are not on this machine are read at once.
+            folder: holds up to about `max_bytes` of thumbnails.
+            max_image_bytes: images with more bytes are not decoded.
+            readers: how many images that are not on this machine are read at once.
         """
         self._images = images
         self._folder = folder
@@ -71,66 +71,75 @@ class Thumbnails:
         self._being_made: dict[Path, asyncio.Task[None]] = {}
         self._refused: OrderedDict[Path, tuple[float, str]] = OrderedDict()
 
-    async def response(self, name: str, size: Size, if_none_match: str | None) -> Response:
-        """The thumbnail, or 304 if the caller has it already.
+    async def find(self, name: str, size: Size) -> Thumbnail:
+        """The thumbnail of the image of this name, which need not be made yet.
 
         Raises:
-            Problem: 404 for what is not a picture of ours, 422 for one that cannot be decoded.
+            ImageNotFound, ImageTooLarge, Unavailable: as `ImageFiles.find`.
         """
-        found = await self._images.find(name)
-        # What earlier versions made of the same file is not shown again.
-        facts = f"{FACTS_VERSION}\0{found.identity}\0{size}".encode("utf-8", "surrogateescape")
-        identity = hashlib.sha256(facts).hexdigest()[:40]
-        headers = {**HEADERS, "ETag": f'"{identity}"'}
-        if if_none_match is not None and identity in if_none_match:
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        kept = self._folder / identity[:2] / f"{identity}.jpg"
-        if not await asyncio.to_thread(_touch, kept):
-            await self._make_once(found, kept, size)
-        return FileResponse(kept, media_type=MEDIA_TYPE, headers=headers)
+        image = await self._images.find(name)
+        # The version: thumbnails that earlier releases made of the same file are not shown again.
+        facts = f"{FACTS_VERSION}\0{image.identity}\0{size}".encode("utf-8", "surrogateescape")
+        tag = hashlib.sha256(facts).hexdigest()[:40]
+        return Thumbnail(tag, self._folder / tag[:2] / f"{tag}.jpg", size, image)
 
-    async def _make_once(self, found: Found, kept: Path, size: Size) -> None:
-        """Make it; whoever else asks meanwhile waits for the same."""
-        task = self._being_made.get(kept)
+    async def file(self, thumbnail: Thumbnail) -> Path:
+        """The thumbnail's JPEG file, made if it is not there.
+
+        Raises:
+            ImageNotFound: the image has gone.
+            Rejected: the image cannot be decoded.
+            Unavailable: the image cannot be read now.
+        """
+        if not await asyncio.to_thread(_touch, thumbnail.path):
+            await self._make_once(thumbnail)
+        return thumbnail.path
+
+    async def _make_once(self, thumbnail: Thumbnail) -> None:
+        """Make it; concurrent requests for the same thumbnail wait for one task."""
+        path = thumbnail.path
+        task = self._being_made.get(path)
         if task is None:
-            task = asyncio.create_task(self._make(found, kept, size))
-            self._being_made[kept] = task
-            task.add_done_callback(lambda done: self._made(kept, done))
-        # One caller that goes away must not take it from the others, nor from those who come after.
+            task = asyncio.create_task(self._make(thumbnail))
+            self._being_made[path] = task
+            task.add_done_callback(lambda done: self._made(path, done))
+        # A request that is cancelled must not cancel the task that others wait for.
         await asyncio.shield(task)
 
-    def _made(self, kept: Path, task: asyncio.Task[None]) -> None:
-        del self._being_made[kept]
+    def _made(self, path: Path, task: asyncio.Task[None]) -> None:
+        del self._being_made[path]
         if not task.cancelled():
-            task.exception()  # Perhaps nobody waits for it any more.
+            task.exception()  # Retrieved, as perhaps no request waits for it any more.
 
-    async def _make(self, found: Found, kept: Path, size: Size) -> None:
+    async def _make(self, thumbnail: Thumbnail) -> None:
         try:
-            data = await self._shrink(found, kept, size)
-        except Rejected as error:
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+            data = await self._shrink(thumbnail)
         except FileNotFoundError as error:
-            raise missing() from error
-        await asyncio.to_thread(_write, kept, data)
+            raise ImageNotFound from error
+        await asyncio.to_thread(_write, thumbnail.path, data)
         self._written += len(data)
         if self._written > self._max_bytes * (1 - KEPT_SHARE):
             self._written = 0
             await asyncio.to_thread(_clear, self._folder, self._max_bytes)
 
-    async def _shrink(self, found: Found, kept: Path, size: Size) -> bytes:
-        """The thumbnail. What was refused not long ago is not tried again, as it may have taken all
-        the time that it was given."""
-        if (before := self._refused.get(kept)) is not None:
-            when, reason = before
+    async def _shrink(self, thumbnail: Thumbnail) -> bytes:
+        """The thumbnail's bytes.
+
+        An image that was refused recently is not decoded again: the attempt may have taken all
+        the time that decoding is allowed.
+        """
+        path, content = thumbnail.path, thumbnail.image.content
+        if (refusal := self._refused.get(path)) is not None:
+            when, reason = refusal
             if time.monotonic() - when < REFUSED_SECONDS:
                 raise Rejected(reason)
         try:
-            if isinstance(found.content, Path):
-                return await self._thumbnail(found.content, size)
+            if isinstance(content, Path):
+                return await self._thumbnail(content, thumbnail.size)
             async with self._reading:
-                return await self._thumbnail(await found.content(), size)
+                return await self._thumbnail(await content(), thumbnail.size)
         except Rejected as error:
-            self._refused[kept] = (time.monotonic(), str(error))
+            self._refused[path] = (time.monotonic(), str(error))
             if len(self._refused) > REFUSED_COUNT:
                 self._refused.popitem(last=False)
             raise
@@ -140,7 +149,7 @@ class Thumbnails:
 
 
 def _touch(file: Path) -> bool:
-    """Whether the file is there; its time becomes now, as that of its last use."""
+    """Whether the file is there; sets its time to now, which records its last use."""
     try:
         os.utime(file)
     except OSError:
@@ -157,7 +166,7 @@ def _write(file: Path, data: bytes) -> None:
 
 
 def _clear(folder: Path, max_bytes: int) -> None:
-    """Delete what was used longest ago, once the folder holds more than `max_bytes`."""
+    """Delete the least recently used files if the folder holds more than `max_bytes`."""
     files = []
     for path in folder.rglob("*"):
         try:
@@ -174,4 +183,4 @@ def _clear(folder: Path, max_bytes: int) -> None:
         total -= size
         if total <= max_bytes * KEPT_SHARE:
             break
-    logger.info("thumbnails were cleared to %d bytes", total)
+    logger.info("the folder of thumbnails was cleared to %d bytes", total)

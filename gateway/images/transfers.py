@@ -1,55 +1,49 @@
-"""Objects of buckets on their way to clients: piece by piece, and a bounded number at a time."""
+"""Reading objects of buckets in pieces, a bounded number of objects and of calls at a time."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from http import HTTPStatus
 from typing import Any, BinaryIO, Final, TypeVar
 
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
-
-from gateway.http.problems import Problem
-from imaging.media_types import HEAD_BYTES, content_type
+from gateway.errors import ImageNotFound, ImageTooLarge
 from imaging.sources.storage import file_system, open_pieces, reaching
 
 T = TypeVar("T")
 
 PIECE_BYTES: Final = 256 * 1024
-"""What is held in memory of an object while it is sent."""
+"""How much of an object is held in memory while it is sent."""
 THREADS: Final = 8
-"""Calls to buckets that are under way at once; each blocks a thread."""
+"""Calls to buckets in flight at once; each blocks a thread."""
 AT_ONCE = 64
-"""Objects that are sent at once; further ones wait for their turn, within the deadline."""
+"""Objects that are sent at once; further ones wait for a slot, within the request's deadline."""
 
 
 class Transfers:
-    """What all requests for objects of buckets share."""
+    """The threads and slots that all requests for objects of buckets share."""
 
-    def __init__(self, *, max_bytes: int, headers: dict[str, str]) -> None:
-        """An object with more than `max_bytes` is not sent; `headers` go with each."""
-        self.max_bytes = max_bytes
-        self.headers = headers
+    def __init__(self, *, max_bytes: int) -> None:
+        """An object of more than `max_bytes` is refused."""
+        self._max_bytes = max_bytes
         self.slots = asyncio.Semaphore(AT_ONCE)
-        # A bucket that hangs keeps its threads: these are no one else's.
+        # A bucket that hangs keeps its threads: nothing else may depend on these.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bucket")
 
     async def run(self, call: Callable[[], T]) -> T:
-        """The result of a call that blocks."""
+        """The result of a blocking call, made in one of the threads."""
         return await asyncio.wrap_future(self.submit(call))
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """The same for one whose end matters though nobody awaits it any more."""
+        """Like `run`, for a call whose result need not be awaited."""
         return self._threads.submit(call)
 
     def facts(self, uri: str) -> tuple[int | None, str]:
-        """Size of an object, and what tells its content from another. Blocks.
+        """Size in bytes of an object, and a text that changes with its content. Blocks.
 
         Raises:
-            Problem: 404 if there is no such object, 413 if it is too large.
+            ImageNotFound: there is no such object.
+            ImageTooLarge: it has more than `max_bytes`.
             Unavailable: the bucket cannot be reached now.
         """
         system, path = file_system(uri)
@@ -57,51 +51,23 @@ class Transfers:
             with reaching(uri):
                 info = system.info(path)
         except FileNotFoundError as error:
-            raise missing() from error
+            raise ImageNotFound from error
         if info.get("type") != "file":
-            raise missing()
+            raise ImageNotFound
         size = info.get("size")
-        if size is not None and size > self.max_bytes:
-            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The picture is too large.")
+        if size is not None and size > self._max_bytes:
+            raise ImageTooLarge
         known = [str(info.get(key)) for key in ("ETag", "LastModified", "mtime", "size")]
         return size, "\0".join([uri, *known])
 
 
-class BucketResponse(Response):
-    """Sends an object of a bucket; opened when it is sent, and closed however that ends.
+class ObjectReader:
+    """Reads one object of a bucket in the transfers' threads, one piece after another.
 
-    Raises when sent:
-        Problem, Unavailable: as `Transfers.facts`; also 404 for what is no picture.
+    Raises while reading:
+        ImageNotFound: there is no such object.
+        Unavailable: the bucket cannot be reached now.
     """
-
-    def __init__(self, transfers: Transfers, uri: str) -> None:
-        super().__init__()
-        self._transfers = transfers
-        self._uri = uri
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        async with self._transfers.slots:
-            size, facts = await self._transfers.run(lambda: self._transfers.facts(self._uri))
-            opened = _Opened(self._transfers, self._uri)
-            try:
-                start = await opened.read()
-                media_type = content_type(start[:HEAD_BYTES], self._uri)
-                if media_type is None:
-                    raise missing()
-                tag = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-                headers = {**self._transfers.headers, "ETag": f'"{tag}"'}
-                if size is not None:
-                    headers["Content-Length"] = str(size)
-                pieces = opened.from_start(start)
-                sending = StreamingResponse(pieces, media_type=media_type, headers=headers)
-                await sending(scope, receive, send)
-            finally:
-                opened.close()
-
-
-class _Opened:
-    """An object that is read in threads, one piece after another."""
 
     def __init__(self, transfers: Transfers, uri: str) -> None:
         self._transfers = transfers
@@ -110,18 +76,18 @@ class _Opened:
         self._last: Future[Any] | None = None
 
     async def read(self) -> bytes:
-        """The next piece; empty at the end."""
+        """The next piece, of at most `PIECE_BYTES`; empty at the end."""
         self._last = reading = self._transfers.submit(self._read)
         return await asyncio.wrap_future(reading)
 
     async def from_start(self, piece: bytes) -> AsyncIterator[bytes]:
-        """`piece`, which was read already, and all that follow."""
+        """`piece`, which was read already, and all pieces that follow."""
         while piece:
             yield piece
             piece = await self.read()
 
     def close(self) -> None:
-        """Close it once the read that may be under way has ended; does not wait for that."""
+        """Close the object after a read that may still be in flight; does not wait for it."""
         if self._last is not None:
             self._last.add_done_callback(lambda _: self._transfers.submit(self._close))
 
@@ -130,15 +96,10 @@ class _Opened:
             try:
                 self._file = open_pieces(self._uri, PIECE_BYTES)
             except FileNotFoundError as error:
-                raise missing() from error
+                raise ImageNotFound from error
         with reaching(self._uri):
             return self._file.read(PIECE_BYTES)
 
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def missing() -> Problem:
-    """404."""
-    return Problem(HTTPStatus.NOT_FOUND, "There is no such picture.")

@@ -1,4 +1,4 @@
-"""Pictures sent over HTTP, put into the watched folder as if somebody had copied them there."""
+"""Uploads: images written into the watched folder, as if they had been copied there."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from adapters.errors import Rejected
-from gateway.http.problems import Problem
-from gateway.images.free_names import free_name, there_or_free
+from gateway.errors import InvalidField, NameTaken, NotAllowed, StorageFull
+from gateway.images.free_names import existing_or_free, free_name
 from imaging.decoders import Decoders
 from imaging.media_types import MEDIA_TYPES, RAW_MEDIA_TYPE
 from imaging.sources.system_names import TEMPORARY_SUFFIXES, is_system_folder
@@ -41,16 +40,16 @@ SUFFIXES: Final = {
 }
 # Characters that some file system, shell or browser gives a meaning of its own.
 _UNSAFE: Final = set('/\\:*?"<>|')
-# Beginnings and endings that the watcher takes for hidden or unfinished files.
+# Characters at the beginning or end by which the watcher recognizes hidden or unfinished files.
 _STRIPPED: Final = " .~#$"
-Look = Callable[[Path], str]
+Inspect = Callable[[Path], str]
 """Has a file decoded and returns its media type. Blocks."""
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A picture in the folder; `created` is false where exactly it was there before."""
+    """An image in the folder; `created` is false if the same file existed already."""
 
     image_id: str
     sha256: str
@@ -60,7 +59,7 @@ class Stored:
 
 
 class Uploads:
-    """Writes into the watched folder: whole files only, and over nothing unless asked."""
+    """Writes whole files into the watched folder; replaces existing ones only on request."""
 
     def __init__(
         self,
@@ -72,45 +71,49 @@ class Uploads:
         reserved: Collection[str] = (),
         ignore_defaults: bool = True,
     ) -> None:
-        """Folders whose first part is `reserved` are those of other sources.
+        """Folders whose first part is `reserved` belong to other sources.
 
-        With `ignore_defaults`, nothing is put where the watcher would not look for it.
+        With `ignore_defaults`, folders that the watcher ignores are refused.
         """
-        self._ignored = is_system_folder if ignore_defaults else _nothing
+        self._ignored = is_system_folder if ignore_defaults else _never
         self._root = root
         self._reserved = frozenset(reserved)
         self._decoders = decoders
         self._max_bytes = max_bytes
         self._workers = workers
         self._slots = asyncio.Semaphore(workers)
-        # Each waits for a decoder. Were they the loop's own, nothing else would have one meanwhile.
+        # Each waits for a decoder. In the loop's default threads they would block everything else.
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="upload")
 
     async def store(
         self, data: BinaryIO, *, name: str, folder: str, overwrite: bool = False
     ) -> Stored:
-        """Put a picture into the folder; it is durable when this returns.
+        """Store an image in the folder; it is durable when this returns.
 
         Raises:
-            Problem: 409 if there is another picture of that name, 422 for what is no picture or
-                for a folder that cannot be, 507 if the disk is full, 403 if nothing may be written.
+            NameTaken: there is another image of that name.
+            InvalidField: `image` is not an image that can be decoded, or `folder` cannot be used.
+            StorageFull: the disk is full.
+            NotAllowed: the folder cannot be written to.
         """
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
         storing = loop.run_in_executor(
-            self._threads, self._store, data, name, folder, overwrite, self._look(loop)
+            self._threads, self._store, data, name, folder, overwrite, self._inspector(loop)
         )
-        # A thread cannot be stopped, so its slot is taken for as long as it works.
+        # A thread cannot be stopped, so it holds its slot until it has finished.
         storing.add_done_callback(self._stored)
         try:
             return await asyncio.shield(storing)
+        except InvalidField:
+            raise
         except Rejected as error:
-            raise _bad("image", str(error)) from error
+            raise InvalidField("image", str(error)) from error
         except OSError as error:
             raise _refused(error) from error
 
     async def close(self) -> None:
-        """Wait for what is being stored; end the decoders before, so that it does not take long."""
+        """Wait for uploads in flight, which takes long unless the decoders are closed before."""
         for _ in range(self._workers):
             await self._slots.acquire()
         self._threads.shutdown(wait=False)
@@ -118,25 +121,27 @@ class Uploads:
     def _stored(self, storing: asyncio.Future[Stored]) -> None:
         self._slots.release()
         if not storing.cancelled():
-            storing.exception()  # Perhaps nobody waits for it any more.
+            storing.exception()  # Retrieved, as perhaps no request waits for it any more.
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> Look:
-        def look(file: Path) -> str:
-            looking = self._decoders.media_type(file, max_bytes=self._max_bytes)
-            return asyncio.run_coroutine_threadsafe(looking, loop).result()
+    def _inspector(self, loop: asyncio.AbstractEventLoop) -> Inspect:
+        def inspect(file: Path) -> str:
+            inspecting = self._decoders.media_type(file, max_bytes=self._max_bytes)
+            return asyncio.run_coroutine_threadsafe(inspecting, loop).result()
 
-        return look
+        return inspect
 
-    def _store(self, data: BinaryIO, name: str, folder: str, overwrite: bool, look: Look) -> Stored:
+    def _store(
+        self, data: BinaryIO, name: str, folder: str, overwrite: bool, inspect: Inspect
+    ) -> Stored:
         root = self._root.resolve(strict=True)
         parts = safe_folder(folder)
         if parts and parts[0] in self._reserved:
-            raise _bad("folder", f"{parts[0]} is the name of another source")
+            raise InvalidField("folder", f"{parts[0]} is the name of another source")
         if any(map(self._ignored, parts)):
-            raise _bad("folder", "is one of those that are never indexed")
+            raise InvalidField("folder", "is a folder that is never indexed")
         given = [part for part in folder.split("/") if part]
         with _folder(root, parts, given) as directory:
-            return self._write(data, name, directory, root, overwrite, look)
+            return self._write(data, name, directory, root, overwrite, inspect)
 
     def _write(
         self,
@@ -145,9 +150,9 @@ class Uploads:
         directory: Path,
         root: Path,
         overwrite: bool,
-        look: Look,
+        inspect: Inspect,
     ) -> Stored:
-        # `.part` and hidden: the watcher does not look at it before it has its name.
+        # Hidden and with `.part`: the watcher ignores it until it has its final name.
         descriptor, temporary = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=directory)
         part = Path(temporary)
         try:
@@ -155,9 +160,9 @@ class Uploads:
                 shutil.copyfileobj(data, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
-            media_type = look(part)
+            media_type = inspect(part)
             part.chmod(0o644)
-            target = there_or_free(directory, safe_name(name, media_type), name)
+            target = existing_or_free(directory, safe_name(name, media_type), name)
             with part.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             created = _put(part, target, sha256, overwrite)
@@ -170,36 +175,36 @@ class Uploads:
 
 @contextmanager
 def _folder(root: Path, parts: Sequence[str], given: Sequence[str]) -> Iterator[Path]:
-    """The folder below the root, made where it is missing; what was made goes if the block fails.
+    """The folder below the root, created if it is missing, and removed again if the block fails.
 
-    A link on the way may lead out of the root; what is written or made must not. Each part is
-    looked at before the next one is made below it. One that is there in another Unicode form, first
-    of all in the one given, is the one that is meant.
+    A link on the path may lead out of the root; nothing may be written there. So each part is
+    checked before the next one is created below it. An existing part in another Unicode form is
+    used, the form that was given taking precedence.
     """
     directory, made = root, list[Path]()
     try:
         for part, as_given in zip(parts, given, strict=True):
-            directory = there_or_free(directory, part, as_given)
+            directory = existing_or_free(directory, part, as_given)
             if directory.is_symlink() or directory.exists():
                 try:
                     inside = directory.resolve(strict=True).is_relative_to(root)
                 except (FileNotFoundError, RuntimeError):
-                    inside = False  # A link to nowhere, or in a circle.
+                    inside = False  # A broken link, or a loop of links.
                 if not inside:
-                    raise _bad("folder", "leads out of the folder of pictures")
+                    raise InvalidField("folder", "leads out of the folder of pictures")
             else:
                 directory.mkdir(exist_ok=True)
                 made.append(directory)
         yield directory
     except BaseException:
         for each in reversed(made):
-            with suppress(OSError):  # Somebody else put something there meanwhile.
+            with suppress(OSError):  # It is no longer empty.
                 each.rmdir()
         raise
 
 
 def _put(part: Path, target: Path, sha256: str, overwrite: bool) -> bool:
-    """Give the finished file its name; False if exactly this picture has it already."""
+    """Give the finished file its name; False if the same file has it already."""
     if target.is_file() and not target.is_symlink():
         with target.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
@@ -222,7 +227,7 @@ def _put(part: Path, target: Path, sha256: str, overwrite: bool) -> bool:
 
 
 def _link(part: Path, target: Path) -> None:
-    """Name it, in one step, only if the name is free."""
+    """Give the file its name in one step, only if the name is free."""
     try:
         os.link(part, target)
     except OSError as error:
@@ -235,7 +240,7 @@ def _link(part: Path, target: Path) -> None:
 
 
 def safe_name(name: str, media_type: str) -> str:
-    """A file name for this picture: the last part of `name`, harmless, with a fitting suffix."""
+    """A safe file name: the last part of `name`, with a suffix that fits the media type."""
     plain = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
     kept = "".join(
         "_" if c in _UNSAFE else c
@@ -255,56 +260,42 @@ def safe_name(name: str, media_type: str) -> str:
 
 
 def safe_folder(folder: str) -> list[str]:
-    """The parts of a folder below the root.
+    """The parts of a path to a folder below the root.
 
     Raises:
-        Problem: 422 for one that is hidden, leads upwards or has characters that a name may not.
+        InvalidField: it is hidden, leads upwards or has characters that a name may not.
     """
     parts = [part for part in unicodedata.normalize("NFC", folder).split("/") if part]
     for part in parts:
-        # A shell takes a `~` in front for somebody's home.
+        # A shell expands a leading `~` to a home folder.
         odd = part != part.strip(" .") or part.startswith("~")
         if odd or part.lower().endswith(TEMPORARY_SUFFIXES):
-            raise _bad("folder", "must not have parts that are hidden, temporary or lead upwards")
+            raise InvalidField(
+                "folder", "must not have parts that are hidden, temporary or lead upwards"
+            )
         if len(part.encode("utf-8", "replace")) > MAX_NAME_BYTES:
-            raise _bad("folder", f"must not have parts of more than {MAX_NAME_BYTES} bytes")
+            raise InvalidField("folder", f"must not have parts of more than {MAX_NAME_BYTES} bytes")
         if any(c in _UNSAFE or unicodedata.category(c) in ("Cc", "Cs") for c in part):
-            raise _bad("folder", "has characters that a folder's name may not have")
+            raise InvalidField("folder", "has characters that a folder's name may not have")
     if len(parts) > 20:
-        raise _bad("folder", "must not be deeper than 20 folders")
+        raise InvalidField("folder", "must not be deeper than 20 folders")
     return parts
 
 
-def _bad(field: str, message: str) -> Problem:
-    return Problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"{field}: {message}",
-        errors=[{"field": field, "message": message}],
-    )
+def _taken(target: Path) -> NameTaken:
+    return NameTaken(target.name, free_name(target, MAX_NAME_BYTES))
 
 
-def _taken(target: Path) -> Problem:
-    message = f"{target.name} is there already, with other content"
-    free = free_name(target, MAX_NAME_BYTES)
-    return Problem(
-        HTTPStatus.CONFLICT,
-        f"{message}; send another name ({free} is free), or overwrite=true",
-        errors=[{"field": "name", "message": message}],
-        free_name=free,
-    )
-
-
-def _nothing(_: str) -> bool:
+def _never(_: str) -> bool:
     return False
 
 
-def _refused(error: OSError) -> Problem:
+def _refused(error: OSError) -> Exception:
+    """The error of ours for an error of the file system; raises what has none."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Problem(HTTPStatus.INSUFFICIENT_STORAGE, "There is no room for this picture.")
+        return StorageFull()
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return Problem(
-            HTTPStatus.FORBIDDEN, "The gateway may not write into the folder of pictures."
-        )
+        return NotAllowed("The gateway may not write into the folder of pictures.")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return _bad("folder", "a part of it is a file")
+        return InvalidField("folder", "a part of it is a file")
     raise error

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 from pydantic import BeforeValidator
-from starlette.responses import FileResponse
 
 from analytics.dashboard import Behind, dashboard, searches
-from analytics.engine import Bounds
 from analytics.report import ASSETS, WEB
 from analytics.views import Filters
-from gateway.http.problems import Problem
-from gateway.lake_queries import LakeQuestions
+from gateway.http.connection import while_connected
+from gateway.http.static import StaticPage, headers
+from gateway.lake_queries import LakeQueries
 
 MAX_TEXT_IN_URL: Final = 16_000
-"""Of what a query may be, all that servers and browsers take in an address."""
-HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
+"""Characters of a query in an address: fewer than a query may have, but what servers accept."""
 
 
 def _utc(moment: datetime | None) -> datetime | None:
@@ -33,7 +24,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _no_number(value: object) -> object:
-    """A time is written out; pydantic would take a bare number for seconds since 1970."""
+    """Refuse a bare number, which pydantic would read as seconds since 1970."""
     if isinstance(value, str) and value.replace(".", "").lstrip("-").isdecimal():
         raise ValueError("write a time as 2026-01-05T08:00Z")
     return value
@@ -41,34 +32,28 @@ def _no_number(value: object) -> object:
 
 Moment = Annotated[datetime, BeforeValidator(_no_number)]
 Since = Annotated[
-    Moment | None, Query(description="Events from this time on; UTC if it names no zone.")
+    Moment | None, Query(description="Events from this time on; UTC if it has no offset.")
 ]
-Until = Annotated[Moment | None, Query(description="Events up to, not including, this time.")]
+Until = Annotated[Moment | None, Query(description="Events before this time.")]
 Model = Annotated[str | None, Query(max_length=200, description="Events of this model.")]
 
 
-def router(lake_url: str, bounds: Bounds) -> APIRouter:
-    """The routes, on the lake at this URL; nothing is read before the first request.
+def router(queries: LakeQueries) -> APIRouter:
+    """The routes; nothing is read from the lake before the first request."""
+    routes = APIRouter(tags=["analytics"])
 
-    `bounds` are those of each of the `CONCURRENT` questions that are worked on at once.
-    """
-    routes = APIRouter()
-    questions = LakeQuestions(lake_url, bounds)
-
-    @routes.get("/api/v1/analytics/dashboard", tags=["analytics"], summary="The page's numbers")
+    @routes.get("/api/v1/analytics/dashboard", summary="The numbers of the analytics page")
     async def numbers(
         request: Request, since: Since = None, until: Until = None, model: Model = None
     ) -> dict[str, Any]:
         filters = _filters(since, until, model)
-        return await questions.ask(
-            request,
+        answer = queries.run(
             ("dashboard", filters),
             lambda lake, bounds, stop: dashboard(lake, filters, bounds=bounds, stop=stop),
         )
+        return await while_connected(request, answer)
 
-    @routes.get(
-        "/api/v1/analytics/searches", tags=["analytics"], summary="The searches behind a number"
-    )
+    @routes.get("/api/v1/analytics/searches", summary="The searches behind a number")
     async def behind(
         request: Request,
         since: Since = None,
@@ -78,15 +63,17 @@ def router(lake_url: str, bounds: Bounds) -> APIRouter:
         kind: Annotated[str | None, Query(max_length=20)] = None,
         rating: Annotated[int | None, Query(ge=1, le=10)] = None,
         place: Annotated[
-            int | None, Query(ge=1, le=1000, description="Of a rated picture.")
+            int | None, Query(ge=1, le=1000, description="The position of a rated picture.")
         ] = None,
         score_from: Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)] = None,
         score_below: Annotated[float | None, Query(ge=-1, le=2, allow_inf_nan=False)] = None,
         without_result: bool = False,
-        weak: Annotated[bool, Query(description="With no result, or only weak ones.")] = False,
+        weak: Annotated[
+            bool, Query(description="Searches without matches, or with only weak ones.")
+        ] = False,
         rated: bool = False,
         rated_images: Annotated[
-            int | None, Query(ge=0, le=1000, description="So many of its pictures were rated.")
+            int | None, Query(ge=0, le=1000, description="How many of its pictures were rated.")
         ] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> dict[str, Any]:
@@ -103,26 +90,17 @@ def router(lake_url: str, bounds: Bounds) -> APIRouter:
             rated=rated,
             rated_images=rated_images,
         )
-        found = await questions.ask(
-            request,
+        answer = queries.run(
             ("searches", filters, wanted, limit),
             lambda lake, bounds, stop: searches(
                 lake, filters, wanted, limit=limit, bounds=bounds, stop=stop
             ),
         )
-        return {"searches": found}
+        return {"searches": await while_connected(request, answer)}
 
-    @routes.get("/analytics", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(WEB / "index.html", headers=HEADERS)
-
-    @routes.get("/analytics/{name}", include_in_schema=False)
-    async def asset(name: str) -> Response:
-        if name not in ASSETS:
-            raise Problem(HTTPStatus.NOT_FOUND, "There is no such file.")
-        file, media_type = ASSETS[name]
-        return FileResponse(WEB / file, media_type=media_type, headers=HEADERS)
-
+    files = {name: WEB / file for name, (file, _) in ASSETS.items()}
+    page = StaticPage(WEB / "index.html", files, headers())
+    page.add_to(routes, "/analytics", "/analytics")
     return routes
 
 

@@ -1,4 +1,4 @@
-"""The contract of the events, for those who read the topics themselves."""
+"""The schemas of topics and events, for programs that read the topics themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Name = Annotated[str, Path(pattern=r"^[a-z.]{1,100}$")]
 Major = Annotated[str, Path(pattern=r"^\d{1,9}$")]
 
 
-# Made from the code that writes the events, once, when somebody asks.
+# Generated from the code that writes the events, once, at the first request.
 _document = functools.cache(asyncapi.document)
 _schemas = functools.cache(json_schema.generate)
 

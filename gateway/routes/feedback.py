@@ -1,62 +1,28 @@
-"""Taking feedback: acknowledged only once Kafka has it."""
+"""Rating the answer to a search."""
 
 from __future__ import annotations
 
-import asyncio
-from http import HTTPStatus
+from fastapi import APIRouter, Request
 
-from adapters.errors import Unavailable
-from adapters.log.port import EventLog, Message
 from gateway.auth.privacy import Privacy
-from gateway.auth.receipts import InvalidReceipt, Receipts
+from gateway.feedback import FeedbackRecorder
+from gateway.http import problems
 from gateway.http.api_models import FeedbackRequest, FeedbackResponse
-from gateway.http.problems import Problem
-from schemas.events import FeedbackGiven
-from schemas.topics import FEEDBACK
+from gateway.http.gate import caller_of
 
 
-class Feedback:
-    """Checks the receipt and appends the rating to the log."""
+def router(feedback: FeedbackRecorder, privacy: Privacy) -> APIRouter:
+    """The route."""
+    routes = APIRouter(tags=["feedback"])
 
-    def __init__(
-        self, receipts: Receipts, log: EventLog, privacy: Privacy, *, timeout: float
-    ) -> None:
-        """`timeout` in seconds, for Kafka to take one rating."""
-        self._receipts = receipts
-        self._log = log
-        self._privacy = privacy
-        self._timeout = timeout
+    @routes.post(
+        "/api/v1/create-feedback",
+        summary="Rate the answer to a search",
+        responses={401: problems.DOCUMENT},
+    )
+    async def create_feedback(request: Request, body: FeedbackRequest) -> FeedbackResponse:
+        client = privacy.client(caller_of(request.scope))
+        search_id = await feedback.record(body.jwt, body.user_feedback, body.image_name, client)
+        return FeedbackResponse(search_id=search_id)
 
-    async def give(self, body: FeedbackRequest, client: str | None) -> FeedbackResponse:
-        """Store a rating durably, under this client's name.
-
-        Raises:
-            Problem: 401 for a receipt that is not ours or has expired.
-            Unavailable: Kafka did not take it; it may be sent again.
-        """
-        try:
-            receipt = self._receipts.check(body.jwt)
-        except InvalidReceipt as error:
-            raise Problem(
-                HTTPStatus.UNAUTHORIZED,
-                str(error),
-                errors=[{"field": "jwt", "message": str(error)}],
-                headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
-            ) from error
-        event = FeedbackGiven(
-            search_id=receipt.search_id,
-            rating=body.user_feedback,
-            image_name=body.image_name,
-            text=receipt.text,
-            model_name=receipt.model_name,
-            top_image=receipt.top_image,
-            top_score=receipt.top_score,
-            searched_at=receipt.issued_at,
-        )
-        event = self._privacy.recorded(event, client)
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._log.publish(FEEDBACK, [Message(str(receipt.search_id), event)])
-        except TimeoutError as error:
-            raise Unavailable("Kafka did not take the feedback in time") from error
-        return FeedbackResponse(search_id=receipt.search_id)
+    return routes

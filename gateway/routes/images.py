@@ -1,45 +1,27 @@
-"""Routes about the pictures themselves: duplicates, uploads, thumbnails, files."""
+"""Image files: uploads, thumbnails, and the images themselves."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, File, Form, Header, Query, Response, UploadFile
-from pydantic import AfterValidator, BaseModel, Field
+from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
+from pydantic import AfterValidator, BaseModel, BeforeValidator
+from starlette.responses import FileResponse
 
-from gateway.http import path_names as names
-from gateway.http import problems
-from gateway.http.api_models import MAX_CURSOR
-from gateway.images.files import Pictures
+from gateway.errors import NotAllowed
+from gateway.http import path_names, problems
+from gateway.http.image_responses import HEADERS, image_response
+from gateway.images.files import ImageFiles
 from gateway.images.thumbnails import Size, Thumbnails
 from gateway.images.uploads import Uploads
-from gateway.search.duplicates import Duplicates, Kind
 from gateway.search.filters import valid_unicode
-from gateway.search.service import Search
 
-PICTURE = {"description": "The picture", "content": {"image/*": {}}}
-
-
-class DuplicateBody(BaseModel):
-    """A member of a group; `score` is its cosine with the first one, 1 for equal content."""
-
-    image_name: str
-    score: float
-
-
-class DuplicatesResponse(BaseModel):
-    """Groups of two or more. A page may have few, or none, and still not be the last."""
-
-    kind: Kind
-    model_name: str
-    groups: list[list[DuplicateBody]]
-    examined: Annotated[int, Field(description="So many pictures this request looked at.")]
-    next_cursor: Annotated[str | None, Field(description="Null on the last page.")]
+IMAGE = {"description": "The picture", "content": {"image/*": {}}}
 
 
 class UploadResponse(BaseModel):
-    """A picture in the watched folder. `wait_for` of a search takes its name and hash."""
+    """A picture in the watched folder. `image_name` and `sha256` can be used in `wait_for`."""
 
     status: Literal["stored", "unchanged"]
     image_name: str
@@ -48,62 +30,34 @@ class UploadResponse(BaseModel):
     media_type: str
 
 
+def _number(value: object) -> object:
+    # The values of a query string are texts, which do not equal the numbers of a `Literal`.
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+SizeField = Annotated[Size, BeforeValidator(_number), Query(description="Longest edge, in pixels.")]
 FolderField = Annotated[
     str,
     Form(
-        max_length=2000, description="Below the watched folder, which `/` is; made where missing."
+        max_length=2000,
+        description="Below the watched folder, which is `/`. Created if it is missing.",
     ),
 ]
 NameField = Annotated[
-    str | None, Form(max_length=1000, description="Instead of the file's own name.")
+    str | None, Form(max_length=1000, description="Used instead of the file's own name.")
 ]
 
 
-def add_routes(
-    app: FastAPI,
-    *,
-    images: Pictures,
-    search: Search,
-    duplicates: Duplicates,
-    thumbnails: Thumbnails,
-    uploads: Uploads | None,
-) -> None:
-    """Add them; `uploads` is None where nothing may be uploaded."""
+def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) -> APIRouter:
+    """The routes; `uploads` is None where nothing may be uploaded."""
+    routes = APIRouter(tags=["pictures"])
 
-    @app.get("/api/v1/duplicates", tags=["pictures"], summary="Pictures that are there twice")
-    async def list_duplicates(
-        kind: Annotated[
-            Kind, Query(description="`exact`: equal content. `near`: vectors that are close.")
-        ] = "exact",
-        limit: Annotated[int, Query(ge=1, le=100, description="At most this many groups.")] = 20,
-        min_score: Annotated[
-            float | None,
-            Query(gt=0, le=1, allow_inf_nan=False, description="For `near`: the least cosine."),
-        ] = None,
-        cursor: Annotated[str | None, Query(min_length=1, max_length=MAX_CURSOR)] = None,
-    ) -> DuplicatesResponse:
-        collection = await search.active()
-        page = await duplicates.page(
-            collection, kind, limit=limit, min_score=min_score, cursor=cursor
-        )
-        return DuplicatesResponse(
-            kind=kind,
-            model_name=collection.model_name,
-            groups=[
-                [DuplicateBody(image_name=each.image_id, score=each.score) for each in group]
-                for group in page.groups
-            ],
-            examined=page.examined,
-            next_cursor=page.next_cursor,
-        )
-
-    @app.post(
+    @routes.post(
         "/api/v1/images",
-        tags=["pictures"],
         summary="Add a picture to the watched folder",
         status_code=HTTPStatus.CREATED,
         responses={
-            200: {"model": UploadResponse, "description": "Exactly this picture was there before"},
+            200: {"model": UploadResponse, "description": "The same picture existed already"},
             403: problems.DOCUMENT,
             409: problems.DOCUMENT,
             507: problems.DOCUMENT,
@@ -114,12 +68,12 @@ def add_routes(
         image: Annotated[UploadFile, File(description="A picture.")],
         folder: FolderField = "uploads",
         name: NameField = None,
-        overwrite: Annotated[bool, Form(description="Replace another picture of its name.")] = (
-            False
-        ),
+        overwrite: Annotated[
+            bool, Form(description="Replace an existing picture of the same name.")
+        ] = (False),
     ) -> UploadResponse:
         if uploads is None:
-            raise problems.Problem(HTTPStatus.FORBIDDEN, "Uploads are switched off.")
+            raise NotAllowed("Uploads are disabled.")
         stored = await uploads.store(
             image.file, name=name or image.filename or "", folder=folder, overwrite=overwrite
         )
@@ -133,30 +87,35 @@ def add_routes(
             media_type=stored.media_type,
         )
 
-    @app.get(
-        f"/thumbnails/{{name:{names.KIND}}}",
-        tags=["pictures"],
-        summary="A small version of a picture",
+    @routes.get(
+        f"/thumbnails/{{name:{path_names.CONVERTOR}}}",
+        summary="The thumbnail of a picture",
         response_class=Response,
         responses={
             200: {"description": "The thumbnail", "content": {"image/jpeg": {}}},
-            304: {"description": "It is the one of `If-None-Match`"},
+            304: {"description": "The thumbnail matches `If-None-Match`"},
             404: problems.DOCUMENT,
         },
     )
     async def thumbnail(
         name: Annotated[str, AfterValidator(valid_unicode)],
-        size: Annotated[Size, Query(description="Longest edge, in pixels.")] = 256,
+        size: SizeField = 256,
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
-        return await thumbnails.response(name, size, if_none_match)
+        thumbnail = await thumbnails.find(name, size)
+        headers = {**HEADERS, "ETag": f'"{thumbnail.tag}"'}
+        if if_none_match is not None and thumbnail.tag in if_none_match:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        file = await thumbnails.file(thumbnail)
+        return FileResponse(file, media_type="image/jpeg", headers=headers)
 
-    @app.get(
-        f"/images/{{name:{names.KIND}}}",
-        tags=["pictures"],
+    @routes.get(
+        f"/images/{{name:{path_names.CONVERTOR}}}",
         summary="A picture",
         response_class=Response,
-        responses={200: PICTURE, 404: problems.DOCUMENT},
+        responses={200: IMAGE, 404: problems.DOCUMENT},
     )
     async def picture(name: str) -> Response:
-        return await images.response(name)
+        return image_response(await images.locate(name), images.transfers)
+
+    return routes

@@ -1,1 +1,1 @@
-"""Answering a search."""
+"""Answering searches."""

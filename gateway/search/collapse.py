@@ -1,4 +1,4 @@
-"""Near-duplicates in an answer, folded under the best of them."""
+"""Grouping near-duplicates in an answer under the best of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from adapters.index.port import Match
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A match and the ids of the near-duplicates that were left out for it, best first."""
+    """A match, and the ids of its near-duplicates that were left out, best first."""
 
     match: Match
     duplicates: tuple[str, ...] = ()
 
 
 async def collapse(matches: Sequence[Match], least: float) -> list[Folded]:
-    """Each match that is no near-duplicate of a better one that was kept.
+    """The matches without those that are near-duplicates of a better one that is kept.
 
-    Two pictures are near-duplicates when the cosine of their vectors is `least` or more. Matches
-    come with their vectors, best first; whether one is kept depends on the better ones alone.
+    Two images are near-duplicates if the cosine of their vectors is at least `least`. The matches
+    have vectors and are sorted, best first; whether one is kept depends only on better ones.
     """
     return await asyncio.to_thread(_collapse, matches, least)
 

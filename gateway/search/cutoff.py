@@ -1,12 +1,12 @@
 """The automatic cut-off: where matches end and the rest of the collection begins.
 
-Cosines mean different things in different models and for different queries, so a fixed number
-serves none. The bound is taken from the query itself:
+Cosines differ between models and between queries, so no fixed number fits all of them. The bound
+is computed for each query:
 
     bound = max(noise, m + (s - m) / 2)
 
-with s the best score, m the median score of a random sample of the collection (what a picture
-scores that has nothing to do with the query), and `noise` the cosine below which the model's own
+with s the best score, m the median score of a random sample of the collection (the score of an
+image that has nothing to do with the query), and `noise` the cosine below which the model's own
 specification calls a match noise. A match thus stands out of the collection at least half as far
 as the best one does (the half-maximum rule of peak detection, applied to scores). For queries of
 several terms, whose scores are lower the more directions they mix, `noise` is left out.
@@ -26,11 +26,11 @@ from adapters.index.port import Collection, ImageIndex
 
 SAMPLE: Final = 256
 SAMPLE_SECONDS: Final = 60.0
-"""How long a sample stands for its collection."""
+"""How long a sample is used."""
 
 
 def bound(best: float, background: Sequence[float] | NDArray[np.float32], noise: float) -> float:
-    """The score that a match must have; `background` are scores of random pictures."""
+    """The minimum score of a match; `background` are the scores of random images."""
     if len(background) == 0:
         return noise
     median = float(np.median(np.asarray(background)))

@@ -1,13 +1,13 @@
-"""Pictures that are there more than once: by content exactly, or nearly by vector.
+"""Groups of duplicate images: of equal content, or of similar vectors.
 
-A request walks the collection in the order of object ids, from where its cursor says, and stops
-after `limit` groups or after a fixed number of pictures, so its work is bounded however large the
-collection is. A page may therefore hold few groups, or none, and still have a next one.
+A request scrolls through the collection in the order of object ids, starting at its cursor, and
+stops after `limit` groups or after a fixed number of images, so its work is bounded however large
+the collection is. A page may therefore hold few groups, or none, and still have a next one.
 
-No group is told twice, and no pair is lost. Exact: a group is told when the walk meets its first
-member. Near ("within reach" of each other is a cosine of at least `min_score`): the walk meets x
-and tells x with all later pictures in its reach, unless an earlier picture in x's reach has all of
-these in its own reach, and so x and them in its group.
+Each group is returned once, and no pair is lost. Exact: a group is returned when the scroll reaches
+its first member. Near (two images are near if their cosine is at least `min_score`): when the
+scroll reaches x, the group is x with all later images near x, unless an earlier image near x is
+near all of these as well, as its group contains x and them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from adapters.index.port import Collection, ImageIndex, Match, StoredImage
 from adapters.naming import object_id
 from gateway.auth.cursors import BadCursor, Cursors, fingerprint
-from gateway.search.query import BadTerm
+from gateway.errors import InvalidField
 
 Kind = Literal["exact", "near"]
 
@@ -31,7 +31,7 @@ EXACT_STEPS: Final = 20
 NEAR_STEP: Final = 64
 NEAR_STEPS: Final = 4
 NEIGHBOURS: Final = 50
-"""So many near-duplicates of one picture are looked for."""
+"""The maximum of near-duplicates that are looked for per image."""
 AT_ONCE: Final = 8
 
 
@@ -45,7 +45,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Groups of two or more, how many pictures were looked at, and where to go on."""
+    """Groups of two or more images, how many were examined, and the cursor of the next page."""
 
     collection: Collection
     groups: list[list[Duplicate]]
@@ -54,10 +54,10 @@ class Page:
 
 
 class Duplicates:
-    """Finds groups of duplicates, a bounded stretch of the collection at a time."""
+    """Finds groups of duplicates in a bounded part of the collection at a time."""
 
     def __init__(self, index: ImageIndex, cursors: Cursors, *, near_score: float) -> None:
-        """`near_score` is the cosine from which pictures are alike, unless the request says."""
+        """`near_score` is the cosine from which images are near, unless the request sets one."""
         self._index = index
         self._cursors = cursors
         self._near_score = near_score
@@ -75,7 +75,7 @@ class Duplicates:
         """The next groups after `cursor`.
 
         Raises:
-            BadTerm: the cursor is not one of this question.
+            InvalidField: the cursor does not belong to this question.
             Unavailable: the index does not answer.
         """
         least = self._near_score if min_score is None else min_score
@@ -85,19 +85,19 @@ class Duplicates:
         groups: list[list[Duplicate]] = []
         examined = 0
         for _ in range(steps):
-            stretch = await self._index.walk(collection, after, step)
+            images = await self._index.walk(collection, after, step)
             if kind == "exact":
-                found = await self._equal(collection, stretch)
+                found = await self._equal(collection, images)
             else:
-                found = await self._alike(collection, stretch, least)
-            for image, group in zip(stretch, found, strict=True):
+                found = await self._near(collection, images, least)
+            for image, group in zip(images, found, strict=True):
                 after = image.image_id
                 examined += 1
                 if len(group) > 1:
                     groups.append(group)
                     if len(groups) == limit:
                         return self._page(collection, groups, examined, question, after)
-            if len(stretch) < step:
+            if len(images) < step:
                 return Page(collection, groups, examined, None)
         return self._page(collection, groups, examined, question, after)
 
@@ -118,22 +118,22 @@ class Duplicates:
         try:
             return str(self._cursors.check(cursor, question))
         except BadCursor as error:
-            raise BadTerm("cursor", str(error)) from error
+            raise InvalidField("cursor", str(error)) from error
 
     async def _equal(
-        self, collection: Collection, stretch: Sequence[StoredImage]
+        self, collection: Collection, images: Sequence[StoredImage]
     ) -> list[list[Duplicate]]:
-        """For each picture the group it is the first of; no group for those that follow."""
-        held = await self._index.of_content(collection, [image.sha256 for image in stretch])
+        """For each image the group whose first member it is; empty if it is not the first."""
+        held = await self._index.of_content(collection, [image.sha256 for image in images])
         groups = []
-        for image in stretch:
+        for image in images:
             members = held.get(image.sha256, ())
             first = bool(members) and members[0] == image.image_id
             groups.append([Duplicate(name, 1.0) for name in members] if first else [])
         return groups
 
-    async def _alike(
-        self, collection: Collection, stretch: Sequence[StoredImage], least: float
+    async def _near(
+        self, collection: Collection, images: Sequence[StoredImage], least: float
     ) -> list[list[Duplicate]]:
         async def neighbours(image: StoredImage) -> Sequence[Match]:
             async with self._slots:
@@ -141,18 +141,18 @@ class Duplicates:
                     collection, image.vector, NEIGHBOURS + 1, with_vectors=True
                 )
 
-        found = await asyncio.gather(*(neighbours(image) for image in stretch))
+        found = await asyncio.gather(*(neighbours(image) for image in images))
         return [
             _group(image, [match for match in matches if match.score >= least], least)
-            for image, matches in zip(stretch, found, strict=True)
+            for image, matches in zip(images, found, strict=True)
         ]
 
 
-def _group(image: StoredImage, reach: Sequence[Match], least: float) -> list[Duplicate]:
-    """The group that this picture begins, empty if an earlier one tells it."""
+def _group(image: StoredImage, near: Sequence[Match], least: float) -> list[Duplicate]:
+    """The group whose first member this image is; empty if an earlier group contains it."""
     own = object_id(image.image_id)
-    earlier = [match for match in reach if object_id(match.image_id) < own]
-    later = [match for match in reach if object_id(match.image_id) > own]
+    earlier = [match for match in near if object_id(match.image_id) < own]
+    later = [match for match in near if object_id(match.image_id) > own]
     if not later:
         return []
     if earlier:

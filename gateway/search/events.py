@@ -1,4 +1,4 @@
-"""Search events on their way to Kafka, without anybody waiting for them."""
+"""Publishing search events to Kafka in the background."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 FLUSH_SECONDS = 10.0
 LINGER_SECONDS = 0.1
-"""How long an event may wait for others to go along with it."""
+"""How long an event waits for others to share its request."""
 
 
 class SearchEvents:
-    """A bounded buffer and the task that empties it.
+    """A bounded buffer of events, and the task that publishes them.
 
-    When Kafka is away for so long that the buffer is full, further events are dropped and counted:
-    answering searches comes first.
+    If Kafka is down for so long that the buffer is full, further events are dropped and counted:
+    answering searches has priority.
     """
 
     def __init__(self, log: EventLog, *, capacity: int) -> None:
@@ -45,19 +45,19 @@ class SearchEvents:
             self._task = asyncio.create_task(self._publish_all(), name="search events")
 
     def add(self, event: SearchPerformed) -> None:
-        """Hand in an event; never waits."""
+        """Add an event to the buffer; never blocks."""
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
             self.dropped += 1
             # At the 1st, 2nd, 4th, 8th …: an outage must not flood the log too.
             if self.dropped & (self.dropped - 1) == 0:
-                logger.error("Kafka is away: %d search events dropped so far", self.dropped)
+                logger.error("Kafka is down: %d search events dropped so far", self.dropped)
 
     async def _publish_all(self) -> None:
         while True:
             events = [await self._queue.get()]
-            # Nobody waits for these, and one message to Kafka costs nearly what hundreds do.
+            # No request waits for these, and one message costs nearly as much as hundreds.
             await asyncio.sleep(LINGER_SECONDS)
             while len(events) < BATCH and not self._queue.empty():
                 events.append(self._queue.get_nowait())
@@ -70,7 +70,7 @@ class SearchEvents:
                 )
             except Rejected:
                 self.dropped += len(events)
-                logger.exception("search events that Kafka refuses were dropped")
+                logger.exception("search events that Kafka rejected were dropped")
             finally:
                 self._in_flight = 0
                 self._done += len(events)
@@ -78,7 +78,7 @@ class SearchEvents:
                     self._queue.task_done()
 
     async def stop(self) -> None:
-        """Publish what is left, within a limit, and end."""
+        """Publish the events in the buffer, for at most `FLUSH_SECONDS`, and stop."""
         if self._task is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""Which pictures a search may find: the filters of a request, and how they are told to others."""
+"""The filters of a search request, and their forms for the index and for events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = 2**53 - 1
 
 
 def valid_unicode(text: str) -> str:
-    """The text, unless it has lone surrogates, which no UTF-8 can hold, or NUL."""
+    """The text, if it contains neither NUL nor lone surrogates, which UTF-8 cannot encode."""
     if any(unicodedata.category(c) == "Cs" or c == "\0" for c in text):
         raise ValueError("must be valid Unicode without NUL")
     return text
@@ -33,14 +33,14 @@ def _whole_folders(folder: str) -> str:
 
 
 def _only_text(value: object) -> object:
-    # A number would be taken for seconds since 1970, which nobody who writes one by hand means.
+    # pydantic would read a number as seconds since 1970, which is hardly ever what is meant.
     if value is not None and not isinstance(value, str | datetime):
         raise ValueError("must be a text such as 2026-07-14T12:00:00Z or 2026-07-14")
     return value
 
 
 def whole(value: object) -> object:
-    """A number without a fraction as an integer, which JSON does not tell from it: 3.0 is 3."""
+    """A float without a fraction as an integer: JSON does not distinguish 3.0 from 3."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -57,7 +57,7 @@ Name = Annotated[
 Folder = Annotated[
     str, Field(max_length=4096), AfterValidator(valid_unicode), AfterValidator(_whole_folders)
 ]
-# The bounds come first, or they would be missing in the JSON Schema.
+# `Field` comes first, or its bounds would be missing in the JSON Schema.
 Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST), BeforeValidator(whole)]
 Moment = Annotated[datetime, BeforeValidator(_only_text), AfterValidator(_in_utc)]
 
@@ -79,12 +79,12 @@ class NumberRange(_Part):
         return self
 
     def between(self) -> Between[int]:
-        """The range in the index's terms."""
+        """The range as the index takes it."""
         return Between(self.min, self.max)
 
 
 class TimeRange(_Part):
-    """From one instant to another, both included; without an offset UTC is meant."""
+    """From one instant to another, both included; UTC if there is no offset."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -98,37 +98,41 @@ class TimeRange(_Part):
         return self
 
     def between(self) -> Between[datetime]:
-        """The range in the index's terms."""
+        """The range as the index takes it."""
         return Between(self.start, self.end)
 
 
 class Filters(_Part):
-    """All that is given must hold; a picture that lacks a property is not in a range of it."""
+    """All given filters must match. A picture without a property is outside every range of it."""
 
     folder: Annotated[
-        Folder | None, Field(description="In this folder, or in one below: `holiday/2026`.")
+        Folder | None, Field(description="In this folder or below it, for instance `holiday/2026`.")
     ] = None
     media_type: Annotated[
-        list[Name] | None, Field(min_length=1, max_length=20, description="One of these.")
+        list[Name] | None, Field(min_length=1, max_length=20, description="Any of these.")
     ] = None
     size_bytes: NumberRange | None = None
-    width: Annotated[NumberRange | None, Field(description="In pixels, upright.")] = None
-    height: Annotated[NumberRange | None, Field(description="In pixels, upright.")] = None
+    width: Annotated[
+        NumberRange | None, Field(description="In pixels, of the upright picture.")
+    ] = None
+    height: Annotated[
+        NumberRange | None, Field(description="In pixels, of the upright picture.")
+    ] = None
     taken_at: Annotated[
-        TimeRange | None, Field(description="When it was taken, as the picture says.")
+        TimeRange | None, Field(description="When it was taken, according to its metadata.")
     ] = None
     added_at: Annotated[
-        TimeRange | None, Field(description="When it first came into the folder.")
+        TimeRange | None, Field(description="When it was first seen in the folder.")
     ] = None
     camera: Annotated[
-        Name | None, Field(description="Exactly this, as `include: [camera]` shows it.")
+        Name | None, Field(description="The exact name, as in the answer with `include: [camera]`.")
     ] = None
     has_gps: Annotated[
-        bool | None, Field(strict=True, description="With a place, or without one.")
+        bool | None, Field(strict=True, description="Whether it has coordinates.")
     ] = None
 
     def where(self) -> ImageFilter:
-        """The filter in the index's terms."""
+        """The filter as the index takes it."""
         numbers, times = NumberRange(), TimeRange()
         return ImageFilter(
             folder=self.folder or "",
@@ -144,10 +148,10 @@ class Filters(_Part):
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """The filters as search events carry them, for instance `{"width.min": 640}`."""
-        told: dict[str, str | int | float | bool] = {}
+        flat: dict[str, str | int | float | bool] = {}
         for name, value in self.model_dump(mode="json", by_alias=True, exclude_none=True).items():
             if isinstance(value, dict):
-                told |= {f"{name}.{end}": bound for end, bound in value.items()}
+                flat |= {f"{name}.{end}": bound for end, bound in value.items()}
             else:
-                told[name] = ",".join(value) if isinstance(value, list) else value
-        return told
+                flat[name] = ",".join(value) if isinstance(value, list) else value
+        return flat

@@ -1,4 +1,4 @@
-"""Waiting out a short outage, so that a server's restart costs a search time and not its answer."""
+"""Retrying during a short outage: a server's restart delays a search but does not fail it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from adapters.errors import Unavailable
 T = TypeVar("T")
 
 PAUSE_SECONDS: Final = 0.5
-"""Attempts are this far apart at most; half of it on average, so that they do not come at once."""
+"""The maximum pause between attempts. It is random, so that attempts are spread out."""
 
 
 class Patience:
-    """Repeats what meets an outage until the outage, not the request, is `seconds` old.
+    """Repeats a call that fails until the outage, not the request, has lasted `seconds`.
 
-    So whoever asks during a restart is answered late, and whoever asks while a server is down for
-    good is told so at once. Two failures belong to one outage if less than `seconds` lie between.
+    So a request during a restart is answered late, and one during a lasting outage fails at once.
+    Two failures belong to one outage if less than `seconds` lie between them.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -28,10 +28,10 @@ class Patience:
         self._began = self._last = float("-inf")
 
     async def __call__(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """What the attempt answers.
+        """The result of the attempt.
 
         Raises:
-            Unavailable: as the attempt did, when the outage has lasted too long.
+            Unavailable: the attempt's error, once the outage has lasted `seconds`.
         """
         while True:
             try:
@@ -42,7 +42,7 @@ class Patience:
             await asyncio.sleep(random.uniform(0, PAUSE_SECONDS))  # noqa: S311  # no secret
 
     def _lasting(self) -> float:
-        """For how many seconds the outage that was met just now has been known."""
+        """For how many seconds the current outage has lasted; counts this failure."""
         now = time.monotonic()
         if now - self._last > self._seconds:
             self._began = now

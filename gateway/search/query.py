@@ -1,4 +1,4 @@
-"""From what was asked to one vector in the active collection's space.
+"""Turning the terms of a query into one vector in the collection's space.
 
 Terms are combined as v = u / |u| with u = sum of w_i v_i over unit vectors v_i: the weighted sum of
 directions, a negative weight turning away from one (Rocchio's formula, 1971, without its decay).
@@ -17,6 +17,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection, Embedder, ImageIndex
 from adapters.name_forms import forms
+from gateway.errors import InvalidField
 from gateway.search.text_batches import TextBatches
 from gateway.search.text_cache import TextCache
 from imaging.decoders import Decoders
@@ -24,15 +25,15 @@ from schemas.events import SearchKind
 
 SMALLEST_LENGTH = 1e-4
 _Named = Mapping[str, tuple[str, list[float]]]
-"""Name in the query -> id and vector of the picture."""
+"""Name in the query -> id and vector of the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part of a query: a text, the id of an indexed picture, or a picture's bytes."""
+    """One part of a query: a text, the name of an indexed image, or the bytes of an image."""
 
     field: str
-    """Where in the request it stands, for error messages."""
+    """Its field in the request, for error messages."""
     weight: float = 1.0
     text: str | None = None
     image_name: str | None = None
@@ -46,18 +47,10 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is looked for: a unit vector, and the indexed pictures that it leans towards."""
+    """A query as a unit vector; `own` are the ids of its images of positive weight."""
 
     vector: list[float]
     own: frozenset[str] = frozenset()
-
-
-class BadTerm(Rejected):
-    """A term cannot be used; `field` says which."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 def kind_of(terms: Sequence[Term]) -> SearchKind:
@@ -78,12 +71,12 @@ def describe(terms: Sequence[Term]) -> str:
 
 
 class QueryEmbedder:
-    """Embeds queries with the model that filled a collection; remembers texts it has seen."""
+    """Embeds queries with the model of a collection; caches the vectors of texts."""
 
     def __init__(
         self, embedder: Embedder, index: ImageIndex, decoders: Decoders, *, text_cache: int
     ) -> None:
-        """`text_cache` texts are remembered for each model."""
+        """`text_cache` is how many texts are cached for each model."""
         self._embedder = embedder
         self._index = index
         self._decoders = decoders
@@ -94,8 +87,8 @@ class QueryEmbedder:
         """The query as a vector.
 
         Raises:
-            BadTerm: a picture is not indexed or cannot be decoded, or the terms cancel out.
-            Unavailable: a server that is needed does not answer.
+            InvalidField: an image is not indexed or cannot be decoded, or the terms cancel out.
+            Unavailable: a required server does not answer.
         """
         named = await self._named(collection, terms)
         own = frozenset(
@@ -108,12 +101,12 @@ class QueryEmbedder:
         combined = weights @ np.array(vectors)
         length = float(np.linalg.norm(combined))
         if length < SMALLEST_LENGTH:
-            raise BadTerm("terms", "the terms cancel each other out")
+            raise InvalidField("terms", "the terms cancel each other out")
         unit: list[float] = (combined / length).tolist()
         return Query(unit, own)
 
     async def _named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
-        """The pictures that are named: all are asked for at once, other forms only if need be."""
+        """The named images, in one request to the index, and one more for other Unicode forms."""
         names = {term.image_name: term.field for term in terms if term.image_name is not None}
         if not names:
             return {}
@@ -125,7 +118,7 @@ class QueryEmbedder:
         for name, field in names.items():
             image_id = next((form for form in forms(name) if form in held), None)
             if image_id is None:
-                raise BadTerm(field, f"{name!r} is not indexed")
+                raise InvalidField(field, f"{name!r} is not indexed")
             named[name] = image_id, list(held[image_id])
         return named
 
@@ -136,28 +129,26 @@ class QueryEmbedder:
             return named[term.image_name][1]
         spec = await self.check_model(collection)
         try:
-            picture = await self._decoders.picture(term.image or b"", spec)
+            image = await self._decoders.picture(term.image or b"", spec)
         except Rejected as error:
-            raise BadTerm(term.field, str(error)) from error
-        vectors = await self._embedder.embed_images(
-            collection.model_name, picture.pixels[np.newaxis]
-        )
-        of_image: list[float] = vectors[0].tolist()
-        return of_image
+            raise InvalidField(term.field, str(error)) from error
+        vectors = await self._embedder.embed_images(collection.model_name, image.pixels[np.newaxis])
+        vector: list[float] = vectors[0].tolist()
+        return vector
 
     async def _of_text(self, collection: Collection, text: str) -> list[float]:
         async def embed() -> list[float]:
             await self.check_model(collection)
             return await self._batches.embed(collection.model_name, text)
 
-        # A collection belongs to one version of one model, so its name stands for that.
+        # A collection belongs to one version of one model, so its name identifies that version.
         return await self._texts.get(collection.name, text, embed)
 
     async def check_model(self, collection: Collection) -> ModelSpec:
-        """The served model, which must be the very one that filled the collection.
+        """The served model, which must be the one that filled the collection.
 
         Raises:
-            Unavailable: another version is served, so its vectors would mean something else.
+            Unavailable: another version is served, whose vectors are not comparable.
         """
         spec = await self._embedder.spec(collection.model_name)
         if spec.version != collection.model_version:
@@ -168,7 +159,7 @@ class QueryEmbedder:
         return spec
 
     async def warm_up(self, collection: Collection) -> list[float]:
-        """Embed a text and a picture, so that nobody's first query is slow; raises as `embed`."""
+        """Embed a text and an image, so that the first query is not slow; raises as `embed`."""
         spec = await self.check_model(collection)
         blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
         await self._embedder.embed_images(collection.model_name, blank)
@@ -178,7 +169,7 @@ class QueryEmbedder:
 
 
 async def _all(vectors: Iterable[Coroutine[Any, Any, list[float]]]) -> list[list[float]]:
-    """All of them; as soon as one fails nothing more is done for the others."""
+    """All vectors; as soon as one fails, the others are cancelled."""
     tasks = [asyncio.ensure_future(vector) for vector in vectors]
     try:
         return await asyncio.gather(*tasks)

@@ -18,12 +18,13 @@ from adapters.index.port import EVERYTHING, Collection, ImageFilter, ImageIndex,
 from adapters.retry import until_available
 from gateway.auth.cursors import BadCursor, Cursors, fingerprint
 from gateway.auth.privacy import Privacy
+from gateway.errors import InvalidField
 from gateway.search import cutoff, ranking
 from gateway.search.collapse import Folded, collapse
 from gateway.search.cutoff import Background
 from gateway.search.events import SearchEvents
 from gateway.search.outage import Patience
-from gateway.search.query import BadTerm, Query, QueryEmbedder, Term, describe, kind_of
+from gateway.search.query import Query, QueryEmbedder, Term, describe, kind_of
 from gateway.search.waiting import Presence
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
@@ -33,19 +34,19 @@ ALIAS_SECONDS = 1.0
 """How long a resolved alias is trusted. A flip keeps the old collection, so nothing breaks."""
 
 WARM_SECONDS = 5.0
-"""How often a look is taken whether another collection was activated."""
+"""Interval of checks whether another collection was activated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Everything that is asked of one search; see `gateway.http.api_models.SearchRequest`."""
+    """One search, with the fields of `gateway.http.api_models.SearchRequest`."""
 
     terms: Sequence[Term]
     limit: int = 10
     min_score: float | None = None
     where: ImageFilter = EVERYTHING
-    told_filters: dict[str, str | int | float | bool] = field(default_factory=dict)
-    """The filters as the search event tells them."""
+    recorded_filters: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """The filters as the search event records them."""
     details: Sequence[str] = ()
     automatic_cut_off: bool = False
     collapse: bool = False
@@ -53,7 +54,7 @@ class Question:
     cursor: str | None = None
 
     def fingerprint(self, collection: Collection) -> str:
-        """What all pages of this search have in common, and no other search has."""
+        """A digest that is equal for all pages of this search, and differs for other searches."""
         terms: list[tuple[Any, ...]] = [
             (
                 term.weight,
@@ -67,7 +68,7 @@ class Question:
             collection.name,
             terms,
             self.min_score,
-            self.told_filters,
+            self.recorded_filters,
             self.automatic_cut_off,
             self.collapse,
         )
@@ -75,7 +76,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was asked, in short form, and what it found, and where."""
+    """The query in its short form, the collection that was searched, and the matches."""
 
     search_id: UUID
     query: str
@@ -86,7 +87,7 @@ class Answer:
 
 
 class Search:
-    """Queries to matches. Query and collection always belong to the same model version."""
+    """Finds matches for queries; query and collection belong to the same model version."""
 
     def __init__(
         self,
@@ -99,9 +100,9 @@ class Search:
         duplicate_score: float,
         patience: float,
     ) -> None:
-        """`duplicate_score` is the cosine from which two pictures are near-duplicates.
+        """`duplicate_score` is the cosine from which two images are near-duplicates.
 
-        A server that has gone away is waited for `patience` seconds; see `Patience`.
+        `patience` is how many seconds to wait for a server that is down; see `Patience`.
         """
         self._queries = queries
         self._index = index
@@ -112,24 +113,24 @@ class Search:
         self._patience = Patience(patience)
         self._background = Background(index)
         self.presence = Presence(index, self.active)
-        """Which pictures searches can find."""
+        """Which images searches can find."""
         self._active: tuple[float, Collection] | None = None
         self._resolving = asyncio.Lock()
         self._warm_for: str | None = None
 
     async def answer(self, question: Question, client: str | None = None) -> Answer:
-        """One page of the nearest pictures, best first; recorded under this client's name.
+        """One page of the nearest images, best first; recorded under this client's name.
 
-        A picture that is itself a term of positive weight is left out: it would only find itself.
+        An image that is itself a term of positive weight is left out of the matches.
 
         Raises:
-            BadTerm: a term or the cursor cannot be used.
-            Unavailable: a server that is needed does not answer, and has not for too long.
+            InvalidField: a term or the cursor cannot be used.
+            Unavailable: a server has been down for longer than `patience`.
         """
         started = time.perf_counter()
 
         async def attempt() -> tuple[Collection, int, float, _Found]:
-            # All of it anew each time: another model may have been activated meanwhile.
+            # Each attempt starts again, as another model may have been activated.
             collection = await self.active()
             start = self._start(question, collection)
             query = await self._queries.embed(collection, question.terms)
@@ -156,7 +157,7 @@ class Search:
             query=(ended - embedded) * 1e3,
             total=(ended - started) * 1e3,
         )
-        # The answer goes out first; its event is put together after that.
+        # The event is built after the answer has been returned.
         occurred_at = now()
         asyncio.get_running_loop().call_soon(
             lambda: self._events.add(
@@ -173,7 +174,7 @@ class Search:
         try:
             at = self._cursors.check(question.cursor, question.fingerprint(collection))
         except BadCursor as error:
-            raise BadTerm("cursor", str(error)) from error
+            raise InvalidField("cursor", str(error)) from error
         return int(at)
 
     async def _found(
@@ -220,9 +221,9 @@ class Search:
         """The collection that answers searches now.
 
         Raises:
-            Unavailable: Weaviate does not answer, or nothing was activated yet.
+            Unavailable: Weaviate does not answer, or no collection is active yet.
         """
-        # Of all who come when it is due, one asks and the others take its answer.
+        # One of the concurrent callers asks the index; the others use its answer.
         async with self._resolving:
             if self._active is not None and time.monotonic() - self._active[0] < ALIAS_SECONDS:
                 return self._active[1]
@@ -233,7 +234,7 @@ class Search:
             return collection
 
     async def warm_up(self) -> None:
-        """Make the first query as fast as the next; raises as `answer`."""
+        """Run a query, so that the next one is not slowed by first use; raises as `answer`."""
         collection = await self.active()
         if self._warm_for != collection.name:
             vector = await self._queries.warm_up(collection)
@@ -246,7 +247,7 @@ class Search:
         return self._warm_for is not None
 
     async def keep_warm(self) -> None:
-        """Warm up, now and whenever another collection was activated, until cancelled."""
+        """Warm up, now and after each change of the active collection, until cancelled."""
         while True:
             try:
                 await until_available(self.warm_up, what="warm-up")
@@ -257,7 +258,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The beginning of the answer, all pages up to and with the one asked for."""
+    """The matches of all pages up to and including the requested one."""
 
     matches: list[Folded]
     cut_off_score: float | None
@@ -271,7 +272,7 @@ def _performed(
     occurred_at: datetime,
 ) -> SearchPerformed:
     kind = kind_of(question.terms)
-    filters = dict(question.told_filters)
+    filters = dict(question.recorded_filters)
     if question.min_score is not None:
         filters["min_score"] = question.min_score
     if question.automatic_cut_off:

@@ -2,7 +2,8 @@
 
 Terms are joined by `+` and `-` with white space around them, so `black-and-white` and `C++` stay
 what they are. A number and a colon before a term are its weight, unless a digit follows (`16:9`).
-What starts with `./`, `../`, `~/` or `/` is a picture. Within double quotes everything is text.
+A term that starts with `./`, `../`, `~/` or `/` is the path of an image. Within double quotes
+everything is text.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ MAX_WEIGHT: Final = 100.0
 
 _WORDS: Final = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 _WEIGHT: Final = re.compile(r"(\d+(?:\.\d+)?):(?!\d)(.*)", re.DOTALL)
-_PICTURE: Final = ("./", "../", "~/", "/")
+_IMAGE: Final = ("./", "../", "~/", "/")
 
 
 class BadShortForm(ValueError):
-    """The short form cannot be read; the message says why."""
+    """The short form is malformed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One term: a text, or the path of a picture as it was written."""
+    """One term: a text, or the path of an image as it was written."""
 
     weight: float
     text: str | None = None
@@ -36,7 +37,7 @@ def parse(query: str) -> list[Part]:
     """The terms of a query.
 
     Raises:
-        BadShortForm: a term is missing, or a weight or a quote cannot be.
+        BadShortForm: a term is missing, or a weight or a quote is malformed.
     """
     parts: list[Part] = []
     sign, words = 1.0, list[str]()
@@ -64,13 +65,13 @@ def _part(sign: float, words: str) -> Part:
         weight = float(match[1])
         words = match[2].strip()
         if not 0 < weight <= MAX_WEIGHT:
-            raise BadShortForm(f"the weight {match[1]} is not over 0 and up to {MAX_WEIGHT:g}")
+            raise BadShortForm(f"the weight {match[1]} is not above 0 and at most {MAX_WEIGHT:g}")
     if words.count('"') % 2:
         raise BadShortForm("a quote is not closed")
     quoted = words.startswith('"')
     plain = words.replace('"', "").strip()
     if not plain:
         raise BadShortForm("a term is empty")
-    if not quoted and plain.startswith(_PICTURE):
+    if not quoted and plain.startswith(_IMAGE):
         return Part(sign * weight, path=plain)
     return Part(sign * weight, text=plain)

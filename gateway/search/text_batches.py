@@ -1,4 +1,4 @@
-"""Texts that are asked for while Triton is busy go to it together."""
+"""Embedding texts in batches: those that arrive while Triton is busy are sent together."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from adapters.errors import Rejected, TooSlow, Unavailable
 from adapters.index.port import Embedder
 
 MOST: Final = 32
-"""Texts in one request; every text model here takes so many."""
+"""The maximum of texts in one request, which every text model here accepts."""
 SLOW_SECONDS: Final = 10.0
-"""A request of many texts should take less; who searches waits for all of it."""
+"""The limit for a request of many texts, as each search in it waits for the whole request."""
 IN_FLIGHT: Final = 2
-"""Requests under way for a model; what is asked meanwhile waits, and goes with the next."""
+"""The maximum of requests in flight per model; further texts wait for the next request."""
 
 Vector = list[float]
-Asked = tuple[str, asyncio.Future[Vector]]
+Pending = tuple[str, asyncio.Future[Vector]]
 
 
 class TextBatches:
-    """Embeds single texts in as few requests as their arrival allows.
+    """Embeds single texts, several of them per request under load.
 
-    Who asks alone waits for nobody. Under load a request's fixed cost, here and in Triton, is
-    shared by all that came while the last one was answered.
+    A single text is sent at once. While `IN_FLIGHT` requests are in flight, further texts are
+    collected and sent together, so that they share the fixed cost of a request.
     """
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._under_way: dict[str, int] = defaultdict(int)
-        # Not empty only while as many requests are under way as may be.
-        self._waiting: dict[str, deque[Asked]] = defaultdict(deque)
+        self._in_flight: dict[str, int] = defaultdict(int)
+        # Not empty only while `IN_FLIGHT` requests are in flight.
+        self._waiting: dict[str, deque[Pending]] = defaultdict(deque)
         self._sizes: dict[str, BatchSize] = {}
         self._senders: set[asyncio.Task[None]] = set()
 
     async def embed(self, model: str, text: str) -> Vector:
         """The text's unit vector; raises as `Embedder.embed_texts`."""
-        if self._under_way[model] == IN_FLIGHT:
+        if self._in_flight[model] == IN_FLIGHT:
             vector: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
             self._waiting[model].append((text, vector))
             return await vector
-        self._under_way[model] += 1
+        self._in_flight[model] += 1
         try:
             vectors = await self._embedder.embed_texts(model, [text])
         finally:
@@ -52,16 +52,16 @@ class TextBatches:
         return own
 
     def _ended(self, model: str) -> None:
-        """A request is over: the texts that came meanwhile take its place."""
+        """A request has ended: send the texts that are waiting in its place."""
         waiting = self._waiting[model]
-        batch: list[Asked] = []
+        batch: list[Pending] = []
         most = self._size(model).items
         while waiting and len(batch) < most:
             text, vector = waiting.popleft()
             if not vector.done():
                 batch.append((text, vector))
         if not batch:
-            self._under_way[model] -= 1
+            self._in_flight[model] -= 1
             return
         sender = asyncio.create_task(self._send(model, batch))
         self._senders.add(sender)
@@ -70,18 +70,18 @@ class TextBatches:
     def _size(self, model: str) -> BatchSize:
         return self._sizes.setdefault(model, BatchSize(MOST, deadline=SLOW_SECONDS))
 
-    async def _send(self, model: str, batch: list[Asked]) -> None:
+    async def _send(self, model: str, batch: list[Pending]) -> None:
         try:
             await self._answer(model, batch)
         finally:
             self._ended(model)
 
-    async def _answer(self, model: str, batch: list[Asked]) -> None:
+    async def _answer(self, model: str, batch: list[Pending]) -> None:
         size, started = self._size(model), time.monotonic()
         try:
             vectors = await self._embedder.embed_texts(model, [text for text, _ in batch])
         except Unavailable as error:
-            # Those who ask again must not be put into as large a batch.
+            # The next batch must be smaller than the one that was too slow.
             if isinstance(error, TooSlow) or time.monotonic() - started > NEAR * SLOW_SECONDS:
                 size.too_slow(len(batch))
             _fail(batch, error)
@@ -89,7 +89,7 @@ class TextBatches:
             if len(batch) == 1:
                 _fail(batch, error)
                 return
-            # One text that is refused must not take the others with it.
+            # A text that is refused must not make the others fail.
             for each in batch:
                 await self._answer(model, [each])
         except BaseException as error:
@@ -103,7 +103,7 @@ class TextBatches:
                     future.set_result(vector)
 
 
-def _fail(batch: list[Asked], error: BaseException) -> None:
+def _fail(batch: list[Pending], error: BaseException) -> None:
     for _, future in batch:
         if not future.done():
             future.set_exception(error)

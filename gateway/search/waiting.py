@@ -1,32 +1,31 @@
-"""Whether the active collection holds a picture: asked once for all who want to know it now.
+"""Whether the active collection holds an image, with many such questions in one request.
 
-A page asks for fifty thumbnails at a time, and many clients may wait for what they just added. Each
-of these questions alone would be a request to the index; together they are one.
+A page loads fifty thumbnails at a time, and many clients may wait for images that they just added.
+Without batches each of these questions would be a request to the index.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from http import HTTPStatus
 from typing import Final
 
 from adapters.index.port import Collection, ImageIndex
 from adapters.name_forms import forms
-from gateway.http.problems import Problem
+from gateway.errors import NotIndexedYet, TooManyWaiting
 
 GATHER_SECONDS: Final = 0.002
-"""How long a question waits for others to come along."""
+"""How long a question waits for others to share its request."""
 AT_ONCE: Final = 500
-"""Pictures in one request to the index."""
+"""The maximum of images in one request to the index."""
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.25
 MAX_WAITING: Final = 1000
-"""Requests that may wait for pictures at the same time."""
+"""The maximum of requests that wait for images at the same time."""
 
 
 class Presence:
-    """Content hashes of pictures by id, in batches."""
+    """Looks up content hashes of images by id, in batches."""
 
     def __init__(self, index: ImageIndex, active: Callable[[], Awaitable[Collection]]) -> None:
         self._index = index
@@ -34,10 +33,10 @@ class Presence:
         self._wanted: dict[str, asyncio.Future[str | None]] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self.waiting = 0
-        """How many requests wait for a picture now."""
+        """How many requests are waiting for an image now."""
 
     async def hash_of(self, image_id: str) -> str | None:
-        """The content hash of a picture that searches can find; None if they cannot.
+        """The content hash of an image that searches can find; None if they cannot.
 
         Raises:
             Unavailable: the index does not answer.
@@ -49,13 +48,13 @@ class Presence:
                 task = asyncio.create_task(self._ask_soon())
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
-        # Whoever goes away must not take the answer from the others.
+        # A caller that is cancelled must not cancel the answer for the others.
         return await asyncio.shield(future)
 
     async def held(self, name: str) -> AsyncIterator[tuple[str, str]]:
-        """Ids and content hashes of the pictures of this name, in whatever form: itself first.
+        """Ids and content hashes of the images of this name in any Unicode form, itself first.
 
-        The other forms are asked for only by whoever goes on beyond the first, or finds none.
+        The other forms are looked up only if the caller iterates past the first one.
 
         Raises:
             Unavailable: the index does not answer.
@@ -77,28 +76,24 @@ class Presence:
             except Exception as error:
                 for name in part:
                     wanted[name].set_exception(error)
-                    # Nobody may be left who wants to know.
+                    # Retrieved, as perhaps no caller waits for it any more.
                     wanted[name].exception()
             else:
                 for name in part:
                     wanted[name].set_result(held.get(name))
 
     async def until_indexed(self, image_name: str, sha256: str | None, *, timeout: float) -> None:
-        """Return once the active collection holds the picture, with this content if one is given.
+        """Return once the active collection holds the image, with this content if one is given.
 
-        Its name may be in another form there: some file systems change it.
+        Its id may be another Unicode form of the name: some file systems change it.
 
         Raises:
-            Problem: 409 after `timeout` seconds: it may still come, or be dead-lettered; 503 where
-                too many wait already.
+            NotIndexedYet: after `timeout` seconds; it may still be indexed, or be dead-lettered.
+            TooManyWaiting: too many requests are waiting already.
             Unavailable: the index does not answer.
         """
         if self.waiting >= MAX_WAITING:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self.waiting} requests are waiting for pictures already",
-                headers={"Retry-After": "2"},
-            )
+            raise TooManyWaiting(self.waiting)
         self.waiting += 1
         pause = FIRST_PAUSE
         try:
@@ -110,17 +105,6 @@ class Presence:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, LONGEST_PAUSE)
         except TimeoutError as error:
-            raise _not_yet(image_name, sha256, timeout) from error
+            raise NotIndexedYet(image_name, sha256, timeout) from error
         finally:
             self.waiting -= 1
-
-
-def _not_yet(image_name: str, sha256: str | None, timeout: float) -> Problem:
-    return Problem(
-        HTTPStatus.CONFLICT,
-        f"{image_name} could not be found within {timeout:g} s; if it is a picture that can "
-        "be read it will be, otherwise it is among the dead letters",
-        errors=[{"field": "wait_for", "message": "not searchable yet"}],
-        headers={"Retry-After": "2"},
-        waiting_for={"image_name": image_name, "sha256": sha256},
-    )

@@ -1,4 +1,4 @@
-// The gateway's API. Everything that goes wrong becomes an ApiError with a message for people.
+// Calls of the gateway's API. Every failure becomes an ApiError with a message for the user.
 
 export class ApiError extends Error {
   constructor(message, status = 0, fields = [], freeName = null) {
@@ -14,7 +14,7 @@ function problem(status, body) {
   return new ApiError(body.detail || `The server answered ${status}.`, status, fields, body.free_name);
 }
 
-/** Whether the key that somebody signed in with is no longer good; receipts have no challenge. */
+/** Whether the user must sign in again; a 401 for a receipt has no such challenge. */
 function signedOut(status, challenge) {
   if (status !== 401 || !challenge) return false;
   const then = encodeURIComponent(location.pathname + location.search);
@@ -49,7 +49,7 @@ export function post(path, body, signal) {
   });
 }
 
-/** Send a form; `progress` is told the share that was sent, 0 to 1, which fetch cannot tell. */
+/** Send a form; calls `progress` with the fraction sent, 0 to 1, which fetch does not report. */
 export function send(path, form, progress) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();

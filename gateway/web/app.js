@@ -1,4 +1,4 @@
-// The page: what is asked lives in the address, and everything shown follows from it.
+// The page: the address holds the query, and everything on the page is derived from it.
 
 import * as chips from "./chips.js";
 import { $ } from "./dom.js";
@@ -15,7 +15,7 @@ import * as viewer from "./viewer.js";
 const HINT = "Say in your own words what a picture shows, or drop a picture here to find others like it.";
 let query = { terms: [], options: [] };
 
-/** Show what the address asks for. */
+/** Show the results of the query in the address. */
 function follow() {
   query = fromAddress(location.search);
   const plain = isPlain(query.terms);
@@ -35,7 +35,7 @@ function follow() {
   }
 }
 
-/** Ask for something else. */
+/** Start another query. */
 function go(wanted) {
   if (wanted.terms.length > MAX_TERMS) {
     results.refuse(`A query has at most ${MAX_TERMS} terms.`);
@@ -49,13 +49,13 @@ function go(wanted) {
 const only = (term) => go({ ...query, terms: [term] });
 const like = (name) => only({ weight: 1, name });
 
-/** Add a picture of the answer to the query, or turn the sign of it if it is there. */
+/** Add a picture of the answer to the query, or change its sign if it is already a term. */
 function combine(match, weight) {
   const name = match.image_name;
   go({ ...query, terms: [...query.terms.filter((each) => each.name !== name), { weight, name }] });
 }
 
-/** What was typed: alone it is the query, beside chips it joins them. */
+/** Search for the typed text: alone it is the query, next to chips it is added to them. */
 function submit() {
   const typed = $("text").value.trim();
   const plain = isPlain(query.terms) || query.terms.length === 0;
@@ -71,13 +71,13 @@ function submit() {
   }
 }
 
-/** Search by a picture of the visitor's; `beside` the chips that are there, or instead of them. */
+/** Search by a picture of the user's; `beside` the existing chips, or instead of them. */
 async function byFile(file, beside) {
   if (!file) return;
   try {
     const term = { weight: 1, own: await own.keep(file) };
     const kept = beside && !isPlain(query.terms) ? query.terms : [];
-    // What this tab no longer has would only keep the others from being searched for.
+    // A picture that this tab no longer has would make the whole search fail.
     const here = kept.filter((each) => each.own === undefined || own.find(each.own));
     go({ ...query, terms: [...here, term] });
   } catch (error) {

@@ -1,4 +1,4 @@
-// The terms of a query as chips: turn the sign, change the weight, take one away.
+// The terms of a query as chips: change the sign or the weight, or remove one.
 
 import { el, fileName, thumbnail } from "./dom.js";
 import * as own from "./own.js";
@@ -13,7 +13,7 @@ function label(term) {
     : ["a picture that is no longer here", null];
 }
 
-/** One chip; `change` is told the new term, or null when it is taken away. */
+/** One chip; calls `change` with the new term, or with null when it is removed. */
 function chip(term, change) {
   const [name, image] = label(term);
   const size = Math.abs(term.weight);
@@ -45,7 +45,7 @@ function chip(term, change) {
         change({ ...term, weight: minus ? -wanted : wanted }, "weight");
       } else weight.value = size;
     },
-    // Enter would send the form with whatever the box has.
+    // Enter would submit the form with the text in the box.
     onkeydown: (event) => {
       if (event.key !== "Enter") return;
       event.preventDefault();
@@ -57,7 +57,7 @@ function chip(term, change) {
     {
       type: "button",
       class: "remove",
-      "aria-label": `Take ${name} out of the query`,
+      "aria-label": `Remove ${name} from the query`,
       title: "Take it out",
       onclick: () => change(null, "remove"),
     },
@@ -74,7 +74,7 @@ function chip(term, change) {
   );
 }
 
-/** Show the terms; `changed` is told the new list. The focus stays where it was. */
+/** Show the terms; calls `changed` with the new list. The focus does not move. */
 export function show(list, terms, changed) {
   const chips = terms.map((term, at) =>
     chip(term, (next, part) => {

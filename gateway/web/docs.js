@@ -1,4 +1,4 @@
-// The page's own script: the policy of this site allows none inside the document.
+// A file of its own, as the content security policy allows no inline scripts.
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#docs",

@@ -1,8 +1,8 @@
-// Small helpers for building the page; every text goes in as text, never as HTML.
+// Helpers for building the page; every text is inserted as text, never as HTML.
 
 export const $ = (id) => document.getElementById(id);
 
-/** A new element: properties are attributes, `on…` are listeners, true and false set or leave out. */
+/** A new element: properties are attributes, `on…` are listeners, booleans set or omit one. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -42,7 +42,7 @@ export const counted = (count, one, many = `${one}s`) =>
 
 const AGAIN_MS = [1500, 4000, 10_000];
 
-/** A picture that asks again when it could not be had, as under a bounded rate, then says so. */
+/** A thumbnail that is loaded again after a failure (such as a rate limit), a few times. */
 export function thumbnail(name, size, alt = "") {
   const image = el("img", { alt, loading: "lazy", decoding: "async" });
   const waits = [...AGAIN_MS];

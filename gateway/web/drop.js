@@ -1,10 +1,10 @@
-// Pictures dragged onto the page: two zones say what is going to happen to them.
+// Pictures dragged onto the page: one zone searches by them, the other adds them.
 
 import { $ } from "./dom.js";
 
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
 
-/** `search(file)` and `add(files)` are what the zones do; `fail(text)` says what cannot be. */
+/** `search(file)` and `add(files)` are the actions of the zones; `fail(text)` shows an error. */
 export function connect({ search, add, fail }) {
   const drop = $("drop");
   const zones = [...drop.children];
@@ -30,7 +30,7 @@ export function connect({ search, add, fail }) {
     end();
     if (!files.length || !zone) return;
     if (zone === "add") add(files);
-    else if (files.length > 1) fail("One picture at a time can be searched by.");
+    else if (files.length > 1) fail("You can search by only one picture at a time.");
     else search(files[0]);
   });
   window.addEventListener("keydown", (event) => event.key === "Escape" && end());

@@ -1,4 +1,4 @@
-// Filters and switches: a form whose fields have the names that the address uses.
+// Filters and switches: a form whose fields have the same names as in the address.
 
 import { $ } from "./dom.js";
 
@@ -6,14 +6,14 @@ const form = $("options");
 const folders = new Set();
 const cameras = new Set();
 
-/** Everything that is set, as [name, value] pairs. */
+/** All options that are set, as [name, value] pairs. */
 export function read() {
   const given = [...new FormData(form)].filter(([, value]) => value.trim());
   if (!$("good-only").checked) given.push(["weak", "1"]);
   return given;
 }
 
-/** Make the form show these options. */
+/** Show these options in the form. */
 export function show(options) {
   form.reset();
   $("good-only").checked = !options.some(([name]) => name === "weak");
@@ -31,7 +31,7 @@ export function show(options) {
   $("clear-filters").hidden = count === 0;
 }
 
-/** Offer the folders and cameras of what was found. */
+/** Suggest the folders and cameras of the matches. */
 export function learn(matches) {
   for (const { image_name: name, camera } of matches) {
     const parts = name.split("/").slice(0, -1);
@@ -53,7 +53,7 @@ function open(wanted) {
   $("filters-toggle").setAttribute("aria-expanded", String(wanted));
 }
 
-/** `changed` is called with the options after each change. */
+/** Calls `changed` with the options after each change. */
 export function connect(changed) {
   $("filters-toggle").addEventListener("click", () => open($("filters").hidden));
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -1,11 +1,11 @@
-// Pictures that somebody searches by. They stay in this tab: the address only names them.
+// Pictures that the user searches by. They stay in this tab; the address holds only their keys.
 
 const MAX_BYTES = 20_000_000;
 const kept = new Map();
 
-/** Keep a picture of the visitor's; its key. Throws an Error that says why it cannot be used. */
+/** Store a picture in this tab and return its key. Throws an Error if it cannot be used. */
 export async function keep(file) {
-  // A browser knows no type for some files that are pictures, HEIC among them: the server decides.
+  // Browsers know no type for some pictures, such as HEIC, so the server decides about these.
   if (file.type && !file.type.startsWith("image/")) throw new Error(`${file.name} is not a picture.`);
   if (file.size > MAX_BYTES) throw new Error(`${file.name} has more than 20 MB.`);
   const url = await new Promise((resolve, reject) => {

@@ -1,4 +1,4 @@
-// What is looked for: terms, filters and switches; their short form, address and request.
+// The query: terms, filters and switches; its short form, address and request.
 
 export const MAX_TERMS = 16;
 export const MAX_WEIGHT = 100;
@@ -38,7 +38,7 @@ function term(sign, words) {
     weight = Number(weighted[1]);
     words = weighted[2].trim();
     if (!(weight > 0 && weight <= MAX_WEIGHT)) {
-      throw new Error(`The weight ${weighted[1]} is not over 0 and up to ${MAX_WEIGHT}.`);
+      throw new Error(`The weight ${weighted[1]} is not above 0 and at most ${MAX_WEIGHT}.`);
     }
   }
   if ((words.split('"').length - 1) % 2) throw new Error("A quote is not closed.");
@@ -49,23 +49,23 @@ function term(sign, words) {
     return { weight: sign * weight, text: plain };
   }
   if (plain.startsWith("../") || plain.startsWith("~/")) {
-    throw new Error("Here only pictures of the collection can be named, for instance ./cat.jpg.");
+    throw new Error("Only pictures of the collection can be named here, for instance ./cat.jpg.");
   }
   return { weight: sign * weight, name: plain.replace(/^\.?\/+/, "") };
 }
 
-/** The text that the box shows for a single plain text, so that reading it gives that text again. */
+/** The text in the box for a single term, which is parsed to the same term again. */
 export function asTyped(text) {
   try {
     const [only, ...more] = parse(text);
     if (!more.length && only.text === text && only.weight === 1) return text;
   } catch {
-    // A text that the short form cannot hold as it is; quotes keep it together.
+    // The text has a meaning in the short form unless it is quoted.
   }
   return `"${text}"`;
 }
 
-/** Whether the box can show the whole query as one text, so that no chips are needed. */
+/** Whether the box can show the whole query, so that no chips are needed. */
 export const isPlain = (terms) =>
   terms.length === 1 && terms[0].text !== undefined && terms[0].weight === 1;
 
@@ -86,7 +86,7 @@ const KINDS = { q: "text", like: "name", own: "own" };
 
 /**
  * The query that an address holds. Terms are `q` (a text), `like` (an indexed picture) and `own` (a
- * picture of this browser tab), each with an optional `w` after it; all else are options.
+ * picture of this browser tab), each with an optional `w` after it; all others are options.
  */
 export function fromAddress(search) {
   const query = { terms: [], options: [] };
@@ -118,7 +118,7 @@ export function toAddress({ terms, options }) {
   return text ? `?${text}` : "/";
 }
 
-/** The API's filters for the options, which are named as the fields of the form are. */
+/** The filters of the API for these options, which have the names of the form's fields. */
 export function filters(options) {
   const found = {};
   const set = (name, end, value) => (found[name] = { ...found[name], [end]: value });
@@ -134,7 +134,7 @@ export function filters(options) {
   return found;
 }
 
-/** The first or the last instant of a day, where the reader is. */
+/** The first or the last instant of a day in the user's time zone. */
 function day(text, last) {
   const start = new Date(`${text}T00:00:00`);
   if (Number.isNaN(start.getTime())) return text;
@@ -147,7 +147,7 @@ const DETAILS = [
   "latitude", "longitude",
 ];
 
-/** The request's body, but for the page; `own` gives the Base64 of a picture of this tab. */
+/** The request's body without the cursor; `own` returns the Base64 of a picture of this tab. */
 export function request({ terms, options }, own) {
   const has = (name) => options.some(([each]) => each === name);
   const narrowed = filters(options);

@@ -1,11 +1,11 @@
-// Rating an answer, or one picture of it, from 1 to 10, with thanks.
+// Rating an answer, or one picture of it, from 1 to 10.
 
 import { post } from "./api.js";
 import { el } from "./dom.js";
 
-/** A row of buttons in `container`; returns a function that sets what a rating refers to. */
+/** A row of buttons in `container`; returns a function that sets the subject of a rating. */
 export function rating(container, label) {
-  let subject = null; // {jwt, image_name?}: what the next rating is about.
+  let subject = null; // {jwt, image_name?}: the subject of the next rating.
   const thanks = el("p", { class: "thanks", role: "status" });
   const buttons = Array.from({ length: 10 }, (_, at) =>
     el(
@@ -28,11 +28,11 @@ export function rating(container, label) {
       await post("/api/v1/create-feedback", { user_feedback: given, ...about });
       if (about !== subject) return;
       press(given);
-      thanks.textContent = `Thank you: ${given} of 10 is noted.`;
+      thanks.textContent = `Thank you: your rating of ${given} is saved.`;
       thanks.classList.remove("bad");
     } catch (error) {
       if (about !== subject) return;
-      thanks.textContent = `Not noted: ${error.message}`;
+      thanks.textContent = `Not saved: ${error.message}`;
       thanks.classList.add("bad");
     }
   }

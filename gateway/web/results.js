@@ -1,4 +1,4 @@
-// The grid of pictures: the first page, further ones as they come into sight, and what to say of it.
+// The grid of pictures: its pages, loaded as the user scrolls, and the messages about them.
 
 import { post } from "./api.js";
 import { $, counted, el, fileName, thumbnail } from "./dom.js";
@@ -7,30 +7,30 @@ import { describe, request } from "./query.js";
 
 const PAGE = 30;
 
-let running = null; // The search under way; a newer one aborts it.
-let refusedIn = null; // The search under way when what was typed was refused: its end is not told.
-let cursor = null; // Of the page that follows; null when there is none.
+let running = null; // The search in flight; a newer one aborts it.
+let refusedIn = null; // The search in flight when the typed text was refused: its end shows no message.
+let cursor = null; // Of the next page; null if there is none.
 let query = null;
 let hooks = {};
-export const matches = []; // All that is shown, each with the receipt of its page.
+export const matches = []; // All shown matches, each with the receipt of its page.
 
 export function say(text, bad = false) {
   $("message").textContent = text;
   $("message").classList.toggle("bad", bad);
 }
 
-/** Say what is wrong with what was typed. It stands until something else is done. */
+/** Show what is wrong with the typed text, until the next action. */
 export function refuse(text) {
   say(text, true);
   refusedIn = running;
 }
 
-/** Say how a search ended, unless what was typed meanwhile was refused. */
+/** Show how a search ended, unless a text typed meanwhile was refused. */
 function conclude(search, text, bad = false) {
   if (search !== refusedIn) say(text, bad);
 }
 
-/** What happens when a card is used: open(at), term(match, weight), like(match), rate(jwt or null). */
+/** The actions of a card: open(at), term(match, weight), like(match), rate(jwt or null). */
 export function connect(given) {
   hooks = given;
   $("more").addEventListener("click", more);
@@ -44,7 +44,7 @@ export function connect(given) {
 const columns = () =>
   getComputedStyle($("results")).gridTemplateColumns.split(" ").length;
 
-/** Arrow keys go from card to card. */
+/** Arrow keys move from card to card. */
 function moveFocus(event) {
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns() };
   const at = [...$("results").children].indexOf(document.activeElement?.closest(".card"));
@@ -60,8 +60,8 @@ export function focusOn(at) {
 
 function card(match, at) {
   const name = fileName(match.image_name);
-  const twins = match.duplicates?.length ?? 0;
-  // The viewer has the same for the keyboard; here they only shorten the way for a mouse.
+  const duplicates = match.duplicates?.length ?? 0;
+  // For the mouse only; with the keyboard the same buttons are in the viewer.
   const quick = (sign, title, act) =>
     el("button", { type: "button", tabindex: "-1", title, "aria-label": `${title}: ${name}`, onclick: act }, sign);
   return el(
@@ -79,7 +79,7 @@ function card(match, at) {
       quick("+", "Add to the query", () => hooks.term(match, 1)),
       quick("−", "Subtract from the query", () => hooks.term(match, -1)),
     ),
-    twins ? el("span", { class: "twins", title: `${counted(twins, "picture")} nearly the same` }, `+${twins}`) : null,
+    duplicates ? el("span", { class: "duplicates", title: `${counted(duplicates, "picture")} nearly the same` }, `+${duplicates}`) : null,
     el(
       "p",
       {},
@@ -112,7 +112,7 @@ export async function search(wanted) {
   query = wanted;
   const lost = wanted.terms.find((each) => each.own !== undefined && !own.find(each.own));
   if (lost) {
-    say("The picture of this search was only in the tab that it was chosen in. Choose it again.", true);
+    say("The picture of this search was kept only in the tab where it was chosen. Choose it again.", true);
     return;
   }
   say("Searching…");
@@ -122,7 +122,7 @@ export async function search(wanted) {
   if (matches.length) hooks.rate(answer.jwt);
 }
 
-/** Load the next page, if there is one and none is on its way; whether anything came. */
+/** Load the next page, if there is one and none is being loaded; returns whether it has matches. */
 export async function more() {
   if (!cursor || running) return false;
   return Boolean(await page(false));
@@ -145,7 +145,7 @@ async function page(first) {
     matches.push(...answer.matches.map((match) => ({ ...match, jwt: answer.jwt })));
     $("results").append(...matches.slice(start).map((match, at) => card(match, start + at)));
     cursor = answer.next_cursor;
-    tell(mine);
+    report(mine);
     hooks.found(answer.matches);
     return answer;
   } catch (error) {
@@ -163,7 +163,7 @@ async function page(first) {
     if (running === mine) {
       running = null;
       $("results").removeAttribute("aria-busy");
-      // A page that does not fill the window leaves the end in sight, and nothing will scroll.
+      // If a page does not fill the window, no scroll event will load the next one.
       if (cursor && $("more").hidden) requestAnimationFrame(fill);
     }
   }
@@ -173,11 +173,11 @@ function fill() {
   if ($("after").getBoundingClientRect().top < innerHeight + 600) more();
 }
 
-function tell(search) {
+function report(search) {
   const wanted = describe(query.terms);
   const narrowed = query.options.some(([name]) => name !== "weak" && name !== "collapse");
   const strict = !query.options.some(([name]) => name === "weak");
-  const among = narrowed ? " that the filters let through" : "";
+  const among = narrowed ? " within the filters" : "";
   if (matches.length) {
     const so = cursor ? " so far" : "";
     conclude(search, `${counted(matches.length, "picture")}${so} for “${wanted}”${among}, best first`);
@@ -189,7 +189,7 @@ function tell(search) {
     conclude(search, "No pictures yet. Add some, and search again.");
   }
   $("after-text").textContent =
-    cursor || !matches.length ? "" : strict ? "Those are the good matches." : "Those are all.";
+    cursor || !matches.length ? "" : strict ? "These are all good matches." : "These are all.";
   $("more").textContent = "Show more";
   $("weaker").hidden = !strict || Boolean(cursor);
 }

@@ -1,4 +1,4 @@
-// The state of the system, in the header and as a dialog, with what could not be indexed.
+// The state of the system, in the header and in a dialog, which also lists the dead letters.
 
 import { ApiError, get } from "./api.js";
 import { $, counted, el, moment } from "./dom.js";
@@ -15,7 +15,7 @@ function summary(found) {
   return parts.join(" · ");
 }
 
-/** Look now; called every ten seconds while the page is seen, and after uploads. */
+/** Load the state; called every ten seconds while the page is visible, and after uploads. */
 export async function refresh() {
   const button = $("state");
   try {
@@ -42,16 +42,16 @@ function problem(text) {
 }
 
 const REASONS = {
-  not_a_picture: "no picture by content",
-  other_suffix: "no picture by name",
+  not_a_picture: "not a picture by content",
+  other_suffix: "not a picture by name",
   ignored: "ignored by rule",
-  not_a_file: "no regular file",
+  not_a_file: "not a regular file",
   too_large: "too large",
   unreadable: "unreadable",
   name_not_utf8: "name not UTF-8",
 };
 
-/** How many files were passed over, and why; the command lists them. */
+/** How many files were skipped, and why. */
 function skipped() {
   if (state.skipped === undefined) return "not known";
   const reasons = Object.entries(state.skipped_reasons).map(
@@ -67,10 +67,10 @@ function facts() {
     ["Pictures indexed", state.images.toLocaleString("en")],
     ["Waiting", state.waiting === null ? "not known" : state.waiting.toLocaleString("en")],
     ["Failed", state.failed.toLocaleString("en")],
-    ["Passed over", skipped()],
+    ["Skipped", skipped()],
     ["Model", `${state.model_name}${small}`],
     ["Version", state.model_version],
-    ["Adding pictures", state.uploads ? "allowed" : "switched off"],
+    ["Adding pictures", state.uploads ? "enabled" : "disabled"],
   ];
 }
 
@@ -85,8 +85,8 @@ async function show() {
     const left = total - letters.length;
     $("letters-none").textContent =
       total === 0
-        ? "Nothing: every picture could be read."
-        : `${left ? `The newest 100 of ${total}. ` : ""}Once mended, ./image-search dlq retry tries again.`;
+        ? "None: all pictures could be indexed."
+        : `${left ? `The newest 100 of ${total}. ` : ""}To try again after repairing them: ./image-search dlq retry.`;
     $("letters").replaceChildren(
       ...letters.map((letter) =>
         el(

@@ -1,4 +1,4 @@
-// Adding pictures: sent two at a time, then waited for until a search finds them.
+// Adding pictures: they are sent two at a time, then polled until a search finds them.
 
 import { get, post, send } from "./api.js";
 import { $, bytes, el, thumbnail } from "./dom.js";
@@ -9,7 +9,7 @@ const WAIT_S = 15;
 const GIVE_UP_MS = 10 * 60_000;
 const queue = [];
 let busy = 0;
-let find = null; // What pressing a finished picture does.
+let find = null; // The action of a finished picture.
 
 function row(file) {
   const bar = el("progress", { max: "1", value: "0", "aria-label": `Progress of ${file.name}` });
@@ -71,7 +71,7 @@ function summary() {
     `Adding pictures: ${done} of ${items.length} can be found${bad ? `, ${bad} failed` : ""}`;
 }
 
-/** Add these files to the collection, and show how far each is. */
+/** Add these files to the collection, and show the progress of each. */
 export function add(files) {
   $("uploads").hidden = false;
   for (const file of files) queue.push({ row: row(file), options: {} });
@@ -104,7 +104,7 @@ async function store(one, options) {
     one.says(share < 1 ? `sending, ${Math.floor(share * 100)} %` : "being checked", { share: share < 1 ? share : null }),
   );
   one.says("stored, waiting to be indexed", { share: null });
-  // The next one may be sent meanwhile.
+  // Not awaited, so that the next one can be sent.
   settle(one, stored).catch((error) => one.says(error.message, { bad: true })).finally(summary);
 }
 
@@ -126,7 +126,7 @@ function refused(one, error) {
   }
 }
 
-/** Wait until a search finds it, or until it is known that none will. */
+/** Wait until a search finds the picture, or it has a dead letter. */
 async function settle(one, stored) {
   const began = Date.now();
   while (Date.now() - began < GIVE_UP_MS) {
@@ -136,21 +136,21 @@ async function settle(one, stored) {
         limit: 1,
         wait_for: { image_name: stored.image_name, sha256: stored.sha256, timeout_s: WAIT_S },
       });
-      // Not before: only what is indexed is shown.
+      // The thumbnail is served only now that the picture is indexed.
       one.shows(stored.image_name);
-      one.says(stored.status === "unchanged" ? "was there already" : "can be found", { done: true });
+      one.says(stored.status === "unchanged" ? "already existed" : "can be found", { done: true });
       one.offer([["More like this", () => find(stored.image_name)]]);
       system.refresh();
       return;
     } catch (error) {
-      // 409: not yet. Anything else may be a server that is away for a moment.
+      // 409: not yet. Any other error may be a short outage of a server.
       if (error.status !== 409) await new Promise((resolve) => setTimeout(resolve, 2000));
     }
     const letter = await deadLetter(stored.image_name, began);
     if (letter) throw new Error(`cannot be indexed: ${letter.reason}`);
     one.says("stored, still waiting to be indexed", { share: null });
   }
-  throw new Error("stored, but not indexed within ten minutes; the state of the system may tell why");
+  throw new Error("stored, but not indexed within ten minutes; see the state of the system");
 }
 
 async function deadLetter(name, began) {

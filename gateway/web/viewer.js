@@ -1,4 +1,4 @@
-// One picture large, with what is known of it and what can be done with it.
+// One picture in large, with its details and actions.
 
 import { $, bytes, el, fileName, moment, picturePath, thumbnail, thumbnailPath } from "./dom.js";
 import { rating } from "./rating.js";
@@ -35,7 +35,7 @@ function show() {
   $("viewer-name").textContent = fileName(name);
   $("viewer-name").title = name;
   $("viewer-place").textContent = `${at + 1} of ${results.matches.length}`;
-  // A thumbnail, as not every browser shows every format; what it is not large enough for is a click away.
+  // A thumbnail, as browsers do not show all formats; the original is one click away.
   $("viewer-image").src = thumbnailPath(name, 1024);
   $("viewer-image").alt = name;
   $("viewer-original").href = picturePath(name);
@@ -45,14 +45,14 @@ function show() {
       el("div", {}, el("dt", {}, title), el("dd", {}, value)),
     ),
   );
-  const twins = match.duplicates ?? [];
-  $("viewer-duplicates").hidden = twins.length === 0;
+  const duplicates = match.duplicates ?? [];
+  $("viewer-duplicates").hidden = duplicates.length === 0;
   $("viewer-duplicates-list").replaceChildren(
-    ...twins.map((twin) =>
+    ...duplicates.map((duplicate) =>
       el(
         "li",
         {},
-        el("a", { href: picturePath(twin), target: "_blank", rel: "noopener", title: twin }, thumbnail(twin, 128, twin)),
+        el("a", { href: picturePath(duplicate), target: "_blank", rel: "noopener", title: duplicate }, thumbnail(duplicate, 128, duplicate)),
       ),
     ),
   );
@@ -74,7 +74,7 @@ export function open(number) {
   $("viewer").scrollTop = 0;
 }
 
-/** `like(match)` and `term(match, weight)` are what its buttons do. */
+/** `like(match)` and `term(match, weight)` are the actions of its buttons. */
 export function connect({ like, term }) {
   const viewer = $("viewer");
   rate = rating($("viewer-rating"), "How good is this picture as an answer?");

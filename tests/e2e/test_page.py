@@ -94,7 +94,7 @@ async def test_terms_are_chips_that_add_and_subtract(page: Page) -> None:
 
     await ask(page, "- something red")
     await expect(chips).to_have_count(3)
-    await page.get_by_role("button", name="Take tennis out of the query").click()
+    await page.get_by_role("button", name="Remove tennis from the query").click()
     await expect(chips).to_have_count(2)
     # Whoever uses the keyboard stays where they were.
     await expect(page.locator(".chip .remove").nth(1)).to_be_focused()
@@ -174,7 +174,7 @@ async def test_more_like_this_and_pictures_as_terms(page: Page) -> None:
     await answered(page)
     assert query_of(page) == [("like", BALL)]
     assert BALL not in await shown(page)
-    await expect(page.get_by_role("button", name=f"Take {BALL.split('/')[1]}")).to_be_visible()
+    await expect(page.get_by_role("button", name=f"Remove {BALL.split('/')[1]}")).to_be_visible()
 
     await page.locator("#results .open").first.click()
     await page.get_by_role("button", name="− Subtract").click()
@@ -201,7 +201,9 @@ async def test_a_picture_dragged_in_is_searched_by(page: Page) -> None:
     await answered(page)
     assert (await shown(page))[0] == "drawings/castle.jpg"
     await drop(page, "search", {"a.jpg": b"1", "b.jpg": b"2"})
-    await expect(page.locator("#message")).to_have_text("One picture at a time can be searched by.")
+    await expect(page.locator("#message")).to_have_text(
+        "You can search by only one picture at a time."
+    )
 
 
 async def test_filters_narrow_and_live_in_the_address(page: Page) -> None:
@@ -211,7 +213,7 @@ async def test_filters_narrow_and_live_in_the_address(page: Page) -> None:
     await page.get_by_role("button", name="Filters").click()
     await page.get_by_label("Folder").fill("drawings")
     await page.get_by_label("Folder").press("Enter")
-    await expect(page.locator("#message")).to_contain_text("that the filters let through")
+    await expect(page.locator("#message")).to_contain_text("within the filters")
     names = await shown(page)
     assert names[0] == RACKET
     assert all(name.startswith("drawings/") for name in names)
@@ -223,9 +225,7 @@ async def test_filters_narrow_and_live_in_the_address(page: Page) -> None:
 
     await page.get_by_role("button", name="Filters (1)").click()
     await page.get_by_label("PNG", exact=True).check()
-    await expect(page.locator("#message")).to_have_text(
-        "There is no picture that the filters let through."
-    )
+    await expect(page.locator("#message")).to_have_text("There is no picture within the filters.")
     await page.get_by_role("button", name="Clear the filters").click()
     await expect(page.get_by_role("button", name="Filters", exact=True)).to_be_focused()
     await answered(page)
@@ -244,7 +244,7 @@ async def test_scrolling_loads_more_until_the_end(page: Page, client: httpx.Asyn
     for _ in range(60):
         await page.mouse.wheel(0, 4000)
         await page.wait_for_timeout(300)
-        if await page.get_by_text("Those are all.").is_visible():
+        if await page.get_by_text("These are all.").is_visible():
             break
     names = await shown(page)
     assert len(names) == len(set(names)) == total
@@ -272,7 +272,7 @@ async def test_the_viewer(page: Page) -> None:
         .get_by_role("button", name="9 of 10", exact=True)
         .click()
     )
-    await expect(viewer.get_by_text("Thank you: 9 of 10 is noted.")).to_be_visible()
+    await expect(viewer.get_by_text("Thank you: your rating of 9 is saved.")).to_be_visible()
     await page.keyboard.press("Escape")
     await expect(viewer).to_be_hidden()
     await expect(page.locator("#results .open").nth(1)).to_be_focused()
@@ -286,7 +286,7 @@ async def test_an_answer_is_rated_with_thanks(system: System, page: Page) -> Non
     await expect(page.locator("#results .card").first).to_be_visible()
     rating = page.get_by_role("group", name=re.compile("How good is this answer"))
     await rating.get_by_role("button", name="7 of 10").click()
-    await expect(page.get_by_text("Thank you: 7 of 10 is noted.")).to_be_visible()
+    await expect(page.get_by_text("Thank you: your rating of 7 is saved.")).to_be_visible()
     await expect(rating.get_by_role("button", name="7 of 10")).to_have_attribute(
         "aria-pressed", "true"
     )

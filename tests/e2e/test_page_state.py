@@ -150,7 +150,9 @@ async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> No
         await assert_accessible(page)
         await page.get_by_label("Key or token").fill("wrong")
         await page.get_by_role("button", name="Sign in").click()
-        await expect(page.get_by_role("alert")).to_have_text("That is not a key, or no longer one.")
+        await expect(page.get_by_role("alert")).to_have_text(
+            "This key is not valid, or has expired."
+        )
         await page.get_by_label("Key or token").fill(key)
         await page.keyboard.press("Enter")
         await answered(page)

@@ -126,7 +126,7 @@ async def test_no_letter_is_told_the_reason_of_another(
     log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reasons that are held no more are read again from their places."""
-    monkeypatch.setattr(of_the_gateway, "WHOLE", 0)
+    monkeypatch.setattr(of_the_gateway, "WITH_REASON", 0)
 
     def letter(name: str) -> Message:
         event = DeadLetter(

@@ -100,8 +100,8 @@ async def test_the_state_reads_only_what_is_new(
             yield record
 
     monkeypatch.setattr(bench.log, "read_all", counted)
-    monkeypatch.setattr("gateway.routes.state.KEPT_SECONDS", 0.0)
-    monkeypatch.setattr("gateway.routes.state.KEPT_TIMES_ITS_COST", 0.0)
+    monkeypatch.setattr("gateway.ttl_cache.TTL_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.ttl_cache.TTL_PER_COST", 0.0)
     assert (await bench.client.get("/api/v1/state")).json()["failed"] == 200
     assert len(read) == 200
     await bench.log.publish(IMAGES_DLQ, [Message("new", letter("new"))])

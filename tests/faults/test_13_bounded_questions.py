@@ -21,7 +21,7 @@ from analytics.settings import QuestionSettings
 from analytics.views import Filters, query
 from gateway.http import problems
 from gateway.http.limits import Deadline
-from gateway.lake_queries import CONCURRENT
+from gateway.lake_queries import CONCURRENT, LakeQueries
 from gateway.settings import GatewaySettings
 from tests.conftest import ROOT
 
@@ -95,7 +95,7 @@ def application(lake: Lake, seconds: float) -> FastAPI:
     app = FastAPI()
     problems.install(app)
     app.add_middleware(Deadline, seconds=seconds)
-    app.include_router(gateway.routes.analytics.router(lake.url, BOUNDS))
+    app.include_router(gateway.routes.analytics.router(LakeQueries(lake.url, BOUNDS)))
     return app
 
 

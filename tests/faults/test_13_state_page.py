@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gateway.open_dead_letters
-import gateway.routes.state
+import gateway.ttl_cache
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
 from adapters.fakes import MemoryEventLog
 from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
 from adapters.log.port import LogRecord, Message, Position
 from gateway.open_dead_letters import NewestLetters
-from gateway.routes.state import Kept
 from gateway.single_flight import Shared
+from gateway.ttl_cache import TtlCache
 from schemas.codec import encode
 from schemas.events import DeadLetter, now
 from schemas.topics import IMAGES_DLQ
@@ -57,8 +57,8 @@ def letter(name: str) -> Message:
 async def bench(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    monkeypatch.setattr(gateway.routes.state, "KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(gateway.routes.state, "KEPT_TIMES_ITS_COST", 0.0)
+    monkeypatch.setattr(gateway.ttl_cache, "TTL_SECONDS", 0.0)
+    monkeypatch.setattr(gateway.ttl_cache, "TTL_PER_COST", 0.0)
     async with running(tmp_path, small_spec) as found:
         yield found
 
@@ -72,7 +72,7 @@ async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
         await go.wait()
         return asked
 
-    kept = Kept(ask)
+    kept = TtlCache(ask)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -86,7 +86,7 @@ async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
 async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gateway.routes.state, "LONGEST_SECONDS", 0.05)
+    monkeypatch.setattr(gateway.ttl_cache, "TIMEOUT_SECONDS", 0.05)
     asked = 0
 
     async def ask() -> int:
@@ -96,7 +96,7 @@ async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
             await asyncio.Event().wait()
         return asked
 
-    kept = Kept(ask)
+    kept = TtlCache(ask)
     with pytest.raises(Unavailable):
         await kept.get()
     assert await kept.get() == 2
@@ -113,7 +113,7 @@ async def test_an_error_of_a_reading_is_everybodys_and_not_kept() -> None:
             raise Unavailable("away")
         return asked
 
-    kept = Kept(ask)
+    kept = TtlCache(ask)
     found = await asyncio.gather(*(kept.get() for _ in range(5)), return_exceptions=True)
     assert [type(each) for each in found] == [Unavailable] * 5
     assert await kept.get() == 2
@@ -190,7 +190,7 @@ async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
 async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_same(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.open_dead_letters, "WHOLE", 10)
+    monkeypatch.setattr(gateway.open_dead_letters, "WITH_REASON", 10)
     log = bench.log
     await log.publish(IMAGES_DLQ, [letter(f"{n:03}") for n in range(95)])
     newest = NewestLetters(log)

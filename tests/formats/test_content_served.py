@@ -10,10 +10,10 @@ import fsspec
 import pytest
 from typer.testing import CliRunner
 
-import gateway.routes.state as state_module
 from adapters.embedder.spec import ModelSpec
 from adapters.fakes import MemoryEventLog
 from cli.__main__ import build
+from gateway import ttl_cache
 from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES
 from tests.support.gateway_bench import Gateway, gateway
@@ -26,8 +26,8 @@ STATE = "/api/v1/state"
 async def bench(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    monkeypatch.setattr(state_module, "KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(state_module, "KEPT_TIMES_ITS_COST", 0.0)
+    monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 0.0)
+    monkeypatch.setattr(ttl_cache, "TTL_PER_COST", 0.0)
     settings: dict[str, Any] = {
         "images_sources": "cloud=memory://served",
         "thumbnails_dir": tmp_path / "thumbnails",

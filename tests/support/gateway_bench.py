@@ -1,4 +1,4 @@
-"""A gateway on memory twins, for the tests of what it answers."""
+"""A gateway on in-memory fakes, for the tests of what it answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 
 @dataclass
 class Gateway:
-    """An application, a client of it and the twins behind it."""
+    """An application, a client of it and the fakes behind it."""
 
     app: FastAPI
     client: httpx.AsyncClient

@@ -19,6 +19,7 @@ from analytics.lake import End, Lake, Place
 from analytics.report import ASSETS, WEB, render
 from analytics.views import Filters
 from gateway.http import problems
+from gateway.lake_queries import LakeQueries
 from gateway.routes.analytics import router
 from schemas.events import FeedbackGiven, SearchPerformed
 from tests.support.lake_events import BEGIN, Events, records, topic_of
@@ -57,7 +58,7 @@ async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
 def serve(lake_url: str) -> httpx.AsyncClient:
     app = FastAPI()
     problems.install(app)
-    app.include_router(router(lake_url, Bounds(256 << 20, 2)))
+    app.include_router(router(LakeQueries(lake_url, Bounds(256 << 20, 2))))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 

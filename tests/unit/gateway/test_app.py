@@ -38,7 +38,7 @@ SECRET = "a secret of at least thirty-two bytes"
 
 @dataclass
 class Bench:
-    """A gateway on memory twins with 15 pictures in its collection."""
+    """A gateway on in-memory fakes with 15 pictures in its collection."""
 
     app: FastAPI
     client: httpx.AsyncClient
@@ -197,12 +197,12 @@ class TestSearch:
     @pytest.mark.parametrize("server", ["embedder", "index"])
     async def test_a_server_that_is_down_is_said_and_heals(self, bench: Bench, server: str) -> None:
         await asyncio.sleep(1.1)  # A resolved alias is trusted for a second.
-        twin = getattr(bench, server)
-        twin.available = False
+        fake = getattr(bench, server)
+        fake.available = False
         response = await bench.search(text="never asked before")
         assert_problem(response, 503)
         assert response.headers["retry-after"]
-        twin.available = True
+        fake.available = True
         assert (await bench.search(text="never asked before")).status_code == 200
 
     async def test_another_model_version_is_never_mixed_in(

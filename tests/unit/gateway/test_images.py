@@ -1,4 +1,4 @@
-"""Duplicates, uploads, thumbnails and searches that wait, on memory twins."""
+"""Duplicates, uploads, thumbnails and searches that wait, on in-memory fakes."""
 
 import asyncio
 import errno
@@ -18,9 +18,9 @@ from PIL import Image
 
 from adapters.embedder.spec import ModelSpec
 from adapters.index.port import Collection, ImageRecord
-from gateway.http.problems import Problem
+from gateway.errors import InvalidField
 from gateway.images import thumbnails
-from gateway.images.files import Pictures, Served
+from gateway.images.files import ImageFiles, ServedImages
 from gateway.images.uploads import safe_folder, safe_name
 from gateway.search import duplicates
 from gateway.search.waiting import Presence
@@ -202,8 +202,8 @@ class TestThumbnails:
         async def active() -> Collection:
             return bench.collection
 
-        served = Served(Presence(bench.index, active), no_letters)
-        images = Pictures(GatewaySettings(images_dir=bench.images), served, max_bytes=10**7)
+        served = ServedImages(Presence(bench.index, active), no_letters)
+        images = ImageFiles(GatewaySettings(images_dir=bench.images), served, max_bytes=10**7)
         sandbox = Sandbox(1, memory_bytes=10**7, seconds=60)
         decoders = Decoders(sandbox, max_pixels=10**7)
         small = thumbnails.Thumbnails(
@@ -213,7 +213,7 @@ class TestThumbnails:
             noise = np.random.default_rng(n).integers(0, 255, (64, 64, 3), np.uint8)
             Image.fromarray(noise).save(bench.images / f"{n}.png")
             await bench.holds(f"{n}.png")
-            assert (await small.response(f"{n}.png", 128, None)).status_code == 200
+            assert (await small.file(await small.find(f"{n}.png", 128))).is_file()
         kept = sum(path.stat().st_size for path in folder.rglob("*.jpg"))
         assert 0 < kept < 30_000
         decoders.close()
@@ -440,7 +440,7 @@ class TestUploads:
     def test_folders_are_split(self) -> None:
         assert safe_folder("/a//b/") == ["a", "b"]
         assert safe_folder("") == []
-        with pytest.raises(Problem, match="deeper"):
+        with pytest.raises(InvalidField, match="deeper"):
             safe_folder("/".join("a" * 21))
 
 

@@ -81,12 +81,12 @@ async def test_a_search_outlives_a_restart(
 ) -> None:
     records = [picture("a.jpg", unit(1))]
     async with gateway(tmp_path, small_spec, records, outage_patience=20) as bench:
-        twin = getattr(bench, server)
-        twin.available = False
+        fake = getattr(bench, server)
+        fake.available = False
         searching = asyncio.create_task(bench.names(text="never asked before"))
         await asyncio.sleep(0.4)
         assert not searching.done()
-        twin.available = True
+        fake.available = True
         assert await searching == ["a.jpg"]
     (event,) = await bench.searches()  # by the end all are written
     assert event.latency_ms.total >= 400

@@ -9,9 +9,9 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from adapters.log.dead_letter_reader import SETTLED_AS_HEADER, SETTLES_HEADER
 from adapters.log.port import Message, Position
-from gateway.auth.access import COOKIE
+from gateway import ttl_cache
+from gateway.http.credentials import COOKIE
 from gateway.http.sign_in import own_address
-from gateway.routes import state as state_module
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
 from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
@@ -27,8 +27,8 @@ OPENING = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Sec-Fetch-Mod
 async def bench(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    monkeypatch.setattr(state_module, "KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(state_module, "KEPT_TIMES_ITS_COST", 0.0)
+    monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 0.0)
+    monkeypatch.setattr(ttl_cache, "TTL_PER_COST", 0.0)
     records = [picture("a.jpg", unit(1)), picture("b.jpg", unit(0, 1))]
     async with gateway(tmp_path, small_spec, records) as bench:
         yield bench
@@ -74,7 +74,7 @@ class TestState:
     async def test_an_answer_is_kept_for_a_moment(
         self, bench: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(state_module, "KEPT_SECONDS", 60.0)
+        monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 60.0)
         assert (await bench.client.get(LETTERS)).json()["total"] == 0
         await bury(bench, "broken.jpg", 3)
         assert (await bench.client.get(LETTERS)).json()["total"] == 0
@@ -129,7 +129,7 @@ class TestSigningIn:
 
             wrong = await bench.client.post("/sign-in", data={"key": KEY + "x", "then": "/?q=x"})
             assert wrong.status_code == 401
-            assert "not a key" in wrong.text
+            assert "is not valid" in wrong.text
             assert 'value="/?q=x"' in wrong.text
             assert "set-cookie" not in wrong.headers
 

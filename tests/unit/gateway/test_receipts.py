@@ -19,11 +19,11 @@ from gateway.auth.receipts import (
     AUDIENCE,
     ISSUER,
     REQUIRED,
-    InvalidReceipt,
     Receipt,
     Receipts,
     load_or_create_secret,
 )
+from gateway.errors import InvalidReceipt
 
 SECRET = "a secret of at least thirty-two bytes"
 OTHER = "another secret of at least thirty-two"

@@ -11,7 +11,8 @@ from adapters.embedder.spec import ModelSpec
 from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.port import Message
-from gateway.routes.metrics import Ratings, add_route
+from gateway.rating_metrics import RatingMetrics
+from gateway.routes.metrics import router
 from models.advice import advise
 from models.settings import AdviceSettings
 from schemas.events import (
@@ -167,9 +168,9 @@ async def test_prometheus_sees_it() -> None:
     for _ in range(3):
         await bench.rate("x", 1)
     await bench.rate("c", 5)
-    ratings = Ratings(bench.log, bench.embedder, bench.index, SETTINGS)
+    ratings = RatingMetrics(bench.log, bench.embedder, bench.index, SETTINGS)
     app = FastAPI()
-    add_route(app, ratings)
+    app.include_router(router(ratings))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert "image_search_ratings" not in (await client.get("/metrics")).text

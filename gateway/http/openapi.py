@@ -1,4 +1,4 @@
-"""The OpenAPI document, completed with what the framework cannot see."""
+"""The OpenAPI document, completed with what FastAPI cannot derive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMES: dict[str, Any] = {
 
 
 def complete(app: FastAPI, *, secured: bool) -> None:
-    """Add the models of bodies that are read by hand and, where one is needed, credentials."""
+    """Add the models of bodies that are parsed by hand and, if access is `secured`, credentials."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

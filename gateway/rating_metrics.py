@@ -1,0 +1,70 @@
+"""What the ratings say about the active model, as metrics for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from adapters.errors import AdapterError
+from adapters.index.port import Embedder, ImageIndex
+from adapters.log.port import EventLog
+from models.advice import Advice, advise
+from models.settings import AdviceSettings
+
+logger = logging.getLogger(__name__)
+PREFIX = "image_search_ratings"
+
+
+class RatingMetrics(Collector):
+    """Computes the advice at intervals, and exposes the last one as metrics."""
+
+    def __init__(
+        self, log: EventLog, embedder: Embedder, index: ImageIndex, settings: AdviceSettings
+    ) -> None:
+        self._log = log
+        self._embedder = embedder
+        self._index = index
+        self._settings = settings
+        self._last: Advice | None = None
+
+    async def keep_fresh(self) -> None:
+        """Compute the advice again and again, until cancelled. A failure is logged and retried."""
+        while True:
+            try:
+                await self.refresh()
+            except AdapterError as error:
+                # Old advice may name a model that is gone: expose none.
+                self._last = None
+                logger.warning("the ratings cannot be read: %s", error)
+            await asyncio.sleep(self._settings.advice_refresh)
+
+    async def refresh(self) -> None:
+        """Compute the advice now; raises as `advise`."""
+        self._last = await advise(self._log, self._embedder, self._index, self._settings)
+
+    def collect(self) -> Iterator[Metric]:
+        """Count and mean of the ratings, whether it is low, and a candidate's gain in nDCG."""
+        last = self._last
+        if last is None or last.model is None:
+            return
+        for name, text, value in (
+            ("count", "Ratings of the active model in the window", float(last.ratings)),
+            ("mean", "Their mean, 1 to 10", last.mean),
+            ("low", "1 while the mean is below the threshold", float(last.low)),
+        ):
+            if value is not None:
+                gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["model"])
+                gauge.add_metric([last.model], value)
+                yield gauge
+        if last.candidate and last.candidate_ndcg is not None and last.active_ndcg is not None:
+            gain = GaugeMetricFamily(
+                f"{PREFIX}_candidate_ndcg_gain",
+                "By how much this loaded model's nDCG is higher on the rated queries",
+                labels=["model", "candidate"],
+            )
+            gain.add_metric([last.model, last.candidate], last.candidate_ndcg - last.active_ndcg)
+            yield gain

@@ -1,0 +1,115 @@
+"""How many images are indexed, waiting and failed; and the open dead letters with their reasons."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.index.port import Collection, ImageIndex
+from adapters.log.port import EventLog
+from adapters.watcher_status import skipped_counts
+from gateway.open_dead_letters import NewestLetters, OpenLetter, Reason
+from gateway.search.service import Search
+from gateway.single_flight import Shared
+from gateway.ttl_cache import TtlCache
+
+Backlog = Callable[[Collection], Awaitable[int]]
+"""How many records of the topic `images` the indexing of a collection has still to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateSnapshot:
+    """The state of the system at one moment."""
+
+    collection: Collection
+    images: int
+    """Images that searches are answered from."""
+    waiting: int | None
+    """An upper bound of the changes that are not indexed yet; None if it is not known."""
+    failed: int
+    """Images with an open dead letter."""
+    skipped: Mapping[str, int] | None
+    """Reason -> files and folders that the watcher skipped for it; None if it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterPage:
+    """Some of the open dead letters, newest first, and how many there are in all."""
+
+    total: int
+    letters: Sequence[tuple[OpenLetter, Reason]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    letters: Sequence[OpenLetter]
+    ids: Container[str]
+
+
+class SystemState:
+    """Reads the state from the index, the log and the watcher's status file."""
+
+    def __init__(
+        self,
+        search: Search,
+        index: ImageIndex,
+        log: EventLog,
+        backlog: Backlog | None,
+        *,
+        watcher_status_file: Path | None = None,
+    ) -> None:
+        """Without a `backlog`, `waiting` is not known."""
+        self._watcher = watcher_status_file
+        self._search = search
+        self._index = index
+        self._backlog = backlog
+        self._open = NewestLetters(log)
+        self._pages: Shared[tuple[int, int], LetterPage] = Shared()
+        self._failed = TtlCache(self._read_failed)
+        self._snapshot = TtlCache(self._read_snapshot)
+
+    async def snapshot(self) -> StateSnapshot:
+        """The state of the system, which may be some seconds old.
+
+        Raises:
+            Unavailable: a server does not answer.
+        """
+        return await self._snapshot.get()
+
+    async def letters(self, limit: int, skip: int = 0) -> LetterPage:
+        """At most `limit` open letters, newest first, after the newest `skip`.
+
+        Raises:
+            Unavailable: the log does not answer.
+        """
+        return await self._pages.get((limit, skip), lambda: self._page(limit, skip))
+
+    async def failed_images(self) -> Container[str]:
+        """Ids of the images with an open letter, which may be some seconds old.
+
+        Raises:
+            Unavailable: the log does not answer.
+        """
+        return (await self._failed.get()).ids
+
+    async def _page(self, limit: int, skip: int) -> LetterPage:
+        letters = (await self._failed.get()).letters
+        return LetterPage(len(letters), await self._open.complete(letters[skip : skip + limit]))
+
+    async def _read_failed(self) -> _Failed:
+        letters = await self._open.current()
+        return _Failed(letters, frozenset(each.image_id for each in letters))
+
+    async def _read_snapshot(self) -> StateSnapshot:
+        collection = await self._search.active()
+        images, failed = await asyncio.gather(self._index.count(collection), self._failed.get())
+        skipped = await asyncio.to_thread(skipped_counts, self._watcher) if self._watcher else None
+        return StateSnapshot(
+            collection,
+            images,
+            waiting=await self._backlog(collection) if self._backlog else None,
+            failed=len(failed.letters),
+            skipped=skipped,
+        )

@@ -1,0 +1,64 @@
+"""The gateway's services do not know HTTP, and each of their errors has an answer."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from adapters import errors as adapter_errors
+from gateway import errors
+from gateway.http import problems
+from tests.architecture.test_imports import ROOT, imports, modules, relative, top
+
+HTTP_LIBRARIES = {"fastapi", "starlette", "uvicorn"}
+HTTP_PACKAGES = ("gateway/http/", "gateway/routes/")
+BUILDERS = {"gateway/app.py", "gateway/__main__.py"}
+BASES = {errors.GatewayError, adapter_errors.AdapterError}
+"""Only their subclasses are raised."""
+
+
+def test_services_do_not_import_http() -> None:
+    services = [
+        path
+        for path in modules("gateway")
+        if not relative(path).startswith(HTTP_PACKAGES) and relative(path) not in BUILDERS
+    ]
+    assert ROOT / "gateway" / "search" / "service.py" in services
+    wrong = {
+        (relative(path), name)
+        for path in services
+        for name in imports(path)
+        if top(name) in HTTP_LIBRARIES or name.startswith(("gateway.http", "gateway.routes"))
+    }
+    assert not wrong
+
+
+def test_every_error_has_a_problem() -> None:
+    ours = {
+        each
+        for module in (errors, adapter_errors)
+        for _, each in inspect.getmembers(module, inspect.isclass)
+        if issubclass(each, Exception)
+    }
+    unmapped = {each for each in ours - BASES if not set(each.__mro__) & set(problems.TABLE)}
+    assert not unmapped
+
+
+@pytest.mark.parametrize("path", modules("gateway/routes"), ids=lambda path: path.stem)
+def test_routes_are_added_one_way(path: Path) -> None:
+    if path.stem == "__init__":
+        return
+    module = importlib.import_module(f"gateway.routes.{path.stem}")
+    assert inspect.signature(module.router).return_annotation == "APIRouter"
+
+
+def test_routes_are_in_their_folder() -> None:
+    elsewhere = {
+        relative(path)
+        for path in modules("gateway")
+        if not relative(path).startswith("gateway/routes/")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip().startswith(("@app.get", "@app.post", "@routes.", "@router."))
+    }
+    assert not elsewhere
