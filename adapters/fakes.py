@@ -13,15 +13,18 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
 from adapters.embedder.arrays import Pixels, Vectors
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
+from adapters.index.facts import ImageFacts, values
 from adapters.index.port import (
     EVERYTHING,
     MAX_RESULTS,
+    Between,
     Collection,
     ImageFilter,
     ImageRecord,
@@ -144,17 +147,7 @@ class MemoryIndex(_Switch):
         wanted = set(sha256s)
         held = sorted(self._held(collection).values(), key=lambda record: record.facts_version)
         return {
-            record.sha256: KnownVector(
-                vector=record.vector,
-                width=record.width,
-                height=record.height,
-                media_type=record.media_type,
-                taken_at=record.taken_at,
-                camera=record.camera,
-                latitude=record.latitude,
-                longitude=record.longitude,
-                facts_version=record.facts_version,
-            )
+            record.sha256: KnownVector(vector=record.vector, **values(ImageFacts, record))
             for record in held
             if record.sha256 in wanted
         }
@@ -268,16 +261,17 @@ class MemoryIndex(_Switch):
 
 
 def _passes(record: ImageRecord, where: ImageFilter) -> bool:
-    return (
-        (not where.media_types or record.media_type in where.media_types)
-        and (where.camera is None or (record.camera or "").strip() == where.camera.strip())
-        and (where.has_gps is None or (record.latitude is not None) == where.has_gps)
-        and where.size_bytes.holds(record.size_bytes)
-        and where.width.holds(record.width)
-        and where.height.holds(record.height)
-        and where.taken_at.holds(record.taken_at)
-        and where.added_at.holds(record.added_at)
+    return (where.has_gps is None or (record.latitude is not None) == where.has_gps) and all(
+        _matches(getattr(record, name), wanted) for name, wanted in where.by_property().items()
     )
+
+
+def _matches(value: Any, wanted: Between[Any] | tuple[str, ...] | str) -> bool:
+    if isinstance(wanted, Between):
+        return wanted.holds(value)
+    if isinstance(wanted, tuple):
+        return value in wanted
+    return (value or "").strip() == wanted.strip()
 
 
 @dataclass

@@ -20,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from pillow_heif import register_heif_opener
 
 from adapters.errors import DecoderMemory, Rejected
+from adapters.index.facts import ImageMetadata
 from imaging.bitmaps import plainer
 from imaging.camera_raw import develop, exif_of, is_camera_raw
 from imaging.colours import flatten, profile_of
@@ -27,7 +28,7 @@ from imaging.frames import to_what_shows
 from imaging.jpeg_xl import dimensions, is_jpeg_xl, orientation, xmp_of
 from imaging.limits import TooManyPixels, check_pixels
 from imaging.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of, sniff_media_type
-from imaging.metadata.exif import Description, described, loaded
+from imaging.metadata.exif import described, loaded
 from imaging.png_chunks import be_lenient
 from imaging.salvage import PARTLY, blank, is_flat, is_unread_jpeg, is_white, spread, tolerant
 from imaging.shrink import SALVAGED, is_for_us, salvaged, shrunk
@@ -80,7 +81,7 @@ class Upright:
     width: int
     height: int
     media_type: str
-    about: Description
+    about: ImageMetadata
     profile: bytes | None = None
     pixels_since: int = PIXELS_CHANGED
 
@@ -257,7 +258,7 @@ def draft(image: Image.Image, edge: int) -> None:
         image.draft(None, (edge, edge))
 
 
-def _described(image: Image.Image, packet: object) -> Description:
+def _described(image: Image.Image, packet: object) -> ImageMetadata:
     return described(loaded(image.getexif), packet)
 
 

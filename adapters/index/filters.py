@@ -7,7 +7,7 @@ filtered search finds as many pictures as an unfiltered one, if there are as man
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from weaviate.classes.query import Filter
 from weaviate.collections.classes.filters import FilterReturn
@@ -22,18 +22,14 @@ LOWEST_LATITUDE: Final = -90.0
 
 def conditions(where: ImageFilter) -> FilterReturn | None:
     """The filter, None where it lets everything through."""
-    parts = [
-        *_folder(where.folder),
-        *_between("size_bytes", where.size_bytes),
-        *_between("width", where.width),
-        *_between("height", where.height),
-        *_dates("taken_at", where.taken_at),
-        *_dates("added_at", where.added_at),
-    ]
-    if where.media_types:
-        parts.append(Filter.by_property("media_type").contains_any(list(where.media_types)))
-    if where.camera is not None:
-        parts.append(Filter.by_property("camera").equal(where.camera))
+    parts = _folder(where.folder)
+    for name, wanted in where.by_property().items():
+        if isinstance(wanted, Between):
+            parts.extend(_between(name, wanted))
+        elif isinstance(wanted, tuple):
+            parts.append(Filter.by_property(name).contains_any(list(wanted)))
+        else:
+            parts.append(Filter.by_property(name).equal(wanted))
     if where.has_gps is not None:
         # Latitude is there or not; null values have no index of their own in these collections.
         located = Filter.by_property("latitude").greater_or_equal(LOWEST_LATITUDE)
@@ -65,22 +61,17 @@ def _starts_with(folder: str) -> FilterReturn:
     )
 
 
-def _between(name: str, range_: Between[int]) -> list[FilterReturn]:
+def _between(name: str, range_: Between[Any]) -> list[FilterReturn]:
+    """A bound beyond what is stored holds for every image, or for none."""
     parts = []
     if range_.low is not None:
-        parts.append(Filter.by_property(name).greater_or_equal(max(range_.low, SMALLEST)))
+        parts.append(Filter.by_property(name).greater_or_equal(_storable_bound(range_.low)))
     if range_.high is not None:
-        parts.append(Filter.by_property(name).less_or_equal(min(range_.high, LARGEST)))
+        parts.append(Filter.by_property(name).less_or_equal(_storable_bound(range_.high)))
     return parts
 
 
-def _dates(name: str, range_: Between[datetime]) -> list[FilterReturn]:
-    """A bound beyond what is kept holds for every picture, or for none."""
-    parts = []
-    if range_.low is not None:
-        low = min(max(range_.low, EARLIEST), LATEST)
-        parts.append(Filter.by_property(name).greater_or_equal(low))
-    if range_.high is not None:
-        high = min(max(range_.high, EARLIEST), LATEST)
-        parts.append(Filter.by_property(name).less_or_equal(high))
-    return parts
+def _storable_bound(bound: int | datetime) -> int | datetime:
+    if isinstance(bound, datetime):
+        return min(max(bound, EARLIEST), LATEST)
+    return min(max(bound, SMALLEST), LARGEST)

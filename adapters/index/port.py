@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from adapters.embedder.spec import ModelSpec
+from adapters.index.facts import ImageFacts, value_types
 
 if TYPE_CHECKING:
     from adapters.embedder.arrays import Pixels, Vectors
@@ -51,44 +52,30 @@ class Embedder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One picture as the index stores it. `vector` has unit length and `dimension` numbers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord(ImageFacts):
+    """One image as the index stores it. `vector` has unit length and `dimension` numbers."""
 
     image_id: str
     uri: str
     sha256: str
-    media_type: str
     size_bytes: int
-    width: int
-    height: int
     modified_at: datetime | None
     added_at: datetime | None
     vector: Sequence[float]
-    taken_at: datetime | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    facts_version: int = 0
-    """The `FACTS_VERSION` by which it was read; 0 for those of versions that told none."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownVector:
-    """What the index already knows of some content, so that it need not be inferred again.
-
-    `media_type` and `facts_version` are as in `ImageRecord`.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownVector(ImageFacts):
+    """What the index already knows of some content, so that it need not be inferred again."""
 
     vector: Sequence[float]
-    width: int
-    height: int
-    media_type: str
-    taken_at: datetime | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    facts_version: int = 0
+
+
+STORED: Final[Mapping[str, type]] = {
+    name: kind for name, kind in value_types(ImageRecord).items() if name != "vector"
+}
+"""Property -> its type, of all that the index stores of an image besides its vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +105,7 @@ class Collection:
 
 Detail = str | int | float | datetime | None
 
-DETAILS: Final = (
+_FIRST_DETAILS: Final = (
     "sha256",
     "media_type",
     "size_bytes",
@@ -126,12 +113,14 @@ DETAILS: Final = (
     "height",
     "modified_at",
     "added_at",
-    "taken_at",
-    "camera",
-    "latitude",
-    "longitude",
 )
-"""What a search may give back of each picture, besides its id and score."""
+_NOT_DETAILS: Final = ("image_id", "uri", "facts_version")
+
+DETAILS: Final[tuple[str, ...]] = (
+    *_FIRST_DETAILS,
+    *(name for name in STORED if name not in {*_FIRST_DETAILS, *_NOT_DETAILS}),
+)
+"""What a search may give back of each image, besides its id and score; a new one comes last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +169,13 @@ class ImageFilter:
 
     `folder` is a prefix of whole folders with a slash at its end, "" for all; a picture lies in it
     or in a folder below, in whatever of `adapters.name_forms.forms` the folder's name is written.
-    Other texts are compared exactly, except for white space at their ends.
+    Every other field but `has_gps` is named as the property that it is about: a range that the
+    property must lie in, texts that it must be one of, or the text that it must be. Texts are
+    compared exactly, except for white space at their ends.
     """
 
     folder: str = ""
-    media_types: tuple[str, ...] = ()
+    media_type: tuple[str, ...] = ()
     size_bytes: Between[int] = Between()
     width: Between[int] = Between()
     height: Between[int] = Between()
@@ -192,6 +183,11 @@ class ImageFilter:
     added_at: Between[datetime] = Between()
     camera: str | None = None
     has_gps: bool | None = None
+
+    def by_property(self) -> Mapping[str, Between[Any] | tuple[str, ...] | str]:
+        """Property -> what is asked of it, of those properties of which something is asked."""
+        wanted = {name: getattr(self, name) for name in STORED if name in self.__slots__}
+        return {name: each for name, each in wanted.items() if each not in (None, (), Between())}
 
 
 EVERYTHING: Final = ImageFilter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, cast
 
 from weaviate.classes.query import Filter, MetadataQuery
@@ -11,15 +10,14 @@ from weaviate.collections import CollectionAsync
 
 from adapters.errors import Unavailable
 from adapters.index.filters import conditions
-from adapters.index.port import MAX_RESULTS, Detail, ImageFilter, Match, StoredImage
-from adapters.index.schema import integer
+from adapters.index.port import MAX_RESULTS, ImageFilter, Match, StoredImage
+from adapters.index.schema import typed
 from adapters.naming import object_id
 
 Objects = CollectionAsync[Any, Any]
 
 ATTEMPTS: Final = 4
 """So often is a search made of which pictures are missing."""
-_INTEGERS: Final = ("size_bytes", "width", "height")
 
 
 async def search(
@@ -59,7 +57,7 @@ async def search(
             image_id=str(item.properties["image_id"]),
             # Cosine distance is 1 - cosine similarity.
             score=1.0 - _distance(item),
-            details={name: _detail(name, item.properties.get(name)) for name in details},
+            details={name: typed(name, item.properties.get(name)) for name in details},
             vector=_vector(item.vector) if with_vectors else (),
         )
         for item in found.values()
@@ -120,13 +118,3 @@ def _distance(item: Any) -> float:
 
 def _vector(vectors: Mapping[str, Any]) -> list[float]:
     return cast(list[float], vectors.get("default") or [])
-
-
-def _detail(name: str, value: object) -> Detail:
-    if value is None:
-        return None
-    if name in _INTEGERS:
-        return integer(value)
-    if isinstance(value, str | int | float | datetime):
-        return value
-    return str(value)

@@ -27,8 +27,8 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata
 
 from adapters.errors import Unavailable
+from adapters.index.facts import FACTS_VERSION
 from adapters.log.port import EventLog, LogRecord, Position, timestamp_ms
-from imaging.decoded_image import FACTS_VERSION
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from adapters.embedder.spec import ModelSpec
+from adapters.index.facts import FACTS_VERSION
 from adapters.index.port import Collection, Embedder, ImageIndex, KnownVector
 from adapters.log.port import EventLog, LogRecord
 from adapters.settings import IndexingSettings
@@ -13,7 +14,6 @@ from consumers.indexing.absent import AbsentPictures
 from consumers.indexing.batch import Counters, Prepared, Wanted, reused
 from consumers.indexing.failures import Poison, RetryPolicy
 from consumers.indexing.inference import Inference
-from imaging.decoded_image import FACTS_VERSION
 from schemas.codec import InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded, ImageRemoved
 

@@ -17,10 +17,10 @@ from pydantic import BeforeValidator
 from starlette.responses import FileResponse, Response
 
 from adapters.errors import Rejected
+from adapters.index.facts import FACTS_VERSION
 from gateway.http.problems import Problem
 from gateway.images.files import HEADERS, Found, Pictures
 from gateway.images.transfers import missing
-from imaging.decoded_image import FACTS_VERSION
 from imaging.decoders import Decoders
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import UTC, datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -105,6 +105,8 @@ class TimeRange(_Part):
 class Filters(_Part):
     """All that is given must hold; a picture that lacks a property is not in a range of it."""
 
+    # The fields have the names of those of `ImageFilter`.
+
     folder: Annotated[
         Folder | None, Field(description="In this folder, or in one below: `holiday/2026`.")
     ] = None
@@ -129,18 +131,13 @@ class Filters(_Part):
 
     def where(self) -> ImageFilter:
         """The filter in the index's terms."""
-        numbers, times = NumberRange(), TimeRange()
-        return ImageFilter(
-            folder=self.folder or "",
-            media_types=tuple(self.media_type or ()),
-            size_bytes=(self.size_bytes or numbers).between(),
-            width=(self.width or numbers).between(),
-            height=(self.height or numbers).between(),
-            taken_at=(self.taken_at or times).between(),
-            added_at=(self.added_at or times).between(),
-            camera=self.camera,
-            has_gps=self.has_gps,
-        )
+        given: dict[str, Any] = {}
+        for name, value in self:
+            if isinstance(value, NumberRange | TimeRange):
+                given[name] = value.between()
+            elif value is not None:
+                given[name] = tuple(value) if isinstance(value, list) else value
+        return ImageFilter(**given)
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """The filters as search events carry them, for instance `{"width.min": 640}`."""

@@ -56,7 +56,12 @@ class FakeDecoder:
         if (error := self.failing.get(event.image_id)) is not None:
             raise error
         colour = int(event.sha256[:2], 16)
-        picture = Picture(np.full((16, 16, 3), colour, np.uint8), 20, 10, event.media_type)
+        picture = Picture(
+            pixels=np.full((16, 16, 3), colour, np.uint8),
+            width=20,
+            height=10,
+            media_type=event.media_type,
+        )
         return Decoding(picture, 1.0, 1.0)
 
     def close(self) -> None:

@@ -54,16 +54,16 @@ def record(number: int, dimension: int, *, version: int = 0) -> ImageRecord:
     vector = [1.0] + [0.0] * (dimension - 1)
     name = f"{number}.png"
     return ImageRecord(
-        name,
-        f"file:///{name}",
-        sha(number, version=version),
-        "image/png",
-        9,
-        3,
-        3,
-        NOW,
-        NOW,
-        vector,
+        image_id=name,
+        uri=f"file:///{name}",
+        sha256=sha(number, version=version),
+        media_type="image/png",
+        size_bytes=9,
+        width=3,
+        height=3,
+        modified_at=NOW,
+        added_at=NOW,
+        vector=vector,
     )
 
 

@@ -52,7 +52,18 @@ class Held:
         self.collection = await self.index.ensure_collection(spec)
         vector = [1.0] + [0.0] * (spec.dimension - 1)
         records = [
-            ImageRecord(n, f"file:///{n}", "a" * 64, "image/png", 9, 3, 3, NOW, NOW, vector)
+            ImageRecord(
+                image_id=n,
+                uri=f"file:///{n}",
+                sha256="a" * 64,
+                media_type="image/png",
+                size_bytes=9,
+                width=3,
+                height=3,
+                modified_at=NOW,
+                added_at=NOW,
+                vector=vector,
+            )
             for n in names
         ]
         await self.index.upsert(self.collection, records)

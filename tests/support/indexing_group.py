@@ -10,8 +10,8 @@ from aiokafka.structs import OffsetAndMetadata
 from aiokafka.util import commit_structure_validate
 
 from adapters.fakes import MemoryEventLog
+from adapters.index.facts import FACTS_VERSION
 from adapters.log.port import LogRecord, Message
-from imaging.decoded_image import FACTS_VERSION
 from schemas.topics import IMAGES
 
 

@@ -53,7 +53,16 @@ class World:
     async def store(self, image_id: str, sha256: str) -> None:
         event = added(image_id, sha256)
         record = ImageRecord(
-            image_id, event.uri, event.sha256, "image/png", 1, 1, 1, WHEN, WHEN, [1.0] * 8
+            image_id=image_id,
+            uri=event.uri,
+            sha256=event.sha256,
+            media_type="image/png",
+            size_bytes=1,
+            width=1,
+            height=1,
+            modified_at=WHEN,
+            added_at=WHEN,
+            vector=[1.0] * 8,
         )
         await self.index.upsert(self.collection, [record])
 
