@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from adapters.index.port import Embedder, ImageIndex
+from adapters.embedder.port import Embedder
+from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
 from adapters.settings import ServerSettings
 

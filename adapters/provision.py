@@ -13,10 +13,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
 from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.index.port import Collection, ImageIndex
 from adapters.index.weaviate import WeaviateIndex
 from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog, Message

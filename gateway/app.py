@@ -12,7 +12,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
-from adapters.index.port import Embedder, ImageIndex
+from adapters.embedder.port import Embedder
+from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
 from adapters.settings import GatewaySettings
 from analytics.engine import Bounds

@@ -1,8 +1,7 @@
-"""What the application needs of the outside: an embedder and an image index.
+"""What the application needs of an image index, and the types that it takes and gives.
 
-The third need, an event log, is in `adapters.log.port`. Each Protocol has a real implementation
-and an in-memory twin; both pass the same contract tests (`tests/contract`). Every method may
-raise `adapters.errors.Unavailable`.
+Every method may raise `adapters.errors.Unavailable`. The real index (`adapters.index.weaviate`) and
+the fake one (`adapters.index.fake`) pass the same contract tests (`tests/contract`).
 """
 
 from __future__ import annotations
@@ -10,46 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from adapters.embedder.spec import ModelSpec
 from adapters.index.facts import ImageFacts, value_types
-
-if TYPE_CHECKING:
-    from adapters.embedder.arrays import Pixels, Vectors
-
-
-class Embedder(Protocol):
-    """Turns pictures and texts into vectors of one space."""
-
-    async def spec(self, model_name: str) -> ModelSpec:
-        """What the served model wants and gives.
-
-        Raises:
-            Unavailable: the server is down or the model is not loaded.
-        """
-        ...
-
-    async def embed_images(self, model_name: str, pixels: Pixels) -> Vectors:
-        """Unit vectors [N, D] of pixels [N, H, W, 3].
-
-        Raises:
-            Rejected: the model refuses this input.
-            Unavailable: the server cannot answer now.
-        """
-        ...
-
-    async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
-        """Unit vectors [N, D] of N texts; raises as `embed_images`."""
-        ...
-
-    async def is_ready(self, model_name: str) -> bool:
-        """Whether both encoders of the model answer now; never raises for a server that is down."""
-        ...
-
-    async def close(self) -> None:
-        """Release connections."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

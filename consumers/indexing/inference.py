@@ -16,10 +16,11 @@ from tenacity.wait import wait_random_exponential
 
 from adapters.embedder.arrays import Vectors
 from adapters.embedder.batch_size import NEAR, BatchSize
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, SlowFile, TooSlow, Unavailable
 from adapters.index.facts import ImageFacts, values
-from adapters.index.port import Embedder, KnownVector
+from adapters.index.port import KnownVector
 from adapters.progress import server_is_away
 from adapters.settings import IndexingSettings
 from consumers.indexing.batch import (

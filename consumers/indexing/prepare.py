@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
 from adapters.index.facts import FACTS_VERSION
-from adapters.index.port import Collection, Embedder, ImageIndex, KnownVector
+from adapters.index.port import Collection, ImageIndex, KnownVector
 from adapters.log.port import EventLog, LogRecord
 from adapters.settings import IndexingSettings
 from consumers.indexing.absent import AbsentPictures

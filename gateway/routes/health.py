@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
+from adapters.embedder.port import Embedder
 from adapters.errors import AdapterError
-from adapters.index.port import Embedder, ImageIndex
+from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
 from gateway.http.api_models import HealthBody
 from gateway.http.problems import Problem

@@ -11,8 +11,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from adapters.embedder.port import Embedder
 from adapters.errors import AdapterError
-from adapters.index.port import Embedder, ImageIndex
+from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
 from adapters.settings import AdviceSettings
 from models.advice import Advice, advise

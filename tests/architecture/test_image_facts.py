@@ -17,7 +17,7 @@ SOURCE = "imaging/metadata/exif.py"
 FILTER = {"adapters/index/port.py", "gateway/search/filters.py"}
 POSITION = {"adapters/index/storable.py", "imaging/metadata/coordinates.py"}
 """Latitude and longitude are one thing in two numbers: both or neither are there."""
-GPS_FILTER = {"adapters/index/filters.py", "adapters/fakes.py"}
+GPS_FILTER = {"adapters/index/filters.py", "adapters/index/fake.py"}
 """`has_gps` asks whether there is a latitude."""
 DOCUMENT = "docs/api.md"
 

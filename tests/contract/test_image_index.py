@@ -1,4 +1,4 @@
-"""What every `ImageIndex` promises: the twin in memory and Weaviate alike."""
+"""What every `ImageIndex` promises: the fake (in-memory) one and Weaviate alike."""
 
 import asyncio
 import functools
@@ -12,7 +12,7 @@ import pytest
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from adapters.fakes import MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import (
     DETAILS,
     MAX_RESULTS,
@@ -34,7 +34,7 @@ WHEN = datetime(2026, 1, 5, 9, 58, 21, 123000, tzinfo=UTC)
 @pytest.fixture(params=["memory", "weaviate"])
 async def index(request: pytest.FixtureRequest) -> AsyncIterator[ImageIndex]:
     if request.param == "memory":
-        yield MemoryIndex()
+        yield FakeImageIndex()
         return
     servers = request.getfixturevalue("servers")
     real = WeaviateIndex(servers.weaviate_url, grpc_port=servers.weaviate_grpc_port)
@@ -336,8 +336,8 @@ async def filled(index: ImageIndex, collection: Collection) -> Collection:
 
 
 async def test_filters_hold(index: ImageIndex, filled: Collection) -> None:
-    twin = MemoryIndex()
-    same = await twin.ensure_collection(
+    fake = FakeImageIndex()
+    same = await fake.ensure_collection(
         ModelSpec(
             name=filled.model_name,
             version=filled.model_version,
@@ -348,11 +348,11 @@ async def test_filters_hold(index: ImageIndex, filled: Collection) -> None:
             licence="x",
         )
     )
-    await twin.upsert(same, varied())
+    await fake.upsert(same, varied())
     counts = {}
     for name, where in WHERE.items():
         found = await index.search(filled, unit(1), 100, where=where)
-        expected = await twin.search(same, unit(1), 100, where=where)
+        expected = await fake.search(same, unit(1), 100, where=where)
         assert [m.image_id for m in found] == [m.image_id for m in expected], name
         counts[name] = len(found)
     assert counts == {

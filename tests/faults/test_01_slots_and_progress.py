@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from adapters import progress, retry
 from adapters.embedder.arrays import Pixels, Vectors
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from adapters.fakes import MemoryEmbedder, MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
 from adapters.progress import Activity, Stuck, Watchdog
 from adapters.settings import AnalyticsSettings, WatcherSettings
@@ -68,7 +69,7 @@ class FakeDecoder:
         return None
 
 
-class SlowEmbedder(MemoryEmbedder):
+class SlowEmbedder(FakeEmbedder):
     """Takes some turns of the event loop for each batch."""
 
     turns = 3
@@ -334,7 +335,7 @@ async def test_analytics_whose_storage_never_answers_end() -> None:
     assert AnalyticsSettings().stuck_seconds > 0
 
 
-class HangingLog(MemoryEventLog):
+class HangingLog(FakeEventLog):
     """Takes no record, and says nothing."""
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
@@ -342,7 +343,7 @@ class HangingLog(MemoryEventLog):
         raise AssertionError("unreachable")
 
 
-class DeafLog(MemoryEventLog):
+class DeafLog(FakeEventLog):
     """Never comes to an end of reading."""
 
     async def read_all(self, topic: Topic, start: Any = None) -> AsyncIterator[LogRecord]:
@@ -350,7 +351,7 @@ class DeafLog(MemoryEventLog):
         yield LogRecord(Position(0, 0), None, None, 0)
 
 
-async def stuck_watcher(folder: Path, log: MemoryEventLog) -> None:
+async def stuck_watcher(folder: Path, log: FakeEventLog) -> None:
     (folder / "a.png").write_bytes(b"x")
     sources = Sources(
         WatcherSettings(images_dir=folder, stuck_seconds=QUIET * 3, quiet_seconds=0.01), log
@@ -375,12 +376,12 @@ async def test_a_watcher_whose_look_at_a_file_never_ends_ends(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Examination, "examine", hang)
-    await stuck_watcher(tmp_path, MemoryEventLog())
+    await stuck_watcher(tmp_path, FakeEventLog())
 
 
 async def test_a_watcher_waits_for_its_broker(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    log = MemoryEventLog()
+    log = FakeEventLog()
     sources = Sources(
         WatcherSettings(images_dir=tmp_path, stuck_seconds=QUIET * 3, quiet_seconds=0.01), log
     )

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from adapters.bootstrap import Connections
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.dead_letter import dead_letter
+from adapters.log.fake import FakeEventLog
 from adapters.log.kafka_admin import Progress
 from adapters.log.port import Message, Position
 from adapters.naming import collection_name
@@ -72,13 +74,13 @@ class World:
     """A stack on in-memory servers; `lite` answers searches, `next` is to."""
 
     settings: StackSettings
-    log: MemoryEventLog = field(default_factory=MemoryEventLog)
-    index: MemoryIndex = field(default_factory=MemoryIndex)
+    log: FakeEventLog = field(default_factory=FakeEventLog)
+    index: FakeImageIndex = field(default_factory=FakeImageIndex)
     specs: dict[str, ModelSpec] = field(default_factory=dict)
     positions: dict[int, Position] = field(default_factory=dict)
 
     def servers(self) -> Connections:
-        return Connections(MemoryEmbedder(served=self.specs), self.index, self.log)
+        return Connections(FakeEmbedder(served=self.specs), self.index, self.log)
 
     def switching(self) -> Switching:
         return Switching(self.settings, self.servers(), Cache(self.settings.cache, print))

@@ -11,8 +11,9 @@ from aiokafka import TopicPartition
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from adapters.settings import IndexingSettings
 from consumers.indexing.orphans import Orphans
@@ -44,7 +45,7 @@ class Held:
     """A collection that holds some pictures, of which some files are there."""
 
     def __init__(self, root: Path, *sources: Source) -> None:
-        self.root, self.index, self.log = root, MemoryIndex(), MemoryEventLog()
+        self.root, self.index, self.log = root, FakeImageIndex(), FakeEventLog()
         self.settings = IndexingSettings(images_dir=root, images_sources=sources)
         self.collection: Collection
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from weaviate.collections.classes.filters import _FilterValue
 
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.filters import conditions
 from adapters.index.port import Between, ImageFilter, ImageRecord
 from adapters.index.schema import stored_properties
@@ -120,7 +120,7 @@ def test_a_bound_beyond_what_is_kept_holds_for_all_or_none(
 
 
 async def test_the_twin_keeps_the_same(small_spec: ModelSpec) -> None:
-    index = MemoryIndex()
+    index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     await index.upsert(collection, [record(taken_at=UNKEPT[0], added_at=UNKEPT[-1])])
     for bounds in (Between(UNKEPT[0], UNKEPT[-1]), Between(None, LATEST), Between(EARLIEST, None)):

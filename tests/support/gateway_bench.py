@@ -1,4 +1,4 @@
-"""A gateway on memory twins, for the tests of what it answers."""
+"""A gateway on in-memory fakes, for the tests of what it answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from fastapi import FastAPI
 from PIL import Image
 from pydantic import SecretStr
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
+from adapters.log.fake import FakeEventLog
 from adapters.settings import GatewaySettings
 from gateway.app import create_app
 from schemas.codec import decode
@@ -32,13 +34,13 @@ WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 
 @dataclass
 class Gateway:
-    """An application, a client of it and the twins behind it."""
+    """An application, a client of it and the fakes behind it."""
 
     app: FastAPI
     client: httpx.AsyncClient
-    embedder: MemoryEmbedder
-    index: MemoryIndex
-    log: MemoryEventLog
+    embedder: FakeEmbedder
+    index: FakeImageIndex
+    log: FakeEventLog
     collection: Collection
     images: Path
 
@@ -67,8 +69,8 @@ async def gateway(
     folder: Path, spec: ModelSpec, records: Sequence[ImageRecord] = (), **settings: Any
 ) -> AsyncIterator[Gateway]:
     """A running gateway whose active collection holds these records."""
-    embedder = MemoryEmbedder(served={spec.name: spec})
-    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = FakeEmbedder(served={spec.name: spec})
+    index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(spec)
     await index.upsert(collection, records)
     await index.activate(collection)

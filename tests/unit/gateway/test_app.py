@@ -19,9 +19,11 @@ from fastapi import FastAPI
 from PIL import Image
 from pydantic import SecretStr
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import ImageRecord
+from adapters.log.fake import FakeEventLog
 from adapters.settings import GatewaySettings
 from gateway.app import create_app
 from gateway.http.static import WEB
@@ -38,13 +40,13 @@ SECRET = "a secret of at least thirty-two bytes"
 
 @dataclass
 class Bench:
-    """A gateway on memory twins with 15 pictures in its collection."""
+    """A gateway on in-memory fakes with 15 pictures in its collection."""
 
     app: FastAPI
     client: httpx.AsyncClient
-    embedder: MemoryEmbedder
-    index: MemoryIndex
-    log: MemoryEventLog
+    embedder: FakeEmbedder
+    index: FakeImageIndex
+    log: FakeEventLog
     images: Path
 
     async def search(self, **body: Any) -> httpx.Response:
@@ -69,8 +71,8 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
-    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
-    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = FakeEmbedder(served={small_spec.name: small_spec})
+    index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(small_spec)
     vectors = await embedder.embed_texts(small_spec.name, [f"text {n}" for n in range(15)])
     await index.upsert(
@@ -197,12 +199,12 @@ class TestSearch:
     @pytest.mark.parametrize("server", ["embedder", "index"])
     async def test_a_server_that_is_down_is_said_and_heals(self, bench: Bench, server: str) -> None:
         await asyncio.sleep(1.1)  # A resolved alias is trusted for a second.
-        twin = getattr(bench, server)
-        twin.available = False
+        fake = getattr(bench, server)
+        fake.available = False
         response = await bench.search(text="never asked before")
         assert_problem(response, 503)
         assert response.headers["retry-after"]
-        twin.available = True
+        fake.available = True
         assert (await bench.search(text="never asked before")).status_code == 200
 
     async def test_another_model_version_is_never_mixed_in(
@@ -338,14 +340,14 @@ class TestSearchEvents:
         }
 
     async def test_a_full_buffer_drops_and_counts(self) -> None:
-        log = MemoryEventLog(available=False)
+        log = FakeEventLog(available=False)
         events = SearchEvents(log, capacity=3)
         for _ in range(10):
             events.add(a_search())
         assert events.dropped == 7
 
     async def test_stopping_flushes(self) -> None:
-        log = MemoryEventLog()
+        log = FakeEventLog()
         events = SearchEvents(log, capacity=1000)
         events.start()
         for _ in range(700):

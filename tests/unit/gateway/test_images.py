@@ -1,4 +1,4 @@
-"""Duplicates, uploads, thumbnails and searches that wait, on memory twins."""
+"""Duplicates, uploads, thumbnails and searches that wait, on in-memory fakes."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""Filters, details, pages, the cut-off and collapsed duplicates, on memory twins."""
+"""Filters, details, pages, the cut-off and collapsed duplicates, on in-memory fakes."""
 
 import random
 from collections.abc import AsyncIterator, Sequence
