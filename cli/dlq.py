@@ -65,7 +65,11 @@ def list_letters(
 
     letters = _with_log(read)
     if as_json:
-        print(json.dumps([_described(letter) for letter in letters], indent=2, ensure_ascii=False))
+        print(
+            json.dumps(
+                [_letter_as_json(letter) for letter in letters], indent=2, ensure_ascii=False
+            )
+        )
         return
     table = Table("letter", "class", "tried", "picture", "reason", box=None)
     for letter in letters:
@@ -88,7 +92,7 @@ def show(name: Annotated[str, typer.Argument(help="partition:offset of the lette
     found = [letter for letter in letters if letter.name == name]
     if not found:
         raise StackError(f"there is no letter {name}; ./image-search dlq list --all shows them")
-    print(json.dumps(_described(found[0]), indent=2, ensure_ascii=False))
+    print(json.dumps(_letter_as_json(found[0]), indent=2, ensure_ascii=False))
 
 
 def retry(
@@ -159,7 +163,7 @@ def _filter(names: list[str] | None, error_class: str | None, source: str | None
     return Filter(frozenset(names) if names else None, error_class, partition, offsets)
 
 
-def _described(letter: Letter) -> dict[str, object]:
+def _letter_as_json(letter: Letter) -> dict[str, object]:
     event = letter.event
     return {
         "letter": letter.name,

@@ -66,7 +66,7 @@ def audit(
     """Compare the log with the active collection. Exits with 1 when they disagree."""
     result, published = asyncio.run(_audit(repair))
     if as_json:
-        print(json.dumps(_described(result), indent=2, ensure_ascii=False))
+        print(json.dumps(_audit_as_json(result), indent=2, ensure_ascii=False))
     else:
         _print(result)
     if published:
@@ -168,7 +168,7 @@ async def _audit(repair: bool) -> tuple[Audit, int]:
         return result, published
 
 
-def _described(result: Audit) -> dict[str, object]:
+def _audit_as_json(result: Audit) -> dict[str, object]:
     return {
         "clean": result.is_clean,
         "agreed": result.agreed,

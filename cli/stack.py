@@ -82,7 +82,7 @@ def status(
     current = StackSettings()
     file = RecordFile(current.run)
     record = file.read()
-    rows = [_described(row, current.run) for row in record.processes] if record else []
+    rows = [_process_as_json(row, current.run) for row in record.processes] if record else []
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
     lag = _lag(current, health)
@@ -112,7 +112,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _described(row: ProcessRow, run: Path) -> dict[str, Any]:
+def _process_as_json(row: ProcessRow, run: Path) -> dict[str, Any]:
     process = find(row)
     memory = 0
     if process is not None:

@@ -170,14 +170,14 @@ def _opened(data: bytes, wanted: Wanted, *, whole: bool = True, white: bool = Tr
         if small is not None:
             # A PNG would be decoded whole for what may come after its pixels.
             packet = packet or _take_xmp(small)
-            about = _described(image if kind == "TIFF" else small, packet)
+            about = _metadata_of(image if kind == "TIFF" else small, packet)
             decoded = small
         else:
             draft(image, wanted.edge)
             if not whole:
                 blank(image, white=white)
             image.load()
-            about = _described(image, packet or _take_xmp(image))
+            about = _metadata_of(image, packet or _take_xmp(image))
             as_meant(image)
             decoded = to_what_shows(image)
         # What its numbers mean, where they are still the file's own.
@@ -241,7 +241,7 @@ def _salvaged(data: bytes, wanted: Wanted) -> Upright | None:
     media_type = media_type_of(data, kind)
     if is_flat(image) or (media_type == "image/jpeg" and is_unread_jpeg(image)):
         return None
-    about, before = _described(image, _take_xmp(image)), image.width
+    about, before = _metadata_of(image, _take_xmp(image)), image.width
     _turn_upright(image, data)
     if image.width != before:
         width, height = height, width
@@ -258,7 +258,7 @@ def draft(image: Image.Image, edge: int) -> None:
         image.draft(None, (edge, edge))
 
 
-def _described(image: Image.Image, packet: object) -> ImageMetadata:
+def _metadata_of(image: Image.Image, packet: object) -> ImageMetadata:
     return described(loaded(image.getexif), packet)
 
 

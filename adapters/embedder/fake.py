@@ -19,7 +19,7 @@ from adapters.fake import Fake
 
 @dataclass
 class FakeEmbedder(Fake):
-    """Embeds a picture as its mean colour and a text as a hash, in `spec.dimension` numbers."""
+    """Embeds an image as its mean colour and a text as a hash, in `spec.dimension` numbers."""
 
     served: Mapping[str, ModelSpec] = field(default_factory=dict)
     image_calls: int = 0

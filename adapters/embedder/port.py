@@ -19,7 +19,7 @@ class Embedder(Protocol):
     """Turns images and texts into vectors of one space."""
 
     async def spec(self, model_name: str) -> ModelSpec:
-        """What the served model wants and gives.
+        """The input and output of the served model.
 
         Raises:
             Unavailable: the server is down or the model is not loaded.
@@ -40,7 +40,7 @@ class Embedder(Protocol):
         ...
 
     async def is_ready(self, model_name: str) -> bool:
-        """Whether both encoders of the model answer now; never raises for a server that is down."""
+        """Whether both encoders of the model answer now; False if the server is down."""
         ...
 
     async def close(self) -> None:

@@ -27,14 +27,14 @@ from adapters.index.port import (
     Match,
     StoredImage,
 )
-from adapters.index.storable import kept
+from adapters.index.storable import storable
 from adapters.name_forms import forms
 from adapters.naming import collection_name, object_id
 
 
 @dataclass
 class FakeImageIndex(Fake):
-    """Collections as dictionaries, searched exhaustively."""
+    """Collections as dictionaries, with exhaustive search."""
 
     collections: dict[str, Collection] = field(default_factory=dict)
     records: dict[str, dict[str, ImageRecord]] = field(default_factory=dict)
@@ -99,16 +99,16 @@ class FakeImageIndex(Fake):
             raise Unavailable(f"there is no collection {collection.name}")
         return self.records[collection.name]
 
-    def _still_there(self, collection: Collection) -> None:
+    def _check_incarnation(self, collection: Collection) -> None:
         found = self.collections.get(collection.name)
         if found is None or found.incarnation != collection.incarnation:
-            raise Unavailable(f"{collection.name} is gone, or was made anew")
+            raise Unavailable(f"{collection.name} was deleted or replaced")
 
     async def upsert(
         self, collection: Collection, records: Sequence[ImageRecord]
     ) -> Mapping[str, str]:
         self.check()
-        self._still_there(collection)
+        self._check_incarnation(collection)
         refused: dict[str, str] = {}
         for record in records:
             if len(record.vector) != collection.dimension:
@@ -116,12 +116,12 @@ class FakeImageIndex(Fake):
                     f"the vector has {len(record.vector)} numbers, not {collection.dimension}"
                 )
             else:
-                self._held(collection)[record.image_id] = kept(record)
+                self._held(collection)[record.image_id] = storable(record)
         return refused
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
         self.check()
-        self._still_there(collection)
+        self._check_incarnation(collection)
         for image_id in image_ids:
             self._held(collection).pop(image_id, None)
 
@@ -153,7 +153,7 @@ class FakeImageIndex(Fake):
         ]
         return sorted(matches, key=lambda match: (-match.score, match.image_id))[:limit]
 
-    async def walk(
+    async def scroll(
         self, collection: Collection, after: str | None, limit: int
     ) -> Sequence[StoredImage]:
         self.check()
@@ -164,7 +164,7 @@ class FakeImageIndex(Fake):
             if after is None or object_id(record.image_id) > object_id(after)
         ][:limit]
 
-    async def of_content(
+    async def ids_by_sha256(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, Sequence[str]]:
         self.check()

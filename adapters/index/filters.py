@@ -1,7 +1,7 @@
 """`ImageFilter` in Weaviate's terms.
 
-The filter narrows the vector search itself (Weaviate walks its graph through an allow list), so a
-filtered search finds as many pictures as an unfiltered one, if there are as many.
+The filter applies within the vector search (Weaviate traverses its graph with an allow list), so a
+filtered search returns as many images as an unfiltered one, if that many match.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOWEST_LATITUDE: Final = -90.0
 
 
 def conditions(where: ImageFilter) -> FilterReturn | None:
-    """The filter, None where it lets everything through."""
+    """The filter; None if it has no condition."""
     parts = _folder(where.folder)
     for name, wanted in where.by_property().items():
         if isinstance(wanted, Between):
@@ -31,7 +31,7 @@ def conditions(where: ImageFilter) -> FilterReturn | None:
         else:
             parts.append(Filter.by_property(name).equal(wanted))
     if where.has_gps is not None:
-        # Latitude is there or not; null values have no index of their own in these collections.
+        # These collections have no index of null values, so this compares latitudes.
         located = Filter.by_property("latitude").greater_or_equal(LOWEST_LATITUDE)
         parts.append(located if where.has_gps else Filter.not_(located))
     if not parts:
@@ -40,7 +40,7 @@ def conditions(where: ImageFilter) -> FilterReturn | None:
 
 
 def _folder(folder: str) -> list[FilterReturn]:
-    """In this folder or below it, in whatever form its name is written."""
+    """In this folder or below it, in every Unicode form of its name."""
     if not folder:
         return []
     ranges = [_starts_with(form) for form in forms(folder)]
@@ -48,9 +48,9 @@ def _folder(folder: str) -> list[FilterReturn]:
 
 
 def _starts_with(folder: str) -> FilterReturn:
-    """A range of texts: all that start with `a/` lie from `a/` up to, but without, `a0`.
+    """A range of texts: those that start with `a/` lie between `a/` and `a0`, without `a0`.
 
-    `like` would take `*` and `?` in a folder's name for wild cards.
+    `like` would treat `*` and `?` in a folder's name as wildcards.
     """
     after = folder[:-1] + chr(ord(folder[-1]) + 1)
     return Filter.all_of(
@@ -62,7 +62,7 @@ def _starts_with(folder: str) -> FilterReturn:
 
 
 def _between(name: str, range_: Between[Any]) -> list[FilterReturn]:
-    """A bound beyond what is stored holds for every image, or for none."""
+    """A bound outside of the storable range is replaced by the end of that range."""
     parts = []
     if range_.low is not None:
         parts.append(Filter.by_property(name).greater_or_equal(_storable_bound(range_.low)))

@@ -30,7 +30,7 @@ class ImageRecord(ImageFacts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownVector(ImageFacts):
-    """What the index already knows of some content, so that it need not be inferred again."""
+    """The vector and facts of known content, so that inference need not be repeated."""
 
     vector: Sequence[float]
 
@@ -45,8 +45,8 @@ STORED: Final[Mapping[str, type]] = {
 class Collection:
     """A collection and the one model whose vectors it holds.
 
-    `incarnation` tells it from another of the same name that was there before or comes after it;
-    empty in those of earlier versions.
+    `incarnation` distinguishes it from an earlier or later collection of the same name; it is empty
+    in collections that earlier versions of this program made.
     """
 
     name: str
@@ -59,8 +59,8 @@ class Collection:
     def group(self) -> str:
         """The consumer group that fills it.
 
-        A collection that is made anew has a group of its own. So whoever makes one, and however
-        that ends, it is filled from the beginning of the log: no offsets are there to be reset.
+        Every incarnation has a group of its own. So a new collection is always filled from the
+        beginning of the log, even after a crash: there are no offsets to reset.
         """
         suffix = f"-{self.incarnation}" if self.incarnation else ""
         return f"indexing-{self.name}{suffix}"
@@ -90,8 +90,8 @@ DETAILS: Final[tuple[str, ...]] = (
 class Match:
     """One search result; `score` is the cosine similarity, -1 to 1.
 
-    `details` holds the properties that were asked for, None where the picture has none; `vector`
-    is empty unless it was asked for.
+    `details` maps the requested properties to their values, None where the image has none;
+    `vector` is empty unless it was requested.
     """
 
     image_id: str
@@ -102,7 +102,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """One picture as a walk over the collection meets it."""
+    """One image as scrolling through the collection gives it."""
 
     image_id: str
     sha256: str
@@ -128,10 +128,10 @@ class Between(Generic[Bound]):
 
 @dataclass(frozen=True, slots=True)
 class ImageFilter:
-    """Which pictures a search may find: those for which everything given holds.
+    """Which images a search may find: those that meet every given condition.
 
-    `folder` is a prefix of whole folders with a slash at its end, "" for all; a picture lies in it
-    or in a folder below, in whatever of `adapters.name_forms.forms` the folder's name is written.
+    `folder` ends with a slash, or is "" for all folders. It includes the folders below it, and
+    matches every Unicode form of its name (`adapters.name_forms.forms`).
     Every other field but `has_gps` is named as the property that it is about: a range that the
     property must lie in, texts that it must be one of, or the text that it must be. Texts are
     compared exactly, except for white space at their ends.
@@ -148,7 +148,7 @@ class ImageFilter:
     has_gps: bool | None = None
 
     def by_property(self) -> Mapping[str, Between[Any] | tuple[str, ...] | str]:
-        """Property -> what is asked of it, of those properties of which something is asked."""
+        """Property -> its condition, for those properties that have one."""
         wanted = {name: getattr(self, name) for name in STORED if name in self.__slots__}
         return {name: each for name, each in wanted.items() if each not in (None, (), Between())}
 
@@ -157,16 +157,16 @@ EVERYTHING: Final = ImageFilter()
 
 
 MAX_RESULTS: Final = 10_000
-"""The most that one search or look-up gives; Weaviate's own default bound."""
+"""The most results of one search or look-up; Weaviate's own default limit."""
 
 
 class ImageIndex(Protocol):
-    """Vectors of pictures, one collection per model version, and which of them is active."""
+    """Vectors of images: one collection for each model version, one of which is active."""
 
     async def ensure_collection(self, spec: ModelSpec) -> Collection:
         """The collection of this model version, created where it is missing (idempotent).
 
-        One of its name that does not say which model filled it is replaced by a new one.
+        A collection of that name whose description does not state its model is replaced.
         """
         ...
 
@@ -175,19 +175,19 @@ class ImageIndex(Protocol):
         ...
 
     async def all_collections(self) -> Sequence[Collection]:
-        """Every collection, by name; of those that say which model filled them."""
+        """Every collection whose description states its model, ordered by name."""
         ...
 
     async def active(self) -> Collection | None:
-        """The collection that searches are answered from; None before the first activation."""
+        """The collection that answers searches; None before the first activation."""
         ...
 
     async def activate(self, collection: Collection) -> None:
-        """Let searches be answered from this collection from now on."""
+        """Answer searches from this collection from now on."""
         ...
 
     async def drop(self, collection: Collection) -> None:
-        """Delete a collection and all it holds; one that is not there is no error.
+        """Delete a collection and its contents; a collection that does not exist is no error.
 
         Raises:
             Rejected: it is the active one.
@@ -197,33 +197,33 @@ class ImageIndex(Protocol):
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, KnownVector]:
-        """For each of these content hashes that the collection holds, its vector.
+        """Content hash -> vector and facts, for those hashes that the collection holds.
 
-        Of several pictures with one content, what the one of the highest `facts_version` says.
+        If several images have the same content, the one with the highest `facts_version` counts.
         """
         ...
 
     async def vectors(
         self, collection: Collection, image_ids: Sequence[str]
     ) -> Mapping[str, Sequence[float]]:
-        """For each of these pictures that the collection holds, its vector."""
+        """Image id -> vector, for those images that the collection holds."""
         ...
 
     async def upsert(
         self, collection: Collection, records: Sequence[ImageRecord]
     ) -> Mapping[str, str]:
-        """Write records, each replacing the one of the same id.
+        """Write records; each replaces the record with the same id.
 
         Returns:
-            image id -> reason, for each record that was refused; all others are durable.
+            Image id -> reason, for each record that was refused; all others are durable.
 
         Raises:
-            Unavailable: the collection is gone, or is another one of its name, as well.
+            Unavailable: also if the collection was deleted, or replaced by another of its name.
         """
         ...
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
-        """Remove these pictures; ids that are not there are no error. Raises as `upsert`."""
+        """Remove these images; unknown ids are no error. Raises as `upsert`."""
         ...
 
     async def search(
@@ -236,50 +236,49 @@ class ImageIndex(Protocol):
         details: Sequence[str] = (),
         with_vectors: bool = False,
     ) -> Sequence[Match]:
-        """The `limit` nearest pictures that the filter lets through, best first.
+        """The `limit` nearest images that pass the filter, best first.
 
-        Equal scores are ordered by image id. `details` are names of `DETAILS`. The same search
-        finds the same while nothing changes; one with a higher limit may order a few differently,
-        as the index is an approximate one.
+        Equal scores are ordered by image id. `details` are names out of `DETAILS`. Repeating a
+        search gives the same result while nothing changes; with a higher limit the order may
+        differ slightly, as the index is approximate.
 
         Raises:
             Rejected: the vector has the wrong dimension, or the limit is over `MAX_RESULTS`.
         """
         ...
 
-    async def walk(
+    async def scroll(
         self, collection: Collection, after: str | None, limit: int
     ) -> Sequence[StoredImage]:
-        """Up to `limit` pictures after the one with the id `after`, in the order of object ids.
+        """Up to `limit` images after the one with the id `after`, in the order of object ids.
 
-        Object ids are hashes, so any stretch of the walk is a random sample. `after` need not be
-        stored any more.
+        Object ids are hashes, so any page is a random sample. `after` need not exist any more.
         """
         ...
 
-    async def of_content(
+    async def ids_by_sha256(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, Sequence[str]]:
-        """For each of these content hashes that is held, the ids of pictures that have it.
+        """Content hash -> ids of the images that have it, for those hashes that are held.
 
-        At most `MAX_RESULTS` ids altogether; each list is in the order of object ids.
+        At most `MAX_RESULTS` ids in total; each list is in the order of object ids.
         """
         ...
 
     async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
-        """For each of these pictures that the collection holds, its content hash."""
+        """Image id -> content hash, for those images that the collection holds."""
         ...
 
     def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
-        """(image id, sha256) of all that the collection holds, in no particular order."""
+        """(image id, sha256) of every image in the collection, in no particular order."""
         ...
 
     async def count(self, collection: Collection) -> int:
-        """How many pictures the collection holds."""
+        """The number of images in the collection."""
         ...
 
     async def is_ready(self) -> bool:
-        """Whether the index answers now; never raises for a server that is down."""
+        """Whether the index answers now; False if the server is down."""
         ...
 
     async def close(self) -> None:

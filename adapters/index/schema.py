@@ -1,4 +1,4 @@
-"""How a picture is laid out in a Weaviate collection: properties, and records to and fro."""
+"""How Weaviate's collections store images: their properties, and conversion of records."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected
 from adapters.index.facts import ImageFacts, names
 from adapters.index.port import STORED, Collection, ImageRecord, KnownVector
-from adapters.index.storable import kept
+from adapters.index.storable import storable
 
 KNOWN_PROPERTIES: Final = ("sha256", *names(ImageFacts))
-"""What is copied when a vector is reused for the same content."""
+"""The properties that are read when a vector is reused for the same content."""
 _REQUIRED_FACTS: Final = {each.name for each in fields(ImageFacts) if each.default is MISSING}
 _RANGED: Final = {int: DataType.INT, float: DataType.NUMBER, datetime: DataType.DATE}
 _NOT_FILTERED: Final = ("facts_version",)
@@ -58,8 +58,8 @@ def _property(name: str, kind: type) -> Property:
 
 
 def stored_properties(record: ImageRecord) -> dict[str, Any]:
-    """The record's properties; absent ones are left out, which Weaviate takes as null."""
-    record = kept(record)
+    """The record's properties; absent ones are omitted, which Weaviate treats as null."""
+    record = storable(record)
     stored = {name: getattr(record, name) for name in STORED}
     stored["folder"] = folder_of(record.image_id)
     return {name: value for name, value in stored.items() if value is not None}
@@ -72,7 +72,7 @@ def folder_of(image_id: str) -> str:
 
 
 def known_vector(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector | None:
-    """A stored object as what may be reused of it; None if it lacks what every picture has."""
+    """What can be reused of a stored object; None if it lacks a required fact."""
     read = {name: typed(name, properties.get(name)) for name in names(ImageFacts)}
     facts = {name: value for name, value in read.items() if value is not None}
     if not vector or not facts.keys() >= _REQUIRED_FACTS:
@@ -90,7 +90,7 @@ def typed(name: str, value: object) -> Any:
 
 
 def looks_temporary(message: str) -> bool:
-    """Whether a per-object error is the server's state rather than the object's fault."""
+    """Whether an object's error is due to the server's state rather than to the object."""
     lowered = message.lower()
     return any(
         word in lowered
@@ -116,12 +116,12 @@ def looks_temporary(message: str) -> bool:
 
 
 def looks_too_large(message: str) -> bool:
-    """Whether it is gRPC's word, of the client or of the server, that a message is too large."""
+    """Whether gRPC, in the client or the server, says that a message is too large."""
     return "RESOURCE_EXHAUSTED" in message and "larger than max" in message
 
 
-def description(spec: ModelSpec, incarnation: str) -> str:
-    """What a collection says of itself, as JSON: Weaviate keeps no typed metadata on it."""
+def collection_description(spec: ModelSpec, incarnation: str) -> str:
+    """A collection's description, as JSON: Weaviate has no typed metadata of collections."""
     facts = {
         "model_name": spec.name,
         "model_version": spec.version,
@@ -131,14 +131,14 @@ def description(spec: ModelSpec, incarnation: str) -> str:
     return json.dumps(facts)
 
 
-def described(name: str, text: str | None) -> Collection:
-    """The collection of this name, from its description.
+def collection_of(name: str, description: str | None) -> Collection:
+    """The collection of this name, parsed from its description.
 
     Raises:
-        Rejected: it was not made by `description`.
+        Rejected: the description is not one of `collection_description`.
     """
     try:
-        facts = json.loads(text or "{}")
+        facts = json.loads(description or "{}")
         return Collection(
             name=name,
             model_name=facts["model_name"],
@@ -147,4 +147,4 @@ def described(name: str, text: str | None) -> Collection:
             incarnation=str(facts.get("incarnation", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Rejected(f"the collection {name} does not say which model filled it") from error
+        raise Rejected(f"the collection {name} has no description that states its model") from error

@@ -15,7 +15,7 @@ from adapters.index.port import Collection, ImageIndex
 from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog, server_is_away
-from adapters.provision import connect_index, let_searches_go_on, provided_collection
+from adapters.provision import activate_if_none_is, connect_index, recovered_collection
 from adapters.settings import IndexingSettings
 from consumers.indexing.failures import RetryPolicy
 from consumers.indexing.indexer import Indexer
@@ -115,7 +115,7 @@ async def _work(
     retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
     spec = await retry.until_available(lambda: embedder.spec(settings.model_name), "Triton")
     collection = await retry.until_available(
-        lambda: provided_collection(index, log, spec), "Weaviate"
+        lambda: recovered_collection(index, log, spec), "Weaviate"
     )
     indexer = Indexer(embedder, index, log, collection, spec, settings, pool)
 
@@ -171,7 +171,7 @@ async def _follow(index: ImageIndex, log: EventLog, collection: Collection) -> N
         try:
             found = await index.find(collection.name)
             if found == collection:
-                await let_searches_go_on(index, log, collection)
+                await activate_if_none_is(index, log, collection)
         except Rejected:
             found = None  # It does not say any more what it is.
         except Unavailable:

@@ -85,7 +85,7 @@ class Duplicates:
         groups: list[list[Duplicate]] = []
         examined = 0
         for _ in range(steps):
-            stretch = await self._index.walk(collection, after, step)
+            stretch = await self._index.scroll(collection, after, step)
             if kind == "exact":
                 found = await self._equal(collection, stretch)
             else:
@@ -124,7 +124,7 @@ class Duplicates:
         self, collection: Collection, stretch: Sequence[StoredImage]
     ) -> list[list[Duplicate]]:
         """For each picture the group it is the first of; no group for those that follow."""
-        held = await self._index.of_content(collection, [image.sha256 for image in stretch])
+        held = await self._index.ids_by_sha256(collection, [image.sha256 for image in stretch])
         groups = []
         for image in stretch:
             members = held.get(image.sha256, ())

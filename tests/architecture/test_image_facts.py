@@ -1,7 +1,7 @@
 """A new fact of an image is added in a handful of files: here is where each one is named."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,16 +30,19 @@ NAMED_IN = {
 """Property -> the modules that name it. With the page of docs, a new one takes five files."""
 
 
-def identifiers(path: Path) -> Iterator[str]:
+@cache
+def identifiers(path: Path) -> frozenset[str]:
     """Names of variables, attributes, arguments and keywords, and whole texts."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name):
-                yield name
+                found.add(name)
             case ast.arg(arg=name) | ast.keyword(arg=str(name)):
-                yield name
+                found.add(name)
             case ast.Constant(value=str(name)):
-                yield name
+                found.add(name)
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("name", names(ImageMetadata))

@@ -109,9 +109,9 @@ async def test_a_collection_that_is_gone_is_an_outage_and_no_fault_of_a_picture(
         lambda: index.known_vectors(collection, ["a" * 64]),
         lambda: index.vectors(collection, ["a.jpg"]),
         lambda: index.hashes(collection, ["a.jpg"]),
-        lambda: index.of_content(collection, ["a" * 64]),
+        lambda: index.ids_by_sha256(collection, ["a" * 64]),
         lambda: index.search(collection, unit(1), 5),
-        lambda: index.walk(collection, None, 5),
+        lambda: index.scroll(collection, None, 5),
         lambda: index.count(collection),
         lambda: ids(index, collection),
     ):
@@ -497,7 +497,7 @@ async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection)
     )
     met: list[str] = []
     after = None
-    while page := await index.walk(collection, after, 10):
+    while page := await index.scroll(collection, after, 10):
         assert len(page) <= 10
         met += [each.image_id for each in page]
         after = met[-1]
@@ -507,7 +507,7 @@ async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection)
     assert met == sorted(names, key=object_id)
     # One that is gone still tells where to go on.
     await index.delete(collection, [met[9]])
-    assert [each.image_id for each in await index.walk(collection, met[9], 5)] == met[10:15]
+    assert [each.image_id for each in await index.scroll(collection, met[9], 5)] == met[10:15]
 
 
 async def test_pictures_are_found_by_their_content(
@@ -521,10 +521,10 @@ async def test_pictures_are_found_by_their_content(
             record("z.jpg", unit(0, 1), "2" * 64),
         ],
     )
-    found = await index.of_content(collection, ["1" * 64, "2" * 64, "3" * 64])
+    found = await index.ids_by_sha256(collection, ["1" * 64, "2" * 64, "3" * 64])
     pair = sorted(["x.jpg", "y.jpg"], key=object_id)
     assert {sha: list(ids) for sha, ids in found.items()} == {"1" * 64: pair, "2" * 64: ["z.jpg"]}
-    assert await index.of_content(collection, []) == {}
+    assert await index.ids_by_sha256(collection, []) == {}
     held = await index.hashes(collection, ["x.jpg", "z.jpg", "never.jpg"])
     assert held == {"x.jpg": "1" * 64, "z.jpg": "2" * 64}
     assert await index.hashes(collection, []) == {}

@@ -19,7 +19,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.kafka_admin import Progress
 from adapters.log.port import Message, Position
 from adapters.naming import collection_name
-from adapters.provision import newest_activation, provided_collection
+from adapters.provision import newest_activation, recovered_collection
 from cli import models as commands
 from cli.models_completeness import complete
 from models import switching
@@ -125,7 +125,7 @@ async def world(tmp_path: Path, small_spec: ModelSpec) -> World:
     lite = store(settings).spec("lite")
     world = World(settings, specs={"lite": lite})
     world.specs["next"] = small_spec.model_copy(update={"name": "next"})
-    await provided_collection(world.index, world.log, lite)
+    await recovered_collection(world.index, world.log, lite)
     return world
 
 

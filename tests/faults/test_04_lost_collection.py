@@ -12,10 +12,10 @@ from adapters.index.port import Collection
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from adapters.provision import (
+    log_active,
     newest_activation,
-    provided_collection,
     provision_collection,
-    tell_active,
+    recovered_collection,
 )
 from consumers.indexing import app
 from consumers.indexing.app import CollectionLost, _follow
@@ -49,7 +49,7 @@ async def test_whoever_makes_it_anew_lets_searches_go_to_it(small_spec: ModelSpe
     embedder = FakeEmbedder(served={small_spec.name: small_spec})
     await provision_collection(embedder, index, log, small_spec.name)
     lose(index)
-    made = await provided_collection(index, log, small_spec)
+    made = await recovered_collection(index, log, small_spec)
     assert await index.active() == made
 
 
@@ -58,7 +58,7 @@ async def test_another_models_indexer_does_not_take_searches_over(small_spec: Mo
     embedder = FakeEmbedder(served={small_spec.name: small_spec})
     await provision_collection(embedder, index, log, small_spec.name)
     lose(index)
-    await provided_collection(index, log, small_spec.model_copy(update={"name": "candidate"}))
+    await recovered_collection(index, log, small_spec.model_copy(update={"name": "candidate"}))
     assert await index.active() is None
 
 
@@ -91,8 +91,8 @@ async def test_searches_that_lose_their_alias_alone_get_it_back(
 ) -> None:
     monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
     index, log = FakeImageIndex(), FakeEventLog()
-    collection = await provided_collection(index, log, small_spec)
-    candidate = await provided_collection(
+    collection = await recovered_collection(index, log, small_spec)
+    candidate = await recovered_collection(
         index, log, small_spec.model_copy(update={"name": "candidate"})
     )
     index._active = None
@@ -168,7 +168,7 @@ async def test_a_crash_between_the_switch_and_its_event_is_made_good(
     await provision_collection(embedder, index, log, small_spec.name)
     first = next(name for name in index.collections if name != other.name)
     assert await steps(log) == [("activated", first), ("activated", other.name)]
-    await tell_active(index, log)
+    await log_active(index, log)
     assert len(await steps(log)) == 2
     told = await newest_activation(log)
     assert told is not None
@@ -179,7 +179,7 @@ async def test_other_steps_say_nothing_of_the_active_model(small_spec: ModelSpec
     index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(small_spec)
     await index.activate(collection)
-    await tell_active(index, log, ModelStep.ROLLED_BACK)
+    await log_active(index, log, ModelStep.ROLLED_BACK)
     event = ModelActivated(
         step=ModelStep.FEEDING, model_name="new", model_version="0", collection="Images_new_0"
     )
@@ -203,5 +203,5 @@ async def test_nothing_is_activated_while_the_log_cannot_say(small_spec: ModelSp
     index, log = FakeImageIndex(), FakeEventLog()
     log.available = False
     with pytest.raises(Unavailable):
-        await provided_collection(index, log, small_spec)
+        await recovered_collection(index, log, small_spec)
     assert await index.active() is None
