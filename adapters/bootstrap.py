@@ -12,7 +12,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from adapters.index.port import Embedder, ImageIndex
+from adapters.embedder.port import Embedder
+from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog, PartitionOwner
 from adapters.settings import ServerSettings
 from schemas.topics import Topic

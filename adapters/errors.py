@@ -1,12 +1,12 @@
-"""What can go wrong at a server, reduced to what the caller must do about it.
+"""The errors of servers, classified by what the caller must do about them.
 
 AdapterError
 ├── Unavailable   the server cannot answer now: wait and try the same again
-│   ├── SlowFile  a file could not be read in the time for that: its disk, or its server, hangs
-│   └── TooSlow   it is alive, but had too much to do: wait, and ask for less at once
+│   ├── SlowFile  a file was not read in time: its disk or file server hangs
+│   └── TooSlow   the server is alive but overloaded: wait, and send less at once
 └── Rejected      the server (or decoder) refuses this input: trying again cannot help
-    ├── DecoderCrashed   it ended the process that decoded it
-    ├── DecoderMemory    decoding it took more memory than it should
+    ├── DecoderCrashed   decoding it ended the decoder's process
+    ├── DecoderMemory    decoding it took more memory than allowed
     └── DecoderTimeout   decoding it took too long
 """
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 
 class AdapterError(Exception):
-    """Base of all errors that leave `adapters`."""
+    """Base of the errors that `adapters` raises."""
 
 
 class Unavailable(AdapterError):
@@ -23,20 +23,20 @@ class Unavailable(AdapterError):
 
 
 class SlowFile(Unavailable):
-    """A file was not read to its end in the time that there is for it."""
+    """A file was not read to its end in time."""
 
 
 class TooSlow(Unavailable):
-    """A server that is alive did not answer in time. Ask for less at once; one thing alone is
-    given more time at the next call."""
+    """A server that is alive did not answer in time. Send less at once; the deadline of a single
+    input is longer at the next call."""
 
 
 class Rejected(AdapterError):
-    """This input will never be accepted; its message is the reason a user is shown."""
+    """This input will never be accepted; the message is the reason that users see."""
 
 
 class DecoderCrashed(Rejected):
-    """These bytes end the process that decodes them."""
+    """Decoding these bytes ends the decoder's process."""
 
 
 class DecoderMemory(Rejected):
@@ -54,7 +54,7 @@ def translated(
     unavailable: tuple[type[BaseException], ...] = (),
     rejected: tuple[type[BaseException], ...] = (),
 ) -> Iterator[None]:
-    """Raise foreign exceptions as ours; those of neither kind pass through as the bugs they are."""
+    """Raise the exceptions of a client as ours; other exceptions are bugs and pass through."""
     try:
         yield
     except AdapterError:

@@ -1,4 +1,4 @@
-"""What this process may use of its machine."""
+"""The memory and cores that this process may use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 
 
 def machine_memory(limit_file: Path = CGROUP_LIMIT) -> int:
-    """Bytes of memory of this machine, or of the container that this runs in if it has less."""
+    """Bytes of memory of this machine, or of this container if its limit is lower."""
     total = int(psutil.virtual_memory().total)
     try:
         limit = limit_file.read_text().strip()

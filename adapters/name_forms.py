@@ -1,8 +1,8 @@
-"""One name in its several Unicode forms.
+"""The Unicode forms of a name.
 
-`é` is one character (NFC) on Linux and Windows, and a letter with a mark after it (NFD) in what
-macOS has written. People see one name, programs two. Ids stay as the file system gives them; only
-whoever looks something up by name tries the other forms as well.
+`é` is usually one character (NFC) on Linux and Windows, and a letter followed by a combining mark
+(NFD) in names that macOS has written. People see one name, programs two. Ids are left as the file
+system gives them; only a look-up by name tries the other forms.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Final
 from unicodedata import normalize
 
 MAX_FORMS: Final = 256
-"""The most forms of one path: all there are where up to eight of its parts have two."""
+"""The most forms of one path, which covers paths of eight parts with two forms each."""
 MAX_CHARACTERS: Final = 1 << 18
-"""About what all forms of one path have together: a very long one has fewer forms."""
-# HFS+ takes nothing apart in these ranges, where Unicode's own forms change letters for good.
+"""The approximate total length of all forms of a path: a very long path has fewer forms."""
+# HFS+ does not decompose these ranges, in which Unicode normalisation loses information.
 _CHANGED_BY_MACOS: Final = re.compile("[^\u2000-\u2fff\uf900-\ufaff\U0002f800-\U0002faff]+")
 
 _TONES: Final = "\u0300\u0301\u0303\u0309\u0323"
 
 
 def forms(path: str) -> tuple[str, ...]:
-    """The path as it is, then as it may be written elsewhere; each part may be in another form.
+    """The path as given, then in its other forms; each part may have a different form.
 
-    Of a path with very many forms those come first that have one form up to some part and the
-    other from there on.
+    If there are too many forms, those come first that have one form up to some part of the path
+    and another one after it.
     """
     if path.isascii():
         return (path,)
@@ -49,7 +49,7 @@ def _written(path: str) -> Iterator[str]:
 
 
 def _tone_apart(letter: str) -> str:
-    """As Windows' Vietnamese keyboard writes it: the vowel as one character, its tone behind it."""
+    """As Windows' Vietnamese keyboard writes it: the vowel as one character, then its tone."""
     apart = normalize("NFD", letter)
     tones = "".join(mark for mark in apart if mark in _TONES)
     if not tones or len(apart) == len(tones):

@@ -1,4 +1,4 @@
-"""Names the adapters derive: object ids, collections, Triton models."""
+"""Names that the adapters derive: object ids, collections, Triton models."""
 
 import re
 import uuid
@@ -22,7 +22,7 @@ def object_id(image_id: str) -> uuid.UUID:
 
 
 def collection_name(spec: ModelSpec) -> str:
-    """`Images_<model>_<version>`, in the letters Weaviate allows for a collection."""
+    """`Images_<model>_<version>`, in the characters that Weaviate allows for a collection."""
     model = re.sub(r"[^0-9A-Za-z]+", "_", spec.name)
     return f"{COLLECTION_PREFIX}{model}_{spec.version}"
 
@@ -34,7 +34,7 @@ def indexing_group(collection: str, incarnation: str) -> str:
 
 
 def image_model(model_name: str) -> str:
-    """The Triton model that embeds pictures."""
+    """The Triton model that embeds images."""
     return f"{model_name}_image"
 
 

@@ -1,14 +1,13 @@
-"""Whether a process gets on with its work. That it lives, or is busy, says nothing.
+"""Whether a process makes progress: being alive, or busy, does not show that.
 
-An `Activity` is one line of work: it tells how much is waiting or in flight, and what was achieved
-so far. The `Watchdog` looks at all activities of a process. While there is work and nothing is
-achieved, a clock runs; when it reaches `stuck_seconds` the process ends with `Stuck`, to be started
-again. Whether a call is in flight makes no difference: a call that never returns is what this is
-for.
+An `Activity` reports how much work is waiting or in flight, and what was achieved so far. The
+`Watchdog` checks all activities of a process. While there is work and nothing is achieved, a clock
+runs; when it reaches `stuck_seconds` the process ends with `Stuck`, to be restarted. A call in
+flight does not stop the clock: calls that never return are the reason for the watchdog.
 
-A server that is known to be away is no reason to restart. Waits for servers happen in one place,
-`adapters.retry.until_available`, which reports each failed attempt here; that sets the clock back,
-so the clock only runs on where an attempt itself never ends.
+An unavailable server is no reason to restart. All waits for servers are in
+`adapters.retry.until_available`, which reports each failed attempt here. That resets the clock, so
+it only continues while an attempt itself never ends.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 2.0
 END_SECONDS: Final = 30.0
-"""How long a process that is stuck may take to end in order before it is ended without."""
+"""How long a stuck process may take to shut down before it is killed."""
 
 
 class Stuck(Exception):
-    """There is work, no server is known to be away, and nothing is achieved: a restart may help."""
+    """There is work, every server is available, and nothing is achieved: a restart may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +44,12 @@ class Outage:
 
 
 class Activity:
-    """One line of work of a process.
+    """One kind of work of a process.
 
     Args:
-        name: what it is called in the log.
-        pending: how much is waiting or in flight; 0 if there is nothing to do.
-        achieved: anything that differs from its former value whenever something was achieved.
+        name: its name in the log.
+        pending: gives the amount of work that is waiting or in flight; 0 if there is none.
+        achieved: gives a value that changes whenever something was achieved.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Activity:
     ) -> None:
         self.name = name
         self.quiet = 0.0
-        """Seconds with work to do in which nothing was achieved and no server known to be away."""
+        """Seconds with work but without an achievement, while every server was available."""
         self.outage: Outage | None = None
         self._pending = pending
         self._achieved = achieved
@@ -68,7 +67,7 @@ class Activity:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """Servers found away within the block, and in tasks created there, concern this one."""
+        """Attribute outages to this activity, in the block and in tasks created there."""
         token = _CURRENT.set(self)
         try:
             yield
@@ -76,14 +75,14 @@ class Activity:
             _CURRENT.reset(token)
 
     def waits(self, what: str, reason: str, pause: float = 0.0) -> None:
-        """A server has just been found to be away; it is tried again in `pause` seconds."""
+        """A server has just been unavailable; it is tried again in `pause` seconds."""
         self._server_failed = True
         self._next_try = time.monotonic() + pause
         since = time.monotonic() if self.outage is None else self.outage.since
         self.outage = Outage(what, reason, since)
 
     def look(self, elapsed: float) -> None:
-        """Compare with the last look, `elapsed` seconds ago."""
+        """Compare with the last call, `elapsed` seconds ago."""
         achieved = self._achieved()
         if achieved != self._last:
             self._last, self.outage, self.quiet = achieved, None, 0.0
@@ -94,7 +93,7 @@ class Activity:
         self._server_failed = False
 
     def describe(self) -> str:
-        """What is to be said of it when it is stuck."""
+        """The message of `Stuck`."""
         text = f"{self.name}: {self._pending()} waiting or in flight, nothing achieved"
         return f"{text} for {self.quiet:.0f} s"
 
@@ -103,7 +102,7 @@ _CURRENT: ContextVar[Activity | None] = ContextVar("activity", default=None)
 
 
 def server_is_away(what: str, reason: str, pause: float = 0.0) -> None:
-    """Tell the activity that this belongs to, if any, that a server does not answer now.
+    """Report to the current activity, if there is one, that a server is unavailable.
 
     It is tried again in `pause` seconds.
     """
@@ -112,15 +111,15 @@ def server_is_away(what: str, reason: str, pause: float = 0.0) -> None:
 
 
 class Watchdog:
-    """Looks at the activities of this process every `BEAT_SECONDS`, and keeps its heartbeat.
+    """Checks the activities of this process, and touches its ready file, every `BEAT_SECONDS`.
 
     Args:
-        activities: all that the process does.
+        activities: all activities of the process.
         stuck_seconds: longest time without an achievement.
-        ready_file: touched at each look at which all is well, from `ready` on.
-        end_process: also end the process, with the stacks of its threads in the log, when its
-            event loop is blocked, or when it does not end after `Stuck` because a thread never
-            returns. Only for a process's own main.
+        ready_file: touched at each check after `ready`, as long as nothing is stuck.
+        end_process: also kill the process, with the stacks of its threads in the log, if its event
+            loop is blocked, or if a thread keeps it from ending after `Stuck`. Only for the main
+            function of a process.
     """
 
     def __init__(
@@ -136,31 +135,31 @@ class Watchdog:
         self._ready_file = ready_file
         self._end_process = end_process
         self._is_ready = False
-        self._said = ""
+        self._written = ""
 
     def ready(self) -> None:
-        """The process is ready: say so, and keep saying so."""
+        """The process is ready: touch the ready file from now on."""
         self._is_ready = True
         self._touch()
 
     def _touch(self) -> None:
         if self._is_ready and self._ready_file is not None:
-            # A line for each server that is waited for: `status` shows them.
+            # One line for each server that is awaited; the `status` command shows them.
             outages = [each.outage for each in self._activities if each.outage is not None]
             lines = (" ".join(f"{o.what}: {o.reason}".split()) for o in outages)
-            said = "".join(f"{line}\n" for line in lines)
+            text = "".join(f"{line}\n" for line in lines)
             self._ready_file.touch()
-            if said != self._said:
-                # On a full disk there is no room to say so, but the process is as well as before.
+            if text != self._written:
+                # A full disk must not end the process.
                 with suppress(OSError):
-                    self._ready_file.write_text(said)
-                    self._said = said
+                    self._ready_file.write_text(text)
+                    self._written = text
 
     async def run(self) -> NoReturn:
         """Watch until cancelled.
 
         Raises:
-            Stuck: an activity achieves nothing.
+            Stuck: an activity has achieved nothing for too long.
         """
         try:
             await self._run()
@@ -178,16 +177,16 @@ class Watchdog:
             self._end_in(self._stuck_seconds + BEAT_SECONDS)
             self._touch()
             await asyncio.sleep(BEAT_SECONDS)
-            # Not longer than a look takes: a process that was stopped for a while did not idle.
+            # Limited, as a process that was suspended for a while was not idle.
             elapsed = min(time.monotonic() - looked, 2 * BEAT_SECONDS)
             looked = time.monotonic()
             self.look(elapsed)
 
     def look(self, elapsed: float) -> None:
-        """Look at each activity, `elapsed` seconds after the last time.
+        """Check each activity, `elapsed` seconds after the last check.
 
         Raises:
-            Stuck: one achieves nothing.
+            Stuck: an activity has achieved nothing for too long.
         """
         for activity in self._activities:
             activity.look(elapsed)

@@ -1,4 +1,4 @@
-"""Make the topics and the active collection exist, as often as it is asked to.
+"""Create the topics and the active collection where they are missing (idempotent).
 
 Compose and the local launcher run `python -m adapters.provision` before anything else of ours.
 """
@@ -14,9 +14,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from adapters.bootstrap import connect_admin, connections
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable, translated
-from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog, Message
 from adapters.logging import configure_logging
 from adapters.retry import until_available
@@ -122,15 +123,15 @@ async def _align(
 async def provision_collection(
     embedder: Embedder, index: ImageIndex, log: EventLog, model_name: str
 ) -> None:
-    """Create the model's collection, and activate one where searches have none to go to: the one
-    that the log names if it is there, else this.
+    """Create the model's collection, and activate one if none is active: the collection that the
+    log names if it exists, else this one.
 
-    An alias that points at a collection of the same model but of another version is moved as well:
-    the server no longer holds the version that could embed a query for it.
+    An alias on a collection of the same model but another version is moved as well: Triton no
+    longer serves the version that could embed a query for it.
     """
     spec = await embedder.spec(model_name)
     collection = await index.ensure_collection(spec)
-    active = await index.active() or await _told(index, log)
+    active = await index.active() or await _logged_active(index, log)
     if active is None or (active.model_name == model_name and active.model_version != spec.version):
         active = collection
     if await index.active() == active:
@@ -138,34 +139,34 @@ async def provision_collection(
     else:
         await index.activate(active)
         logger.info("activated %s", active.name)
-    await tell_active(index, log)
+    await log_active(index, log)
 
 
-async def _told(index: ImageIndex, log: EventLog) -> Collection | None:
-    """The collection that the log says searches are answered from, if it is there."""
+async def _logged_active(index: ImageIndex, log: EventLog) -> Collection | None:
+    """The collection that is active according to the log, if it exists."""
     told = await newest_activation(log)
     try:
         return await index.find(told.collection) if told is not None else None
     except Rejected:
-        return None  # It does not say which model filled it.
+        return None  # Its description does not state its model.
 
 
-async def provided_collection(index: ImageIndex, log: EventLog, spec: ModelSpec) -> Collection:
-    """The model's collection, made where it is missing, and known to searches where they have none.
+async def recovered_collection(index: ImageIndex, log: EventLog, spec: ModelSpec) -> Collection:
+    """The model's collection, created if it is missing, and activated if none is active.
 
-    Both are missing when Weaviate has lost its data.
+    Both are necessary after Weaviate has lost its data.
 
     Raises:
         Unavailable: a server does not answer.
     """
     collection = await index.ensure_collection(spec)
-    await let_searches_go_on(index, log, collection)
+    await activate_if_none_is(index, log, collection)
     return collection
 
 
-async def let_searches_go_on(index: ImageIndex, log: EventLog, collection: Collection) -> None:
-    """Let searches go to this collection if they have none to go to, and the log does not name
-    another model as the active one.
+async def activate_if_none_is(index: ImageIndex, log: EventLog, collection: Collection) -> None:
+    """Activate this collection if none is active, unless the log names another model as the
+    active one.
 
     Raises:
         Unavailable: a server does not answer.
@@ -175,18 +176,18 @@ async def let_searches_go_on(index: ImageIndex, log: EventLog, collection: Colle
     told = await newest_activation(log)
     if told is None or told.model_name == collection.model_name:
         await index.activate(collection)
-        logger.warning("searches had no collection: activated %s", collection.name)
-        await tell_active(index, log)
+        logger.warning("no collection was active: activated %s", collection.name)
+        await log_active(index, log)
 
 
 async def newest_activation(log: EventLog) -> ModelActivated | None:
-    """What the log says of which model searches are answered by; None if it says nothing.
+    """The newest activation of a model in the log; None if there is none.
 
     Raises:
         Unavailable: the log cannot be read.
     """
     newest: ModelActivated | None = None
-    # By its order and not by its times, as clocks are set; one partition holds all of it.
+    # By order, not by time, as clocks may be set back; the topic has one partition.
     async for record in log.read_all(MODELS):
         try:
             event = decode(ModelActivated, record.value)
@@ -197,13 +198,14 @@ async def newest_activation(log: EventLog) -> ModelActivated | None:
     return newest
 
 
-async def tell_active(
+async def log_active(
     index: ImageIndex, log: EventLog, step: ModelStep = ModelStep.ACTIVATED
 ) -> None:
-    """Have the log say where searches are answered from, unless it does.
+    """Write to the log which collection is active, unless it already says so.
 
-    The alias decides; a crash between moving it and telling of that is made good here. A log that
-    says nothing of it has lost everything, so it is told of the other models' collections too.
+    The alias decides; this also repairs a crash between moving the alias and writing the event. A
+    log without any activation is new or has lost everything, so the collections of other models,
+    which are kept current, are written as well.
 
     Raises:
         Unavailable: a server does not answer.
@@ -212,13 +214,13 @@ async def tell_active(
     told = await newest_activation(log)
     if active is None or (told is not None and told.collection == active.name):
         return
-    events = [] if told is not None else await _kept_up_to_date(index, active)
+    events = [] if told is not None else await _backfill_events(index, active)
     events.append(_event(step, active, told.collection if told else None))
     await log.publish(MODELS, [Message(key=event.model_name, event=event) for event in events])
 
 
-async def _kept_up_to_date(index: ImageIndex, active: Collection) -> list[ModelActivated]:
-    """What a log that lost everything, or is new, is told of the collections beside the active."""
+async def _backfill_events(index: ImageIndex, active: Collection) -> list[ModelActivated]:
+    """Events for an empty log about the collections other than the active one."""
     others = {
         each.model_name: each
         for each in await index.all_collections()
@@ -238,7 +240,7 @@ def _event(step: ModelStep, collection: Collection, previous: str | None) -> Mod
 
 
 async def provision(settings: ServerSettings) -> None:
-    """Everything, waiting for servers that are still starting."""
+    """Provision topics and collection; waits for servers that are still starting."""
     await until_available(
         lambda: provision_topics(settings), what="Kafka topics", maximum=2.0, give_up_after=120
     )

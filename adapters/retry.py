@@ -1,7 +1,6 @@
-"""One way to wait for a server that is down: for ever, with exponential back-off and jitter.
+"""The one way to wait for an unavailable server: with exponential back-off and jitter.
 
-Every such wait passes through here, so this is also where a watchdog learns that there is nothing
-to be done but to wait (`adapters.progress`).
+Every such wait reports to the watchdog (`adapters.progress`), which then does not count it.
 """
 
 import logging
@@ -38,8 +37,8 @@ async def until_available(
     Waits are random between 0 and `initial` x 2^n seconds, at most `maximum` ("full jitter",
     Brooker, "Exponential Backoff And Jitter", 2015).
 
-    `is_away` is asked after a failure that may lie with this process's own client, not with the
-    server. While it says no, a watchdog does not count the wait as one for a server.
+    `is_away` is called after a failure that this process's own client may have caused. While it
+    returns False, the watchdog does not treat the wait as one for a server.
 
     Raises:
         Unavailable: only after `give_up_after` seconds, where given.
@@ -53,7 +52,7 @@ async def until_available(
         logger.warning("%s: waiting %.1f s: %s", what, wait, error)
 
     async def attempt() -> T:
-        # tenacity awaits only what is declared `async`, which a lambda is not.
+        # tenacity awaits only functions that are declared `async`, and a lambda is not.
         return await call()
 
     retrying = AsyncRetrying(

@@ -1,4 +1,4 @@
-"""What the watcher says of itself in files, for whoever else runs on the machine."""
+"""The watcher's status files, for other processes on the machine."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any, Final
 
 STALE_SECONDS: Final = 60.0
-"""A watcher that runs writes its status every half second."""
+"""A status of this age is of a watcher that has stopped: it is written every half second."""
 
 
 def skipped_file(status_file: Path) -> Path:
-    """Where the names of what was passed over are, beside the watcher's status."""
+    """The file with the names of skipped files, beside the watcher's status."""
     return status_file.with_name(f"{status_file.stem}-skipped.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What was passed over in all sources: counts, and paths as image ids would be, by reason.
+    """What was skipped in all sources: counts and paths, by reason.
 
-    Of very many of one reason not all paths are there; the path of a folder ends with a slash.
+    Paths have the form of image ids; the path of a folder ends with a slash. If there are very many
+    for one reason, not all paths are listed.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -30,35 +31,35 @@ class Skipped:
 
 
 def skipped_counts(status_file: Path) -> dict[str, int] | None:
-    """How much was passed over, by reason; None where that is not known. Blocks.
+    """The number of skipped files, by reason; None if it is not known. Blocks.
 
-    So it is where the watcher has not compared every source since its start, or has not written
-    for a while.
+    It is not known until the watcher has compared every source since its start, nor if the watcher
+    has not written its status for a while.
     """
     counts: Counter[str] = Counter()
     try:
-        told = json.loads(status_file.read_text(encoding="utf-8"))
-        age = (datetime.now(UTC) - datetime.fromisoformat(told["written_at"])).total_seconds()
+        status = json.loads(status_file.read_text(encoding="utf-8"))
+        age = (datetime.now(UTC) - datetime.fromisoformat(status["written_at"])).total_seconds()
         if age > STALE_SECONDS:
             return None
-        for each in (told, *told["sources"].values()):
+        for each in (status, *status["sources"].values()):
             if each["last_reconcile"] is None:
                 return None
             counts.update({str(reason): int(count) for reason, count in each["skipped"].items()})
-    # What is there may be of a former version, or no status at all.
+    # The file may be of an earlier version, or no status at all.
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return dict(counts)
 
 
 def skipped(status_file: Path) -> Skipped | None:
-    """What was passed over, with names; None where the watcher has not said. Blocks."""
+    """What was skipped, with names; None if the watcher has not written it. Blocks."""
     try:
-        told: Any = json.loads(skipped_file(status_file).read_text(encoding="utf-8"))
+        listed: Any = json.loads(skipped_file(status_file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     found = Skipped()
-    for source, each in told["sources"].items():
+    for source, each in listed["sources"].items():
         prefix = f"{source}/" if source else ""
         found.counts.update(each["counts"])
         for reason, paths in each["names"].items():

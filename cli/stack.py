@@ -81,7 +81,7 @@ def status(
     current = StackSettings()
     file = RecordFile(current.run)
     record = file.read()
-    rows = [_row_as_json(row, current.run) for row in record.processes] if record else []
+    rows = [_process_as_json(row, current.run) for row in record.processes] if record else []
     servers = asyncio.run(processes.servers_answer(current))
     health = _health(current.gateway_url)
     lag = _lag(health)
@@ -111,7 +111,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _row_as_json(row: ProcessRow, run: Path) -> dict[str, Any]:
+def _process_as_json(row: ProcessRow, run: Path) -> dict[str, Any]:
     process = find(row)
     memory = 0
     if process is not None:

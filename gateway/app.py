@@ -9,7 +9,8 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from adapters.index.port import Embedder, ImageIndex
+from adapters.embedder.port import Embedder
+from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
 from gateway.auth.access import Access
 from gateway.http import openapi, problems

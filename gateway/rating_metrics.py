@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from adapters.embedder.port import Embedder
 from adapters.errors import AdapterError
-from adapters.index.port import Embedder, ImageIndex
+from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
 from models.advice import Advice, advise
 from models.settings import AdviceSettings

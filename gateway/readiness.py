@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from adapters.embedder.port import Embedder
 from adapters.errors import AdapterError
-from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog
 from gateway.errors import NotReady
 from gateway.search.query import QueryEmbedder

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from adapters.index.port import Embedder, ImageIndex
+from adapters.embedder.port import Embedder
+from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
 from analytics.engine import Bounds
 from gateway.auth.access import Access, ApiKeys, OpenIdConnect

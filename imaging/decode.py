@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from adapters.embedder.spec import ModelSpec
+from adapters.index.facts import ImageMetadata, values
 from imaging.decoded_image import Picture
 from imaging.upright import open_upright
 
@@ -39,11 +40,8 @@ def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
         width=found.width,
         height=found.height,
         media_type=found.media_type,
-        taken_at=found.about.taken_at,
-        camera=found.about.camera,
-        latitude=found.about.latitude,
-        longitude=found.about.longitude,
         pixels_since=found.pixels_since,
+        **values(ImageMetadata, found.about),
     )
 
 

@@ -20,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from pillow_heif import register_heif_opener
 
 from adapters.errors import DecoderMemory, Rejected
+from adapters.index.facts import ImageMetadata
 from imaging.bitmaps import plainer
 from imaging.camera_raw import develop, exif_of, is_camera_raw
 from imaging.colours import flatten, profile_of
@@ -27,7 +28,7 @@ from imaging.frames import to_what_shows
 from imaging.jpeg_xl import dimensions, is_jpeg_xl, orientation, xmp_of
 from imaging.limits import TooManyPixels, check_pixels
 from imaging.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of, sniff_media_type
-from imaging.metadata.exif import Description, described, loaded
+from imaging.metadata.exif import described, loaded
 from imaging.png_chunks import be_lenient
 from imaging.salvage import PARTLY, blank, is_flat, is_unread_jpeg, is_white, spread, tolerant
 from imaging.shrink import SALVAGED, is_for_us, salvaged, shrunk
@@ -80,7 +81,7 @@ class Upright:
     width: int
     height: int
     media_type: str
-    about: Description
+    about: ImageMetadata
     profile: bytes | None = None
     pixels_since: int = PIXELS_CHANGED
 
@@ -169,14 +170,14 @@ def _opened(data: bytes, wanted: Wanted, *, whole: bool = True, white: bool = Tr
         if small is not None:
             # A PNG would be decoded whole for what may come after its pixels.
             packet = packet or _take_xmp(small)
-            about = _described(image if kind == "TIFF" else small, packet)
+            about = _metadata_of(image if kind == "TIFF" else small, packet)
             decoded = small
         else:
             draft(image, wanted.edge)
             if not whole:
                 blank(image, white=white)
             image.load()
-            about = _described(image, packet or _take_xmp(image))
+            about = _metadata_of(image, packet or _take_xmp(image))
             as_meant(image)
             decoded = to_what_shows(image)
         # What its numbers mean, where they are still the file's own.
@@ -240,7 +241,7 @@ def _salvaged(data: bytes, wanted: Wanted) -> Upright | None:
     media_type = media_type_of(data, kind)
     if is_flat(image) or (media_type == "image/jpeg" and is_unread_jpeg(image)):
         return None
-    about, before = _described(image, _take_xmp(image)), image.width
+    about, before = _metadata_of(image, _take_xmp(image)), image.width
     _turn_upright(image, data)
     if image.width != before:
         width, height = height, width
@@ -257,7 +258,7 @@ def draft(image: Image.Image, edge: int) -> None:
         image.draft(None, (edge, edge))
 
 
-def _described(image: Image.Image, packet: object) -> Description:
+def _metadata_of(image: Image.Image, packet: object) -> ImageMetadata:
     return described(loaded(image.getexif), packet)
 
 

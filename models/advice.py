@@ -13,7 +13,8 @@ from statistics import fmean
 from typing import Any
 from uuid import UUID
 
-from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.embedder.port import Embedder
+from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog
 from models.comparison import WIN, compare
 from models.settings import AdviceSettings

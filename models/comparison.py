@@ -14,7 +14,8 @@ from statistics import fmean
 from typing import Any
 from uuid import UUID
 
-from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.embedder.port import Embedder
+from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog
 from models.rank_metrics import ndcg, overlap, quantiles, rank_biased_overlap
 from schemas.codec import InvalidEvent, decode

@@ -19,7 +19,7 @@ from adapters.index.port import Collection
 from adapters.log.kafka_admin import Progress
 from adapters.log.port import Message
 from adapters.naming import collection_name
-from adapters.provision import tell_active
+from adapters.provision import log_active
 from adapters.retry import until_available
 from adapters.settings import ServerSettings
 from models.errors import SwitchRefused
@@ -139,7 +139,7 @@ class Switching:
             give_up_after=SERVERS_SECONDS,
         )
         await until_available(
-            lambda: tell_active(index, log), what="Kafka", give_up_after=SERVERS_SECONDS
+            lambda: log_active(index, log), what="Kafka", give_up_after=SERVERS_SECONDS
         )
         return state
 
@@ -198,7 +198,7 @@ class Switching:
         await self._agreed()
         await until_available(lambda: self._moved(collection), what="Weaviate")
         await until_available(
-            lambda: tell_active(self._servers.index, self._servers.log, step), what="Kafka"
+            lambda: log_active(self._servers.index, self._servers.log, step), what="Kafka"
         )
 
     async def _moved(self, collection: Collection) -> None:

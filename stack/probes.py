@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 
 from adapters.bootstrap import connect_embedder, connect_log
+from adapters.embedder.port import Embedder
 from adapters.errors import AdapterError, TooSlow
-from adapters.index.port import Embedder
 from adapters.settings import ServerSettings
 
 READY_TIMEOUT_SECONDS = 2.0

@@ -1,1 +1,1 @@
-"""The embedder: what is needed of it, and Triton behind it."""
+"""The embedder: its port, Triton, and a fake (in-memory)."""

@@ -1,25 +1,25 @@
-"""How much to ask of a server at once, learnt from the time that it takes."""
+"""How many items to send to a server at once, adapted to its response times."""
 
 from __future__ import annotations
 
 from typing import Final
 
 NEAR: Final = 0.75
-"""Share of the deadline above which an answer came only just in time."""
+"""Share of the deadline above which an answer counts as too slow."""
 EASY: Final = 0.5
-"""Share of the deadline below which more could be asked for."""
+"""Share of the deadline below which a batch counts as easy, and more could be sent."""
 
 
 PATIENCE: Final = 256
-"""Most easy batches in a row that are waited for before a size that failed is tried again."""
+"""The most easy batches in a row that are needed before a size that failed is tried again."""
 
 
 class BatchSize:
     """Halved when a batch is too slow, and grown by one when batches of that size are easy.
 
-    The rule of TCP (additive increase, multiplicative decrease): it settles just below what is too
-    much, wherever that is, and follows when it changes. A size that failed is tried again more and
-    more seldom, as each try may cost a whole deadline.
+    This is TCP's rule, additive increase and multiplicative decrease: the size settles just below
+    the server's limit and follows when that changes. A size that failed is tried again less and
+    less often, as each try may cost a whole deadline.
     """
 
     def __init__(self, most: int, *, deadline: float) -> None:
@@ -30,17 +30,17 @@ class BatchSize:
         self._easy = 0
         self._needed = 1
         self.items = most
-        """How many to send at once now."""
+        """How many items to send at once now."""
 
     def too_slow(self, items: int) -> None:
-        """A batch of so many was not answered in time."""
+        """A batch of `items` was not answered in time."""
         self._failed = items
         self._needed = min(2 * self._needed, PATIENCE)
         self._easy = 0
         self.items = max(1, min(self.items, items // 2))
 
     def took(self, items: int, seconds: float) -> None:
-        """A batch of so many was answered within `seconds`."""
+        """A batch of `items` was answered after `seconds`."""
         if seconds > NEAR * self._deadline:
             self.too_slow(items)
         elif items >= self.items and seconds < EASY * self._deadline:

@@ -10,8 +10,8 @@ import numpy as np
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from adapters.embedder.port import Embedder
 from adapters.errors import Rejected, translated
-from adapters.index.port import Embedder
 from adapters.naming import image_model, text_model
 
 LOAD_SECONDS: Final = 600.0
@@ -19,7 +19,7 @@ _DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
 
 class TritonControl:
-    """Triton's explicit model control, for both halves of a model at once."""
+    """Triton's explicit model control, for both encoders of a model at once."""
 
     def __init__(self, url: str, embedder: Embedder) -> None:
         """`url` with or without a scheme; `embedder` of the same server, which `close` closes."""
@@ -30,23 +30,23 @@ class TritonControl:
         )
 
     async def load(self, name: str) -> None:
-        """Load, or load again; what ran before goes on until the new one is ready.
+        """Load or reload; the version that was loaded before serves until the new one is ready.
 
         Raises:
-            Rejected: a half cannot be loaded; the message is Triton's.
+            Rejected: an encoder cannot be loaded; the message is Triton's.
             Unavailable: Triton does not answer.
         """
-        for half in (image_model(name), text_model(name)):
+        for encoder in (image_model(name), text_model(name)):
             with translated(
-                f"load {half}", rejected=(InferenceServerException,), unavailable=_DOWN
+                f"load {encoder}", rejected=(InferenceServerException,), unavailable=_DOWN
             ):
-                await self._client.load_model(half)
+                await self._client.load_model(encoder)
 
     async def check(self, name: str) -> None:
-        """Embed something with both halves.
+        """Embed a blank image and a text, to check that both encoders work.
 
         Raises:
-            Rejected: it does not embed, or not in the dimension that it states.
+            Rejected: it cannot embed, or its vectors do not have the dimension that it states.
             Unavailable: Triton does not answer.
         """
         spec = await self._embedder.spec(name)
@@ -62,12 +62,12 @@ class TritonControl:
                 )
 
     async def unload(self, name: str) -> None:
-        """Let go of both halves; one that is not loaded is no error. Raises as `load`."""
-        for half in (image_model(name), text_model(name)):
+        """Unload both encoders; one that is not loaded is no error. Raises as `load`."""
+        for encoder in (image_model(name), text_model(name)):
             with translated(
-                f"unload {half}", rejected=(InferenceServerException,), unavailable=_DOWN
+                f"unload {encoder}", rejected=(InferenceServerException,), unavailable=_DOWN
             ):
-                await self._client.unload_model(half)
+                await self._client.unload_model(encoder)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""What a served model wants and gives, as stated in its Triton configuration's parameters."""
+"""The input and output of a served model, as its Triton configuration's parameters state them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class InvalidModelSpec(ValueError):
-    """A model configuration lacks a parameter or has one that makes no sense."""
+    """A model configuration lacks a parameter or has an invalid one."""
 
 
 class ModelSpec(BaseModel):
-    """One model version and the pictures it takes.
+    """One model version and the images that it takes.
 
-    Pictures are RGB, `height` x `width` pixels, brought to that size by `resize_mode`:
+    Images are RGB, `height` x `width` pixels, resized according to `resize_mode`:
     `stretch` ignores the aspect ratio; `shortest_edge_center_crop` scales the shorter edge to the
-    size and crops the middle. Transparent pixels lie on `background`.
+    size and crops the middle. Transparent images are composited onto `background`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -33,7 +33,7 @@ class ModelSpec(BaseModel):
     background: Literal["white", "black"] = "white"
     licence: str
     min_score: float = 0.0
-    """Cosine below which a match is usually noise."""
+    """Cosine similarity below which a match is usually noise."""
 
     @classmethod
     def from_triton_parameters(cls, parameters: Mapping[str, str]) -> ModelSpec:

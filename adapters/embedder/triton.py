@@ -1,9 +1,9 @@
 """`Embedder` on NVIDIA Triton, over HTTP with raw binary tensors.
 
-A Triton that is busy is told apart from one that is dead by its health endpoint, which answers
-while a model computes. A call that takes too long raises `TooSlow` if it does, and its sender asks
-for less at once. One input alone cannot be made smaller, so it is given twice the time at each
-further call, for as long as Triton is alive.
+The health endpoint, which answers while a model computes, distinguishes a busy Triton from a dead
+one. If it answers, a call that takes too long raises `TooSlow`, and the caller sends less at once.
+A single input cannot be split, so its deadline is doubled for each further call while Triton is
+alive.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from adapters.progress import server_is_away
 
 READY_TIMEOUT_SECONDS: Final = 2.0
 LIVE_TIMEOUT_SECONDS: Final = 5.0
-"""A health check is answered at once, but the machine may be busy with inferring."""
+"""A health check is answered at once, but inference may keep the machine busy."""
 LONGEST_SECONDS: Final = 3600.0
-"""Longest deadline of a single input; beyond it the model is not one for this machine."""
+"""Longest deadline of a single input; a model that needs more is too large for this machine."""
 T = TypeVar("T")
 _DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
-# The client would take it compressed, and to compress numbers costs more than it saves.
+# The client would accept compressed answers; compressing vectors costs more than it saves.
 _PLAIN: Final = {"Accept-Encoding": "identity"}
-# Triton answers these to a request that it would refuse for ever.
+# Triton's status for a request that it would always refuse.
 _REFUSED_STATUS: Final = {"400"}
 
 
 class TritonEmbedder:
     """One long-lived client; at most `concurrency` calls in flight, each with a deadline.
 
-    Calls made while that many are in flight wait their turn, which is the back-pressure.
+    Further calls wait until one of those ends, which is the back-pressure.
     """
 
     def __init__(self, url: str, *, timeout: float = 30.0, concurrency: int = 8) -> None:
@@ -55,7 +55,7 @@ class TritonEmbedder:
         self._client: InferenceServerClient | None = None
         self._specs: dict[str, ModelSpec] = {}
         self._single: dict[str, float] = {}
-        """Triton's model -> seconds given to a single input, where that is more than `timeout`."""
+        """Triton's model -> deadline of a single input in seconds, where it is above `timeout`."""
 
     def _connected(self) -> InferenceServerClient:
         # The client needs a running loop, so it is made at the first call.
@@ -70,13 +70,13 @@ class TritonEmbedder:
         return self._client
 
     async def spec(self, model_name: str) -> ModelSpec:
-        """See `Embedder.spec`; read from the server once, then remembered."""
+        """See `Embedder.spec`; read from the server once, then cached."""
         if model_name in self._specs:
             return self._specs[model_name]
         return await self.refresh_spec(model_name)
 
     async def refresh_spec(self, model_name: str) -> ModelSpec:
-        """Read the spec again, as another version may be served under the same name."""
+        """Read the spec again: another version may now be served under the same name."""
         name = image_model(model_name)
         with translated(f"Triton model {name}", unavailable=(*_DOWN, InferenceServerException)):
             async with asyncio.timeout(self._timeout):
@@ -118,7 +118,7 @@ class TritonEmbedder:
                         ),
                     )
                 except InferenceServerException as error:
-                    raise _ours(name, error) from error
+                    raise _our_error(name, error) from error
         vectors = result.as_numpy("EMBEDDING")
         if vectors is None or vectors.ndim != 2 or len(vectors) != rows:
             shape = None if vectors is None else list(vectors.shape)
@@ -129,10 +129,10 @@ class TritonEmbedder:
         return checked
 
     async def _in_time(self, name: str, rows: int, call: Coroutine[Any, Any, T]) -> T:
-        """The call's result, as soon as it is there.
+        """The result of the call, within its deadline.
 
         Raises:
-            TooSlow: not within the time that so many rows have, though Triton is alive.
+            TooSlow: the deadline has passed, though Triton is alive.
             Unavailable: Triton does not even answer a health check.
         """
         seconds = self._single.get(name, self._timeout) if rows == 1 else self._timeout
@@ -160,7 +160,7 @@ class TritonEmbedder:
             await asyncio.gather(work, return_exceptions=True)
         result = work.result()
         if rows == 1 and name in self._single:
-            # What this one took may be what the next one takes.
+            # The next input may take as long as this one.
             needed = 2 * (time.monotonic() - started)
             if needed > self._timeout:
                 self._single[name] = min(needed, LONGEST_SECONDS)
@@ -196,8 +196,8 @@ class TritonEmbedder:
             await client.close()
 
 
-def _ours(name: str, error: InferenceServerException) -> Unavailable | Rejected:
-    """Triton says 400 both for a bad tensor and for a model that is not loaded (yet)."""
+def _our_error(name: str, error: InferenceServerException) -> Unavailable | Rejected:
+    """Our error for Triton's, which is 400 both for a bad tensor and for a model not loaded."""
     message = error.message() or ""
     temporary = (
         "unknown model" in message

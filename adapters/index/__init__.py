@@ -1,1 +1,1 @@
-"""The image index: what is needed of it, and Weaviate behind it."""
+"""The image index: its port, Weaviate, and a fake (in-memory)."""

@@ -1,4 +1,4 @@
-"""Making and looking at Weaviate's collections; errors of the client pass as they are."""
+"""Creating and reading Weaviate's collections; errors of the client are not translated here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from weaviate.exceptions import (
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection
-from adapters.index.schema import described, description, properties
+from adapters.index.schema import collection_description, collection_of, properties
 from adapters.naming import COLLECTION_PREFIX, collection_name
 
 logger = logging.getLogger(__name__)
@@ -27,12 +27,12 @@ async def find(client: WeaviateAsyncClient, name: str) -> Collection | None:
     """See `ImageIndex.find`.
 
     Raises:
-        Rejected: it does not say which model filled it.
+        Rejected: its description does not state its model.
     """
     if not await client.collections.exists(name):
         return None
     config = await client.collections.use(name).config.get(simple=True)
-    return described(name, config.description)
+    return collection_of(name, config.description)
 
 
 async def ensure(client: WeaviateAsyncClient, spec: ModelSpec) -> Collection:
@@ -41,18 +41,18 @@ async def ensure(client: WeaviateAsyncClient, spec: ModelSpec) -> Collection:
     try:
         found = await find(client, name)
     except Rejected as error:
-        # A server that makes collections by itself, of whatever is written, made this one: its
-        # properties are guessed, and nobody knows what it lacks.
-        logger.error("%s; it is made anew and filled from the beginning", error)
+        # Weaviate's automatic schema created it from the first write: its properties are guesses,
+        # and its contents may be incomplete.
+        logger.error("%s; it is replaced and filled from the beginning", error)
         await client.collections.delete(name)
         found = None
     if found is None:
         await _create(client, name, spec)
         found = await find(client, name)
     else:
-        await _complete(client, name)
+        await _add_missing_properties(client, name)
     if found is None:
-        raise Unavailable(f"the collection {name} vanished again")
+        raise Unavailable(f"the collection {name} was deleted again")
     return found
 
 
@@ -60,7 +60,7 @@ async def _create(client: WeaviateAsyncClient, name: str, spec: ModelSpec) -> No
     try:
         await client.collections.create(
             name,
-            description=description(spec, secrets.token_hex(4)),
+            description=collection_description(spec, secrets.token_hex(4)),
             properties=properties(),
             vector_config=Configure.Vectors.self_provided(
                 vector_index_config=Configure.VectorIndex.hnsw(
@@ -69,35 +69,35 @@ async def _create(client: WeaviateAsyncClient, name: str, spec: ModelSpec) -> No
             ),
         )
     except (ObjectAlreadyExistsException, UnexpectedStatusCodeError):
-        # Several indexers start together: whoever was second finds it there.
+        # Several indexers start together: another one may have created it first.
         if not await client.collections.exists(name):
             raise
 
 
-async def _complete(client: WeaviateAsyncClient, name: str) -> None:
-    """Add what collections of earlier versions lack."""
+async def _add_missing_properties(client: WeaviateAsyncClient, name: str) -> None:
+    """Add the properties that a collection of an earlier version lacks."""
     objects = client.collections.use(name)
 
-    async def lacking() -> list[Property]:
+    async def missing() -> list[Property]:
         held = {each.name for each in (await objects.config.get()).properties}
         return [each for each in properties() if each.name not in held]
 
-    for each in await lacking():
+    for each in await missing():
         try:
             await objects.config.add_property(each)
         except (WeaviateInvalidInputError, UnexpectedStatusCodeError):
-            # As with the collection itself, somebody else may have been first.
-            if each.name in {other.name for other in await lacking()}:
+            # As with the collection itself, another indexer may have been first.
+            if each.name in {other.name for other in await missing()}:
                 raise
 
 
-async def every(client: WeaviateAsyncClient) -> Sequence[Collection]:
+async def all_collections(client: WeaviateAsyncClient) -> Sequence[Collection]:
     """See `ImageIndex.all_collections`."""
     found = []
     for name, config in (await client.collections.list_all(simple=True)).items():
         if name.startswith(COLLECTION_PREFIX):
             try:
-                found.append(described(name, config.description))
+                found.append(collection_of(name, config.description))
             except Rejected as error:
                 logger.warning("%s", error)
     return sorted(found, key=lambda each: each.name)

@@ -1,13 +1,13 @@
 """`ImageFilter` in Weaviate's terms.
 
-The filter narrows the vector search itself (Weaviate walks its graph through an allow list), so a
-filtered search finds as many pictures as an unfiltered one, if there are as many.
+The filter applies within the vector search (Weaviate traverses its graph with an allow list), so a
+filtered search returns as many images as an unfiltered one, if that many match.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from weaviate.classes.query import Filter
 from weaviate.collections.classes.filters import FilterReturn
@@ -21,21 +21,17 @@ LOWEST_LATITUDE: Final = -90.0
 
 
 def conditions(where: ImageFilter) -> FilterReturn | None:
-    """The filter, None where it lets everything through."""
-    parts = [
-        *_folder(where.folder),
-        *_between("size_bytes", where.size_bytes),
-        *_between("width", where.width),
-        *_between("height", where.height),
-        *_dates("taken_at", where.taken_at),
-        *_dates("added_at", where.added_at),
-    ]
-    if where.media_types:
-        parts.append(Filter.by_property("media_type").contains_any(list(where.media_types)))
-    if where.camera is not None:
-        parts.append(Filter.by_property("camera").equal(where.camera))
+    """The filter; None if it has no condition."""
+    parts = _folder(where.folder)
+    for name, wanted in where.by_property().items():
+        if isinstance(wanted, Between):
+            parts.extend(_between(name, wanted))
+        elif isinstance(wanted, tuple):
+            parts.append(Filter.by_property(name).contains_any(list(wanted)))
+        else:
+            parts.append(Filter.by_property(name).equal(wanted))
     if where.has_gps is not None:
-        # Latitude is there or not; null values have no index of their own in these collections.
+        # These collections have no index of null values, so this compares latitudes.
         located = Filter.by_property("latitude").greater_or_equal(LOWEST_LATITUDE)
         parts.append(located if where.has_gps else Filter.not_(located))
     if not parts:
@@ -44,7 +40,7 @@ def conditions(where: ImageFilter) -> FilterReturn | None:
 
 
 def _folder(folder: str) -> list[FilterReturn]:
-    """In this folder or below it, in whatever form its name is written."""
+    """In this folder or below it, in every Unicode form of its name."""
     if not folder:
         return []
     ranges = [_starts_with(form) for form in forms(folder)]
@@ -52,9 +48,9 @@ def _folder(folder: str) -> list[FilterReturn]:
 
 
 def _starts_with(folder: str) -> FilterReturn:
-    """A range of texts: all that start with `a/` lie from `a/` up to, but without, `a0`.
+    """A range of texts: those that start with `a/` lie between `a/` and `a0`, without `a0`.
 
-    `like` would take `*` and `?` in a folder's name for wild cards.
+    `like` would treat `*` and `?` in a folder's name as wildcards.
     """
     after = folder[:-1] + chr(ord(folder[-1]) + 1)
     return Filter.all_of(
@@ -65,22 +61,17 @@ def _starts_with(folder: str) -> FilterReturn:
     )
 
 
-def _between(name: str, range_: Between[int]) -> list[FilterReturn]:
+def _between(name: str, range_: Between[Any]) -> list[FilterReturn]:
+    """A bound outside of the storable range is replaced by the end of that range."""
     parts = []
     if range_.low is not None:
-        parts.append(Filter.by_property(name).greater_or_equal(max(range_.low, SMALLEST)))
+        parts.append(Filter.by_property(name).greater_or_equal(_storable_bound(range_.low)))
     if range_.high is not None:
-        parts.append(Filter.by_property(name).less_or_equal(min(range_.high, LARGEST)))
+        parts.append(Filter.by_property(name).less_or_equal(_storable_bound(range_.high)))
     return parts
 
 
-def _dates(name: str, range_: Between[datetime]) -> list[FilterReturn]:
-    """A bound beyond what is kept holds for every picture, or for none."""
-    parts = []
-    if range_.low is not None:
-        low = min(max(range_.low, EARLIEST), LATEST)
-        parts.append(Filter.by_property(name).greater_or_equal(low))
-    if range_.high is not None:
-        high = min(max(range_.high, EARLIEST), LATEST)
-        parts.append(Filter.by_property(name).less_or_equal(high))
-    return parts
+def _storable_bound(bound: int | datetime) -> int | datetime:
+    if isinstance(bound, datetime):
+        return min(max(bound, EARLIEST), LATEST)
+    return min(max(bound, SMALLEST), LARGEST)

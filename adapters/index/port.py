@@ -1,8 +1,7 @@
-"""What the application needs of the outside: an embedder and an image index.
+"""What the application needs of an image index, and the types that it takes and gives.
 
-The third need, an event log, is in `adapters.log.port`. Each Protocol has a real implementation
-and an in-memory twin; both pass the same contract tests (`tests/contract`). Every method may
-raise `adapters.errors.Unavailable`.
+Every method may raise `adapters.errors.Unavailable`. The real index (`adapters.index.weaviate`) and
+the fake one (`adapters.index.fake`) pass the same contract tests (`tests/contract`).
 """
 
 from __future__ import annotations
@@ -10,94 +9,45 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from adapters.embedder.spec import ModelSpec
+from adapters.index.facts import ImageFacts, value_types
 from adapters.naming import indexing_group
 
-if TYPE_CHECKING:
-    from adapters.embedder.arrays import Pixels, Vectors
 
-
-class Embedder(Protocol):
-    """Turns pictures and texts into vectors of one space."""
-
-    async def spec(self, model_name: str) -> ModelSpec:
-        """What the served model wants and gives.
-
-        Raises:
-            Unavailable: the server is down or the model is not loaded.
-        """
-        ...
-
-    async def embed_images(self, model_name: str, pixels: Pixels) -> Vectors:
-        """Unit vectors [N, D] of pixels [N, H, W, 3].
-
-        Raises:
-            Rejected: the model refuses this input.
-            Unavailable: the server cannot answer now.
-        """
-        ...
-
-    async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
-        """Unit vectors [N, D] of N texts; raises as `embed_images`."""
-        ...
-
-    async def is_ready(self, model_name: str) -> bool:
-        """Whether both encoders of the model answer now; never raises for a server that is down."""
-        ...
-
-    async def close(self) -> None:
-        """Release connections."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One picture as the index stores it. `vector` has unit length and `dimension` numbers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord(ImageFacts):
+    """One image as the index stores it. `vector` has unit length and `dimension` numbers."""
 
     image_id: str
     uri: str
     sha256: str
-    media_type: str
     size_bytes: int
-    width: int
-    height: int
     modified_at: datetime | None
     added_at: datetime | None
     vector: Sequence[float]
-    taken_at: datetime | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    facts_version: int = 0
-    """The `FACTS_VERSION` by which it was read; 0 for those of versions that told none."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownVector:
-    """What the index already knows of some content, so that it need not be inferred again.
-
-    `media_type` and `facts_version` are as in `ImageRecord`.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownVector(ImageFacts):
+    """The vector and facts of known content, so that inference need not be repeated."""
 
     vector: Sequence[float]
-    width: int
-    height: int
-    media_type: str
-    taken_at: datetime | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    facts_version: int = 0
+
+
+STORED: Final[Mapping[str, type]] = {
+    name: kind for name, kind in value_types(ImageRecord).items() if name != "vector"
+}
+"""Property -> its type, of all that the index stores of an image besides its vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
     """A collection and the one model whose vectors it holds.
 
-    `incarnation` tells it from another of the same name that was there before or comes after it;
-    empty in those of earlier versions.
+    `incarnation` distinguishes it from an earlier or later collection of the same name; it is empty
+    in collections that earlier versions of this program made.
     """
 
     name: str
@@ -110,15 +60,15 @@ class Collection:
     def group(self) -> str:
         """The consumer group that fills it.
 
-        A collection that is made anew has a group of its own. So whoever makes one, and however
-        that ends, it is filled from the beginning of the log: no offsets are there to be reset.
+        Every incarnation has a group of its own. So a new collection is always filled from the
+        beginning of the log, even after a crash: there are no offsets to reset.
         """
         return indexing_group(self.name, self.incarnation)
 
 
 Detail = str | int | float | datetime | None
 
-DETAILS: Final = (
+_FIRST_DETAILS: Final = (
     "sha256",
     "media_type",
     "size_bytes",
@@ -126,20 +76,22 @@ DETAILS: Final = (
     "height",
     "modified_at",
     "added_at",
-    "taken_at",
-    "camera",
-    "latitude",
-    "longitude",
 )
-"""What a search may give back of each picture, besides its id and score."""
+_NOT_DETAILS: Final = ("image_id", "uri", "facts_version")
+
+DETAILS: Final[tuple[str, ...]] = (
+    *_FIRST_DETAILS,
+    *(name for name in STORED if name not in {*_FIRST_DETAILS, *_NOT_DETAILS}),
+)
+"""What a search may give back of each image, besides its id and score; a new one comes last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """One search result; `score` is the cosine similarity, -1 to 1.
 
-    `details` holds the properties that were asked for, None where the picture has none; `vector`
-    is empty unless it was asked for.
+    `details` maps the requested properties to their values, None where the image has none;
+    `vector` is empty unless it was requested.
     """
 
     image_id: str
@@ -150,7 +102,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """One picture as a walk over the collection meets it."""
+    """One image as scrolling through the collection gives it."""
 
     image_id: str
     sha256: str
@@ -176,15 +128,17 @@ class Between(Generic[Bound]):
 
 @dataclass(frozen=True, slots=True)
 class ImageFilter:
-    """Which pictures a search may find: those for which everything given holds.
+    """Which images a search may find: those that meet every given condition.
 
-    `folder` is a prefix of whole folders with a slash at its end, "" for all; a picture lies in it
-    or in a folder below, in whatever of `adapters.name_forms.forms` the folder's name is written.
-    Other texts are compared exactly, except for white space at their ends.
+    `folder` ends with a slash, or is "" for all folders. It includes the folders below it, and
+    matches every Unicode form of its name (`adapters.name_forms.forms`).
+    Every other field but `has_gps` is named as the property that it is about: a range that the
+    property must lie in, texts that it must be one of, or the text that it must be. Texts are
+    compared exactly, except for white space at their ends.
     """
 
     folder: str = ""
-    media_types: tuple[str, ...] = ()
+    media_type: tuple[str, ...] = ()
     size_bytes: Between[int] = Between()
     width: Between[int] = Between()
     height: Between[int] = Between()
@@ -193,21 +147,26 @@ class ImageFilter:
     camera: str | None = None
     has_gps: bool | None = None
 
+    def by_property(self) -> Mapping[str, Between[Any] | tuple[str, ...] | str]:
+        """Property -> its condition, for those properties that have one."""
+        wanted = {name: getattr(self, name) for name in STORED if name in self.__slots__}
+        return {name: each for name, each in wanted.items() if each not in (None, (), Between())}
+
 
 EVERYTHING: Final = ImageFilter()
 
 
 MAX_RESULTS: Final = 10_000
-"""The most that one search or look-up gives; Weaviate's own default bound."""
+"""The most results of one search or look-up; Weaviate's own default limit."""
 
 
 class ImageIndex(Protocol):
-    """Vectors of pictures, one collection per model version, and which of them is active."""
+    """Vectors of images: one collection for each model version, one of which is active."""
 
     async def ensure_collection(self, spec: ModelSpec) -> Collection:
         """The collection of this model version, created where it is missing (idempotent).
 
-        One of its name that does not say which model filled it is replaced by a new one.
+        A collection of that name whose description does not state its model is replaced.
         """
         ...
 
@@ -216,19 +175,19 @@ class ImageIndex(Protocol):
         ...
 
     async def all_collections(self) -> Sequence[Collection]:
-        """Every collection, by name; of those that say which model filled them."""
+        """Every collection whose description states its model, ordered by name."""
         ...
 
     async def active(self) -> Collection | None:
-        """The collection that searches are answered from; None before the first activation."""
+        """The collection that answers searches; None before the first activation."""
         ...
 
     async def activate(self, collection: Collection) -> None:
-        """Let searches be answered from this collection from now on."""
+        """Answer searches from this collection from now on."""
         ...
 
     async def drop(self, collection: Collection) -> None:
-        """Delete a collection and all it holds; one that is not there is no error.
+        """Delete a collection and its contents; a collection that does not exist is no error.
 
         Raises:
             Rejected: it is the active one.
@@ -238,33 +197,33 @@ class ImageIndex(Protocol):
     async def known_vectors(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, KnownVector]:
-        """For each of these content hashes that the collection holds, its vector.
+        """Content hash -> vector and facts, for those hashes that the collection holds.
 
-        Of several pictures with one content, what the one of the highest `facts_version` says.
+        If several images have the same content, the one with the highest `facts_version` counts.
         """
         ...
 
     async def vectors(
         self, collection: Collection, image_ids: Sequence[str]
     ) -> Mapping[str, Sequence[float]]:
-        """For each of these pictures that the collection holds, its vector."""
+        """Image id -> vector, for those images that the collection holds."""
         ...
 
     async def upsert(
         self, collection: Collection, records: Sequence[ImageRecord]
     ) -> Mapping[str, str]:
-        """Write records, each replacing the one of the same id.
+        """Write records; each replaces the record with the same id.
 
         Returns:
-            image id -> reason, for each record that was refused; all others are durable.
+            Image id -> reason, for each record that was refused; all others are durable.
 
         Raises:
-            Unavailable: the collection is gone, or is another one of its name, as well.
+            Unavailable: also if the collection was deleted, or replaced by another of its name.
         """
         ...
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
-        """Remove these pictures; ids that are not there are no error. Raises as `upsert`."""
+        """Remove these images; unknown ids are no error. Raises as `upsert`."""
         ...
 
     async def search(
@@ -277,50 +236,49 @@ class ImageIndex(Protocol):
         details: Sequence[str] = (),
         with_vectors: bool = False,
     ) -> Sequence[Match]:
-        """The `limit` nearest pictures that the filter lets through, best first.
+        """The `limit` nearest images that pass the filter, best first.
 
-        Equal scores are ordered by image id. `details` are names of `DETAILS`. The same search
-        finds the same while nothing changes; one with a higher limit may order a few differently,
-        as the index is an approximate one.
+        Equal scores are ordered by image id. `details` are names out of `DETAILS`. Repeating a
+        search gives the same result while nothing changes; with a higher limit the order may
+        differ slightly, as the index is approximate.
 
         Raises:
             Rejected: the vector has the wrong dimension, or the limit is over `MAX_RESULTS`.
         """
         ...
 
-    async def walk(
+    async def scroll(
         self, collection: Collection, after: str | None, limit: int
     ) -> Sequence[StoredImage]:
-        """Up to `limit` pictures after the one with the id `after`, in the order of object ids.
+        """Up to `limit` images after the one with the id `after`, in the order of object ids.
 
-        Object ids are hashes, so any stretch of the walk is a random sample. `after` need not be
-        stored any more.
+        Object ids are hashes, so any page is a random sample. `after` need not exist any more.
         """
         ...
 
-    async def of_content(
+    async def ids_by_sha256(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, Sequence[str]]:
-        """For each of these content hashes that is held, the ids of pictures that have it.
+        """Content hash -> ids of the images that have it, for those hashes that are held.
 
-        At most `MAX_RESULTS` ids altogether; each list is in the order of object ids.
+        At most `MAX_RESULTS` ids in total; each list is in the order of object ids.
         """
         ...
 
     async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
-        """For each of these pictures that the collection holds, its content hash."""
+        """Image id -> content hash, for those images that the collection holds."""
         ...
 
     def stored(self, collection: Collection) -> AsyncIterator[tuple[str, str]]:
-        """(image id, sha256) of all that the collection holds, in no particular order."""
+        """(image id, sha256) of every image in the collection, in no particular order."""
         ...
 
     async def count(self, collection: Collection) -> int:
-        """How many pictures the collection holds."""
+        """The number of images in the collection."""
         ...
 
     async def is_ready(self) -> bool:
-        """Whether the index answers now; never raises for a server that is down."""
+        """Whether the index answers now; False if the server is down."""
         ...
 
     async def close(self) -> None:

@@ -1,9 +1,8 @@
-"""Weaviate's answers to the questions that only read: searches, walks and look-ups."""
+"""Weaviate's answers to the questions that only read: searches, scrolling and look-ups."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, cast
 
 from weaviate.classes.query import Filter, MetadataQuery
@@ -11,15 +10,14 @@ from weaviate.collections import CollectionAsync
 
 from adapters.errors import Unavailable
 from adapters.index.filters import conditions
-from adapters.index.port import MAX_RESULTS, Detail, ImageFilter, Match, StoredImage
-from adapters.index.schema import integer
+from adapters.index.port import MAX_RESULTS, ImageFilter, Match, StoredImage
+from adapters.index.schema import typed
 from adapters.naming import object_id
 
 Objects = CollectionAsync[Any, Any]
 
 ATTEMPTS: Final = 4
-"""So often is a search made of which pictures are missing."""
-_INTEGERS: Final = ("size_bytes", "width", "height")
+"""How often a search is repeated whose answer lacks images."""
 
 
 async def search(
@@ -33,9 +31,8 @@ async def search(
 ) -> list[Match]:
     """See `ImageIndex.search`.
 
-    While an object is written again, Weaviate may come upon its old form and leave it out when it
-    looks the object up. So an answer that is shorter than it could be is asked for again, and what
-    either of them holds is found.
+    While an object is overwritten, Weaviate may find its old version and then drop it from the
+    answer. So a search whose answer is too short is repeated, and the answers are merged.
     """
     numbers, filters = [float(number) for number in vector], conditions(where)
     found: dict[object, Any] = {}
@@ -59,7 +56,7 @@ async def search(
             image_id=str(item.properties["image_id"]),
             # Cosine distance is 1 - cosine similarity.
             score=1.0 - _distance(item),
-            details={name: _detail(name, item.properties.get(name)) for name in details},
+            details={name: typed(name, item.properties.get(name)) for name in details},
             vector=_vector(item.vector) if with_vectors else (),
         )
         for item in found.values()
@@ -67,8 +64,8 @@ async def search(
     return sorted(matches, key=lambda match: (-match.score, match.image_id))[:limit]
 
 
-async def walk(objects: Objects, after: str | None, limit: int) -> list[StoredImage]:
-    """See `ImageIndex.walk`."""
+async def scroll(objects: Objects, after: str | None, limit: int) -> list[StoredImage]:
+    """See `ImageIndex.scroll`."""
     page = await objects.query.fetch_objects(
         limit=limit,
         after=None if after is None else object_id(after),
@@ -85,8 +82,8 @@ async def walk(objects: Objects, after: str | None, limit: int) -> list[StoredIm
     ]
 
 
-async def of_content(objects: Objects, sha256s: Sequence[str]) -> dict[str, list[str]]:
-    """See `ImageIndex.of_content`."""
+async def ids_by_sha256(objects: Objects, sha256s: Sequence[str]) -> dict[str, list[str]]:
+    """See `ImageIndex.ids_by_sha256`."""
     found = await objects.query.fetch_objects(
         filters=Filter.by_property("sha256").contains_any(list(dict.fromkeys(sha256s))),
         return_properties=["image_id", "sha256"],
@@ -113,20 +110,10 @@ async def hashes(objects: Objects, image_ids: Sequence[str]) -> dict[str, str]:
 def _distance(item: Any) -> float:
     distance: float | None = item.metadata.distance
     if distance is None:
-        # None is no 0: that would be the best of matches.
+        # A missing distance must not count as 0, which would be the best match.
         raise Unavailable("Weaviate answered without the distance that was asked for")
     return distance
 
 
 def _vector(vectors: Mapping[str, Any]) -> list[float]:
     return cast(list[float], vectors.get("default") or [])
-
-
-def _detail(name: str, value: object) -> Detail:
-    if value is None:
-        return None
-    if name in _INTEGERS:
-        return integer(value)
-    if isinstance(value, str | int | float | datetime):
-        return value
-    return str(value)

@@ -1,9 +1,10 @@
-"""How a picture is laid out in a Weaviate collection: properties, and records to and fro."""
+"""How Weaviate's collections store images: their properties, and conversion of records."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,21 +12,15 @@ from weaviate.classes.config import DataType, Property, Tokenization
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected
-from adapters.index.port import Collection, ImageRecord, KnownVector
-from adapters.index.storable import kept
+from adapters.index.facts import ImageFacts, names
+from adapters.index.port import STORED, Collection, ImageRecord, KnownVector
+from adapters.index.storable import storable
 
-KNOWN_PROPERTIES: Final = (
-    "sha256",
-    "width",
-    "height",
-    "media_type",
-    "taken_at",
-    "camera",
-    "latitude",
-    "longitude",
-    "facts_version",
-)
-"""What is copied when a vector is reused for the same content."""
+KNOWN_PROPERTIES: Final = ("sha256", *names(ImageFacts))
+"""The properties that are read when a vector is reused for the same content."""
+_REQUIRED_FACTS: Final = {each.name for each in fields(ImageFacts) if each.default is MISSING}
+_RANGED: Final = {int: DataType.INT, float: DataType.NUMBER, datetime: DataType.DATE}
+_NOT_FILTERED: Final = ("facts_version",)
 
 
 def _text(name: str) -> Property:
@@ -45,41 +40,29 @@ def _ranged(name: str, data_type: DataType) -> Property:
 
 
 def properties() -> list[Property]:
-    return [
-        *(_text(name) for name in ("image_id", "folder", "uri", "sha256", "media_type", "camera")),
-        *(_ranged(name, DataType.INT) for name in ("size_bytes", "width", "height")),
-        *(_ranged(name, DataType.DATE) for name in ("modified_at", "added_at", "taken_at")),
-        *(_ranged(name, DataType.NUMBER) for name in ("latitude", "longitude")),
-        Property(
-            name="facts_version",
-            data_type=DataType.INT,
-            index_filterable=False,
-            index_range_filters=False,
-        ),
-    ]
+    """The properties of a collection: the folder, and all that is `STORED`."""
+    return [_text("folder"), *(_property(name, kind) for name, kind in STORED.items())]
+
+
+def _property(name: str, kind: type) -> Property:
+    if kind is str:
+        return _text(name)
+    if name not in _NOT_FILTERED:
+        return _ranged(name, _RANGED[kind])
+    return Property(
+        name=name,
+        data_type=_RANGED[kind],
+        index_filterable=False,
+        index_range_filters=False,
+    )
 
 
 def stored_properties(record: ImageRecord) -> dict[str, Any]:
-    """The record's properties; absent ones are left out, which Weaviate takes as null."""
-    record = kept(record)
-    properties: dict[str, Any] = {
-        "image_id": record.image_id,
-        "folder": folder_of(record.image_id),
-        "uri": record.uri,
-        "sha256": record.sha256,
-        "media_type": record.media_type,
-        "size_bytes": record.size_bytes,
-        "width": record.width,
-        "height": record.height,
-        "modified_at": record.modified_at,
-        "added_at": record.added_at,
-        "taken_at": record.taken_at,
-        "camera": record.camera,
-        "latitude": record.latitude,
-        "longitude": record.longitude,
-        "facts_version": record.facts_version,
-    }
-    return {name: value for name, value in properties.items() if value is not None}
+    """The record's properties; absent ones are omitted, which Weaviate treats as null."""
+    record = storable(record)
+    stored = {name: getattr(record, name) for name in STORED}
+    stored["folder"] = folder_of(record.image_id)
+    return {name: value for name, value in stored.items() if value is not None}
 
 
 def folder_of(image_id: str) -> str:
@@ -89,32 +72,25 @@ def folder_of(image_id: str) -> str:
 
 
 def known_vector(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector | None:
-    """A stored object as what may be reused of it; None if it lacks what every picture has."""
-    width, height = integer(properties.get("width")), integer(properties.get("height"))
-    media_type = properties.get("media_type")
-    if not vector or width is None or height is None or not isinstance(media_type, str):
+    """What can be reused of a stored object; None if it lacks a required fact."""
+    read = {name: typed(name, properties.get(name)) for name in names(ImageFacts)}
+    facts = {name: value for name, value in read.items() if value is not None}
+    if not vector or not facts.keys() >= _REQUIRED_FACTS:
         return None
-    taken_at = properties.get("taken_at")
-    return KnownVector(
-        vector=vector,
-        width=width,
-        height=height,
-        media_type=media_type,
-        taken_at=taken_at if isinstance(taken_at, datetime) else None,
-        camera=properties.get("camera"),
-        latitude=properties.get("latitude"),
-        longitude=properties.get("longitude"),
-        facts_version=integer(properties.get("facts_version")) or 0,
-    )
+    return KnownVector(vector=vector, **facts)
 
 
-def integer(value: object) -> int | None:
-    """A number as Weaviate gives it back (a float), as int; None where it is absent."""
-    return int(value) if isinstance(value, int | float) else None
+def typed(name: str, value: object) -> Any:
+    """The value of a property as it was stored; None if it is absent, or of another type."""
+    kind = STORED[name]
+    if kind in (int, float):
+        # Weaviate gives integers back as floats.
+        return kind(value) if isinstance(value, int | float) else None
+    return value if isinstance(value, kind) else None
 
 
 def looks_temporary(message: str) -> bool:
-    """Whether a per-object error is the server's state rather than the object's fault."""
+    """Whether an object's error is due to the server's state rather than to the object."""
     lowered = message.lower()
     return any(
         word in lowered
@@ -140,12 +116,12 @@ def looks_temporary(message: str) -> bool:
 
 
 def looks_too_large(message: str) -> bool:
-    """Whether it is gRPC's word, of the client or of the server, that a message is too large."""
+    """Whether gRPC, in the client or the server, says that a message is too large."""
     return "RESOURCE_EXHAUSTED" in message and "larger than max" in message
 
 
-def description(spec: ModelSpec, incarnation: str) -> str:
-    """What a collection says of itself, as JSON: Weaviate keeps no typed metadata on it."""
+def collection_description(spec: ModelSpec, incarnation: str) -> str:
+    """A collection's description, as JSON: Weaviate has no typed metadata of collections."""
     facts = {
         "model_name": spec.name,
         "model_version": spec.version,
@@ -155,14 +131,14 @@ def description(spec: ModelSpec, incarnation: str) -> str:
     return json.dumps(facts)
 
 
-def described(name: str, text: str | None) -> Collection:
-    """The collection of this name, from its description.
+def collection_of(name: str, description: str | None) -> Collection:
+    """The collection of this name, parsed from its description.
 
     Raises:
-        Rejected: it was not made by `description`.
+        Rejected: the description is not one of `collection_description`.
     """
     try:
-        facts = json.loads(text or "{}")
+        facts = json.loads(description or "{}")
         return Collection(
             name=name,
             model_name=facts["model_name"],
@@ -171,4 +147,4 @@ def described(name: str, text: str | None) -> Collection:
             incarnation=str(facts.get("incarnation", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Rejected(f"the collection {name} does not say which model filled it") from error
+        raise Rejected(f"the collection {name} has no description that states its model") from error

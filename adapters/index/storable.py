@@ -1,43 +1,44 @@
-"""What the index can hold of a picture's facts; what it cannot is absent rather than altered."""
+"""Which facts of an image the index can store; a fact that it cannot store is absent."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
-from adapters.index.port import ImageRecord
-from imaging.metadata.coordinates import place
+from adapters.index.facts import ImageMetadata, place, value_types
+from adapters.index.port import STORED, ImageRecord
 
-# Weaviate keeps dates as nanoseconds in 64 bits, and what lies beyond comes back as another date.
+# Weaviate stores dates as nanoseconds in 64 bits; a date out of that range becomes another date.
 EARLIEST: Final = datetime(1678, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2262, 4, 11, tzinfo=UTC)
-"""Both lie just outside of what is kept, so a filter may stop at them and still find nothing."""
+"""Both lie just outside of the storable range: no stored date equals a bound of a filter."""
+_TEXTS: Final = [name for name, kind in value_types(ImageMetadata).items() if kind is str]
 
 
-def kept(record: ImageRecord) -> ImageRecord:
-    """The record with those of its facts that can be stored and found again as they are."""
+def storable(record: ImageRecord) -> ImageRecord:
+    """The record without the facts that cannot be stored unchanged."""
     position = place(record.latitude, record.longitude)
     latitude, longitude = position or (None, None)
-    return replace(
-        record,
-        modified_at=_kept_moment(record.modified_at),
-        added_at=_kept_moment(record.added_at),
-        taken_at=_kept_moment(record.taken_at),
-        camera=_kept_text(record.camera),
-        latitude=latitude,
-        longitude=longitude,
-    )
+    moments = {name: getattr(record, name) for name, kind in STORED.items() if kind is datetime}
+    texts = {name: getattr(record, name) for name in _TEXTS}
+    changed: dict[str, Any] = {
+        **{name: _storable_moment(moment) for name, moment in moments.items()},
+        **{name: _storable_text(text) for name, text in texts.items()},
+        "latitude": latitude,
+        "longitude": longitude,
+    }
+    return replace(record, **changed)
 
 
-def _kept_moment(moment: datetime | None) -> datetime | None:
+def _storable_moment(moment: datetime | None) -> datetime | None:
     if moment is None:
         return None
     return moment if EARLIEST < moment < LATEST else None
 
 
-def _kept_text(text: str | None) -> str | None:
-    """A text that no request can hold would be no text that a filter can name."""
+def _storable_text(text: str | None) -> str | None:
+    """A text that no request can contain could not be filtered by, so it is absent."""
     if text is None or not text.strip():
         return None
     try:

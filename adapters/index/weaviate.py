@@ -39,18 +39,18 @@ from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_SECONDS: Final = 2.0
-# Bound on one look-up by content hash; more copies than this merely cost an inference.
+# Limit of one look-up by content hash; with more copies, some vectors are inferred again.
 KNOWN_VECTORS_LIMIT: Final = 1000
 PAGE: Final = 1000
 
-DESCRIBED_SECONDS: Final = 10.0
-WRITTEN_SECONDS: Final = 1.0
-"""A writer has looked at its collection at most so long ago."""
+CACHE_SECONDS: Final = 10.0
+WRITE_CACHE_SECONDS: Final = 1.0
+"""A write may rely on a look at its collection that is at most this old."""
 _DOWN: Final = (WeaviateBaseError, httpx.HTTPError, OSError, asyncio.TimeoutError)
 
 
 class WeaviateIndex:
-    """See `adapters.index.port.ImageIndex`. Connects at the first use."""
+    """See `adapters.index.port.ImageIndex`. Connects at its first use."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class WeaviateIndex:
             grpc_port=grpc_port,
             grpc_secure=secure,
             auth_credentials=Auth.api_key(api_key) if api_key else None,
-            # Among those checks is a look-up of the newest client version on the internet.
+            # One of the checks asks the internet for the newest version of the client.
             skip_init_checks=True,
             additional_config=AdditionalConfig(timeout=Timeout(init=5, query=15, insert=60)),
         )
@@ -105,7 +105,7 @@ class WeaviateIndex:
         """See `ImageIndex.all_collections`."""
         await self.connect()
         with translated("list the collections", unavailable=_DOWN):
-            return await weaviate_collections.every(self._client)
+            return await weaviate_collections.all_collections(self._client)
 
     async def active(self) -> Collection | None:
         """See `ImageIndex.active`."""
@@ -113,34 +113,38 @@ class WeaviateIndex:
         with translated("resolve the active collection", unavailable=_DOWN):
             alias = await self._client.alias.get(alias_name=ACTIVE_ALIAS)
         try:
-            return None if alias is None else await self._described(alias.collection)
+            return None if alias is None else await self._cached_collection(alias.collection)
         except Rejected as error:
-            # No query can be embedded for it, so searches have none to go to.
+            # No query can be embedded for it, so there is no active collection.
             logger.error("%s", error)
             return None
 
-    async def _described(self, name: str, at_most: float = DESCRIBED_SECONDS) -> Collection | None:
-        """What it said of itself, at most so many seconds ago."""
-        # One of the same name takes its place only if all of Weaviate's data was lost.
+    async def _cached_collection(
+        self, name: str, max_age: float = CACHE_SECONDS
+    ) -> Collection | None:
+        """The collection as it was read at most `max_age` seconds ago; None if there is none."""
+        # A collection is replaced by one of the same name only after Weaviate has lost its data.
         known = self._collections.get(name)
-        if known is None or time.monotonic() - known[0] > at_most:
+        if known is None or time.monotonic() - known[0] > max_age:
             looked = time.monotonic()
             found = await self.find(name)
             if found is None:
                 self._collections.pop(name, None)
-                return None  # The alias of a collection that was deleted.
+                return None  # The alias points at a deleted collection.
             known = self._collections[name] = (looked, found)
         return known[1]
 
-    async def _still_there(self, collection: Collection, at_most: float = WRITTEN_SECONDS) -> None:
-        """Return if a write to the collection would go to it, and to no other of its name.
+    async def _check_incarnation(
+        self, collection: Collection, max_age: float = WRITE_CACHE_SECONDS
+    ) -> None:
+        """Return if the collection of this name is still this one.
 
         Raises:
-            Unavailable: it is gone, or was made anew.
+            Unavailable: it was deleted, or replaced by another of its name.
         """
-        found = await self._described(collection.name, at_most)
+        found = await self._cached_collection(collection.name, max_age)
         if found is None or found.incarnation != collection.incarnation:
-            raise Unavailable(f"{collection.name} is gone, or was made anew")
+            raise Unavailable(f"{collection.name} was deleted or replaced")
 
     async def activate(self, collection: Collection) -> None:
         """See `ImageIndex.activate`."""
@@ -153,7 +157,7 @@ class WeaviateIndex:
                 await aliases.create(alias_name=ACTIVE_ALIAS, target_collection=collection.name)
             else:
                 await aliases.update(alias_name=ACTIVE_ALIAS, new_target_collection=collection.name)
-            # update() answers False rather than raise, so look.
+            # update() returns False instead of raising, so read the alias again.
             alias = await aliases.get(alias_name=ACTIVE_ALIAS)
             if alias is None or alias.collection != collection.name:
                 raise Unavailable(f"the alias {ACTIVE_ALIAS} was not moved to {collection.name}")
@@ -216,13 +220,13 @@ class WeaviateIndex:
         if not records:
             return {}
         await self.connect()
-        await self._still_there(collection)
+        await self._check_incarnation(collection)
         with translated(f"write to {collection.name}", unavailable=_DOWN):
             objects = self._client.collections.use(collection.name)
             refused = await weaviate_writes.upsert(objects, collection, records)
         if refused:
-            # However it puts that, where there is no collection it is no fault of the pictures.
-            await self._still_there(collection, at_most=0.0)
+            # If the collection is missing, the images are not at fault, whatever the error says.
+            await self._check_incarnation(collection, max_age=0.0)
         return refused
 
     async def delete(self, collection: Collection, image_ids: Sequence[str]) -> None:
@@ -230,7 +234,7 @@ class WeaviateIndex:
         if not image_ids:
             return
         await self.connect()
-        await self._still_there(collection)
+        await self._check_incarnation(collection)
         with translated(f"delete in {collection.name}", unavailable=_DOWN):
             objects = self._client.collections.use(collection.name)
             await weaviate_writes.delete(objects, collection, image_ids)
@@ -261,25 +265,25 @@ class WeaviateIndex:
                 with_vectors=with_vectors,
             )
 
-    async def walk(
+    async def scroll(
         self, collection: Collection, after: str | None, limit: int
     ) -> Sequence[StoredImage]:
-        """See `ImageIndex.walk`."""
+        """See `ImageIndex.scroll`."""
         await self.connect()
-        with translated(f"walk {collection.name}", unavailable=_DOWN):
+        with translated(f"scroll through {collection.name}", unavailable=_DOWN):
             objects = self._client.collections.use(collection.name)
-            return await weaviate_queries.walk(objects, after, limit)
+            return await weaviate_queries.scroll(objects, after, limit)
 
-    async def of_content(
+    async def ids_by_sha256(
         self, collection: Collection, sha256s: Sequence[str]
     ) -> Mapping[str, Sequence[str]]:
-        """See `ImageIndex.of_content`."""
+        """See `ImageIndex.ids_by_sha256`."""
         if not sha256s:
             return {}
         await self.connect()
         with translated(f"look up hashes in {collection.name}", unavailable=_DOWN):
             objects = self._client.collections.use(collection.name)
-            return await weaviate_queries.of_content(objects, sha256s)
+            return await weaviate_queries.ids_by_sha256(objects, sha256s)
 
     async def hashes(self, collection: Collection, image_ids: Sequence[str]) -> Mapping[str, str]:
         """See `ImageIndex.hashes`."""

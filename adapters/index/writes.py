@@ -1,17 +1,17 @@
-"""How `adapters.index.weaviate` writes and deletes; errors of the client pass as they are.
+"""How `adapters.index.weaviate` writes and deletes; errors of the client are not translated.
 
-Weaviate stores objects first and puts their vectors into the index after that, and a `kill -9` may
-leave an object that no search finds. Two things are done about it (as read in 1.39's sources, and
-seen: `tests/integration/test_weaviate_killed.py`).
+Weaviate stores an object first and adds its vector to the vector index afterwards, so a `kill -9`
+may leave an object that no search finds. Two measures prevent that (they follow from the sources of
+1.39; `tests/integration/test_weaviate_killed.py` shows the need).
 
-- A batch is acknowledged when its vectors are in the index, but the index's log is flushed before
-  they are, so they are safe only once the next batch has come. We send the last object again at
-  once: as it has not changed nothing is done but the flush.
-- An object written again with the same vector counts as unchanged, and the index is left as it is
-  (weaviate/weaviate, issues 3948 and 3949), even if a kill kept the vector out of it. So no two
-  writes of ours have the same vector: each is made longer or shorter by at most a millionth, which
-  cosine similarity does not see. The client sends a batch again by itself when the server goes
-  away, with the same vectors; such a write counts as failed, for the caller to repeat.
+- A batch is acknowledged when its vectors are in the vector index, but the index's log is flushed
+  before that, so vectors are durable only after the next batch. The last object is therefore sent
+  again at once: as it has not changed, this only flushes the log.
+- An object that is written again with the same vector counts as unchanged, and the vector index is
+  not updated (weaviate/weaviate, issues 3948 and 3949), even if a kill kept the vector out of it.
+  So no two writes use the same vector: each is scaled by a random factor within a millionth of one,
+  which does not affect cosine similarity. When the server goes away, the client itself sends the
+  batch again, with the same vectors; such a write counts as failed, and the caller repeats it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from adapters.index.port import Collection, ImageRecord
 from adapters.index.schema import looks_temporary, looks_too_large, stored_properties
 from adapters.naming import object_id
 
-DELETED_AT_ONCE: Final = 1000
+DELETE_BATCH: Final = 1000
 STRETCH: Final = 1e-6
-"""By how much a vector's length may differ from one; float32 tells apart steps of 1.2e-7."""
+"""By how much a vector's length may differ from one; float32 has steps of 1.2e-7."""
 
 Objects = CollectionAsync[Any, Any]
 
 
-class _Repetitions(logging.Filter):
-    """Counts what the client sends again by itself, of which its log alone tells."""
+class _RepetitionCounter(logging.Filter):
+    """Counts the client's own repetitions, which only its log reveals."""
 
     seen = 0
 
@@ -49,9 +49,9 @@ class _Repetitions(logging.Filter):
         return True
 
 
-_repetitions = _Repetitions()
+_repetitions = _RepetitionCounter()
 _client_log = logging.getLogger("weaviate-client")
-_client_log.setLevel(logging.INFO)  # below that the client says nothing, and nothing is counted
+_client_log.setLevel(logging.INFO)  # above this level the repetitions are not logged
 _client_log.addFilter(_repetitions)
 
 
@@ -59,7 +59,7 @@ async def upsert(
     objects: Objects, collection: Collection, records: Sequence[ImageRecord]
 ) -> Mapping[str, str]:
     """See `ImageIndex.upsert`."""
-    # Weaviate fixes a collection's dimension at the first vector, whatever model made it.
+    # Weaviate takes the dimension of a collection from its first vector, so check it here.
     refused = {
         record.image_id: f"the vector has {len(record.vector)} numbers, not {collection.dimension}"
         for record in records
@@ -74,14 +74,14 @@ async def upsert(
 async def _insert(
     objects: Objects, collection: Collection, records: Sequence[ImageRecord]
 ) -> dict[str, str]:
-    """Write these, in as many parts as it takes; what is too large by itself is refused."""
+    """Write these, split where they are too large; a single record that is too large is refused."""
     try:
         return await _insert_at_once(objects, collection, records)
     except WeaviateBatchError as error:
         if not looks_too_large(str(error)):
             raise
     if len(records) == 1:
-        return {records[0].image_id: "it is larger than what Weaviate takes at once"}
+        return {records[0].image_id: "it is larger than the largest request that Weaviate accepts"}
     half = len(records) // 2
     refused = await _insert(objects, collection, records[:half])
     return refused | await _insert(objects, collection, records[half:])
@@ -95,7 +95,7 @@ async def _insert_at_once(
     try:
         written = await objects.data.insert_many(batch)
     except WeaviateInsertManyAllFailedError as error:
-        # Says so only when every object failed; a server that is going down looks alike.
+        # Raised when every object failed, which also happens while the server shuts down.
         if len(records) == 1 and not looks_temporary(str(error)):
             return {records[0].image_id: str(error)}
         raise Unavailable(f"write to {collection.name}: {error}") from error
@@ -124,9 +124,9 @@ def _object(record: ImageRecord) -> DataObject[Any, Any]:
 async def delete(objects: Objects, collection: Collection, image_ids: Sequence[str]) -> None:
     """See `ImageIndex.delete`."""
     ids = [object_id(image_id) for image_id in image_ids]
-    for start in range(0, len(ids), DELETED_AT_ONCE):
+    for start in range(0, len(ids), DELETE_BATCH):
         done = await objects.data.delete_many(
-            where=Filter.by_id().contains_any(ids[start : start + DELETED_AT_ONCE])
+            where=Filter.by_id().contains_any(ids[start : start + DELETE_BATCH])
         )
         if done.failed:
             raise Unavailable(f"{collection.name}: {done.failed} deletions failed")

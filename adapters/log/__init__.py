@@ -1,1 +1,1 @@
-"""The event log: what is needed of it, and Kafka behind it."""
+"""The event log: its port, Kafka, and a fake (in-memory)."""

@@ -1,8 +1,8 @@
-"""The one way to make a dead letter: whatever the record was, the letter can be written and read.
+"""The one way to make a dead letter, such that it can be written and read for any record.
 
-A letter holds the record that it is about. That may be anything up to the largest message that the
-broker takes, and Base64 makes it a third longer, so of a large one only the beginning is kept, with
-the length and hash of the whole. Text is made printable and is cut, too.
+A letter contains the record that it is about. A record may be as large as the largest message that
+the broker accepts, and Base64 makes it a third longer. So a large record is truncated, and the
+letter states its length and hash. Texts are made printable and truncated, too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any, Final
 from schemas.events import DeadLetter
 
 VALUE_BYTES: Final = 256 * 1024
-"""Kept of a value; an event of ours has at most a tenth. Brokers take 1 MiB unless told."""
+"""The longest value before it is truncated; our events have at most a tenth of it. The default
+limit of brokers is 1 MiB."""
 KEY_BYTES: Final = 16 * 1024
-"""Kept of a key; that of a picture has at most 4096 characters."""
+"""The longest key before it is truncated; an image id has at most 4096 characters."""
 TEXT_CHARACTERS: Final = 4096
 ATTEMPTS: Final = 1_000_000
 HISTORY: Final = 50
-"""Letters before this one that are named; the header grows with every retry."""
+"""The most earlier letters that are named; the header grows with every retry."""
 
 
 def dead_letter(
@@ -32,15 +33,15 @@ def dead_letter(
     value_limit: int = VALUE_BYTES,
     **others: Any,
 ) -> DeadLetter:
-    """A letter about a record, or about a file that never became one.
+    """A letter about a record, or about a file for which no record was written.
 
     Args:
-        image_id: the picture it is about, if that is known, else empty.
-        error_class: what kind of problem.
-        reason: for people.
+        image_id: of the image, or empty if it is not known.
+        error_class: the kind of problem.
+        reason: a text for people.
         key: of the record, as it was read.
         value: of the record, as it was read.
-        value_limit: bytes of the value to be kept.
+        value_limit: bytes of the value before it is truncated.
         others: the letter's further fields.
     """
     if value is not None and len(value) > value_limit:
@@ -61,22 +62,22 @@ def dead_letter(
 
 
 def printable(text: str, most: int = TEXT_CHARACTERS) -> str:
-    """The text as UTF-8 can hold it, at most so many characters of it."""
+    """The text with what UTF-8 cannot encode escaped, truncated to `most` characters."""
     whole = text[: most + 1].encode("utf-8", "backslashreplace").decode()
     return whole if len(whole) <= most else f"{whole[: most - 1]}…"
 
 
 def is_whole(letter: DeadLetter) -> bool:
-    """Whether the letter holds all of its record, so that the record can be published again."""
+    """Whether the letter contains its whole record, so that the record can be published again."""
     return letter.original_value_bytes is None and letter.original_key_bytes is None
 
 
 def attempts_before(header: bytes | None) -> int:
-    """The attempts that a retried record tells of; a foreign record may tell anything."""
+    """The attempts that the header of a retried record states; 0 if it states no valid number."""
     text = (header or b"").decode("ascii", "replace")
     return min(int(text), ATTEMPTS) if text.isdecimal() and len(text) < 12 else 0
 
 
 def history(header: bytes | None) -> str:
-    """The names of the letters before this one, the newest of them if there are many."""
+    """The names of the letters before this one; only the newest if there are many."""
     return " ".join((header or b"").decode("ascii", "replace")[-4096:].split()[-HISTORY:])

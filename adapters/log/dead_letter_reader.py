@@ -1,8 +1,8 @@
-"""Reading `images.dlq`: which records could not be handled, and which of them were settled since.
+"""Reading `images.dlq`: the records that could not be handled, and which of them were settled.
 
-The topic is never rewritten. A letter is settled by a record without a value under the same key,
-whose headers name the letter and say how it was settled. Under another key it is about a letter
-that the topic has lost, where another one stands now.
+The topic is append-only. A letter is settled by a record with the same key and no value, whose
+headers name the letter and state how it was settled. If the key differs, the topic has lost the
+letter that was settled, and another letter has taken its offset since.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ T = TypeVar("T")
 SETTLES_HEADER: Final = "settles"
 SETTLED_AS_HEADER: Final = "settled-as"
 FROM_HEADER: Final = "retried-from"
-"""On a retried record, and on the letter it becomes if it fails again: the letters before it."""
+"""Header of a retried record, and of its letter if it fails again: the letters before it."""
 
 
 UNREADABLE: Final = "UnreadableLetter"
-"""The error class of what stands in the topic and is no letter that this version can read."""
+"""The error class of a record in the topic that this version cannot read as a letter."""
 UNREADABLE_KEY: Final = "unreadable-key"
 LATEST_SECONDS: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 VANISHED: Final = "Vanished"
-"""The error class of a picture that was not there, though nothing said that it was removed."""
+"""The error class of an image whose file was missing without an event of its removal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter and where it stands; `history` names the letters before it, oldest first."""
+    """A dead letter and its position; `history` names the letters before it, oldest first."""
 
     position: Position
     event: DeadLetter
@@ -47,7 +47,7 @@ class Letter:
 
     @property
     def name(self) -> str:
-        """What the commands call it: `partition:offset` in `images.dlq`."""
+        """`partition:offset` in `images.dlq`, by which commands refer to it."""
         return name_of(self.position)
 
     @property
@@ -57,10 +57,10 @@ class Letter:
 
     @property
     def source(self) -> Position | None:
-        """Where the record stands that the letter is about; None where there is none.
+        """The position of the record that the letter is about; None if there is no record.
 
-        Earlier versions gave 0 and 0 for a file that never became a record. A letter about a record
-        always holds the record's key or value, as none of ours has neither.
+        Earlier versions wrote 0 and 0 for a file without a record. A letter about a record always
+        contains a key or a value, as every record of ours has one.
         """
         event = self.event
         if event.source_partition is None or event.source_offset is None:
@@ -77,7 +77,7 @@ def name_of(position: Position) -> str:
 
 
 async def read_letters(log: EventLog) -> list[Letter]:
-    """Every letter, settled or not, in the order of their source records; those without come first.
+    """Every letter, settled or not, ordered by source record; those without one come first.
 
     Raises:
         Unavailable: the broker cannot be read now.
@@ -100,7 +100,7 @@ async def read_letters(log: EventLog) -> list[Letter]:
 def letter_of(record: LogRecord) -> Letter:
     """The letter in a record with a value.
 
-    What another version, or somebody else, put there is a letter of the class `UNREADABLE`.
+    A record that cannot be read as a letter gives a letter of the class `UNREADABLE`.
     """
     history = tuple(_text(record, FROM_HEADER).split())
     try:
@@ -127,7 +127,7 @@ def settling(letter: Letter, how: str) -> Message:
 
 
 def _settles(record: LogRecord) -> tuple[str, str]:
-    """Name and key of the letter that a record without a value settles."""
+    """The name and key of the letter that is settled by this record, which has no value."""
     return _text(record, SETTLES_HEADER), _key(record)
 
 
@@ -141,7 +141,7 @@ def _text(record: LogRecord, header: str) -> str:
 
 
 def _written_at(record: LogRecord) -> datetime:
-    """By Kafka's timestamp, which is whatever its producer said; or the nearest that there is."""
+    """Kafka's timestamp, which its producer may set to anything, limited to valid dates."""
     seconds = min(max(record.timestamp_ms / 1000, 0.0), LATEST_SECONDS)
     return datetime.fromtimestamp(seconds, UTC)
 
@@ -152,11 +152,11 @@ def _order(letter: Letter) -> tuple[int, int, str]:
 
 
 class OpenLetters(Generic[T]):
-    """The letters that nobody has settled, kept current by reading only what is new.
+    """The letters that are not settled; each update reads only new records.
 
     Args:
-        log: where `images.dlq` is.
-        keep: what to remember of a letter; None to pass it over.
+        log: the log with `images.dlq`.
+        keep: gives what to remember of a letter, or None to ignore the letter.
     """
 
     def __init__(self, log: EventLog, keep: Callable[[Letter], T | None]) -> None:
@@ -164,15 +164,15 @@ class OpenLetters(Generic[T]):
         self._keep = keep
         self._next: dict[int, int] = {}
         self.known: dict[str, T] = {}
-        """Name -> what is remembered, as of the last reading."""
+        """Name -> what `keep` gave, as of the last update."""
         self._keys: dict[str, str] = {}
-        """Name -> the key that settles it."""
+        """Name -> the key of the record that settles the letter."""
         self._settled: set[tuple[str, str]] = set()
-        """Letters that are settled and were not read yet: partitions are read in any order."""
+        """Settled letters that were not yet read: partitions are read in any order."""
         self._reading = asyncio.Lock()
 
     async def current(self) -> Mapping[str, T]:
-        """Name -> what is remembered of the letter, as of now.
+        """Name -> what `keep` gave, updated to the end of the topic.
 
         Raises:
             Unavailable: the broker cannot be read now.
@@ -180,7 +180,7 @@ class OpenLetters(Generic[T]):
         async with self._reading:
             bounds = await self._log.bounds(IMAGES_DLQ)
             if any(end < self._next.get(number, 0) for number, (_, end) in bounds.items()):
-                # The topic was made anew, or has lost its end.
+                # The topic was replaced, or has lost its end.
                 self.known, self._keys, self._next, self._settled = {}, {}, {}, set()
             new = {
                 number: max(first, self._next.get(number, 0))
@@ -190,7 +190,7 @@ class OpenLetters(Generic[T]):
             if new:
                 async for record in self._log.read_all(IMAGES_DLQ, new):
                     self._take(record)
-                # Behind a gap that no record marks, too.
+                # Also skip a gap at the end that compaction has left.
                 for number in new:
                     self._next[number] = max(self._next.get(number, 0), bounds[number][1])
                 self._settled = {each for each in self._settled if self._is_ahead(each[0])}
@@ -212,13 +212,13 @@ class OpenLetters(Generic[T]):
         self._next[record.position.partition] = record.position.offset + 1
 
     def _is_ahead(self, name: str) -> bool:
-        """Whether the letter of this name, if there is one, is still to be read."""
+        """Whether the letter of this name has not been read yet."""
         position = _position(name)
         return position is not None and position.offset >= self._next.get(position.partition, 0)
 
 
 def _position(name: str) -> Position | None:
-    """Where a letter of this name stands; None for what is no such name."""
+    """The position that a letter's name states; None if it is no valid name."""
     parts = name.split(":")
     if len(parts) != 2 or not all(re.fullmatch(r"\d{1,18}", part, re.ASCII) for part in parts):
         return None

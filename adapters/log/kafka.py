@@ -30,12 +30,12 @@ from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
 
 PUBLISH_TIMEOUT_SECONDS: Final = 30.0
-"""A broker that restarts is back within this; beyond it the caller's own back-off takes over."""
+"""A broker that restarts is back within this time; after it the caller's back-off takes over."""
 FETCH_TIMEOUT_MS: Final = 1000
 READY_TIMEOUT_SECONDS: Final = 3.0
 
 BULK: Final = 64
-"""So many messages at once are put into batches here rather than one by one by the producer."""
+"""From this many messages on, batches are built here rather than by the producer."""
 
 _Record = tuple[bytes, bytes | None, list[tuple[str, bytes]]]
 _REFUSED: Final = (MessageSizeTooLargeError, RecordTooLargeError, InvalidTopicError)
@@ -78,7 +78,7 @@ class KafkaEventLog:
                     except _REFUSED:
                         raise
                     except BaseException:
-                        # An idempotent producer that gave up on a batch may not be used further.
+                        # An idempotent producer that gave up on a batch must not be used any more.
                         await self._discard(producer)
                         raise
             except (TimeoutError, IllegalStateError) as error:
@@ -120,7 +120,7 @@ class KafkaEventLog:
     ) -> AsyncIterator[LogRecord]:
         """See `EventLog.read_all`."""
         with translated(f"read {topic.name}", unavailable=_DOWN):
-            # Without a group, a consumer is given every partition and commits nothing.
+            # Without a group, a consumer reads every partition and commits nothing.
             consumer = AIOKafkaConsumer(
                 *(() if isinstance(start, Mapping) else (topic.name,)),
                 bootstrap_servers=self._bootstrap_servers,
@@ -139,15 +139,15 @@ class KafkaEventLog:
                 ends = await consumer.end_offsets(partitions)
                 await _begin(consumer, start, ends)
                 unread = [p for p in partitions if await consumer.position(p) < ends[p]]
-                silent = 0.0
+                idle_seconds = 0.0
                 while unread:
                     asked = time.monotonic()
                     fetched = await consumer.getmany(
                         *unread, timeout_ms=FETCH_TIMEOUT_MS, max_records=2000
                     )
-                    # The client goes on asking a broker that is gone, and says nothing.
-                    silent = 0.0 if fetched else silent + time.monotonic() - asked
-                    if silent > self._timeout:
+                    # The client polls a broker that is gone for ever, without an error.
+                    idle_seconds = 0.0 if fetched else idle_seconds + time.monotonic() - asked
+                    if idle_seconds > self._timeout:
                         raise Unavailable(f"read {topic.name}: nothing came for {self._timeout} s")
                     for partition, records in fetched.items():
                         number, end = partition.partition, ends[partition]
@@ -160,7 +160,7 @@ class KafkaEventLog:
                                     timestamp_ms(record.timestamp),
                                     _headers(record.headers),
                                 )
-                    # The position passes compacted gaps that no record marks.
+                    # The position also advances over gaps that compaction has left.
                     unread = [p for p in unread if await consumer.position(p) < ends[p]]
             finally:
                 await consumer.stop()
@@ -207,7 +207,7 @@ class KafkaEventLog:
 
 
 def _headers(found: Sequence[tuple[str, bytes | None]]) -> Mapping[str, bytes]:
-    """Name -> value; one without a value, as Kafka has them, is empty."""
+    """Name -> value; a header without a value, which Kafka permits, becomes empty."""
     return {name: value or b"" for name, value in found} if found else NO_HEADERS
 
 
@@ -216,7 +216,7 @@ async def _begin(
     start: int | datetime | Mapping[int, int] | None,
     ends: Mapping[TopicPartition, int],
 ) -> None:
-    """Place the consumer; an offset that is kept no more is the oldest one that is."""
+    """Seek to the start; an offset that was deleted becomes the oldest one that exists."""
     if isinstance(start, datetime):
         milliseconds = math.floor(start.timestamp() * 1000)
         found = await consumer.offsets_for_times(dict.fromkeys(ends, milliseconds))
@@ -246,39 +246,41 @@ async def _publish(
 async def _publish_in_bulk(
     producer: AIOKafkaProducer, topic: str, prepared: Sequence[_Record]
 ) -> list[Position]:
-    """Whole batches by partition: a third of the work that a future for each record makes."""
-    # Loads numpy, which a process that starts, reads and never publishes so much can do without.
+    """Send whole batches for each partition: a third of the work of a future for each record."""
+    # Imports NumPy, which a process that never publishes in bulk need not load.
     from adapters.log.partitions import partitions_of
 
     partitions = sorted(await producer.partitions_for(topic))
-    places_of_keys = partitions_of([key for key, _, _ in prepared], len(partitions))
+    key_partitions = partitions_of([key for key, _, _ in prepared], len(partitions))
     batches: list[_Batch] = []
     newest: dict[int, _Batch] = {}
-    places: list[tuple[_Batch, int]] = []
-    for (key, value, headers), place in zip(prepared, places_of_keys, strict=True):
-        partition = partitions[place]
+    locations: list[tuple[_Batch, int]] = []
+    for (key, value, headers), index in zip(prepared, key_partitions, strict=True):
+        partition = partitions[index]
         batch = newest.get(partition)
         if batch is None or not batch.append(key, value, headers):
             batch = newest[partition] = _Batch(partition, producer.create_batch())
             batches.append(batch)
             if not batch.append(key, value, headers):
                 raise MessageSizeTooLargeError(f"a record of {len(value or b'')} bytes")
-        places.append((batch, batch.count - 1))
+        locations.append((batch, batch.count - 1))
     pending = [
         await producer.send_batch(batch.builder, topic, partition=batch.partition)
         for batch in batches
     ]
     written = await asyncio.gather(*pending)
-    firsts = {id(batch): _offset(told) for batch, told in zip(batches, written, strict=True)}
-    return [Position(batch.partition, firsts[id(batch)] + within) for batch, within in places]
+    firsts = {
+        id(batch): _offset(metadata) for batch, metadata in zip(batches, written, strict=True)
+    }
+    return [Position(batch.partition, firsts[id(batch)] + within) for batch, within in locations]
 
 
 def _offset(metadata: RecordMetadata) -> int:
     """Where the record was written.
 
     Raises:
-        Unavailable: it was written, but the broker, asked twice, did not know any more where. Then
-            it says -1, from which the client counts on for the further records of a batch.
+        Unavailable: it was written, but the broker no longer knows where, as the client had sent it
+            twice. The broker then answers -1, from which the client would count the others.
     """
     if metadata.offset < 0 or (metadata.log_start_offset or 0) < 0:
         raise Unavailable(f"{metadata.topic}: the broker did not say where records were written")
@@ -292,7 +294,7 @@ class _Batch:
     count: int = 0
 
     def append(self, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> bool:
-        """Whether there was room for it."""
+        """Add a record; False if the batch is full."""
         added = self.builder.append(key=key, value=value, timestamp=None, headers=headers)
         self.count += added is not None
         return added is not None

@@ -1,4 +1,4 @@
-"""How far a consumer group has come, asked from outside of it."""
+"""The progress of a consumer group, read from outside of the group."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DOWN = (KafkaError, OSError, asyncio.TimeoutError)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of each partition: the next offset the group reads, and the next one to be written."""
+    """For each partition: the next offset that the group reads, and the end of the log."""
 
     committed: Mapping[int, int]
     ends: Mapping[int, int]
 
     @property
     def lag(self) -> int:
-        """Offsets between the two, over all partitions; compaction makes it an upper bound."""
+        """Their difference, summed over all partitions; with compaction an upper bound."""
         return sum(max(0, end - self.committed.get(p, 0)) for p, end in self.ends.items())
 
     def has_read(self, partition: int, offset: int) -> bool:
@@ -74,7 +74,7 @@ async def progress(bootstrap_servers: str, topic: Topic, group_id: str) -> Progr
 
 
 async def delete_group(bootstrap_servers: str, group_id: str) -> None:
-    """Forget a group's offsets, so that the next of its name reads from the beginning.
+    """Delete a group's offsets, so that a group of the same name reads from the beginning.
 
     Raises:
         Unavailable: the group still has members, or the broker cannot do it now.
@@ -82,7 +82,7 @@ async def delete_group(bootstrap_servers: str, group_id: str) -> None:
     with translated(f"delete the group {group_id}", unavailable=_DOWN):
         async with admin_client(bootstrap_servers) as admin:
             coordinator = await admin.find_coordinator(group_id)
-            # aiokafka knows the request but offers no method for it.
+            # aiokafka defines the request but has no method that sends it.
             answer = await admin._send_request(DeleteGroupsRequest([group_id]), coordinator)
             for _, code in answer.results:
                 error = for_code(code)

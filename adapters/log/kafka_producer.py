@@ -1,9 +1,9 @@
-"""Ending an idempotent producer that gave up on a batch, so that nothing of it is written any more.
+"""Ending an idempotent producer that gave up on a batch, so that it writes nothing afterwards.
 
-aiokafka's `stop` flushes, which a broker that is down holds up for ever, and cancelling it leaves
-the sender's task and its connections alive: minutes later an old batch would be written behind
-newer records of the same key. So the parts are ended one by one here. They are private to
-aiokafka 0.14; `tests/faults/test_07_discarded_producer.py` fails when they change.
+aiokafka's `stop` flushes, which never ends while the broker is down, and cancelling it leaves the
+sender's task and its connections alive: minutes later an old batch would be written after newer
+records of the same key. So its parts are ended one by one here. They are private to aiokafka 0.14;
+`tests/faults/test_07_discarded_producer.py` fails when they change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SETTLE_SECONDS: Final = 0.5
 
 
 async def abandon(producer: AIOKafkaProducer) -> None:
-    """End it at once: its tasks, its connections and what it still had to send.
+    """End the producer at once: its tasks, its connections and its unsent batches.
 
     Completes even if the caller is cancelled meanwhile.
     """
@@ -43,7 +43,7 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
         await producer.client.close()
         if sender is None or sender.done():
             break
-        # At the first cancellation it waits for its requests, which have just failed.
+        # When cancelled for the first time it still awaits its requests, which have just failed.
         sender.cancel()
         await asyncio.wait([sender], timeout=END_SECONDS)
     else:
@@ -53,37 +53,37 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
 
 
 def _reset(transport: asyncio.WriteTransport) -> None:
-    """Throw away what was not sent yet, here and in the kernel, rather than send it at the end."""
+    """Discard unsent data, here and in the kernel, rather than send it on closing."""
     connected = transport.get_extra_info("socket")
     if connected is not None:
-        # On, and for no time: socket(7), SO_LINGER.
+        # Enabled, with a timeout of 0 s: socket(7), SO_LINGER.
         linger = struct.pack("ii", 1, 0)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     transport.abort()
 
 
 def _fail_waiting(producer: AIOKafkaProducer) -> None:
-    """Whoever still waits for a message learns that it was given up; others need not be told."""
+    """Fail the futures of unsent messages, and mark those without a waiter as retrieved."""
     accumulator = producer._message_accumulator
     batches = [*(b for each in accumulator._batches.values() for b in each)]
     batches += accumulator._pending_batches
-    # A batch that was to be sent again left this set, of which its end takes it out once more.
+    # A batch that awaits a retry has left this set, and failing it removes it once more.
     accumulator._pending_batches.update(batches)
     accumulator.fail_all(KafkaError("the producer was given up"))
     for batch in batches:
         waiters = (batch.future, batch._drain_waiter, *(each for each, _ in batch._msg_futures))
         for future in waiters:
             if future.done() and not future.cancelled():
-                future.exception()  # Else it is logged that nobody looked at it.
+                future.exception()  # Otherwise asyncio logs that it was never retrieved.
 
 
 async def settled(producer: AIOKafkaProducer) -> None:
-    """Return when the broker has dealt with whatever a former producer had sent to it.
+    """Return when the broker has handled every request of a former producer.
 
-    A request that reached the broker's machine before its connection ended may still be read. The
-    broker reads every connection that has something at each turn, and handles requests in the
-    order of their arrival. So once it has answered later requests on a new connection, with a pause
-    between them for its threads, an earlier one is written or gone.
+    The broker may still read a request that arrived before its connection ended. In each round it
+    reads every connection that has data, and it handles requests in the order of arrival. So once
+    it has answered two later requests on a new connection, with a pause between them for its
+    threads, an earlier request is either written or lost.
     """
     await _ask_every_broker(producer)
     await asyncio.sleep(SETTLE_SECONDS)

@@ -1,9 +1,9 @@
-"""Which partition a key belongs to, for many keys at once.
+"""The partition of a key, computed for many keys at once.
 
 The rule is that of Kafka's clients: murmur2 of the key (Appleby, "MurmurHash2", 32 bits, with
-Kafka's seed), its sign bit cleared, modulo the number of partitions. aiokafka's own goes through a
-key four bytes at a time in Python, which was the largest part of publishing; this takes the n-th
-four bytes of all keys together.
+Kafka's seed), its sign bit cleared, modulo the number of partitions. aiokafka's implementation
+handles a key four bytes at a time in Python, which took most of the time of publishing; this one
+handles the n-th four bytes of all keys together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MULTIPLIER: Final = np.uint32(0x5BD1E995)
 
 
 def partitions_of(keys: Sequence[bytes], count: int) -> list[int]:
-    """The partition, from 0 to `count` - 1, of each key; the memory is that of the longest, padded.
+    """The partition, 0 to `count` - 1, of each key; every key is padded to the longest in memory.
 
     Equals `aiokafka.partitioner.DefaultPartitioner` for a topic of `count` partitions.
     """
@@ -34,7 +34,7 @@ def partitions_of(keys: Sequence[bytes], count: int) -> list[int]:
         mixed ^= mixed >> 24
         mixed *= _MULTIPLIER
         hashes = np.where(number < whole, hashes * _MULTIPLIER ^ mixed, hashes)
-    # What is left of a key, one to three bytes, is mixed in as it is.
+    # The remaining one to three bytes of a key are mixed in unchanged.
     rest = table[np.arange(len(keys)), whole]
     hashes = np.where(lengths % 4 > 0, (hashes ^ rest) * _MULTIPLIER, hashes)
     hashes ^= hashes >> 13

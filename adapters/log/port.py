@@ -1,6 +1,7 @@
-"""What the application needs of Kafka: an append-only log per topic, and groups that share it.
+"""What the application needs of Kafka: an append-only log for each topic, and consumer groups.
 
-Implementations and rules as for `adapters.index.port`.
+Every method may raise `adapters.errors.Unavailable`. The real log (`adapters.log.kafka`) and the
+fake one (`adapters.log.fake`) pass the same contract tests (`tests/contract`).
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ LATEST_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 
 
-def timestamp_ms(said: int) -> int:
-    """A record's timestamp as every reader can take it, in milliseconds since 1970.
+def timestamp_ms(stated: int) -> int:
+    """A record's timestamp in milliseconds since 1970, limited to what readers can represent.
 
-    Kafka keeps whatever the producer said. What no calendar has becomes the latest that one has,
-    and what is below zero -1, which is Kafka's own word for a time that is not known.
+    Producers may set any number. A time after the year 9999 becomes the last millisecond of that
+    year; a negative time becomes -1, which is Kafka's value for an unknown time.
     """
-    return said if -1 <= said <= LATEST_MS else min(max(said, -1), LATEST_MS)
+    return stated if -1 <= stated <= LATEST_MS else min(max(stated, -1), LATEST_MS)
 
 
 class Position(NamedTuple):
-    """Where a record stands in its topic."""
+    """The partition and offset of a record in its topic."""
 
     partition: int
     offset: int
@@ -41,7 +42,7 @@ class Position(NamedTuple):
 class Message:
     """A record to publish; `event` None is a removal (a tombstone on a compacted topic).
 
-    Bytes are an event as `schemas.codec.encode` gives it, encoded by whoever made it.
+    An `event` of bytes is already encoded, as `schemas.codec.encode` does it.
     """
 
     key: str
@@ -50,9 +51,9 @@ class Message:
 
 
 class LogRecord(NamedTuple):
-    """A record as it was read, still as bytes.
+    """A record as it was read, with key and value as bytes.
 
-    A tuple, as these are made by the million and a frozen dataclass takes four times as long.
+    A tuple, as there are millions of them and a frozen dataclass takes four times as long.
     """
 
     position: Position
@@ -63,13 +64,13 @@ class LogRecord(NamedTuple):
 
 
 class EventLog(Protocol):
-    """Kafka, seen as an append-only log per topic."""
+    """An append-only log for each topic."""
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
-        """Append all messages; when this returns, each is durable (acks=all).
+        """Append all messages; when this returns, they are durable (acks=all).
 
         Messages of one key keep their order. After `Unavailable` some of the messages may have
-        been written: publish the same again, readers are idempotent.
+        been written: publish the same messages again, as readers are idempotent.
 
         Raises:
             Rejected: a message can never be written (too large, a key that is not Unicode).
@@ -80,25 +81,25 @@ class EventLog(Protocol):
     def read_all(
         self, topic: Topic, start: int | datetime | Mapping[int, int] | None = None
     ) -> AsyncIterator[LogRecord]:
-        """Every record from the beginning to the end as it is at the time of the call.
+        """Every record from the beginning to the end of the log as of the time of the call.
 
         Records of one partition come in offset order; those of different partitions interleave.
-        `start` is the offset to begin with in each partition, or the time (of Kafka's timestamps)
-        to begin at: in each partition its first record that is as late as that. As partition ->
-        offset it also names the only partitions that are read.
+        `start` is the first offset in each partition; or a time, which stands for the first record
+        in each partition with that Kafka timestamp or a later one; or partition -> first offset,
+        and then only those partitions are read.
         """
         ...
 
     async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
-        """partition -> the oldest offset that is kept, and the next one to be written."""
+        """Partition -> the oldest offset that exists, and the next one to be written."""
         ...
 
     async def is_ready(self) -> bool:
-        """Whether the broker answers now; never raises for a broker that is down."""
+        """Whether the broker answers now; False if it is down."""
         ...
 
     async def close(self) -> None:
-        """Flush what is buffered and release connections."""
+        """Flush buffered messages and release connections."""
         ...
 
 

@@ -28,7 +28,6 @@ from aiokafka.structs import OffsetAndMetadata
 
 from adapters.errors import Unavailable
 from adapters.log.port import EventLog, LogRecord, Position, timestamp_ms
-from imaging.decoded_image import FACTS_VERSION
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
@@ -59,10 +58,17 @@ class Starts(NamedTuple):
 
 
 class Positions:
-    """How far one member has read its partitions. Its consumer is aiokafka's."""
+    """How far one member has read its partitions. Its consumer is aiokafka's.
 
-    def __init__(self, log: EventLog) -> None:
+    Args:
+        log: where the partitions are.
+        facts_version: committed with each offset; a partition that was read by an earlier one is
+            read again.
+    """
+
+    def __init__(self, log: EventLog, *, facts_version: int) -> None:
         self._log = log
+        self._facts_version = facts_version
         self._next: dict[int, int] = {}
         self._is_fresh = False
         self._marks: dict[Position, str] = {}
@@ -88,7 +94,7 @@ class Positions:
             offsets[number] = first
             if said is None or not await self._is_of_this_log(number, said, end):
                 anew.add(number)
-            elif _facts_version(said) < FACTS_VERSION:
+            elif _facts_version(said) < self._facts_version:
                 again.add(number)
             else:
                 offsets[number] = said.offset
@@ -154,7 +160,7 @@ class Positions:
             if position.offset < following.get(position.partition, 0):
                 del self._marks[position]
         offsets = {
-            _place(number): (offset, _metadata(self._marks.get(Position(number, offset), "")))
+            _place(number): (offset, self._metadata(Position(number, offset)))
             for number, offset in following.items()
         }
         try:
@@ -175,13 +181,12 @@ class Positions:
             if (end := ends[_place(number)]) < following:
                 raise LogLost(f"{IMAGES.name}-{number} ends at {end}, but was read to {following}")
 
+    def _metadata(self, position: Position) -> str:
+        return f"{self._facts_version}{_BETWEEN}{self._marks.get(position, '')}"
+
     def _seek(self, consumer: Any) -> None:
         for number, offset in self._next.items():
             consumer.seek(_place(number), offset)
-
-
-def _metadata(mark: str) -> str:
-    return f"{FACTS_VERSION}{_BETWEEN}{mark}"
 
 
 def _facts_version(said: OffsetAndMetadata) -> int:

@@ -16,7 +16,7 @@ from adapters.index.port import Collection, ImageIndex
 from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog, server_is_away
-from adapters.provision import let_searches_go_on, provided_collection
+from adapters.provision import activate_if_none_is, recovered_collection
 from consumers.indexing.failures import RetryPolicy
 from consumers.indexing.indexer import Indexer
 from consumers.indexing.orphans import Orphans
@@ -110,7 +110,7 @@ async def _work(
     retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
     spec = await retry.until_available(lambda: embedder.spec(settings.model_name), "Triton")
     collection = await retry.until_available(
-        lambda: provided_collection(index, log, spec), "Weaviate"
+        lambda: recovered_collection(index, log, spec), "Weaviate"
     )
     indexer = Indexer(embedder, index, log, collection, spec, settings, pool)
 
@@ -166,7 +166,7 @@ async def _follow(index: ImageIndex, log: EventLog, collection: Collection) -> N
         try:
             found = await index.find(collection.name)
             if found == collection:
-                await let_searches_go_on(index, log, collection)
+                await activate_if_none_is(index, log, collection)
         except Rejected:
             found = None  # It does not say any more what it is.
         except Unavailable:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from adapters.index.facts import ImageFacts, values
 from adapters.index.port import ImageRecord, KnownVector
 from adapters.log.port import LogRecord
 from consumers.indexing.failures import Poison
@@ -86,16 +87,9 @@ def image_record(event: ImageAdded, known: KnownVector) -> ImageRecord:
         image_id=event.image_id,
         uri=event.uri,
         sha256=event.sha256,
-        media_type=known.media_type,
         size_bytes=event.size_bytes,
-        width=known.width,
-        height=known.height,
         modified_at=event.modified_at,
         added_at=event.added_at,
         vector=known.vector,
-        taken_at=known.taken_at,
-        camera=known.camera,
-        latitude=known.latitude,
-        longitude=known.longitude,
-        facts_version=known.facts_version,
+        **values(ImageFacts, known),
     )

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected
-from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.index.port import Collection, ImageIndex
 from adapters.log.dead_letter import VALUE_BYTES, printable
 from adapters.log.dead_letter_reader import VANISHED
 from adapters.log.port import EventLog, LogRecord, Message

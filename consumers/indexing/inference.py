@@ -16,9 +16,11 @@ from tenacity.wait import wait_random_exponential
 
 from adapters.embedder.arrays import Vectors
 from adapters.embedder.batch_size import NEAR, BatchSize
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, SlowFile, TooSlow, Unavailable
-from adapters.index.port import Embedder, KnownVector
+from adapters.index.facts import ImageFacts, values
+from adapters.index.port import KnownVector
 from adapters.progress import server_is_away
 from consumers.indexing.batch import (
     Absent,
@@ -34,7 +36,7 @@ from consumers.indexing.failures import Poison, RetryPolicy
 from consumers.indexing.reading import Superseded
 from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.slots import Lease, Slot, Slots
-from imaging.decoded_image import FACTS_VERSION, Picture
+from imaging.decoded_image import Picture
 from schemas.events import StageTimings
 
 RECENT_VECTORS = 4096
@@ -269,14 +271,4 @@ class Inference:
 
 
 def _known_of(picture: Picture, vector: Sequence[float]) -> KnownVector:
-    return KnownVector(
-        vector=vector,
-        width=picture.width,
-        height=picture.height,
-        media_type=picture.media_type,
-        taken_at=picture.taken_at,
-        camera=picture.camera,
-        latitude=picture.latitude,
-        longitude=picture.longitude,
-        facts_version=FACTS_VERSION,
-    )
+    return KnownVector(vector=vector, **values(ImageFacts, picture))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
-from adapters.index.port import Collection, Embedder, ImageIndex, KnownVector
+from adapters.index.facts import FACTS_VERSION
+from adapters.index.port import Collection, ImageIndex, KnownVector
 from adapters.log.port import EventLog, LogRecord
 from consumers.indexing.absent import AbsentPictures
 from consumers.indexing.batch import Counters, Prepared, Wanted, reused
 from consumers.indexing.failures import Poison, RetryPolicy
 from consumers.indexing.inference import Inference
 from consumers.indexing.settings import IndexingSettings
-from imaging.decoded_image import FACTS_VERSION
 from schemas.codec import InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded, ImageRemoved
 

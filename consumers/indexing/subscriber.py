@@ -19,6 +19,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 
 from adapters.errors import Unavailable, translated
+from adapters.index.facts import FACTS_VERSION
 from adapters.log.port import EventLog
 from adapters.log.positions import Positions, Starts, log_record
 from adapters.log.rebalance import RebalanceFailed, Rebalances
@@ -61,7 +62,7 @@ class IndexingApp(Rebalances):
         self._log = log
         self._group_id = group_id
         self._consumer: Any = None
-        self._positions = Positions(log)
+        self._positions = Positions(log, facts_version=FACTS_VERSION)
         self._assigned: list[TopicPartition] = []
         self._chosen = asyncio.Event()
         self._chosen.set()

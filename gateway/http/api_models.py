@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -15,11 +14,12 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    create_model,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from adapters.index.port import EVERYTHING
+from adapters.index.port import DETAILS, EVERYTHING, STORED
 from gateway.auth.receipts import longest_token
 from gateway.search.filters import Filters, valid_unicode, whole
 from gateway.search.query import Term
@@ -69,19 +69,10 @@ Weight = Annotated[
     ),
 ]
 Score = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
-Detail = Literal[
-    "sha256",
-    "media_type",
-    "size_bytes",
-    "width",
-    "height",
-    "modified_at",
-    "added_at",
-    "taken_at",
-    "camera",
-    "latitude",
-    "longitude",
-]
+if TYPE_CHECKING:
+    Detail = str
+else:
+    Detail = Literal[DETAILS]
 
 
 def _one_of(**kinds: str) -> ConfigDict:
@@ -222,26 +213,31 @@ class SearchRequest(_Request):
         return [Term(field, 1.0, self.text, self.image_name, self.image)]
 
 
-class MatchBody(BaseModel):
+class _Match(BaseModel):
+    image_name: str
+    score: float
+
+
+if TYPE_CHECKING:
+
+    class _MatchWithDetails(_Match):
+        def __init__(self, *, image_name: str, score: float, **details: Any) -> None: ...
+
+else:
+    _MatchWithDetails = create_model(
+        "_MatchWithDetails",
+        __base__=_Match,
+        **{name: (STORED[name] | None, None) for name in DETAILS},
+    )
+
+
+class MatchBody(_MatchWithDetails):
     """One picture; `score` is the cosine similarity of picture and query, -1 to 1.
 
     Properties listed in `include` are present, null if the picture does not have them.
     `duplicates` is present with `collapse_duplicates`.
     """
 
-    image_name: str
-    score: float
-    sha256: str | None = None
-    media_type: str | None = None
-    size_bytes: int | None = None
-    width: int | None = None
-    height: int | None = None
-    modified_at: datetime | None = None
-    added_at: datetime | None = None
-    taken_at: datetime | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
     duplicates: list[str] | None = None
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from adapters.errors import Rejected
+from adapters.index.facts import FACTS_VERSION
 from gateway.errors import ImageNotFound
 from gateway.images.files import ImageFiles, UnreadImage
-from imaging.decoded_image import FACTS_VERSION
 from imaging.decoders import Decoders
 
 logger = logging.getLogger(__name__)

@@ -55,7 +55,7 @@ class Background:
             known = self._samples.get(collection.name)
             if known is None or time.monotonic() - known[0] > SAMPLE_SECONDS:
                 # Object ids are hashes of names, so the first ones are a random sample.
-                stored = await self._index.walk(collection, None, SAMPLE)
+                stored = await self._index.scroll(collection, None, SAMPLE)
                 vectors = np.array([each.vector for each in stored], dtype=np.float32)
                 known = (time.monotonic(), vectors.reshape(len(stored), collection.dimension))
                 self._samples[collection.name] = known

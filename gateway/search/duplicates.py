@@ -85,7 +85,7 @@ class Duplicates:
         groups: list[list[Duplicate]] = []
         examined = 0
         for _ in range(steps):
-            images = await self._index.walk(collection, after, step)
+            images = await self._index.scroll(collection, after, step)
             if kind == "exact":
                 found = await self._equal(collection, images)
             else:
@@ -124,7 +124,7 @@ class Duplicates:
         self, collection: Collection, images: Sequence[StoredImage]
     ) -> list[list[Duplicate]]:
         """For each image the group whose first member it is; empty if it is not the first."""
-        held = await self._index.of_content(collection, [image.sha256 for image in images])
+        held = await self._index.ids_by_sha256(collection, [image.sha256 for image in images])
         groups = []
         for image in images:
             members = held.get(image.sha256, ())

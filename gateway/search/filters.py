@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import UTC, datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -105,6 +105,8 @@ class TimeRange(_Part):
 class Filters(_Part):
     """All given filters must match. A picture without a property is outside every range of it."""
 
+    # The fields have the names of those of `ImageFilter`.
+
     folder: Annotated[
         Folder | None, Field(description="In this folder or below it, for instance `holiday/2026`.")
     ] = None
@@ -132,19 +134,14 @@ class Filters(_Part):
     ] = None
 
     def where(self) -> ImageFilter:
-        """The filter as the index takes it."""
-        numbers, times = NumberRange(), TimeRange()
-        return ImageFilter(
-            folder=self.folder or "",
-            media_types=tuple(self.media_type or ()),
-            size_bytes=(self.size_bytes or numbers).between(),
-            width=(self.width or numbers).between(),
-            height=(self.height or numbers).between(),
-            taken_at=(self.taken_at or times).between(),
-            added_at=(self.added_at or times).between(),
-            camera=self.camera,
-            has_gps=self.has_gps,
-        )
+        """The filter in the index's terms."""
+        given: dict[str, Any] = {}
+        for name, value in self:
+            if isinstance(value, NumberRange | TimeRange):
+                given[name] = value.between()
+            elif value is not None:
+                given[name] = tuple(value) if isinstance(value, list) else value
+        return ImageFilter(**given)
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """The filters as search events carry them, for instance `{"width.min": 640}`."""

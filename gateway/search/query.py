@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from adapters.index.port import Collection, Embedder, ImageIndex
+from adapters.index.port import Collection, ImageIndex
 from adapters.name_forms import forms
 from gateway.errors import InvalidField
 from gateway.search.text_batches import TextBatches

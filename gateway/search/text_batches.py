@@ -8,8 +8,8 @@ from collections import defaultdict, deque
 from typing import Final
 
 from adapters.embedder.batch_size import NEAR, BatchSize
+from adapters.embedder.port import Embedder
 from adapters.errors import Rejected, TooSlow, Unavailable
-from adapters.index.port import Embedder
 
 MOST: Final = 32
 """The maximum of texts in one request, which every text model here accepts."""

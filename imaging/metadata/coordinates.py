@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Final
 
+from adapters.index.facts import place
+
 NORTH_OR_SOUTH: Final = {
     **dict.fromkeys(("n", "north", "northern", "nord", "norte"), 1),
     **dict.fromkeys(("s", "south", "southern", "sud", "süd", "sur", "sul"), -1),
@@ -26,16 +28,6 @@ _NUMBERS: Final = re.compile(
     r"([+-]?\d{1,3}(?:\.\d*)?)"
     r"(?:[,:° ]+(\d{1,2}(?:\.\d*)?)(?:[,:'′ ]+(\d{1,2}(?:\.\d*)?)[\"″]?)?['′]?)?°?"
 )
-
-
-def place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
-    """Both, if they are a place on Earth."""
-    if latitude is None or longitude is None:
-        return None
-    # Of no comparison with NaN this holds.
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
-        return None
-    return latitude, longitude
 
 
 def known_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:

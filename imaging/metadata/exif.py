@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
 from PIL import ExifTags, Image
 
+from adapters.index.facts import ImageMetadata
 from imaging.metadata.capture_time import moment, offset_of
 from imaging.metadata.coordinates import (
     EAST_OR_WEST,
@@ -40,19 +40,6 @@ _STAMPS: Final = (
 """Tags of a text, of its offset from UTC and of its fraction of a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """When, with what and where; `latitude` and `longitude` are in degrees.
-
-    `taken_at` takes the local time for UTC where the file states no offset.
-    """
-
-    taken_at: datetime | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-
-
 class _Stamp(NamedTuple):
     """A moment in EXIF: its texts, and in other tags the offset and the digits of a second."""
 
@@ -73,7 +60,7 @@ def loaded(load: Callable[[], Image.Exif]) -> Image.Exif:
     return _tried(load, Image.Exif())
 
 
-def described(exif: Image.Exif, xmp: object = None) -> Description:
+def described(exif: Image.Exif, xmp: object = None) -> ImageMetadata:
     """What these tags, and this XMP packet, say, as far as they can be read."""
     details: Mapping[int, Any] = _tried(lambda: exif.get_ifd(ExifTags.IFD.Exif), {})
     gps: Mapping[int, Any] = _tried(lambda: exif.get_ifd(ExifTags.IFD.GPSInfo), {})
@@ -82,7 +69,7 @@ def described(exif: Image.Exif, xmp: object = None) -> Description:
     more: Mapping[str, str] = _tried(lambda: properties(xmp), {})
     position = _tried(lambda: _position(gps, more), None)
     latitude, longitude = position or (None, None)
-    return Description(
+    return ImageMetadata(
         taken_at=_tried(lambda: _taken_at(exif, details, more), None),
         camera=_tried(lambda: _camera(exif, more), None),
         latitude=latitude,

@@ -37,10 +37,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 """Package -> the packages of ours that it may import."""
 
-KNOWN_VIOLATIONS: set[tuple[str, str]] = {
-    ("adapters/index/storable.py", "imaging.metadata.coordinates"),
-    ("adapters/log/positions.py", "imaging.decoded_image"),
-}
+KNOWN_VIOLATIONS: set[tuple[str, str]] = set()
 """Imports that point the wrong way since the modules moved: (file, module). To be emptied."""
 
 CLIENTS = {"aiokafka", "tritonclient", "weaviate"}

@@ -1,4 +1,4 @@
-"""What every `Embedder` promises: the twin in memory and Triton alike."""
+"""What every `Embedder` promises: the fake (in-memory) one and Triton alike."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from adapters.embedder.arrays import Pixels
+from adapters.embedder.fake import FakeEmbedder
+from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
 from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, Unavailable
-from adapters.fakes import MemoryEmbedder
-from adapters.index.port import Embedder
 
 MODEL = "lite"
 
@@ -21,7 +21,7 @@ async def embedder(
     request: pytest.FixtureRequest, small_spec: ModelSpec
 ) -> AsyncIterator[Embedder]:
     if request.param == "memory":
-        yield MemoryEmbedder(served={MODEL: small_spec.model_copy(update={"name": MODEL})})
+        yield FakeEmbedder(served={MODEL: small_spec.model_copy(update={"name": MODEL})})
         return
     servers = request.getfixturevalue("servers")
     real = TritonEmbedder(servers.triton_url, timeout=20)

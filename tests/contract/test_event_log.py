@@ -1,4 +1,4 @@
-"""What every `EventLog` promises: the twin in memory and Kafka alike."""
+"""What every `EventLog` promises: the fake (in-memory) one and Kafka alike."""
 
 import asyncio
 import uuid
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from adapters.errors import Rejected
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog, LogRecord, Message
 from adapters.provision import create_topic
@@ -30,7 +30,7 @@ def topic() -> Topic:
 @pytest.fixture(params=["memory", "kafka"])
 async def log(request: pytest.FixtureRequest, topic: Topic) -> AsyncIterator[EventLog]:
     if request.param == "memory":
-        yield MemoryEventLog()
+        yield FakeEventLog()
         return
     servers = request.getfixturevalue("servers")
     await create_topic(ServerSettings(kafka_bootstrap_servers=servers.kafka), topic)

@@ -1,4 +1,4 @@
-"""What every `ImageIndex` promises: the twin in memory and Weaviate alike."""
+"""What every `ImageIndex` promises: the fake (in-memory) one and Weaviate alike."""
 
 import asyncio
 import functools
@@ -12,7 +12,7 @@ import pytest
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from adapters.fakes import MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import (
     DETAILS,
     MAX_RESULTS,
@@ -34,7 +34,7 @@ WHEN = datetime(2026, 1, 5, 9, 58, 21, 123000, tzinfo=UTC)
 @pytest.fixture(params=["memory", "weaviate"])
 async def index(request: pytest.FixtureRequest) -> AsyncIterator[ImageIndex]:
     if request.param == "memory":
-        yield MemoryIndex()
+        yield FakeImageIndex()
         return
     servers = request.getfixturevalue("servers")
     real = WeaviateIndex(servers.weaviate_url, grpc_port=servers.weaviate_grpc_port)
@@ -109,9 +109,9 @@ async def test_a_collection_that_is_gone_is_an_outage_and_no_fault_of_a_picture(
         lambda: index.known_vectors(collection, ["a" * 64]),
         lambda: index.vectors(collection, ["a.jpg"]),
         lambda: index.hashes(collection, ["a.jpg"]),
-        lambda: index.of_content(collection, ["a" * 64]),
+        lambda: index.ids_by_sha256(collection, ["a" * 64]),
         lambda: index.search(collection, unit(1), 5),
-        lambda: index.walk(collection, None, 5),
+        lambda: index.scroll(collection, None, 5),
         lambda: index.count(collection),
         lambda: ids(index, collection),
     ):
@@ -306,8 +306,8 @@ WHERE = {
     "folder with a line end": ImageFilter(folder="a\nb/"),
     "folder beyond ASCII": ImageFilter(folder="été/"),
     "folder that is none": ImageFilter(folder="nowhere/"),
-    "media type": ImageFilter(media_types=("image/png",)),
-    "media types": ImageFilter(media_types=("image/png", "image/webp", "image/never")),
+    "media type": ImageFilter(media_type=("image/png",)),
+    "media types": ImageFilter(media_type=("image/png", "image/webp", "image/never")),
     "size from": ImageFilter(size_bytes=Between(3_000_000_001, None)),
     "size to": ImageFilter(size_bytes=Between(None, 10)),
     "width": ImageFilter(width=Between(100, 640)),
@@ -336,8 +336,8 @@ async def filled(index: ImageIndex, collection: Collection) -> Collection:
 
 
 async def test_filters_hold(index: ImageIndex, filled: Collection) -> None:
-    twin = MemoryIndex()
-    same = await twin.ensure_collection(
+    fake = FakeImageIndex()
+    same = await fake.ensure_collection(
         ModelSpec(
             name=filled.model_name,
             version=filled.model_version,
@@ -348,11 +348,11 @@ async def test_filters_hold(index: ImageIndex, filled: Collection) -> None:
             licence="x",
         )
     )
-    await twin.upsert(same, varied())
+    await fake.upsert(same, varied())
     counts = {}
     for name, where in WHERE.items():
         found = await index.search(filled, unit(1), 100, where=where)
-        expected = await twin.search(same, unit(1), 100, where=where)
+        expected = await fake.search(same, unit(1), 100, where=where)
         assert [m.image_id for m in found] == [m.image_id for m in expected], name
         counts[name] = len(found)
     assert counts == {
@@ -497,7 +497,7 @@ async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection)
     )
     met: list[str] = []
     after = None
-    while page := await index.walk(collection, after, 10):
+    while page := await index.scroll(collection, after, 10):
         assert len(page) <= 10
         met += [each.image_id for each in page]
         after = met[-1]
@@ -507,7 +507,7 @@ async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection)
     assert met == sorted(names, key=object_id)
     # One that is gone still tells where to go on.
     await index.delete(collection, [met[9]])
-    assert [each.image_id for each in await index.walk(collection, met[9], 5)] == met[10:15]
+    assert [each.image_id for each in await index.scroll(collection, met[9], 5)] == met[10:15]
 
 
 async def test_pictures_are_found_by_their_content(
@@ -521,10 +521,10 @@ async def test_pictures_are_found_by_their_content(
             record("z.jpg", unit(0, 1), "2" * 64),
         ],
     )
-    found = await index.of_content(collection, ["1" * 64, "2" * 64, "3" * 64])
+    found = await index.ids_by_sha256(collection, ["1" * 64, "2" * 64, "3" * 64])
     pair = sorted(["x.jpg", "y.jpg"], key=object_id)
     assert {sha: list(ids) for sha, ids in found.items()} == {"1" * 64: pair, "2" * 64: ["z.jpg"]}
-    assert await index.of_content(collection, []) == {}
+    assert await index.ids_by_sha256(collection, []) == {}
     held = await index.hashes(collection, ["x.jpg", "z.jpg", "never.jpg"])
     assert held == {"x.jpg": "1" * 64, "z.jpg": "2" * 64}
     assert await index.hashes(collection, []) == {}

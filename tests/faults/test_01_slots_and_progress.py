@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from adapters import progress, retry
 from adapters.embedder.arrays import Pixels, Vectors
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from adapters.fakes import MemoryEmbedder, MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
 from adapters.progress import Activity, Stuck, Watchdog
 from consumers.analytics import app as analytics_app
@@ -57,14 +58,19 @@ class FakeDecoder:
         if (error := self.failing.get(event.image_id)) is not None:
             raise error
         colour = int(event.sha256[:2], 16)
-        picture = Picture(np.full((16, 16, 3), colour, np.uint8), 20, 10, event.media_type)
+        picture = Picture(
+            pixels=np.full((16, 16, 3), colour, np.uint8),
+            width=20,
+            height=10,
+            media_type=event.media_type,
+        )
         return Decoding(picture, 1.0, 1.0)
 
     def close(self) -> None:
         return None
 
 
-class SlowEmbedder(MemoryEmbedder):
+class SlowEmbedder(FakeEmbedder):
     """Takes some turns of the event loop for each batch."""
 
     turns = 3
@@ -330,7 +336,7 @@ async def test_analytics_whose_storage_never_answers_end() -> None:
     assert AnalyticsSettings().stuck_seconds > 0
 
 
-class HangingLog(MemoryEventLog):
+class HangingLog(FakeEventLog):
     """Takes no record, and says nothing."""
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
@@ -338,7 +344,7 @@ class HangingLog(MemoryEventLog):
         raise AssertionError("unreachable")
 
 
-class DeafLog(MemoryEventLog):
+class DeafLog(FakeEventLog):
     """Never comes to an end of reading."""
 
     async def read_all(self, topic: Topic, start: Any = None) -> AsyncIterator[LogRecord]:
@@ -346,7 +352,7 @@ class DeafLog(MemoryEventLog):
         yield LogRecord(Position(0, 0), None, None, 0)
 
 
-async def stuck_watcher(folder: Path, log: MemoryEventLog) -> None:
+async def stuck_watcher(folder: Path, log: FakeEventLog) -> None:
     (folder / "a.png").write_bytes(b"x")
     sources = Sources(
         WatcherSettings(images_dir=folder, stuck_seconds=QUIET * 3, quiet_seconds=0.01), log
@@ -371,12 +377,12 @@ async def test_a_watcher_whose_look_at_a_file_never_ends_ends(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Examination, "examine", hang)
-    await stuck_watcher(tmp_path, MemoryEventLog())
+    await stuck_watcher(tmp_path, FakeEventLog())
 
 
 async def test_a_watcher_waits_for_its_broker(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    log = MemoryEventLog()
+    log = FakeEventLog()
     sources = Sources(
         WatcherSettings(images_dir=tmp_path, stuck_seconds=QUIET * 3, quiet_seconds=0.01), log
     )

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message
 from consumers.indexing.newer_records import NewerRecords
 from consumers.indexing.roots import Roots
@@ -245,7 +245,7 @@ async def test_a_file_that_comes_back_meanwhile_is_indexed(bench: Bench) -> None
     (bench.folder / "a.png").rename(bench.folder / "b.png")
     log, back = bench.log, bench.folder / "a.png"
 
-    class Meanwhile(MemoryEventLog):
+    class Meanwhile(FakeEventLog):
         async def read_all(self, topic: Topic, start: Any = None) -> AsyncIterator[LogRecord]:
             async for each in log.read_all(topic, start):
                 yield each
@@ -263,7 +263,7 @@ async def test_many_absent_files_cost_one_reading_of_their_partitions(bench: Ben
     await bench.logged(*(bench.removed(f"{n}.png") for n in range(40)))
     log, read = bench.log, []
 
-    class Counting(MemoryEventLog):
+    class Counting(FakeEventLog):
         async def read_all(self, topic: Topic, start: Any = None) -> AsyncIterator[LogRecord]:
             async for each in log.read_all(topic, start):
                 read.append(each.position)
@@ -317,7 +317,7 @@ async def test_where_nearly_all_files_have_vanished_something_else_has(bench: Be
 
 
 async def test_a_log_is_read_from_some_offset_of_some_partitions_only() -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await log.publish(IMAGES, [Message(f"{n}", None) for n in range(50)])
     whole = [record.position async for record in log.read_all(IMAGES)]
     part = [record.position async for record in log.read_all(IMAGES, {3: 1})]

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from tests.unit.producers.test_watcher import eventually, history, log, root, shows, watching
 
 __all__ = ["log", "root"]
 
 
 async def test_a_picture_that_goes_while_events_are_dropped_is_found_missing(
-    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was seen a moment before, and that is told only while the comparison is under way."""
     seen, compared = asyncio.Event(), asyncio.Event()

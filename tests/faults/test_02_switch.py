@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from adapters.bootstrap import Connections
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.dead_letter import dead_letter
+from adapters.log.fake import FakeEventLog
 from adapters.log.kafka_admin import Progress
 from adapters.log.port import Message, Position
 from adapters.naming import collection_name
-from adapters.provision import newest_activation, provided_collection
+from adapters.provision import newest_activation, recovered_collection
 from adapters.settings import ServerSettings
 from cli import models as commands
 from cli.models_completeness import complete
@@ -57,16 +59,16 @@ def record(number: int, dimension: int, *, version: int = 0) -> ImageRecord:
     vector = [1.0] + [0.0] * (dimension - 1)
     name = f"{number}.png"
     return ImageRecord(
-        name,
-        f"file:///{name}",
-        sha(number, version=version),
-        "image/png",
-        9,
-        3,
-        3,
-        NOW,
-        NOW,
-        vector,
+        image_id=name,
+        uri=f"file:///{name}",
+        sha256=sha(number, version=version),
+        media_type="image/png",
+        size_bytes=9,
+        width=3,
+        height=3,
+        modified_at=NOW,
+        added_at=NOW,
+        vector=vector,
     )
 
 
@@ -75,13 +77,13 @@ class World:
     """A stack on in-memory servers; `lite` answers searches, `next` is to."""
 
     settings: StackSettings
-    log: MemoryEventLog = field(default_factory=MemoryEventLog)
-    index: MemoryIndex = field(default_factory=MemoryIndex)
+    log: FakeEventLog = field(default_factory=FakeEventLog)
+    index: FakeImageIndex = field(default_factory=FakeImageIndex)
     specs: dict[str, ModelSpec] = field(default_factory=dict)
     positions: dict[int, Position] = field(default_factory=dict)
 
     def servers(self) -> Connections:
-        return Connections(MemoryEmbedder(served=self.specs), self.index, self.log)
+        return Connections(FakeEmbedder(served=self.specs), self.index, self.log)
 
     def switching(self) -> Switching:
         serving = LocalServing(self.settings, Cache(self.settings.cache, print))
@@ -128,7 +130,7 @@ async def world(tmp_path: Path, small_spec: ModelSpec) -> World:
     lite = model_registry(settings).store().spec("lite")
     world = World(settings, specs={"lite": lite})
     world.specs["next"] = small_spec.model_copy(update={"name": "next"})
-    await provided_collection(world.index, world.log, lite)
+    await recovered_collection(world.index, world.log, lite)
     return world
 
 

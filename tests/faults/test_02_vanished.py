@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.fakes import MemoryEventLog
 from adapters.log.dead_letter_reader import VANISHED, read_letters
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from consumers.indexing.failures import Poison
 from producers import vanished as vanished_module
@@ -25,8 +25,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def put(root: Path, name: str, data: bytes) -> None:
     age(root / name)
 
 
-async def vanished(log: MemoryEventLog, image_id: str) -> None:
+async def vanished(log: FakeEventLog, image_id: str) -> None:
     """What an indexer writes about the newest record of a picture."""
     newest = None
     async for record in log.read_all(IMAGES):
@@ -50,11 +50,11 @@ async def vanished(log: MemoryEventLog, image_id: str) -> None:
     await log.publish(IMAGES_DLQ, [poison.message("images", "lite")])
 
 
-async def settled(log: MemoryEventLog) -> dict[str, str | None]:
+async def settled(log: FakeEventLog) -> dict[str, str | None]:
     return {each.event.image_id: each.settled_as for each in await read_letters(log)}
 
 
-async def becomes(log: MemoryEventLog, expected: dict[str, str | None]) -> None:
+async def becomes(log: FakeEventLog, expected: dict[str, str | None]) -> None:
     async def check() -> bool:
         return await settled(log) == expected
 
@@ -62,7 +62,7 @@ async def becomes(log: MemoryEventLog, expected: dict[str, str | None]) -> None:
 
 
 async def test_a_picture_that_is_there_as_it_was_is_published_again(
-    root: Path, log: MemoryEventLog
+    root: Path, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", b"a")
     put(root, "b.jpg", b"b")
@@ -78,7 +78,7 @@ async def test_a_picture_that_is_there_as_it_was_is_published_again(
     assert told.count("b.jpg") == 1
 
 
-async def test_its_removal_settles_a_letter(root: Path, log: MemoryEventLog) -> None:
+async def test_its_removal_settles_a_letter(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log):
         await shows(log, on_disk(root))
@@ -91,7 +91,7 @@ async def test_its_removal_settles_a_letter(root: Path, log: MemoryEventLog) -> 
     ]
 
 
-async def test_a_new_version_settles_a_letter(root: Path, log: MemoryEventLog) -> None:
+async def test_a_new_version_settles_a_letter(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log):
         await shows(log, on_disk(root))
@@ -100,7 +100,7 @@ async def test_a_new_version_settles_a_letter(root: Path, log: MemoryEventLog) -
         await becomes(log, {"a.jpg": "overtaken"})
 
 
-async def test_a_letter_of_before_the_start_is_settled_too(root: Path, log: MemoryEventLog) -> None:
+async def test_a_letter_of_before_the_start_is_settled_too(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log):
         await shows(log, on_disk(root))
@@ -109,7 +109,7 @@ async def test_a_letter_of_before_the_start_is_settled_too(root: Path, log: Memo
         await becomes(log, {"a.jpg": "retried"})
 
 
-async def test_letters_of_other_classes_are_left_alone(root: Path, log: MemoryEventLog) -> None:
+async def test_letters_of_other_classes_are_left_alone(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log) as watcher:
         await shows(log, on_disk(root))
@@ -123,7 +123,7 @@ async def test_letters_of_other_classes_are_left_alone(root: Path, log: MemoryEv
     assert len(await history(log)) == 1
 
 
-async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: MemoryEventLog) -> None:
+async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: FakeEventLog) -> None:
     import fsspec
 
     from producers.sources import Sources
@@ -155,7 +155,7 @@ async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: MemoryEventLog
 
 
 async def test_a_picture_that_could_not_be_read_meanwhile_keeps_its_letter(
-    root: Path, log: MemoryEventLog
+    root: Path, log: FakeEventLog
 ) -> None:
     """What is known of it is open while it is to be published again; that overtakes nothing."""
     put(root, "a.jpg", b"a")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from imaging.sources import mounts
 from imaging.sources.mounts import Mounts, MountTable, unescaped
@@ -77,8 +77,8 @@ def disks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disks:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
 def put(root: Path, *names: str) -> None:
@@ -89,7 +89,7 @@ def put(root: Path, *names: str) -> None:
         age(path)
 
 
-async def told_mounts(log: MemoryEventLog) -> dict[str, str | None]:
+async def told_mounts(log: FakeEventLog) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     async for record in log.read_all(IMAGES):
         if record.value is not None:
@@ -104,7 +104,7 @@ async def rests(watcher: object, seconds: float = 2.5) -> None:
 
 
 async def test_an_event_tells_the_mount_point_as_a_path(
-    root: Path, disks: Disks, log: MemoryEventLog
+    root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     (root / "disk" / "inner").mkdir()
     put(root, "a.jpg", "disk/b.jpg", "disk/inner/c.jpg", "disks/d.jpg")
@@ -122,7 +122,7 @@ async def test_an_event_tells_the_mount_point_as_a_path(
 
 @pytest.mark.parametrize("running", [True, False], ids=["while watching", "between runs"])
 async def test_a_small_disk_that_is_unmounted_keeps_its_pictures(
-    root: Path, disks: Disks, log: MemoryEventLog, running: bool
+    root: Path, disks: Disks, log: FakeEventLog, running: bool
 ) -> None:
     """However few they are of all pictures, and though the root is there."""
     put(root, *(f"{n}.jpg" for n in range(50)), "disk/x.jpg", "disk/y.jpg")
@@ -151,7 +151,7 @@ async def test_a_small_disk_that_is_unmounted_keeps_its_pictures(
 
 
 async def test_what_changed_on_the_disk_meanwhile_is_found_when_it_returns(
-    root: Path, disks: Disks, log: MemoryEventLog
+    root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", "disk/gone.jpg", "disk/kept.jpg")
     disks.mount("disk")
@@ -169,7 +169,7 @@ async def test_what_changed_on_the_disk_meanwhile_is_found_when_it_returns(
 
 
 async def test_a_disk_that_comes_back_empty_keeps_its_pictures(
-    root: Path, disks: Disks, log: MemoryEventLog
+    root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, *(f"{n}.jpg" for n in range(50)), "disk/x.jpg")
     disks.mount("disk")
@@ -186,7 +186,7 @@ async def test_a_disk_that_comes_back_empty_keeps_its_pictures(
 
 
 async def test_a_removal_on_a_mounted_disk_is_a_removal(
-    root: Path, disks: Disks, log: MemoryEventLog
+    root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "disk/x.jpg", "disk/y.jpg")
     disks.mount("disk")
@@ -197,7 +197,7 @@ async def test_a_removal_on_a_mounted_disk_is_a_removal(
 
 
 async def test_a_disk_that_is_gone_for_good_can_be_let_go(
-    root: Path, disks: Disks, log: MemoryEventLog
+    root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", "disk/x.jpg")
     disks.mount("disk")
@@ -210,7 +210,7 @@ async def test_a_disk_that_is_gone_for_good_can_be_let_go(
 
 
 async def test_events_of_before_learn_their_mount_once(
-    root: Path, disks: Disks, log: MemoryEventLog
+    root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", "disk/x.jpg")
     async with watching(root, log):  # Nothing is mounted: as an earlier version told it.
@@ -273,7 +273,7 @@ def test_the_table_is_read_with_whatever_names_it_has(
 async def test_a_million_pictures_share_the_name_of_their_mount() -> None:
     from producers.known_images_loader import load
 
-    log = MemoryEventLog()
+    log = FakeEventLog()
     events = [
         addition(
             f"disk/{n}.jpg", f"file:///r/disk/{n}.jpg", bytes(32), FileStat(1, 1), now(), "disk"
@@ -358,7 +358,7 @@ def test_a_disk_elsewhere_is_known_by_where_links_lead(
 
 
 async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
-    root: Path, disks: Disks, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    root: Path, disks: Disks, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That it is mounted again is seen in the mount table."""
     monkeypatch.setattr("producers.folder.watcher.HELD_RETRY_SECONDS", 0.2)
@@ -388,7 +388,7 @@ def test_what_is_held_is_told_mount_by_mount() -> None:
 
 
 async def test_a_root_that_comes_back_empty_is_not_taken_for_whole_because_of_a_disk_below_it(
-    root: Path, disks: Disks, log: MemoryEventLog
+    root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     """The root's own disk is another one, and what is mounted below it is there."""
     put(root, "1.jpg", "2.jpg", "disk/x.jpg", "disk/y.jpg", "disk/z.jpg")

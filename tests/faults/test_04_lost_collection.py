@@ -4,16 +4,18 @@ import asyncio
 
 import pytest
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from adapters.provision import (
+    log_active,
     newest_activation,
-    provided_collection,
     provision_collection,
-    tell_active,
+    recovered_collection,
 )
 from consumers.indexing import app
 from consumers.indexing.app import CollectionLost, _follow
@@ -21,7 +23,7 @@ from schemas.events import ModelActivated, ModelStep
 from schemas.topics import MODELS
 
 
-def lose(index: MemoryIndex) -> None:
+def lose(index: FakeImageIndex) -> None:
     """All that the server stored."""
     index.collections.clear()
     index.records.clear()
@@ -29,7 +31,7 @@ def lose(index: MemoryIndex) -> None:
 
 
 async def test_a_collection_made_anew_has_a_group_of_its_own(small_spec: ModelSpec) -> None:
-    index = MemoryIndex()
+    index = FakeImageIndex()
     first = await index.ensure_collection(small_spec)
     assert (await index.ensure_collection(small_spec)).group == first.group
     lose(index)
@@ -43,20 +45,20 @@ def test_a_collection_of_an_earlier_version_keeps_its_group() -> None:
 
 
 async def test_whoever_makes_it_anew_lets_searches_go_to_it(small_spec: ModelSpec) -> None:
-    index, log = MemoryIndex(), MemoryEventLog()
-    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    index, log = FakeImageIndex(), FakeEventLog()
+    embedder = FakeEmbedder(served={small_spec.name: small_spec})
     await provision_collection(embedder, index, log, small_spec.name)
     lose(index)
-    made = await provided_collection(index, log, small_spec)
+    made = await recovered_collection(index, log, small_spec)
     assert await index.active() == made
 
 
 async def test_another_models_indexer_does_not_take_searches_over(small_spec: ModelSpec) -> None:
-    index, log = MemoryIndex(), MemoryEventLog()
-    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    index, log = FakeImageIndex(), FakeEventLog()
+    embedder = FakeEmbedder(served={small_spec.name: small_spec})
     await provision_collection(embedder, index, log, small_spec.name)
     lose(index)
-    await provided_collection(index, log, small_spec.model_copy(update={"name": "candidate"}))
+    await recovered_collection(index, log, small_spec.model_copy(update={"name": "candidate"}))
     assert await index.active() is None
 
 
@@ -64,9 +66,9 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
-    index = MemoryIndex()
+    index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
-    following = asyncio.create_task(_follow(index, MemoryEventLog(), collection))
+    following = asyncio.create_task(_follow(index, FakeEventLog(), collection))
     index.available = False
     await asyncio.sleep(0.05)
     index.available = True
@@ -76,7 +78,7 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
     with pytest.raises(CollectionLost):
         await asyncio.wait_for(following, 5)
     again = asyncio.create_task(
-        _follow(index, MemoryEventLog(), await index.ensure_collection(small_spec))
+        _follow(index, FakeEventLog(), await index.ensure_collection(small_spec))
     )
     lose(index)
     await index.ensure_collection(small_spec)
@@ -88,9 +90,9 @@ async def test_searches_that_lose_their_alias_alone_get_it_back(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
-    index, log = MemoryIndex(), MemoryEventLog()
-    collection = await provided_collection(index, log, small_spec)
-    candidate = await provided_collection(
+    index, log = FakeImageIndex(), FakeEventLog()
+    collection = await recovered_collection(index, log, small_spec)
+    candidate = await recovered_collection(
         index, log, small_spec.model_copy(update={"name": "candidate"})
     )
     index._active = None
@@ -107,9 +109,9 @@ async def test_searches_that_lose_their_alias_alone_get_it_back(
 
 async def test_provisioning_lets_searches_go_where_the_log_says(small_spec: ModelSpec) -> None:
     """Whatever model the settings name: the alias alone was lost, and another one was active."""
-    index, log = MemoryIndex(), MemoryEventLog()
+    index, log = FakeImageIndex(), FakeEventLog()
     other = small_spec.model_copy(update={"name": "other"})
-    embedder = MemoryEmbedder(served={each.name: each for each in (small_spec, other)})
+    embedder = FakeEmbedder(served={each.name: each for each in (small_spec, other)})
     await provision_collection(embedder, index, log, "other")
     index._active = None
     await provision_collection(embedder, index, log, small_spec.name)
@@ -120,7 +122,7 @@ async def test_provisioning_lets_searches_go_where_the_log_says(small_spec: Mode
 
 
 async def test_a_clock_that_was_set_back_hides_no_switch() -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     for name, when in (("a", "2026-05-01T00:00:00Z"), ("b", "2026-04-01T00:00:00Z")):
         event = ModelActivated(
             occurred_at=when,
@@ -138,8 +140,8 @@ async def test_a_clock_that_was_set_back_hides_no_switch() -> None:
 async def test_a_lost_log_is_told_of_every_model_that_is_kept_up_to_date(
     small_spec: ModelSpec,
 ) -> None:
-    index, log = MemoryIndex(), MemoryEventLog()
-    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    index, log = FakeImageIndex(), FakeEventLog()
+    embedder = FakeEmbedder(served={small_spec.name: small_spec})
     other = await index.ensure_collection(small_spec.model_copy(update={"name": "other"}))
     await provision_collection(embedder, index, log, small_spec.name)
     await provision_collection(embedder, index, log, small_spec.name)
@@ -148,7 +150,7 @@ async def test_a_lost_log_is_told_of_every_model_that_is_kept_up_to_date(
     assert await steps(log) == [("feeding", other.name), ("activated", active.name)]
 
 
-async def steps(log: MemoryEventLog) -> list[tuple[str, str]]:
+async def steps(log: FakeEventLog) -> list[tuple[str, str]]:
     from schemas.codec import decode
 
     events = [decode(ModelActivated, r.value) async for r in log.read_all(MODELS)]
@@ -158,15 +160,15 @@ async def steps(log: MemoryEventLog) -> list[tuple[str, str]]:
 async def test_a_crash_between_the_switch_and_its_event_is_made_good(
     small_spec: ModelSpec,
 ) -> None:
-    index, log = MemoryIndex(), MemoryEventLog()
-    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
+    index, log = FakeImageIndex(), FakeEventLog()
+    embedder = FakeEmbedder(served={small_spec.name: small_spec})
     await provision_collection(embedder, index, log, small_spec.name)
     other = await index.ensure_collection(small_spec.model_copy(update={"name": "other"}))
     await index.activate(other)  # And here the command was killed.
     await provision_collection(embedder, index, log, small_spec.name)
     first = next(name for name in index.collections if name != other.name)
     assert await steps(log) == [("activated", first), ("activated", other.name)]
-    await tell_active(index, log)
+    await log_active(index, log)
     assert len(await steps(log)) == 2
     told = await newest_activation(log)
     assert told is not None
@@ -174,10 +176,10 @@ async def test_a_crash_between_the_switch_and_its_event_is_made_good(
 
 
 async def test_other_steps_say_nothing_of_the_active_model(small_spec: ModelSpec) -> None:
-    index, log = MemoryIndex(), MemoryEventLog()
+    index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(small_spec)
     await index.activate(collection)
-    await tell_active(index, log, ModelStep.ROLLED_BACK)
+    await log_active(index, log, ModelStep.ROLLED_BACK)
     event = ModelActivated(
         step=ModelStep.FEEDING, model_name="new", model_version="0", collection="Images_new_0"
     )
@@ -189,17 +191,17 @@ async def test_other_steps_say_nothing_of_the_active_model(small_spec: ModelSpec
 
 async def test_the_models_topic_is_restored_from_the_alias(small_spec: ModelSpec) -> None:
     """As after Kafka lost its data."""
-    index = MemoryIndex()
-    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
-    await provision_collection(embedder, index, MemoryEventLog(), small_spec.name)
-    empty = MemoryEventLog()
+    index = FakeImageIndex()
+    embedder = FakeEmbedder(served={small_spec.name: small_spec})
+    await provision_collection(embedder, index, FakeEventLog(), small_spec.name)
+    empty = FakeEventLog()
     await provision_collection(embedder, index, empty, small_spec.name)
     assert await steps(empty) == [("activated", next(iter(index.collections)))]
 
 
 async def test_nothing_is_activated_while_the_log_cannot_say(small_spec: ModelSpec) -> None:
-    index, log = MemoryIndex(), MemoryEventLog()
+    index, log = FakeImageIndex(), FakeEventLog()
     log.available = False
     with pytest.raises(Unavailable):
-        await provided_collection(index, log, small_spec)
+        await recovered_collection(index, log, small_spec)
     assert await index.active() is None

@@ -11,8 +11,9 @@ from aiokafka import TopicPartition
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
@@ -44,7 +45,7 @@ class Held:
     """A collection that holds some pictures, of which some files are there."""
 
     def __init__(self, root: Path, *sources: Source) -> None:
-        self.root, self.index, self.log = root, MemoryIndex(), MemoryEventLog()
+        self.root, self.index, self.log = root, FakeImageIndex(), FakeEventLog()
         self.settings = IndexingSettings(images_dir=root, images_sources=sources)
         self.collection: Collection
 
@@ -52,7 +53,18 @@ class Held:
         self.collection = await self.index.ensure_collection(spec)
         vector = [1.0] + [0.0] * (spec.dimension - 1)
         records = [
-            ImageRecord(n, f"file:///{n}", "a" * 64, "image/png", 9, 3, 3, NOW, NOW, vector)
+            ImageRecord(
+                image_id=n,
+                uri=f"file:///{n}",
+                sha256="a" * 64,
+                media_type="image/png",
+                size_bytes=9,
+                width=3,
+                height=3,
+                modified_at=NOW,
+                added_at=NOW,
+                vector=vector,
+            )
             for n in names
         ]
         await self.index.upsert(self.collection, records)

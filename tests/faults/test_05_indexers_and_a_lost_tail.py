@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord
 from adapters.log.positions import LogLost
 from consumers.indexing import app as process
@@ -39,7 +39,7 @@ class Library:
     """One partition, one group, and members that come and go."""
 
     def __init__(self) -> None:
-        self.log = MemoryEventLog()
+        self.log = FakeEventLog()
         self.group = Group({}, self.log)
         self.handled = Handled()
         self.began = 0

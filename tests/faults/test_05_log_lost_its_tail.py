@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord
 from analytics.columns import event_of, table_of
 from analytics.compaction import compact
@@ -24,7 +24,7 @@ from schemas.topics import FEEDBACK, SEARCHES, Topic
 from tests.support.lake_events import Events, records, table
 
 
-async def catch_up(log: MemoryEventLog, lake: Lake, topic: Topic = SEARCHES) -> int:
+async def catch_up(log: FakeEventLog, lake: Lake, topic: Topic = SEARCHES) -> int:
     """A writer that begins anew, reads to the end of the log and files all of it."""
     places = [(topic, number) for number in range(len(log.topics[topic.name]))]
     writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
@@ -42,16 +42,16 @@ def ids(lake: Lake, topic: Topic = SEARCHES) -> Counter[str]:
     return Counter(table(lake, topic)["event_id"].to_pylist())
 
 
-async def told(log: MemoryEventLog, topic: Topic = SEARCHES) -> list[str]:
+async def told(log: FakeEventLog, topic: Topic = SEARCHES) -> list[str]:
     return [str(decode(topic.event, r.value).event_id) async for r in log.read_all(topic)]
 
 
-async def grow(log: MemoryEventLog, seed: int, count: int) -> None:
+async def grow(log: FakeEventLog, seed: int, count: int) -> None:
     if count:
         await log.publish(SEARCHES, Events(seed).messages("searches", count))
 
 
-def cut(log: MemoryEventLog, lost: int) -> None:
+def cut(log: FakeEventLog, lost: int) -> None:
     """Each partition loses up to so many of its last records."""
     for partition in log.topics[SEARCHES.name]:
         del partition[max(0, len(partition) - lost) :]
@@ -73,7 +73,7 @@ async def test_every_event_is_there_once_whatever_the_log_loses(
 ) -> None:
     """The lake holds all that was ever filed and all that the log holds now, each once."""
     with tempfile.TemporaryDirectory() as folder:
-        log, lake = MemoryEventLog(), Lake(folder)
+        log, lake = FakeEventLog(), Lake(folder)
         log._partitions(SEARCHES)
         for topic in TOPICS:
             log._partitions(topic)
@@ -110,7 +110,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 async def test_a_log_that_regrew_past_the_lakes_end_is_not_skipped(lake: Lake) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await grow(log, 1, 60)
     await catch_up(log, lake)
     before = set(ids(lake))
@@ -122,7 +122,7 @@ async def test_a_log_that_regrew_past_the_lakes_end_is_not_skipped(lake: Lake) -
 
 
 async def test_the_consumer_goes_on_after_that_as_before(lake: Lake) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await grow(log, 1, 60)
     await catch_up(log, lake)
     cut(log, 5)
@@ -134,7 +134,7 @@ async def test_the_consumer_goes_on_after_that_as_before(lake: Lake) -> None:
 
 
 async def test_a_rebuild_keeps_what_only_the_lake_has(lake: Lake) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     for topic in TOPICS:
         log._partitions(topic)
     await grow(log, 1, 60)
@@ -147,7 +147,7 @@ async def test_a_rebuild_keeps_what_only_the_lake_has(lake: Lake) -> None:
 
 
 async def test_more_partitions_are_no_loss(lake: Lake) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await grow(log, 1, 30)
     await catch_up(log, lake)
     log.topics["searches"].append([])
@@ -157,7 +157,7 @@ async def test_more_partitions_are_no_loss(lake: Lake) -> None:
 
 
 async def test_an_undisturbed_log_begins_no_epoch(lake: Lake) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     for seed in range(4):
         await grow(log, seed, 20)
         await catch_up(log, lake)
@@ -167,7 +167,7 @@ async def test_an_undisturbed_log_begins_no_epoch(lake: Lake) -> None:
 
 @pytest.mark.parametrize("topic", [SEARCHES, FEEDBACK], ids=lambda topic: topic.name)
 async def test_what_the_log_lost_is_restored_with_its_ids(lake: Lake, topic: Topic) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await log.publish(topic, Events(1).messages(topic.name, 80))
     await catch_up(log, lake, topic)
     before = {r.value async for r in log.read_all(topic)}
@@ -197,7 +197,7 @@ async def test_a_restoration_that_broke_off_is_gone_on_with(
     from consumers.analytics import restore
 
     monkeypatch.setattr(restore, "AT_ONCE", 10)
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await grow(log, 1, 80)
     await catch_up(log, lake)
     log.topics.clear()
@@ -221,7 +221,7 @@ async def test_a_restoration_that_broke_off_is_gone_on_with(
 
 
 async def test_what_was_restored_is_lost_again_before_it_is_filed(lake: Lake) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await grow(log, 1, 60)
     await catch_up(log, lake)
     log.topics.clear()
@@ -236,7 +236,7 @@ async def test_what_was_restored_is_lost_again_before_it_is_filed(lake: Lake) ->
 
 async def test_a_restored_log_that_is_made_anew_and_regrows_is_not_skipped(lake: Lake) -> None:
     """The restored events are filed as files without rows: their rows are there already."""
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await grow(log, 1, 60)
     await catch_up(log, lake)
     log.topics.clear()
@@ -255,7 +255,7 @@ async def test_a_restored_log_that_is_made_anew_and_regrows_is_not_skipped(lake:
 async def test_a_lost_lake_holds_again_what_the_log_has(tmp_path: Path, lake: Lake) -> None:
     import shutil
 
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await grow(log, 1, 60)
     writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
     places = [(SEARCHES, number) for number in range(6)]

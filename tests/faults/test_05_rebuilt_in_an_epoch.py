@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord
 from analytics.compaction import forget
 from analytics.epochs import epoch_of
@@ -23,9 +23,9 @@ def lake(tmp_path: Path) -> Lake:
 
 
 @pytest.fixture
-async def log(lake: Lake) -> MemoryEventLog:
+async def log(lake: Lake) -> FakeEventLog:
     """A log of 60 searches, all filed."""
-    made = MemoryEventLog()
+    made = FakeEventLog()
     for topic in TOPICS:
         made._partitions(topic)
     await grow(made, 1, 60)
@@ -33,7 +33,7 @@ async def log(lake: Lake) -> MemoryEventLog:
     return made
 
 
-def lose(log: MemoryEventLog) -> None:
+def lose(log: FakeEventLog) -> None:
     log.topics[SEARCHES.name] = [[] for _ in range(SEARCHES.partitions)]
 
 
@@ -52,7 +52,7 @@ def assert_rows_end_before_the_epochs(lake: Lake) -> None:
 
 
 async def test_a_rebuild_after_forgetting_and_a_loss_goes_on_from_the_log(
-    lake: Lake, log: MemoryEventLog
+    lake: Lake, log: FakeEventLog
 ) -> None:
     forget_the_newest_of_each_partition(lake)
     lose(log)
@@ -67,7 +67,7 @@ async def test_a_rebuild_after_forgetting_and_a_loss_goes_on_from_the_log(
 
 
 async def test_a_rebuild_after_two_losses_goes_on_from_the_log(
-    lake: Lake, log: MemoryEventLog
+    lake: Lake, log: FakeEventLog
 ) -> None:
     before = ids(lake)
     lose(log)
@@ -88,7 +88,7 @@ async def test_a_rebuild_after_two_losses_goes_on_from_the_log(
 
 
 async def test_a_restoration_into_an_empty_log_ends_after_a_rebuild(
-    lake: Lake, log: MemoryEventLog
+    lake: Lake, log: FakeEventLog
 ) -> None:
     forget_the_newest_of_each_partition(lake)
     lose(log)
@@ -101,7 +101,7 @@ async def test_a_restoration_into_an_empty_log_ends_after_a_rebuild(
 
 
 async def test_a_second_rebuild_and_a_further_loss_keep_every_row_once(
-    lake: Lake, log: MemoryEventLog
+    lake: Lake, log: FakeEventLog
 ) -> None:
     forget_the_newest_of_each_partition(lake)
     lose(log)
@@ -119,7 +119,7 @@ async def test_a_second_rebuild_and_a_further_loss_keep_every_row_once(
     assert ids(lake) == Counter(expected)
 
 
-class Trimmed(MemoryEventLog):
+class Trimmed(FakeEventLog):
     """A log whose retention has removed the first records of each partition."""
 
     first = 0

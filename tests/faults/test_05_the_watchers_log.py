@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
 from producers import sources as module
 from producers.events import addition
@@ -21,7 +21,7 @@ from producers.sources import Sources
 from schemas.topics import IMAGES, Topic
 
 
-class Log(MemoryEventLog):
+class Log(FakeEventLog):
     """Loses its end like a Kafka whose machine lost power; answers late, or never."""
 
     unanswered = 0

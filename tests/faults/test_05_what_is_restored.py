@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from analytics.lake import TOPICS, End, Forgotten, Lake, Place
 from consumers.analytics.alignment import RESTORE, align
@@ -27,8 +27,8 @@ def lake(tmp_path: Path) -> Lake:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    made = MemoryEventLog()
+def log() -> FakeEventLog:
+    made = FakeEventLog()
     for topic in TOPICS:
         made._partitions(topic)
     return made
@@ -37,7 +37,7 @@ def log() -> MemoryEventLog:
 PLACES = [(SEARCHES, number) for number in range(SEARCHES.partitions)]
 
 
-async def file_all(log: MemoryEventLog, lake: Lake) -> None:
+async def file_all(log: FakeEventLog, lake: Lake) -> None:
     writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
     for (topic, number), start in (await writer.assigned(PLACES)).items():
         records_left = log.topics[topic.name][number][start:]
@@ -45,12 +45,12 @@ async def file_all(log: MemoryEventLog, lake: Lake) -> None:
     await writer.flush()
 
 
-async def told(log: MemoryEventLog) -> list[str]:
+async def told(log: FakeEventLog) -> list[str]:
     return [str(decode(SEARCHES.event, r.value).event_id) async for r in log.read_all(SEARCHES)]
 
 
 async def test_what_is_lost_while_restoring_is_restored_next(
-    lake: Lake, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await align(log, lake.current(), PLACES)
     publish = log.publish
@@ -74,7 +74,7 @@ async def test_what_is_lost_while_restoring_is_restored_next(
     assert lake.storage.names(RESTORE) == []
 
 
-async def test_what_is_to_be_forgotten_is_not_restored(lake: Lake, log: MemoryEventLog) -> None:
+async def test_what_is_to_be_forgotten_is_not_restored(lake: Lake, log: FakeEventLog) -> None:
     await align(log, lake.current(), PLACES)
     row = lake.storage.read_table(lake.current().snapshot("searches")[0].path).to_pylist()[3]
     # Remembered, but not yet taken out of the files.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.kafka_group import KafkaGroupReader
 from adapters.log.rebalance import RebalanceFailed
 from analytics.lake import Lake
@@ -35,7 +35,7 @@ async def app() -> AsyncIterator[IndexingApp]:
         async def prepare(self, _: Sequence[Any]) -> Any:
             raise Handled
 
-    made = IndexingApp(IndexingSettings(), Indexer(), "group", MemoryEventLog())  # type: ignore[arg-type]
+    made = IndexingApp(IndexingSettings(), Indexer(), "group", FakeEventLog())  # type: ignore[arg-type]
     made._consumer = SimpleNamespace(assignment=set)
     yield made
     if made.lane.failed.done():
@@ -122,7 +122,7 @@ async def test_a_disk_that_fails_while_partitions_are_given_out_costs_no_event(
 ) -> None:
     """The process ends, is started again, and files everything."""
     written = records(Events(3).messages("searches", 40))
-    log = MemoryEventLog()
+    log = FakeEventLog()
     log._partitions(SEARCHES)[0].extend(written)
     held = [
         SimpleNamespace(

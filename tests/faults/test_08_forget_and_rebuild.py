@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from analytics.compaction import Sweep, compact, forget
 from analytics.lake import TOPICS, End, Forgotten, Lake, Place
 from consumers.analytics.rebuild import rebuild
@@ -100,8 +100,8 @@ def test_what_a_killed_compaction_left_is_swept(
 
 
 @pytest.fixture
-async def log() -> MemoryEventLog:
-    made = MemoryEventLog()
+async def log() -> FakeEventLog:
+    made = FakeEventLog()
     for topic in TOPICS:
         made._partitions(topic)
     await made.publish(SEARCHES, Events(1).messages("searches", 40))
@@ -114,7 +114,7 @@ def lakes(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["a folder", "an object store"])
 async def test_two_rebuilds_at_once_leave_a_whole_lake(
-    tmp_path: Path, log: MemoryEventLog, kind: int
+    tmp_path: Path, log: FakeEventLog, kind: int
 ) -> None:
     url = lakes(tmp_path)[kind]
     Lake(url).current()
@@ -132,7 +132,7 @@ async def test_two_rebuilds_at_once_leave_a_whole_lake(
 
 
 async def test_a_rebuild_that_is_being_made_is_not_deleted(
-    tmp_path: Path, log: MemoryEventLog
+    tmp_path: Path, log: FakeEventLog
 ) -> None:
     lake = Lake(str(tmp_path / "lake"))
     live = lake.current()

@@ -3,9 +3,11 @@
 import pytest
 
 from adapters.bootstrap import Connections
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
 from cli.models_completeness import complete
 from consumers.indexing.failures import Poison
@@ -19,23 +21,23 @@ from tests.unit.consumers.test_audit import added, everything
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
+def log() -> FakeEventLog:
     """With one partition of each topic, so that places are easily told."""
-    return MemoryEventLog(topics={IMAGES.name: [[]], IMAGES_DLQ.name: [[]]})
+    return FakeEventLog(topics={IMAGES.name: [[]], IMAGES_DLQ.name: [[]]})
 
 
-async def tell(log: MemoryEventLog, image_id: str, sha256: str) -> LogRecord:
+async def tell(log: FakeEventLog, image_id: str, sha256: str) -> LogRecord:
     await log.publish(IMAGES, [Message(image_id, added(image_id, sha256))])
     return log.topics[IMAGES.name][0][-1]
 
 
-async def refuse(log: MemoryEventLog, record: LogRecord) -> None:
+async def refuse(log: FakeEventLog, record: LogRecord) -> None:
     assert record.key is not None
     poison = Poison(record, record.key.decode(), "Rejected", "no picture")
     await log.publish(IMAGES_DLQ, [poison.message(IMAGES.name, "small")])
 
 
-def lose_the_last(log: MemoryEventLog, topic: Topic) -> None:
+def lose_the_last(log: FakeEventLog, topic: Topic) -> None:
     del log.topics[topic.name][0][-1]
 
 
@@ -43,39 +45,39 @@ def lose_the_last(log: MemoryEventLog, topic: Topic) -> None:
     ("image_id", "sha256"), [("good.png", "b"), ("bad.png", "b")], ids=["another", "a new version"]
 )
 async def test_a_letter_does_not_excuse_another_record_at_its_place(
-    log: MemoryEventLog, small_spec: ModelSpec, image_id: str, sha256: str
+    log: FakeEventLog, small_spec: ModelSpec, image_id: str, sha256: str
 ) -> None:
     bad = await tell(log, "bad.png", "a")
     await refuse(log, bad)
     lose_the_last(log, IMAGES)
     good = await tell(log, image_id, sha256)
     assert good.position == bad.position
-    index = MemoryIndex()
+    index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     result = await audit(log, index, collection, everything)
     assert (result.missing, result.dead_lettered) == ([image_id], [])
     with pytest.raises(StackError, match=image_id):
-        await complete(Connections(MemoryEmbedder(), index, log), collection, {0: 1}, 0.0)
+        await complete(Connections(FakeEmbedder(), index, log), collection, {0: 1}, 0.0)
     assert await repair(log, result) == 1
     assert log.topics[IMAGES.name][0][-1].value == good.value
 
 
 @pytest.mark.parametrize("limit", [10**6, 20], ids=["the whole record", "its beginning"])
 async def test_a_letter_excuses_its_own_record(
-    log: MemoryEventLog, small_spec: ModelSpec, limit: int
+    log: FakeEventLog, small_spec: ModelSpec, limit: int
 ) -> None:
     bad = await tell(log, "bad.png", "a")
     letter = Poison(bad, "bad.png", "Rejected", "no").message(IMAGES.name, "small", limit)
     await log.publish(IMAGES_DLQ, [letter])
-    index = MemoryIndex()
+    index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     result = await audit(log, index, collection, everything)
     assert (result.missing, result.dead_lettered) == ([], ["bad.png"])
-    await complete(Connections(MemoryEmbedder(), index, log), collection, {0: 1}, 0.0)
+    await complete(Connections(FakeEmbedder(), index, log), collection, {0: 1}, 0.0)
 
 
 async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(
-    log: MemoryEventLog,
+    log: FakeEventLog,
 ) -> None:
     await refuse(log, await tell(log, "x.png", "a"))
     lose_the_last(log, IMAGES)
@@ -89,7 +91,7 @@ async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(
 
 @pytest.mark.parametrize("letters_in", [0, 1])
 async def test_only_the_letter_that_was_meant_is_settled(
-    log: MemoryEventLog, letters_in: int
+    log: FakeEventLog, letters_in: int
 ) -> None:
     """Somebody settles a letter that they read before the topic lost it.
 
@@ -98,7 +100,7 @@ async def test_only_the_letter_that_was_meant_is_settled(
     placed = log.topics[IMAGES_DLQ.name] = [[], []]
 
     async def put(partition: int, message: Message) -> None:
-        one = MemoryEventLog(topics={IMAGES_DLQ.name: [[]]})
+        one = FakeEventLog(topics={IMAGES_DLQ.name: [[]]})
         await one.publish(IMAGES_DLQ, [message])
         (record,) = one.topics[IMAGES_DLQ.name][0]
         place = Position(partition, len(placed[partition]))
@@ -123,7 +125,7 @@ async def test_only_the_letter_that_was_meant_is_settled(
 
 
 async def test_no_letter_is_told_the_reason_of_another(
-    log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reasons that are held no more are read again from their places."""
     monkeypatch.setattr(of_the_gateway, "WITH_REASON", 0)

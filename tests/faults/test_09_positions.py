@@ -12,13 +12,14 @@ from prometheus_client import generate_latest
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog, MemoryIndex
 from adapters.index import queries as weaviate_queries
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import ImageFilter
 from adapters.index.schema import known_vector
 from adapters.log import kafka as kafka_log
 from adapters.log.dead_letter import dead_letter
 from adapters.log.dead_letter_reader import read_letters
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from consumers.repair.audit import audit, repair
 from consumers.repair.dead_letters import Filter, open_letters, retry
@@ -36,11 +37,11 @@ LATIN1 = "latin1-\udce9.jpg"
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
-async def test_a_letter_about_a_file_tells_no_position(log: MemoryEventLog) -> None:
+async def test_a_letter_about_a_file_tells_no_position(log: FakeEventLog) -> None:
     await DeadLetters(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     (letter,) = await letters(log)
     assert (letter.source_partition, letter.source_offset) == (None, None)
@@ -63,7 +64,7 @@ def of_before() -> DeadLetter:
 
 @pytest.mark.parametrize("old", [True, False], ids=["an earlier version's letter", "ours"])
 async def test_the_picture_at_the_first_position_is_repaired(
-    tmp_path: Path, log: MemoryEventLog, small_spec: ModelSpec, old: bool
+    tmp_path: Path, log: FakeEventLog, small_spec: ModelSpec, old: bool
 ) -> None:
     """With a file whose name is not UTF-8 in the folder, and the index emptied."""
     root = tmp_path / "images"
@@ -84,7 +85,7 @@ async def test_the_picture_at_the_first_position_is_repaired(
         await log.publish(IMAGES_DLQ, [Message("k", of_before())])
     firsts = [r async for r in log.read_all(IMAGES) if r.position == Position(0, 0)]
     assert firsts, "a picture has the position that was told"
-    index = MemoryIndex()
+    index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     result = await audit(log, index, collection, everything)
     assert sorted(result.missing) == sorted(expected)
@@ -93,7 +94,7 @@ async def test_the_picture_at_the_first_position_is_repaired(
 
 
 async def test_a_real_letter_at_the_first_position_still_counts(
-    log: MemoryEventLog, small_spec: ModelSpec
+    log: FakeEventLog, small_spec: ModelSpec
 ) -> None:
     (position,) = await log.publish(IMAGES, [Message("a", added("a", "f"))])
     (record,) = [each async for each in log.read_all(IMAGES)]
@@ -107,12 +108,12 @@ async def test_a_real_letter_at_the_first_position_still_counts(
         }
     )
     await log.publish(IMAGES_DLQ, [Message("a", letter)])
-    index = MemoryIndex()
+    index = FakeImageIndex()
     result = await audit(log, index, await index.ensure_collection(small_spec), everything)
     assert result.dead_lettered == ["a"]
 
 
-async def test_filters_by_position_take_no_letter_without_one(log: MemoryEventLog) -> None:
+async def test_filters_by_position_take_no_letter_without_one(log: FakeEventLog) -> None:
     await DeadLetters(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     assert len(await open_letters(log)) == 1
     assert await open_letters(log, Filter(source_partition=0)) == []
@@ -136,7 +137,7 @@ def test_a_stored_picture_without_a_size_is_not_reused_as_one_of_no_size() -> No
 
 
 async def test_a_letter_with_the_beginning_of_its_record_is_retried_from_the_log(
-    log: MemoryEventLog,
+    log: FakeEventLog,
 ) -> None:
     """The log's own record is published, never the beginning; if it is gone, that is said."""
     event = added("a.jpg", "f").model_copy(update={"uri": "file:///" + "x" * 1000})

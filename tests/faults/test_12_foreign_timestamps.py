@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.kafka_group import KafkaGroupReader
 from adapters.log.port import LATEST_MS, timestamp_ms
 from adapters.log.positions import log_record
@@ -43,7 +43,7 @@ async def test_the_lake_takes_events_with_any_timestamp_and_answers(
     tmp_path: Path, strange: int
 ) -> None:
     written = records(Events(1).messages("searches", 5))
-    log = MemoryEventLog()
+    log = FakeEventLog()
     log._partitions(SEARCHES)[0].extend(written)
     held = [
         SimpleNamespace(

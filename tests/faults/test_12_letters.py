@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.log.dead_letter_reader import UNREADABLE, Letter, OpenLetters, read_letters, settling
+from adapters.log.fake import FakeEventLog
 from adapters.log.kafka import _headers
 from adapters.log.port import LogRecord, Message, Position
 from consumers.repair.audit import audit
@@ -58,7 +59,7 @@ async def test_the_state_is_told_whatever_is_in_the_topic(bench: Gateway, value:
 
 @pytest.mark.parametrize("value", FOREIGN, ids=lambda value: repr(value[:20]))
 async def test_the_commands_go_on_and_can_settle_it(small_spec: ModelSpec, value: bytes) -> None:
-    log, index = MemoryEventLog(), MemoryIndex()
+    log, index = FakeEventLog(), FakeImageIndex()
     await log.publish(IMAGES_DLQ, [Message("foreign", value)])
     (found,) = await open_letters(log)
     assert found.event.error_class == UNREADABLE
@@ -73,7 +74,7 @@ async def test_the_commands_go_on_and_can_settle_it(small_spec: ModelSpec, value
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.binary(max_size=200), header=st.binary(max_size=20))
 async def test_no_bytes_stop_a_reader(value: bytes, header: bytes) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     await log.publish(IMAGES_DLQ, [Message("k", value)])
     (topic,) = [partition for partition in log.topics[IMAGES_DLQ.name] if partition]
     record = topic[0]
@@ -111,7 +112,7 @@ async def test_the_state_reads_only_what_is_new(
 
 
 async def test_settled_letters_leave_and_a_topic_made_anew_is_read_anew() -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
     await log.publish(IMAGES_DLQ, [Message(name, letter(name)) for name in ("a", "b")])
     assert {each.event.image_id for each in (await following.current()).values()} == {"a", "b"}
@@ -124,7 +125,7 @@ async def test_settled_letters_leave_and_a_topic_made_anew_is_read_anew() -> Non
 
 
 def put(
-    log: MemoryEventLog,
+    log: FakeEventLog,
     partition: int,
     value: bytes | None,
     headers: Mapping[str, bytes | None] | None = None,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from adapters.errors import Rejected
-from adapters.fakes import MemoryEventLog
 from adapters.log.dead_letter import HISTORY, KEY_BYTES, VALUE_BYTES, dead_letter, printable
 from adapters.log.dead_letter_reader import FROM_HEADER
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from consumers.indexing.failures import Poison
 from consumers.repair.dead_letters import ATTEMPTS_HEADER, open_letters, retry
@@ -24,7 +24,7 @@ __all__ = ["bench"]
 FOREIGN = bytes(range(256)) * (6_500_000 // 256)
 
 
-class Broker(MemoryEventLog):
+class Broker(FakeEventLog):
     """Takes messages of so many bytes, and none that names what it dislikes."""
 
     most = 1_000_000

@@ -14,8 +14,8 @@ import gateway.open_dead_letters
 import gateway.ttl_cache
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog
 from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
 from gateway.open_dead_letters import NewestLetters
 from gateway.single_flight import Shared
@@ -27,7 +27,7 @@ from tests.support.gateway_bench import Gateway
 from tests.support.gateway_bench import gateway as running
 
 
-def put(log: MemoryEventLog, partition: int, message: Message) -> None:
+def put(log: FakeEventLog, partition: int, message: Message) -> None:
     """Append it in this partition, whatever its key."""
     records = log._partitions(IMAGES_DLQ)[partition]
     records.append(
@@ -147,7 +147,7 @@ async def test_a_shared_run_ends_with_the_last_of_those_who_wait_and_not_before(
 
 
 async def test_what_was_settled_stays_settled_when_its_partition_is_read_later() -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     put(log, 2, letter("a"))
     (found,) = await read_letters(log)
     put(log, 0, settling(found, "dropped"))
@@ -160,7 +160,7 @@ async def test_what_was_settled_stays_settled_when_its_partition_is_read_later()
 async def test_open_letters_are_those_that_nobody_settled_however_they_are_read(
     rng: random.Random, count: int
 ) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
     for number in range(count):
         partition = rng.randrange(3)
@@ -179,7 +179,7 @@ async def test_open_letters_are_those_that_nobody_settled_however_they_are_read(
 
 @pytest.mark.parametrize("name", ["", "x", "1:2:3", "-1:5", "٣:٤", "1:" + "9" * 5000, "01:1"])
 async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     put(log, 0, letter("a"))
     put(log, 1, Message("k", None, {"settles": name}))
     following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from adapters.embedder import triton as triton_clip
 from adapters.embedder.arrays import Pixels, Vectors
 from adapters.embedder.batch_size import BatchSize
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
 from adapters.embedder.triton import TritonEmbedder
 from adapters.errors import Rejected, TooSlow, Unavailable
-from adapters.fakes import MemoryEmbedder
 from adapters.progress import Activity
 from gateway.search.text_batches import TextBatches
 from tests.unit.consumers.test_indexing import Bench, bench, some
@@ -75,7 +75,7 @@ def test_it_grows_again_when_batches_are_easy() -> None:
 # The indexer
 
 
-class Slow(MemoryEmbedder):
+class Slow(FakeEmbedder):
     """Answers so many pictures at once in time, and no more."""
 
     fits = 3
@@ -113,7 +113,7 @@ async def test_what_was_embedded_is_not_sent_again(bench: Bench) -> None:
 
 
 async def test_of_a_refused_batch_each_picture_has_its_own_chance(bench: Bench) -> None:
-    class NotFinite(MemoryEmbedder):
+    class NotFinite(FakeEmbedder):
         async def embed_images(self, model_name: str, pixels: Pixels) -> Vectors:
             if (pixels == 255).all(axis=(1, 2, 3)).any():
                 raise Rejected("the embedding has numbers that are not finite")
@@ -134,7 +134,7 @@ async def test_texts_that_time_out_together_are_not_sent_as_many_again(
 ) -> None:
     asked: list[int] = []
 
-    class SlowTexts(MemoryEmbedder):
+    class SlowTexts(FakeEmbedder):
         async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
             asked.append(len(texts))
             await asyncio.sleep(0)

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from imaging.sources.source import Source
 from producers.bucket import watcher as listed_module
 from producers.bucket.listing import BATCH, Listing, Stated
@@ -50,8 +50,8 @@ class Bucket:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
 def known_as(name: str) -> Known:
@@ -69,7 +69,7 @@ def uses(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
 
 
 async def test_the_loop_goes_on_while_very_many_names_are_compared(
-    tmp_path: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever goes through all names does so in another thread, also when they are removed."""
     names = [f"{n}.jpg" for n in range(MANY)]
@@ -187,9 +187,7 @@ class Untimed(MemoryFileSystem):  # type: ignore[misc]
         return kept if detail else [each["name"] for each in kept]
 
 
-async def test_a_picture_whose_time_is_not_told_has_none(
-    tmp_path: Path, log: MemoryEventLog
-) -> None:
+async def test_a_picture_whose_time_is_not_told_has_none(tmp_path: Path, log: FakeEventLog) -> None:
     fsspec.register_implementation("untimed", Untimed, clobber=True)
     system = fsspec.filesystem("untimed")
     system.pipe_file("/box/a.jpg", b"one")
@@ -252,7 +250,7 @@ async def test_a_folder_that_is_emptied_meanwhile_hides_nothing_of_the_rest(
 
 
 async def test_no_more_than_half_of_the_time_is_spent_listing(
-    tmp_path: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     pauses: list[float] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from models import registry as models
 from models.errors import RegistryBusy
 from stack.settings import StackSettings
@@ -101,7 +101,7 @@ def test_a_change_of_nothing_keeps_the_state_before(tmp_path: Path) -> None:
     assert "b" not in chosen.model_state_before.read_text()
 
 
-async def agreeing(chosen: StackSettings, index: MemoryIndex) -> tuple[str, str | None]:
+async def agreeing(chosen: StackSettings, index: FakeImageIndex) -> tuple[str, str | None]:
     state = await model_registry(chosen).agree_with_alias(index)
     assert model_registry(chosen).read() == state
     return state.active, state.previous
@@ -111,7 +111,7 @@ async def test_what_the_alias_says_of_the_active_model_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_spec: ModelSpec
 ) -> None:
     """A switch was killed when it had moved the alias and nothing else, or the file was lost."""
-    chosen, index = settings(tmp_path), MemoryIndex()
+    chosen, index = settings(tmp_path), FakeImageIndex()
     assert await agreeing(chosen, index) == ("lite", None), "it says nothing yet"
     stored = {"lite": model_registry(chosen).store().spec("lite"), "small": small_spec}
 

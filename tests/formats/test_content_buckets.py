@@ -9,7 +9,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from imaging.media_types import HEAD_BYTES
 from producers.bucket import non_pictures as remembered
 from producers.bucket.listing import Stated
@@ -36,8 +36,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
 @pytest.fixture
@@ -69,12 +69,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-async def ids(log: MemoryEventLog) -> set[str]:
+async def ids(log: FakeEventLog) -> set[str]:
     return set(await added(log))
 
 
 async def test_the_media_type_is_that_of_the_content(
-    root: Path, log: MemoryEventLog, bucket: Any
+    root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
     bucket.pipe({f"/b/x/{name}": data for name, (data, _) in CONTENTS.items()})
     wanted = {f"cloud/{name}": media_type for name, (_, media_type) in CONTENTS.items()}
@@ -83,21 +83,19 @@ async def test_the_media_type_is_that_of_the_content(
     assert {name: event.media_type for name, event in (await added(log)).items()} == wanted
 
 
-async def test_every_name_that_a_bucket_allows(
-    root: Path, log: MemoryEventLog, bucket: Any
-) -> None:
+async def test_every_name_that_a_bucket_allows(root: Path, log: FakeEventLog, bucket: Any) -> None:
     names = set(NAMES) - {"..."}
     bucket.pipe({f"/b/x/{name}": JPEG + name.encode() for name in names})
     async with running(root, log):
         await eventually(lambda: _are(log, {f"cloud/{name}" for name in names}))
 
 
-async def _are(log: MemoryEventLog, names: set[str]) -> bool:
+async def _are(log: FakeEventLog, names: set[str]) -> bool:
     return await ids(log) == names
 
 
 async def test_no_more_than_the_first_bytes_once(
-    root: Path, log: MemoryEventLog, bucket: Any, fetched: list[str], opened: list[str]
+    root: Path, log: FakeEventLog, bucket: Any, fetched: list[str], opened: list[str]
 ) -> None:
     bucket.pipe({"/b/x/a": JUNK, "/b/x/deep/b.dat": JUNK, "/b/x/c.mov": JUNK, "/b/x/d": b""})
     bucket.pipe({"/b/x/picture": JPEG, "/b/x/e.jpg": JPEG, "/b/x/.hidden/f.jpg": JPEG})
@@ -127,7 +125,7 @@ async def test_no_more_than_the_first_bytes_once(
 
 
 async def test_one_that_is_too_large_is_asked_for_once(
-    root: Path, log: MemoryEventLog, bucket: Any, fetched: list[str]
+    root: Path, log: FakeEventLog, bucket: Any, fetched: list[str]
 ) -> None:
     bucket.pipe({"/b/x/large": JPEG + bytes(5000), "/b/x/small": JPEG})
     async with running(root, log, max_image_bytes=4000) as sources:
@@ -150,7 +148,7 @@ async def _differ(one: object, other: object) -> bool:
 
 @pytest.mark.parametrize("kept", [True, False])
 async def test_over_a_restart(
-    root: Path, log: MemoryEventLog, bucket: Any, fetched: list[str], tmp_path: Path, kept: bool
+    root: Path, log: FakeEventLog, bucket: Any, fetched: list[str], tmp_path: Path, kept: bool
 ) -> None:
     status_file = tmp_path / "watcher.json" if kept else None
     bucket.pipe({"/b/x/a": JUNK, "/b/x/b": JUNK, "/b/x/gone": JUNK, "/b/x/c.jpg": JPEG})
@@ -172,7 +170,7 @@ async def test_over_a_restart(
 
 async def test_after_the_rule_was_changed_everything_is_asked_for(
     root: Path,
-    log: MemoryEventLog,
+    log: FakeEventLog,
     bucket: Any,
     fetched: list[str],
     tmp_path: Path,
@@ -196,7 +194,7 @@ def _no(count: int) -> dict[str, int]:
 
 
 async def test_a_file_of_what_was_remembered_may_be_anything(
-    root: Path, log: MemoryEventLog, bucket: Any, tmp_path: Path
+    root: Path, log: FakeEventLog, bucket: Any, tmp_path: Path
 ) -> None:
     for text in ("", "[]", "{", '{"url": "memory://b/x", "objects": 3}', '{"objects": {}}'):
         (tmp_path / "watcher-no-pictures-cloud.json").write_text(text)

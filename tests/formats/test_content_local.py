@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from imaging.media_types import sniff_media_type
 from imaging.sources.storage import read_bytes
 from producers.folder import hashing
@@ -75,11 +75,11 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
-async def added(log: MemoryEventLog) -> dict[str, ImageAdded]:
+async def added(log: FakeEventLog) -> dict[str, ImageAdded]:
     changes = [decode_image_change(r.key, r.value) async for r in log.read_all(IMAGES)]
     return {each.image_id: each for each in changes if isinstance(each, ImageAdded)}
 
@@ -96,7 +96,7 @@ def told(watcher: Watcher, **expected: list[str]) -> Callable[[], Awaitable[bool
 
 @pytest.mark.parametrize("live", [False, True])
 async def test_the_media_type_is_that_of_the_content(
-    root: Path, log: MemoryEventLog, live: bool
+    root: Path, log: FakeEventLog, live: bool
 ) -> None:
     def write() -> None:
         for name, (data, _) in CONTENTS.items():
@@ -112,17 +112,17 @@ async def test_the_media_type_is_that_of_the_content(
     assert found == {name: media_type for name, (_, media_type) in CONTENTS.items()}
 
 
-async def _failed(log: MemoryEventLog, names: set[str]) -> bool:
+async def _failed(log: FakeEventLog, names: set[str]) -> bool:
     return {each.image_id for each in await letters(log)} == names
 
 
-async def _are(log: MemoryEventLog, names: set[str]) -> bool:
+async def _are(log: FakeEventLog, names: set[str]) -> bool:
     return set(await view(log)) == names
 
 
 @pytest.mark.parametrize("live", [False, True])
 async def test_every_name_that_a_file_system_allows(
-    root: Path, log: MemoryEventLog, live: bool
+    root: Path, log: FakeEventLog, live: bool
 ) -> None:
     def write() -> None:
         for name in NAMES:
@@ -142,7 +142,7 @@ async def test_every_name_that_a_file_system_allows(
 
 @pytest.mark.parametrize("live", [False, True])
 async def test_what_is_passed_over_is_counted_by_reason(
-    root: Path, log: MemoryEventLog, live: bool
+    root: Path, log: FakeEventLog, live: bool
 ) -> None:
     def write() -> None:
         (root / "src/deep").mkdir(parents=True)
@@ -212,7 +212,7 @@ async def test_what_is_passed_over_is_counted_by_reason(
 
 
 async def test_what_cannot_be_read_is_told(
-    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is for whoever is not root, who may read everything."""
     closed = {"a.jpg", "b", "shut"}
@@ -240,7 +240,7 @@ async def test_what_cannot_be_read_is_told(
 
 
 async def test_what_is_no_picture_is_looked_into_once(
-    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = 0
     sniff = sniff_media_type
@@ -280,7 +280,7 @@ async def _scans(watcher: Watcher, count: int) -> None:
         await eventually(another)
 
 
-async def test_what_is_a_picture_no_more_is_removed(root: Path, log: MemoryEventLog) -> None:
+async def test_what_is_a_picture_no_more_is_removed(root: Path, log: FakeEventLog) -> None:
     (root / "a").write_bytes(JPEG)
     (root / "b.jpg").write_bytes(JPEG)
     async with watching(root, log) as watcher:
@@ -294,7 +294,7 @@ async def test_what_is_a_picture_no_more_is_removed(root: Path, log: MemoryEvent
         await eventually(told(watcher))
 
 
-async def test_other_files_do_not_make_a_folder_look_full(root: Path, log: MemoryEventLog) -> None:
+async def test_other_files_do_not_make_a_folder_look_full(root: Path, log: FakeEventLog) -> None:
     """The folder below a disk that is away may hold something: a note, a marker."""
     for number in range(3):
         (root / f"{number}").write_bytes(JPEG)

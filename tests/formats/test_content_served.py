@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from cli.__main__ import build
 from gateway import ttl_cache
 from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
@@ -112,7 +112,7 @@ async def test_the_state_says_how_many_were_passed_over(bench: Gateway, tmp_path
     assert "skipped" not in (await bench.client.get(STATE)).json()
     (bench.images / "a.txt").write_bytes(b"text")
     (bench.images / "b").write_bytes(b"text")
-    log = MemoryEventLog()
+    log = FakeEventLog()
     async with watching(bench.images, log, status_file=tmp_path / "watcher.json"):
 
         async def known() -> bool:
@@ -140,7 +140,7 @@ async def test_the_command_lists_what_was_passed_over(
     command = build(["index", "skipped"])
     nothing = CliRunner().invoke(command, ["index", "skipped"])
     assert "has not told" in str(nothing.exception)
-    log = MemoryEventLog()
+    log = FakeEventLog()
     sources = f"other={other.as_uri()}"
     async with watching(root, log, status_file=status_file, images_sources=sources):
 

@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 import pytest
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.name_forms import forms
 from adapters.watcher_status import skipped_counts
 from imaging.sources.source import Source
@@ -53,7 +53,7 @@ def test_what_is_not_known_is_not_told(
 
 
 async def test_a_folder_that_is_gone_is_not_unreadable(
-    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
 
@@ -71,7 +71,7 @@ async def test_a_folder_that_is_gone_is_not_unreadable(
 
 
 async def test_a_name_that_no_event_can_hold_stops_no_bucket(
-    root: Path, log: MemoryEventLog, bucket: Any
+    root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
     bucket.pipe({"/b/x/caf\udce9.jpg": JPEG, "/b/x/a.jpg": JPEG})
     async with running(root, log) as sources:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from weaviate.collections.classes.filters import _FilterValue
 
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.filters import conditions
 from adapters.index.port import Between, ImageFilter, ImageRecord
 from adapters.index.schema import stored_properties
-from adapters.index.storable import EARLIEST, LATEST, kept
+from adapters.index.storable import EARLIEST, LATEST, storable
 
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ def test_a_date_that_weaviate_can_hold_is_kept(moment: datetime) -> None:
 
 @given(MOMENTS)
 def test_what_is_kept_fits_into_64_bits_of_nanoseconds(moment: datetime) -> None:
-    if kept(record(taken_at=moment)).taken_at is not None:
+    if storable(record(taken_at=moment)).taken_at is not None:
         assert abs((moment - EPOCH) / timedelta(microseconds=1)) * 1000 < 2**63
 
 
@@ -104,7 +104,7 @@ def _finds(where: ImageFilter, moment: datetime) -> bool:
 def test_filters_find_by_what_is_kept(
     moment: datetime, low: datetime | None, high: datetime | None
 ) -> None:
-    held = kept(record(taken_at=moment)).taken_at
+    held = storable(record(taken_at=moment)).taken_at
     between = Between(low, high)
     if held is not None and (low or high):
         assert _finds(ImageFilter(taken_at=between), held) == between.holds(held)
@@ -120,7 +120,7 @@ def test_a_bound_beyond_what_is_kept_holds_for_all_or_none(
 
 
 async def test_the_twin_keeps_the_same(small_spec: ModelSpec) -> None:
-    index = MemoryIndex()
+    index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     await index.upsert(collection, [record(taken_at=UNKEPT[0], added_at=UNKEPT[-1])])
     for bounds in (Between(UNKEPT[0], UNKEPT[-1]), Between(None, LATEST), Between(EARLIEST, None)):

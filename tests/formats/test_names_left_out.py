@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from imaging.sources.system_names import (
     FILE_BEGINNINGS,
     FILE_ENDINGS,
@@ -83,8 +83,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
 @pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
@@ -167,7 +167,7 @@ def put(root: Path, *names: str) -> None:
         (root / name).write_bytes(png() + name.encode())
 
 
-async def test_the_watcher_leaves_them_out(root: Path, log: MemoryEventLog) -> None:
+async def test_the_watcher_leaves_them_out(root: Path, log: FakeEventLog) -> None:
     put(root, *(f"{name}/a.jpg" for name in MERELY_ODD), *ODD_FILES)
     expected = on_disk(root)
     assert len(expected) == len(MERELY_ODD) + len(ODD_FILES)
@@ -179,7 +179,7 @@ async def test_the_watcher_leaves_them_out(root: Path, log: MemoryEventLog) -> N
 
 
 async def test_what_was_indexed_before_leaves_however_much_it_is(
-    root: Path, log: MemoryEventLog, caplog: pytest.LogCaptureFixture
+    root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(root, *(f"{n}.jpg" for n in range(10)))
     pictures = on_disk(root)
@@ -197,7 +197,7 @@ async def test_what_was_indexed_before_leaves_however_much_it_is(
     assert (root / "@eaDir/0.jpg/thumb.jpg").exists()
 
 
-async def test_of_the_others_none_goes_because_of_them(root: Path, log: MemoryEventLog) -> None:
+async def test_of_the_others_none_goes_because_of_them(root: Path, log: FakeEventLog) -> None:
     """Thirty of forty pictures are gone: hundreds of thumbnails beside them make that no less."""
     put(root, *(f"{n}.jpg" for n in range(40)))
     pictures = on_disk(root)
@@ -218,7 +218,7 @@ async def test_of_the_others_none_goes_because_of_them(root: Path, log: MemoryEv
         await shows(log, {f"{n}.jpg": pictures[f"{n}.jpg"] for n in range(30, 40)})
 
 
-async def test_a_folder_that_is_gone_keeps_them(root: Path, log: MemoryEventLog) -> None:
+async def test_a_folder_that_is_gone_keeps_them(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", "@eaDir/b.jpg")
     before = on_disk(root)
     async with watching(root, log, ignore_defaults=False):
@@ -244,7 +244,7 @@ def bucket() -> Iterator[Any]:
 
 
 async def test_a_bucket_too_lets_them_go_and_no_more(
-    root: Path, log: MemoryEventLog, bucket: Any
+    root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
     bucket.pipe({f"/b/x/{n}.jpg": png(size=(n + 1, 1)) for n in range(40)})
     bucket.pipe({f"/b/x/@eaDir/{n}.jpg": png(size=(n + 1, 2)) for n in range(100)})

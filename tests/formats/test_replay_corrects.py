@@ -9,11 +9,11 @@ from aiokafka.structs import OffsetAndMetadata
 from PIL import ExifTags, Image
 
 from adapters.embedder.spec import ModelSpec
+from adapters.index.facts import FACTS_VERSION
 from adapters.index.port import ImageRecord
 from adapters.log.port import LogRecord
 from adapters.log.positions import _facts_version
 from imaging.decode import decode
-from imaging.decoded_image import FACTS_VERSION
 from tests.faults.test_05_indexers_and_a_lost_tail import Library, library
 from tests.support.corpus_cases import cases
 from tests.unit.consumers.test_indexing import Bench, bench

@@ -17,7 +17,18 @@ from adapters.naming import collection_name
 from tests.conftest import Servers
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
-RECORD = ImageRecord("a", "file:///a", "a" * 64, "image/png", 9, 3, 3, NOW, NOW, [1.0] + [0.0] * 7)
+RECORD = ImageRecord(
+    image_id="a",
+    uri="file:///a",
+    sha256="a" * 64,
+    media_type="image/png",
+    size_bytes=9,
+    width=3,
+    height=3,
+    modified_at=NOW,
+    added_at=NOW,
+    vector=[1.0] + [0.0] * 7,
+)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from adapters.embedder.triton import TritonEmbedder
 from adapters.index import collections as weaviate_collections
 from adapters.index import writes as weaviate_writes
+from adapters.index.facts import FACTS_VERSION
 from adapters.index.port import ImageRecord, Match
 from adapters.index.schema import properties, stored_properties
 from adapters.index.weaviate import WeaviateIndex
@@ -25,7 +26,6 @@ from adapters.log.kafka import KafkaEventLog
 from adapters.log.kafka_admin import progress
 from adapters.log.port import Message
 from adapters.naming import collection_name
-from imaging.decoded_image import FACTS_VERSION
 from schemas.codec import decode
 from schemas.events import ImageAdded, ImageIndexed
 from schemas.topics import IMAGES, IMAGES_INDEXED

@@ -8,9 +8,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.weaviate import WeaviateIndex
+from adapters.log.fake import FakeEventLog
 from adapters.log.kafka import KafkaEventLog
 from adapters.provision import provision, provision_collection, provision_topics
 from adapters.settings import ServerSettings
@@ -139,12 +141,12 @@ async def test_the_collection_is_active_and_said_to_be(settings: ServerSettings)
 class TestActivation:
     """Which collection is activated, on in-memory servers."""
 
-    async def run(self, spec: ModelSpec, index: MemoryIndex, log: MemoryEventLog) -> None:
-        embedder = MemoryEmbedder(served={spec.name: spec})
+    async def run(self, spec: ModelSpec, index: FakeImageIndex, log: FakeEventLog) -> None:
+        embedder = FakeEmbedder(served={spec.name: spec})
         await provision_collection(embedder, index, log, spec.name)
 
     async def test_another_version_of_the_model_takes_over(self, small_spec: ModelSpec) -> None:
-        index, log = MemoryIndex(), MemoryEventLog()
+        index, log = FakeImageIndex(), FakeEventLog()
         await self.run(small_spec, index, log)
         newer = small_spec.model_copy(update={"version": uuid.uuid4().hex[:12]})
         await self.run(newer, index, log)
@@ -155,7 +157,7 @@ class TestActivation:
         assert told[1].previous_collection == told[0].collection
 
     async def test_another_model_does_not(self, small_spec: ModelSpec) -> None:
-        index, log = MemoryIndex(), MemoryEventLog()
+        index, log = FakeImageIndex(), FakeEventLog()
         await self.run(small_spec, index, log)
         await self.run(small_spec.model_copy(update={"name": "other"}), index, log)
         active = await index.active()

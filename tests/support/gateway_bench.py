@@ -16,9 +16,11 @@ from fastapi import FastAPI
 from PIL import Image
 from pydantic import SecretStr
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
+from adapters.log.fake import FakeEventLog
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from schemas.codec import decode
@@ -36,9 +38,9 @@ class Gateway:
 
     app: FastAPI
     client: httpx.AsyncClient
-    embedder: MemoryEmbedder
-    index: MemoryIndex
-    log: MemoryEventLog
+    embedder: FakeEmbedder
+    index: FakeImageIndex
+    log: FakeEventLog
     collection: Collection
     images: Path
 
@@ -67,8 +69,8 @@ async def gateway(
     folder: Path, spec: ModelSpec, records: Sequence[ImageRecord] = (), **settings: Any
 ) -> AsyncIterator[Gateway]:
     """A running gateway whose active collection holds these records."""
-    embedder = MemoryEmbedder(served={spec.name: spec})
-    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = FakeEmbedder(served={spec.name: spec})
+    index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(spec)
     await index.upsert(collection, records)
     await index.activate(collection)

@@ -9,20 +9,20 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 from aiokafka.util import commit_structure_validate
 
-from adapters.fakes import MemoryEventLog
+from adapters.index.facts import FACTS_VERSION
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message
-from imaging.decoded_image import FACTS_VERSION
 from schemas.topics import IMAGES
 
 
 class Group:
     """A consumer and what its group has committed."""
 
-    def __init__(self, committed: Mapping[int, int], log: MemoryEventLog | None = None) -> None:
+    def __init__(self, committed: Mapping[int, int], log: FakeEventLog | None = None) -> None:
         self.offsets = dict(committed)
         self.marks: dict[int, str] = {}
         self.places: dict[int, int] = {}
-        self._log = log or MemoryEventLog()
+        self._log = log or FakeEventLog()
         self._coordinator = self
 
     async def fetch_committed_offsets(
@@ -68,7 +68,7 @@ class Group:
         return SimpleNamespace(raw_message=tuple(_as_fetched(record) for record in found))
 
     @staticmethod
-    async def fill(log: MemoryEventLog, end: int, name: str = "old", partition: int = 0) -> None:
+    async def fill(log: FakeEventLog, end: int, name: str = "old", partition: int = 0) -> None:
         """Let this partition end there."""
         number = count()
         while len(log._partitions(IMAGES)[partition]) < end:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from consumers.indexing.roots import Roots
 from imaging.sources.settings import SourceSettings
 from producers.folder.watcher import Watcher
@@ -43,7 +43,7 @@ class Place:
         put(self.root, *(f"{n}.jpg" for n in range(50)))
         self.disks.mkdir()
         command("mount", "-t", "tmpfs", "disks", self.disks)
-        self.log = MemoryEventLog()
+        self.log = FakeEventLog()
 
     def disk(self, name: str, *files: str) -> Path:
         """A disk with these files."""

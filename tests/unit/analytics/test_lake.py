@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Position
 from analytics.columns import schema_of, table_of
 from analytics.compaction import compact, expire, forget
@@ -257,14 +257,14 @@ class TestExpire:
         assert table(lake, "models").num_rows == 3
 
 
-async def filled_log(seed: int, count: int = 60) -> MemoryEventLog:
-    log, events = MemoryEventLog(), Events(seed)
+async def filled_log(seed: int, count: int = 60) -> FakeEventLog:
+    log, events = FakeEventLog(), Events(seed)
     for topic in TOPICS:
         await log.publish(topic, events.messages(topic.name, 6 if topic is MODELS else count))
     return log
 
 
-async def follow(log: MemoryEventLog, lake: Lake, rng: random.Random) -> None:
+async def follow(log: FakeEventLog, lake: Lake, rng: random.Random) -> None:
     """Bring the lake up to the log with a writer that is replaced at random moments."""
     everything = {
         (topic, number): part

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.dead_letter_reader import read_letters
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
 from consumers.indexing.failures import Poison
 from consumers.repair.audit import audit, repair
@@ -41,8 +42,8 @@ def added(image_id: str, sha256: str) -> ImageAdded:
 
 @dataclass
 class World:
-    log: MemoryEventLog
-    index: MemoryIndex
+    log: FakeEventLog
+    index: FakeImageIndex
     collection: Collection
 
     async def tell(self, image_id: str, sha256: str | None) -> Position:
@@ -53,7 +54,16 @@ class World:
     async def store(self, image_id: str, sha256: str) -> None:
         event = added(image_id, sha256)
         record = ImageRecord(
-            image_id, event.uri, event.sha256, "image/png", 1, 1, 1, WHEN, WHEN, [1.0] * 8
+            image_id=image_id,
+            uri=event.uri,
+            sha256=event.sha256,
+            media_type="image/png",
+            size_bytes=1,
+            width=1,
+            height=1,
+            modified_at=WHEN,
+            added_at=WHEN,
+            vector=[1.0] * 8,
         )
         await self.index.upsert(self.collection, [record])
 
@@ -65,8 +75,8 @@ class World:
 
 @pytest.fixture
 async def world(small_spec: ModelSpec) -> World:
-    index = MemoryIndex()
-    return World(MemoryEventLog(), index, await index.ensure_collection(small_spec))
+    index = FakeImageIndex()
+    return World(FakeEventLog(), index, await index.ensure_collection(small_spec))
 
 
 async def test_audit_tells_what_is_wrong_and_repair_publishes_it(world: World) -> None:
@@ -110,7 +120,7 @@ async def test_a_poisoned_newest_content_that_is_still_found_is_stale(world: Wor
     assert result.stale == ["x"]
 
 
-class Racing(MemoryEventLog):
+class Racing(FakeEventLog):
     """Somebody else writes a newer record just before ours."""
 
     def __init__(self, rival: Sequence[Message]) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.failures import PoisonLimit, TooMuchPoison
@@ -34,12 +36,12 @@ EXAMPLES = Path(__file__).parents[3] / "schemas" / "examples" / "images" / "1"
 
 @dataclass
 class Bench:
-    """An indexer on memory twins, with a folder of pictures and a log to read from."""
+    """An indexer on in-memory fakes, with a folder of pictures and a log to read from."""
 
     folder: Path
-    embedder: MemoryEmbedder
-    index: MemoryIndex
-    log: MemoryEventLog
+    embedder: FakeEmbedder
+    index: FakeImageIndex
+    log: FakeEventLog
     collection: Collection
     indexer: Indexer
     settings: IndexingSettings
@@ -107,8 +109,8 @@ async def made_bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Ben
     settings = IndexingSettings(
         embed_batch=4, retry_initial=0.01, retry_maximum=0.02, batch_records=8, max_attempts=2
     )
-    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
-    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = FakeEmbedder(served={small_spec.name: small_spec})
+    index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(small_spec)
     with ThreadPoolExecutor(2) as pool:
         indexer = Indexer(embedder, index, log, collection, small_spec, settings, pool)
@@ -245,12 +247,12 @@ async def test_a_file_that_cannot_be_read_is_dead_lettered_after_its_attempts(
 
 @pytest.mark.parametrize("server", ["embedder", "index", "log"])
 async def test_a_server_that_is_down_is_waited_for(bench: Bench, server: str) -> None:
-    twin = getattr(bench, server)
-    twin.available = False
+    fake = getattr(bench, server)
+    fake.available = False
     work = asyncio.create_task(bench.run(bench.added("a.png", bench.picture("a.png"))))
     await asyncio.sleep(0.2)
     assert not work.done()
-    twin.available = True
+    fake.available = True
     await asyncio.wait_for(work, 5)
     assert bench.ids == {"a.png"}
     assert len(await bench.announced()) == 1
@@ -258,7 +260,7 @@ async def test_a_server_that_is_down_is_waited_for(bench: Bench, server: str) ->
 
 
 async def test_what_the_index_refuses_is_dead_lettered(bench: Bench) -> None:
-    class Picky(MemoryIndex):
+    class Picky(FakeImageIndex):
         async def upsert(self, collection, records):  # type: ignore[no-untyped-def]
             kept = [record for record in records if record.image_id != "bad.png"]
             await super().upsert(collection, kept)

@@ -333,15 +333,15 @@ class TestTime:
         self, tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         release = asyncio.Event()
-        from adapters.fakes import MemoryEmbedder
+        from adapters.embedder.fake import FakeEmbedder
 
-        embed = MemoryEmbedder.embed_texts
+        embed = FakeEmbedder.embed_texts
 
-        async def slow(self: MemoryEmbedder, *arguments: Any) -> Any:
+        async def slow(self: FakeEmbedder, *arguments: Any) -> Any:
             await release.wait()
             return await embed(self, *arguments)
 
-        monkeypatch.setattr(MemoryEmbedder, "embed_texts", slow)
+        monkeypatch.setattr(FakeEmbedder, "embed_texts", slow)
         async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))]) as bench:
             response = await bench.client.get(HEALTH)
             assert_problem(response, 503)

@@ -19,9 +19,11 @@ from fastapi import FastAPI
 from PIL import Image
 from pydantic import SecretStr
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import ImageRecord
+from adapters.log.fake import FakeEventLog
 from gateway.app import create_app
 from gateway.http.static import WEB
 from gateway.search.events import SearchEvents
@@ -42,9 +44,9 @@ class Bench:
 
     app: FastAPI
     client: httpx.AsyncClient
-    embedder: MemoryEmbedder
-    index: MemoryIndex
-    log: MemoryEventLog
+    embedder: FakeEmbedder
+    index: FakeImageIndex
+    log: FakeEventLog
     images: Path
 
     async def search(self, **body: Any) -> httpx.Response:
@@ -69,8 +71,8 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
-    embedder = MemoryEmbedder(served={small_spec.name: small_spec})
-    index, log = MemoryIndex(), MemoryEventLog()
+    embedder = FakeEmbedder(served={small_spec.name: small_spec})
+    index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(small_spec)
     vectors = await embedder.embed_texts(small_spec.name, [f"text {n}" for n in range(15)])
     await index.upsert(
@@ -338,14 +340,14 @@ class TestSearchEvents:
         }
 
     async def test_a_full_buffer_drops_and_counts(self) -> None:
-        log = MemoryEventLog(available=False)
+        log = FakeEventLog(available=False)
         events = SearchEvents(log, capacity=3)
         for _ in range(10):
             events.add(a_search())
         assert events.dropped == 7
 
     async def test_stopping_flushes(self) -> None:
-        log = MemoryEventLog()
+        log = FakeEventLog()
         events = SearchEvents(log, capacity=1000)
         events.start()
         for _ in range(700):

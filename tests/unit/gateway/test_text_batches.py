@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from adapters.embedder.arrays import Vectors
+from adapters.embedder.fake import FakeEmbedder
 from adapters.errors import Rejected, Unavailable
-from adapters.fakes import MemoryEmbedder
 from gateway.search.text_batches import IN_FLIGHT, MOST, TextBatches
 
 
-class Slow(MemoryEmbedder):
+class Slow(FakeEmbedder):
     """Answers each text with its number, after a moment, and notes what came together."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Slow(MemoryEmbedder):
         self.most_at_once = 0
 
     async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
-        self._check()
+        self.check()
         self.asked.append(list(texts))
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)

@@ -7,9 +7,11 @@ from uuid import uuid4
 import httpx
 from fastapi import FastAPI
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from gateway.rating_metrics import RatingMetrics
 from gateway.routes.metrics import router
@@ -46,8 +48,8 @@ class Bench:
     """An active model that answers 'cats' with x, and others that know that c is right."""
 
     def __init__(self, *names: str) -> None:
-        self.log, self.index = MemoryEventLog(), MemoryIndex()
-        self.embedder = MemoryEmbedder(served={name: model(name) for name in names})
+        self.log, self.index = FakeEventLog(), FakeImageIndex()
+        self.embedder = FakeEmbedder(served={name: model(name) for name in names})
 
     async def start(self) -> None:
         old = await self.index.ensure_collection(self.embedder.served["old"])

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
-from adapters.fakes import MemoryEmbedder, MemoryEventLog, MemoryIndex
+from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from cli.models_compare import as_page
 from models.comparison import compare, parse_gates, refusals
@@ -127,8 +129,8 @@ def rated(text: str, name: str, rating: int) -> Message:
 
 
 async def test_two_models_are_compared_on_what_was_asked() -> None:
-    log, index = MemoryEventLog(), MemoryIndex()
-    embedder = MemoryEmbedder(served={"old": model("old", 8), "new": model("new", 6)})
+    log, index = FakeEventLog(), FakeImageIndex()
+    embedder = FakeEmbedder(served={"old": model("old", 8), "new": model("new", 6)})
     old = await index.ensure_collection(embedder.served["old"])
     new = await index.ensure_collection(embedder.served["new"])
     (vector,) = await embedder.embed_texts("new", ["cats"])
@@ -177,8 +179,8 @@ async def test_two_models_are_compared_on_what_was_asked() -> None:
 
 
 async def test_what_is_unknown_passes_no_gate() -> None:
-    log, index = MemoryEventLog(), MemoryIndex()
-    embedder = MemoryEmbedder(served={"old": model("old", 8), "new": model("new", 6)})
+    log, index = FakeEventLog(), FakeImageIndex()
+    embedder = FakeEmbedder(served={"old": model("old", 8), "new": model("new", 6)})
     old = await index.ensure_collection(embedder.served["old"])
     new = await index.ensure_collection(embedder.served["new"])
     result = await compare(log, embedder, index, old, new)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import Unavailable
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from imaging.sources.mounts import Mounts
 from producers import helper_processes as helpers
@@ -65,7 +65,7 @@ class Scripted:
 
 class Bench:
     def __init__(self, state: State) -> None:
-        self.log = MemoryEventLog()
+        self.log = FakeEventLog()
         self.looks = Scripted()
         self.settling = Settling(0.0)
         self.pipeline = Pipeline(
@@ -177,7 +177,7 @@ async def test_a_folder_long_enough_for_helpers(tmp_path: Path, monkeypatch: Any
 
 class TestLoading:
     async def test_what_the_topic_says_of_each_place(self) -> None:
-        log = MemoryEventLog()
+        log = FakeEventLog()
         announcer = Announcer("", "file:///a/")
         messages = [
             Message(f"{n}.jpg", announcer.addition(f"{n}.jpg", A, FileStat(n, n)))
@@ -214,7 +214,7 @@ class TestLoading:
     async def test_what_cannot_be_relied_on_is_told_and_published_again(
         self, change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        log = MemoryEventLog()
+        log = FakeEventLog()
         event = json.loads(Announcer("", "file:///a/").addition("x.jpg", A, FileStat(1, 1)))
         value = json.dumps({**event, **change}).encode()
         await log.publish(IMAGES, [Message("x.jpg", value), Message("y.jpg", None)])
@@ -223,7 +223,7 @@ class TestLoading:
         assert reason in caplog.text
 
     async def test_a_log_that_goes_away_in_the_middle(self) -> None:
-        class Failing(MemoryEventLog):
+        class Failing(FakeEventLog):
             async def read_all(self, topic: Topic, start: Any = None) -> Any:
                 async for record in super().read_all(topic, start):
                     yield record
@@ -240,7 +240,7 @@ class TestLoading:
 
 
 async def test_what_is_published_encoded_is_read_as_the_event() -> None:
-    log = MemoryEventLog()
+    log = FakeEventLog()
     value = Announcer("", "file:///a/").addition("x.jpg", A, FileStat(1, 1))
     (position,) = await log.publish(IMAGES, [Message("x.jpg", value)])
     assert isinstance(position, Position)

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from adapters.errors import Rejected, Unavailable
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from imaging.sources.source import Source, parse_sources
 from imaging.sources.storage import file_system, open_uri, read_bytes
 from producers.metrics import registry
@@ -70,12 +70,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
 @asynccontextmanager
-async def running(root: Path, log: MemoryEventLog, **changes: Any) -> AsyncIterator[Sources]:
+async def running(root: Path, log: FakeEventLog, **changes: Any) -> AsyncIterator[Sources]:
     usual = {"quiet_seconds": 0.1, "list_seconds": 0.1, "images_sources": "cloud=memory://b/x"}
     sources = Sources(WatcherSettings(images_dir=root, **{**usual, **changes}), log)
     task = asyncio.create_task(sources.run())
@@ -89,7 +89,7 @@ async def running(root: Path, log: MemoryEventLog, **changes: Any) -> AsyncItera
         assert not ended
 
 
-async def events(log: MemoryEventLog) -> dict[str, ImageAdded]:
+async def events(log: FakeEventLog) -> dict[str, ImageAdded]:
     latest: dict[str, ImageAdded] = {}
     async for record in log.read_all(IMAGES):
         change = decode_image_change(record.key, record.value)
@@ -100,7 +100,7 @@ async def events(log: MemoryEventLog) -> dict[str, ImageAdded]:
     return latest
 
 
-async def count(log: MemoryEventLog) -> int:
+async def count(log: FakeEventLog) -> int:
     return len([None async for _ in log.read_all(IMAGES)])
 
 
@@ -110,7 +110,7 @@ async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 60.0
             await asyncio.sleep(0.02)
 
 
-async def shows(log: MemoryEventLog, expected: dict[str, bytes]) -> None:
+async def shows(log: FakeEventLog, expected: dict[str, bytes]) -> None:
     wanted = {name: hashlib.sha256(data).hexdigest() for name, data in expected.items()}
 
     async def equal() -> bool:
@@ -122,7 +122,7 @@ async def shows(log: MemoryEventLog, expected: dict[str, bytes]) -> None:
         assert {n: e.sha256 for n, e in (await events(log)).items()} == wanted
 
 
-async def test_a_bucket_is_followed(root: Path, log: MemoryEventLog, bucket: Any) -> None:
+async def test_a_bucket_is_followed(root: Path, log: FakeEventLog, bucket: Any) -> None:
     bucket.pipe({"/b/x/a.jpg": b"1", "/b/x/deep/er/b c.png": b"2", "/b/x/notes.txt": b"no"})
     bucket.pipe({"/b/x/.hidden/c.jpg": b"no", "/b/other.jpg": b"no"})
     (root / "own.jpg").write_bytes(b"0")
@@ -157,7 +157,7 @@ async def state_is(sources: Sources, name: str, wanted: str) -> bool:
 
 
 async def test_an_emptied_bucket_removes_nothing_until_confirmed(
-    root: Path, log: MemoryEventLog, bucket: Any
+    root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
     bucket.pipe({f"/b/x/{number}.jpg": bytes([number]) for number in range(3)})
     before = {f"cloud/{number}.jpg": bytes([number]) for number in range(3)}
@@ -177,7 +177,7 @@ async def test_an_emptied_bucket_removes_nothing_until_confirmed(
 
 
 async def test_a_listing_during_which_a_bucket_is_emptied_removes_nothing(
-    root: Path, log: MemoryEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.pipe({f"/b/x/{number}.jpg": bytes([number]) for number in range(100)})
     before = {f"cloud/{number}.jpg": bytes([number]) for number in range(100)}
@@ -205,7 +205,7 @@ async def test_a_listing_during_which_a_bucket_is_emptied_removes_nothing(
 
 
 async def test_a_bucket_that_is_away_removes_nothing_and_is_taken_up_again(
-    root: Path, log: MemoryEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.pipe({"/b/x/a.jpg": b"1", "/b/x/b.jpg": b"2"})
     async with running(root, log) as sources:
@@ -226,7 +226,7 @@ async def test_a_bucket_that_is_away_removes_nothing_and_is_taken_up_again(
 
 
 async def test_one_object_that_cannot_be_read_holds_up_no_other(
-    root: Path, log: MemoryEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.pipe({"/b/x/bad.jpg": b"1", "/b/x/good.jpg": b"2"})
 
@@ -246,7 +246,7 @@ async def test_one_object_that_cannot_be_read_holds_up_no_other(
 
 
 async def test_an_object_over_the_limit_is_a_dead_letter(
-    root: Path, log: MemoryEventLog, bucket: Any
+    root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
     bucket.pipe({"/b/x/big.jpg": b"12345678", "/b/x/small.jpg": b"1"})
     async with running(root, log, max_image_bytes=5):
@@ -256,7 +256,7 @@ async def test_an_object_over_the_limit_is_a_dead_letter(
 
 
 async def test_a_second_folder_is_watched_under_its_name(
-    root: Path, log: MemoryEventLog, tmp_path: Path
+    root: Path, log: FakeEventLog, tmp_path: Path
 ) -> None:
     second = tmp_path / "a second"
     (second / "in").mkdir(parents=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
-from adapters.fakes import MemoryEventLog
+from adapters.log.fake import FakeEventLog
 from producers.folder.watcher import Watcher
 from producers.settings import WatcherSettings
 from producers.sources import Sources
@@ -29,7 +29,7 @@ def settings(root: Path, **changes: Any) -> WatcherSettings:
     return WatcherSettings(images_dir=root, **{"quiet_seconds": 0.1, **changes})
 
 
-async def history(log: MemoryEventLog) -> list[tuple[str, str | None]]:
+async def history(log: FakeEventLog) -> list[tuple[str, str | None]]:
     """(id, hash or None) of every record, partition by partition."""
     records = []
     async for record in log.read_all(IMAGES):
@@ -38,13 +38,13 @@ async def history(log: MemoryEventLog) -> list[tuple[str, str | None]]:
     return records
 
 
-async def view(log: MemoryEventLog) -> dict[str, str]:
+async def view(log: FakeEventLog) -> dict[str, str]:
     """What the compacted topic says exists: id -> hash."""
     latest = dict(await history(log))
     return {image_id: sha256 for image_id, sha256 in latest.items() if sha256 is not None}
 
 
-async def letters(log: MemoryEventLog) -> list[DeadLetter]:
+async def letters(log: FakeEventLog) -> list[DeadLetter]:
     return [decode(DeadLetter, record.value) async for record in log.read_all(IMAGES_DLQ)]
 
 
@@ -62,7 +62,7 @@ async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 60.0
             await asyncio.sleep(0.02)
 
 
-async def shows(log: MemoryEventLog, expected: dict[str, str], seconds: float = 60.0) -> None:
+async def shows(log: FakeEventLog, expected: dict[str, str], seconds: float = 60.0) -> None:
     try:
         async with asyncio.timeout(seconds):
             while await view(log) != expected:
@@ -73,7 +73,7 @@ async def shows(log: MemoryEventLog, expected: dict[str, str], seconds: float = 
 
 @asynccontextmanager
 async def watching(
-    root: Path, log: MemoryEventLog, *, scanned: bool = True, **changes: Any
+    root: Path, log: FakeEventLog, *, scanned: bool = True, **changes: Any
 ) -> AsyncIterator[Watcher]:
     sources = Sources(settings(root, **changes), log)
     watcher = sources.main
@@ -102,8 +102,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
+def log() -> FakeEventLog:
+    return FakeEventLog()
 
 
 def age(path: Path, seconds: float = 100) -> None:
@@ -112,7 +112,7 @@ def age(path: Path, seconds: float = 100) -> None:
     os.utime(path, (moment, moment))
 
 
-async def test_publishes_what_is_there_at_start(root: Path, log: MemoryEventLog) -> None:
+async def test_publishes_what_is_there_at_start(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"one")
     (root / "deep" / "er").mkdir(parents=True)
     (root / "deep" / "er" / "b c.jpg").write_bytes(b"two")
@@ -130,7 +130,7 @@ async def test_publishes_what_is_there_at_start(root: Path, log: MemoryEventLog)
     assert round(picture.modified_at.timestamp() * 1e6) == modified_us
 
 
-async def test_publishes_nothing_after_a_restart(root: Path, log: MemoryEventLog) -> None:
+async def test_publishes_nothing_after_a_restart(root: Path, log: FakeEventLog) -> None:
     for number in range(30):
         (root / f"{number}.jpg").write_bytes(bytes([number]))
     async with watching(root, log):
@@ -141,7 +141,7 @@ async def test_publishes_nothing_after_a_restart(root: Path, log: MemoryEventLog
     assert await history(log) == before
 
 
-async def test_follows_changes_while_running(root: Path, log: MemoryEventLog) -> None:
+async def test_follows_changes_while_running(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log):
         (root / "a.jpg").write_bytes(b"first")
         await shows(log, on_disk(root), 2)
@@ -154,7 +154,7 @@ async def test_follows_changes_while_running(root: Path, log: MemoryEventLog) ->
 
 
 async def test_events_that_cannot_be_followed_up_lead_to_new_watches(
-    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """watchdog's bookkeeping has been seen to fail, which ends the thread that reads events."""
     handle = InotifyFD.handle_event
@@ -182,9 +182,7 @@ async def test_events_that_cannot_be_followed_up_lead_to_new_watches(
         await shows(log, on_disk(root))
 
 
-async def test_a_new_file_is_published_within_half_a_second(
-    root: Path, log: MemoryEventLog
-) -> None:
+async def test_a_new_file_is_published_within_half_a_second(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log, quiet_seconds=0.3):
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -193,7 +191,7 @@ async def test_a_new_file_is_published_within_half_a_second(
         assert loop.time() - started < 0.6
 
 
-async def test_finds_what_happened_while_it_was_down(root: Path, log: MemoryEventLog) -> None:
+async def test_finds_what_happened_while_it_was_down(root: Path, log: FakeEventLog) -> None:
     for name in ("kept", "changed", "removed", "renamed", "touched"):
         (root / f"{name}.jpg").write_bytes(name.encode())
     async with watching(root, log):
@@ -210,7 +208,7 @@ async def test_finds_what_happened_while_it_was_down(root: Path, log: MemoryEven
     assert len(await history(log)) == count + 4
 
 
-async def test_a_rename_adds_before_it_removes(root: Path, log: MemoryEventLog) -> None:
+async def test_a_rename_adds_before_it_removes(root: Path, log: FakeEventLog) -> None:
     published: list[str] = []
     publish = log.publish
 
@@ -231,7 +229,7 @@ async def test_a_rename_adds_before_it_removes(root: Path, log: MemoryEventLog) 
     assert published == ["+a.jpg", "+b.jpg", "-a.jpg", "+c.jpg", "-b.jpg"]
 
 
-async def test_files_written_at_once_into_new_folders(root: Path, log: MemoryEventLog) -> None:
+async def test_files_written_at_once_into_new_folders(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log):
         for number in range(40):
             folder = root / f"d{number}" / "e" / "f"
@@ -240,7 +238,7 @@ async def test_files_written_at_once_into_new_folders(root: Path, log: MemoryEve
         await shows(log, on_disk(root))
 
 
-async def test_folders_moved_in_within_and_out(root: Path, log: MemoryEventLog) -> None:
+async def test_folders_moved_in_within_and_out(root: Path, log: FakeEventLog) -> None:
     outside = root.parent / "outside"
     (outside / "deep").mkdir(parents=True)
     for number in range(10):
@@ -276,16 +274,14 @@ async def test_folders_moved_in_within_and_out(root: Path, log: MemoryEventLog) 
         "\\",
     ],
 )
-async def test_any_name_is_kept_as_it_is(root: Path, log: MemoryEventLog, name: str) -> None:
+async def test_any_name_is_kept_as_it_is(root: Path, log: FakeEventLog, name: str) -> None:
     async with watching(root, log):
         (root / f"{name}.jpg").write_bytes(b"x")
         await shows(log, on_disk(root))
         assert list(await view(log)) == [f"{name}.jpg"]
 
 
-async def test_a_name_that_is_not_utf8_is_dead_lettered_once(
-    root: Path, log: MemoryEventLog
-) -> None:
+async def test_a_name_that_is_not_utf8_is_dead_lettered_once(root: Path, log: FakeEventLog) -> None:
     bad = os.fsencode(root) + b"/caf\xe9.jpg"
     Path(os.fsdecode(bad)).write_bytes(b"x")
     folder = Path(os.fsdecode(os.fsencode(root) + b"/\xff"))
@@ -302,15 +298,15 @@ async def test_a_name_that_is_not_utf8_is_dead_lettered_once(
     assert found["caf\\xe9.jpg"].reason == "the name is not UTF-8"
 
 
-async def _published(log: MemoryEventLog, count: int) -> bool:
+async def _published(log: FakeEventLog, count: int) -> bool:
     return len(await history(log)) >= count
 
 
-async def _has(log: MemoryEventLog, count: int) -> bool:
+async def _has(log: FakeEventLog, count: int) -> bool:
     return len(await letters(log)) >= count
 
 
-async def test_temporary_hidden_and_ignored_names(root: Path, log: MemoryEventLog) -> None:
+async def test_temporary_hidden_and_ignored_names(root: Path, log: FakeEventLog) -> None:
     (root / ".imageignore").write_text("drafts/\n*_raw.jpg\n")
     for name in (
         "a.jpg.part",
@@ -354,7 +350,7 @@ async def test_temporary_hidden_and_ignored_names(root: Path, log: MemoryEventLo
 
 
 async def test_a_slow_copy_gives_one_event_with_the_final_hash(
-    root: Path, log: MemoryEventLog
+    root: Path, log: FakeEventLog
 ) -> None:
     async with watching(root, log):
         with (root / "slow.jpg").open("wb") as file:
@@ -368,7 +364,7 @@ async def test_a_slow_copy_gives_one_event_with_the_final_hash(
 
 
 async def test_a_restart_in_the_middle_of_a_copy_waits_for_its_end(
-    root: Path, log: MemoryEventLog
+    root: Path, log: FakeEventLog
 ) -> None:
     with (root / "slow.jpg").open("wb") as file:
         file.write(b"half")
@@ -383,7 +379,7 @@ async def test_a_restart_in_the_middle_of_a_copy_waits_for_its_end(
     assert len(await history(log)) == 1
 
 
-async def test_an_outage_loses_nothing(root: Path, log: MemoryEventLog) -> None:
+async def test_an_outage_loses_nothing(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log):
         log.available = False
         for number in range(50):
@@ -397,11 +393,11 @@ async def test_an_outage_loses_nothing(root: Path, log: MemoryEventLog) -> None:
         await shows(log, on_disk(root), 20)
 
 
-async def log_is_empty(log: MemoryEventLog) -> bool:
+async def log_is_empty(log: FakeEventLog) -> bool:
     return not any(records for partitions in log.topics.values() for records in partitions)
 
 
-async def test_starts_while_the_log_is_down(root: Path, log: MemoryEventLog) -> None:
+async def test_starts_while_the_log_is_down(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x")
     log.available = False
     async with watching(root, log, scanned=False):
@@ -411,7 +407,7 @@ async def test_starts_while_the_log_is_down(root: Path, log: MemoryEventLog) -> 
 
 
 async def test_a_checkout_that_moved_is_published_again_without_hashing(
-    root: Path, log: MemoryEventLog
+    root: Path, log: FakeEventLog
 ) -> None:
     (root / "a.jpg").write_bytes(b"x")
     async with watching(root, log):
@@ -424,7 +420,7 @@ async def test_a_checkout_that_moved_is_published_again_without_hashing(
     assert [r.uri for r in records] == [(root / "a.jpg").as_uri(), (moved / "a.jpg").as_uri()]
 
 
-async def test_polling_finds_the_same(root: Path, log: MemoryEventLog) -> None:
+async def test_polling_finds_the_same(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log, poll_seconds=0.2):
         (root / "sub").mkdir()
         (root / "sub" / "a.jpg").write_bytes(b"one")
@@ -437,7 +433,7 @@ async def test_polling_finds_the_same(root: Path, log: MemoryEventLog) -> None:
         await shows(log, {})
 
 
-async def test_too_large_a_file_is_refused(root: Path, log: MemoryEventLog) -> None:
+async def test_too_large_a_file_is_refused(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x" * 11)
     (root / "b.jpg").write_bytes(b"x" * 10)
     async with watching(root, log, max_image_bytes=10):
@@ -451,7 +447,7 @@ async def test_too_large_a_file_is_refused(root: Path, log: MemoryEventLog) -> N
     }
 
 
-async def test_a_touched_file_publishes_nothing(root: Path, log: MemoryEventLog) -> None:
+async def test_a_touched_file_publishes_nothing(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x")
     async with watching(root, log):
         await shows(log, on_disk(root))
@@ -462,7 +458,7 @@ async def test_a_touched_file_publishes_nothing(root: Path, log: MemoryEventLog)
 
 
 async def test_an_emptied_root_removes_nothing_until_confirmed(
-    root: Path, log: MemoryEventLog, caplog: pytest.LogCaptureFixture
+    root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(3):
         (root / f"{number}.jpg").write_bytes(bytes([number]))
@@ -496,7 +492,7 @@ async def _not_held(watcher: Watcher) -> bool:
 
 
 async def test_a_root_that_vanishes_removes_nothing_and_is_taken_up_again(
-    root: Path, log: MemoryEventLog, caplog: pytest.LogCaptureFixture
+    root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(30):
         (root / f"{number}.jpg").write_bytes(bytes([number]))
@@ -522,7 +518,7 @@ async def _root_missing(watcher: Watcher) -> bool:
 
 
 async def test_most_of_the_pictures_gone_at_once_are_held_back(
-    root: Path, log: MemoryEventLog
+    root: Path, log: FakeEventLog
 ) -> None:
     for folder in ("kept", "disk"):
         (root / folder).mkdir()
@@ -542,7 +538,7 @@ async def test_most_of_the_pictures_gone_at_once_are_held_back(
 
 
 async def test_what_was_held_back_is_looked_at_again_soon(
-    root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+    root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producers.folder.watcher.HELD_RETRY_SECONDS", 0.5)
     (root / "disk").mkdir()
@@ -563,11 +559,11 @@ async def _held(watcher: Watcher) -> bool:
     return watcher._guard.held > 0
 
 
-async def _shows_names(log: MemoryEventLog, prefix: str, count: int) -> bool:
+async def _shows_names(log: FakeEventLog, prefix: str, count: int) -> bool:
     return sum(name.startswith(prefix) for name in await view(log)) == count
 
 
-async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: MemoryEventLog) -> None:
+async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: FakeEventLog) -> None:
     here = os.open(root, os.O_RDONLY)
     for _ in range(1200):
         os.mkdir("d", dir_fd=here)
@@ -586,7 +582,7 @@ async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: Memory
         subprocess.run(["rm", "-r", str(root / "d")], check=True)  # noqa: ASYNC221
 
 
-async def test_links_are_not_followed_unless_asked(root: Path, log: MemoryEventLog) -> None:
+async def test_links_are_not_followed_unless_asked(root: Path, log: FakeEventLog) -> None:
     outside = root.parent / "outside"
     outside.mkdir()
     (outside / "a.jpg").write_bytes(b"a")
@@ -606,7 +602,7 @@ async def test_links_are_not_followed_unless_asked(root: Path, log: MemoryEventL
         await shows(log, {"real/b.jpg": b})
 
 
-async def test_a_folder_replaced_by_a_link_is_gone(root: Path, log: MemoryEventLog) -> None:
+async def test_a_folder_replaced_by_a_link_is_gone(root: Path, log: FakeEventLog) -> None:
     (root / "sub").mkdir()
     (root / "sub" / "a.jpg").write_bytes(b"a")
     async with watching(root, log):

@@ -1,0 +1,23 @@
+"""The base of the fakes (in-memory) that stand for the servers behind the ports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapters.errors import Unavailable
+
+
+@dataclass
+class Fake:
+    """Lets a test make a server unavailable, to see how its user waits."""
+
+    available: bool = True
+
+    def check(self) -> None:
+        """Return if the server is available.
+
+        Raises:
+            Unavailable: it is not.
+        """
+        if not self.available:
+            raise Unavailable(f"{type(self).__name__} is switched off")
