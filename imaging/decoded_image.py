@@ -10,7 +10,7 @@ from adapters.embedder.arrays import Pixels
 
 FACTS_VERSION: Final = 2
 """Raised whenever something else is read of the same file: pictures that were indexed by an earlier
-number are then read again, by a replay that begins by itself (`adapters.log.positions`)."""
+number are then read again, by a replay that begins by itself (`marked_offsets`)."""
 
 
 @dataclass(frozen=True, slots=True)

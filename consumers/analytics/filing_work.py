@@ -40,6 +40,7 @@ class FilingWork(EndsWithError):
         self._capacity = capacity
         self._arrived: dict[Partition, list[LogRecord]] = {}
         """Handed in, perhaps while a file is written, and not yet given to the writer."""
+        self._committed: Mapping[Partition, int] = {}
         self._has_arrived = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -64,6 +65,7 @@ class FilingWork(EndsWithError):
 
     async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """See `GroupWork.choose`: where the lake ends."""
+        self._committed = {}
         return await self._writer.assigned(partitions)
 
     async def begin(self) -> None:
@@ -95,7 +97,6 @@ class FilingWork(EndsWithError):
             self._note_room()
 
     async def _run(self) -> None:
-        committed: dict[Partition, int] = {}
         while True:
             async with self._filing:
                 self._hand_to_writer()
@@ -105,15 +106,20 @@ class FilingWork(EndsWithError):
                         await self._has_arrived.wait()
                 continue
             await until_available(self._file, what="file events")
-            ends = self._writer.ends()
-            if ends != committed:
-                await until_available(
-                    self._commit,
-                    what="commit offsets",
-                    maximum=COMMIT_WAIT_SECONDS,
-                    is_away=self._member.broker_is_away,
-                )
-                committed = ends
+            await self._commit(self._writer.ends())
+
+    async def _commit(self, ends: Mapping[Partition, int]) -> None:
+        if ends == self._committed:
+            return
+        # First, as an assignment meanwhile forgets it: then the commit may be refused.
+        self._committed = ends
+        offsets = {partition: Committed(end) for partition, end in ends.items()}
+        await until_available(
+            lambda: self._member.commit(offsets),
+            what="commit offsets",
+            maximum=COMMIT_WAIT_SECONDS,
+            is_away=self._member.broker_is_away,
+        )
 
     def _hand_to_writer(self) -> None:
         self._writer.add(self._arrived)
@@ -132,10 +138,6 @@ class FilingWork(EndsWithError):
     def _note_room(self) -> None:
         if not self.is_full:
             self._has_room.set()
-
-    async def _commit(self) -> None:
-        ends = self._writer.ends()
-        await self._member.commit({partition: Committed(end) for partition, end in ends.items()})
 
 
 def analytics_member(
