@@ -28,7 +28,7 @@ async def replay(
     """
     async for record in log.read_all(topic, start):
         if _before(record, end):
-            yield json.dumps(_described(topic, record), ensure_ascii=False)
+            yield json.dumps(_json_value(topic, record), ensure_ascii=False)
 
 
 def _before(record: LogRecord, end: int | datetime | None) -> bool:
@@ -39,7 +39,7 @@ def _before(record: LogRecord, end: int | datetime | None) -> bool:
     return record.position.offset < end
 
 
-def _described(topic: Topic, record: LogRecord) -> dict[str, Any]:
+def _json_value(topic: Topic, record: LogRecord) -> dict[str, Any]:
     line: dict[str, Any] = {
         "topic": topic.name,
         "partition": record.position.partition,
