@@ -7,14 +7,14 @@ imported when one is built: they take longer to load than most commands to run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from adapters.embedder.port import Embedder
 from adapters.index.port import ImageIndex
-from adapters.log.port import EventLog, PartitionOwner
+from adapters.log.port import EventLog
 from adapters.settings import ServerSettings
 from schemas.topics import Topic
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from adapters.index.weaviate import WeaviateIndex
     from adapters.log.kafka import KafkaEventLog
     from adapters.log.kafka_admin import Progress
-    from adapters.log.kafka_group import KafkaGroupReader
 
 CHECK_SECONDS: Final = 120.0
 """For the first inference of a model that was just loaded."""
@@ -37,30 +36,6 @@ def connect_log(settings: ServerSettings) -> KafkaEventLog:
     from adapters.log.kafka import KafkaEventLog
 
     return KafkaEventLog(settings.kafka_bootstrap_servers, timeout=settings.kafka_timeout)
-
-
-def connect_group(
-    settings: ServerSettings,
-    topics: Sequence[Topic],
-    group: str,
-    owner: PartitionOwner,
-    *,
-    max_poll_interval: float,
-) -> KafkaGroupReader:
-    """A member of a consumer group, which joins when it is started.
-
-    Args:
-        settings: where Kafka is.
-        topics: what the group reads.
-        group: its name.
-        owner: is told which partitions are assigned and revoked.
-        max_poll_interval: seconds without a read after which a member is evicted.
-    """
-    from adapters.log.kafka_group import KafkaGroupReader
-
-    return KafkaGroupReader(
-        settings.kafka_bootstrap_servers, topics, group, owner, max_poll_interval=max_poll_interval
-    )
 
 
 def connect_admin(settings: ServerSettings) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:

@@ -14,7 +14,7 @@ from typing import Any, Final, get_args, get_type_hints
 
 FACTS_VERSION: Final = 2
 """Raised whenever something else is read of the same file. Images that were indexed by an earlier
-version are then read again, by a replay that begins by itself (`adapters.log.positions`)."""
+version are then read again, by a replay that begins by itself (`marked_offsets`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,18 @@ def timestamp_ms(stated: int) -> int:
     return stated if -1 <= stated <= LATEST_MS else min(max(stated, -1), LATEST_MS)
 
 
+Partition = tuple[Topic, int]
+"""A partition of a topic: the topic, and the partition's number."""
+
+
+class Committed(NamedTuple):
+    """What a consumer group commits of a partition."""
+
+    offset: int
+    """The next offset to be handled."""
+    metadata: str = ""
+
+
 class Position(NamedTuple):
     """The partition and offset of a record in its topic."""
 
@@ -100,51 +112,4 @@ class EventLog(Protocol):
 
     async def close(self) -> None:
         """Flush buffered messages and release connections."""
-        ...
-
-
-class PartitionOwner(Protocol):
-    """Who reads partitions and knows, better than Kafka, how far each was read."""
-
-    async def assigned(
-        self, places: Sequence[tuple[Topic, int]]
-    ) -> Mapping[tuple[Topic, int], int]:
-        """These partitions are ours now; the offset to continue at in each."""
-        ...
-
-    async def revoked(self, places: Sequence[tuple[Topic, int]]) -> None:
-        """They are given away after this."""
-        ...
-
-
-class GroupReader(Protocol):
-    """One member of a consumer group."""
-
-    async def start(self) -> None:
-        """Join the group."""
-        ...
-
-    async def read(
-        self, *, timeout: float, max_records: int
-    ) -> Mapping[tuple[Topic, int], Sequence[LogRecord]]:
-        """(topic, partition) -> what comes next; nothing after `timeout` seconds without any.
-
-        Headers are left out.
-        """
-        ...
-
-    def continue_at(self, topic: Topic, partition: int, offset: int) -> None:
-        """Read this partition from here, if it is still ours."""
-        ...
-
-    async def commit(self, following: Mapping[tuple[Topic, int], int]) -> None:
-        """Tell Kafka the next offset of each partition, for those who watch the lag."""
-        ...
-
-    async def lag(self) -> int:
-        """Records of our partitions that were not read yet."""
-        ...
-
-    async def stop(self) -> None:
-        """Leave the group; the owner is told that its partitions are revoked."""
         ...

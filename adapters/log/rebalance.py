@@ -68,8 +68,12 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
             yield
         except BaseException as error:
             # Cancelled work is unfinished as well.
-            if self._failure is None:
-                self._failure = RebalanceFailed(f"{type(error).__name__}: {error}")
-                self._failure.__cause__ = error
-                self.failed(self._failure)
+            self._keep_failure(error)
             raise
+
+    def _keep_failure(self, error: BaseException) -> None:
+        """Let every later `check` raise this error, unless there was one before it."""
+        if self._failure is None:
+            self._failure = RebalanceFailed(f"{type(error).__name__}: {error}")
+            self._failure.__cause__ = error
+            self.failed(self._failure)

@@ -1,7 +1,7 @@
-"""Whether the log still is the one that the lake was filled from, partition by partition.
+"""Whether the log is still the one that the lake was filled from, partition by partition.
 
 An offset alone does not tell: a log that lost its end grows again, and one that was made anew
-begins at 0. So the last rows of the lake are held against the records at their offsets.
+begins at 0. So the last rows of the lake are compared with the records at their offsets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from adapters.log.port import EventLog, LogRecord
+from adapters.log.port import EventLog, LogRecord, Partition
 from analytics.columns import table_of
 from analytics.epochs import Epoch, begin_epoch, epoch_of
 from analytics.lake import End, Generation, Place
@@ -40,16 +40,16 @@ class Aligned:
 
 
 async def align(
-    log: EventLog, generation: Generation, places: Sequence[tuple[Topic, int]]
-) -> dict[tuple[Topic, int], Aligned]:
+    log: EventLog, generation: Generation, partitions: Sequence[Partition]
+) -> dict[Partition, Aligned]:
     """Where each of these continues; a new epoch is begun where the log is not the one before.
 
     Raises:
         Unavailable: the log or the lake does not answer.
     """
-    found: dict[tuple[Topic, int], Aligned] = {}
+    found: dict[Partition, Aligned] = {}
     by_topic: dict[Topic, list[int]] = {}
-    for topic, number in places:
+    for topic, number in partitions:
         by_topic.setdefault(topic, []).append(number)
     for topic, numbers in by_topic.items():
         before = {n: await asyncio.to_thread(_now, generation, topic, n) for n in numbers}
@@ -90,7 +90,7 @@ async def _lost(
     before: Mapping[int, Aligned],
     bounds: Mapping[int, tuple[int, int]],
 ) -> set[int]:
-    """The partitions whose log is not the one that was filed."""
+    """The partitions whose log is not the one that was filed before."""
     lost = set()
     to_compare: dict[int, dict[int, tuple[int, str]]] = {}
     for number, aligned in before.items():

@@ -1,4 +1,4 @@
-"""The lake once more from the log, beside the live one, then swapped in."""
+"""Rebuild the lake from the log, beside the live one, and then replace that."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def _rebuild_topic(
     aligned = await align(log, live, [(topic, number) for number in bounds])
     known = await asyncio.to_thread(earlier_events, live, topic.name)
     partitions = {
-        number: _Partition(topic, number, live, made, aligned[topic, number].epoch, known)
+        number: _RebuiltPartition(topic, number, live, made, aligned[topic, number].epoch, known)
         for number in bounds
     }
     for number, (start, _) in bounds.items():
@@ -85,15 +85,15 @@ async def _rebuild_topic(
     # Partitions that the log has no more.
     for place in {file.place for file in live.files(topic.name)}:
         if place.partition not in partitions:
-            gone = _Partition(topic, place.partition, live, made, Epoch(), None)
+            gone = _RebuiltPartition(topic, place.partition, live, made, Epoch(), None)
             await asyncio.to_thread(gone.carry, EVERYTHING)
             partitions[place.partition] = gone
     report.read[topic.name] = sum(part.read for part in partitions.values())
     report.carried[topic.name] = sum(part.carried for part in partitions.values())
 
 
-class _Partition:
-    """One partition on its way from the log, and where that has gaps from the live lake."""
+class _RebuiltPartition:
+    """One partition, rebuilt from the log and, where that has gaps, from the live lake."""
 
     def __init__(
         self,

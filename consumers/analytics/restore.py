@@ -1,4 +1,4 @@
-"""What only the lake still has, put back into the log: searches and ratings, as they were."""
+"""Restore to the log the searches and ratings that only the lake still has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_ONCE: Final = 1000
 async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
     """Restore each topic that was found to have lost something; how many events of each.
 
-    It can be repeated, and broken off: what the log has by now is left out. Events keep their ids,
+    It can be repeated and interrupted: what the log already has is left out. Events keep their ids,
     so the lake takes none of them for a new one.
 
     Raises:

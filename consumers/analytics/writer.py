@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from adapters.errors import Unavailable
-from adapters.log.port import EventLog, LogRecord
+from adapters.log.port import EventLog, LogRecord, Partition
 from adapters.retry import until_available
 from analytics.epochs import Epoch, earlier_events, without_events
 from analytics.lake import End, Lake, Moved, Place
@@ -35,21 +35,27 @@ class _Buffer:
 class LakeWriter:
     """Owns partitions, gathers their records, and files them in batches.
 
-    The lake alone says how far a partition was read. A file is only written where the lake still
-    ends where its records begin (`Generation.append`), so of two members that both believe they
-    own a partition only one gets a file in, and the other one continues behind it.
+    The lake alone says how far a partition was read. A file is only written if the lake still ends
+    where its records begin (`Generation.append`). So of two members that both believe they own a
+    partition only one gets a file in, and the other continues after it.
+
+    `add` and `flush` must not overlap.
     """
 
     def __init__(
         self, lake: Lake, log: EventLog, *, flush_records: int, flush_seconds: float
     ) -> None:
-        """`log` is another connection to what is filed, to see whether it is what it was."""
+        """`log` is another connection to the log that is filed, to see that it is still the same.
+
+        `flush_seconds` is the longest time that a record waits before it is due.
+        """
         self._lake = lake
         self._log = log
         self._known: dict[Topic, pa.Array | None] = {}
         self._flush_records = flush_records
         self._flush_seconds = flush_seconds
-        self._buffers: dict[tuple[Topic, int], _Buffer] = {}
+        self._buffers: dict[Partition, _Buffer] = {}
+        self._moved: dict[Partition, int] = {}
         self._waiting = 0
         self._oldest: float | None = None
         self._looked = 0.0
@@ -58,28 +64,34 @@ class LakeWriter:
         self.filed = 0
 
     @property
-    def places(self) -> list[tuple[Topic, int]]:
+    def partitions(self) -> list[Partition]:
         """The partitions that are ours."""
         return list(self._buffers)
 
-    async def assigned(
-        self, places: Sequence[tuple[Topic, int]]
-    ) -> Mapping[tuple[Topic, int], int]:
-        """See `PartitionOwner.assigned`."""
+    @property
+    def waiting(self) -> int:
+        """Records that are not filed yet."""
+        return self._waiting
+
+    async def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """These partitions are ours now; the offset to continue at in each."""
 
         async with self._writing:
             found = await until_available(
-                lambda: self._aligned(places), what="look where the lake ends"
+                lambda: self._aligned(partitions), what="look where the lake ends"
             )
             self._forget_all()
             self._buffers = {
                 (topic, number): _Buffer(topic, Place(topic.name, number), at.end, at.epoch)
                 for (topic, number), at in found.items()
             }
-        return {place: at.log_offset for place, at in found.items()}
+        return {partition: at.log_offset for partition, at in found.items()}
 
-    async def revoked(self, places: Sequence[tuple[Topic, int]]) -> None:
-        """See `PartitionOwner.revoked`. What cannot be written now is the next owner's to read."""
+    async def revoked(self) -> None:
+        """File what waits: no partition is ours after this.
+
+        What cannot be written now is read again by the next owner.
+        """
         try:
             await self.flush()
         except Unavailable:
@@ -88,12 +100,15 @@ class LakeWriter:
             self._forget_all()
             self._buffers.clear()
 
-    def add(self, read: Mapping[tuple[Topic, int], Sequence[LogRecord]]) -> None:
+    def add(self, records: Mapping[Partition, Sequence[LogRecord]]) -> None:
         """Take what was read next; partitions that were given away meanwhile are left out."""
-        for place, records in read.items():
-            if (buffer := self._buffers.get(place)) is not None and records:
-                buffer.records.extend(records)
-                self._waiting += len(records)
+        for partition, batch in records.items():
+            # Whoever reads a partition that has moved has not been told yet.
+            if not batch or partition in self._moved:
+                continue
+            if (buffer := self._buffers.get(partition)) is not None:
+                buffer.records.extend(batch)
+                self._waiting += len(batch)
                 if self._oldest is None:
                     self._oldest = time.monotonic()
 
@@ -105,20 +120,20 @@ class LakeWriter:
         since = self._looked if self._oldest is None else self._oldest
         return max(0.0, since + self._flush_seconds - time.monotonic())
 
-    async def flush(self) -> dict[tuple[Topic, int], int]:
+    async def flush(self) -> dict[Partition, int]:
         """File everything that waits.
 
         Returns:
-            (topic, partition) -> where to continue, for those that have moved: somebody else
-            filed the records, or the lake was rebuilt.
+            The offset to continue at in each partition that has moved: somebody else filed its
+            records, or the lake was rebuilt.
 
         Raises:
             Unavailable: the storage does not take them now; they are kept.
         """
         async with self._writing:
-            moved = await self._look()
+            await self._look()
             self._looked = time.monotonic()
-            for place, buffer in list(self._buffers.items()):
+            for partition, buffer in list(self._buffers.items()):
                 if not buffer.records:
                     continue
                 try:
@@ -126,41 +141,39 @@ class LakeWriter:
                     self.filed += len(buffer.records)
                 except Moved as news:
                     logger.warning("%s", news)
-                    again = (await self._aligned([place]))[place]
+                    again = (await self._aligned([partition]))[partition]
                     buffer.end, buffer.epoch = again.end, again.epoch
-                    moved[place] = again.log_offset
+                    self._moved[partition] = again.log_offset
                 self._waiting -= len(buffer.records)
                 buffer.records = []
             self._oldest = None
+            moved, self._moved = self._moved, {}
         return moved
 
-    def ends(self) -> dict[tuple[Topic, int], int]:
-        """(topic, partition) -> the offset after the last one that is filed."""
+    def ends(self) -> dict[Partition, int]:
+        """Each partition's offset after the last one that is filed."""
         return {
-            place: buffer.epoch.in_log(buffer.end.offset) for place, buffer in self._buffers.items()
+            partition: buffer.epoch.in_log(buffer.end.offset)
+            for partition, buffer in self._buffers.items()
         }
 
-    async def _look(self) -> dict[tuple[Topic, int], int]:
+    async def _look(self) -> None:
         """Whether the lake was rebuilt; what was filed in the former one may not be in it."""
         generation = await asyncio.to_thread(self._lake.current)
         if generation.name == self._generation:
-            return {}
-        moved: dict[tuple[Topic, int], int] = {}
+            return
         found = await self._aligned(list(self._buffers))
-        for place, buffer in self._buffers.items():
-            at = found[place]
+        for partition, buffer in self._buffers.items():
+            at = found[partition]
             if (at.end, at.epoch) != (buffer.end, buffer.epoch):
                 self._waiting -= len(buffer.records)
                 buffer.end, buffer.epoch, buffer.records = at.end, at.epoch, []
-                moved[place] = at.log_offset
-        return moved
+                self._moved[partition] = at.log_offset
 
-    async def _aligned(
-        self, places: Sequence[tuple[Topic, int]]
-    ) -> dict[tuple[Topic, int], Aligned]:
+    async def _aligned(self, partitions: Sequence[Partition]) -> dict[Partition, Aligned]:
         generation = await asyncio.to_thread(self._lake.current)
-        found = await align(self._log, generation, places)
-        for topic in {topic for topic, _ in places}:
+        found = await align(self._log, generation, partitions)
+        for topic in {topic for topic, _ in partitions}:
             self._known[topic] = await asyncio.to_thread(earlier_events, generation, topic.name)
         self._generation = generation.name
         return found
@@ -185,5 +198,6 @@ class LakeWriter:
             raise
 
     def _forget_all(self) -> None:
+        self._moved = {}
         self._waiting = 0
         self._oldest = None

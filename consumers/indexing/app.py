@@ -1,10 +1,9 @@
-"""The indexer as a process: start, health, signals, end."""
+"""The indexer as a process: what it is made of, its start and its end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple
@@ -15,56 +14,49 @@ from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection, ImageIndex
 from adapters.log.kafka import KafkaEventLog
 from adapters.log.port import EventLog
-from adapters.progress import Activity, Watchdog, server_is_away
+from adapters.progress import Activity, Watchdog
 from adapters.provision import activate_if_none_is, recovered_collection
 from consumers.indexing.failures import RetryPolicy
 from consumers.indexing.indexer import Indexer
+from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
-from consumers.indexing.subscriber import IndexingApp
+from consumers.process.process import first_of, run_until_stopped, stop_on_signals, watchdog_of
+from consumers.process.report import Backlog
+from consumers.process.subscriber import ConsumerLoop
 from imaging.sandbox.allocator import return_memory_promptly
 from imaging.sandbox.pool import workers_of
 from schemas.topics import IMAGES
 
 logger = logging.getLogger("consumers")
 
-LAG_SECONDS = 15.0
-FOLLOW_SECONDS = 5.0
-LAG_DEADLINE_SECONDS = 10.0
+CHECK_SECONDS = 5.0
 
 
-async def indexing(settings: IndexingSettings) -> None:
+async def index_images(settings: IndexingSettings) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        TooMuchPoison, Stuck: the process should end with an error and be started again.
+        TooMuchPoison, Stuck, CollectionLost, LogLost, RebalanceFailed: the process should end with
+            an error and be started again.
     """
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     embedder = connect_embedder(settings)
     index = connect_index(settings)
     workers = workers_of(settings.decode_workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         async with connect_log(settings) as log:
-            work = asyncio.create_task(_index(settings, embedder, index, log, pool, stop))
-            stopping = asyncio.create_task(stop.wait())
             try:
-                await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
-                    # Servers may be down while we wait for them to start: do not wait on.
-                    await asyncio.wait([work], timeout=settings.shutdown_grace + 5)
-                if not work.done():
-                    work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-                if not work.cancelled() and (error := work.exception()):
-                    raise error
+                await run_until_stopped(
+                    _watched(settings, embedder, index, log, pool, stop),
+                    stop,
+                    seconds=settings.shutdown_grace + 5,
+                )
             finally:
-                stopping.cancel()
                 await asyncio.gather(embedder.close(), index.close())
 
 
-async def _index(
+async def _watched(
     settings: IndexingSettings,
     embedder: TritonEmbedder,
     index: ImageIndex,
@@ -72,39 +64,26 @@ async def _index(
     pool: ThreadPoolExecutor,
     stop: asyncio.Event,
 ) -> None:
-    work = Work()
-    activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
-    watchdog = Watchdog(
-        [activity],
-        stuck_seconds=settings.stuck_seconds,
-        ready_file=settings.ready_file,
-        end_process=True,
+    progress = IndexingProgress()
+    activity = Activity("indexing", pending=progress.pending, achieved=progress.achieved)
+    watchdog = watchdog_of(
+        activity, stuck_seconds=settings.stuck_seconds, ready_file=settings.ready_file
     )
     with activity.here():
-        working = asyncio.create_task(
-            _work(settings, embedder, index, log, pool, stop, work, watchdog)
+        await first_of(
+            watchdog.run(),
+            _join_and_index(settings, embedder, index, log, pool, stop, progress, watchdog),
         )
-        watching = asyncio.create_task(watchdog.run())
-        try:
-            await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
-            for ended in (watching, working):
-                if ended.done():
-                    ended.result()
-        finally:
-            watching.cancel()
-            if not working.done():
-                working.cancel()
-            await asyncio.gather(watching, working, return_exceptions=True)
 
 
-async def _work(
+async def _join_and_index(
     settings: IndexingSettings,
     embedder: TritonEmbedder,
     index: ImageIndex,
     log: KafkaEventLog,
     pool: ThreadPoolExecutor,
     stop: asyncio.Event,
-    work: Work,
+    progress: IndexingProgress,
     watchdog: Watchdog,
 ) -> None:
     retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
@@ -113,56 +92,48 @@ async def _work(
         lambda: recovered_collection(index, log, spec), "Weaviate"
     )
     indexer = Indexer(embedder, index, log, collection, spec, settings, pool)
-
-    orphans = work.orphans = Orphans(index, collection, settings, log)
+    orphans = progress.orphans = Orphans(index, collection, settings, log)
 
     async def begins_anew() -> None:
-        # A collection of pictures and a group that does not know the log, which has lost some.
+        # The collection may hold images that the log, having lost records, knows nothing of.
         await retry.until_available(orphans.remove, "Weaviate")
 
-    async def started() -> IndexingApp:
-        app = IndexingApp(settings, indexer, collection.group, log, begins_anew)
-        await app.start()
-        return app
+    async def joined() -> ConsumerLoop[IndexingWork]:
+        member = indexing_member(settings, indexer, collection.group, log, begins_anew)
+        await member.start()
+        return member
 
-    app = await retry.until_available(started, "Kafka")
+    member = await retry.until_available(joined, "Kafka")
     logger.info("indexing %s into %s", IMAGES.name, collection.name)
-    work.app, work.indexer = app, indexer
+    progress.member, progress.indexer = member, indexer
     watchdog.ready()
-    reporting = asyncio.create_task(_report(work, app, indexer))
-    following = asyncio.create_task(_follow(index, log, collection))
-    looking = asyncio.create_task(_follow_log(app))
-    stopping = asyncio.ensure_future(_until(stop))
-    failed = app.lane.failed
-    ends: list[asyncio.Future[None]] = [reporting, following, looking, failed]
     try:
-        await asyncio.wait({*ends, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for ended in ends:
-            if ended.done() and (error := ended.exception()):
-                raise error
+        await first_of(
+            stop.wait(),
+            member.work.failed,
+            progress.backlog.follow(member, lambda: indexer.counters),
+            _check_collection(index, log, collection),
+            _check_log(member),
+        )
     finally:
-        reporting.cancel()
-        following.cancel()
-        looking.cancel()
-        stopping.cancel()
-        await app.stop()
+        await member.stop()
         indexer.close()
         logger.info("stopped: %s", indexer.counters)
 
 
 class CollectionLost(Exception):
-    """The collection that was being filled is gone: to begin anew makes it again, and fills it."""
+    """The collection that was being filled is gone. The process ends, and makes it again."""
 
 
-async def _follow(index: ImageIndex, log: EventLog, collection: Collection) -> None:
-    """Look now and then whether the collection is still the one that is being filled, and whether
+async def _check_collection(index: ImageIndex, log: EventLog, collection: Collection) -> None:
+    """Check now and then that the collection is still the one that is being filled, and that
     searches have one.
 
     Raises:
         CollectionLost: it is not, as when Weaviate came back without its data.
     """
     while True:
-        await asyncio.sleep(FOLLOW_SECONDS)
+        await asyncio.sleep(CHECK_SECONDS)
         try:
             found = await index.find(collection.name)
             if found == collection:
@@ -175,66 +146,42 @@ async def _follow(index: ImageIndex, log: EventLog, collection: Collection) -> N
             raise CollectionLost(f"{collection.name} is gone, or was made anew by somebody else")
 
 
-async def _follow_log(app: IndexingApp) -> None:
-    """Look now and then whether the log still holds what was read of it.
+async def _check_log(member: ConsumerLoop[IndexingWork]) -> None:
+    """Check now and then that the log still holds what was read of it.
 
     Raises:
         LogLost: it does not, as when Kafka came back without its last records.
     """
     while True:
-        await asyncio.sleep(FOLLOW_SECONDS)
+        await asyncio.sleep(CHECK_SECONDS)
         with suppress(Unavailable):
-            await app.look()
+            await member.check_log()
 
 
-async def _until(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-class Work:
+class IndexingProgress:
     """What the watchdog looks at: how much there is to do, and what was done."""
 
     def __init__(self) -> None:
-        self.app: IndexingApp | None = None
+        self.member: ConsumerLoop[IndexingWork] | None = None
         self.indexer: Indexer | None = None
         self.orphans: Orphans | None = None
-        self.lag = 0
+        self.backlog = Backlog()
 
     def pending(self) -> int:
         """Records in flight or waiting in the log; to start is work as well."""
-        return 1 if self.app is None else max(self.app.lane.under_way, self.lag)
+        if self.member is None:
+            return 1
+        return self.member.work.pipeline.in_flight + self.backlog.unread
 
     def achieved(self) -> object:
         """Every step that a record has made."""
-        if self.app is None or self.indexer is None:
+        if self.member is None or self.indexer is None:
             return None
         looked_at = self.orphans.looked_at if self.orphans else 0
-        return (self.app.lane.committed, astuple(self.indexer.counters), looked_at)
-
-
-async def _report(work: Work, app: IndexingApp, indexer: Indexer) -> None:
-    """Ask now and then how much is waiting in the log, and say how it goes."""
-    reported = indexer.counters.received
-    while True:
-        await asyncio.sleep(LAG_SECONDS)
-        # Asked even if the answer is known: a member that rejoins asks the broker nothing.
-        if await app.broker_is_away():
-            server_is_away("Kafka", "does not answer")
-            continue
-        try:
-            async with asyncio.timeout(LAG_DEADLINE_SECONDS):
-                work.lag = await app.lag()
-        except (Unavailable, TimeoutError) as error:
-            # The broker answers others, so this is the consumer's own trouble, if it lasts.
-            work.lag = max(work.lag, 1)
-            logger.warning("the lag is not known: %s", error or "no answer in time")
-            continue
-        if indexer.counters.received != reported:
-            reported = indexer.counters.received
-            logger.info("lag %d; %s", work.lag, indexer.counters)
+        return (self.member.work.pipeline.committed, astuple(self.indexer.counters), looked_at)
 
 
 def main() -> None:
     """Run one member of the group until a signal ends it."""
     return_memory_promptly()
-    asyncio.run(indexing(IndexingSettings()))
+    asyncio.run(index_images(IndexingSettings()))

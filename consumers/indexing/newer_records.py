@@ -20,19 +20,19 @@ HASH_BYTES: Final = 8
 class NewerRecords:
     """Remembers, in 16 bytes a record, which keys follow in the partitions that were asked about.
 
-    A partition is read to its end once, from the record asked about; later questions read what has
-    been written since. What lies before the question is forgotten, so a consumer that has caught up
+    A partition is read to its end once, from the record asked about; later calls read what has been
+    written since. What lies before that record is forgotten, so a consumer that has caught up
     remembers next to nothing.
     """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[int, _PartitionTail] = {}
 
     async def overtaken(self, records: Sequence[LogRecord]) -> set[Position]:
-        """Of these records of `images`, where those are that are not the newest of their key.
+        """The positions of those of these records of `images` whose key has a newer record.
 
-        A record that the log holds no more, while it goes on behind it, was compacted away, which
+        A record that is missing from the log, while later ones are there, was compacted away, which
         happens to overtaken records only.
 
         Raises:
@@ -47,7 +47,7 @@ class NewerRecords:
         for number, first in lowest.items():
             known = self._partitions.get(number)
             if known is None or first < known.first:
-                self._partitions[number] = _Partition(first)
+                self._partitions[number] = _PartitionTail(first)
             else:
                 known.forget_before(first)
         start = {number: self._partitions[number].next for number in lowest}
@@ -60,7 +60,7 @@ class NewerRecords:
         }
 
 
-class _Partition:
+class _PartitionTail:
     def __init__(self, first: int) -> None:
         self.first = first
         self.next = first

@@ -1,9 +1,8 @@
-"""The lane between FastStream's polling and the indexer: bounded, ordered, committed last.
+"""The pipeline between the consumer loop and the indexer: bounded, ordered, committed last.
 
-The subscriber only hands batches in and goes back to polling, so the group never takes a slow or
-waiting consumer for a dead one; when the lane is full the partitions are paused, which is the
-back-pressure. One task prepares a batch while another writes the one before it; offsets are
-committed after the write, in order.
+The loop hands batches in and goes back to polling; when the pipeline is full the loop pauses its
+partitions. One task prepares a batch while another writes the one before it. Offsets are committed
+after the write, in order.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from adapters.log.port import LogRecord
 from adapters.retry import until_available
 from consumers.indexing.batch import Prepared
 from consumers.indexing.indexer import Indexer
+from consumers.process.ending import EndsWithError
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ PREPARED_AHEAD = 1
 COMMIT_WAIT_SECONDS = 2.0
 
 
-class Lane:
+class Pipeline(EndsWithError):
     """Batches of one consumer on their way from the log to the index."""
 
     def __init__(
@@ -37,36 +37,36 @@ class Lane:
         capacity: int,
         broker_is_away: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`capacity` is the number of records under way at which `is_full` says so.
+        """`capacity` is the number of records in flight at which `is_full` says so.
 
         `broker_is_away` is asked when a commit fails: a consumer may be broken while its broker is
         well (aiokafka's issues 712, 718 and 1154), which only a restart mends.
         """
+        super().__init__()
         self._broker_is_away = broker_is_away
         self._indexer = indexer
         self._commit = commit
         self._capacity = capacity
         self._waiting: asyncio.Queue[Sequence[LogRecord]] = asyncio.Queue()
         self._prepared: asyncio.Queue[Prepared] = asyncio.Queue(PREPARED_AHEAD)
-        self._under_way = 0
+        self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._room = asyncio.Event()
         self._room.set()
         self._tasks: list[asyncio.Task[None]] = []
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.committed = 0
         """Records whose offsets were committed."""
 
     @property
     def is_full(self) -> bool:
         """Whether no more should be handed in for now."""
-        return self._under_way >= self._capacity
+        return self._in_flight >= self._capacity
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """Records handed in and not yet committed."""
-        return self._under_way
+        return self._in_flight
 
     def start(self) -> None:
         """Begin working; `failed` gets the error that ends the work, if any does."""
@@ -77,20 +77,11 @@ class Lane:
         for task in self._tasks:
             task.add_done_callback(self._note_end)
 
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self.fail(error)
-
-    def fail(self, error: BaseException) -> None:
-        """End with this error, unless there was one before it."""
-        if not self.failed.done():
-            self.failed.set_exception(error)
-
     def put(self, records: Sequence[LogRecord]) -> None:
         """Hand in a batch; never waits (ask `is_full` first)."""
         if not records:
             return
-        self._under_way += len(records)
+        self._in_flight += len(records)
         self._idle.clear()
         if self.is_full:
             self._room.clear()
@@ -110,30 +101,30 @@ class Lane:
             prepared = await self._prepared.get()
             await self._indexer.apply(prepared)
             await self._commit_of(prepared.records)
-            self._under_way -= len(prepared.records)
+            self._in_flight -= len(prepared.records)
             self.committed += len(prepared.records)
             if not self.is_full:
                 self._room.set()
-            if self._under_way == 0:
+            if self._in_flight == 0:
                 self._idle.set()
 
     async def _commit_of(self, records: Sequence[LogRecord]) -> None:
-        following: dict[int, int] = {}
+        next_offsets: dict[int, int] = {}
         for record in records:
             position = record.position
-            following[position.partition] = max(
-                following.get(position.partition, 0), position.offset + 1
+            next_offsets[position.partition] = max(
+                next_offsets.get(position.partition, 0), position.offset + 1
             )
         # The effects are durable; until the broker takes the offsets there is nothing else to do.
         await until_available(
-            lambda: self._commit(following),
+            lambda: self._commit(next_offsets),
             what="commit offsets",
             maximum=COMMIT_WAIT_SECONDS,
             is_away=self._broker_is_away,
         )
 
     async def drain(self, seconds: float) -> bool:
-        """Let what is under way finish; False if it did not in time."""
+        """Let what is in flight finish; False if it did not in time."""
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -142,17 +133,17 @@ class Lane:
         return True
 
     async def drop(self) -> None:
-        """Forget all that is under way: uncommitted, it is read again by whoever comes next.
+        """Drop all that is in flight: uncommitted, it is read again by the next owner.
 
-        Whatever was taken for it (slots of decoded pictures, calls in flight) is given back by the
-        work itself as it is cancelled; see `consumers.indexing.slots`.
+        Slots of decoded images and calls in flight are given back by the work as it is cancelled;
+        see `consumers.indexing.slots`.
         """
         await self.stop()
         while not self._waiting.empty():
             self._waiting.get_nowait()
         while not self._prepared.empty():
             self._prepared.get_nowait()
-        self._under_way = 0
+        self._in_flight = 0
         self._idle.set()
         self._room.set()
         self.start()

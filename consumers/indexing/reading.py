@@ -1,4 +1,4 @@
-"""From an event's URI to the bytes it speaks of."""
+"""Read the bytes that an event describes from its URI."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from schemas.events import ImageAdded
 
 
 class Superseded(Exception):
-    """The content that the event speaks of is not to be had. What that means, the log must tell,
-    and the place where it should be."""
+    """The content that the event describes cannot be read. What that means depends on the log and
+    on the root of the file; see `consumers.indexing.absent`."""
 
 
 @dataclass(frozen=True, slots=True)

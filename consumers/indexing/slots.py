@@ -1,4 +1,4 @@
-"""A bounded number of slots, each of which has an owner for as long as it is taken."""
+"""A bounded number of slots, each of which has an owner while it is taken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Slot:
-    """One taken slot. To give it back twice does no harm."""
+    """One taken slot. Giving it back twice does no harm."""
 
     __slots__ = ("_lease",)
 
@@ -52,10 +52,10 @@ class Lease:
 
 
 class Slots:
-    """`count` slots. They are taken within a lease, whose end gives back all that is left of it.
+    """`count` slots. They are taken within a lease, whose end gives back all that it still holds.
 
-    So a slot cannot be lost: not by a task that is cancelled before it began, not with an item that
-    is left behind in a queue.
+    So no slot can be lost: neither by a task that is cancelled before it starts, nor with an item
+    that is left in a queue.
     """
 
     def __init__(self, count: int) -> None:

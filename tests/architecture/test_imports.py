@@ -41,7 +41,7 @@ KNOWN_VIOLATIONS: set[tuple[str, str]] = set()
 """Imports that point the wrong way since the modules moved: (file, module). To be emptied."""
 
 CLIENTS = {"aiokafka", "tritonclient", "weaviate"}
-FASTSTREAM = "consumers/indexing/subscriber.py"
+FASTSTREAM = "consumers/process/subscriber.py"
 DECODERS = {"PIL", "pyvips", "rawpy", "pillow_heif", "pillow_jxl"}
 DECODING = {
     "imaging/camera_raw.py",
@@ -70,13 +70,12 @@ SHOWS_OUR_OWN = "cli/terminal_pictures.py"
 SCHEMA_LIBRARIES = {"pydantic"}
 CONCRETE = {
     "adapters.log.kafka",
-    "adapters.log.kafka_group",
     "adapters.embedder.triton",
     "adapters.index.weaviate",
 }
 BUILDERS = {"subscriber.py", "app.py", "__main__.py"}
 ROOT_OF_CLIENTS = "adapters/bootstrap.py"
-CLASSES = {"KafkaEventLog", "KafkaGroupReader", "WeaviateIndex", "TritonEmbedder", "TritonControl"}
+CLASSES = {"KafkaEventLog", "WeaviateIndex", "TritonEmbedder", "TritonControl"}
 """The clients of servers, which are built in one place."""
 ADMINISTRATION = {"admin_client", "delete_group", "progress"}
 """Of `adapters.log.kafka_admin`: functions that are given an address instead of settings."""

@@ -28,8 +28,9 @@ from consumers.analytics import app as analytics_app
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.indexing import app as indexing_app
 from consumers.indexing.decoding import Decoding
-from consumers.indexing.pipeline import Lane
+from consumers.indexing.pipeline import Pipeline
 from consumers.indexing.reading import Superseded
+from consumers.process import report
 from gateway.search.events import SearchEvents
 from imaging.decoded_image import Picture
 from producers.folder.examination import Examination
@@ -125,22 +126,22 @@ def test_cancelled_preparation_gives_back_every_decoding_slot(
 
 
 async def test_rebalances_during_a_slow_triton_leave_every_slot_free(bench: Bench) -> None:
-    lane = Lane(bench.indexer, Commits(), capacity=1000)
-    lane.start()
+    pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+    pipeline.start()
     embedder = with_fakes(bench, turns=10**9, failing={})
     records = some(bench, 40)
     bench.indexer._preparer._inference._decoder.turns = 0  # type: ignore[attr-defined]
     for _ in range(5):
-        lane.put(records)
+        pipeline.put(records)
         await asyncio.sleep(0.05)
         assert bench.indexer.slots_taken > 0
-        await lane.drop()
+        await pipeline.drop()
         assert bench.indexer.slots_taken == 0
     embedder.turns = 0
-    lane.put(records)
-    assert await lane.drain(10)
+    pipeline.put(records)
+    assert await pipeline.drain(10)
     assert len(bench.ids) == 40
-    await lane.stop()
+    await pipeline.stop()
 
 
 # Progress
@@ -149,8 +150,11 @@ async def test_rebalances_during_a_slow_triton_leave_every_slot_free(bench: Benc
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "BEAT_SECONDS", 0.01)
-    for module in (indexing_app, analytics_app):
-        monkeypatch.setattr(module, "LAG_SECONDS", 0.02)
+    monkeypatch.setattr(report, "LAG_SECONDS", 0.02)
+
+
+def member_of(pipeline: Pipeline) -> Any:
+    return SimpleNamespace(work=SimpleNamespace(pipeline=pipeline))
 
 
 def watched(
@@ -173,37 +177,37 @@ async def lives_on(watching: asyncio.Task[None], seconds: float = QUIET * 5) -> 
 async def test_to_be_in_flight_is_no_excuse_for_achieving_nothing(bench: Bench) -> None:
     """A batch whose decoding never ends."""
     with_fakes(bench, turns=10**9, failing={})
-    work = indexing_app.Work()
+    work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():
-        lane = Lane(bench.indexer, Commits(), capacity=1000)
-        lane.start()
-    work.app, work.indexer = SimpleNamespace(lane=lane), bench.indexer  # type: ignore[assignment]
-    lane.put(some(bench, 3))
+        pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+        pipeline.start()
+    work.member, work.indexer = member_of(pipeline), bench.indexer
+    pipeline.put(some(bench, 3))
     with pytest.raises(Stuck, match="3 waiting or in flight"):
         await asyncio.wait_for(Watchdog([activity], stuck_seconds=QUIET).run(), 20)
-    await lane.stop()
+    await pipeline.stop()
 
 
 @pytest.mark.parametrize("server", ["embedder", "index", "log"])
 async def test_a_long_outage_is_no_reason_to_restart(bench: Bench, server: str) -> None:
-    work = indexing_app.Work()
+    work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():
-        lane = Lane(bench.indexer, Commits(), capacity=1000)
-        lane.start()
-    work.app, work.indexer = SimpleNamespace(lane=lane), bench.indexer  # type: ignore[assignment]
+        pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+        pipeline.start()
+    work.member, work.indexer = member_of(pipeline), bench.indexer
     getattr(bench, server).available = False
-    lane.put(some(bench, 3))
+    pipeline.put(some(bench, 3))
     watching = asyncio.create_task(Watchdog([activity], stuck_seconds=QUIET).run())
     await asyncio.sleep(QUIET * 5)
     assert not watching.done()
     assert activity.outage is not None
     getattr(bench, server).available = True
-    assert await lane.drain(10)
+    assert await pipeline.drain(10)
     assert await lives_on(watching)
     assert activity.outage is None
-    await lane.stop()
+    await pipeline.stop()
 
 
 async def test_an_outage_is_no_excuse_once_a_call_never_ends() -> None:
@@ -228,20 +232,20 @@ async def test_a_commit_that_fails_while_the_broker_is_well_is_stuck(bench: Benc
     """The consumer's connection is broken in a way that only a new one mends."""
     commits = Commits()
     commits.fail = True
-    work = indexing_app.Work()
+    work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
 
     async def is_away() -> bool:
         return False
 
     with activity.here():
-        lane = Lane(bench.indexer, commits, capacity=1000, broker_is_away=is_away)
-        lane.start()
-    work.app, work.indexer = SimpleNamespace(lane=lane), bench.indexer  # type: ignore[assignment]
-    lane.put(some(bench, 3))
+        pipeline = Pipeline(bench.indexer, commits, capacity=1000, broker_is_away=is_away)
+        pipeline.start()
+    work.member, work.indexer = member_of(pipeline), bench.indexer
+    pipeline.put(some(bench, 3))
     with pytest.raises(Stuck):
         await asyncio.wait_for(Watchdog([activity], stuck_seconds=QUIET).run(), 20)
-    await lane.stop()
+    await pipeline.stop()
 
 
 async def test_the_heartbeat_ends_with_the_progress(tmp_path: Path) -> None:
@@ -309,17 +313,19 @@ class Reader:
     def __init__(self, behind: int) -> None:
         self.behind = behind
 
-    async def lag(self) -> int:
+    async def unread(self) -> int:
         return self.behind
+
+    async def broker_is_away(self) -> bool:
+        return False
 
 
 async def test_analytics_that_file_nothing_of_what_waits_end() -> None:
     writer: Any = SimpleNamespace(filed=0, due_in=1.0)
-    work = analytics_app.Work(writer)
+    work = analytics_app.FilingProgress(writer)
     work.joined = True
     activity = Activity("filing", pending=work.pending, achieved=work.achieved)
-    reader: Any = Reader(5)
-    reporting = asyncio.create_task(analytics_app._report(work, reader, writer))
+    reporting = asyncio.create_task(work.backlog.follow(Reader(5), lambda: writer.filed))
     with pytest.raises(Stuck, match="5 waiting"):
         await asyncio.wait_for(Watchdog([activity], stuck_seconds=QUIET).run(), 20)
     reporting.cancel()
@@ -328,7 +334,7 @@ async def test_analytics_that_file_nothing_of_what_waits_end() -> None:
 async def test_analytics_whose_storage_never_answers_end() -> None:
     """Nothing is left to read, but what was read is overdue."""
     writer: Any = SimpleNamespace(filed=0, due_in=0.0)
-    work = analytics_app.Work(writer)
+    work = analytics_app.FilingProgress(writer)
     work.joined = True
     activity = Activity("filing", pending=work.pending, achieved=work.achieved)
     with pytest.raises(Stuck):

@@ -18,7 +18,7 @@ from adapters.provision import (
     recovered_collection,
 )
 from consumers.indexing import app
-from consumers.indexing.app import CollectionLost, _follow
+from consumers.indexing.app import CollectionLost, _check_collection
 from schemas.events import ModelActivated, ModelStep
 from schemas.topics import MODELS
 
@@ -65,10 +65,10 @@ async def test_another_models_indexer_does_not_take_searches_over(small_spec: Mo
 async def test_an_indexer_notices_that_its_collection_is_gone(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(app, "CHECK_SECONDS", 0.01)
     index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
-    following = asyncio.create_task(_follow(index, FakeEventLog(), collection))
+    following = asyncio.create_task(_check_collection(index, FakeEventLog(), collection))
     index.available = False
     await asyncio.sleep(0.05)
     index.available = True
@@ -78,7 +78,7 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
     with pytest.raises(CollectionLost):
         await asyncio.wait_for(following, 5)
     again = asyncio.create_task(
-        _follow(index, FakeEventLog(), await index.ensure_collection(small_spec))
+        _check_collection(index, FakeEventLog(), await index.ensure_collection(small_spec))
     )
     lose(index)
     await index.ensure_collection(small_spec)
@@ -89,17 +89,17 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
 async def test_searches_that_lose_their_alias_alone_get_it_back(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(app, "CHECK_SECONDS", 0.01)
     index, log = FakeImageIndex(), FakeEventLog()
     collection = await recovered_collection(index, log, small_spec)
     candidate = await recovered_collection(
         index, log, small_spec.model_copy(update={"name": "candidate"})
     )
     index._active = None
-    theirs = asyncio.create_task(_follow(index, log, candidate))
+    theirs = asyncio.create_task(_check_collection(index, log, candidate))
     await asyncio.sleep(0.05)
     assert await index.active() is None, "not what the log names"
-    ours = asyncio.create_task(_follow(index, log, collection))
+    ours = asyncio.create_task(_check_collection(index, log, collection))
     async with asyncio.timeout(5):
         while await index.active() != collection:
             await asyncio.sleep(0.01)

@@ -15,9 +15,10 @@ from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
+from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
-from consumers.indexing.subscriber import IndexingApp
+from consumers.process.subscriber import ConsumerLoop
 from imaging.sources.source import Source
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
@@ -182,14 +183,16 @@ async def test_what_the_log_knows_as_removed_is_gone(tmp_path: Path, small_spec:
     assert await held.left() == set(names) - {"removed.png", "never.png"}
 
 
-async def app_of(bench: Bench, group: Group, ended: asyncio.Event, began: list[int]) -> IndexingApp:
+async def app_of(
+    bench: Bench, group: Group, ended: asyncio.Event, began: list[int]
+) -> ConsumerLoop[IndexingWork]:
     await group.fill(bench.log, 5)
 
     async def begins_anew() -> None:
         began.append(1)
         await ended.wait()
 
-    app = IndexingApp(bench.settings, bench.indexer, "group", bench.log, begins_anew)
+    app = indexing_member(bench.settings, bench.indexer, "group", bench.log, begins_anew)
     app._consumer = group
     await app.on_partitions_assigned([TopicPartition(IMAGES.name, n) for n in range(2)])
     return app
@@ -199,7 +202,7 @@ async def test_nothing_is_committed_before_a_new_log_was_made_up_for(bench: Benc
     """So a crash meanwhile is followed by the same."""
     group, ended, began = Group({0: 5}), asyncio.Event(), list[int]()
     app = await app_of(bench, group, ended, began)
-    committing = asyncio.create_task(app._commit({1: 3}))
+    committing = asyncio.create_task(app.work.commit({1: 3}))
     await asyncio.sleep(0.05)
     assert began == [1]
     assert group.offsets == {0: 5}
@@ -211,7 +214,7 @@ async def test_nothing_is_committed_before_a_new_log_was_made_up_for(bench: Benc
 async def test_a_group_that_knows_all_its_partitions_goes_on(bench: Bench) -> None:
     group, began = Group({0: 5, 1: 0}), list[int]()
     app = await app_of(bench, group, asyncio.Event(), began)
-    await asyncio.wait_for(app._commit({1: 3}), 5)
+    await asyncio.wait_for(app.work.commit({1: 3}), 5)
     assert group.offsets == {0: 5, 1: 3}
     assert began == []
 
@@ -220,8 +223,8 @@ async def test_an_error_meanwhile_ends_the_work(bench: Bench) -> None:
     async def fails() -> None:
         raise Unavailable("for good")
 
-    app = IndexingApp(bench.settings, bench.indexer, "group", bench.log, fails)
+    app = indexing_member(bench.settings, bench.indexer, "group", bench.log, fails)
     app._consumer = Group({})
     await app.on_partitions_assigned([TopicPartition(IMAGES.name, 0)])
     with pytest.raises(Unavailable):
-        await asyncio.wait_for(app.lane.failed, 5)
+        await asyncio.wait_for(app.work.failed, 5)

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from adapters.errors import Unavailable
 from adapters.log.fake import FakeEventLog
+from adapters.log.next_offsets import LogLost
 from adapters.log.port import LogRecord
-from adapters.log.positions import LogLost
 from consumers.indexing import app as process
 from consumers.indexing.batch import Prepared
+from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.settings import IndexingSettings
-from consumers.indexing.subscriber import IndexingApp
+from consumers.process.subscriber import ConsumerLoop
 from schemas.topics import IMAGES
 from tests.support.indexing_group import Group
 
@@ -62,30 +63,30 @@ class Library:
         return [record.key for record in self.held]
 
     @asynccontextmanager
-    async def member(self) -> AsyncIterator[IndexingApp]:
+    async def member(self) -> AsyncIterator[ConsumerLoop[IndexingWork]]:
         """One that has just been given the partition."""
-        self.group.places.clear()
+        self.group.positions.clear()
         indexer: Any = self.handled
-        app = IndexingApp(IndexingSettings(), indexer, "group", self.log, self.begins_anew)
+        app = indexing_member(IndexingSettings(), indexer, "group", self.log, self.begins_anew)
         app._consumer = self.group
-        app.lane.start()
+        app.work.start()
         await app.on_partitions_assigned([TopicPartition(IMAGES.name, 0)])
         try:
             yield app
         finally:
             await app.stop()
             with suppress(asyncio.InvalidStateError):
-                app.lane.failed.exception()
+                app.work.failed.exception()
 
-    async def read(self, app: IndexingApp, most: int = 1000) -> None:
+    async def read(self, app: ConsumerLoop[IndexingWork], most: int = 1000) -> None:
         """All that there is, or until so many records are read."""
         if app._beginning is not None:
             await asyncio.wait({app._beginning})
         end = min(len(self.held), self.group.offsets.get(0, 0) + most)
-        while self.group.places.get(0, self.group.offsets.get(0, 0)) < end:
+        while self.group.positions.get(0, self.group.offsets.get(0, 0)) < end:
             if (message := self.group.fetch(0, min(most, 4))).raw_message:
                 await app._handle(message)
-        assert await app.lane.drain(10)
+        assert await app.work.pipeline.drain(10)
 
     async def read_once(self) -> None:
         """Read all of it as a member that comes and goes."""
@@ -149,7 +150,7 @@ async def test_a_last_record_that_was_compacted_away_says_nothing(library: Libra
     async with library.member() as app:
         assert app._beginning is not None
         await app._beginning
-    assert library.group.places == {0: 10}
+    assert library.group.positions == {0: 10}
     assert library.began == 0
     assert len(rest) == 3
 
@@ -163,7 +164,7 @@ async def test_a_log_that_goes_on_before_what_was_read_ends_the_work(library: Li
         library.cut(7)
         with pytest.raises(LogLost):
             await app._handle(library.group.fetch(0))
-        assert isinstance(app.lane.failed.exception(), LogLost)
+        assert isinstance(app.work.failed.exception(), LogLost)
     assert library.handled.keys == []
     assert library.group.offsets == {0: 12}, "whoever comes next sees it as well"
 
@@ -171,12 +172,12 @@ async def test_a_log_that_goes_on_before_what_was_read_ends_the_work(library: Li
 async def test_a_log_that_ends_before_what_was_read_ends_the_work(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while nothing is fetched, as the lane is full."""
-    monkeypatch.setattr(process, "FOLLOW_SECONDS", 0.01)
+    """Also while nothing is fetched, as the pipeline is full."""
+    monkeypatch.setattr(process, "CHECK_SECONDS", 0.01)
     async with library.member() as app:
         await library.grow(12, "more")
         await library.read(app)
-        following = asyncio.create_task(process._follow_log(app))
+        following = asyncio.create_task(process._check_log(app))
         library.log.available = False
         await asyncio.sleep(0.1)
         assert not following.done(), "a broker that is away says nothing"
@@ -219,7 +220,7 @@ async def test_what_was_fetched_before_it_was_chosen_where_to_begin_is_read_agai
         assert not handling.done(), "no more is fetched meanwhile"
         library.log.available = True
         await asyncio.wait_for(handling, 10)
-        assert app.lane.under_way == 0
+        assert app.work.pipeline.in_flight == 0
         await library.read(app)
     assert library.handled.keys == library.keys
 

@@ -5,14 +5,13 @@ from datetime import UTC, datetime
 from io import BytesIO
 
 import pytest
-from aiokafka.structs import OffsetAndMetadata
 from PIL import ExifTags, Image
 
 from adapters.embedder.spec import ModelSpec
 from adapters.index.facts import FACTS_VERSION
 from adapters.index.port import ImageRecord
-from adapters.log.port import LogRecord
-from adapters.log.positions import _facts_version
+from adapters.log.port import Committed, LogRecord
+from consumers.indexing.marked_offsets import _facts_version
 from imaging.decode import decode
 from tests.faults.test_05_indexers_and_a_lost_tail import Library, library
 from tests.support.corpus_cases import cases
@@ -155,4 +154,4 @@ async def test_a_second_reading_goes_on_where_it_was(library: Library) -> None:
     [("", 0), ("0123456789abcdef" * 2, 0), ("2:", 2), ("13:" + "ab" * 16, 13), ("x:y", 0)],
 )
 def test_the_version_is_told_with_the_offset(metadata: str, version: int) -> None:
-    assert _facts_version(OffsetAndMetadata(5, metadata)) == version
+    assert _facts_version(Committed(5, metadata)) == version

@@ -21,38 +21,38 @@ class Group:
     def __init__(self, committed: Mapping[int, int], log: FakeEventLog | None = None) -> None:
         self.offsets = dict(committed)
         self.marks: dict[int, str] = {}
-        self.places: dict[int, int] = {}
+        self.positions: dict[int, int] = {}
         self._log = log or FakeEventLog()
         self._coordinator = self
 
     async def fetch_committed_offsets(
-        self, places: Sequence[TopicPartition]
+        self, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         return {
-            place: OffsetAndMetadata(
-                self.offsets[place.partition], self.marks.get(place.partition, f"{FACTS_VERSION}:")
+            each: OffsetAndMetadata(
+                self.offsets[each.partition], self.marks.get(each.partition, f"{FACTS_VERSION}:")
             )
-            for place in places
-            if place.partition in self.offsets
+            for each in partitions
+            if each.partition in self.offsets
         }
 
-    async def committed(self, place: TopicPartition) -> int | None:
-        return self.offsets.get(place.partition)
+    async def committed(self, each: TopicPartition) -> int | None:
+        return self.offsets.get(each.partition)
 
     async def commit(self, offsets: dict[TopicPartition, Any]) -> None:
-        for place, (offset, mark) in commit_structure_validate(offsets).items():
-            self.offsets[place.partition] = offset
-            self.marks[place.partition] = mark
+        for each, (offset, mark) in commit_structure_validate(offsets).items():
+            self.offsets[each.partition] = offset
+            self.marks[each.partition] = mark
 
-    async def end_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         bounds = await self._log.bounds(IMAGES)
-        return {place: bounds[place.partition][1] for place in places}
+        return {each: bounds[each.partition][1] for each in partitions}
 
-    def seek(self, place: TopicPartition, offset: int) -> None:
-        self.places[place.partition] = offset
+    def seek(self, each: TopicPartition, offset: int) -> None:
+        self.positions[each.partition] = offset
 
     def assignment(self) -> set[TopicPartition]:
-        return {TopicPartition(IMAGES.name, number) for number in self.places}
+        return {TopicPartition(IMAGES.name, number) for number in self.positions}
 
     def pause(self, *_: TopicPartition) -> None:
         """Nothing is fetched that a test does not ask for."""
@@ -60,11 +60,11 @@ class Group:
     def fetch(self, number: int, most: int = 1000) -> Any:
         """FastStream's message of what comes next; from the oldest where there is no such place."""
         held = self._log._partitions(IMAGES)[number]
-        start = self.places.get(number, self.offsets.get(number, 0))
+        start = self.positions.get(number, self.offsets.get(number, 0))
         if start > len(held):
             start = 0
         found = held[start : start + most]
-        self.places[number] = start + len(found)
+        self.positions[number] = start + len(found)
         return SimpleNamespace(raw_message=tuple(_as_fetched(record) for record in found))
 
     @staticmethod

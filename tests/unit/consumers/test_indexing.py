@@ -24,7 +24,7 @@ from adapters.log.port import LogRecord, Message, Position
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.failures import PoisonLimit, TooMuchPoison
 from consumers.indexing.indexer import Indexer
-from consumers.indexing.pipeline import Lane
+from consumers.indexing.pipeline import Pipeline
 from consumers.indexing.settings import IndexingSettings
 from schemas.codec import decode, encode
 from schemas.events import DeadLetter, ImageAdded, ImageIndexed
@@ -314,16 +314,16 @@ class Commits:
         self.made: list[dict[int, int]] = []
         self.fail = False
 
-    async def __call__(self, following: Mapping[int, int]) -> None:
+    async def __call__(self, next_offsets: Mapping[int, int]) -> None:
         if self.fail:
             raise Unavailable("the broker is down")
-        self.made.append(dict(following))
+        self.made.append(dict(next_offsets))
 
 
-async def lane_of(bench: Bench, commits: Commits) -> Lane:
-    lane = Lane(bench.indexer, commits, capacity=16)
-    lane.start()
-    return lane
+async def pipeline_of(bench: Bench, commits: Commits) -> Pipeline:
+    pipeline = Pipeline(bench.indexer, commits, capacity=16)
+    pipeline.start()
+    return pipeline
 
 
 def some(bench: Bench, count: int, prefix: str = "p") -> Sequence[LogRecord]:
@@ -337,92 +337,92 @@ async def test_the_next_offset_of_each_partition_is_committed_after_the_write(
     bench: Bench,
 ) -> None:
     commits = Commits()
-    lane = await lane_of(bench, commits)
-    lane.put(some(bench, 6))
-    assert await lane.drain(5)
+    pipeline = await pipeline_of(bench, commits)
+    pipeline.put(some(bench, 6))
+    assert await pipeline.drain(5)
     assert commits.made == [{0: 3, 1: 3}]
-    await lane.stop()
+    await pipeline.stop()
 
 
 async def test_nothing_is_committed_while_the_index_is_down(bench: Bench) -> None:
     commits = Commits()
-    lane = await lane_of(bench, commits)
+    pipeline = await pipeline_of(bench, commits)
     bench.index.available = False
-    lane.put(some(bench, 3))
-    assert not await lane.drain(0.2)
+    pipeline.put(some(bench, 3))
+    assert not await pipeline.drain(0.2)
     assert commits.made == []
     bench.index.available = True
-    assert await lane.drain(5)
+    assert await pipeline.drain(5)
     assert commits.made == [{0: 2, 1: 1}]
-    await lane.stop()
+    await pipeline.stop()
 
 
 async def test_a_commit_that_fails_is_tried_until_the_broker_takes_it(bench: Bench) -> None:
     commits = Commits()
-    lane = await lane_of(bench, commits)
+    pipeline = await pipeline_of(bench, commits)
     commits.fail = True
-    lane.put(some(bench, 2))
-    assert not await lane.drain(0.3)
+    pipeline.put(some(bench, 2))
+    assert not await pipeline.drain(0.3)
     commits.fail = False
-    lane.put(some(bench, 2, "q"))
-    assert await lane.drain(5)
+    pipeline.put(some(bench, 2, "q"))
+    assert await pipeline.drain(5)
     assert commits.made == [{0: 1, 1: 1}, {0: 2, 1: 2}]
-    await lane.stop()
+    await pipeline.stop()
 
 
 async def test_batches_are_applied_in_order_though_prepared_ahead(bench: Bench) -> None:
     commits = Commits()
-    lane = await lane_of(bench, commits)
+    pipeline = await pipeline_of(bench, commits)
     data = bench.picture("a.png")
     for _ in range(5):
-        lane.put([bench.added("a.png", data)])
-        lane.put([bench.removed("a.png")])
-    assert await lane.drain(5)
+        pipeline.put([bench.added("a.png", data)])
+        pipeline.put([bench.removed("a.png")])
+    assert await pipeline.drain(5)
     assert bench.ids == set()
     assert [made[0] for made in commits.made] == list(range(1, 11))
-    await lane.stop()
+    await pipeline.stop()
 
 
-async def test_a_full_lane_says_so_until_there_is_room(bench: Bench) -> None:
-    lane = await lane_of(bench, Commits())
+async def test_a_full_pipeline_says_so_until_there_is_room(bench: Bench) -> None:
+    pipeline = await pipeline_of(bench, Commits())
     bench.index.available = False
-    lane.put(some(bench, 16))
-    assert lane.is_full
-    waiting = asyncio.create_task(lane.wait_for_room())
+    pipeline.put(some(bench, 16))
+    assert pipeline.is_full
+    waiting = asyncio.create_task(pipeline.wait_for_room())
     await asyncio.sleep(0.05)
     assert not waiting.done()
     bench.index.available = True
     await asyncio.wait_for(waiting, 5)
-    assert not lane.is_full
-    await lane.stop()
+    assert not pipeline.is_full
+    await pipeline.stop()
 
 
 async def test_what_is_dropped_is_neither_written_nor_committed(bench: Bench) -> None:
     commits = Commits()
-    lane = await lane_of(bench, commits)
+    pipeline = await pipeline_of(bench, commits)
     bench.embedder.available = False
-    lane.put(some(bench, 4))
+    pipeline.put(some(bench, 4))
     await asyncio.sleep(0.05)
-    await lane.drop()
+    await pipeline.drop()
     bench.embedder.available = True
-    assert lane.under_way == 0
-    lane.put([bench.added("new.png", bench.picture("new.png", "blue"), partition=5)])
-    assert await lane.drain(5)
+    assert pipeline.in_flight == 0
+    pipeline.put([bench.added("new.png", bench.picture("new.png", "blue"), partition=5)])
+    assert await pipeline.drain(5)
     assert bench.ids == {"new.png"}
     assert commits.made == [{5: 1}]
-    await lane.stop()
+    await pipeline.stop()
 
 
-async def test_a_bug_ends_the_lane_and_commits_nothing(bench: Bench) -> None:
+async def test_a_bug_ends_the_pipeline_and_commits_nothing(bench: Bench) -> None:
     commits = Commits()
-    lane = await lane_of(bench, commits)
+    pipeline = await pipeline_of(bench, commits)
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
     bench.indexer.apply = broken  # type: ignore[assignment,method-assign]
-    lane.put(some(bench, 2))
+    pipeline.put(some(bench, 2))
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(lane.failed, 5)
+        await asyncio.wait_for(pipeline.failed, 5)
     assert commits.made == []
-    await lane.stop()
+    await pipeline.stop()

@@ -1,7 +1,7 @@
 """A consumer that has work and gets nothing of it done ends itself; one that waits does not."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -14,22 +14,29 @@ from adapters.progress import Activity, Stuck, Watchdog
 from consumers.analytics import app as analytics
 from consumers.indexing import app as main
 from consumers.indexing.batch import Counters
+from consumers.process import report
 
 QUIET = 0.1
 
 
 @dataclass
 class Group:
-    """What the watch looks at: the group's lag, the work under way and what was done."""
+    """What the watch looks at: the group's lag, the records in flight and what was done."""
 
     behind: int = 5
     fails: bool = False
-    lane: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(under_way=0, committed=0))
+    pipeline: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(in_flight=0, committed=0)
+    )
     counters: Counters = field(default_factory=Counters)
     filed: int = 0
     due_in: float = 1.0
 
-    async def lag(self) -> int:
+    @property
+    def work(self) -> SimpleNamespace:
+        return SimpleNamespace(pipeline=self.pipeline)
+
+    async def unread(self) -> int:
         if self.fails:
             raise Unavailable("the broker is down")
         return self.behind
@@ -38,9 +45,9 @@ class Group:
         return self.fails
 
 
-async def watched(activity: Activity, *report: Any) -> None:
+async def watched(activity: Activity, following: Coroutine[Any, Any, None]) -> None:
     with activity.here():
-        reporting = asyncio.create_task(report[0](*report[1:]))
+        reporting = asyncio.create_task(following)
     try:
         await Watchdog([activity], stuck_seconds=QUIET).run()
     finally:
@@ -49,18 +56,20 @@ async def watched(activity: Activity, *report: Any) -> None:
 
 def indexing(group: Group) -> asyncio.Task[None]:
     any_group: Any = group
-    work = main.Work()
-    work.app = work.indexer = any_group
+    work = main.IndexingProgress()
+    work.member = work.indexer = any_group
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
-    return asyncio.create_task(watched(activity, main._report, work, any_group, any_group))
+    return asyncio.create_task(
+        watched(activity, work.backlog.follow(group, lambda: group.counters))
+    )
 
 
 def filing(group: Group) -> asyncio.Task[None]:
     any_group: Any = group
-    work = analytics.Work(any_group)
+    work = analytics.FilingProgress(any_group)
     work.joined = True
     activity = Activity("filing", pending=work.pending, achieved=work.achieved)
-    return asyncio.create_task(watched(activity, analytics._report, work, any_group, any_group))
+    return asyncio.create_task(watched(activity, work.backlog.follow(group, lambda: group.filed)))
 
 
 Watch = Callable[[Group], asyncio.Task[None]]
@@ -70,8 +79,7 @@ both = pytest.mark.parametrize("watch", [indexing, filing])
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "BEAT_SECONDS", 0.01)
-    for module in (main, analytics):
-        monkeypatch.setattr(module, "LAG_SECONDS", 0.02)
+    monkeypatch.setattr(report, "LAG_SECONDS", 0.02)
 
 
 async def lives_on(watching: asyncio.Task[None]) -> bool:
@@ -114,6 +122,6 @@ async def test_a_broker_that_is_down_is_no_reason(watch: Watch) -> None:
 async def test_a_batch_in_flight_is_a_reason_like_any_other() -> None:
     """A wait for a server is told apart by the retries that make it."""
     group = Group(behind=0)
-    group.lane.under_way = 3
+    group.pipeline.in_flight = 3
     with pytest.raises(Stuck, match="3 waiting"):
         await asyncio.wait_for(indexing(group), 60)

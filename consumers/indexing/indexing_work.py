@@ -1,0 +1,165 @@
+"""The group that fills one collection from `images`: what its consumer loop hands in, and commits.
+
+Partitions begin at the group's committed offsets, which carry marks (`MarkedOffsets`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from adapters.log.port import Committed, EventLog, LogRecord, Partition
+from adapters.retry import until_available
+from consumers.indexing.indexer import Indexer
+from consumers.indexing.marked_offsets import MarkedOffsets, Starts
+from consumers.indexing.pipeline import Pipeline
+from consumers.indexing.settings import IndexingSettings
+from consumers.process.group_work import GroupSettings
+from consumers.process.subscriber import ConsumerLoop
+from schemas.topics import IMAGES
+
+logger = logging.getLogger(__name__)
+
+SESSION_SECONDS = 6.0
+HEARTBEAT_SECONDS = 1.5
+REJOIN_SECONDS = 10.0
+
+
+class IndexingWork:
+    """A `GroupWork`: batches of `images` go through a pipeline into the index."""
+
+    _member: ConsumerLoop[IndexingWork]
+
+    def __init__(
+        self,
+        settings: IndexingSettings,
+        indexer: Indexer,
+        log: EventLog,
+        begins_anew: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """`begins_anew` is awaited when the group knows nothing of one of its partitions, or what
+        it knows is of another log, as when the broker has lost everything or the log its end.
+        Nothing is committed before it returns, so after a crash it is called again.
+        """
+        self._begins_anew = begins_anew
+        self._marked = MarkedOffsets(log)
+        self._starts = Starts({}, frozenset())
+        self.pipeline = Pipeline(
+            indexer,
+            self.commit,
+            capacity=2 * settings.batch_records,
+            broker_is_away=lambda: self._member.broker_is_away(),
+        )
+
+    def attach(self, member: ConsumerLoop[IndexingWork]) -> None:
+        """See `GroupWork.attach`."""
+        self._member = member
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """See `GroupWork.failed`."""
+        return self.pipeline.failed
+
+    def fail(self, error: BaseException) -> None:
+        """See `GroupWork.fail`."""
+        self.pipeline.fail(error)
+
+    def start(self) -> None:
+        """See `GroupWork.start`."""
+        self.pipeline.start()
+
+    async def stop(self) -> None:
+        """See `GroupWork.stop`."""
+        await self.pipeline.stop()
+
+    async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """See `GroupWork.choose`: the committed offsets, if they are of this log."""
+        numbers = [number for _, number in partitions]
+
+        async def look_up() -> Starts:
+            committed = await self._member.committed(partitions)
+            return await self._marked.starts(
+                {number: each for (_, number), each in committed.items()}, numbers
+            )
+
+        self._starts = await until_available(look_up, what="Kafka")
+        self._marked.clear()
+        return {(IMAGES, number): offset for number, offset in self._starts.offsets.items()}
+
+    async def begin(self) -> None:
+        """See `GroupWork.begin`."""
+        starts = self._starts
+        if starts.outdated:
+            logger.info("reading again what an earlier version read: %s", sorted(starts.outdated))
+        if starts.unknown and self._begins_anew is not None:
+            await self._begins_anew()
+        # So whoever comes next need not begin anew, and everybody sees what is still to be read.
+        first = {number: starts.offsets[number] for number in starts.unknown | starts.outdated}
+        if first:
+            await until_available(
+                lambda: self._member.commit_at_once(self._of(first)), what="Kafka"
+            )
+
+    def put(self, records: Mapping[Partition, Sequence[LogRecord]]) -> None:
+        """See `GroupWork.put`."""
+        self._marked.note(records.values())
+        self.pipeline.put([record for batch in records.values() for record in batch])
+
+    @property
+    def is_full(self) -> bool:
+        """See `GroupWork.is_full`."""
+        return self.pipeline.is_full
+
+    async def wait_for_room(self) -> None:
+        """See `GroupWork.wait_for_room`."""
+        await self.pipeline.wait_for_room()
+
+    async def give_up(self, seconds: float) -> None:
+        """See `GroupWork.give_up`."""
+        if not await self.pipeline.drain(seconds):
+            logger.warning(
+                "%d records in flight are dropped; they are read again", self.pipeline.in_flight
+            )
+            await self.pipeline.drop()
+
+    async def commit(self, next_offsets: Mapping[int, int]) -> None:
+        """Commit partition -> next offset, with marks.
+
+        Raises:
+            Unavailable: the broker does not take them now.
+            RebalanceFailed: nobody knows what is ours.
+        """
+        await self._member.commit(self._of(next_offsets))
+
+    def _of(self, next_offsets: Mapping[int, int]) -> dict[Partition, Committed]:
+        marked = self._marked.committed(next_offsets)
+        return {(IMAGES, number): each for number, each in marked.items()}
+
+
+def indexing_member(
+    settings: IndexingSettings,
+    indexer: Indexer,
+    group_id: str,
+    log: EventLog,
+    begins_anew: Callable[[], Awaitable[object]] | None = None,
+) -> ConsumerLoop[IndexingWork]:
+    """A member of the group that fills the collection of `indexer`; see `IndexingWork`."""
+    work = IndexingWork(settings, indexer, log, begins_anew)
+    return ConsumerLoop(
+        GroupSettings(
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            group_id=group_id,
+            topics=(IMAGES,),
+            max_records=settings.batch_records,
+            batch_wait=settings.batch_wait,
+            max_poll_interval=settings.max_poll_interval,
+            session_timeout=SESSION_SECONDS,
+            heartbeat=HEARTBEAT_SECONDS,
+            rebalance_timeout=settings.rebalance_grace + REJOIN_SECONDS,
+            rebalance_grace=settings.rebalance_grace,
+            shutdown_grace=settings.shutdown_grace,
+        ),
+        work,
+        log,
+    )

@@ -1,0 +1,116 @@
+"""Where each partition of `images` is read from, and whether it is still the log read before.
+
+An offset alone does not tell: a log that lost its end and grew again holds other records at it.
+So each offset is committed with a mark of the record before it, and whoever is given the partition
+compares the mark with the log.
+
+The mark is preceded by the version of the facts that are read of an image. A partition that was
+read by an earlier version is read again from its beginning, which corrects what the index holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Final, NamedTuple
+
+from adapters.errors import Unavailable
+from adapters.index.facts import FACTS_VERSION
+from adapters.log.port import Committed, EventLog, LogRecord, Position
+from schemas.topics import IMAGES
+
+MARK_BYTES: Final = 16
+_SEPARATOR: Final = ":"
+
+
+class Starts(NamedTuple):
+    """Where to begin, and which partitions are read from their beginning and why."""
+
+    offsets: Mapping[int, int]
+    """Partition -> the offset to read from."""
+    unknown: frozenset[int]
+    """Nothing was committed, or what was committed is of a log that is no more."""
+    outdated: frozenset[int] = frozenset()
+    """They were read by an earlier version."""
+
+
+class MarkedOffsets:
+    """Offsets of `images`, each with the mark of the record before it."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._marks: dict[Position, str] = {}
+
+    async def starts(self, committed: Mapping[int, Committed], partitions: Sequence[int]) -> Starts:
+        """Where to begin with these partitions, given what their group has committed.
+
+        Raises:
+            Unavailable: the log cannot be read now.
+        """
+        bounds = await self._log.bounds(IMAGES)
+        offsets: dict[int, int] = {}
+        unknown: set[int] = set()
+        outdated: set[int] = set()
+        for number in partitions:
+            if number not in bounds:
+                raise Unavailable(f"{IMAGES.name}-{number} is not known yet")
+            first, end = bounds[number]
+            said = committed.get(number)
+            offsets[number] = first
+            if said is None or not await self._is_of_this_log(number, said, end):
+                unknown.add(number)
+            elif _facts_version(said) < FACTS_VERSION:
+                outdated.add(number)
+            else:
+                offsets[number] = said.offset
+        return Starts(offsets, frozenset(unknown), frozenset(outdated))
+
+    async def _is_of_this_log(self, number: int, said: Committed, end: int) -> bool:
+        if end < said.offset:
+            return False
+        known = said.metadata.rpartition(_SEPARATOR)[2]
+        if not known or said.offset == 0:
+            return True  # Earlier versions committed no mark.
+        last = said.offset - 1
+        reading: Any = self._log.read_all(IMAGES, {number: last})
+        async with aclosing(reading):
+            async for record in reading:
+                # A record that was compacted away says nothing.
+                return bool(record.position.offset != last or mark(record) == known)
+        return True
+
+    def clear(self) -> None:
+        """Forget the marks of an earlier assignment."""
+        self._marks.clear()
+
+    def note(self, batches: Iterable[Sequence[LogRecord]]) -> None:
+        """Remember the mark of the last record of each batch; a batch is of one partition."""
+        for batch in batches:
+            number, offset = batch[-1].position
+            self._marks[Position(number, offset + 1)] = mark(batch[-1])
+
+    def committed(self, next_offsets: Mapping[int, int]) -> dict[int, Committed]:
+        """These next offsets as they are to be committed; marks of earlier ones are forgotten."""
+        for position in list(self._marks):
+            if position.offset < next_offsets.get(position.partition, 0):
+                del self._marks[position]
+        return {
+            number: Committed(offset, _metadata(self._marks.get(Position(number, offset), "")))
+            for number, offset in next_offsets.items()
+        }
+
+
+def _metadata(mark: str) -> str:
+    return f"{FACTS_VERSION}{_SEPARATOR}{mark}"
+
+
+def _facts_version(said: Committed) -> int:
+    version = said.metadata.partition(_SEPARATOR)[0]
+    return int(version) if _SEPARATOR in said.metadata and version.isdecimal() else 0
+
+
+def mark(record: LogRecord) -> str:
+    """A digest that tells the record from any other that may take its place."""
+    said = repr((record.timestamp_ms, record.key, record.value))
+    return hashlib.blake2b(said.encode(), digest_size=MARK_BYTES).hexdigest()

@@ -1,0 +1,90 @@
+"""What differs between consumer groups: how a member joins, and what becomes of its records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from adapters.log.port import LogRecord, Partition
+from schemas.topics import Topic
+
+
+class GroupWork(Protocol):
+    """What a group does with its records. Made once for each process.
+
+    `ConsumerLoop` calls `choose` on assignment, then `begin`; `put` for each batch; and `give_up`
+    before the partitions go to somebody else.
+    """
+
+    def attach(self, member: Any) -> None:
+        """Called once, with the `ConsumerLoop` through which to commit."""
+        ...
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Gets the first error that ends the work."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """End with this error, unless there was one before it."""
+        ...
+
+    def start(self) -> None:
+        """Begin working."""
+        ...
+
+    async def stop(self) -> None:
+        """Cancel the work at once."""
+        ...
+
+    async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """The offset to read each of these partitions from; waits for servers that are down."""
+        ...
+
+    async def begin(self) -> None:
+        """Called once the chosen partitions are read. Nothing is committed before it returns."""
+        ...
+
+    def put(self, records: Mapping[Partition, Sequence[LogRecord]]) -> None:
+        """Take a batch; never waits."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be handed in for now."""
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Wait until no longer full."""
+        ...
+
+    async def give_up(self, seconds: float) -> None:
+        """Finish what is in flight, within `seconds` where the work can be interrupted, or drop it:
+        uncommitted, it is read again by the next owner."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """How one member joins its group, and how it reads. Times are in seconds, sizes in bytes."""
+
+    bootstrap_servers: str
+    group_id: str
+    topics: Sequence[Topic]
+    max_records: int
+    """Records in a batch."""
+    batch_wait: float
+    """Longest time a partial batch waits for more records."""
+    max_poll_interval: float
+    session_timeout: float
+    heartbeat: float
+    rebalance_timeout: float | None = None
+    """Time that members are given to finish and rejoin; None for the session's."""
+    rebalance_grace: float = 10.0
+    """Time for work in flight when partitions are revoked; well below the rebalance timeout."""
+    shutdown_grace: float = 20.0
+    fetch_bytes: int = 50 * 1024 * 1024
+    partition_fetch_bytes: int = 1024 * 1024
+    keep_headers: bool = True
