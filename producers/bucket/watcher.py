@@ -20,7 +20,7 @@ from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
 from imaging.sources.source import Source
 from imaging.sources.storage import first_bytes, open_uri, reaching
 from producers.bucket.listing import BATCH, Listing, Stated
-from producers.bucket.non_pictures import Remembered
+from producers.bucket.non_images import Remembered
 from producers.events import addition, removal
 from producers.folder.hashing import (
     CHUNK_BYTES,

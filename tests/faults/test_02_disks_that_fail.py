@@ -19,7 +19,7 @@ from adapters.settings import IndexingSettings
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.reading import Superseded, read
 from schemas.events import ImageAdded
-from tests.faults.test_02_absent_pictures import moved_away, waits
+from tests.faults.test_02_absent_images import moved_away, waits
 from tests.faults.test_10_decoders_that_fail import png, written
 from tests.support import hostile
 from tests.unit.consumers.test_indexing import Bench, bench

@@ -11,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from adapters.fakes import MemoryEventLog
 from imaging.media_types import HEAD_BYTES
-from producers.bucket import non_pictures as remembered
+from producers.bucket import non_images as remembered
 from producers.bucket.listing import Stated
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES, added
 from tests.unit.producers.test_sources import eventually, running

@@ -13,7 +13,7 @@ from adapters.fakes import MemoryEventLog
 from adapters.name_forms import forms
 from adapters.watcher_status import skipped_counts
 from imaging.sources.source import Source
-from producers.bucket.non_pictures import Remembered
+from producers.bucket.non_images import Remembered
 from producers.skipped import Passed, Reason
 from tests.formats.test_content_buckets import bucket as bucket
 from tests.formats.test_content_local import JPEG, told
