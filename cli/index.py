@@ -28,7 +28,8 @@ from cli.servers import server_settings, watcher_status
 from consumers.repair.audit import Audit
 from consumers.repair.audit import audit as compare
 from consumers.repair.audit import repair as mend
-from producers.skipped import MOST_NAMES, Reason
+from producers.skipped import MAX_NAMES as MOST_NAMES
+from producers.skipped import SkipReason as Reason
 from schemas.topics import IMAGES
 from stack.errors import StackError
 from stack.record import RecordFile, find

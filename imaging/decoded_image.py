@@ -1,4 +1,4 @@
-"""What decoding a picture gives, for those who never touch its bytes."""
+"""The result of decoding an image. Imports no decoder."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Final
 from adapters.embedder.arrays import Pixels
 
 FACTS_VERSION: Final = 2
-"""Raised whenever something else is read of the same file: pictures that were indexed by an earlier
-number are then read again, by a replay that begins by itself (`adapters.log.positions`)."""
+"""To be raised whenever other facts are read from the same file. Images that were indexed with an
+earlier version are then read again, by an automatic replay (`adapters.log.positions`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture: pixels for the model (uint8 [H, W, 3]) and its own properties.
+class DecodedImage:
+    """A decoded image: pixels for the model (uint8 [H, W, 3]) and facts about the file.
 
     `width` and `height` are those of the upright original; `latitude` and `longitude` are in
-    degrees; `taken_at` takes EXIF's local time for UTC where the file states no offset.
-    `pixels_since` is the `FACTS_VERSION` since which these pixels are made of such a file: a vector
-    of an earlier one is of other pixels.
+    degrees; `taken_at` is in UTC, or EXIF's local time taken as UTC if the file states no offset.
+    `pixels_since` is the `FACTS_VERSION` since which such a file has these pixels: a vector of an
+    earlier version was computed from other pixels.
     """
 
     pixels: Pixels
@@ -32,3 +32,7 @@ class Picture:
     latitude: float | None = None
     longitude: float | None = None
     pixels_since: int = 0
+
+
+Picture = DecodedImage
+"""Former name, until all users are renamed."""

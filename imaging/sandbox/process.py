@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from imaging.sandbox import worker as sandbox_worker
 from imaging.sandbox.worker import ARENA_BYTES, LENGTH, READY, Descriptor, Reply, Request
 
@@ -223,7 +223,7 @@ def _shared_memory() -> int:
 
 _DATA: Final = {
     (each.__module__, each.__qualname__)
-    for each in (Picture, Reply, date, datetime, timedelta, timezone, np.ndarray, np.dtype)
+    for each in (DecodedImage, Reply, date, datetime, timedelta, timezone, np.ndarray, np.dtype)
 } | {("numpy._core.numeric", "_frombuffer")}
 
 

@@ -31,7 +31,7 @@ from consumers.indexing.pipeline import Lane
 from consumers.indexing.reading import Superseded
 from gateway.search.events import SearchEvents
 from imaging.decoded_image import Picture
-from producers.folder.examination import Examination
+from producers.folder.examination import ParallelExaminer
 from producers.sources import Sources
 from schemas.events import ImageAdded
 from schemas.topics import Topic
@@ -369,7 +369,7 @@ async def test_a_watcher_whose_look_at_a_file_never_ends_ends(
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Examination, "examine", hang)
+    monkeypatch.setattr(ParallelExaminer, "examine", hang)
     await stuck_watcher(tmp_path, MemoryEventLog())
 
 

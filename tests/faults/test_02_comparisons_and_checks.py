@@ -18,7 +18,7 @@ async def test_a_picture_that_goes_while_events_are_dropped_is_found_missing(
     """It was seen a moment before, and that is told only while the comparison is under way."""
     seen, compared = asyncio.Event(), asyncio.Event()
     async with watching(root, log) as watcher:
-        examination, reconciler = watcher._pipeline._examination, watcher._reconciler
+        examination, reconciler = watcher._pipeline._examiner, watcher._reconciler
         examine, compare = examination.examine, reconciler.compare
 
         async def looks_slowly(*arguments: Any) -> Any:

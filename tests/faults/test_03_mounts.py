@@ -11,9 +11,9 @@ from adapters.log.port import Message
 from imaging.sources import mounts
 from imaging.sources.mounts import Mounts, MountTable, unescaped
 from producers.events import addition
-from producers.folder.tree import FileStat, Known
-from producers.guard import Guards
-from producers.known_images import State
+from producers.folder.tree import FileStat, KnownImage
+from producers.guard import RemovalGuards
+from producers.known_images import KnownImages
 from schemas.codec import decode
 from schemas.events import ImageAdded, now
 from schemas.topics import IMAGES
@@ -226,13 +226,13 @@ async def test_events_of_before_learn_their_mount_once(
 
 
 def test_each_mount_has_a_share_of_its_own() -> None:
-    state = State()
+    state = KnownImages()
     for n in range(1000):
-        state.put(f"{n}", Known(bytes([n % 256, n // 256]), FileStat(1, 1)))
+        state.put(f"{n}", KnownImage(bytes([n % 256, n // 256]), FileStat(1, 1)))
     for n in range(100):
-        state.put(f"d/{n}", Known(bytes([n, 0, 1]), FileStat(1, 1), mount="d"))
+        state.put(f"d/{n}", KnownImage(bytes([n, 0, 1]), FileStat(1, 1), mount="d"))
     assert (state.count(None), state.count("d")) == (1000, 100)
-    guards = Guards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset({"d"})))
+    guards = RemovalGuards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset({"d"})))
     most = [f"d/{n}" for n in range(60)]
     assert guards.admitted([*most, "1", "2"], state, 0.0) == ["1", "2"]
     assert guards.held == 60
@@ -375,11 +375,11 @@ async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
 
 
 def test_what_is_held_is_told_mount_by_mount() -> None:
-    state = State()
+    state = KnownImages()
     for mount in ("a", "b"):
-        state.put(f"{mount}/x", Known(mount.encode(), FileStat(1, 1), mount=mount))
+        state.put(f"{mount}/x", KnownImage(mount.encode(), FileStat(1, 1), mount=mount))
     present: set[str] = set()
-    guards = Guards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset(present)))
+    guards = RemovalGuards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset(present)))
     assert guards.admitted(["a/x", "b/x"], state, 0.0, whole=True) == []
     assert guards.held == 2
     present.add("a")

@@ -16,7 +16,7 @@ from producers import sources as module
 from producers.events import addition
 from producers.folder.tree import FileStat
 from producers.log_follower import LogLost
-from producers.log_writer import Writer
+from producers.log_writer import ChangeWriter
 from producers.sources import Sources
 from schemas.topics import IMAGES, Topic
 
@@ -66,10 +66,10 @@ async def refused(key: str, reason: str) -> None:
 
 
 async def write(sources: Sources, messages: Sequence[Message]) -> None:
-    writer = Writer(sources._log, refused)
+    writer = ChangeWriter(sources._log, refused)
     await writer.write(messages)
     async with asyncio.timeout(60):
-        await writer.flushed()
+        await writer.flush()
 
 
 async def look(sources: Sources) -> None:

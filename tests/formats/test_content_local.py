@@ -12,7 +12,7 @@ from adapters.fakes import MemoryEventLog
 from imaging.media_types import sniff_media_type
 from imaging.sources.storage import read_bytes
 from producers.folder import hashing
-from producers.folder.watcher import Watcher
+from producers.folder.watcher import FolderWatcher
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
@@ -84,11 +84,11 @@ async def added(log: MemoryEventLog) -> dict[str, ImageAdded]:
     return {each.image_id: each for each in changes if isinstance(each, ImageAdded)}
 
 
-def told(watcher: Watcher, **expected: list[str]) -> Callable[[], Awaitable[bool]]:
+def told(watcher: FolderWatcher, **expected: list[str]) -> Callable[[], Awaitable[bool]]:
     """Whether just these were passed over."""
 
     async def right() -> bool:
-        names = {reason: sorted(paths) for reason, paths in watcher.status.passed.names().items()}
+        names = {reason: sorted(paths) for reason, paths in watcher.status.skipped.names().items()}
         return names == {reason: sorted(paths) for reason, paths in expected.items()}
 
     return right
@@ -262,14 +262,14 @@ async def test_what_is_no_picture_is_looked_into_once(
         (root / "3").write_bytes(JPEG)
         await eventually(lambda: _are(log, {"3"}))
         await _scans(watcher, 1)
-        assert (looks, watcher.status.passed.counts()) == (5, {"not_a_picture": 4})
+        assert (looks, watcher.status.skipped.counts()) == (5, {"not_a_picture": 4})
 
 
-async def _counts(watcher: Watcher, count: int) -> bool:
-    return sum(watcher.status.passed.counts().values()) == count
+async def _counts(watcher: FolderWatcher, count: int) -> bool:
+    return sum(watcher.status.skipped.counts().values()) == count
 
 
-async def _scans(watcher: Watcher, count: int) -> None:
+async def _scans(watcher: FolderWatcher, count: int) -> None:
     for _ in range(count):
         before = watcher.status.last_reconcile
 

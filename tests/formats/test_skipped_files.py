@@ -1,4 +1,4 @@
-"""What was passed over is told only as far as it is known, and nothing of it outlives its file."""
+"""What was skipped over is told only as far as it is known, and nothing of it outlives its file."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from adapters.fakes import MemoryEventLog
 from adapters.name_forms import forms
 from adapters.watcher_status import skipped_counts
 from imaging.sources.source import Source
-from producers.bucket.non_images import Remembered
-from producers.skipped import Passed, Reason
+from producers.bucket.non_images import NonImageCache
+from producers.skipped import SkippedFiles, SkipReason
 from tests.formats.test_content_buckets import bucket as bucket
 from tests.formats.test_content_local import JPEG, told
 from tests.formats.test_content_local import log as log
@@ -77,8 +77,8 @@ async def test_a_name_that_no_event_can_hold_stops_no_bucket(
     async with running(root, log) as sources:
 
         async def right() -> bool:
-            passed = sources.others["cloud"].status.passed.names()
-            return (set(await view(log)), passed) == (
+            skipped = sources.others["cloud"].status.skipped.names()
+            return (set(await view(log)), skipped) == (
                 {"cloud/a.jpg"},
                 {"name_not_utf8": ["caf\udce9.jpg"]},
             )
@@ -88,21 +88,21 @@ async def test_a_name_that_no_event_can_hold_stops_no_bucket(
 
 
 def test_a_name_may_hold_anything() -> None:
-    passed = Passed()
-    named = {Reason.IGNORED: ["a\0b", "c/", "\0d", "\n"]}
-    passed.listed("", named, ())
-    assert passed.counts() == {"ignored": 4}
-    assert passed.names() == {"ignored": named[Reason.IGNORED]}
+    skipped = SkippedFiles()
+    named = {SkipReason.IGNORED: ["a\0b", "c/", "\0d", "\n"]}
+    skipped.record_folder("", named, ())
+    assert skipped.counts() == {"ignored": 4}
+    assert skipped.names() == {"ignored": named[SkipReason.IGNORED]}
 
 
 def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> None:
-    before, after = Passed(), Passed()
-    before.looked("a", Reason.NOT_A_PICTURE, None)
-    before.looked("b", Reason.NOT_A_PICTURE, (1, 2))
+    before, after = SkippedFiles(), SkippedFiles()
+    before.record("a", SkipReason.NOT_A_PICTURE, None)
+    before.record("b", SkipReason.NOT_A_PICTURE, (1, 2))
     source = Source("cloud", "memory://b/x")
-    Remembered(tmp_path / "watcher.json", source).save(before)
-    Remembered(tmp_path / "watcher.json", source).load(after)
-    assert list(after.no_pictures()) == [("b", (1, 2))]
+    NonImageCache(tmp_path / "watcher.json", source).save(before)
+    NonImageCache(tmp_path / "watcher.json", source).load(after)
+    assert list(after.non_images()) == [("b", (1, 2))]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

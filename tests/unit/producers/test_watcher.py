@@ -18,7 +18,7 @@ from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
 from adapters.fakes import MemoryEventLog
 from adapters.settings import WatcherSettings
-from producers.folder.watcher import Watcher
+from producers.folder.watcher import FolderWatcher
 from producers.sources import Sources
 from schemas.codec import decode, decode_image_change
 from schemas.events import DeadLetter, ImageAdded
@@ -74,7 +74,7 @@ async def shows(log: MemoryEventLog, expected: dict[str, str], seconds: float = 
 @asynccontextmanager
 async def watching(
     root: Path, log: MemoryEventLog, *, scanned: bool = True, **changes: Any
-) -> AsyncIterator[Watcher]:
+) -> AsyncIterator[FolderWatcher]:
     sources = Sources(settings(root, **changes), log)
     watcher = sources.main
     task = asyncio.create_task(sources.run())
@@ -479,8 +479,8 @@ async def test_an_emptied_root_removes_nothing_until_confirmed(
         watcher.request_scan(confirm_removals=True)
         async with asyncio.timeout(60):
             while watcher._guard.held:
-                watcher.status.told.clear()
-                await watcher.status.told.wait()
+                watcher.status.write_soon.clear()
+                await watcher.status.write_soon.wait()
         # What is told of the comparison's end is what it led to.
         assert watcher.status.held == 0
         assert watcher.status.counters.removed == 3
@@ -491,7 +491,7 @@ async def test_an_emptied_root_removes_nothing_until_confirmed(
         await shows(log, before)
 
 
-async def _not_held(watcher: Watcher) -> bool:
+async def _not_held(watcher: FolderWatcher) -> bool:
     return not watcher._guard.held
 
 
@@ -517,7 +517,7 @@ async def test_a_root_that_vanishes_removes_nothing_and_is_taken_up_again(
         assert len(await view(log)) == 32
 
 
-async def _root_missing(watcher: Watcher) -> bool:
+async def _root_missing(watcher: FolderWatcher) -> bool:
     return bool(watcher.status.root_missing)
 
 
@@ -559,7 +559,7 @@ async def test_what_was_held_back_is_looked_at_again_soon(
         await eventually(lambda: _not_held(watcher))
 
 
-async def _held(watcher: Watcher) -> bool:
+async def _held(watcher: FolderWatcher) -> bool:
     return watcher._guard.held > 0
 
 
