@@ -27,7 +27,7 @@ def now() -> datetime:
 
 
 class Event(BaseModel):
-    """What every event carries, whatever it tells."""
+    """The fields of every event."""
 
     model_config = ConfigDict(
         frozen=True,
