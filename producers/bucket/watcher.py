@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -16,14 +15,14 @@ from typing import Final, TypeVar
 from adapters.errors import Unavailable
 from adapters.log.port import EventLog, Message
 from adapters.settings import WatcherSettings
-from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
+from imaging.media_types import HEAD_BYTES, sniff_media_type
 from imaging.sources.source import Source
 from imaging.sources.storage import first_bytes, open_uri, reaching
 from producers.bucket.listing import BATCH, ListedObject, Listing
 from producers.bucket.non_images import NonImageCache
+from producers.content_hash import CHUNK_BYTES, ContentHash
 from producers.events import addition, removal
 from producers.folder.hashing import (
-    CHUNK_BYTES,
     Finding,
     Gone,
     NotAnImage,
@@ -229,20 +228,17 @@ class BucketWatcher:
         if listed.size is not None and listed.size > limit:
             reason = f"{listed.size} bytes are more than {limit}"
             return TooLarge(path, reason, listed.content)
-        digest = hashlib.sha256()
-        size, head = 0, b""
+        content = ContentHash()
         with open_uri(uri) as file, reaching(uri):
             while chunk := file.read(CHUNK_BYTES):
-                head = head or chunk[:HEAD_BYTES]
-                digest.update(chunk)
-                size += len(chunk)
-                if size > limit:
+                content.update(chunk)
+                if content.size > limit:
                     reason = f"it has more than {limit} bytes"
                     return TooLarge(path, reason, listed.content)
         # If the object was replaced since it was listed, this is the new content with the old
         # time. The next listing then finds a difference and reads it again.
-        stat = ListedStat(size, listed.modified_us)
-        return Present(path, digest.digest(), stat, None, content_type(head, path))
+        stat = ListedStat(content.size, listed.modified_us)
+        return Present(path, content.sha256(), stat, None, content.media_type(path))
 
     def _note(self, finding: Finding) -> None:
         """Update the skipped files."""

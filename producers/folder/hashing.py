@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import signal
 import stat
@@ -13,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
+from imaging.media_types import HEAD_BYTES, sniff_media_type
+from producers.content_hash import CHUNK_BYTES, ContentHash
 from producers.events import EventFactory
 from producers.folder.tree import (
     FileStat,
@@ -25,8 +25,6 @@ from producers.folder.tree import (
 )
 from producers.rules import LOOKED_AT, Rules
 from producers.skipped import SkipReason
-
-CHUNK_BYTES: Final = 1024 * 1024
 
 STALLED_SECONDS: Final = 600.0
 """If a file was not modified for this long, a scan does not check for an open writer. Closing it
@@ -216,16 +214,16 @@ class Examiner:
 
 
 def _read(descriptor: int, path: str, now: FileStat) -> Finding:
-    digest = hashlib.sha256()
-    left, head = now.size, b""
-    while left >= 0 and (chunk := os.read(descriptor, min(CHUNK_BYTES, left + 1))):
-        head = head or chunk[:HEAD_BYTES]
-        digest.update(chunk)
-        left -= len(chunk)  # negative if the file grew, which the comparison below shows
+    content = ContentHash()
+    # One byte more than expected shows that the file grew; the comparison below notices it too.
+    while content.size <= now.size and (
+        chunk := os.read(descriptor, min(CHUNK_BYTES, now.size + 1 - content.size))
+    ):
+        content.update(chunk)
     after = file_stat(os.fstat(descriptor))
     if after != now:
         return Unsettled(path, after)
-    return Present(path, digest.digest(), now, None, content_type(head, path))
+    return Present(path, content.sha256(), now, None, content.media_type(path))
 
 
 def _too_fresh(candidate: Candidate, now: FileStat) -> bool:
