@@ -12,7 +12,7 @@ from tests.unit.producers.test_watcher import eventually, history, log, root, sh
 __all__ = ["log", "root"]
 
 
-async def test_a_picture_that_goes_while_events_are_dropped_is_found_missing(
+async def test_a_image_that_goes_while_events_are_dropped_is_found_missing(
     root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was seen a moment before, and that is told only while the comparison is under way."""

@@ -59,7 +59,7 @@ async def test_the_time_for_decoding_begins_after_reading_and_is_no_longer(
             await decoder.decode(large(tmp_path / "slow.png", hostile.LOOP + png("red")))
 
 
-async def test_what_takes_longer_to_read_is_told_from_storage_that_is_away(
+async def test_a_slow_file_is_distinguished_from_storage_that_is_away(
     decoder: Decoder, tmp_path: Path
 ) -> None:
     async with asyncio.timeout(25):

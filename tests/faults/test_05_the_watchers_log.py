@@ -153,7 +153,7 @@ async def test_what_was_seen_at_a_look_is_held_against_the_next_write(
         await write(sources, pictures(200, 400))
 
 
-async def test_a_loss_that_one_write_has_found_is_told_by_the_next_look(
+async def test_a_loss_that_one_write_has_found_is_reported_by_the_next_check(
     sources: Sources, log: Log
 ) -> None:
     await write(sources, pictures(0, 200))

@@ -187,7 +187,7 @@ class Untimed(MemoryFileSystem):  # type: ignore[misc]
         return kept if detail else [each["name"] for each in kept]
 
 
-async def test_a_picture_whose_time_is_not_told_has_none(
+async def test_a_image_whose_time_is_not_listed_has_none(
     tmp_path: Path, log: MemoryEventLog
 ) -> None:
     fsspec.register_implementation("untimed", Untimed, clobber=True)

@@ -126,7 +126,7 @@ async def test_no_more_than_the_first_bytes_once(
         await eventually(lambda: _equal(len(sources.others["cloud"]._state), 2))
 
 
-async def test_one_that_is_too_large_is_asked_for_once(
+async def test_one_that_is_too_large_is_requested_once(
     root: Path, log: MemoryEventLog, bucket: Any, fetched: list[str]
 ) -> None:
     bucket.pipe({"/b/x/large": JPEG + bytes(5000), "/b/x/small": JPEG})
@@ -170,7 +170,7 @@ async def test_over_a_restart(
     assert sorted(fetched) == (["b"] if kept else ["a", "b"])
 
 
-async def test_after_the_rule_was_changed_everything_is_asked_for(
+async def test_after_the_rule_was_changed_everything_is_requested(
     root: Path,
     log: MemoryEventLog,
     bucket: Any,
@@ -206,7 +206,7 @@ async def test_a_file_of_what_was_remembered_may_be_anything(
             await eventually(lambda: _equal(status.skipped.counts(), _no(1)))  # noqa: B023
 
 
-def test_content_is_told_by_the_tag_before_the_time() -> None:
+def test_content_is_recognised_by_the_tag_before_the_time() -> None:
     assert ListedObject(1, 2, 3).content == ListedObject(1, 9, 3).content
     assert ListedObject(1, 2, 3).content != ListedObject(1, 2, 4).content
     assert ListedObject(1, 2, None).content != ListedObject(1, 3, None).content

@@ -1,4 +1,4 @@
-"""What was skipped over is told only as far as it is known, and nothing of it outlives its file."""
+"""Skipped files are reported only as far as they are known, and forgotten with their files."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from imaging.sources.source import Source
 from producers.bucket.non_images import NonImageCache
 from producers.skipped import SkippedFiles, SkipReason
 from tests.formats.test_content_buckets import bucket as bucket
-from tests.formats.test_content_local import JPEG, told
+from tests.formats.test_content_local import JPEG, skipped
 from tests.formats.test_content_local import log as log
 from tests.formats.test_content_local import root as root
 from tests.unit.producers.test_sources import running
@@ -44,7 +44,7 @@ def status(**changes: Any) -> dict[str, Any]:
         (None, None),
     ],
 )
-def test_what_is_not_known_is_not_told(
+def test_what_is_not_known_is_not_reported(
     tmp_path: Path, written: Any, expected: dict[str, int] | None
 ) -> None:
     text = json.dumps(written).replace('"now"', json.dumps(datetime.now(UTC).isoformat()))
@@ -65,9 +65,9 @@ async def test_a_folder_that_is_gone_is_not_unreadable(
     monkeypatch.setattr(os, "scandir", guarded)
     (root / "sub/shut").mkdir(parents=True)
     async with watching(root, log) as watcher:
-        await eventually(told(watcher, unreadable=["sub/shut/"]))
+        await eventually(skipped(watcher, unreadable=["sub/shut/"]))
         (root / "sub/shut").rename(root / "sub/open")
-        await eventually(told(watcher), 10)
+        await eventually(skipped(watcher), 10)
 
 
 async def test_a_name_that_no_event_can_hold_stops_no_bucket(

@@ -94,7 +94,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "BATCH", 2)
 
 
-async def test_two_batches_are_looked_at_at_once(small_batches: None) -> None:
+async def test_two_batches_are_examined_at_once(small_batches: None) -> None:
     bench = Bench(KnownImages())
     work = asyncio.create_task(bench.pipeline.run())
     await bench.pipeline.submit(["a", "b", "c", "d", "e"])
@@ -111,7 +111,7 @@ async def test_two_batches_are_looked_at_at_once(small_batches: None) -> None:
     work.cancel()
 
 
-async def test_no_picture_is_in_two_looks_at_once(small_batches: None) -> None:
+async def test_no_image_is_in_two_batches_at_once(small_batches: None) -> None:
     """It was A, is B at the first look, and A again at the second: B and A are published."""
     state = KnownImages()
     state.put("x", KnownImage(A, FileStat(0, 0)))
@@ -209,7 +209,7 @@ class TestLoading:
             ({"uri": ""}, "uri: String should have at least 1 character"),
         ],
     )
-    async def test_what_cannot_be_relied_on_is_told_and_published_again(
+    async def test_what_cannot_be_relied_on_is_reported_and_published_again(
         self, change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         log = MemoryEventLog()

@@ -521,7 +521,7 @@ async def _root_missing(watcher: FolderWatcher) -> bool:
     return bool(watcher.status.root_missing)
 
 
-async def test_most_of_the_pictures_gone_at_once_are_held_back(
+async def test_most_of_the_images_gone_at_once_are_held_back(
     root: Path, log: MemoryEventLog
 ) -> None:
     for folder in ("kept", "disk"):
@@ -541,7 +541,7 @@ async def test_most_of_the_pictures_gone_at_once_are_held_back(
         await shows(log, on_disk(root))
 
 
-async def test_what_was_held_back_is_looked_at_again_soon(
+async def test_what_was_held_back_is_examined_again_soon(
     root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producers.folder.watcher.HELD_RETRY_SECONDS", 0.5)
@@ -586,7 +586,7 @@ async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: Memory
         subprocess.run(["rm", "-r", str(root / "d")], check=True)  # noqa: ASYNC221
 
 
-async def test_links_are_not_followed_unless_asked(root: Path, log: MemoryEventLog) -> None:
+async def test_links_are_not_followed_by_default(root: Path, log: MemoryEventLog) -> None:
     outside = root.parent / "outside"
     outside.mkdir()
     (outside / "a.jpg").write_bytes(b"a")
