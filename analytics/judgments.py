@@ -90,12 +90,12 @@ def metrics(lake: Lake, filters: Filters | None = None) -> dict[str, dict[str, f
         ir_measures.Qrel(query_id(row["query"]), row["image_name"], grade(row["rating"]))
         for row in query(lake, _JUDGMENTS, filters)
     ]
-    asked = {qrel.query_id for qrel in judged}
+    judged_queries = {qrel.query_id for qrel in judged}
     runs: dict[str, list[Any]] = {}
     answered: dict[str, set[str]] = {}
     for row in query(lake, _RUNS, filters):
         name = query_id(row["query"])
-        if name in asked:
+        if name in judged_queries:
             answered.setdefault(row["model_name"], set()).add(name)
             runs.setdefault(row["model_name"], []).extend(
                 ir_measures.ScoredDoc(name, found["image_name"], found["score"])

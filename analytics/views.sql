@@ -250,7 +250,7 @@ WITH changes AS (
     var_samp(rating) FILTER (NOT is_after) / count(*) FILTER (NOT is_after) AS error_before,
     var_samp(rating) FILTER (is_after) / count(*) FILTER (is_after) AS error_after
   FROM rated GROUP BY switched_at
-), asked AS (
+), per_switch AS (
   SELECT w.switched_at,
     count(*) FILTER (occurred_at < w.switched_at) AS searches_before,
     count(*) FILTER (occurred_at >= w.switched_at) AS searches_after,
@@ -270,5 +270,5 @@ SELECT w.switched_at, w.model_name, w.model_version, w.from_collection, w.collec
   coalesce(ratings_before, 0) AS ratings_before, coalesce(ratings_after, 0) AS ratings_after,
   mean_before, mean_after, difference,
   difference - t975(df) * error AS at_least, difference + t975(df) * error AS at_most
-FROM switches w LEFT JOIN compared USING (switched_at) LEFT JOIN asked USING (switched_at)
+FROM switches w LEFT JOIN compared USING (switched_at) LEFT JOIN per_switch USING (switched_at)
 ORDER BY w.switched_at;

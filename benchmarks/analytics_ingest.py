@@ -157,18 +157,18 @@ def ours(bootstrap: str, total: int, folder: Path) -> Took:
 def questions(folder: Path) -> dict[str, float]:
     """Seconds of the best of five, for the page as a whole and for one chart."""
     lake = Lake(str(folder / "lake"))
-    asked = {
+    queries = {
         "searches over time": lambda: query(lake, "FROM searches_over_time"),
         "latency percentiles": lambda: query(lake, "FROM latency_by_stage"),
         "weak queries": lambda: query(lake, "FROM weak_queries LIMIT 15"),
         "the whole page, 17 questions": lambda: dashboard(lake, Filters()),
     }
     found: dict[str, float] = {}
-    for name, ask in asked.items():
+    for name, run in queries.items():
         times = []
         for _ in range(5):
             started = time.perf_counter()
-            ask()
+            run()
             times.append(time.perf_counter() - started)
         found[name] = min(times)
     return found

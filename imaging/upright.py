@@ -177,14 +177,14 @@ def _opened(data: bytes, options: Options, *, whole: bool = True, white: bool = 
         if small is not None:
             # Pillow would decode the whole PNG to read metadata after its pixels.
             xmp = xmp or _take_xmp(small)
-            description = _described(image if kind == "TIFF" else small, xmp)
+            description = _metadata_of(image if kind == "TIFF" else small, xmp)
             decoded = small
         else:
             draft(image, options.edge)
             if not whole:
                 blank(image, white=white)
             image.load()
-            description = _described(image, xmp or _take_xmp(image))
+            description = _metadata_of(image, xmp or _take_xmp(image))
             correct_samples(image)
             decoded = select_visible_frame(image)
         # Only if the pixels are still in the file's own colours.
@@ -250,7 +250,7 @@ def _salvaged(data: bytes, options: Options) -> Upright | None:
     media_type = media_type_of(data, kind)
     if is_flat(image) or (media_type == "image/jpeg" and is_unread_jpeg(image)):
         return None
-    description, before = _described(image, _take_xmp(image)), image.width
+    description, before = _metadata_of(image, _take_xmp(image)), image.width
     _turn_upright(image, data)
     if image.width != before:
         width, height = height, width
@@ -267,7 +267,7 @@ def draft(image: Image.Image, edge: int) -> None:
         image.draft(None, (edge, edge))
 
 
-def _described(image: Image.Image, xmp: object) -> Description:
+def _metadata_of(image: Image.Image, xmp: object) -> Description:
     return described(loaded(image.getexif), xmp)
 
 

@@ -37,8 +37,8 @@ def document() -> dict[str, Any]:
                 "Every fact of the image search is an event in Kafka: UTF-8 JSON values under "
                 "UTF-8 keys. Any consumer group of its own may read them from the beginning. "
                 "Readers ignore fields they do not know and refuse other major versions; within a "
-                "major version fields are only added. Delivery is at least once: `event_id` tells "
-                "repetitions."
+                "major version fields are only added. Delivery is at least once: `event_id` "
+                "identifies repetitions."
             ),
             "license": {"name": "Apache-2.0"},
         },

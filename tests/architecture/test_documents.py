@@ -11,6 +11,7 @@ DOCUMENTS = (
     "docs/architecture.md",
     *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/decisions").glob("*.md")),
 )
+SOURCES = (".py", ".sql", ".js", ".md", ".toml")
 _QUOTED = re.compile(r"`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*/?)`")
 
 
@@ -18,7 +19,9 @@ def paths(text: str) -> list[str]:
     """What stands between backquotes and looks like a path in this repository."""
     folders = {path.name for path in ROOT.iterdir() if path.is_dir()}
     return [
-        each for each in _QUOTED.findall(text) if each.partition("/")[0] in folders and "/" in each
+        each
+        for each in _QUOTED.findall(text)
+        if "/" in each and (each.partition("/")[0] in folders or each.endswith(SOURCES))
     ]
 
 

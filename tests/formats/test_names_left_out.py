@@ -151,12 +151,12 @@ def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.Monk
 
 
 def test_each_name_is_in_the_docs() -> None:
-    told = (Path(__file__).parents[2] / "docs/names.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/names.md").read_text(encoding="utf-8")
     for maker, names in FOLDERS.items():
         row = f"| {maker} | {', '.join(f'`{name}`' for name in names)} |"
-        assert row in told
+        assert row in text
     for name in [*FILES, *FILE_BEGINNINGS, *FILE_ENDINGS]:
-        assert name.replace("\r", "\\r") in told
+        assert name.replace("\r", "\\r") in text
 
 
 def put(root: Path, *names: str) -> None:
