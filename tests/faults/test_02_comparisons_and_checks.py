@@ -1,4 +1,4 @@
-"""A comparison knows of what is being looked at while it begins."""
+"""A scan sees the results of examinations that are in flight when it begins."""
 
 import asyncio
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["log", "root"]
 async def test_a_image_that_goes_while_events_are_dropped_is_found_missing(
     root: Path, log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was seen a moment before, and that is told only while the comparison is under way."""
+    """It was examined before the scan, and the result arrives only during the scan."""
     seen, compared = asyncio.Event(), asyncio.Event()
     async with watching(root, log) as watcher:
         examination, reconciler = watcher._pipeline._examiner, watcher._reconciler

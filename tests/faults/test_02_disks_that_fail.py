@@ -1,4 +1,4 @@
-"""A disk that fails, or is slow, is told from a file that is: no picture waits for ever for it."""
+"""A failing or slow disk is distinguished from a failing file, so that no image waits for ever."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ MANY = 50_000
 
 
 class Bucket:
-    """A file system of names only, which tells of each folder what it is told to."""
+    """A file system whose listings are set by the test."""
 
     def __init__(self, folders: dict[str, dict[str, dict[str, Any]]]) -> None:
         self.folders = folders

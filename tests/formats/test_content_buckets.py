@@ -1,4 +1,4 @@
-"""What an object of a bucket is, is told by its first bytes, which are fetched once."""
+"""The first bytes of an object in a bucket decide what it is; they are fetched once."""
 
 import asyncio
 from collections.abc import Iterator

@@ -36,7 +36,7 @@ A, B = b"a" * 32, b"b" * 32
 
 
 class Scripted:
-    """An examination whose looks end when they are told to, with what they are told."""
+    """An examiner whose results are set by the test."""
 
     def __init__(self) -> None:
         self.looks: list[tuple[list[str], asyncio.Future[bytes]]] = []
