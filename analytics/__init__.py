@@ -1,1 +1,1 @@
-"""The event lake: its files, the views over them, and what is made of them."""
+"""The event lake: its files, the SQL views over them, the dashboard and exports."""

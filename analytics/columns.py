@@ -1,7 +1,7 @@
-"""Events as Arrow tables: a schema derived from the event's model, and records turned into rows.
+"""Converts records to Arrow tables whose schema is derived from the event's model.
 
-Every record of a topic becomes one row, also one that cannot be read as its event: its bytes are
-kept in `raw` and `invalid` says why, so that nothing is missing between the offsets.
+Every record of a topic becomes one row. If it cannot be decoded, its bytes are kept in `raw` and
+`invalid` has the reason, so that no offset is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schemas.codec import InvalidEvent, decode
 from schemas.events import Event
 from schemas.topics import Topic
 
-PLACE: Final = (
+RECORD_FIELDS: Final = (
     pa.field("partition", pa.int32(), nullable=False),
     pa.field("offset", pa.int64(), nullable=False),
     pa.field("logged_at", pa.timestamp("ms", "UTC"), nullable=False),
@@ -32,7 +32,7 @@ PLACE: Final = (
     pa.field("invalid", pa.string()),
     pa.field("raw", pa.binary()),
 )
-"""Columns every topic has, before those of its event. `logged_at` is Kafka's timestamp."""
+"""Columns of every topic, before those of its event. `logged_at` is Kafka's timestamp."""
 
 _SCALARS: Final[dict[type, pa.DataType]] = {
     bool: pa.bool_(),
@@ -48,18 +48,18 @@ _SCALARS: Final[dict[type, pa.DataType]] = {
 
 @cache
 def schema_of(topic: Topic) -> pa.Schema:
-    """The columns of a topic: `PLACE`, then the fields of its event.
+    """The columns of a topic: `RECORD_FIELDS`, then the fields of its event.
 
     A nested model is a struct, a tuple of models a list of structs, a mapping JSON text, and an
     identifier (UUID) or a member of an enumeration its text. Every field of the event may be null.
 
     Raises:
-        TypeError: the model has a type that is none of these.
+        TypeError: the model has a field of another type.
     """
     fields = [
         pa.field(name, _type_of(info.annotation)) for name, info in topic.event.model_fields.items()
     ]
-    return pa.schema([*PLACE, *fields], metadata={"topic": topic.name})
+    return pa.schema([*RECORD_FIELDS, *fields], metadata={"topic": topic.name})
 
 
 def table_of(topic: Topic, records: Sequence[LogRecord]) -> pa.Table:
@@ -91,17 +91,17 @@ def table_of(topic: Topic, records: Sequence[LogRecord]) -> pa.Table:
 
 
 def event_of(topic: Topic, row: Mapping[str, Any]) -> Event:
-    """The event in a row, as it was; the inverse of `table_of`.
+    """The event in a row; the inverse of `table_of`.
 
     Raises:
-        pydantic.ValidationError: the row is none of an event.
+        pydantic.ValidationError: the row does not hold a valid event.
     """
     values: dict[str, Any] = {}
     for name, info in topic.event.model_fields.items():
         value = row.get(name)
         if value is None:
-            continue  # Absent, or null, which is the default of whatever may be null.
-        is_text = get_origin(_inner(info.annotation)) is dict
+            continue  # Absent or null: null is the default of every nullable field.
+        is_text = get_origin(_unwrap(info.annotation)) is dict
         values[name] = json.loads(value) if is_text else value
     return topic.event.model_validate(values)
 
@@ -110,20 +110,20 @@ def _text(key: bytes | None) -> str | None:
     return None if key is None else key.decode(errors="replace")
 
 
-def _inner(annotation: Any) -> Any:
+def _unwrap(annotation: Any) -> Any:
     """The annotation without `Annotated` and without `| None`."""
     if get_origin(annotation) is Annotated:
-        return _inner(get_args(annotation)[0])
+        return _unwrap(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         rest = [part for part in get_args(annotation) if part is not type(None)]
         if len(rest) != 1:
             raise TypeError(f"{annotation} has no column type")
-        return _inner(rest[0])
+        return _unwrap(rest[0])
     return annotation
 
 
 def _type_of(annotation: Any) -> pa.DataType:
-    kind = _inner(annotation)
+    kind = _unwrap(annotation)
     origin = get_origin(kind)
     if origin in (tuple, list):
         return pa.list_(_type_of(get_args(kind)[0]))
@@ -141,8 +141,8 @@ def _type_of(annotation: Any) -> pa.DataType:
 
 
 def _array(annotation: Any, values: list[Any]) -> pa.Array:
-    """One column, built depth by depth: lists of structs as one flat array per field."""
-    kind = _inner(annotation)
+    """One column. Lists of structs are built as one flat array per field."""
+    kind = _unwrap(annotation)
     origin = get_origin(kind)
     if origin in (tuple, list):
         offsets: list[int] = [0]
@@ -166,7 +166,7 @@ def _array(annotation: Any, values: list[Any]) -> pa.Array:
 
 
 def _fields(models: Sequence[BaseModel | None], name: str) -> list[Any]:
-    """One field of each; null of what is null."""
+    """One field of each model; None for None."""
     get = attrgetter(name)
     return [None if model is None else get(model) for model in models]
 

@@ -1,7 +1,7 @@
-"""Few big files from many small ones, and rows taken out, while others write and read.
+"""Merges small files of the lake and deletes rows, while others write and read.
 
-A merged file appears beside the files it replaces, and from that moment readers prefer it
-(`analytics.lake.uncovered`). The replaced ones stay for a grace, for readers that have begun.
+A merged file appears beside the files it replaces, and readers prefer it from then on
+(`analytics.lake.uncovered`). The replaced files stay for a grace period, for running readers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MERGED_OFFSETS = 400_000
 
 @dataclass(slots=True)
 class Compacted:
-    """What was done, in files."""
+    """The result of a compaction, in numbers of files."""
 
     merged: int = 0
     written: int = 0
@@ -40,9 +40,9 @@ def compact(
     min_files: int = 16,
     grace_seconds: float = 600.0,
 ) -> Compacted:
-    """Merge neighbouring small files of one day; remove what was merged before the grace. Blocks.
+    """Merge adjacent small files of one day; remove files that were replaced long ago. Blocks.
 
-    Days are merged alone, so files stay where readers that prune by date look for them.
+    Files of different days are not merged, so that readers can prune by date.
     """
     done = Compacted()
     lake = generation.lake
@@ -54,21 +54,23 @@ def compact(
             files = generation.files(topic, number)
             kept = uncovered(files)
             _remove_covered(lake, files, kept, grace_seconds, done)
-            for run in _runs(kept, min_files):
-                path = generation.path_of(run[0].place, run[0].date, run[0].first, run[-1].last)
-                lake.merge(path, [file.path for file in run])
-                done.merged += len(run)
+            for group in _mergeable(kept, min_files):
+                path = generation.path_of(
+                    group[0].place, group[0].date, group[0].first, group[-1].last
+                )
+                lake.merge(path, [file.path for file in group])
+                done.merged += len(group)
                 done.written += 1
     if done.written:
-        # Arrow keeps what merging took, and gives it back in the thread that took it alone.
+        # Arrow keeps freed memory, and only the thread that allocated it can release it.
         pa.default_memory_pool().release_unused()
     return done
 
 
 class Sweep:
-    """Takes what is to be forgotten out of every file once, wherever it came from.
+    """Deletes forgotten rows from every file once.
 
-    A process that was killed between writing a merged file and looking again may have left some.
+    A process that was killed after writing a merged file may have left some.
     """
 
     def __init__(self, lake: Lake) -> None:
@@ -77,10 +79,10 @@ class Sweep:
         self._for = Forgotten()
 
     def run(self) -> int:
-        """Look into the files that were not looked into since something was forgotten. Blocks.
+        """Check the files that were not checked since the last request to forget. Blocks.
 
         Returns:
-            How many rows were taken out.
+            Number of deleted rows.
         """
         generation = self._lake.existing()
         forgotten = self._lake.forgotten()
@@ -88,16 +90,16 @@ class Sweep:
             return 0
         if forgotten != self._for:
             self._for, self._done = forgotten, set()
-        taken = 0
+        deleted = 0
         for topic in PERSONAL:
             for file in generation.snapshot(topic.name):
                 if file.path not in self._done:
-                    taken += _take_out(self._lake, file, forgotten)
+                    deleted += _delete_rows(self._lake, file, forgotten)
                     self._done.add(file.path)
-        return taken
+        return deleted
 
 
-def _take_out(lake: Lake, file: DataFile, forgotten: Forgotten) -> int:
+def _delete_rows(lake: Lake, file: DataFile, forgotten: Forgotten) -> int:
     with lake.storage.locked(f"{file.place.topic}-{file.place.partition}"):
         try:
             table = lake.storage.read_table(file.path)
@@ -108,24 +110,24 @@ def _take_out(lake: Lake, file: DataFile, forgotten: Forgotten) -> int:
         return int(table.num_rows) - lake.write_rows(file.path, table)
 
 
-def _runs(files: Iterable[DataFile], min_files: int) -> Iterator[list[DataFile]]:
-    run: list[DataFile] = []
+def _mergeable(files: Iterable[DataFile], min_files: int) -> Iterator[list[DataFile]]:
+    group: list[DataFile] = []
     for file in files:
         small = file.last - file.first < SMALL_OFFSETS
         follows = (
-            bool(run)
-            and file.date == run[-1].date
-            and file.first == run[-1].last + 1
-            and file.last - run[0].first < MERGED_OFFSETS
+            bool(group)
+            and file.date == group[-1].date
+            and file.first == group[-1].last + 1
+            and file.last - group[0].first < MERGED_OFFSETS
         )
-        if small and (follows or not run):
-            run.append(file)
+        if small and (follows or not group):
+            group.append(file)
             continue
-        if len(run) >= min_files:
-            yield run
-        run = [file] if small else []
-    if len(run) >= min_files:
-        yield run
+        if len(group) >= min_files:
+            yield group
+        group = [file] if small else []
+    if len(group) >= min_files:
+        yield group
 
 
 def _remove_covered(
@@ -147,12 +149,12 @@ def _remove_covered(
 
 
 def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
-    """Delete what people did more than `days` days ago, by whole days of UTC. Blocks.
+    """Delete searches and ratings older than `days` days, by whole days of UTC. Blocks.
 
-    A partition's last file stays, without its rows: it says where the partition continues.
+    The last file of a partition stays, without its rows: its name holds the next offset.
 
     Returns:
-        How many files were removed or emptied.
+        Number of files removed or emptied.
     """
     generation = lake.current()
     oldest = ((now or datetime.now(UTC)) - timedelta(days=days)).date()
@@ -162,7 +164,7 @@ def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
             with lake.storage.locked(f"{topic.name}-{number}"):
                 files = generation.files(topic.name, number)
                 if not files or lake.current().name != generation.name:
-                    return done  # a rebuild took its place
+                    return done  # replaced by a rebuild
                 last = uncovered(files)[-1]
                 for file in files:
                     if file.date >= oldest:
@@ -177,18 +179,18 @@ def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
 
 
 def forget(lake: Lake, wanted: Forgotten) -> int:
-    """Take out what is known of these searches and of these clients' searches. Blocks.
+    """Delete the rows of these searches and of all searches of these clients. Blocks.
 
-    It is remembered first, so that no writer and no rebuild files it again; then every file that
-    holds some of it is written anew under its own name. Old copies of merged files are removed.
+    The request is stored first, so that no writer or rebuild files such rows again. Then every file
+    with such rows is rewritten under the same name, and old copies of merged files are removed.
 
     Returns:
-        How many rows were taken out.
+        Number of deleted rows.
     """
     generation = lake.current()
     named = Forgotten(wanted.searches | _searches_of(generation, wanted.clients), wanted.clients)
     lake.remember_to_forget(named)
-    taken = 0
+    deleted = 0
     for topic in ("searches", "feedback"):
         for number in sorted({file.place.partition for file in generation.files(topic)}):
             with lake.storage.locked(f"{topic}-{number}"):
@@ -198,10 +200,10 @@ def forget(lake: Lake, wanted: Forgotten) -> int:
                 for file in kept:
                     table = lake.storage.read_table(file.path)
                     if named.without(table).num_rows < table.num_rows:
-                        taken += table.num_rows - lake.write_rows(file.path, table)
+                        deleted += table.num_rows - lake.write_rows(file.path, table)
     if lake.current().name != generation.name:
-        raise Unavailable("the lake was rebuilt meanwhile: forget again")
-    return taken
+        raise Unavailable("the lake was rebuilt meanwhile: repeat the request to forget")
+    return deleted
 
 
 def _searches_of(generation: Generation, clients: frozenset[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""All the numbers of the analytics page at once, and the searches behind one of them."""
+"""All numbers of the analytics page, and the searches behind each of them."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _CHOSEN: Final = "SELECT getvariable('bucket') AS bucket"
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """Which searches one is interested in, beyond the page's filters; None means any."""
+class DrillDown:
+    """Selects the searches behind one number, in addition to the page's filters; None means any."""
 
     text: str | None = None
-    """The query; the empty text for searches of which no text is recorded."""
+    """The query text; empty for searches without a recorded text."""
     kind: str | None = None
     rating: int | None = None
     place: int | None = None
@@ -56,17 +56,17 @@ class Behind:
     score_below: float | None = None
     without_result: bool = False
     weak: bool = False
-    """Without a result, or none of a score that is worth it (the view `weak_queries`)."""
+    """Without results, or with a low best score (see the view `weak_queries`)."""
     rated: bool = False
     rated_images: int | None = None
-    """How many of the answer's pictures were rated in the period."""
+    """Number of images of the answer that were rated in the period."""
 
 
 def dashboard(
     lake: Lake, filters: Filters, *, bounds: Bounds | None = None, stop: Stop | None = None
 ) -> dict[str, Any]:
-    """Question -> its rows, times as ISO 8601 in UTC. Blocks; raises as `analytics.views.query`."""
-    # The first of them says what the others see.
+    """Name -> rows, with times as ISO 8601 in UTC. Blocks; raises as `analytics.views.query`."""
+    # The first query sets the variable that the others use.
     found = read(
         lake, {"": _BUCKET, **QUESTIONS, "bucket": _CHOSEN}, filters, bounds=bounds, stop=stop
     )
@@ -80,14 +80,16 @@ def dashboard(
 def searches(
     lake: Lake,
     filters: Filters,
-    behind: Behind,
+    drill_down: DrillDown,
     *,
     limit: int = 50,
     bounds: Bounds | None = None,
     stop: Stop | None = None,
 ) -> list[dict[str, Any]]:
-    """The newest `limit` searches of this kind, each with its pictures and its ratings. Blocks;
-    raises as `analytics.views.query`."""
+    """The newest `limit` selected searches, each with its results and ratings. Blocks.
+
+    Raises as `analytics.views.query`.
+    """
     rows = query(
         lake,
         """
@@ -116,18 +118,21 @@ def searches(
         """,
         filters,
         {
-            "text": behind.text,
-            "kind": behind.kind,
-            "score_from": behind.score_from,
-            "score_below": behind.score_below,
-            "without_result": behind.without_result,
-            # Charts of ratings count the ratings of the period, whenever the search was made.
-            "by_rating": behind.rated
-            or any(n is not None for n in (behind.rating, behind.place, behind.rated_images)),
-            "weak": behind.weak,
-            "rated_images": behind.rated_images,
-            "rating": behind.rating,
-            "place": behind.place,
+            "text": drill_down.text,
+            "kind": drill_down.kind,
+            "score_from": drill_down.score_from,
+            "score_below": drill_down.score_below,
+            "without_result": drill_down.without_result,
+            # Rating charts count the ratings of the period, whenever the search was made.
+            "by_rating": drill_down.rated
+            or any(
+                n is not None
+                for n in (drill_down.rating, drill_down.place, drill_down.rated_images)
+            ),
+            "weak": drill_down.weak,
+            "rated_images": drill_down.rated_images,
+            "rating": drill_down.rating,
+            "place": drill_down.place,
             "count": limit,
         },
         bounds=bounds,
@@ -140,7 +145,7 @@ def searches(
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
+    """The value in JSON types."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""DuckDB within bounds of memory, threads and disk, on work that another thread can stop."""
+"""Opens DuckDB with limits on memory, threads and disk; other threads can stop its queries."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from adapters.machine import machine_memory, usable_cores
 from analytics.settings import QuestionSettings
 
 MEMORY_SHARE: Final = 8
-"""One part in so many of the machine's memory is for questions, unless a setting says otherwise."""
+"""Queries may take this fraction (one in eight) of the machine's memory by default."""
 LEAST_BYTES: Final = 64 << 20
-"""With less, DuckDB cannot read a Parquet file."""
+"""Minimum with which DuckDB can read a Parquet file."""
 TEMPORARY_TIMES_MEMORY: Final = 4
 TEMPORARY_SHARE_OF_FREE: Final = 0.5
 
 
 class Stopped(Exception):
-    """The work was stopped, as nobody waits for it any more."""
+    """The query was stopped because nobody waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one connection may take, whatever it is asked."""
+    """The limits of one connection."""
 
     memory_bytes: int
     threads: int
 
     @classmethod
     def of(cls, settings: QuestionSettings, *, connections: int = 1) -> Bounds:
-        """What is left for each of so many connections that are used at once."""
+        """The limits of each connection if `connections` are used at the same time."""
         memory = settings.analytics_memory or machine_memory() // MEMORY_SHARE
         return cls(
             max(LEAST_BYTES, int(memory) // connections),
@@ -47,12 +47,12 @@ class Bounds:
 
     @property
     def temporary_bytes(self) -> int:
-        """What may be written to temporary files."""
+        """Limit on temporary files, in bytes."""
         return TEMPORARY_TIMES_MEMORY * self.memory_bytes
 
 
 class Stop:
-    """Stops the work of another thread, whatever it is at."""
+    """Stops the query of another thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,28 +60,31 @@ class Stop:
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def now(self) -> None:
-        """Interrupt what runs. Called again until the work has ended: DuckDB forgets an
-        interruption that comes just before a statement."""
+        """Interrupt the running statement.
+
+        To be called again until the work has ended: DuckDB ignores an interruption that comes just
+        before a statement.
+        """
         with self._lock:
             self._wanted = True
             if self._connection is not None:
                 self._connection.interrupt()
 
     def check(self) -> None:
-        """Return if the work is still wanted.
+        """Raise if the work was stopped.
 
         Raises:
-            Stopped: it is not.
+            Stopped: it was.
         """
         if self._wanted:
             raise Stopped
 
     @contextmanager
     def watching(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Within, this connection is what is interrupted; it must not be closed before the end.
+        """Within the block, `now` interrupts this connection, which must stay open until its end.
 
         Raises:
-            Stopped: the work was stopped, before or within.
+            Stopped: the work was stopped, before or within the block.
         """
         with self._lock:
             self._connection = connection
@@ -100,14 +103,14 @@ class Stop:
 def connect(
     bounds: Bounds | None = None, stop: Stop | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database in memory, within these bounds, else those of the environment. Blocks.
+    """An empty in-memory database within these bounds; by default, those of the settings. Blocks.
 
     Raises:
-        Stopped: the work was stopped meanwhile.
-        Unavailable: it needs more memory, or more temporary files, than the bounds allow.
+        Stopped: the work was stopped.
+        Unavailable: a query needs more memory, or more temporary files, than the bounds allow.
     """
     bounds = bounds or Bounds.of(QuestionSettings())
-    # A folder of its own: with the default, files would appear where the process was started.
+    # By default, DuckDB would write temporary files into the working directory.
     with tempfile.TemporaryDirectory(prefix="image-search-analytics-") as folder:
         try:
             with (
@@ -123,7 +126,7 @@ def connect(
             ):
                 free = int(shutil.disk_usage(folder).free * TEMPORARY_SHARE_OF_FREE)
                 temporary = min(bounds.temporary_bytes, free)
-                # Given when connecting it would have no effect (DuckDB 2.0).
+                # As a connection option it has no effect (DuckDB 2.0).
                 connection.execute(f"SET max_temp_directory_size = '{temporary}B'")
                 connection.execute("SET enable_progress_bar = false")
                 yield connection

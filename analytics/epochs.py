@@ -1,8 +1,8 @@
-"""Where the log of a partition lost its end, or was made anew, and the lake went on.
+"""Maps offsets of the log to offsets of the lake, across losses of the log.
 
-Offsets in the lake only ever rise. Those of the log begin again, or differ, when Kafka has lost
-records that the lake holds: then an epoch begins, in which an offset in the lake is that of the
-log plus `base`. Without such a loss there is one epoch, whose base is 0, and both are the same.
+Offsets in the lake only rise. If Kafka has lost records that the lake holds, the log's offsets
+begin again or differ. Then a new epoch begins, in which the lake's offset is the log's offset plus
+`base`. Without a loss there is one epoch with base 0, and both offsets are equal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDER: Final = "_epochs"
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """From the offset `start` of the lake on, the log's offsets are lower by `base`."""
+    """From the lake's offset `start` on, the log's offsets are lower by `base`."""
 
     base: int = 0
     start: int = 0
@@ -33,15 +33,15 @@ class Epoch:
         return self.start - self.base
 
     def in_log(self, end: int) -> int:
-        """The log's next offset, where the partition ends at `end` in the lake.
+        """The log's next offset, if the partition ends at `end` in the lake.
 
-        That may be before the epoch: a rebuild ends at the last row that there is, and those before
-        the epoch may be forgotten, or be of events that the log tells a second time.
+        `end` may be before the epoch: a rebuild ends at the last existing row, and later rows may
+        have been forgotten, or be duplicates that the log holds again.
         """
         return max(end, self.start) - self.base
 
     def in_lake(self, record: LogRecord) -> LogRecord:
-        """The record under its offset in the lake."""
+        """The record with its offset in the lake."""
         if not self.base:
             return record
         partition, offset = record.position
@@ -49,18 +49,18 @@ class Epoch:
 
 
 def epoch_of(generation: Generation, place: Place) -> Epoch:
-    """The partition's present epoch. Blocks."""
-    content = generation.lake.storage.read(_path(generation, place))
-    if content is None:
+    """The present epoch of a partition. Blocks."""
+    stored = generation.lake.storage.read(_path(generation, place))
+    if stored is None:
         return Epoch()
-    said = json.loads(content)
-    return Epoch(int(said["base"]), int(said["start"]))
+    content = json.loads(stored)
+    return Epoch(int(content["base"]), int(content["start"]))
 
 
 def begin_epoch(generation: Generation, place: Place, epoch: Epoch) -> None:
-    """From now on the partition is in this epoch. Blocks; repeated, it changes nothing."""
-    said = {"base": epoch.base, "start": epoch.start}
-    generation.lake.storage.write(_path(generation, place), json.dumps(said).encode())
+    """Begin an epoch in a partition. Blocks; idempotent."""
+    content = {"base": epoch.base, "start": epoch.start}
+    generation.lake.storage.write(_path(generation, place), json.dumps(content).encode())
 
 
 def _path(generation: Generation, place: Place) -> str:
@@ -68,9 +68,9 @@ def _path(generation: Generation, place: Place) -> str:
 
 
 def earlier_events(generation: Generation, topic: str) -> pa.Array | None:
-    """Ids of the topic's events that were filed in earlier epochs; None if there were none. Blocks.
+    """Ids of the topic's events that were filed in earlier epochs; None without any. Blocks.
 
-    The log may tell them again: what it kept of its former self, and what was restored to it.
+    The log may hold these events again: those that it kept, and those restored to it.
     """
     starts: dict[int, int] = {}
     found: list[pa.ChunkedArray] = []
@@ -90,7 +90,7 @@ def earlier_events(generation: Generation, topic: str) -> pa.Array | None:
 
 
 def without_events(table: pa.Table, known: pa.Array | None) -> pa.Table:
-    """The rows but for those of these events."""
+    """The rows, without those of these events."""
     if known is None or len(known) == 0 or table.num_rows == 0:
         return table
     return table.filter(pc.invert(pc.is_in(table["event_id"], value_set=known)))

@@ -1,8 +1,8 @@
-"""The ratings in the forms that tools for judging search take: TREC's, UBI's, and plain metrics.
+"""Exports ratings for evaluation tools (TREC, UBI), and computes metrics from them.
 
-A query is known by its words: searches with the same text (without regard to case and surrounding
-space) are one query, whichever model answered. Only ratings of single pictures are judgments; a
-rating of a whole answer says nothing about one picture. Of several judges the median counts.
+A query is identified by its text, ignoring case and surrounding space, whichever model answered.
+Only ratings of single images are judgments; a rating of a whole answer is not. Of several ratings
+of one image the median counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from analytics.views import Filters, query
 
 APPLICATION: Final = "image-search"
 RELEVANT: Final = 2
-"""The grade from which a picture counts as relevant where a metric knows only yes and no."""
+"""Grade from which an image counts as relevant, for binary metrics."""
 MEASURES: Final = (nDCG @ 10, RR(rel=RELEVANT) @ 10, P(rel=RELEVANT) @ 5, P(rel=RELEVANT) @ 10)
 
 _JUDGMENTS: Final = """
@@ -31,7 +31,7 @@ SELECT lower(trim(text)) AS query, image_name, floor(median(rating))::INTEGER AS
 FROM feedback WHERE image_name IS NOT NULL AND text IS NOT NULL
 GROUP BY ALL ORDER BY ALL
 """
-# A query's newest answer of each model: what that model would say today.
+# Each model's newest answer to a query, which is closest to what it would answer now.
 _RUNS: Final = """
 SELECT lower(trim(text)) AS query, model_name, results
 FROM searches WHERE text IS NOT NULL
@@ -42,22 +42,22 @@ ORDER BY model_name, query
 
 
 def grade(rating: int) -> int:
-    """A rating as TREC's grade: 1 to 3 is 0, 4 to 6 is 1, 7 to 9 is 2, and 10 is 3."""
+    """The TREC grade of a rating: 1 to 3 is 0, 4 to 6 is 1, 7 to 9 is 2, and 10 is 3."""
     return (rating - 1) // 3
 
 
 def query_id(text: str) -> str:
-    """A short name of the query, the same in every export."""
+    """A short id of the query, the same in every export."""
     return f"q{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def write_trec(lake: Lake, folder: Path, filters: Filters | None = None) -> dict[Path, int]:
-    """Write `qrels.txt`, `queries.tsv` and a run for each model. Blocks.
+    """Write `qrels.txt`, `queries.tsv` and a run file per model. Blocks.
 
-    White space, which TREC's format has no way to write, is percent-encoded in picture names.
+    White space in image names, which TREC's format does not allow, is percent-encoded.
 
     Returns:
-        file -> its number of lines.
+        File -> number of lines.
     """
     judged = query(lake, _JUDGMENTS, filters)
     runs = query(lake, _RUNS, filters)
@@ -80,9 +80,9 @@ def write_trec(lake: Lake, folder: Path, filters: Filters | None = None) -> dict
 
 
 def metrics(lake: Lake, filters: Filters | None = None) -> dict[str, dict[str, float | int]]:
-    """model -> measure -> its mean over the judged queries that the model has answered. Blocks.
+    """Model -> measure -> mean over the judged queries that the model has answered. Blocks.
 
-    Pictures without a judgment count as irrelevant, so models are only comparable on judgments
+    Images without a judgment count as irrelevant, so models can only be compared on judgments
     that were collected from the answers of each. Measures are computed by ir-measures (MacAvaney,
     Macdonald, Ounis 2022) on top of trec_eval; `queries` is the number of queries.
     """
@@ -90,12 +90,12 @@ def metrics(lake: Lake, filters: Filters | None = None) -> dict[str, dict[str, f
         ir_measures.Qrel(query_id(row["query"]), row["image_name"], grade(row["rating"]))
         for row in query(lake, _JUDGMENTS, filters)
     ]
-    asked = {qrel.query_id for qrel in judged}
+    judged_queries = {qrel.query_id for qrel in judged}
     runs: dict[str, list[Any]] = {}
     answered: dict[str, set[str]] = {}
     for row in query(lake, _RUNS, filters):
         name = query_id(row["query"])
-        if name in asked:
+        if name in judged_queries:
             answered.setdefault(row["model_name"], set()).add(name)
             runs.setdefault(row["model_name"], []).extend(
                 ir_measures.ScoredDoc(name, found["image_name"], found["score"])
@@ -115,11 +115,11 @@ def metrics(lake: Lake, filters: Filters | None = None) -> dict[str, dict[str, f
 def write_ubi(lake: Lake, folder: Path, filters: Filters | None = None) -> dict[Path, int]:
     """Write `ubi_queries.ndjson` and `ubi_events.ndjson` of User Behavior Insights 1.3. Blocks.
 
-    A rating is an event with the action `rate`; the rated picture is its object, and its place in
+    A rating is an event with the action `rate`; the rated image is its object, and its rank in
     the answer its position.
 
     Returns:
-        file -> its number of lines.
+        File -> number of lines.
     """
     searches = query(lake, "FROM searches ORDER BY occurred_at, search_id", filters)
     ratings = query(

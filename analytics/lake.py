@@ -1,13 +1,13 @@
-"""The event lake: Parquet files named by what they hold, so that their names are the whole truth.
+"""The event lake: Parquet files whose names state which records they hold.
 
-    CURRENT                                       name of the generation that is in use
+    CURRENT                                       name of the generation in use
     <generation>/topic=searches/date=2026-01-05/searches-3-100-199.parquet
 
-A file holds the records of one partition from its first to its last offset, both included. Two
-files never overlap in part: where one's range lies within another's, compaction has merged it, and
-readers leave the smaller one out (`snapshot`). The date is that of Kafka's timestamp in UTC and
-never goes back within a partition, so that a flush around midnight is cut once, in offset order:
-a crash between its two files leaves the lake at the end of the first.
+A file holds the records of one partition from its first to its last offset, inclusive. Ranges never
+overlap partially: if one lies within another, compaction has merged that file, and readers ignore
+it (`snapshot`). The date is that of Kafka's timestamp in UTC and never goes back within a
+partition. A flush around midnight is therefore split once, in offset order: after a crash between
+its two files, the lake ends with the first.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from analytics.storage import Storage
 from schemas.topics import FEEDBACK, IMAGES_DLQ, IMAGES_INDEXED, MODELS, SEARCHES, Topic
 
 TOPICS: Final = (SEARCHES, FEEDBACK, IMAGES_INDEXED, IMAGES_DLQ, MODELS)
-"""What the lake holds."""
+"""The topics that the lake holds."""
 
 POINTER: Final = "CURRENT"
 FORGOTTEN: Final = "_forgotten"
 EMPTY: Final = "date=1970-01-01/empty.parquet"
-"""A file of each topic without rows, so that a view has its columns before the first event."""
+"""An empty file per topic, so that views have columns before the first event."""
 
 ABANDONED: Final = timedelta(days=2)
-"""No rebuild takes so long."""
+"""Rebuilds older than this were interrupted."""
 _EPOCH: Final = date(1970, 1, 1)
 _DAY_MS: Final = 86_400_000
 _NAME = re.compile(r"-(?P<partition>\d+)-(?P<first>\d+)-(?P<last>\d+)\.parquet$")
@@ -68,14 +68,14 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How far a partition has come: the next offset, and the date before which none is filed."""
+    """The end of a partition: its next offset, and the earliest date for it."""
 
     offset: int = 0
     date: date = _EPOCH
 
 
 class Moved(Exception):
-    """The partition is elsewhere than its writer believed: another one wrote, or a rebuild."""
+    """The partition does not end where its writer expected: another writer or a rebuild wrote."""
 
     def __init__(self, place: Place, expected: int, end: End) -> None:
         super().__init__(f"{place} continues at {end.offset}, not at {expected}")
@@ -84,19 +84,19 @@ class Moved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Searches and clients of which nothing is kept."""
+    """Searches and clients whose rows are to be deleted."""
 
     searches: frozenset[str] = frozenset()
     clients: frozenset[str] = frozenset()
 
     def without(self, table: pa.Table) -> pa.Table:
-        """The rows that are to be kept."""
+        """The rows that are kept."""
         for column, values in (("search_id", self.searches), ("client", self.clients)):
             if values and column in table.schema.names:
                 named = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
                 table = table.filter(pc.invert(named))
         if self.searches and table.num_rows:
-            # What could not be read as an event is known by its key.
+            # Rows that are not valid events are identified by their key.
             named = pc.is_in(table["key"], value_set=pa.array(sorted(self.searches), pa.string()))
             table = table.filter(pc.invert(named))
         return table
@@ -104,7 +104,7 @@ class Forgotten:
 
 @dataclass
 class Lake:
-    """The lake at `url`. All methods block; none keeps anything open."""
+    """The lake at `url`. All methods block; none keeps files open."""
 
     url: str
     storage: Storage = field(init=False)
@@ -113,7 +113,7 @@ class Lake:
         self.storage = Storage(self.url)
 
     def current(self) -> Generation:
-        """The generation in use; the first one is made where there is none."""
+        """The generation in use; creates the first one if there is none."""
         if (named := self._named()) is None:
             with self.storage.locked("lake"):
                 if (named := self._named()) is None:
@@ -123,7 +123,7 @@ class Lake:
         return Generation(self, named)
 
     def existing(self) -> Generation | None:
-        """The generation in use; None where nothing was ever written."""
+        """The generation in use; None if nothing was ever written."""
         named = self._named()
         return None if named is None else Generation(self, named)
 
@@ -132,7 +132,7 @@ class Lake:
         return content.decode().strip() if content else None
 
     def new_generation(self) -> Generation:
-        """An empty one, which nobody reads yet."""
+        """Create an empty generation, which nobody reads yet."""
         generation = Generation(self, f"g-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}")
         for topic in TOPICS:
             path = f"{generation.name}/topic={topic.name}/{EMPTY}"
@@ -140,22 +140,22 @@ class Lake:
         return generation
 
     def switch_to(self, generation: Generation, *, instead_of: Generation | None = None) -> None:
-        """Let everybody read and continue this one from now on, at once.
+        """Make this generation the one in use, atomically.
 
         Raises:
-            Unavailable: another one is in use by now than `instead_of`. Nothing was changed.
+            Unavailable: `instead_of` is not in use any more. Nothing was changed.
         """
         with self.storage.locked("switch"):
             if instead_of is not None and self._named() != instead_of.name:
-                raise Unavailable("the lake was rebuilt by somebody else meanwhile")
+                raise Unavailable("another process has rebuilt the lake meanwhile")
             self.storage.write(POINTER, f"{generation.name}\n".encode())
 
     def remove_replaced(self, generation: Generation) -> None:
-        """Delete a generation that is no longer in use, and what rebuilds left that broke off.
+        """Delete a generation that is no longer in use, and the remains of interrupted rebuilds.
 
-        Another one that is just being made stays: it may be in use next.
+        A generation that is still being built stays.
         """
-        # Whoever began to write into it holds its partition's lock until it is done.
+        # Wait for running writers: each holds the lock of its partition.
         for name in self.storage.names("_locks"):
             with self.storage.locked(name.removesuffix(".lock")):
                 pass
@@ -167,38 +167,38 @@ class Lake:
                 self.storage.remove(name, recursive=True)
 
     def forgotten(self) -> Forgotten:
-        """What `forget` was told so far, by all processes."""
+        """All requests to forget, of all processes."""
         searches: set[str] = set()
         clients: set[str] = set()
         for name in self.storage.names(FORGOTTEN):
-            said = json.loads(self.storage.read(f"{FORGOTTEN}/{name}") or b"{}")
-            searches.update(said.get("searches", ()))
-            clients.update(said.get("clients", ()))
+            request = json.loads(self.storage.read(f"{FORGOTTEN}/{name}") or b"{}")
+            searches.update(request.get("searches", ()))
+            clients.update(request.get("clients", ()))
         return Forgotten(frozenset(searches), frozenset(clients))
 
     def remember_to_forget(self, more: Forgotten) -> None:
-        """Add to `forgotten`: no writer files these any more, a rebuild neither."""
-        said = {"searches": sorted(more.searches), "clients": sorted(more.clients)}
-        self.storage.write(f"{FORGOTTEN}/{uuid4().hex}.json", json.dumps(said).encode())
+        """Add to `forgotten`, which all writers and rebuilds obey."""
+        request = {"searches": sorted(more.searches), "clients": sorted(more.clients)}
+        self.storage.write(f"{FORGOTTEN}/{uuid4().hex}.json", json.dumps(request).encode())
 
     def write_rows(self, path: str, table: pa.Table) -> int:
-        """Write rows, without those that are to be forgotten by the time they are there.
+        """Write rows, without those that are forgotten by the time the file exists.
 
         Returns:
-            How many rows were written.
+            Number of rows written.
         """
         return self._write(path, table.schema, [table], lambda: [table])
 
     def merge(self, path: str, merged: Sequence[str]) -> int:
-        """Write the rows of these files into one, in this order, as `write_rows`.
+        """Write the rows of these files into one, in this order; see `write_rows`.
 
-        What is told beside the last one's rows is told beside the merged ones, which end with them.
+        The metadata of the last file is kept, as the merged file ends with the same records.
         """
         schemas = [self.storage.read_schema(each) for each in merged]
         schema = pa.unify_schemas(schemas, promote_options="default")
         schema = schema.with_metadata(schemas[-1].metadata)
         rows = itertools.chain.from_iterable(map(self.storage.read_pieces, merged))
-        # Once it is written, somebody may remove those that it was made of.
+        # Once it is written, others may remove the merged files.
         return self._write(path, schema, rows, lambda: self.storage.read_pieces(path))
 
     def _write(
@@ -208,11 +208,11 @@ class Lake:
         pieces: Iterable[pa.Table],
         again: Callable[[], Iterable[pa.Table]],
     ) -> int:
-        """The one way to write rows; `again` gives them once they were written.
+        """The only way to write rows; `again` returns them after they were written.
 
-        An object store has no locks: somebody may forget between reading and writing. What is
-        forgotten is remembered first and then taken out of the files there are; so either it was
-        remembered before this looked, or the file was there to be taken out of.
+        An object store has no locks, so another process may forget rows between our reading and
+        writing. It stores its request first and then deletes from existing files. So either we
+        see the request when we check after writing, or it sees our file.
         """
         forgotten = self.forgotten()
         while True:
@@ -225,13 +225,13 @@ class Lake:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One complete set of files."""
+    """One complete set of files; rebuilds create new ones."""
 
     lake: Lake
     name: str
 
     def files(self, topic: str, partition: int | None = None) -> list[DataFile]:
-        """Every file of the topic, those that compaction has merged included."""
+        """All files of the topic, including those that compaction has merged."""
         folder = f"{self.name}/topic={topic}"
         return [
             file
@@ -255,14 +255,14 @@ class Generation:
                 )
 
     def snapshot(self, topic: str, partition: int | None = None) -> list[DataFile]:
-        """The files that together hold each record exactly once, by partition and offset."""
+        """The files that together hold each record once, ordered by partition and offset."""
         return uncovered(self.files(topic, partition))
 
     def end(self, place: Place) -> End:
-        """Where the partition continues."""
+        """The present end of the partition."""
         days = self.lake.storage.names(f"{self.name}/topic={place.topic}")
         for day in sorted(days, reverse=True):
-            # Dates never go back within a partition, so the newest one has its last offset.
+            # Dates never go back within a partition, so the newest one has the last offset.
             ours = [f for f in self._files_of(place.topic, day) if f.place == place]
             if ours:
                 last = max(ours, key=lambda file: file.last)
@@ -277,16 +277,16 @@ class Generation:
         records: Sequence[LogRecord],
         keep: Callable[[pa.Table], pa.Table] | None = None,
     ) -> End:
-        """File the records that follow `begin`, and only if the partition still ends there.
+        """Write the records that follow `begin`, if the partition still ends there.
 
-        `keep` leaves out rows that are filed elsewhere; the file's range covers them all the same.
+        `keep` may drop rows that are filed elsewhere; the file's range still covers them.
 
         Returns:
-            Where the partition continues now.
+            The new end of the partition.
 
         Raises:
-            Moved: it does not end at `begin`. Nothing was written.
-            Unavailable: the storage does not take it. Some of the days may be filed.
+            Moved: the partition does not end at `begin`. Nothing was written.
+            Unavailable: the storage failed. Some of the days may be written.
         """
         table = table_of(topic, records)
         return self.append_table(place, begin, table, keep, must_be_current=True)
@@ -300,9 +300,9 @@ class Generation:
         *,
         must_be_current: bool = False,
     ) -> End:
-        """The same for rows, in offset order.
+        """As `append`, for a table in offset order.
 
-        Where it `must_be_current`, a generation that a rebuild has replaced has moved, too.
+        With `must_be_current`, also raises `Moved` if a rebuild has replaced this generation.
         """
         with self.lake.storage.locked(f"{place.topic}-{place.partition}"):
             if must_be_current and (used := self.lake.current()).name != self.name:
@@ -321,13 +321,13 @@ class Generation:
             return end
 
     def path_of(self, place: Place, day: date, first: int, last: int) -> str:
-        """The one path of this range."""
+        """The path of the file with this range."""
         name = f"{place.topic}-{place.partition}-{first}-{last}.parquet"
         return f"{self.name}/topic={place.topic}/date={day.isoformat()}/{name}"
 
 
 def by_date(table: pa.Table, not_before: date = _EPOCH) -> Iterator[tuple[date, pa.Table]]:
-    """Runs of rows of one date, which never goes back; `table` is in offset order."""
+    """The rows of each date, which never goes back; `table` is in offset order."""
     if table.num_rows == 0:
         return
     millis = table["logged_at"].cast(pa.int64()).to_numpy()
@@ -339,7 +339,7 @@ def by_date(table: pa.Table, not_before: date = _EPOCH) -> Iterator[tuple[date, 
 
 
 def uncovered(files: Iterable[DataFile]) -> list[DataFile]:
-    """Without those whose range lies within another's; by place and offset."""
+    """The files whose range is not within another's, ordered by place and offset."""
     kept: list[DataFile] = []
     for file in sorted(files, key=lambda file: (file.place, file.first, -file.last)):
         if not kept or kept[-1].place != file.place or file.last > kept[-1].last:

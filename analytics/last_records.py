@@ -1,7 +1,7 @@
-"""Which records a file of the lake ends with, told beside its rows.
+"""Stores which records a file of the lake ends with, in the metadata of the file.
 
-By these the lake is held against the log. The rows themselves may not be there: they are in another
-file already, have expired, or are forgotten.
+The lake is compared with the log by these. The rows themselves may be missing: they may be in
+another file, expired or forgotten.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from analytics.storage import Storage
 
 NOTE: Final = b"last_records"
 LAST_RECORDS: Final = 5
-"""So many are compared with the log; of a compacted topic some may be gone from it."""
+"""Number of records to compare with the log; a compacted topic may lack some of them."""
 
 
 def identity(row: Mapping[str, Any]) -> str:
-    """What tells the record of a row from another at its offset, beside its time."""
+    """Identifies the record of a row, together with its time."""
     if row["event_id"] is not None:
         return str(row["event_id"])
     return hashlib.sha256(row["raw"] or b"").hexdigest()
 
 
 def with_last_records(table: pa.Table) -> pa.Table:
-    """The rows, and beside them which records the last of them are.
+    """The table, with the identities of its last records in its metadata.
 
-    Rows may be left out, expire or be forgotten; this stays, as it tells nothing of anybody.
+    They stay when rows expire or are forgotten, as they say nothing about a person.
     """
     if not table.num_rows:
         return table
     rows = table.slice(max(0, table.num_rows - LAST_RECORDS))
     rows = rows.select(["offset", "logged_at", "event_id", "raw"]).to_pylist()
-    told = [
+    last = [
         [row["offset"], round(row["logged_at"].timestamp() * 1000), identity(row)] for row in rows
     ]
-    notes = {**(table.schema.metadata or {}), NOTE: json.dumps(told).encode()}
+    notes = {**(table.schema.metadata or {}), NOTE: json.dumps(last).encode()}
     return table.replace_schema_metadata(notes)
 
 
 def last_records(storage: Storage, path: str) -> dict[int, tuple[int, str]]:
     """Offset in the lake -> time in milliseconds and identity, of a file's last records. Blocks."""
-    notes = storage.read_notes(path)
+    notes = storage.read_metadata(path)
     if NOTE in notes:
-        return {offset: (time, told) for offset, time, told in json.loads(notes[NOTE])}
-    # A file of an earlier version.
+        return {offset: (time, who) for offset, time, who in json.loads(notes[NOTE])}
+    # A file that was written by an earlier version.
     table = with_last_records(storage.read_table(path))
-    told = (table.schema.metadata or {}).get(NOTE, b"[]")
-    return {offset: (time, who) for offset, time, who in json.loads(told)}
+    noted = (table.schema.metadata or {}).get(NOTE, b"[]")
+    return {offset: (time, who) for offset, time, who in json.loads(noted)}

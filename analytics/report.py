@@ -1,4 +1,4 @@
-"""The analytics page as one HTML file: its numbers, style and charts inside, nothing outside."""
+"""The analytics page as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _PAGE: Final = """<!doctype html>
 
 
 def render(lake: Lake, filters: Filters) -> str:
-    """The report on these events. Blocks.
+    """The report for these filters, as HTML. Blocks.
 
     Raises:
-        Unavailable: nothing was ever filed, or the lake cannot be read.
+        Unavailable: the lake is empty or cannot be read.
     """
-    # A query may contain "</script>", which would end the element.
+    # A query text may contain "</script>", which would end the element.
     data = json.dumps(dashboard(lake, filters), ensure_ascii=False).replace("<", "\\u003c")
     files = {name: (WEB / file).read_text(encoding="utf-8") for name, (file, _) in ASSETS.items()}
     return _PAGE.format(

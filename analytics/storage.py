@@ -1,8 +1,8 @@
-"""Where a lake lies: the few operations it needs of a file system, atomic on every one.
+"""The file system operations of the lake, each of them atomic.
 
-On a local file system a file appears by a rename after it is on disk, and locks are the kernel's
-(`flock`), which end with the process that holds them. On an object store a file appears when its
-upload is complete, and there are no locks: see docs/decisions/0007-event-lake.md.
+On a local file system a file is written and synced first, then renamed; locks are `flock`, which
+the kernel releases when a process ends. On an object store a file appears when its upload is
+complete, and there are no locks: see docs/decisions/0007-event-lake.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from adapters.errors import Unavailable
 # Small enough that a reader of one column of few rows skips most of a file.
 ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 16 << 20
-"""In memory; of rows that come piece by piece, no more are held than these."""
+"""Size in memory; of rows that are written in pieces, no more are buffered."""
 READ_ROWS = 4096
 
 
@@ -36,7 +36,7 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         """`url` as fsspec has it, for instance `/var/lib/lake` or `s3://bucket/lake`."""
-        # A listing from a cache would miss what another process wrote.
+        # A cached listing would miss what other processes wrote.
         self.fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self.root: str = root.rstrip("/")
         self.is_local = isinstance(self.fs, LocalFileSystem)
@@ -46,12 +46,12 @@ class Storage:
         return f"{self.root}/{relative}"
 
     def url(self, relative: str) -> str:
-        """The path as DuckDB takes it: plain if local, else with its protocol."""
+        """The path for DuckDB: plain if local, else with its protocol."""
         path = self.path(relative)
         return path if self.is_local else str(self.fs.unstrip_protocol(path))
 
     def names(self, relative: str) -> list[str]:
-        """Names in a folder, without order; none if it does not exist."""
+        """Names in a folder, unordered; empty if it does not exist."""
         try:
             found = self.fs.ls(self.path(relative), detail=False)
         except FileNotFoundError:
@@ -61,7 +61,7 @@ class Storage:
         return [str(path).rstrip("/").rpartition("/")[2] for path in found]
 
     def read(self, relative: str) -> bytes | None:
-        """A file's content; None if there is none."""
+        """The content of a file; None if it does not exist."""
         try:
             content: bytes = self.fs.cat_file(self.path(relative))
         except FileNotFoundError:
@@ -69,17 +69,17 @@ class Storage:
         return content
 
     def write(self, relative: str, data: bytes) -> None:
-        """Create or replace a file, at once."""
-        with self._appearing(relative) as file:
+        """Create or replace a file atomically."""
+        with self._atomic_file(relative) as file:
             file.write(data)
 
     def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A Parquet file, or these of its columns; partition folders above it are no columns."""
+        """A Parquet file, or some of its columns. Partition folders do not become columns."""
         with self._opened(relative) as file:
             return pq.ParquetFile(file).read(None if columns is None else list(columns))
 
-    def read_notes(self, relative: str) -> dict[bytes, bytes]:
-        """What was written beside the rows of a Parquet file."""
+    def read_metadata(self, relative: str) -> dict[bytes, bytes]:
+        """The metadata of a Parquet file's schema."""
         with self._opened(relative) as file:
             return dict(pq.ParquetFile(file).schema_arrow.metadata or {})
 
@@ -90,28 +90,28 @@ class Storage:
                 yield pa.Table.from_batches([batch])
 
     def read_schema(self, relative: str) -> pa.Schema:
-        """The columns of a Parquet file, and what was written beside its rows."""
+        """The schema of a Parquet file, with its metadata."""
         with self._opened(relative) as file:
             return pq.ParquetFile(file).schema_arrow
 
     def write_table(self, relative: str, table: pa.Table) -> None:
-        """Create or replace a Parquet file, at once; durable when this returns."""
+        """Create or replace a Parquet file atomically; durable when this returns."""
         self.write_pieces(relative, table.schema, [table])
 
     def write_pieces(self, relative: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
-        """As `write_table`, of rows that come piece by piece; returns how many they were.
+        """As `write_table`, for rows in pieces. Returns the number of rows.
 
-        Columns of `schema` that a piece lacks are null in its rows.
+        Columns that a piece lacks are null in its rows.
         """
         rows, waiting = 0, [schema.empty_table()]
         with (
-            self._appearing(relative) as file,
+            self._atomic_file(relative) as file,
             pq.ParquetWriter(
                 file,
                 schema,
                 compression="zstd",
-                # Not only for size: of a text column without a dictionary that holds one value and
-                # nulls, DuckDB 2.0.0 believes that all of it is null.
+                # DuckDB 2.0.0 reads a text column without a dictionary as all null if it holds one
+                # distinct value and nulls.
                 use_dictionary=True,
             ) as writer,
         ):
@@ -132,14 +132,14 @@ class Storage:
         return rows
 
     def remove(self, relative: str, *, recursive: bool = False) -> None:
-        """Delete a file or a folder; none is no error."""
+        """Delete a file or a folder, if it exists."""
         try:
             self.fs.rm(self.path(relative), recursive=recursive)
         except FileNotFoundError:
             return
 
     def modified(self, relative: str) -> datetime:
-        """When a file was last written, in UTC; the beginning of time if it is gone."""
+        """When a file was last written, in UTC; `datetime.min` if it does not exist."""
         try:
             when: datetime = self.fs.modified(self.path(relative))
         except FileNotFoundError:
@@ -148,7 +148,7 @@ class Storage:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold a lock among the processes of this machine; on an object store, none."""
+        """Hold a lock between the processes of this machine. Does nothing on an object store."""
         if not self.is_local:
             yield
             return
@@ -162,10 +162,10 @@ class Storage:
             os.close(descriptor)
 
     def _opened(self, relative: str) -> pa.NativeFile:
-        """A file to read, for Arrow alone.
+        """Open a file as a native Arrow file, not a Python one.
 
-        None of Python's: a thread of Arrow may let go of what it read after all was read, and one
-        that has to enter an interpreter for that which is just ending aborts the process.
+        A thread of Arrow may release its buffers late. If it has to enter a Python interpreter that
+        is shutting down, the process aborts.
         """
         path = self.path(relative)
         if self.is_local:
@@ -176,11 +176,11 @@ class Storage:
         return pa.BufferReader(copied.getvalue())
 
     @contextmanager
-    def _appearing(self, relative: str) -> Iterator[IO[Any]]:
+    def _atomic_file(self, relative: str) -> Iterator[IO[Any]]:
         path = self.path(relative)
         try:
             if not self.is_local:
-                # An upload that is broken off by an error would appear as far as it came.
+                # An upload that is interrupted by an error would leave a partial file.
                 with tempfile.NamedTemporaryFile() as whole:
                     yield whole
                     whole.flush()
@@ -188,7 +188,7 @@ class Storage:
                 return
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            # Not in a partition folder, and without the suffix: no reader ever takes it for data.
+            # Outside of partition folders and without the suffix, so no reader takes it for data.
             temporary = Path(self.path("_tmp")) / uuid4().hex
             temporary.parent.mkdir(parents=True, exist_ok=True)
             try:

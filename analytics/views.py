@@ -1,4 +1,4 @@
-"""The views of `views.sql` on a connection of their own, as fresh as the lake."""
+"""Runs queries on the views of `views.sql`, each on a new connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ATTEMPTS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which events are looked at: `since` <= time < `until`, and of which model."""
+    """Selects events: `since` <= time < `until`, and the model."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -35,11 +35,11 @@ def views(
     bounds: Bounds | None = None,
     stop: Stop | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with every view, on the lake as it is now. Blocks.
+    """A connection with all views, on the lake as it is now. Blocks.
 
     Raises:
-        Unavailable: nothing was ever filed, or a question needs more than `bounds` allow.
-        Stopped: the work was stopped meanwhile.
+        Unavailable: the lake is empty, or a query needs more than `bounds` allow.
+        Stopped: the work was stopped.
     """
     if lake.existing() is None:
         raise Unavailable("the event lake is empty: the analytics consumer has filed nothing yet")
@@ -68,12 +68,12 @@ def query(
 ) -> list[dict[str, Any]]:
     """The rows of a query over the views, as dictionaries. Blocks.
 
-    A file that compaction or a rebuild takes away in between is no error: the lake is listed anew.
+    If compaction or a rebuild removes a file meanwhile, the lake is listed again.
 
     Raises:
-        Unavailable: nothing was ever filed, the lake cannot be read, or the query needs more than
-            `bounds` (those of the environment, if none are given) allow.
-        Stopped: the work was stopped meanwhile.
+        Unavailable: the lake is empty or cannot be read, or the query needs more than `bounds`
+            allow (by default, those of the settings).
+        Stopped: the work was stopped.
         duckdb.Error: the query is wrong.
     """
     return read(lake, {"": sql}, filters, parameters, bounds=bounds, stop=stop)[""]
@@ -88,7 +88,7 @@ def read(
     bounds: Bounds | None = None,
     stop: Stop | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The same for several queries, all on one state of the lake; name -> rows."""
+    """As `query`, for several queries on one state of the lake. Returns name -> rows."""
     stop = stop or Stop()
     for attempt in range(ATTEMPTS):
         try:
@@ -96,7 +96,7 @@ def read(
                 found = {}
                 for name, sql in questions.items():
                     found[name] = _rows(connection, sql, parameters)
-                    # An interruption between two statements has no effect on the next one.
+                    # DuckDB ignores an interruption between two statements.
                     stop.check()
                 return found
         except duckdb.IOException as error:
@@ -118,5 +118,5 @@ def _set(connection: duckdb.DuckDBPyConnection, name: str, value: object) -> Non
 
 
 def _utc(moment: datetime) -> datetime:
-    """As the views have it: UTC without a zone."""
+    """The time in UTC without a zone, as in the views."""
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

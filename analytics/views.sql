@@ -1,4 +1,4 @@
--- Questions to the event lake, for DuckDB 2. In plain duckdb:
+-- Views on the event lake, for DuckDB 2. To use them in plain duckdb:
 --
 --   SET VARIABLE lake = '.stack/lake';
 --   .read analytics/views.sql
@@ -6,14 +6,14 @@
 --
 -- Optional, each time before a query: SET VARIABLE since = TIMESTAMP '2026-01-05', until, model (a
 -- model's name), weak_score (0.2), bucket ('hour', 'day' …), switch_days (14). Times are UTC without
--- a zone. Reading this file again takes in what was written since.
+-- a zone. Read this file again to include newer files.
 
 SET VARIABLE lake_generation = (
   SELECT getvariable('lake') || '/' || trim(content, chr(10) || ' ')
   FROM read_text(getvariable('lake') || '/CURRENT')
 );
 
--- Files that compaction has merged into another one are left out: see analytics/lake.py.
+-- Without files that compaction has merged into another one: see analytics/lake.py.
 CREATE OR REPLACE TEMP MACRO without_covered(paths) AS (
   SELECT list(path ORDER BY path) FROM (
     SELECT path, last, max(last) OVER (
@@ -39,7 +39,7 @@ SET VARIABLE letters_files = without_covered(
 SET VARIABLE models_files = without_covered(
   (SELECT list(file) FROM glob(getvariable('lake_generation') || '/topic=models/*/*.parquet')));
 
--- What every question starts from.
+-- The basis of all queries.
 
 -- Independent of the session's time zone, unlike a cast.
 CREATE OR REPLACE TEMP MACRO utc(moment) AS make_timestamp(epoch_us(moment));
@@ -61,8 +61,8 @@ WHERE invalid IS NULL;
 CREATE OR REPLACE TEMP VIEW searches AS
 FROM all_searches WHERE in_period(occurred_at) AND of_model(model_name);
 
--- Of the ratings of one search (or of one picture in it) only the last one counts. A search's ratings
--- are in one partition, as its id is their key.
+-- Of several ratings of a search (or of one picture in it) only the last one counts. All ratings of a
+-- search are in one partition, as its id is their key.
 CREATE OR REPLACE TEMP VIEW all_feedback AS
 SELECT * EXCLUDE (invalid, raw)
   REPLACE (utc(occurred_at) AS occurred_at, utc(logged_at) AS logged_at, utc(searched_at) AS searched_at)
@@ -103,7 +103,7 @@ END::DOUBLE;
 -- Half the width of a mean's 95 % confidence interval; null below two values.
 CREATE OR REPLACE TEMP MACRO half_width(deviation, n) AS t975(n - 1) * deviation / sqrt(n);
 
--- The questions.
+-- The queries.
 
 CREATE OR REPLACE TEMP VIEW totals AS
 SELECT
@@ -151,7 +151,7 @@ SELECT text, count(*) AS ratings, avg(rating) AS mean_rating,
   least(10.0, coalesce(avg(rating) + half_width(stddev_samp(rating), count(*)), 10.0)) AS at_most
 FROM feedback WHERE text IS NOT NULL GROUP BY text;
 
--- By the bound, not by the mean: one enthusiast does not make a favourite.
+-- Ordered by the bound, not by the mean, so that a single rating does not decide.
 CREATE OR REPLACE TEMP VIEW most_liked AS
 FROM query_ratings ORDER BY at_least DESC, mean_rating DESC, text;
 CREATE OR REPLACE TEMP VIEW least_liked AS
@@ -194,7 +194,7 @@ CREATE OR REPLACE TEMP VIEW rated_images AS
 SELECT image_name, count(*) AS ratings, avg(rating) AS mean_rating
 FROM feedback WHERE image_name IS NOT NULL GROUP BY image_name ORDER BY ratings DESC, image_name;
 
--- How many searches had so many of their pictures rated, and how they were rated.
+-- Number of searches by how many of their pictures were rated, and their ratings.
 CREATE OR REPLACE TEMP VIEW ratings_by_rated_images AS
 SELECT rated_images, count(*) AS searches, sum(given) AS ratings, sum(total) / sum(given) AS mean_rating
 FROM (
@@ -203,7 +203,7 @@ FROM (
 ) GROUP BY rated_images ORDER BY rated_images;
 
 -- From the watcher's publication to the first collection of the model that answers with it. A
--- replay into another collection, or after a crash, is no second time.
+-- replay into another collection, or after a crash, does not count.
 CREATE OR REPLACE TEMP VIEW time_to_searchable AS
 SELECT model_name, date_trunc('day', first_at) AS day, count(*) AS images,
   quantile_cont(seconds, 0.5) AS p50_s, quantile_cont(seconds, 0.95) AS p95_s, max(seconds) AS max_s
@@ -222,7 +222,7 @@ FROM dead_letters GROUP BY ALL ORDER BY letters DESC, error_class, source_topic;
 
 -- Ratings of the searches made within `switch_days` before and after each change of the active
 -- collection, and not beyond the neighbouring changes. The difference of the means has Welch's 95 %
--- confidence interval (Welch 1947): where it does not contain 0, the change is no accident.
+-- confidence interval (Welch 1947): if it does not contain 0, the change is significant.
 CREATE OR REPLACE TEMP VIEW model_switches AS
 WITH changes AS (
   FROM models
@@ -250,7 +250,7 @@ WITH changes AS (
     var_samp(rating) FILTER (NOT is_after) / count(*) FILTER (NOT is_after) AS error_before,
     var_samp(rating) FILTER (is_after) / count(*) FILTER (is_after) AS error_after
   FROM rated GROUP BY switched_at
-), asked AS (
+), per_switch AS (
   SELECT w.switched_at,
     count(*) FILTER (occurred_at < w.switched_at) AS searches_before,
     count(*) FILTER (occurred_at >= w.switched_at) AS searches_after,
@@ -270,5 +270,5 @@ SELECT w.switched_at, w.model_name, w.model_version, w.from_collection, w.collec
   coalesce(ratings_before, 0) AS ratings_before, coalesce(ratings_after, 0) AS ratings_after,
   mean_before, mean_after, difference,
   difference - t975(df) * error AS at_least, difference + t975(df) * error AS at_most
-FROM switches w LEFT JOIN compared USING (switched_at) LEFT JOIN asked USING (switched_at)
+FROM switches w LEFT JOIN compared USING (switched_at) LEFT JOIN per_switch USING (switched_at)
 ORDER BY w.switched_at;

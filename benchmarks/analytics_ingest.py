@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 from aiokafka import AIOKafkaConsumer
 
 from adapters.log.kafka import KafkaEventLog
-from analytics.columns import PLACE, schema_of
+from analytics.columns import RECORD_FIELDS, schema_of
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
 from analytics.views import Filters, query
@@ -52,7 +52,7 @@ End to end against a bare loop that consumes with aiokafka and writes the same P
 
 """
 FLUSH_RECORDS = 50_000
-EVENT_SCHEMA = pa.schema(list(schema_of(SEARCHES))[len(PLACE) :])
+EVENT_SCHEMA = pa.schema(list(schema_of(SEARCHES))[len(RECORD_FIELDS) :])
 
 
 async def publish(bootstrap: str, count: int) -> int:
@@ -108,7 +108,7 @@ async def bare(bootstrap: str, total: int, folder: Path) -> Took:
 _TEXT_TIME = EVENT_SCHEMA.set(
     EVENT_SCHEMA.get_field_index("occurred_at"), pa.field("occurred_at", pa.string())
 )
-_BARE_SCHEMA = pa.schema([*PLACE[:3], *_TEXT_TIME])
+_BARE_SCHEMA = pa.schema([*RECORD_FIELDS[:3], *_TEXT_TIME])
 """The same columns; the time stays text, which spares the bare loop its parsing."""
 
 
@@ -157,18 +157,18 @@ def ours(bootstrap: str, total: int, folder: Path) -> Took:
 def questions(folder: Path) -> dict[str, float]:
     """Seconds of the best of five, for the page as a whole and for one chart."""
     lake = Lake(str(folder / "lake"))
-    asked = {
+    queries = {
         "searches over time": lambda: query(lake, "FROM searches_over_time"),
         "latency percentiles": lambda: query(lake, "FROM latency_by_stage"),
         "weak queries": lambda: query(lake, "FROM weak_queries LIMIT 15"),
         "the whole page, 17 questions": lambda: dashboard(lake, Filters()),
     }
     found: dict[str, float] = {}
-    for name, ask in asked.items():
+    for name, run in queries.items():
         times = []
         for _ in range(5):
             started = time.perf_counter()
-            ask()
+            run()
             times.append(time.perf_counter() - started)
         found[name] = min(times)
     return found

@@ -1,4 +1,4 @@
-"""The least that a watcher's restart has to do, as a process: read the topic and walk the tree.
+"""The minimum work of a watcher's restart, as a process: read the topic and scan the tree.
 
 `python benchmarks/bare_watcher.py FOLDER BROKER [--compare]`; with `--compare` the events are
 parsed into a map and every file is held against it, by size and time.
@@ -12,7 +12,7 @@ import sys
 from aiokafka import AIOKafkaConsumer
 
 
-def walk(root: str) -> int:
+def scan(root: str) -> int:
     """Count the files by `os.scandir` alone."""
     count = 0
     pending = [root]
@@ -50,7 +50,7 @@ async def read(broker: str, known: dict[str, tuple[int, str]] | None) -> int:
 
 
 def compare(root: str, known: dict[str, tuple[int, str]]) -> int:
-    """Count the files whose size is the one that is known, and whose time can be told."""
+    """Count the files whose size equals the known size, and whose time is known."""
     same = 0
     pending = [""]
     while pending:
@@ -70,4 +70,4 @@ def compare(root: str, known: dict[str, tuple[int, str]]) -> int:
 if __name__ == "__main__":
     into: dict[str, tuple[int, str]] | None = {} if "--compare" in sys.argv else None
     records = asyncio.run(read(sys.argv[2], into))
-    print(walk(sys.argv[1]) if into is None else compare(sys.argv[1], into), records)
+    print(scan(sys.argv[1]) if into is None else compare(sys.argv[1], into), records)

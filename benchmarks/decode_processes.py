@@ -127,7 +127,7 @@ class Pebble:
 
 
 def events_of(paths: Sequence[Path]) -> list[ImageAdded]:
-    """What a watcher would have told of these."""
+    """The events that a watcher would publish for these files."""
     found = []
     for path in paths:
         data = path.read_bytes()

@@ -29,7 +29,7 @@ from stack.settings import StackSettings
 NAME = "sleeper"
 EDGE = 32
 INSTANCES = 8
-"""As many batches as four indexers can have under way."""
+"""As many batches as four indexers can have in flight."""
 
 CODE = '''
 import time
@@ -39,7 +39,7 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """Takes a set time for each picture, and tells pictures apart."""
+    """Takes a fixed time per image, and returns different vectors for different images."""
 
     def execute(self, requests):
         responses = []

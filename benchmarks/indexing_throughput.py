@@ -9,7 +9,7 @@ The rounds alternate, so that a machine that is busy with other things is unfair
 With `--against FOLDER` the indexer of another checkout (the same environment must do for both)
 takes turns with this one, and nothing else is measured: old against new.
 
-The profile tells which process took the processors' time, in seconds for 1,000 pictures.
+The profile shows which process took the processors' time, in seconds for 1,000 pictures.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ async def end_to_end(
         }
 
         total = sum(end for _, end in (await servers.log.bounds(IMAGES)).values())
-        # One client for all the asking, so that it takes nothing from what is measured.
+        # One client for all requests, so that it does not affect what is measured.
         admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
         await admin.start()
 
@@ -203,8 +203,8 @@ async def end_to_end(
             return sum(max(0, meta.offset) for meta in offsets.values()) >= total
 
         # A new process for each round: one that remembers would have nothing to infer.
-        told, warm = messages(paths, "throughput"), messages(paths[:1], "warm")
-        await servers.index.delete(collection, [message.key for message in told + warm])
+        records, warm = messages(paths, "throughput"), messages(paths[:1], "warm")
+        await servers.index.delete(collection, [message.key for message in records + warm])
         processes = await asyncio.to_thread(launch, indexers, environment, code)
         try:
             await asyncio.sleep(JOIN_SECONDS)
@@ -213,18 +213,18 @@ async def end_to_end(
             await until(caught_up)
             running = {**server_processes(), "indexers": [each.pid for each in processes]}
             before, started = processor_seconds(running), time.perf_counter()
-            await servers.log.publish(IMAGES, told)
-            total += len(told)
+            await servers.log.publish(IMAGES, records)
+            total += len(records)
             peak = await until(caught_up, processes)
             took = time.perf_counter() - started
             after = processor_seconds(running)
             stored = {image_id async for image_id, _ in servers.index.stored(collection)}
-            assert stored.issuperset(message.key for message in told)
+            assert stored.issuperset(message.key for message in records)
             spent = {name: after[name] - before[name] for name in running}
             return Run(len(paths) / took, peak / 1e6, spent)
         finally:
             # Or the next watcher would find that thousands of pictures are gone at once.
-            gone = [Message(message.key, None) for message in told + warm]
+            gone = [Message(message.key, None) for message in records + warm]
             await servers.log.publish(IMAGES, gone)
             await admin.close()
             for process in processes:

@@ -32,14 +32,14 @@ SUBJECTS = ("a cat", "a red car", "a bird on a branch", "fruit in a bowl", "a te
 Ask = Callable[[str], Awaitable[None]]
 
 
-async def one_client(asks: dict[str, Ask], texts: itertools.count[int], rounds: int) -> None:
+async def one_client(queries: dict[str, Ask], texts: itertools.count[int], rounds: int) -> None:
     """Take turns, one request at a time; print p50 and p95 and their ratios."""
-    times: dict[str, list[float]] = {name: [] for name in asks}
+    times: dict[str, list[float]] = {name: [] for name in queries}
     for number in range(rounds + WARM_UP):
         # Neither is always the one that finds the servers just used.
-        for name in list(asks) if number % 2 else list(asks)[::-1]:
+        for name in list(queries) if number % 2 else list(queries)[::-1]:
             started = time.perf_counter()
-            await asks[name](text(next(texts)))
+            await queries[name](text(next(texts)))
             if number >= WARM_UP:
                 times[name].append((time.perf_counter() - started) * 1e3)
     print("| one client | p50 ms | p95 ms |\n|---|---|---|")
@@ -51,20 +51,20 @@ async def one_client(asks: dict[str, Ask], texts: itertools.count[int], rounds: 
 
 
 async def many_clients(
-    asks: dict[str, Ask], texts: itertools.count[int], clients: int, seconds: float, rounds: int
+    queries: dict[str, Ask], texts: itertools.count[int], clients: int, seconds: float, rounds: int
 ) -> None:
     """Take turns of `seconds` with `clients` at once; print throughput, p50 and p95."""
-    done: dict[str, list[float]] = {name: [] for name in asks}
-    spent = dict.fromkeys(asks, 0.0)
+    done: dict[str, list[float]] = {name: [] for name in queries}
+    spent = dict.fromkeys(queries, 0.0)
 
     async def client(name: str, until: float) -> None:
         while time.perf_counter() < until:
             started = time.perf_counter()
-            await asks[name](text(next(texts)))
+            await queries[name](text(next(texts)))
             done[name].append((time.perf_counter() - started) * 1e3)
 
     for _ in range(rounds):
-        for name in asks:
+        for name in queries:
             started = time.perf_counter()
             await asyncio.gather(*(client(name, started + seconds) for _ in range(clients)))
             spent[name] += time.perf_counter() - started
@@ -77,7 +77,7 @@ async def many_clients(
 
 
 def text(number: int) -> str:
-    """A text that was never asked, of the length people type."""
+    """A query text that was not used before, of a usual length."""
     return f"{SUBJECTS[number % len(SUBJECTS)]} {number}"
 
 
@@ -90,7 +90,7 @@ async def measure(rounds: int, clients: int, seconds: float) -> None:
     index = WeaviateIndex(settings.weaviate_url, grpc_port=settings.weaviate_grpc_port)
     collection = await index.active()
     assert collection is not None
-    # Texts that an earlier run asked would come from the gateway's cache.
+    # Texts of an earlier run would come from the gateway's cache.
     texts = itertools.count(int(time.time()) * 1_000_000)
     connections = aiohttp.TCPConnector(limit=clients)
     async with aiohttp.ClientSession(connector=connections, headers=credentials()) as session:
@@ -101,15 +101,18 @@ async def measure(rounds: int, clients: int, seconds: float) -> None:
                 assert response.status == 200, await response.text()
                 assert len((await response.json())["matches"]) == LIMIT
 
-        asks: dict[str, Ask] = {"gateway": gateway, "bare calls": bare(embedder, index, collection)}
+        queries: dict[str, Ask] = {
+            "gateway": gateway,
+            "bare calls": bare(embedder, index, collection),
+        }
         count = await index.count(collection)
         print(
             f"{platform.machine()}, {os.cpu_count()} cores, load average "
             f"{os.getloadavg()[0]:.1f} before, model {collection.model_name}, {count} pictures, "
             f"{rounds} requests of one client, {clients} clients for 4 x {seconds:g} s\n"
         )
-        await one_client(asks, texts, rounds)
-        await many_clients(asks, texts, clients, seconds, 4)
+        await one_client(queries, texts, rounds)
+        await many_clients(queries, texts, clients, seconds, 4)
     await asyncio.gather(embedder.close(), index.close())
 
 

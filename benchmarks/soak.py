@@ -164,7 +164,7 @@ async def outage(soak: Soak) -> None:
     soak.done[kind] += 1
 
 
-async def asking(soak: Soak, client: httpx.AsyncClient) -> None:
+async def searching(soak: Soak, client: httpx.AsyncClient) -> None:
     """One thing a client may do, or should not."""
     picture = base64.b64encode(soak.jpeg(soak.chance.choice((64, 640, 1600)))).decode()
     word = soak.chance.choice(WORDS)
@@ -180,27 +180,27 @@ async def asking(soak: Soak, client: httpx.AsyncClient) -> None:
         [],
     ]
     body = soak.chance.choice(bodies)
-    answer = await told(soak, client.post("/api/v1/search-image", json=body))
+    answer = await send(soak, client.post("/api/v1/search-image", json=body))
     if answer is not None and answer.status_code == 200:
         found = answer.json()
         rating = {"user_feedback": soak.chance.randint(1, 10), "jwt": found["jwt"]}
-        await told(soak, client.post("/api/v1/create-feedback", json=rating))
+        await send(soak, client.post("/api/v1/create-feedback", json=rating))
         for match in found["matches"][:2]:
-            await told(soak, client.get(f"/thumbnails/{match['image_name']}"))
+            await send(soak, client.get(f"/thumbnails/{match['image_name']}"))
 
 
 async def looking(soak: Soak, client: httpx.AsyncClient) -> None:
     """What the pages ask for, and an upload."""
     for path in ("/api/v1/state", "/api/v1/analytics/dashboard", "/metrics", "/"):
-        await told(soak, client.get(path))
+        await send(soak, client.get(path))
     name = f"{soak.done['answers']}.jpg"
     files = {"image": (name, soak.jpeg(), "image/jpeg")}
-    answer = await told(soak, client.post("/api/v1/images", files=files))
+    answer = await send(soak, client.post("/api/v1/images", files=files))
     if answer is not None and answer.status_code == 201:
         soak.written.append(soak.images / answer.json()["image_name"])
 
 
-async def told(soak: Soak, request: Awaitable[httpx.Response]) -> httpx.Response | None:
+async def send(soak: Soak, request: Awaitable[httpx.Response]) -> httpx.Response | None:
     """The answer, counted; None where there was none."""
     try:
         answer = await request
@@ -243,8 +243,8 @@ async def measure(soak: Soak, minutes: float) -> None:
             (lambda: rebalance(soak), 45.0),
             (lambda: outage(soak), 100.0),
             (lambda: looking(soak, client), 20.0),
-            (lambda: asking(soak, client), 0.5),
-            (lambda: asking(soak, client), 0.5),
+            (lambda: searching(soak, client), 0.5),
+            (lambda: searching(soak, client), 0.5),
         ):
             group.create_task(repeated(action, pause, until))
 

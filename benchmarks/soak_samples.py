@@ -69,15 +69,15 @@ def _together(
             sockets += len(each.net_connections(kind="inet"))
             files += each.num_fds()
         except (psutil.Error, OSError):
-            continue  # It ended between being listed and being asked.
+            continue  # It ended after it was listed.
     return Sample(
         minute, name, process.pid, len(children), round(memory, 1), threads, sockets, files
     )
 
 
 def _private_mib(pid: int) -> float:
-    told = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
-    return int(told[told.index("Private_Dirty:") + 1]) / 1024
+    words = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+    return int(words[words.index("Private_Dirty:") + 1]) / 1024
 
 
 def write(path: Path, samples: Iterable[Sample]) -> None:

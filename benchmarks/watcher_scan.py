@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from adapters.log.kafka import KafkaEventLog
-from benchmarks.bare_watcher import walk
+from benchmarks.bare_watcher import scan
 from schemas.topics import IMAGES
 from tests.support.watcher_processes import WatcherProcess, running_broker
 
@@ -46,8 +46,8 @@ def make(root: Path, files: int, size: int) -> None:
     os.sync()  # files of yesterday are on the disk, and nobody is still writing them out
 
 
-def walk_stat_hash(root: Path) -> int:
-    """The bare loop: walk, stat and hash each file."""
+def scan_stat_hash(root: Path) -> int:
+    """The bare loop: scan, stat and hash each file."""
     count = 0
     pending = [str(root)]
     while pending:
@@ -63,8 +63,8 @@ def walk_stat_hash(root: Path) -> int:
     return count
 
 
-def walk_stat(root: Path) -> int:
-    """A walk with the stat that finds changes."""
+def scan_stat(root: Path) -> int:
+    """A scan with the stat call that finds changes."""
     count = 0
     pending = [str(root)]
     while pending:
@@ -117,8 +117,8 @@ def measure(files: int, size: int, work: Path) -> list[tuple[str, str]]:
     root.mkdir()
     state.mkdir()
     make(root, files, size)
-    assert walk_stat_hash(root) == files  # and warms the cache for both
-    bare = min(timed(lambda: walk_stat_hash(root)) for _ in range(2))
+    assert scan_stat_hash(root) == files  # and warms the cache for both
+    bare = min(timed(lambda: scan_stat_hash(root)) for _ in range(2))
     with running_broker(work / "broker") as broker:
         watcher = WatcherProcess(broker.address, root, state)
         try:
@@ -130,8 +130,8 @@ def measure(files: int, size: int, work: Path) -> list[tuple[str, str]]:
             assert watcher.status()["published"] == files, watcher.status()
             assert watcher.stop() == 0
 
-            bare_walk = min(timed(lambda: walk(str(root))) for _ in range(3))
-            stat = min(timed(lambda: walk_stat(root)) for _ in range(3))
+            bare_scan = min(timed(lambda: scan(str(root))) for _ in range(3))
+            stat = min(timed(lambda: scan_stat(root)) for _ in range(3))
             topic = min(timed(lambda: read_topic(broker.address)) for _ in range(2))
             bare_restarts, comparing, restarts = [], [], []
             for _ in range(ROUNDS):
@@ -152,17 +152,17 @@ def measure(files: int, size: int, work: Path) -> list[tuple[str, str]]:
         finally:
             watcher.kill()
     return [
-        ("bare loop: walk, stat, hash", f"{bare:.2f} s ({files / bare:,.0f} files/s)"),
+        ("bare loop: scan, stat, hash", f"{bare:.2f} s ({files / bare:,.0f} files/s)"),
         (
             "first scan, process start to all published",
             f"{first:.2f} s ({files / first:,.0f} files/s), {bare / first:.2f} of the bare loop",
         ),
         ("first scan: processor time of the watcher", f"{first_cpu:.1f} s"),
         ("first scan: peak resident memory", f"{first_peak:.0f} MiB"),
-        ("bare `os.scandir` walk", f"{bare_walk:.2f} s"),
+        ("bare `os.scandir` scan", f"{bare_scan:.2f} s"),
         ("the same with `stat`", f"{stat:.2f} s"),
         ("reading the topic, undecoded", f"{topic:.2f} s"),
-        ("bare process: walk, topic undecoded", f"{bare_again:.2f} s"),
+        ("bare process: scan, topic undecoded", f"{bare_again:.2f} s"),
         ("bare process: topic parsed into a map, files held against it", f"{bare_compared:.2f} s"),
         (
             "restart with nothing changed, process start to compared",

@@ -27,7 +27,7 @@ from cli.servers import server_settings, watcher_status
 from consumers.repair.audit import Audit
 from consumers.repair.audit import audit as compare
 from consumers.repair.audit import repair as publish_repairs
-from producers.skipped import MOST_NAMES, Reason
+from producers.skipped import MAX_NAMES, SkipReason
 from schemas.topics import IMAGES
 from stack.errors import StackError
 from stack.record import RecordFile, find
@@ -35,13 +35,13 @@ from stack.settings import StackSettings
 
 SHOWN = 20
 REASONS: dict[str, str] = {
-    Reason.NOT_A_PICTURE: "the first bytes are those of no picture",
-    Reason.OTHER_SUFFIX: "the name says that it is none; not opened",
-    Reason.IGNORED: "hidden, temporary, or by an ignore rule",
-    Reason.NOT_A_FILE: "a link that is not followed, a pipe, a socket or a device",
-    Reason.TOO_LARGE: "over MAX_IMAGE_BYTES; see dlq list",
-    Reason.UNREADABLE: "tried again later",
-    Reason.NAME_NOT_UTF8: "see dlq list",
+    SkipReason.NOT_A_PICTURE: "the first bytes are those of no picture",
+    SkipReason.OTHER_SUFFIX: "the name says that it is none; not opened",
+    SkipReason.IGNORED: "hidden, temporary, or by an ignore rule",
+    SkipReason.NOT_A_FILE: "a link that is not followed, a pipe, a socket or a device",
+    SkipReason.TOO_LARGE: "over MAX_IMAGE_BYTES; see dlq list",
+    SkipReason.UNREADABLE: "tried again later",
+    SkipReason.NAME_NOT_UTF8: "see dlq list",
 }
 POLL_SECONDS = 0.2
 
@@ -128,7 +128,7 @@ def list_skipped(
             # One line each, whatever is in a name.
             print(f"  {name if name.isprintable() else ascii(name)}")
         if count > len(names):
-            print(f"  and {count - len(names)} more; --json lists up to {MOST_NAMES} of a source")
+            print(f"  and {count - len(names)} more; --json lists up to {MAX_NAMES} of a source")
 
 
 def _follow(

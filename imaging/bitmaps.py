@@ -1,6 +1,6 @@
-"""Windows and OS/2 bitmaps that Pillow does not know, rewritten as such that it knows.
+"""Rewrites Windows and OS/2 bitmaps that Pillow cannot read as bitmaps that it can.
 
-What a pixel's bits mean may be told by any masks, and browsers go by them.
+Such bitmaps may define the meaning of a pixel's bits by masks, which browsers support.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from imaging.limits import check_pixels
 
 _FILE_HEAD: Final = 14
 _SHORT_HEAD: Final = 16
-"""Of OS/2 2.x, whose longer header begins with the same."""
+"""Header size of OS/2 2.x, whose longer header begins with the same fields."""
 _INFO_HEAD: Final = 40
 _WITH_MASKS, _WITH_FOUR_MASKS = 3, 6
 _WITH_ALPHA: Final = 56
-"""The least size of a header that has a mask of alpha in it."""
+"""Smallest header that contains an alpha mask."""
 
 
-def plainer(data: bytes, max_pixels: int) -> bytes | None:
-    """The same picture as 24 or 32 bits a pixel, or in an 8-bit palette; None if it is not ours.
+def rewrite(data: bytes, max_pixels: int) -> bytes | None:
+    """The same image with 32 bits a pixel or an 8-bit palette; None if no rewriting is needed.
 
     Raises:
-        struct.error: it is cut short.
+        struct.error: the file is truncated.
         TooManyPixels: more than `max_pixels`.
     """
     if not data.startswith(b"BM"):
@@ -38,26 +38,26 @@ def plainer(data: bytes, max_pixels: int) -> bytes | None:
     check_pixels(width, abs(height), max_pixels)
     if size == _SHORT_HEAD:
         head = struct.pack("<IiiHH24x", _INFO_HEAD, width, height, planes, bits)
-        moved = start + _INFO_HEAD - _SHORT_HEAD
-        return data[:10] + struct.pack("<I", moved) + head + data[_FILE_HEAD + _SHORT_HEAD :]
+        new_start = start + _INFO_HEAD - _SHORT_HEAD
+        return data[:10] + struct.pack("<I", new_start) + head + data[_FILE_HEAD + _SHORT_HEAD :]
     if size < _INFO_HEAD:
         return None
     (packing,) = struct.unpack_from("<I", data, _FILE_HEAD + 16)
     if bits == 2 and packing == 0:
-        return _of_two_bits(data, size, start, width, height)
+        return _from_two_bits(data, size, start, width, height)
     if bits in (16, 32) and packing in (_WITH_MASKS, _WITH_FOUR_MASKS):
         has_alpha = size >= _WITH_ALPHA or packing == _WITH_FOUR_MASKS
         masks = struct.unpack_from("<4I" if has_alpha else "<3I", data, _FILE_HEAD + _INFO_HEAD)
         rows = _rows(data, start, width, height, bits)
         if rows is not None:
-            return _of_masks(rows.view(f"<u{bits // 8}")[:, :width], masks, width, height)
+            return _from_masks(rows.view(f"<u{bits // 8}")[:, :width], masks, width, height)
     return None
 
 
 def _rows(
     data: bytes, start: int, width: int, height: int, bits: int
 ) -> npt.NDArray[np.uint8] | None:
-    """The bytes of each row, with what fills it up; what is missing is white. None of no row."""
+    """The bytes of each padded row; missing rows are white. None if there is no whole row."""
     stride = (width * bits + 31) // 32 * 4
     if len(data) < start + stride:
         return None
@@ -65,7 +65,7 @@ def _rows(
     return np.frombuffer(body, np.uint8).reshape(abs(height), stride)
 
 
-def _of_two_bits(data: bytes, size: int, start: int, width: int, height: int) -> bytes | None:
+def _from_two_bits(data: bytes, size: int, start: int, width: int, height: int) -> bytes | None:
     rows = _rows(data, start, width, height, 2)
     if rows is None:
         return None
@@ -76,26 +76,26 @@ def _of_two_bits(data: bytes, size: int, start: int, width: int, height: int) ->
     return _bitmap(width, height, 8, palette, wide.tobytes())
 
 
-def _of_masks(
+def _from_masks(
     values: npt.NDArray[np.unsignedinteger], masks: tuple[int, ...], width: int, height: int
 ) -> bytes:
     has_alpha = len(masks) == 4 and masks[3] != 0
     red, green, blue = masks[:3]
     pixels = np.full((*values.shape, 4), 255, np.uint8)
-    # Row by row: shares of the whole picture would take several times its memory.
+    # Row by row: floats for the whole image would take several times its memory.
     for row, result in zip(values, pixels, strict=True):
         for channel, mask in enumerate((blue, green, red, *masks[3:])):
             if channel < 3 or has_alpha:
                 result[:, channel] = _levels(row, mask)
     if not has_alpha:
         return _bitmap(width, height, 32, b"", pixels.tobytes())
-    told = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    return _bitmap(width, height, 32, told, pixels.tobytes(), size=_WITH_ALPHA)
+    masks_out = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    return _bitmap(width, height, 32, masks_out, pixels.tobytes(), size=_WITH_ALPHA)
 
 
 def _levels(values: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[np.uint8]:
-    """What these bits of each pixel say, from 0 to 255."""
-    mask &= int(np.iinfo(values.dtype).max)  # what lies beyond the pixel's bits is always 0
+    """The values of these bits of each pixel, scaled to 0 to 255."""
+    mask &= int(np.iinfo(values.dtype).max)  # bits beyond the pixel's size are always 0
     if mask == 0:
         return np.zeros(values.shape, np.uint8)
     shift = (mask & -mask).bit_length() - 1
@@ -104,13 +104,13 @@ def _levels(values: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[n
 
 
 def _bitmap(
-    width: int, height: int, bits: int, told: bytes, body: bytes, size: int = _INFO_HEAD
+    width: int, height: int, bits: int, table: bytes, body: bytes, size: int = _INFO_HEAD
 ) -> bytes:
-    """`told` is the palette, or the masks, which lie within a header of that `size`."""
+    """A whole file. `table` is the palette, or the masks, which lie within a header of `size`."""
     packing = _WITH_MASKS if size > _INFO_HEAD else 0
-    colours = len(told) // 4 if bits == 8 else 0
+    colours = len(table) // 4 if bits == 8 else 0
     head = struct.pack(
         "<IiiHHIIiiII", size, width, height, 1, bits, packing, len(body), 0, 0, colours, 0
     )
-    start = _FILE_HEAD + _INFO_HEAD + len(told)
-    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + told + body
+    start = _FILE_HEAD + _INFO_HEAD + len(table)
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + table + body

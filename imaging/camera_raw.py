@@ -1,4 +1,4 @@
-"""Pictures as a camera's sensor saw them (DNG, CR2, CR3, NEF, ARW, RAF, …), read by LibRaw."""
+"""Reads camera raw files (DNG, CR2, CR3, NEF, ARW, RAF, …) with LibRaw."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _DNG_VERSION: Final = 50706
 _MAKE: Final = 271
 _SUB_IFDS: Final = 330
 _MAKERS: Final = (b"NIKON", b"SONY", b"PENTAX", b"RICOH", b"SAMSUNG", b"Hasselblad", b"LEICA")
-"""Makers whose raw files are plain TIFF by their first bytes; others have a mark of their own."""
+"""Makers whose raw files begin like any TIFF; others have their own signature."""
 _ASCII: Final = 2
 
 
 def is_camera_raw(data: bytes) -> bool:
-    """Whether this is a raw file: by its mark, or a TIFF that says so in its first directory."""
+    """Whether this is a raw file, by its signature or by the first directory of a TIFF."""
     if data.startswith((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")):
         return True
     if data[4:12] == b"ftypcrx " or (data[8:10] == b"CR" and data.startswith(b"II*\0")):
@@ -35,12 +35,12 @@ def is_camera_raw(data: bytes) -> bool:
 
 
 def develop(data: bytes, max_pixels: int) -> tuple[Image.Image, int, int]:
-    """The upright picture in half its size as RGB, and its full width and height.
+    """The upright image at half size as RGB, and its full width and height in pixels.
 
-    Half the size needs no interpolation of the sensor's colours, and is far more than a model sees.
+    At half size the sensor's colours need no interpolation; models use far fewer pixels.
 
     Raises:
-        Rejected: damaged, or of a camera LibRaw does not know.
+        Rejected: damaged, or from a camera that LibRaw does not support.
         TooManyPixels: more than `max_pixels`.
     """
     try:
@@ -60,7 +60,7 @@ def develop(data: bytes, max_pixels: int) -> tuple[Image.Image, int, int]:
 
 
 def exif_of(data: bytes) -> Image.Exif:
-    """What a raw file that is a TIFF says of itself; empty for others."""
+    """The EXIF of a raw file that is a TIFF; empty for others."""
     exif = Image.Exif()
     if data.startswith((b"II*\0", b"MM\0*")):
         exif.load_from_fp(io.BytesIO(data))
@@ -68,7 +68,7 @@ def exif_of(data: bytes) -> Image.Exif:
 
 
 def _first_directory(data: bytes) -> dict[int, bytes]:
-    """Tag -> its bytes if it is text, else nothing, of a TIFF's first directory (TIFF 6.0)."""
+    """The first directory of a TIFF (TIFF 6.0): tag -> its bytes if it is text, else b""."""
     order = "<" if data.startswith(b"II") else ">"
     tags: dict[int, bytes] = {}
     try:

@@ -1,4 +1,4 @@
-"""Every colour model as RGB of 8 bits, as a screen shows it."""
+"""Converts every colour mode to 8-bit RGB, as shown on screens."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ logger = logging.getLogger(__name__)
 
 TRANSPARENT: Final = ("RGBA", "LA", "PA", "La", "RGBa")
 _RGB_BELOW: Final = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
-"""Pillow's names of colours that are RGB in the file."""
+"""Pillow modes whose file holds RGB."""
 _PROFILED: Final = {"CMYK": b"CMYK", "LAB": b"Lab "}
-"""Pillow's names of colours that only their profile explains, and the profile's name of them."""
-_BROKEN: Final = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
+"""Pillow modes that need an ICC profile -> colour space of such a profile."""
+_PROFILE_ERRORS: Final = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def flatten(image: Image.Image, background: str) -> Image.Image:
-    """The picture as RGB: 16-bit greys scaled to 8 bits, transparency laid on `background`."""
+    """The image as RGB: 16-bit greys scaled to 8 bits, transparency laid on `background`."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         grey, clear = _grey_to_8_bits(image), image.info.get("transparency")
         if isinstance(clear, int):
@@ -28,7 +28,7 @@ def flatten(image: Image.Image, background: str) -> Image.Image:
             grey.paste(paper, mask=Image.fromarray(np.asarray(image) == clear))
         return grey.convert("RGB")
     if image.mode in _PROFILED:
-        return _explained(image)
+        return _from_profiled(image)
     if image.mode in TRANSPARENT or "transparency" in image.info:
         layer = image.convert("RGBA")
         canvas = Image.new("RGBA", layer.size, background)
@@ -38,31 +38,31 @@ def flatten(image: Image.Image, background: str) -> Image.Image:
 
 
 def profile_of(image: Image.Image) -> bytes | None:
-    """The ICC profile that says what this picture's RGB means, if it has one."""
+    """The ICC profile of an RGB image, if it has one."""
     profile = image.info.get("icc_profile")
     if image.mode not in _RGB_BELOW or not isinstance(profile, bytes):
         return None
-    return profile if _colours_of(profile) == b"RGB " else None
+    return profile if _colour_space(profile) == b"RGB " else None
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An RGB picture in the colours that every screen takes RGB for."""
+    """An RGB image converted from `profile` to sRGB."""
     if profile is None:
         return image
     try:
         return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    except _BROKEN as error:
-        # As browsers do: a profile that cannot be read is none.
+    except _PROFILE_ERRORS as error:
+        # As in browsers, a profile that cannot be read is ignored.
         logger.info("ICC profile ignored: %s", error)
         return image
 
 
-def _explained(image: Image.Image) -> Image.Image:
+def _from_profiled(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    if isinstance(profile, bytes) and _colours_of(profile) == _PROFILED[image.mode]:
+    if isinstance(profile, bytes) and _colour_space(profile) == _PROFILED[image.mode]:
         try:
             return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-        except _BROKEN as error:
+        except _PROFILE_ERRORS as error:
             logger.info("ICC profile ignored: %s", error)
     if image.mode == "LAB":
         return _converted(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
@@ -75,15 +75,15 @@ def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.I
     return image if found is None else found
 
 
-def _colours_of(profile: bytes) -> bytes:
-    """Of which colours it is: ICC.1, the header's `data colour space`."""
+def _colour_space(profile: bytes) -> bytes:
+    """The header's `data colour space` (ICC.1)."""
     return profile[16:20]
 
 
 def _grey_to_8_bits(image: Image.Image) -> Image.Image:
-    """Greys of 16 bits lose their low byte; other ranges are spread over 0 to 255.
+    """16-bit greys lose their low byte; other ranges are scaled to 0 to 255.
 
-    Floats are what they usually are: 0 to 1, or 0 to 255; else they are spread, too.
+    Floats are taken as 0 to 1 or 0 to 255 if they fit, else they are scaled as well.
     """
     values = np.asarray(image)
     finite = values[np.isfinite(values)] if image.mode == "F" else values
@@ -95,7 +95,7 @@ def _grey_to_8_bits(image: Image.Image) -> Image.Image:
         first, last = (low, high) if usual is None else (0.0, usual)
     scale = 255.0 / ((last - first) or 1.0)
     grey = np.empty(values.shape, np.uint8)
-    # Row by row: floats of the whole picture would take eight times its memory.
+    # Row by row: floats for the whole image would take eight times its memory.
     for row, result in zip(values, grey, strict=True):
         exact = row.astype(np.float64)
         if image.mode == "F":

@@ -1,6 +1,6 @@
-"""Bytes to the pixels a model wants, and what a picture says of itself.
+"""Decodes an image file to the pixels that a model needs, and reads its metadata.
 
-Imported in worker processes alone (`imaging.sandbox`), as no check keeps a decoder from crashing.
+Imported only in worker processes (`imaging.sandbox`), because decoders may crash.
 """
 
 from typing import Final
@@ -10,14 +10,14 @@ from PIL import Image
 
 from adapters.embedder.spec import ModelSpec
 from adapters.index.facts import ImageMetadata, values
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from imaging.upright import open_upright
 
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 DRAFT_FACTOR: Final = 2
-"""A JPEG is decoded to at least this many times the model's input, each way."""
-LONGEST: Final = 64
-"""So many times as long as the model's input is, a picture's ends do not reach its middle."""
+"""A JPEG is decoded to at least this many times the model's input size, in both directions."""
+MAX_ASPECT: Final = 64
+"""An image longer than this many times the model's input is cropped before it is resized."""
 
 _RESAMPLING: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -27,7 +27,7 @@ _RESAMPLING: Final = {
 }
 
 
-def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
     """Decode, turn upright, flatten onto the background and resize as `spec` says.
 
     Raises:
@@ -35,22 +35,22 @@ def decode(data: bytes, spec: ModelSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
     """
     edge = DRAFT_FACTOR * max(spec.width, spec.height)
     found = open_upright(data, edge=edge, background=spec.background, max_pixels=max_pixels)
-    return Picture(
+    return DecodedImage(
         pixels=np.asarray(resize(found.image, spec), dtype=np.uint8),
         width=found.width,
         height=found.height,
         media_type=found.media_type,
         pixels_since=found.pixels_since,
-        **values(ImageMetadata, found.about),
+        **values(ImageMetadata, found.description),
     )
 
 
 def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:
-    """The RGB picture at the model's input size, by the model's own rule."""
+    """The RGB image at the model's input size, resized by the model's own rule."""
     resampling = _RESAMPLING[spec.interpolation]
     if spec.resize_mode == "stretch":
         return image.resize((spec.width, spec.height), resampling)
-    image = _middle(image, spec)
+    image = _crop_long(image, spec)
     # open_clip's: resize until the target is covered, then torchvision's CenterCrop, which rounds.
     scale_width, scale_height = _covering(image.width, image.height, spec.width, spec.height)
     scaled = image.resize((scale_width, scale_height), resampling)
@@ -59,14 +59,14 @@ def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:
     return scaled.crop((left, top, left + spec.width, top + spec.height))
 
 
-def _middle(image: Image.Image, spec: ModelSpec) -> Image.Image:
-    """The picture, of a very long one as much as the crop and the filters at its ends may see.
+def _crop_long(image: Image.Image, spec: ModelSpec) -> Image.Image:
+    """The image; of a very long one, only the part that can influence the crop.
 
-    Scaled whole, one that is a pixel wide would take any amount of memory.
+    Scaling an image that is one pixel wide as a whole could take any amount of memory.
     """
     ratio = min(image.width / spec.width, image.height / spec.height)
     across, down = (
-        max(0, length - round(LONGEST * target * ratio)) // 2
+        max(0, length - round(MAX_ASPECT * target * ratio)) // 2
         for length, target in ((image.width, spec.width), (image.height, spec.height))
     )
     if not (across or down):
@@ -75,10 +75,10 @@ def _middle(image: Image.Image, spec: ModelSpec) -> Image.Image:
 
 
 def _covering(width: int, height: int, target_width: int, target_height: int) -> tuple[int, int]:
-    """The size, aspect kept, at which the picture just covers the target.
+    """The size, with the aspect ratio kept, at which the image just covers the target.
 
-    Of a square, torchvision's Resize(int), where the long edge truncates; of anything else,
-    open_clip's ResizeKeepRatio, where both round.
+    For a square target as torchvision's Resize(int), which truncates the long edge; else as
+    open_clip's ResizeKeepRatio, which rounds both.
     """
     if target_width != target_height:
         ratio = min(height / target_height, width / target_width)

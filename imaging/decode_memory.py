@@ -1,6 +1,6 @@
-"""How much memory decoding a picture takes, told from its header.
+"""Estimates the memory that decoding an image takes, from its header.
 
-The figures are those of the decoders at hand, measured: `benchmarks/results/decode_memory.md`.
+The constants were measured with the present decoders: `benchmarks/results/decode_memory.md`.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from imaging.camera_raw import is_camera_raw
 from imaging.decode import DRAFT_FACTOR
 from imaging.jpeg_xl import dimensions, is_jpeg_xl
 from imaging.media_types import FORMATS
-from imaging.shrink import BYTES_NEEDED, PLAIN_MODES, is_for_us
+from imaging.shrink import BYTES_NEEDED, PLAIN_MODES, is_shrinkable
 from imaging.upright import UNREADABLE, draft
 
 TIFF_STARTS: Final = (b"II*\0", b"MM\0*")
 RAW_TIMES_FILE: Final = 4
-"""Developing takes about so many times the file, which holds a number of 12 to 16 bits a pixel."""
+"""Developing takes about this many times the file size; files hold 12 to 16 bits per pixel."""
 JPEG_XL_BYTES: Final = 12
-"""A pixel: 7, and 19 of one with transparency, which its size does not tell."""
+"""Per pixel: 7, or 19 with transparency, which the size header does not show."""
 HEIF_BYTES: Final = 8
 AVIF_BYTES: Final = 11
-"""A pixel: the decoder's planes, RGB twice while it is handed over, and Pillow's four bytes."""
+"""Per pixel: the decoder's planes, RGB twice while it is copied, and Pillow's four bytes."""
 WEBP_LOSSLESS_BYTES: Final = 7
-"""A pixel: its decoder scales only what it has decoded whole."""
+"""Per pixel: its decoder decodes the whole image before it scales it."""
 COEFFICIENT_BYTES: Final = 2
-"""Of a progressive JPEG all coefficients are kept, however small it is scaled."""
+"""All coefficients of a progressive JPEG are kept, however small it is scaled."""
 
 
 def memory_needed(data: bytes, spec: ModelSpec) -> int:
-    """About how many bytes decoding this picture for a model takes at its peak; see below."""
+    """About how many bytes decoding an image for a model takes at its peak."""
     edge = DRAFT_FACTOR * max(spec.width, spec.height)
     return memory_needed_at(data, edge, max_pixels=sys.maxsize)
 
 
 def memory_needed_at(data: bytes, edge: int, *, max_pixels: int) -> int:
-    """About how many bytes `open_upright` takes at its peak, the file itself left out.
+    """About how many bytes `open_upright` takes at its peak, without the file itself.
 
-    0 if it cannot be read, or has more than `max_pixels`: nothing is decoded then. So no header
-    asks for more than a picture may take that is not refused.
+    0 if the file cannot be read or has more than `max_pixels`, because then nothing is decoded. A
+    header can therefore not demand more memory than an accepted image may take.
     """
     raw = 0
     try:
@@ -56,7 +56,7 @@ def memory_needed_at(data: bytes, edge: int, *, max_pixels: int) -> int:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 return 0
-            # A raw file that is a TIFF may turn out to be an ordinary one.
+            # A file that looks like a raw TIFF may be an ordinary TIFF.
             return max(raw, _needed(image, data, edge))
     except UNREADABLE:
         return raw
@@ -71,7 +71,7 @@ def _needed(image: Image.Image, data: bytes, edge: int) -> int:
         return pixels * HEIF_BYTES
     if kind == "WEBP" and b"VP8L" in data[:4096]:
         return pixels * WEBP_LOSSLESS_BYTES
-    if is_for_us(kind, pixels) and image.mode in PLAIN_MODES:
+    if is_shrinkable(kind, pixels) and image.mode in PLAIN_MODES:
         return pixels * BYTES_NEEDED[kind]
     coefficients = 0
     if kind == "JPEG" and image.info.get("progressive"):
@@ -84,7 +84,7 @@ def _needed(image: Image.Image, data: bytes, edge: int) -> int:
 
 
 def _pixel_bytes(image: Image.Image) -> int:
-    """Of a pixel as Pillow keeps it, and as RGB, on a background where it is transparent."""
+    """Bytes per pixel in Pillow's mode and as RGB, and for a background if it is transparent."""
     kept = 1 if image.mode in ("1", "L", "P") else 4
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return kept + 4 + 4 + 4

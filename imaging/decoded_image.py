@@ -1,4 +1,4 @@
-"""What decoding a picture gives, for those who never touch its bytes."""
+"""What is known of an image once it is decoded. Imports no decoder, for whoever only counts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from adapters.index.facts import FACTS_VERSION, ImageFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture(ImageFacts):
+class DecodedImage(ImageFacts):
     """A decoded image: its facts, and pixels for the model (uint8 [H, W, 3]).
 
-    `pixels_since` is the `FACTS_VERSION` since which these pixels are made of such a file: a vector
-    of an earlier one is of other pixels.
+    `pixels_since` is the `FACTS_VERSION` since which such a file has these pixels: a vector of an
+    earlier version was computed from other pixels.
     """
 
     pixels: Pixels

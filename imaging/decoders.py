@@ -1,4 +1,4 @@
-"""Decoding pictures, as the rest of a process sees it: nothing here touches their bytes."""
+"""Decodes images in worker processes. Nothing in this module touches their bytes."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from pathlib import Path
 from typing import Final
 
 from adapters.embedder.spec import ModelSpec
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from imaging.sandbox.pool import Sandbox
 
 TASKS: Final = "imaging.worker_tasks"
 
 
 class Decoders:
-    """Decodes for whoever asks, with one bound on processes and memory for all of them.
+    """Decodes for all users of a process, with one bound on processes and memory.
 
-    Every method raises, besides what is named there:
-        Rejected: not a picture in a supported format, damaged, or over `max_pixels`; or, as
-            `DecoderCrashed`, `DecoderMemory` and `DecoderTimeout`, what its decoder made of it.
+    Every method raises, besides the errors it names:
+        Rejected: not an image in a supported format, damaged, or over `max_pixels`. The subclasses
+            `DecoderCrashed`, `DecoderMemory` and `DecoderTimeout` say how the decoder failed.
     """
 
     def __init__(self, sandbox: Sandbox, *, max_pixels: int, tasks: str | None = None) -> None:
-        """`tasks` is the module whose functions are called in the worker processes."""
+        """`tasks` names the module whose functions the worker processes call."""
         self._sandbox = sandbox
         self._max_pixels = max_pixels
         self._tasks = tasks or TASKS
 
-    async def picture(self, data: bytes, spec: ModelSpec) -> Picture:
-        """The picture as a model wants it."""
-        picture: Picture = await self._sandbox.run(
+    async def picture(self, data: bytes, spec: ModelSpec) -> DecodedImage:
+        """The image as a model needs it."""
+        image: DecodedImage = await self._sandbox.run(
             f"{self._tasks}:picture", data, spec, self._max_pixels, memory=_to_hand_over(data)
         )
-        return picture
+        return image
 
     async def thumbnail(self, source: Path | bytes, *, edge: int, max_bytes: int) -> bytes:
-        """A JPEG of the upright picture, at most `edge` pixels each way, never enlarged.
+        """A JPEG of the upright image, at most `edge` pixels each way, never enlarged.
 
         Raises:
             Rejected: also if the file has more than `max_bytes`.
@@ -52,7 +52,7 @@ class Decoders:
         return jpeg
 
     async def media_type(self, source: Path | bytes, *, max_bytes: int) -> str:
-        """The media type of a picture that can be decoded whole; raises as `thumbnail`."""
+        """The media type of an image, after decoding it completely; raises as `thumbnail`."""
         media_type: str = await self._sandbox.run(
             f"{self._tasks}:media_type",
             source,
@@ -68,5 +68,5 @@ class Decoders:
 
 
 def _to_hand_over(source: Path | bytes) -> int:
-    """What bytes take that are passed on, in the message and out of it."""
+    """Memory that passing on bytes takes: the message, and the unpacked copy."""
     return 2 * len(source) if isinstance(source, bytes) else 0

@@ -1,4 +1,4 @@
-"""Which frame of an animation is its picture: the first one that shows something."""
+"""Selects the frame that represents an animation: the first one that is visible."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from PIL import Image
 from imaging.colours import TRANSPARENT
 
 _ANIMATED: Final = ("GIF", "PNG", "WEBP", "AVIF")
-"""Pillow's names of those whose further pictures are frames, not pages or parts."""
-MOST_FRAMES: Final = 100
-"""Looked at, of an animation that begins with nothing."""
+"""Pillow formats whose further images are frames, not pages or parts."""
+MAX_FRAMES: Final = 100
+"""Frames that are tried if the first ones are invisible."""
 
 
-def to_what_shows(image: Image.Image) -> Image.Image:
-    """The loaded picture at its first frame that is not all transparent, or else at its very first.
+def select_visible_frame(image: Image.Image) -> Image.Image:
+    """The loaded image at its first frame that is not fully transparent, or at its first frame.
 
-    Animations often begin with an empty frame, from which they fade in. A PNG's picture that is
-    none of its frames is for programs that know no animations.
+    Animations often fade in from an empty frame. The default image of an animated PNG, if it is not
+    a frame, is meant for programs that do not support animation, and is not used.
     """
     is_stand_in = bool(getattr(image, "default_image", False))
     if image.format not in _ANIMATED or not (is_stand_in or _is_invisible(image)):
-        return _uncovered(image)
+        return _with_transparent_border(image)
     if not getattr(image, "is_animated", False):
-        return _uncovered(image)
+        return _with_transparent_border(image)
     try:
-        for number in range(1, MOST_FRAMES):
+        for number in range(1, MAX_FRAMES):
             image.seek(number)
             image.load()
             if not _is_invisible(image):
                 return image
     except (EOFError, OSError, ValueError, SyntaxError):
-        pass  # the end, or damage, which leaves an animation that shows nothing
+        pass  # the end, or a damaged frame: nothing is visible
     image.seek(0)
     image.load()
     return image
 
 
-def _uncovered(image: Image.Image) -> Image.Image:
-    """The first frame of a GIF, transparent where it does not reach: Pillow gives that a colour."""
+def _with_transparent_border(image: Image.Image) -> Image.Image:
+    """A GIF's first frame, transparent outside its extent, where Pillow fills in a colour."""
     reach = getattr(image, "dispose_extent", None)
     if image.format != "GIF" or reach in (None, (0, 0, *image.size)):
         return image

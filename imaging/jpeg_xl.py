@@ -1,7 +1,7 @@
-"""The size and the turn that a JPEG XL file claims, read without decoding it.
+"""Reads size and orientation of a JPEG XL file without decoding it.
 
-The decoder behind Pillow's plugin unpacks a whole file when it is opened, so a few bytes that claim
-a huge picture have to be found out before. Source: ISO/IEC 18181-1, the codestream's SizeHeader,
+Pillow's plugin decodes the whole file when it is opened, so a small file that claims to be a huge
+image has to be recognised before. Source: ISO/IEC 18181-1, the codestream's SizeHeader,
 and 18181-2 for the boxes around it.
 """
 
@@ -30,9 +30,9 @@ def dimensions(data: bytes) -> tuple[int, int]:
 
 
 def orientation(data: bytes) -> int:
-    """How the decoder turns the picture, as numbered in EXIF: the codestream's own word counts.
+    """The codestream's orientation, numbered as in EXIF; the decoder applies it.
 
-    What EXIF beside it says is a remark (ISO/IEC 18181-1, ImageMetadata).
+    EXIF's own orientation is informative only (ISO/IEC 18181-1, ImageMetadata).
 
     Raises:
         ValueError: there is no codestream in these bytes.
@@ -61,7 +61,7 @@ def _dimensions(bits: _Bits) -> tuple[int, int]:
 
 
 def xmp_of(data: bytes) -> bytes | None:
-    """The XMP packet beside the codestream, which Pillow's plugin passes over."""
+    """The XMP packet of the container, which Pillow's plugin ignores."""
     if not data.startswith(_CONTAINER):
         return None
     return next((data[start:end] for kind, start, end in _boxes(data) if kind == b"xml "), None)
@@ -77,7 +77,7 @@ def _first_of_codestream(data: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each box's kind, and where its content begins and ends."""
+    """Type, content start and content end of each box."""
     at = 0
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -93,7 +93,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 class _Bits:
-    """Least significant bit first, as the codestream is written."""
+    """Reads bits, least significant first, as in the codestream."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "little")

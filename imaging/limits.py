@@ -1,10 +1,10 @@
-"""How large a picture may be."""
+"""The limit on an image's pixels."""
 
 from __future__ import annotations
 
 
 class TooManyPixels(Exception):
-    """Its header says so; nothing more is tried with it."""
+    """The header states more pixels than allowed; nothing is decoded."""
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:

@@ -1,9 +1,9 @@
-"""Which kinds of pictures are read, by suffix and by their first bytes. Imports no decoder."""
+"""Recognises image formats by suffix and by first bytes. Imports no decoder."""
 
 from typing import Final, Literal
 
 RAW_MEDIA_TYPE: Final = "image/x-raw"
-"""Of every camera's own format; there is no registered type that covers them."""
+"""For all camera raw formats; no registered type covers them."""
 RAW_SUFFIXES: Final = (
     ".dng",
     ".cr2",
@@ -34,10 +34,10 @@ MEDIA_TYPES: Final[dict[str, str]] = {
     ".jxl": "image/jxl",
     **dict.fromkeys(RAW_SUFFIXES, RAW_MEDIA_TYPE),
 }
-"""File name suffix (lower case) -> media type, of all formats that are read."""
+"""File name suffix (lower case) -> media type, for all supported formats."""
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JXL")
-"""Their names in Pillow."""
+"""Pillow's names of the supported formats."""
 
 
 _OF_FORMAT: Final = {
@@ -53,7 +53,7 @@ _OF_FORMAT: Final = {
 
 
 def media_type_of(data: bytes, kind: str) -> str:
-    """The media type of a picture that was read as `kind`, Pillow's name: always one of ours."""
+    """The media type of an image that Pillow has read as format `kind`."""
     return _OF_FORMAT.get(kind) or _heif_type(data[:64])
 
 
@@ -63,26 +63,26 @@ def _heif_type(head: bytes) -> str:
 
 
 HEAD_BYTES: Final = 4096
-"""So many first bytes of a file are looked at where it is told what the file is."""
+"""Number of first bytes that decide what a file is."""
 
 
 def suffix_of(name: str) -> str:
-    """The end of a name with its dot, in lower case; empty where there is none."""
+    """The suffix of a name with its dot, in lower case; empty if there is none."""
     _, dot, suffix = name.rpartition(".")
     return f".{suffix}".lower() if dot else ""
 
 
 def content_type(head: bytes, name: str) -> str | None:
-    """The media type of a file by its first bytes; None for what is no picture of ours.
+    """The media type of a file by its first bytes; None if it is not a supported image.
 
-    The name counts only between a TIFF and a camera's own format that begins as a TIFF does.
+    The name only decides between a TIFF and a camera raw format that begins like one.
     """
     found = sniff_media_type(head)
     return RAW_MEDIA_TYPE if found == _TIFF and suffix_of(name) in RAW_SUFFIXES else found
 
 
 def sniff_media_type(head: bytes) -> str | None:
-    """The media type that the first `HEAD_BYTES` of a file announce, if it is one of ours."""
+    """The supported media type of a file by its first `HEAD_BYTES`; None if there is none."""
     if head.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -105,7 +105,7 @@ def sniff_media_type(head: bytes) -> str | None:
 
 
 def _of_brands(head: bytes) -> str | None:
-    """By the brands of an ISO file's first box: the major one, then those it is compatible with."""
+    """By the brands in the first box of an ISO file: major brand first, then compatible ones."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
     special = next((_ISO_BRANDS[brand] for brand in brands if brand in _ISO_BRANDS), None)
@@ -113,7 +113,7 @@ def _of_brands(head: bytes) -> str | None:
 
 
 def _says_raw(head: bytes) -> bool:
-    """Whether what begins as a TIFF is a CR2 or, by its first directory, a DNG."""
+    """Whether a file that begins like a TIFF is a CR2 or, by its first directory, a DNG."""
     if head[:4] == b"II*\0" and head[8:10] == b"CR":
         return True
     order: Literal["little", "big"] = "little" if head.startswith(b"II") else "big"
@@ -126,7 +126,7 @@ def _says_raw(head: bytes) -> bool:
 _TIFF: Final = "image/tiff"
 _DNG_VERSION: Final = 50706
 _BMP_HEADERS: Final = (12, 16, 40, 52, 56, 64, 108, 124)
-"""Their sizes, of which one follows: that a file begins with BM says little."""
+"""Valid header sizes; `BM` alone says little."""
 _ISO_BRANDS: Final = {
     b"crx ": RAW_MEDIA_TYPE,
     b"avif": "image/avif",

@@ -1,7 +1,7 @@
-"""PNG's side information, read as browsers do: what cannot be read of it is left out.
+"""Reads ancillary PNG chunks leniently, as browsers do: unreadable ones are skipped.
 
-Pillow refuses a whole picture for a text of over a megabyte or a wrong checksum of a comment. The
-pixels do not depend on any of these chunks; PNG calls them ancillary and lets a decoder skip them.
+Pillow rejects a whole image for a text chunk of more than a megabyte or a wrong checksum of a
+comment. Pixels do not depend on ancillary chunks, and PNG allows decoders to skip them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final
 from PIL import PngImagePlugin
 
 MAX_CHUNK: Final = 8 << 20
-"""Unpacked from one chunk. The largest colour profiles of printers have some four megabytes."""
+"""Bytes unpacked from one chunk. The largest colour profiles of printers have four megabytes."""
 MAX_TEXT: Final = 16 << 20
-"""Kept of all texts together."""
+"""Bytes kept of all text chunks together."""
 _BITS_OF_GREY: Final = {"L;2": 2, "L;4": 4}
 _TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
 _UNREADABLE: Final = (
@@ -31,35 +31,36 @@ _UNREADABLE: Final = (
 
 
 class LenientStream(PngImagePlugin.PngStream):
-    """Pillow's reader of chunks, without its refusal of a picture for what is beside the pixels."""
+    """Pillow's chunk reader, which does not reject an image for its ancillary chunks."""
 
-    _had_enough = False
+    _skip_texts = False
 
     def call(self, cid: bytes, pos: int, length: int) -> bytes:
-        """What Pillow makes of a chunk; nothing of one that is ancillary and cannot be read."""
+        """Read a chunk with Pillow; b"" for an ancillary chunk that cannot be read."""
         if self.fp is None or not _is_ancillary(cid):
             return super().call(cid, pos, length)
         start = self.fp.tell()
-        if not (self._had_enough and cid in _TEXTS):
+        if not (self._skip_texts and cid in _TEXTS):
             try:
                 return super().call(cid, pos, length)
             except _UNREADABLE:
-                # Each text unpacks to a thousand times its size: after one too many, none is.
-                self._had_enough = self._had_enough or cid in _TEXTS
+                # A text may unpack to a thousand times its size; after one that is too large,
+                # all others are skipped.
+                self._skip_texts = self._skip_texts or cid in _TEXTS
         self.fp.seek(start + length)
         return b""
 
     def chunk_tRNS(self, pos: int, length: int) -> bytes:  # noqa: N802 (Pillow's name)
-        """As Pillow, whose greys of 2 and 4 bits are of 8 bits in all but this."""
-        said = super().chunk_tRNS(pos, length)
+        """As Pillow, but scales the transparent grey to 8 bits, as Pillow does with the pixels."""
+        result = super().chunk_tRNS(pos, length)
         clear = self.im_info.get("transparency")
         if (bits := _BITS_OF_GREY.get(self.im_rawmode or "")) and isinstance(clear, int):
-            most = (1 << bits) - 1
-            self.im_info["transparency"] = (clear & most) * 255 // most
-        return said
+            top = (1 << bits) - 1
+            self.im_info["transparency"] = (clear & top) * 255 // top
+        return result
 
     def crc(self, cid: bytes, data: bytes) -> None:
-        """Compare the checksum of what a picture cannot do without."""
+        """Check the checksum of critical chunks only."""
         if _is_ancillary(cid):
             self.crc_skip(cid, data)
         else:
@@ -71,7 +72,7 @@ def _is_ancillary(kind: bytes) -> bool:
 
 
 def be_lenient() -> None:
-    """Have Pillow read PNG this way from now on."""
+    """Make Pillow read PNG files leniently."""
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_CHUNK
     PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT
     PngImagePlugin.PngStream = LenientStream  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What is shown of a damaged picture: browsers and viewers keep what they could decode of it."""
+"""Recovers parts of damaged images, as browsers and viewers do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-PARTLY: Final = ("JPEG", "PNG", "BMP", "TIFF")
-"""Pillow's names of those that browsers and viewers show in part, and Pillow does, too."""
+PARTIAL_FORMATS: Final = ("JPEG", "PNG", "BMP", "TIFF")
+"""Pillow formats that browsers, viewers and Pillow itself can decode in part."""
 _MISSING_IN_JPEG: Final = 128
 _BLOCK_OF_JPEG: Final = 16 * 16
 _BLOCKS: Final = (2, 4, 8)
-"""Of GIF's and PNG's interlacing, in which each eighth row comes first."""
+"""Block sizes of GIF's and PNG's interlacing, whose first pass is every eighth row."""
 
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Pillow's decoders stop where the data does, and keep what they have."""
+    """Within the block, Pillow's decoders keep what they have when the data ends."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
@@ -30,24 +30,24 @@ def tolerant() -> Iterator[None]:
 
 
 def blank(image: Image.Image, *, white: bool = True) -> None:
-    """Have what will not be decoded of it be transparent or white, as the page behind it is."""
+    """Fill the image in advance, transparent or white (or black), for parts that stay undecoded."""
     image.im = Image.new(image.mode, image.size, (_white if white else _black)(image)).im
 
 
 def is_flat(image: Image.Image) -> bool:
-    """Whether all of an RGB picture is black or white, as what is missing."""
+    """Whether an RGB image is completely black or completely white."""
     pixels = np.asarray(image)
     return bool((pixels == 0).all() or (pixels == 255).all())
 
 
 def is_unread_jpeg(image: Image.Image) -> bool:
-    """Whether all has the grey of what its decoder misses, but a block that it makes of nothing."""
+    """Whether everything has the grey of undecoded JPEG data, except for at most one block."""
     grey = (np.asarray(image) == _MISSING_IN_JPEG).all(axis=2)
     return bool(grey.any() and np.count_nonzero(~grey) <= _BLOCK_OF_JPEG)
 
 
 def spread(image: Image.Image, missing: npt.NDArray[np.bool_]) -> Image.Image:
-    """An interlaced picture, each pixel that is missing as the one that came in its place."""
+    """An interlaced image whose missing pixels are filled from the coarser pass."""
     pixels = np.asarray(image).copy()
     missing = missing.copy()
     rows, columns = np.ogrid[: missing.shape[0], : missing.shape[1]]
@@ -60,12 +60,12 @@ def spread(image: Image.Image, missing: npt.NDArray[np.bool_]) -> Image.Image:
 
 
 def is_white(image: Image.Image) -> npt.NDArray[np.bool_]:
-    """Where an RGB picture is."""
+    """Which pixels of an RGB image are white."""
     return np.asarray(np.asarray(image).min(axis=2) == 255)
 
 
 def _black(image: Image.Image) -> int | tuple[int, ...]:
-    # 0 is no ink, and no paint.
+    # In CMYK 0 is no ink; with alpha 0 is transparent.
     return {"CMYK": (0, 0, 0, 255), "RGBA": (0, 0, 0, 255), "LA": (0, 255)}.get(image.mode, 0)
 
 

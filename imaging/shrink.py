@@ -1,4 +1,4 @@
-"""Big pictures made smaller while they are read, so that they are never in memory as a whole."""
+"""Shrinks large images with libvips while they are read, so they are never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from imaging.salvage import spread
 logger = logging.getLogger(__name__)
 
 FORMATS: Final = ("PNG", "TIFF", "WEBP")
-"""Pillow's names of those that libvips reads line by line, or scaled."""
+"""Pillow formats that libvips reads line by line, or scaled."""
 SALVAGED: Final = {
     "image/jpeg": "JPEG",
     "image/png": "PNG",
     "image/gif": "GIF",
     "image/tiff": "TIFF",
 }
-"""What libvips reads as far as it goes, or though Pillow cannot: media type -> Pillow's name."""
+"""Formats that libvips can read in part, or where Pillow cannot: media type -> Pillow format."""
 BIG_PIXELS: Final = 16_000_000
 BYTES_NEEDED: Final = {"PNG": 3, "TIFF": 5, "WEBP": 1}
-"""About what shrinking takes a pixel, besides the file."""
+"""About how many bytes per pixel shrinking takes, without the file."""
 PLAIN_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
-"""Pillow's names of the colours that are not left to Pillow."""
+"""Pillow modes that libvips handles here."""
 
 _TO_8_BITS: Final = {"ushort": 257, "uint": 257 * 65537}
 _PLAIN: Final = ("srgb", "b-w", "rgb16", "grey16")
 
-# Each picture is read once, and the indexer decodes several at a time already.
+# Each image is read once, so a cache is useless.
 pyvips.cache_set_max(0)
 logging.getLogger("pyvips").setLevel(logging.WARNING)
 
 
-def is_for_us(kind: str | None, pixels: int) -> bool:
-    """Whether a picture of this format and so many pixels is to be shrunk while it is read."""
+def is_shrinkable(kind: str | None, pixels: int) -> bool:
+    """Whether an image of this Pillow format and this number of pixels is shrunk while read."""
     return kind in FORMATS and pixels >= BIG_PIXELS
 
 
 def shrunk(
     data: bytes, kind: str, edge: int, background: str, *, whole: bool = True
 ) -> Image.Image | None:
-    """The picture as RGB, averaged down to no less than `edge` each way; its turn is in `info`.
+    """The image as RGB, averaged down to at least `edge` in both directions; EXIF is in `info`.
 
-    Transparency is laid on `background` first, so that what is invisible colours nothing. None for
-    colours that are better left to Pillow (CMYK, floats). Not `whole`, it is what there is of it.
+    Transparency is laid on `background` first, so that invisible colours have no effect. None for
+    colour modes that Pillow handles better (CMYK, floats). If not `whole`, damage is tolerated.
 
     Raises:
         Rejected: damaged.
@@ -65,7 +65,7 @@ def shrunk(
 def salvaged(
     data: bytes, kind: str, edge: int, background: str, max_pixels: int
 ) -> tuple[Image.Image, int, int]:
-    """What there is of a picture that Pillow cannot read, as `shrunk`, and its width and height.
+    """The readable part of an image that Pillow cannot read, as `shrunk`, with width and height.
 
     Raises:
         Rejected: nothing can be decoded.
@@ -93,7 +93,7 @@ def _damaged(error: pyvips.Error) -> Rejected:
 def _reduced(image: pyvips.Image, edge: int, background: str) -> Image.Image:
     if image.format in _TO_8_BITS:
         plain = "b-w" if image.bands < 3 else "srgb"
-        # By the old name, what is opaque now would be taken for almost transparent.
+        # With the 16-bit interpretation, opaque pixels would count as almost transparent.
         image = (image / _TO_8_BITS[image.format]).rint().cast("uchar").copy(interpretation=plain)
     if image.hasalpha():
         image = image.flatten(background=list(ImageColor.getrgb(background))[: image.bands - 1])
@@ -129,6 +129,6 @@ def _opened(data: bytes, kind: str, edge: int, *, whole: bool) -> pyvips.Image:
     options: dict[str, object] = {"access": "sequential", "fail_on": "error" if whole else "none"}
     image = pyvips.Image.new_from_buffer(data, "", **options)
     if kind == "WEBP" and (factor := min(image.width, image.height) // edge) > 1:
-        # Its decoder scales by itself, and has no lines to give otherwise.
+        # Its decoder scales while decoding, and cannot read line by line.
         return pyvips.Image.new_from_buffer(data, "", scale=1 / factor, **options)
     return image

@@ -1,4 +1,4 @@
-"""Whether a picture can be decoded, and small versions of it."""
+"""Makes thumbnails, and checks whether an image can be decoded."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from imaging.decode import DEFAULT_MAX_PIXELS, DRAFT_FACTOR
 from imaging.upright import open_upright
 
 QUALITIES: Final = (82, 70, 55, 40, 25, 10)
-"""Tried until one is small enough; the first is for all but noise."""
+"""JPEG qualities, tried in order until the thumbnail is small enough."""
 MAX_BYTES: Final = 100_000
-"""Of one up to 512 pixels wide and high; as many a pixel of a larger one."""
+"""For a thumbnail of up to 512 x 512 pixels; more in proportion for larger ones."""
 
 
 def thumbnail(data: bytes, *, edge: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
-    """An sRGB JPEG of the upright picture, at most `edge` pixels each way, never enlarged. Blocks.
+    """An sRGB JPEG of the upright image, at most `edge` pixels each way, never enlarged. Blocks.
 
     Raises:
-        Rejected: not a picture in a supported format, damaged, or over `max_pixels`.
+        Rejected: not an image in a supported format, damaged, or over `max_pixels`.
     """
     found = open_upright(data, edge=DRAFT_FACTOR * edge, background="white", max_pixels=max_pixels)
     small = found.image.copy()
     small.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     small = to_srgb(small, found.profile)
-    # A profile may be a hundred times as large as the picture, so it goes; so does all else.
+    # Remove the profile, which may be a hundred times as large as the thumbnail, and all
+    # other metadata.
     small.info.clear()
     allowed = MAX_BYTES * max(1, edge // 512) ** 2
     for quality in QUALITIES:
@@ -39,10 +40,10 @@ def thumbnail(data: bytes, *, edge: int, max_pixels: int = DEFAULT_MAX_PIXELS) -
 
 
 def check(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> str:
-    """The media type of a picture that can be decoded whole. Blocks.
+    """The media type of an image, after decoding it completely. Blocks.
 
     Raises:
-        Rejected: empty, not a picture in a supported format, damaged, or over `max_pixels`.
+        Rejected: empty, not an image in a supported format, damaged, or over `max_pixels`.
     """
-    # A damaged file shows at any scale; the smallest takes the least memory.
+    # Damage shows at any scale; the smallest takes the least memory.
     return open_upright(data, edge=1, background="white", max_pixels=max_pixels).media_type

@@ -1,4 +1,4 @@
-"""TIFFs whose numbers Pillow takes for others, and what is done about them."""
+"""Corrections for TIFF files whose samples Pillow misinterprets."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _UNSIGNED: Final = 1
 _12_BITS: Final = ("I;16", "I;12")
 
 
-def know_more() -> None:
-    """Have Pillow read 12 bits of grey, which lie the same way in either byte order."""
+def register_12_bit_greys() -> None:
+    """Make Pillow read 12-bit greys, which are packed the same way in either byte order."""
     for colours in _GREYS:
         for order in (b"II", b"MM"):
             key = (order, colours, (_UNSIGNED,), 1, (12,), ())
@@ -35,44 +35,44 @@ def know_more() -> None:
 
 
 def is_misread(image: Image.Image) -> bool:
-    """Whether libvips is to read this TIFF, as Pillow gives other colours than it has."""
-    (colours,), bits = _told(image, _COLOURS, (-1,)), max(_told(image, _BITS, (1,)))
+    """Whether Pillow would read wrong colours from this TIFF, so that libvips has to read it."""
+    (colours,), bits = _tag(image, _COLOURS, (-1,)), max(_tag(image, _BITS, (1,)))
     if colours == _YCBCR:
-        subsampled = _told(image, _SUBSAMPLING, (2, 2)) != (1, 1)
-        return subsampled and _told(image, _COMPRESSION, (1,))[0] not in _JPEGS
-    if colours == _PALETTE:  # its colours have 16 bits, but for some old programs
-        return max(_told(image, _COLOUR_MAP, (256,))) < 256
-    if _told(image, _LAYOUT, (1,))[0] == _IN_PLANES and _told(image, _SAMPLES, (1,))[0] > 1:
+        subsampled = _tag(image, _SUBSAMPLING, (2, 2)) != (1, 1)
+        return subsampled and _tag(image, _COMPRESSION, (1,))[0] not in _JPEGS
+    if colours == _PALETTE:  # colours have 16 bits, except those of some old programs
+        return max(_tag(image, _COLOUR_MAP, (256,))) < 256
+    if _tag(image, _LAYOUT, (1,))[0] == _IN_PLANES and _tag(image, _SAMPLES, (1,))[0] > 1:
         return bits == 16
     if colours == _WHITE_IS_ZERO and bits == 16:
         return True
-    unsigned = _told(image, _SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
+    unsigned = _tag(image, _SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
     return colours in _GREYS and bits == 32 and unsigned
 
 
-def as_meant(image: Image.Image) -> None:
-    """Give a loaded TIFF's 12 bits of grey the range of 16, and white where it is.
+def correct_samples(image: Image.Image) -> None:
+    """Correct a loaded TIFF in place: scale 12-bit greys to 16 bits, and invert them if needed.
 
-    A fourth sample of RGB that nothing explains and that is 0 throughout only fills up.
+    A fourth sample of RGB that is undeclared and 0 everywhere is padding, not transparency.
     """
     if image.format != "TIFF":
         return
-    if image.mode == "RGBA" and not _told(image, _EXTRA_SAMPLES, ()):
+    if image.mode == "RGBA" and not _tag(image, _EXTRA_SAMPLES, ()):
         if image.getchannel("A").getextrema() == (0, 0):
             image.putalpha(255)
         return
-    if image.mode != "I;16" or max(_told(image, _BITS, (1,))) != 12:
+    if image.mode != "I;16" or max(_tag(image, _BITS, (1,))) != 12:
         return
     values = np.asarray(image)
     values = values << 4 | values >> 8
-    if _told(image, _COLOURS, (-1,))[0] == _WHITE_IS_ZERO:
+    if _tag(image, _COLOURS, (-1,))[0] == _WHITE_IS_ZERO:
         values = 65535 - values
     image.im = Image.fromarray(values.astype(np.uint16)).im
 
 
-def _told(image: Image.Image, tag: int, otherwise: tuple[int, ...]) -> tuple[int, ...]:
-    """The numbers of a TIFF's tag; `otherwise` of another file, or where they are none."""
+def _tag(image: Image.Image, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
+    """The integers of a TIFF tag; `default` if it is absent, not integers, or not a TIFF."""
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-    found = tags.get(tag, otherwise)
+    found = tags.get(tag, default)
     listed = found if isinstance(found, tuple) else (found,)
-    return listed if listed and all(isinstance(each, int) for each in listed) else otherwise
+    return listed if listed and all(isinstance(each, int) for each in listed) else default

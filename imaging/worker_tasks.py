@@ -1,7 +1,7 @@
-"""What worker processes do with a picture's bytes: the only way to the decoders.
+"""The tasks of worker processes; only these call the decoders.
 
-Each function is called in a worker (`imaging.sandbox`) with `memory`, the bytes it may take, and
-raises `NeedsMemory` where the picture's header, or its file, says that it takes more.
+Each function is called in a worker (`imaging.sandbox`) with `memory`, the bytes it may take. It
+raises `NeedsMemory` if the image's header, or the size of its file, shows that it needs more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.errors import AdapterError, Rejected
 from imaging.decode import DRAFT_FACTOR, decode
 from imaging.decode_memory import memory_needed_at
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from imaging.sandbox.worker import DECODING, READING, NeedsMemory, doing
 from imaging.thumbnail import check
 from imaging.thumbnail import thumbnail as shrunk
@@ -23,8 +23,8 @@ from imaging.thumbnail import thumbnail as shrunk
 logger = logging.getLogger(__name__)
 
 
-def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> Picture:
-    """The picture as a model wants it.
+def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> DecodedImage:
+    """The image as a model needs it.
 
     Raises:
         Rejected: as `imaging.decode.decode`.
@@ -38,7 +38,7 @@ def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> Pi
 def thumbnail(
     source: Path | bytes, edge: int, max_pixels: int, max_bytes: int, *, memory: int
 ) -> bytes:
-    """A JPEG of the upright picture, at most `edge` pixels each way.
+    """A JPEG of the upright image, at most `edge` pixels each way.
 
     Raises:
         Rejected: as `imaging.thumbnail.thumbnail`, or the file has more than `max_bytes`.
@@ -52,7 +52,7 @@ def thumbnail(
 
 
 def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory: int) -> str:
-    """The media type of a picture that can be decoded whole.
+    """The media type of an image, after decoding it completely.
 
     Raises:
         Rejected: as `imaging.thumbnail.check`, or the file has more than `max_bytes`.
@@ -79,25 +79,25 @@ def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
 
 @contextmanager
 def judged() -> Iterator[None]:
-    """Whatever a decoder raises in the block says that its bytes are damaged.
+    """Within the block, any unknown error of a decoder means that the file is damaged.
 
-    No list of what decoders raise is ever complete, and an error that is nobody's would have the
-    same picture decoded again without end.
+    No list of the errors that decoders raise is complete, and an unmapped error would make the same
+    image be decoded again without end.
 
     Raises:
-        Rejected: instead of any error that is not one of our own.
+        Rejected: instead of any error that is not our own.
     """
     try:
         yield
     except (AdapterError, NeedsMemory, MemoryError):
         raise
     except Exception as error:
-        logger.warning("a decoder's error that is not known", exc_info=True)
+        logger.warning("unknown error of a decoder", exc_info=True)
         raise Rejected(f"damaged picture: {type(error).__name__}: {error}") from error
 
 
 def begin(data: bytes, edge: int, max_pixels: int, memory: int) -> None:
-    """Look at the header, and raise `NeedsMemory` if that says so."""
+    """Raise `NeedsMemory` if the header shows that `memory` is not enough."""
     doing(DECODING)
     needed = len(data) + memory_needed_at(data, edge, max_pixels=max_pixels)
     if needed > memory:

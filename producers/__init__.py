@@ -1,1 +1,1 @@
-"""The watcher: keeps the `images` topic equal to the pictures that exist in a folder."""
+"""The watcher: keeps the `images` topic equal to the images that exist in its sources."""

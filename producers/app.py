@@ -1,4 +1,4 @@
-"""The watcher as a process: signals, logs, end."""
+"""The watcher process: signals, logging and shutdown."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from producers.sources import Sources
 logger = logging.getLogger(__name__)
 
 
-async def run(settings: WatcherSettings) -> None:
+async def watch(settings: WatcherSettings) -> None:
     """Watch until SIGTERM or SIGINT. SIGHUP compares everything; SIGUSR1 also confirms removals."""
     loop = asyncio.get_running_loop()
     log = connect_log(settings)
     sources = Sources(settings, log, end_process=True)
     if settings.metrics_port:
-        # Loaded only where it is used: a restart is short, and imports are a quarter of it.
+        # Imported only if needed: imports take a quarter of the time of a restart.
         from prometheus_client import start_http_server
 
         from producers.metrics import registry
@@ -45,8 +45,8 @@ def main() -> None:
     """Run with the environment's settings; exit status 0 after a signal to stop."""
     configure_logging()
     collect_garbage_seldom()
-    # Its own line repeats ours on dropped events.
+    # It logs dropped events as well, and so do we.
     logging.getLogger("watchdog").setLevel(logging.ERROR)
-    # A folder that was moved out and in again is watched anew, which it finds worth a warning.
+    # watchdog warns when a folder that was moved out and back in is watched again.
     warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
-    asyncio.run(run(WatcherSettings()))
+    asyncio.run(watch(WatcherSettings()))

@@ -1,4 +1,4 @@
-"""What is published of a picture: its event, and its removal."""
+"""The records of `images`: an addition for each image, and its removal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from schemas.events import ImageAdded, now
 
 
 @dataclass(frozen=True, slots=True)
-class Announcer:
-    """Makes the events of one folder; small, as it goes to the helper processes.
+class EventFactory:
+    """Makes the events of one folder. Kept small, because it is sent to the helper processes.
 
     `id_prefix` and `uri_prefix` are what ids and URIs begin with, before the path in the folder.
     """
@@ -31,10 +31,10 @@ class Announcer:
         mount: str | None = None,
         media_type: str | None = None,
     ) -> bytes:
-        """The event of a picture that is new or has changed, encoded.
+        """The event of an image that is new or has changed, encoded.
 
-        Making events and encoding them is the largest part of a scan's work, so it is done where
-        the file was looked at and not on the event loop.
+        Making and encoding events is the largest part of a scan's work. It is therefore done in the
+        thread or process that read the file, not on the event loop.
         """
         uri = self.uri_prefix + quote(path)
         return encode(addition(self.id_prefix + path, uri, sha256, stat, now(), mount, media_type))
@@ -49,9 +49,9 @@ def addition(
     mount: str | None = None,
     media_type: str | None = None,
 ) -> ImageAdded:
-    """The event of a picture that is new or has changed, or lies below another mount point.
+    """The event of an image that is new, has changed, or lies below another mount point.
 
-    `media_type` is that of the content; without it, as of a damaged picture, the name tells.
+    `media_type` is that of the content. If it is None (a damaged file), the name decides.
     """
     return ImageAdded(
         occurred_at=moment,
@@ -67,5 +67,5 @@ def addition(
 
 
 def removal(image_id: str) -> Message:
-    """The tombstone of a picture that is gone."""
+    """The tombstone of an image that no longer exists."""
     return Message(key=image_id, event=None)

@@ -8,26 +8,26 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import Final
 
 from imaging.sources.mounts import Mounts
-from producers.folder.tree import Known
-from producers.known_images import State
+from producers.folder.tree import KnownImage
+from producers.known_images import KnownImages
 
 logger = logging.getLogger(__name__)
 
 MINIMUM: Final = 20
-"""So few removals at once are never held back for their share alone."""
+"""Fewer removals at once than this are never held back because of their share."""
 WINDOW_SECONDS: Final = 60.0
 """Removals within this time count as one."""
 
 
 class RemovalGuard:
-    """Admits removals, unless they are too large a share of what is known.
+    """Admits removals, unless they are too large a share of the known images.
 
-    A picture whose content is known under another id was renamed, and does not count.
+    An image whose content is known under another path was renamed, and does not count.
 
     Args:
-        share: of the known pictures, 0 to 1, which may vanish at once.
-        allow: everything is confirmed beforehand.
-        place: what the pictures lie in, for people.
+        share: the share of the known images, 0 to 1, that may vanish at once.
+        allow: admit every removal.
+        place: name of the folder or disk, for log messages.
     """
 
     def __init__(self, share: float, *, allow: bool, place: str = "the folder") -> None:
@@ -37,21 +37,21 @@ class RemovalGuard:
         self._recent: deque[tuple[float, bytes | None]] = deque()
         self._confirmed = False
         self.held = 0
-        """How many removals are held back at present."""
+        """Number of removals held back at present."""
         self.reason = ""
 
     def confirm(self) -> None:
-        """Let mass removals pass until `unconfirm` (a person said so)."""
+        """Admit mass removals until `unconfirm`; called when a person has confirmed them."""
         self._confirmed = True
 
     def unconfirm(self) -> None:
-        """The scan that was to use the confirmation is over."""
+        """End the confirmation, after the scan that used it."""
         self._confirmed = False
 
     def admits(
         self,
         missing: Collection[str],
-        state: State,
+        state: KnownImages,
         now: float,
         *,
         known: int,
@@ -60,12 +60,12 @@ class RemovalGuard:
         """Whether these may be published as removed.
 
         Args:
-            missing: ids that are known and no longer there.
-            state: what is known, with these still in it.
+            missing: paths that are known and no longer exist.
+            state: the known images, these included.
             now: `time.monotonic()`.
-            known: how many pictures are known where these were.
-            emptied: a folder just attached to holds no picture at all, which is how a disk that is
-                not mounted looks: then no number of removals is small enough.
+            known: number of known images in the same place.
+            emptied: a folder that was just attached to holds no image at all. A disk that is not
+                mounted looks like that, so nothing is admitted, however little it is.
         """
         if self._allow or self._confirmed or not missing:
             return True
@@ -89,11 +89,11 @@ class RemovalGuard:
         )
 
     def count(self, removed: Iterable[bytes | None], now: float) -> None:
-        """Pictures of these contents (SHA-256) were published as removed."""
+        """Record that images with these contents (SHA-256) were published as removed."""
         self._recent.extend((now, sha256) for sha256 in removed)
 
     def release(self) -> None:
-        """What was held back is back, or was confirmed."""
+        """Nothing is held back any more: it is there again, or was confirmed."""
         if self.held:
             logger.info("no removals are held back any more")
         self.held, self.reason = 0, ""
@@ -101,19 +101,19 @@ class RemovalGuard:
     def _too_many(self, removals: int, known: int) -> bool:
         return removals >= MINIMUM and removals > self._share * known
 
-    def _without_renamed(self, missing: Collection[str], state: State) -> int:
+    def _without_renamed(self, missing: Collection[str], state: KnownImages) -> int:
         gone = set(missing)
         contents = [known.sha256 if (known := state.get(i)) is not None else None for i in gone]
         remaining = {
             known.sha256 for i in state if i not in gone and (known := state.get(i)) is not None
         }
         lost = sum(sha256 is None or sha256 not in remaining for sha256 in contents)
-        # One that was renamed a moment ago and is now gone by its new name counts once.
+        # An image that was renamed a moment ago, and is now gone by its new name, counts once.
         elsewhere = remaining.union(contents)
         return lost + sum(sha256 not in elsewhere for _, sha256 in self._recent)
 
     def hold(self, held: int, reason: str) -> bool:
-        """Remember it and say so, once; False."""
+        """Hold these back and log the reason once. Returns False."""
         if reason != self.reason:
             logger.error(
                 "REMOVALS HELD BACK: %s Nothing is removed from the index until they are back or "
@@ -124,16 +124,16 @@ class RemovalGuard:
         return False
 
 
-class Guards:
-    """A guard for the root and one for each mount point below it.
+class RemovalGuards:
+    """One guard for the root and one for each mount point below it.
 
-    A disk that is not mounted takes all of its pictures along, however few of all pictures they
-    are. So what lay below a mount point is removed only while something is mounted there, and by
-    the rules for a folder of its own.
+    When a disk is unmounted all of its images vanish, however small their share of all images is.
+    Removals below a mount point are therefore admitted only while something is mounted there, and
+    each mount point is judged like a folder of its own.
     """
 
     def __init__(self, share: float, *, allow: bool, mounts: Callable[[], Mounts]) -> None:
-        """`mounts` tells what is mounted now; the others as for `RemovalGuard`."""
+        """`mounts` returns what is mounted now; the others are as for `RemovalGuard`."""
         self._share = share
         self._allow = allow
         self._mounts = mounts
@@ -148,15 +148,15 @@ class Guards:
 
     @property
     def reason(self) -> str:
-        """Why they are; empty if none is."""
+        """Why they are held back; empty if none are."""
         return " ".join(guard.reason for guard in self._guards.values() if guard.reason)
 
     @property
-    def only_a_look_tells(self) -> bool:
-        """Whether some are held back whose end only another comparison can show.
+    def needs_another_scan(self) -> bool:
+        """Whether only another scan can show that held removals may be released.
 
-        A mount below the root shows in the mount table; one that a link leads to does, but is not
-        looked for there.
+        The return of a mount below the root is noticed in the mount table. A mount that is reached
+        through a link is in the table as well, but is not looked up there.
         """
         return any(
             guard.held and (mount is None or mount.startswith("/") or mount not in self._away)
@@ -164,13 +164,13 @@ class Guards:
         )
 
     def confirm(self) -> None:
-        """Let every removal pass until `unconfirm` (a person said so)."""
+        """Admit every removal until `unconfirm`; called when a person has confirmed them."""
         self._confirmed = True
         for guard in self._guards.values():
             guard.confirm()
 
     def unconfirm(self) -> None:
-        """The scan that was to use the confirmation is over."""
+        """End the confirmation, after the scan that used it."""
         self._confirmed = False
         for guard in self._guards.values():
             guard.unconfirm()
@@ -178,26 +178,26 @@ class Guards:
     def admitted(
         self,
         missing: Iterable[str],
-        state: State,
+        state: KnownImages,
         now: float,
         *,
         present: Mapping[str | None, int] | None = None,
         whole: bool = False,
     ) -> list[str]:
-        """Of these, which may be published as removed; why others may not is in `reason`.
+        """Those of `missing` that may be published as removed. `reason` says why others may not.
 
         Args:
-            missing: ids that are known and no longer there.
-            state: what is known, with these still in it.
+            missing: paths that are known and no longer exist.
+            state: the known images, these included.
             now: `time.monotonic()`.
-            present: where the root was just attached to, with all that is mounted below it: how
-                many pictures were met on each mount.
-            whole: these are all that is missing, so that nothing else is held back any more.
+            present: number of images found on each mount, if the root was just attached to; else
+                None.
+            whole: `missing` is complete, so nothing else is held back any more.
         """
         groups: dict[str | None, list[str]] = {}
-        for image_id in missing:
-            known = state.get(image_id)
-            groups.setdefault(known.mount if known else None, []).append(image_id)
+        for path in missing:
+            known = state.get(path)
+            groups.setdefault(known.mount if known else None, []).append(path)
         mounts = self._mounts()
         free = self._allow or self._confirmed
         if whole:
@@ -224,8 +224,8 @@ class Guards:
                     guard.release()
         return admitted
 
-    def count(self, removed: Iterable[Known | None], now: float) -> None:
-        """These, as they were known, were published as removed."""
+    def count(self, removed: Iterable[KnownImage | None], now: float) -> None:
+        """Record that these were published as removed."""
         contents: dict[str | None, list[bytes | None]] = {}
         for known in removed:
             if known is not None:
@@ -234,7 +234,7 @@ class Guards:
             self._guard(mount).count(hashes, now)
 
     def release(self, but: Container[str | None] = ()) -> None:
-        """Nothing is missing of what was held back, `but` at these mounts; or it was confirmed."""
+        """Release what was held back, except at the mounts in `but`."""
         for mount, guard in self._guards.items():
             if mount not in but:
                 guard.release()

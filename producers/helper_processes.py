@@ -1,4 +1,4 @@
-"""Processes of a process's own, while there is work that it cannot or should not do itself."""
+"""A pool of helper processes, which exist only while there is work for them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ IDLE_SECONDS: Final = 10.0
 
 
 def collect_garbage_seldom() -> None:
-    """Let many objects come to be before those among them that only refer to each other are sought.
+    """Raise the thresholds of Python's cyclic garbage collector.
 
-    What is known of a million pictures is millions of small objects that live on and are in no
-    cycle; to go through the new ones after every 700, as CPython does, takes a third of the time.
+    A million known images are millions of small, long-lived objects without cycles. With CPython's
+    threshold of 700 new objects, collecting took a third of the time.
     """
     gc.set_threshold(100_000, 20, 20)
 
 
 class HelperDied(Exception):
-    """The process that did the work ended before the work did; perhaps it was killed."""
+    """The helper process ended before its work was done; it may have been killed."""
 
 
-class Helpers:
-    """A pool of processes that starts when it is first used and ends when it has had nothing to do.
+class HelperPool:
+    """A pool of processes that starts on first use and ends when it has been idle.
 
     Use from one event loop.
     """
@@ -50,14 +50,14 @@ class Helpers:
 
     @property
     def count(self) -> int:
-        """How many there are at most."""
+        """Maximum number of processes."""
         return self._count
 
     async def run(self, work: Callable[[P], R], part: P) -> R:
         """`work(part)` in one of the processes; both must be picklable.
 
         Raises:
-            HelperDied: the process is gone; the next call starts another one.
+            HelperDied: the process ended; the next call starts a new one.
         """
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
@@ -79,8 +79,8 @@ class Helpers:
             self._used = time.monotonic()
             asyncio.get_running_loop().call_later(IDLE_SECONDS + 1, self._rest)
 
-    async def run_surely(self, work: Callable[[P], R], part: P) -> R:
-        """`run`, and in a thread of this process should the helper die."""
+    async def run_or_fall_back(self, work: Callable[[P], R], part: P) -> R:
+        """As `run`; if the helper dies, the work is done in a thread of this process."""
         try:
             return await self.run(work, part)
         except HelperDied as error:
@@ -92,13 +92,13 @@ class Helpers:
             self.close()
 
     def close(self) -> None:
-        """End the processes; they start again when they are needed."""
+        """End the processes; they start again when needed."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def shares(items: Sequence[P], count: int, *, least: int) -> list[Sequence[P]]:
+def split(items: Sequence[P], count: int, *, least: int) -> list[Sequence[P]]:
     """`items` in order, in at most `count` parts of about the same size, none below `least`."""
     share = max(least, -(-len(items) // count))
     return [items[start : start + share] for start in range(0, len(items), share)]

@@ -1,18 +1,18 @@
-"""What the `images` topic says exists: the watcher's only memory, read back at every start."""
+"""The images that the `images` topic lists: the watcher's only state, read at every start."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 
-from producers.folder.tree import Known, join
+from producers.folder.tree import KnownImage, join
 
 
-class State:
-    """Image id -> `Known`, kept by directory so that folders compare and vanish as a whole."""
+class KnownImages:
+    """Path -> `KnownImage`, grouped by directory, so that whole folders compare quickly."""
 
     def __init__(self) -> None:
-        self._files: dict[str, dict[str, Known]] = {}
+        self._files: dict[str, dict[str, KnownImage]] = {}
         self._folders: dict[str, set[str]] = {}
         self._count = 0
         self._below: Counter[str] = Counter()
@@ -24,17 +24,17 @@ class State:
         return self.below("")
 
     def count(self, mount: str | None) -> int:
-        """How many lay below this mount point; None for those on the root's own file system."""
+        """Number of images below this mount point; None counts the root's own file system."""
         return self._count - self._below.total() if mount is None else self._below[mount]
 
-    def get(self, image_id: str) -> Known | None:
-        """What was published under the id; None if nothing or a removal."""
-        directory, _, name = image_id.rpartition("/")
+    def get(self, path: str) -> KnownImage | None:
+        """What was published last for the path; None if nothing was, or a removal."""
+        directory, _, name = path.rpartition("/")
         return self._files.get(directory, {}).get(name)
 
-    def put(self, image_id: str, known: Known) -> None:
-        """Remember an addition."""
-        directory, _, name = image_id.rpartition("/")
+    def put(self, path: str, known: KnownImage) -> None:
+        """Record an addition."""
+        directory, _, name = path.rpartition("/")
         files = self._files.get(directory)
         if files is None:
             files = self._files[directory] = {}
@@ -47,9 +47,9 @@ class State:
         if known.mount is not None:
             self._below[known.mount] += 1
 
-    def remove(self, image_id: str) -> None:
-        """Remember a removal; an id that is not there is no error."""
-        directory, _, name = image_id.rpartition("/")
+    def remove(self, path: str) -> None:
+        """Record a removal; an unknown path is no error."""
+        directory, _, name = path.rpartition("/")
         files = self._files.get(directory, {})
         before = files.pop(name, None)
         if before is None:
@@ -61,16 +61,16 @@ class State:
             del self._files[directory]
             self._unlink(directory)
 
-    def files(self, directory: str) -> dict[str, Known]:
-        """The pictures known directly in a directory, by name; not to be changed."""
+    def files(self, directory: str) -> dict[str, KnownImage]:
+        """The known images directly in a directory, by name. Not to be modified."""
         return self._files.get(directory, {})
 
     def folders(self, directory: str) -> set[str]:
-        """Names of the folders of a directory that hold known pictures, at whatever depth."""
+        """Names of the subfolders of a directory that hold known images, at any depth."""
         return set(self._folders.get(directory, ()))
 
     def below(self, directory: str) -> Iterator[str]:
-        """Ids of all known pictures in a directory and deeper."""
+        """Paths of all known images in a directory and below it."""
         pending = [directory]
         while pending:
             here = pending.pop()

@@ -1,4 +1,4 @@
-"""Reads the compacted topic into states: what is known when the watcher starts."""
+"""Reads the compacted topic `images` when the watcher starts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from adapters.log.port import EventLog, LogRecord
-from producers.folder.tree import UNKNOWN, Known, ListedStat, to_microseconds
-from producers.known_images import State
+from producers.folder.tree import UNKNOWN, KnownImage, ListedStat, to_microseconds
+from producers.known_images import KnownImages
 from schemas.codec import SUPPORTED_MAJOR, InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded, ImageId, Sha256
 from schemas.topics import IMAGES
@@ -21,10 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class _Facts(TypedDict):
-    """Of an `ImageAdded`, what a file is compared with.
+    """The fields of an `ImageAdded` that a file is compared with.
 
-    To make whole events of a million records, and throw most of each away, takes three times as
-    long, at every start.
+    Building whole events from a million records, at every start, takes three times as long.
     """
 
     schema_version: Annotated[str, Field(pattern=rf"^{SUPPORTED_MAJOR}\.\d+$")]
@@ -39,69 +38,69 @@ class _Facts(TypedDict):
 _FACTS: Final = TypeAdapter(_Facts)
 
 
-async def load(log: EventLog, places: Mapping[str, str]) -> dict[str, State]:
+async def load(log: EventLog, uri_prefixes: Mapping[str, str]) -> dict[str, KnownImages]:
     """Read the compacted topic.
 
     Args:
         log: where `images` is.
-        places: what the ids of a source start with ("" for those of no other) -> what their URIs
-            start with; a picture published from another place is published again.
+        uri_prefixes: id prefix of a source ("" for the main folder) -> prefix of its URIs. An
+            image with another URI prefix is published again.
 
-    Returns: a state for each place, whose ids are without what they start with there.
+    Returns: id prefix -> the known images of that source, by path (id without the prefix).
 
     Raises:
         Unavailable: the broker cannot answer now.
     """
-    states = {prefix: State() for prefix in places}
+    states = {prefix: KnownImages() for prefix in uri_prefixes}
     unreadable = 0
     async for record in log.read_all(IMAGES):
         try:
-            whole_id = decode_key(record.key)
+            image_id = decode_key(record.key)
         except InvalidEvent as error:
             unreadable += 1
             logger.warning("%s at %s: ignored: %s", IMAGES.name, record.position, error)
             continue
-        first = whole_id.partition("/")[0] + "/"
-        place = first if first in places else ""
-        state, image_id = states[place], whole_id[len(place) :]
+        first = image_id.partition("/")[0] + "/"
+        id_prefix = first if first in uri_prefixes else ""
+        state, path = states[id_prefix], image_id[len(id_prefix) :]
         if record.value is None:
-            state.remove(image_id)
+            state.remove(path)
             continue
         try:
-            state.put(image_id, _known(record, record.value, whole_id, places[place]))
+            state.put(path, _known(record, record.value, image_id, uri_prefixes[id_prefix]))
         except InvalidEvent as error:
             unreadable += 1
             logger.warning(
-                "%s at %s: %s cannot be read: %s", IMAGES.name, record.position, whole_id, error
+                "%s at %s: %s cannot be read: %s", IMAGES.name, record.position, image_id, error
             )
-            # Its key exists and its content is unknown: whatever is there is published again.
-            state.put(image_id, UNKNOWN)
+            # The key exists, its content is unknown: whatever is there is published again.
+            state.put(path, UNKNOWN)
     total = sum(len(state) for state in states.values())
     logger.info("%s holds %d pictures (%d unreadable)", IMAGES.name, total, unreadable)
     return states
 
 
-def _known(record: LogRecord, value: bytes, whole_id: str, uri_prefix: str) -> Known:
-    """What the record says of its picture.
+def _known(record: LogRecord, value: bytes, image_id: str, uri_prefix: str) -> KnownImage:
+    """The known image that a record describes.
 
     Raises:
-        InvalidEvent: nothing that could be relied on.
+        InvalidEvent: the record is not a valid event.
     """
     try:
         facts = _FACTS.validate_json(value)
     except ValidationError as error:
-        # The codec knows best what to call it.
+        # The codec's message is the better one.
         decode_image_change(record.key, value)
         raise InvalidEvent(f"{ImageAdded.__name__}: {error}") from error
-    if facts["image_id"] != whole_id:
+    if facts["image_id"] != image_id:
         decode_image_change(record.key, value)
     modified_at = facts.get("modified_at")
     modified_us = None if modified_at is None else to_microseconds(modified_at)
     mount = facts.get("mount")
-    return Known(
+    return KnownImage(
         bytes.fromhex(facts["sha256"]),
         ListedStat(facts["size_bytes"], modified_us),
         facts["uri"].startswith(uri_prefix),
-        # The same few names a million times.
+        # A few names, each of them many times.
         sys.intern(mount) if mount else None,
     )

@@ -1,9 +1,9 @@
-"""The log as the watcher sees it, which notices that `images` lost its end.
+"""An event log that notices when `images` has lost its newest records.
 
-A Kafka whose machine loses power may lose what it had acknowledged. What is written then comes to
-lie where the lost records were, and soon the log ends as late as ever. So all that is known of the
-log is held against all that is heard of it: what was read and acknowledged is there, and whatever
-is asked or written later ends or lies behind it.
+A Kafka broker that loses power may lose records that it has acknowledged. Later records then take
+the offsets of the lost ones, and soon the log is as long as before. Every answer of the broker is
+therefore compared with what is known: records that were read or acknowledged exist, and later
+records have higher offsets.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ from schemas.topics import IMAGES, Topic
 
 
 class LogLost(Exception):
-    """The log lacks what it held before: only to begin anew makes it whole."""
+    """The log lacks records that it held before. The watcher has to start again."""
 
 
 class FollowedLog:
-    """An `EventLog` for all sources together, any call of which may raise `LogLost`.
+    """An `EventLog` for all sources together. Any call may raise `LogLost`.
 
-    Several may publish at once, and their answers come in any order. So an answer is held against
-    what was known when its question was asked.
+    Several sources may publish at once, and answers arrive in any order. An answer is therefore
+    compared with what was known when its request was sent.
     """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._ends: dict[int, int] = {}
         self._newest: dict[int, tuple[int, bytes | None]] = {}
-        self._in_doubt = False
+        self._uncertain = False
         self._lost: LogLost | None = None
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
         """See `EventLog.publish`."""
         if topic is not IMAGES:
             return await self._log.publish(topic, messages)
-        if self._in_doubt:
-            await self._look_again()
-        following = dict(self._ends)
+        if self._uncertain:
+            await self._verify()
+        next_offsets = dict(self._ends)
         try:
             positions = await self._log.publish(topic, messages)
         except AdapterError:
-            # Some may be written, and nobody said where.
-            self._in_doubt = True
+            # Some records may have been written, at unknown offsets.
+            self._uncertain = True
             raise
         last: dict[int, tuple[int, str]] = {}
         for message, (number, offset) in zip(messages, positions, strict=True):
-            if offset < following.get(number, 0):
-                self._lose(number, f"wrote at {offset}", following[number])
-            following[number] = offset + 1
+            if offset < next_offsets.get(number, 0):
+                self._raise_lost(number, f"wrote at {offset}", next_offsets[number])
+            next_offsets[number] = offset + 1
             last[number] = (offset, message.key)
         for number, (offset, key) in last.items():
-            self._is_there(number, offset, encode_key(key))
+            self._record(number, offset, encode_key(key))
         return positions
 
     def read_all(
@@ -63,7 +63,7 @@ class FollowedLog:
     ) -> AsyncIterator[LogRecord]:
         """See `EventLog.read_all`."""
         records = self._log.read_all(topic, start)
-        return self._noted(records) if topic is IMAGES else records
+        return self._tracked(records) if topic is IMAGES else records
 
     async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
         """See `EventLog.bounds`."""
@@ -75,7 +75,7 @@ class FollowedLog:
         bounds = await self._log.bounds(topic)
         for number, (_, end) in bounds.items():
             if end < before.get(number, 0):
-                self._lose(number, f"ends at {end}", before[number])
+                self._raise_lost(number, f"ends at {end}", before[number])
             self._ends[number] = max(end, self._ends.get(number, 0))
         return bounds
 
@@ -87,21 +87,21 @@ class FollowedLog:
         """See `EventLog.close`."""
         await self._log.close()
 
-    async def _noted(self, records: AsyncIterator[LogRecord]) -> AsyncIterator[LogRecord]:
+    async def _tracked(self, records: AsyncIterator[LogRecord]) -> AsyncIterator[LogRecord]:
         last: dict[int, LogRecord] = {}
         async for record in records:
             last[record.position.partition] = record
             yield record
         for number, record in last.items():
-            self._is_there(number, record.position.offset, record.key)
+            self._record(number, record.position.offset, record.key)
 
-    async def _look_again(self) -> None:
-        """Whether what is known to be there still is.
+    async def _verify(self) -> None:
+        """Check that the newest known record of each partition is still there.
 
-        Records written without an answer can fill the place of lost ones, so that neither the end
-        nor the next position tells. The newest record of each partition does.
+        Records whose write was never answered may have taken the offsets of lost ones. Then neither
+        the end of the log nor the next offset shows the loss.
         """
-        newest, self._in_doubt = dict(self._newest), False
+        newest, self._uncertain = dict(self._newest), False
         try:
             await self.bounds(IMAGES)
             starts = {number: offset for number, (offset, _) in newest.items()}
@@ -109,22 +109,22 @@ class FollowedLog:
                 return
             async for record in self._log.read_all(IMAGES, starts):
                 number, offset = record.position
-                # One that was compacted away is not there, and nothing else is in its place.
+                # The offset of a record that was compacted away is empty.
                 if offset == starts[number] and record.key != newest[number][1]:
-                    self._lose(number, f"has another record at {offset}", offset + 1)
+                    self._raise_lost(number, f"has another record at {offset}", offset + 1)
         except AdapterError:
-            self._in_doubt = True
+            self._uncertain = True
             raise
 
-    def _is_there(self, number: int, offset: int, key: bytes | None) -> None:
+    def _record(self, number: int, offset: int, key: bytes | None) -> None:
         if offset >= self._newest.get(number, (0, None))[0]:
             self._newest[number] = (offset, key)
         self._ends[number] = max(offset + 1, self._ends.get(number, 0))
 
-    def _lose(self, number: int, found: str, end: int) -> None:
-        # Kept, as whoever meets it may be long in coming to tell.
+    def _raise_lost(self, number: int, found: str, end: int) -> None:
+        # Remembered: the source that notices it may take long to fail.
         self._lost = LogLost(
             f"partition {number} of {IMAGES.name} {found}, and held everything before {end}: "
-            "what is known is read anew, and the rest published again"
+            "the known images are read again, and the rest is published again"
         )
         raise self._lost

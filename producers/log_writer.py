@@ -1,4 +1,4 @@
-"""Publishes in order, for as long as it takes, one batch ahead of whoever feeds it."""
+"""Publishes batches in order and retries until the broker takes them."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
 
-Refused = Callable[[str, str], Awaitable[None]]
-"""Told the key and the reason of a message that can never be written."""
+OnRejected = Callable[[str, str], Awaitable[None]]
+"""Called with the key and the reason for each message that can never be written."""
 
 
-class Writer:
-    """Writes to `images`. A broker that is down holds up the batch, which is kept and retried.
+class ChangeWriter:
+    """Writes to `images`. While the broker is down, the batch is kept and retried.
 
-    At most two batches are in memory: the one on its way and the one that waits to be handed over.
+    At most two batches are in memory: one in flight, and one whose `write` waits for it.
     """
 
-    def __init__(self, log: EventLog, refused: Refused) -> None:
+    def __init__(self, log: EventLog, on_rejected: OnRejected) -> None:
         self._log = log
-        self._refused = refused
-        self._flight: asyncio.Task[None] | None = None
+        self._on_rejected = on_rejected
+        self._in_flight: asyncio.Task[None] | None = None
         self.written = 0
-        """Batches that are durable."""
+        """Number of durable batches."""
 
     @property
     def busy(self) -> bool:
-        """Whether a batch is on its way."""
-        return self._flight is not None and not self._flight.done()
+        """Whether a batch is in flight."""
+        return self._in_flight is not None and not self._in_flight.done()
 
     async def write(self, messages: Sequence[Message]) -> None:
-        """Hand over a batch; returns when the batch before it is durable."""
+        """Hand over a batch. Returns when the previous batch is durable."""
         if not messages:
             return
-        await self.flushed()
-        self._flight = asyncio.create_task(self._publish(messages))
+        await self.flush()
+        self._in_flight = asyncio.create_task(self._publish(messages))
 
-    async def flushed(self) -> None:
-        """Wait until all that was handed over is durable."""
-        if self._flight is not None:
-            # Shielded: one of several that wait being cancelled must not lose the batch.
-            await asyncio.shield(self._flight)
-            self._flight = None
+    async def flush(self) -> None:
+        """Wait until everything that was handed over is durable."""
+        if self._in_flight is not None:
+            # Shielded: if one of several waiting tasks is cancelled, the batch must not be lost.
+            await asyncio.shield(self._in_flight)
+            self._in_flight = None
 
     async def close(self) -> None:
-        """Give up on what is still on its way; the next start finds it missing in the log."""
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.gather(self._flight, return_exceptions=True)
-            self._flight = None
+        """Cancel what is in flight. The next start finds that it is missing in the log."""
+        if self._in_flight is not None:
+            self._in_flight.cancel()
+            await asyncio.gather(self._in_flight, return_exceptions=True)
+            self._in_flight = None
 
     async def _publish(self, messages: Sequence[Message]) -> None:
         try:
@@ -64,7 +64,7 @@ class Writer:
             self.written += 1
         except Rejected as error:
             if len(messages) == 1:
-                await self._refused(messages[0].key, str(error))
+                await self._on_rejected(messages[0].key, str(error))
                 return
             for message in messages:
                 await self._publish([message])

@@ -1,4 +1,4 @@
-"""The watcher's state for Prometheus."""
+"""The watcher's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PREFIX = "image_search_watcher"
 
 
 class StatusCollector(Collector):
-    """Reads the state of each source when it is asked; the main folder is source `main`."""
+    """Reads the status of each source when scraped; the main folder is source `main`."""
 
     def __init__(self, statuses: Callable[[], Mapping[str, Status]]) -> None:
         self._statuses = statuses
 
     def collect(self) -> Iterator[Metric]:
-        """One family a figure, labelled by source."""
+        """One metric family per figure, labelled by source."""
         statuses = {name or "main": status for name, status in self._statuses().items()}
         for name, text, value in _GAUGES:
             gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["source"])
@@ -35,7 +35,7 @@ class StatusCollector(Collector):
 
 
 def registry(statuses: Callable[[], Mapping[str, Status]]) -> CollectorRegistry:
-    """A registry with this collector alone."""
+    """A registry that holds only this collector."""
     found = CollectorRegistry()
     found.register(StatusCollector(statuses))
     return found
@@ -43,11 +43,11 @@ def registry(statuses: Callable[[], Mapping[str, Status]]) -> CollectorRegistry:
 
 _Count = tuple[str, str, Callable[[Status], float]]
 _Figure = tuple[str, str, Callable[[Status], float | None]]
-"""None where it is not known, of which nothing is told."""
+"""The value is None where it is not known; the metric is then absent."""
 
 _GAUGES: tuple[_Figure, ...] = (
     ("known_pictures", "Pictures published and not removed", lambda s: s.known()),
-    ("waiting_paths", "Paths still to be looked at or published", lambda s: s.waiting),
+    ("waiting_paths", "Paths still to be examined or published", lambda s: s.waiting),
     ("held_removals", "Removals held back until they are confirmed", lambda s: s.held),
     (
         "unreadable_files",
@@ -57,16 +57,16 @@ _GAUGES: tuple[_Figure, ...] = (
     (
         "passed_over",
         "Files and folders that are not pictures, or not to be indexed",
-        lambda s: sum(s.passed.counts().values()),
+        lambda s: sum(s.skipped.counts().values()),
     ),
     (
         "source_missing",
-        "1 while the folder or bucket is not there",
+        "1 while the folder or bucket cannot be reached",
         lambda s: bool(s.root_missing or s.unreachable),
     ),
     (
         "poll_interval_seconds",
-        "Seconds between walks; 0 where the kernel notifies",
+        "Seconds between scans; 0 where the kernel notifies",
         lambda s: s.poll_seconds,
     ),
     (

@@ -1,4 +1,4 @@
-"""Files that can never be published are reported once in `images.dlq`, not at every start."""
+"""Reports files that can never be published in `images.dlq`, once and not at every start."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ logger = logging.getLogger(__name__)
 
 
 def escaped(path: str) -> str:
-    r"""The path with bytes that are not UTF-8 written out, as in `caf\xe9.jpg`."""
+    r"""The path with bytes that are not UTF-8 escaped, as in `caf\xe9.jpg`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-class DeadLetters:
-    """Remembers what was reported by reading the topic, at the first report."""
+class RefusalReporter:
+    """Publishes a dead letter per refused file, unless the topic already has the same one."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._reported: set[tuple[str, str, str]] | None = None
 
     async def report(self, path: str, error_class: str, reason: str) -> None:
-        """Log the refusal, and publish it unless the same was published before."""
+        """Log the refusal and publish it, unless the same one was published before."""
         image_id = escaped(path)
         if self._reported is None:
             self._reported = await until_available(self._read, what=f"read {IMAGES_DLQ.name}")

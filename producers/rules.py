@@ -1,4 +1,4 @@
-"""Which files are looked at: all but temporary, hidden and ignored names, and well-known others."""
+"""Decides by name which files are examined: all except hidden, temporary and ignored ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathspec import GitIgnoreSpec
 
 from imaging.media_types import MEDIA_TYPES, suffix_of
 from imaging.sources.system_names import TEMPORARY_SUFFIXES, is_system_file, is_system_folder
-from producers.skipped import BY_NAME, Reason
+from producers.skipped import BY_NAME, SkipReason
 from producers.suffixes import OTHER
 
 if TYPE_CHECKING:
@@ -23,11 +23,12 @@ IGNORE_FILE: Final = ".imageignore"
 
 
 class Rules:
-    """Decides by name alone; `patterns` are in the language of `.gitignore`, relative to the root.
+    """Decides by name alone. `patterns` use the syntax of `.gitignore`, relative to the root.
 
-    Names that start with a dot are hidden and ignored, unless `hidden` is set; this covers rsync's
-    and most editors' temporary files. With `defaults`, so is what `imaging.sources.system_names`
-    lists, as if it stood before the patterns: `!@eaDir/` takes it back.
+    Names that start with a dot are hidden and ignored unless `hidden` is set; this covers the
+    temporary files of rsync and most editors. With `defaults`, the names in
+    `imaging.sources.system_names` are ignored as well. They come before the patterns, so the
+    pattern `!@eaDir/` includes such a folder again.
     """
 
     def __init__(
@@ -55,43 +56,43 @@ class Rules:
     def skips_name(self, name: str) -> bool:
         """Whether a file of this name is hidden or temporary."""
         return self.skips_folder_name(name) or (
-            (name[-1] in "~#" or name[0] == "~") and _is_an_editors(name)
+            (name[-1] in "~#" or name[0] == "~") and _is_editor_file(name)
         )
 
-    def judge(self, directory: str, name: str) -> Reason | None:
-        """Why a file of this name, in a folder that is entered, is passed over; None for a picture.
+    def judge(self, directory: str, name: str) -> SkipReason | None:
+        """Why a file of this name, in a folder that is entered, is skipped; None for an image.
 
-        `Reason.UNSURE`, where the name says nothing: the file's first bytes tell what it is.
+        `SkipReason.UNSURE` if the name does not decide: then the file's first bytes do.
         """
-        kind = _KINDS.get(suffix_of(name), Reason.UNSURE)
-        if kind is Reason.OTHER_SUFFIX:
+        kind = _KINDS.get(suffix_of(name), SkipReason.UNSURE)
+        if kind is SkipReason.OTHER_SUFFIX:
             return kind
         if self.skips_name(name):
-            return Reason.IGNORED
+            return SkipReason.IGNORED
         by_default = self._defaults and is_system_file(name)
         if self._spec is None:
-            return Reason.IGNORED if by_default else kind
+            return SkipReason.IGNORED if by_default else kind
         path = f"{directory}/{name}" if directory else name
-        return Reason.IGNORED if self._ignores(path, by_default) else kind
+        return SkipReason.IGNORED if self._ignores(path, by_default) else kind
 
-    def judge_path(self, path: str) -> Reason | None:
-        """`judge`, of a whole path; of a folder it ends with a slash.
+    def judge_path(self, path: str) -> SkipReason | None:
+        """As `judge`, for a whole path. The path of a folder ends with a slash.
 
-        None also for what lies in a folder that is not entered, which stands for all that is in it.
+        None also for anything in a folder that is not entered: the folder counts for its content.
         """
         directory, _, name = path.removesuffix("/").rpartition("/")
         if not self.reaches(directory):
             return None
         if path.endswith("/"):
-            return None if self.enters(path[:-1]) else Reason.IGNORED
+            return None if self.enters(path[:-1]) else SkipReason.IGNORED
         return self.judge(directory, name)
 
-    def passes_over(self, path: str) -> bool:
-        """Whether this file or folder is one that is counted as passed over by its name."""
+    def skips(self, path: str) -> bool:
+        """Whether this file or folder is counted as skipped because of its name."""
         return self.judge_path(path) in BY_NAME
 
     def enters(self, directory: str) -> bool:
-        """Whether this folder, in one that is entered, is looked into."""
+        """Whether this folder, in one that is entered, is scanned."""
         name = directory.rpartition("/")[2]
         if self.skips_folder_name(name):
             return False
@@ -101,13 +102,13 @@ class Rules:
         return not self._ignores(directory + "/", by_default)
 
     def _ignores(self, path: str, by_default: bool) -> bool:
-        told = self._spec.check_file(path).include if self._spec is not None else None
-        return by_default if told is None else told
+        included = self._spec.check_file(path).include if self._spec is not None else None
+        return by_default if included is None else included
 
-    def leaves_out(self, image_id: str) -> bool:
-        """Whether its name alone says that it is some system's own, whatever is on disk."""
-        directory, _, name = image_id.rpartition("/")
-        if self._defaults and is_system_file(name) and self._ignores(image_id, True):
+    def is_system_path(self, path: str) -> bool:
+        """Whether the path alone shows that it belongs to a file system, NAS or desktop."""
+        directory, _, name = path.rpartition("/")
+        if self._defaults and is_system_file(name) and self._ignores(path, True):
             return True
         while self._defaults and directory:
             name = directory.rpartition("/")[2]
@@ -116,11 +117,11 @@ class Rules:
             directory = directory.rpartition("/")[0]
         return False
 
-    def parted(self, image_ids: Iterable[str]) -> tuple[list[str], list[str]]:
-        """Those that `leaves_out` names, and the others."""
+    def split_system_paths(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+        """The paths for which `is_system_path` is true, and the others."""
         left_out, others = list[str](), list[str]()
-        for image_id in image_ids:
-            (left_out if self.leaves_out(image_id) else others).append(image_id)
+        for path in paths:
+            (left_out if self.is_system_path(path) else others).append(path)
         return left_out, others
 
     def reaches(self, directory: str) -> bool:
@@ -131,14 +132,14 @@ class Rules:
             directory = directory.rpartition("/")[0]
         return True
 
-    def takes(self, image_id: str) -> bool:
-        """Whether the file is to be looked at, judged by its whole path."""
-        directory, _, name = image_id.rpartition("/")
+    def takes(self, path: str) -> bool:
+        """Whether the file is to be examined, judged by its whole path."""
+        directory, _, name = path.rpartition("/")
         return self.judge(directory, name) in LOOKED_AT and self.reaches(directory)
 
 
-def _is_an_editors(name: str) -> bool:
-    """Copies, locks and unsaved states: `a.jpg~`, `~$a.jpg`, `#a.jpg#`. A `#1.jpg` is a picture."""
+def _is_editor_file(name: str) -> bool:
+    """Backups, locks and autosaves: `a.jpg~`, `~$a.jpg`, `#a.jpg#`. But `#1.jpg` is an image."""
     return (
         name.endswith("~")
         or name.startswith("~$")
@@ -146,22 +147,22 @@ def _is_an_editors(name: str) -> bool:
     )
 
 
-LOOKED_AT: Final = (None, Reason.UNSURE)
-_KINDS: Final[dict[str, Reason | None]] = {
-    **dict.fromkeys(OTHER, Reason.OTHER_SUFFIX),
+LOOKED_AT: Final = (None, SkipReason.UNSURE)
+_KINDS: Final[dict[str, SkipReason | None]] = {
+    **dict.fromkeys(OTHER, SkipReason.OTHER_SUFFIX),
     **dict.fromkeys(MEDIA_TYPES),
 }
 
 
 def media_type_by_name(name: str) -> str | None:
-    """The media type that the name's suffix stands for, None for what is no picture."""
+    """The media type of the name's suffix; None if it is not an image's."""
     return MEDIA_TYPES.get(suffix_of(name))
 
 
 def load_rules(root: Path, patterns: Iterable[str], settings: WatcherSettings) -> Rules:
-    """Rules of the settings, with these patterns, and of the root's ignore file if there is one.
+    """The rules of the settings, these patterns and the root's ignore file, if there is one.
 
-    An ignore file that cannot be read is logged and leaves the settings' patterns alone.
+    If the ignore file cannot be read, that is logged and the other patterns apply.
     """
     lines = list(patterns)
     hidden, defaults = settings.include_hidden, settings.ignore_defaults

@@ -1,4 +1,4 @@
-"""What was passed over, and why: counted, and listed for who asks."""
+"""The files and folders that were skipped: counted and listed by reason."""
 
 from __future__ import annotations
 
@@ -9,145 +9,150 @@ from itertools import islice
 from typing import Final
 
 
-class Reason(StrEnum):
-    """Why there is nothing in the index of a file or folder."""
+class SkipReason(StrEnum):
+    """Why a file or folder is not in the index."""
 
     NOT_A_PICTURE = "not_a_picture"
-    """Its first bytes are those of no picture."""
+    """Its first bytes are not those of an image."""
     OTHER_SUFFIX = "other_suffix"
-    """Its name says that it is no picture, and it was not opened."""
+    """Its name shows that it is not an image; it was not opened."""
     IGNORED = "ignored"
-    """Hidden, temporary, or by an ignore rule; of a folder, with all that is in it."""
+    """Hidden, temporary, or matched by an ignore rule. A folder stands for its whole content."""
     NOT_A_FILE = "not_a_file"
     """A link that is not followed, a pipe, a socket, a device."""
     TOO_LARGE = "too_large"
     UNREADABLE = "unreadable"
     NAME_NOT_UTF8 = "name_not_utf8"
     UNSURE = "unsure"
-    """Nothing is known by its name: no reason in the end, it is looked into."""
+    """The name does not decide, so the content is examined. Never a final reason."""
 
 
-BY_NAME: Final = (Reason.OTHER_SUFFIX, Reason.IGNORED)
-BY_LOOK: Final = (
-    Reason.NOT_A_PICTURE,
-    Reason.NOT_A_FILE,
-    Reason.TOO_LARGE,
-    Reason.UNREADABLE,
-    Reason.NAME_NOT_UTF8,
+BY_NAME: Final = (SkipReason.OTHER_SUFFIX, SkipReason.IGNORED)
+BY_CONTENT: Final = (
+    SkipReason.NOT_A_PICTURE,
+    SkipReason.NOT_A_FILE,
+    SkipReason.TOO_LARGE,
+    SkipReason.UNREADABLE,
+    SkipReason.NAME_NOT_UTF8,
 )
-MOST_NAMES: Final = 10_000
-"""Of one reason in one source that are listed; all are counted."""
+MAX_NAMES: Final = 10_000
+"""Listed per reason and source; all are counted."""
 _END: Final = "/\0"
-"""Between names: a slash is in none but at the end of a folder's."""
+"""Separates names. No name contains a slash, except at the end of a folder's."""
 
 
-class Passed:
-    """What was passed over in one source; of a folder, its path ends with a slash.
+class SkippedFiles:
+    """The skipped files and folders of one source. Paths of folders end with a slash.
 
-    There may be as many as there are pictures. So of those that the name decided, the names of one
-    folder are one text. Methods may be called in any thread.
+    There may be as many as there are images. Names that were skipped without opening the file are
+    therefore stored as one string per folder. Thread-safe.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._named: dict[Reason, dict[str, str]] = {reason: {} for reason in BY_NAME}
-        self._looked: dict[Reason, dict[str, dict[str, Hashable]]] = {r: {} for r in BY_LOOK}
-        self._counts = dict.fromkeys((*BY_LOOK, *BY_NAME), 0)
+        self._by_name: dict[SkipReason, dict[str, str]] = {reason: {} for reason in BY_NAME}
+        self._by_content: dict[SkipReason, dict[str, dict[str, Hashable]]] = {
+            r: {} for r in BY_CONTENT
+        }
+        self._counts = dict.fromkeys((*BY_CONTENT, *BY_NAME), 0)
         self.version = 0
-        """Another one whenever something changed."""
+        """Increases with every change."""
 
     def counts(self) -> dict[str, int]:
-        """How many there are, by reason."""
+        """Number of skipped paths by reason."""
         return {reason.value: count for reason, count in self._counts.items() if count}
 
-    def names(self, most: int = MOST_NAMES) -> dict[str, list[str]]:
-        """Paths by reason, at most so many of each, those of a folder in order."""
+    def names(self, limit: int = MAX_NAMES) -> dict[str, list[str]]:
+        """Paths by reason, at most `limit` of each."""
         with self._lock:
             found = {
-                reason: list(islice(self._paths(reason), most))
+                reason: list(islice(self._paths(reason), limit))
                 for reason, count in self._counts.items()
                 if count
             }
         return {reason.value: paths for reason, paths in found.items()}
 
-    def is_decided(self, directory: str, name: str, facts: Hashable) -> bool:
-        """Whether this file was looked into and passed over for what it is, with the same facts.
+    def is_skipped(self, directory: str, name: str, facts: Hashable) -> bool:
+        """Whether this file was examined and skipped before, and its facts are unchanged.
 
-        Facts that are None say nothing.
+        False if `facts` is None, which means that they are not known.
         """
         return facts is not None and any(
-            (files := self._looked[reason].get(directory)) is not None and files.get(name) == facts
-            for reason in (Reason.NOT_A_PICTURE, Reason.TOO_LARGE)
+            (files := self._by_content[reason].get(directory)) is not None
+            and files.get(name) == facts
+            for reason in (SkipReason.NOT_A_PICTURE, SkipReason.TOO_LARGE)
         )
 
-    def no_pictures(self) -> Iterator[tuple[str, Hashable]]:
-        """Path and facts of all files that were looked into and are no pictures."""
+    def non_images(self) -> Iterator[tuple[str, Hashable]]:
+        """Path and facts of all files that were examined and are not images."""
         with self._lock:
             found = [
                 (_joined(directory, name), facts)
-                for directory, files in self._looked[Reason.NOT_A_PICTURE].items()
+                for directory, files in self._by_content[SkipReason.NOT_A_PICTURE].items()
                 for name, facts in files.items()
             ]
         yield from found
 
-    def looked(self, path: str, reason: Reason | None, facts: Hashable = None) -> None:
-        """What a look at a file came to; None if it is a picture, or is not there."""
-        directory, _, name = _parted(path)
+    def record(self, path: str, reason: SkipReason | None, facts: Hashable = None) -> None:
+        """Record the result of examining a file; None if it is an image or does not exist."""
+        directory, _, name = _split(path)
         with self._lock:
-            for each in BY_LOOK:
+            for each in BY_CONTENT:
                 if each is reason:
                     self._put(each, directory, name, facts)
-                elif self._looked[each]:
+                elif self._by_content[each]:
                     self._drop(each, directory, (name,))
 
-    def listed(
+    def record_folder(
         self,
         directory: str,
-        named: Mapping[Reason, Sequence[str]],
+        named: Mapping[SkipReason, Sequence[str]],
         present: Container[str],
     ) -> None:
-        """A folder was listed.
+        """Record the listing of a folder.
 
         Args:
-            directory: which.
-            named: the names that are passed over in it.
-            present: all names in it that are looked at.
+            directory: path of the folder.
+            named: names in it that are skipped.
+            present: names in it that are examined.
         """
-        parent, _, own = _parted(f"{directory}/")
+        parent, _, own = _split(f"{directory}/")
         with self._lock:
             for reason in BY_NAME:
                 self._name(reason, directory, named.get(reason, ()))
-            for reason in BY_LOOK:
-                if self._looked[reason]:
-                    files = self._looked[reason].get(directory, ())
+            for reason in BY_CONTENT:
+                if self._by_content[reason]:
+                    files = self._by_content[reason].get(directory, ())
                     self._drop(reason, directory, [name for name in files if name not in present])
                     self._drop(reason, parent, (own,))
                 for name in named.get(reason, ()):
                     self._put(reason, directory, name, None)
 
-    def gone(self, directory: str) -> None:
-        """A folder is not there any more, nor anything below it."""
+    def forget_folder(self, directory: str) -> None:
+        """Forget a folder that no longer exists, and everything below it."""
         self._keep(lambda each: each != directory and not each.startswith(f"{directory}/"))
-        parent, _, own = _parted(f"{directory}/")
+        parent, _, own = _split(f"{directory}/")
         with self._lock:
-            for reason in BY_LOOK:
+            for reason in BY_CONTENT:
                 self._drop(reason, parent, (own,))
 
-    def only(self, directories: Container[str]) -> None:
-        """There are no other folders than these."""
+    def keep_only(self, directories: Container[str]) -> None:
+        """Forget all folders but these."""
         self._keep(lambda each: each in directories)
 
-    def happened(self, paths: Mapping[str, bool], judge: Callable[[str], Reason | None]) -> None:
-        """Files or folders that came (True) or went, which `judge` may pass over by name."""
-        coming: dict[tuple[Reason, str], dict[str, bool]] = {}
+    def apply_events(
+        self, paths: Mapping[str, bool], judge: Callable[[str], SkipReason | None]
+    ) -> None:
+        """Record paths that appeared (True) or vanished, if `judge` skips their names."""
+        changed: dict[tuple[SkipReason, str], dict[str, bool]] = {}
         for path, there in paths.items():
             reason = judge(path)
             if reason in BY_NAME:
-                directory, _, name = _parted(path)
-                coming.setdefault((reason, directory), {})[name] = there
+                directory, _, name = _split(path)
+                changed.setdefault((reason, directory), {})[name] = there
         with self._lock:
-            for (reason, directory), names in coming.items():
-                packed = self._named[reason].get(directory)
+            for (reason, directory), names in changed.items():
+                packed = self._by_name[reason].get(directory)
                 kept = dict.fromkeys(packed.split(_END) if packed is not None else ())
                 for name, there in names.items():
                     if there:
@@ -159,28 +164,28 @@ class Passed:
     def _keep(self, wanted: Callable[[str], bool]) -> None:
         with self._lock:
             for reason in BY_NAME:
-                for directory in [each for each in self._named[reason] if not wanted(each)]:
+                for directory in [each for each in self._by_name[reason] if not wanted(each)]:
                     self._name(reason, directory, ())
-            for reason in BY_LOOK:
-                for directory in [each for each in self._looked[reason] if not wanted(each)]:
-                    self._drop(reason, directory, list(self._looked[reason][directory]))
+            for reason in BY_CONTENT:
+                for directory in [each for each in self._by_content[reason] if not wanted(each)]:
+                    self._drop(reason, directory, list(self._by_content[reason][directory]))
 
-    def _name(self, reason: Reason, directory: str, names: Iterable[str]) -> None:
+    def _name(self, reason: SkipReason, directory: str, names: Iterable[str]) -> None:
         packed = _END.join(names)
-        before = self._named[reason].pop(directory, "")
+        before = self._by_name[reason].pop(directory, "")
         if packed:
-            self._named[reason][directory] = packed
+            self._by_name[reason][directory] = packed
         if packed != before:
             self._count(reason, _length(packed) - _length(before))
 
-    def _put(self, reason: Reason, directory: str, name: str, facts: Hashable) -> None:
-        files = self._looked[reason].setdefault(directory, {})
+    def _put(self, reason: SkipReason, directory: str, name: str, facts: Hashable) -> None:
+        files = self._by_content[reason].setdefault(directory, {})
         before = len(files)
         files[name] = facts
         self._count(reason, len(files) - before)
 
-    def _drop(self, reason: Reason, directory: str, names: Iterable[str]) -> None:
-        files = self._looked[reason].get(directory)
+    def _drop(self, reason: SkipReason, directory: str, names: Iterable[str]) -> None:
+        files = self._by_content[reason].get(directory)
         if files is None:
             return
         before = len(files)
@@ -189,23 +194,23 @@ class Passed:
         if len(files) != before:
             self._count(reason, len(files) - before)
         if not files:
-            del self._looked[reason][directory]
+            del self._by_content[reason][directory]
 
-    def _count(self, reason: Reason, more: int) -> None:
+    def _count(self, reason: SkipReason, more: int) -> None:
         self._counts[reason] += more
         self.version += 1
 
-    def _paths(self, reason: Reason) -> Iterator[str]:
+    def _paths(self, reason: SkipReason) -> Iterator[str]:
         if reason in BY_NAME:
-            for directory, packed in self._named[reason].items():
+            for directory, packed in self._by_name[reason].items():
                 yield from (_joined(directory, name) for name in packed.split(_END))
         else:
-            for directory, files in self._looked[reason].items():
+            for directory, files in self._by_content[reason].items():
                 yield from (_joined(directory, name) for name in files)
 
 
-def _parted(path: str) -> tuple[str, str, str]:
-    """Folder and name; a folder's name keeps its slash."""
+def _split(path: str) -> tuple[str, str, str]:
+    """Parent and name; the name of a folder keeps its slash."""
     directory, slash, name = path.removesuffix("/").rpartition("/")
     return directory, slash, f"{name}/" if path.endswith("/") else name
 

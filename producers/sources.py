@@ -1,4 +1,4 @@
-"""All sources together: one reading of what is known, one state of health."""
+"""All sources of the watcher: one reading of the topic, one status, one heartbeat."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from imaging.sources.source import Source
-from producers.folder.watcher import Watcher
-from producers.helper_processes import Helpers
-from producers.known_images import State
+from producers.folder.watcher import FolderWatcher
+from producers.helper_processes import HelperPool
+from producers.known_images import KnownImages
 from producers.known_images_loader import load
 from producers.log_follower import FollowedLog
 from producers.settings import WatcherSettings
-from producers.status import SkippedFile, Status, write
+from producers.status import SkippedReport, Status, write_status
 from schemas.topics import IMAGES
 
 if TYPE_CHECKING:
-    from producers.bucket.watcher import ListedSource
+    from producers.bucket.watcher import BucketWatcher
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ FOLLOW_SECONDS: Final = 10.0
 
 
 class Sources:
-    """The main folder, watched, and every other source, watched or listed.
+    """The main folder, which is watched, and all other sources, watched or listed.
 
     Args:
-        settings: all of them.
+        settings: of the whole watcher.
         log: where `images` and `images.dlq` are.
         end_process: see `adapters.progress.Watchdog`.
     """
@@ -50,26 +50,26 @@ class Sources:
             pending=lambda: int(not self._is_loaded),
             achieved=lambda: self._is_loaded,
         )
-        self._skipped = SkippedFile(settings.status_file) if settings.status_file else None
+        self._skipped = SkippedReport(settings.status_file) if settings.status_file else None
         self._log = FollowedLog(log)
-        self._helpers = Helpers(2)
-        self.main = Watcher(settings, self._log, self._helpers)
-        self.others: dict[str, Watcher | ListedSource] = {
+        self._helpers = HelperPool(2)
+        self.main = FolderWatcher(settings, self._log, self._helpers)
+        self.others: dict[str, FolderWatcher | BucketWatcher] = {
             source.name: self._other(source) for source in settings.images_sources
         }
 
-    def _other(self, source: Source) -> Watcher | ListedSource:
+    def _other(self, source: Source) -> FolderWatcher | BucketWatcher:
         if source.is_local:
-            return Watcher(self._settings, self._log, self._helpers, source)
-        # Loads fsspec, which a watcher of folders alone can do without.
-        from producers.bucket.watcher import ListedSource
+            return FolderWatcher(self._settings, self._log, self._helpers, source)
+        # Imports fsspec, which is needed for buckets only.
+        from producers.bucket.watcher import BucketWatcher
 
-        return ListedSource(self._settings, self._log, source)
+        return BucketWatcher(self._settings, self._log, source)
 
     async def run(self) -> None:
-        """Work until cancelled; an error that is not a server's being down ends it.
+        """Run until cancelled. Any error but an unavailable server ends it.
 
-        What the watchdog finds stuck ends it too, and with it the heartbeat.
+        So does the watchdog if a source is stuck; the heartbeat then ends as well.
         """
         everything = {"": self.main, **self.others}
         activities = {name: self._activity(name, each) for name, each in everything.items()}
@@ -91,29 +91,31 @@ class Sources:
             self._helpers.close()
 
     async def _follow_log(self) -> None:
-        """Look now and then whether the log still holds all that was read from it or written.
+        """Check now and then that the log still holds everything that was read or written.
 
         Raises:
-            LogLost: it does not: it was made anew, or a crash took its end.
+            LogLost: it does not; it was created again, or lost its newest records in a crash.
         """
         while True:
             try:
                 await self._log.bounds(IMAGES)
             except Unavailable as error:
-                logger.info("the log cannot be looked at: %s", error)
+                logger.info("cannot check the log: %s", error)
             await asyncio.sleep(FOLLOW_SECONDS)
 
-    async def _load(self) -> dict[str, State]:
-        places = {each.id_prefix: each.uri_prefix for each in (self.main, *self.others.values())}
+    async def _load(self) -> dict[str, KnownImages]:
+        uri_prefixes = {
+            each.id_prefix: each.uri_prefix for each in (self.main, *self.others.values())
+        }
         with self._loading.here():
             states = await until_available(
-                lambda: load(self._log, places), what="read what is known"
+                lambda: load(self._log, uri_prefixes), what="read what is known"
             )
         self._is_loaded = True
         return states
 
-    def _activity(self, name: str, source: Watcher | ListedSource) -> Activity:
-        # What they are is known once they run.
+    def _activity(self, name: str, source: FolderWatcher | BucketWatcher) -> Activity:
+        # The callables are set when the source runs.
         return Activity(
             f"the source {name or 'IMAGES_DIR'}",
             pending=lambda: source.status.at_work(),
@@ -121,33 +123,33 @@ class Sources:
         )
 
     def request_scan(self, *, confirm_removals: bool = False) -> None:
-        """Compare everything soon; once, let mass removals pass."""
+        """Compare everything soon; with `confirm_removals`, admit mass removals once."""
         for each in (self.main, *self.others.values()):
             each.request_scan(confirm_removals=confirm_removals)
 
     def statuses(self) -> dict[str, Status]:
-        """The state of each source; that of the main folder is under ""."""
+        """Status by source name; the main folder's is under ""."""
         return {"": self.main.status, **{n: each.status for n, each in self.others.items()}}
 
     async def _beat(self) -> None:
         while True:
             main = self.main.status
-            told = main.told.is_set()
-            main.told.clear()
-            # A source that is away is no reason to call the process unwell.
+            now = main.write_soon.is_set()
+            main.write_soon.clear()
+            # The process is healthy although a source is missing.
             if main.attached or main.root_missing:
-                await asyncio.to_thread(self._write_health, told=told)
+                await asyncio.to_thread(self._write_health, now=now)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
-                    await main.told.wait()
+                    await main.write_soon.wait()
 
-    def _write_health(self, *, told: bool) -> None:
+    def _write_health(self, *, now: bool) -> None:
         if self._skipped is not None:
-            # Before the status, which says that a comparison has ended.
-            passed = {name: status.passed for name, status in self.statuses().items()}
-            self._skipped.write(passed, now=told)
+            # Before the status, which announces the end of a comparison.
+            skipped = {name: status.skipped for name, status in self.statuses().items()}
+            self._skipped.write(skipped, now=now)
         if self._settings.status_file is not None:
             others = {name: each.status for name, each in self.others.items()}
-            write(self._settings.status_file, self.main.status, others)
+            write_status(self._settings.status_file, self.main.status, others)
         if self._settings.ready_file is not None:
             self._settings.ready_file.touch()

@@ -1,4 +1,4 @@
-"""What the watcher is doing, as a small JSON file for `status` and for people."""
+"""The watcher's status as a small JSON file, for the `status` command and for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adapters.watcher_status import skipped_file
 from producers.folder.pipeline import Counters
 from producers.folder.reconcile import Difference
 from producers.refused_files import escaped
-from producers.skipped import Passed
+from producers.skipped import SkippedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -24,29 +24,29 @@ PROGRESS_SECONDS: Final = 5.0
 
 
 class Progress:
-    """Says now and then how far a slow scan is."""
+    """Logs the progress of a slow scan now and then."""
 
     def __init__(self) -> None:
-        self._told = time.monotonic()
+        self._logged_at = time.monotonic()
 
-    def tell(self, running: Difference, before: int, published: int) -> None:
-        """Log a line, unless the scan is young or the last line is.
+    def log_if_due(self, running: Difference, before: int, published: int) -> None:
+        """Log a line, unless the scan has just begun or a line was just logged.
 
         Args:
             running: the scan.
-            before: how many pictures were known at its start: the tree is about as large as it
-                was, and a first scan has nothing to go by.
-            published: how many additions this process has published.
+            before: number of images known at its start. The estimate assumes that the tree has
+                not changed much; a first scan has no estimate.
+            published: number of additions that this process has published.
         """
         now = time.monotonic()
-        if now - max(self._told, running.started) < PROGRESS_SECONDS:
+        if now - max(self._logged_at, running.started) < PROGRESS_SECONDS:
             return
-        self._told = now
-        rate = running.pictures / (now - running.started)
-        left = max(before - running.pictures, 0) / rate if rate else 0.0
+        self._logged_at = now
+        rate = running.images / (now - running.started)
+        left = max(before - running.images, 0) / rate if rate else 0.0
         logger.info(
             "compared %d pictures so far (%.0f/s%s), %d published",
-            running.pictures,
+            running.images,
             rate,
             f", about {left:.0f} s left" if left else "",
             published,
@@ -59,7 +59,7 @@ def _nothing() -> None:
 
 @dataclass
 class Status:
-    """The present state of affairs; numbers count pictures."""
+    """The status of one source; numbers count images."""
 
     place: str
     attached: bool = False
@@ -72,24 +72,24 @@ class Status:
     poll_seconds: float = 0.0
     last_reconcile: datetime | None = None
     counters: Counters = field(default_factory=Counters)
-    passed: Passed = field(default_factory=Passed)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
     known: Callable[[], int] = lambda: 0
-    told: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when something is to be known before the next regular writing."""
+    write_soon: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the status file is to be written before its next regular time."""
     scanning: Callable[[], Difference | None] = _nothing
     at_work: Callable[[], int] = int
-    """How much is being compared, looked at or published now; not what has to settle first."""
+    """How much is being compared, examined or published now, without paths that settle first."""
     steps: Callable[[], object] = _nothing
-    """Differs from its former value whenever something of that was done."""
+    """Changes whenever some of that work is done."""
 
     def reconciled(self) -> None:
-        """A comparison of the whole folder has ended."""
+        """Record the end of a comparison of the whole folder."""
         self.last_reconcile = datetime.now(UTC)
-        self.told.set()
+        self.write_soon.set()
 
     @property
     def state(self) -> str:
-        """In two words, how it is."""
+        """The state in two words."""
         if self.root_missing:
             return "folder missing"
         if self.unreachable:
@@ -106,7 +106,7 @@ class Status:
             "known": self.known(),
             "waiting": self.waiting,
             "held_removals": self.held,
-            "scanned": running.pictures if running is not None else None,
+            "scanned": running.images if running is not None else None,
             "last_reconcile": self.last_reconcile.isoformat() if self.last_reconcile else None,
             "poll_seconds": self.poll_seconds,
             "dropped_event_bursts": self.overflows,
@@ -114,25 +114,25 @@ class Status:
             "removed": self.counters.removed,
             "refused": self.counters.refused,
             "unreadable": len(self.counters.unreadable),
-            "skipped": self.passed.counts(),
+            "skipped": self.skipped.counts(),
         }
 
 
-def write(path: Path, main: Status, sources: Mapping[str, Status]) -> None:
-    """Replace the file, so that a reader never sees half of it: the main folder's state on top."""
-    told = {
+def write_status(path: Path, main: Status, sources: Mapping[str, Status]) -> None:
+    """Replace the file atomically; the main folder's status is at the top level."""
+    content = {
         "written_at": datetime.now(UTC).isoformat(),
         **main.as_dict(),
         "sources": {name: status.as_dict() for name, status in sources.items()},
     }
-    _replace(path, told)
+    _replace(path, content)
 
 
-class SkippedFile:
-    """Writes what was passed over by name into a file beside the status, where it changed.
+class SkippedReport:
+    """Writes the names of skipped files into a file beside the status, when they change.
 
-    There may be very many names, so the file is not written more often than in a twentieth of the
-    time, unless somebody waits for it.
+    There may be very many names. Writing takes at most a twentieth of the time, unless somebody
+    waits for the file.
     """
 
     def __init__(self, status_file: Path) -> None:
@@ -140,28 +140,28 @@ class SkippedFile:
         self._versions: object = None
         self._due = 0.0
 
-    def write(self, sources: Mapping[str, Passed], *, now: bool) -> None:
-        """Replace the file; the main folder's name is empty. Blocks: call it in a thread."""
-        versions = {name: passed.version for name, passed in sources.items()}
+    def write(self, sources: Mapping[str, SkippedFiles], *, now: bool) -> None:
+        """Replace the file; the main folder's name is empty. Blocks."""
+        versions = {name: skipped.version for name, skipped in sources.items()}
         started = time.monotonic()
         if versions == self._versions or (started < self._due and not now):
             return
-        told = {
+        content = {
             name: {
-                "counts": passed.counts(),
+                "counts": skipped.counts(),
                 "names": {
                     reason: [path if path.isascii() else escaped(path) for path in paths]
-                    for reason, paths in passed.names().items()
+                    for reason, paths in skipped.names().items()
                 },
             }
-            for name, passed in sources.items()
+            for name, skipped in sources.items()
         }
-        _replace(self._path, {"written_at": datetime.now(UTC).isoformat(), "sources": told})
+        _replace(self._path, {"written_at": datetime.now(UTC).isoformat(), "sources": content})
         self._versions = versions
         self._due = time.monotonic() + 20 * (time.monotonic() - started)
 
 
-def _replace(path: Path, told: Mapping[str, object]) -> None:
+def _replace(path: Path, content: Mapping[str, object]) -> None:
     draft = path.with_name(f".{path.name}.new")
-    draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     draft.replace(path)

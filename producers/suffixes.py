@@ -1,7 +1,7 @@
-"""Endings of names that are certainly no pictures: such files are not opened, only counted.
+"""Suffixes of files that are certainly not images: these are counted and not opened.
 
-Whatever stands neither here nor in `MEDIA_TYPES` is looked into. So an ending that says little
-(`.bin`, `.dat`, `.bak`, `.old`, `.orig`, `.1`) must not stand here.
+A file whose suffix is neither here nor in `MEDIA_TYPES` is opened. A suffix that says little
+(`.bin`, `.dat`, `.bak`, `.old`, `.orig`, `.1`) must therefore not be listed here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Pictures that indexing could not find: what became of them, and another try if they are back.
+"""Settles the dead letters of images whose files indexing could not find.
 
-An indexer writes a dead letter of the class `Vanished` when a file is not there, its folder is,
-and the log holds nothing newer of it. The watcher knows what is there, so the watcher settles such
-a letter: with the next version of the picture, with its removal, or by publishing it again.
+An indexer writes a dead letter of class `Vanished` when a file is missing, its folder exists and
+the log holds no newer record of it. The watcher knows which files exist, so it settles the letter:
+because the image has changed or was removed since, or by publishing it again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from adapters.log.dead_letter_reader import VANISHED, Letter, OpenLetters, settl
 from adapters.log.port import EventLog, Message
 from adapters.retry import until_available
 from imaging.sources.source import Source
-from producers.known_images import State
+from producers.known_images import KnownImages
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES_DLQ
@@ -26,44 +26,44 @@ logger = logging.getLogger(__name__)
 SETTLE_SECONDS: Final = 30.0
 
 
-def _of_vanished(letter: Letter) -> Letter | None:
+def _only_vanished(letter: Letter) -> Letter | None:
     return letter if letter.event.error_class == VANISHED else None
 
 
-class Vanished:
-    """The open letters of this class, of one source.
+class VanishedLetters:
+    """The open letters of class `Vanished` of one source.
 
     Args:
         log: where `images.dlq` is.
-        sources: all sources but the main folder.
-        id_prefix: what the ids of this source's pictures start with; empty for the main folder.
+        sources: all sources except the main folder.
+        id_prefix: prefix of the ids of this source; empty for the main folder.
     """
 
     def __init__(self, log: EventLog, sources: Sequence[Source], id_prefix: str) -> None:
         self._log = log
-        self._letters: OpenLetters[Letter] = OpenLetters(log, _of_vanished)
+        self._letters: OpenLetters[Letter] = OpenLetters(log, _only_vanished)
         self._others = {source.prefix for source in sources if source.prefix != id_prefix}
         self._prefix = id_prefix
 
-    async def keep_settling(self, state: State) -> None:
-        """Settle again and again, as a letter may come long after what it is about."""
+    async def keep_settling(self, state: KnownImages) -> None:
+        """Settle periodically: a letter may arrive long after its file is back."""
         while True:
             await asyncio.sleep(SETTLE_SECONDS)
             await self.settle(state)
 
-    async def settle(self, state: State) -> list[str]:
-        """Settle what can be settled.
+    async def settle(self, state: KnownImages) -> list[str]:
+        """Settle the letters of images that have changed or were removed since.
 
         Returns:
-            Paths of the pictures that are known just as they were when they were not found: to be
-            looked at and, if they are there, published again. Their letters are settled by `again`.
+            Paths of the images that are unchanged. They are to be examined and, if they exist,
+            published again; `settle_published` then settles their letters.
         """
         letters = await self._open()
         overtaken, left = list[Letter](), list[str]()
         for letter in letters:
             path = letter.event.image_id.removeprefix(self._prefix)
             known = state.get(path)
-            # Content that is not known just now was to be published again, and could not be read.
+            # Unknown content: the image was to be published again and could not be read.
             if known is None or known.sha256 not in (None, _sha256(letter)):
                 overtaken.append(letter)
             else:
@@ -71,8 +71,8 @@ class Vanished:
         await self._publish([settling(letter, "overtaken") for letter in overtaken])
         return left
 
-    async def again(self, paths: Sequence[str], state: State) -> None:
-        """Settle the letters of these pictures, but for those that were not there once more."""
+    async def settle_published(self, paths: Sequence[str], state: KnownImages) -> None:
+        """Settle the letters of these images, unless they could not be found again."""
         wanted = set()
         for path in paths:
             known = state.get(path)
@@ -80,7 +80,7 @@ class Vanished:
                 wanted.add(self._prefix + path)
         letters = [each for each in await self._open() if each.event.image_id in wanted]
         for letter in letters:
-            logger.info("%s is there again: published once more", letter.event.image_id)
+            logger.info("%s is back: published again", letter.event.image_id)
         await self._publish([settling(letter, "retried") for letter in letters])
 
     async def _open(self) -> list[Letter]:
@@ -100,7 +100,7 @@ class Vanished:
 
 
 def _sha256(letter: Letter) -> bytes | None:
-    """The content that was not found; None where the letter does not say."""
+    """The content that was not found; None if the letter does not say."""
     try:
         change = decode_image_change(letter.event.original_key, letter.event.original_value)
     except InvalidEvent:

@@ -1,4 +1,4 @@
-"""The contract of the topics as an AsyncAPI 3 document, for readers in any language.
+"""The contract of the topics as an AsyncAPI 3 document, for clients in any language.
 
 `python -m schemas.json_schema` writes it to `generated/asyncapi.json`, the gateway serves it, and a
 test fails when the checked-in one is out of date.
@@ -22,8 +22,8 @@ BINDING: Final = "0.5.0"
 def document() -> dict[str, Any]:
     """The whole document: a channel, a message and two operations for each topic.
 
-    Payloads are in AsyncAPI's own schema language, a superset of JSON Schema draft 7. A broker's
-    address is a variable, as the document describes the contract and not one installation.
+    Payloads are in AsyncAPI's own schema language, a superset of JSON Schema draft 7. The
+    broker's address is a variable, as the document does not describe a particular installation.
     """
     schemas: dict[str, Any] = {}
     for topic in TOPICS:
@@ -37,8 +37,8 @@ def document() -> dict[str, Any]:
                 "Every fact of the image search is an event in Kafka: UTF-8 JSON values under "
                 "UTF-8 keys. Any consumer group of its own may read them from the beginning. "
                 "Readers ignore fields they do not know and refuse other major versions; within a "
-                "major version fields are only added. Delivery is at least once: `event_id` tells "
-                "repetitions."
+                "major version fields are only added. Delivery is at least once: `event_id` "
+                "identifies repetitions."
             ),
             "license": {"name": "Apache-2.0"},
         },
@@ -62,7 +62,7 @@ def document() -> dict[str, Any]:
 
 
 def _name(topic: Topic) -> str:
-    """`images.dlq` as `imagesDlq`: dots have a meaning of their own in references."""
+    """`images.dlq` as `imagesDlq`, because dots have a meaning in references."""
     return re.sub(r"\.(\w)", lambda found: found[1].upper(), topic.name)
 
 
@@ -99,7 +99,7 @@ def _message(topic: Topic) -> dict[str, Any]:
         "name": topic.event.__name__,
         "summary": topic.description,
         "contentType": "application/json",
-        # A compacted topic's null says that its key is gone.
+        # In a compacted topic a null value means that the key was removed.
         "payload": {"oneOf": [payload, {"type": "null"}]} if topic.compacted else payload,
         "bindings": {
             "kafka": {

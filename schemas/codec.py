@@ -1,4 +1,4 @@
-"""Bytes to event and back: UTF-8 JSON values, UTF-8 keys."""
+"""Encodes and decodes events: values are UTF-8 JSON, keys UTF-8 text."""
 
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ SUPPORTED_MAJOR = SCHEMA_VERSION.partition(".")[0]
 
 
 class InvalidEvent(ValueError):
-    """The bytes are not an event this code can read; the message says why."""
+    """The bytes are not an event that this version can read; the message has the reason."""
 
 
 class _Version(BaseModel):
@@ -20,7 +20,7 @@ class _Version(BaseModel):
 
 
 def encode(event: Event | bytes) -> bytes:
-    """The event as UTF-8 JSON; bytes are one already."""
+    """The event as UTF-8 JSON; bytes are returned unchanged."""
     if isinstance(event, bytes):
         return event
     return event.model_dump_json().encode()
@@ -56,7 +56,7 @@ def decode(event_type: type[E], value: bytes | None) -> E:
 
 
 def _refuse_other_versions(event_type: type[Event], value: bytes) -> None:
-    """Of an event of another major version, that it is one is the reason why it cannot be read."""
+    """Raise for another major version, which is a better reason than a validation error."""
     try:
         version = _Version.model_validate_json(value).schema_version
     except ValidationError:

@@ -27,7 +27,7 @@ def now() -> datetime:
 
 
 class Event(BaseModel):
-    """What every event carries, whatever it tells."""
+    """The fields of every event."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -50,7 +50,7 @@ class ImageAdded(Event):
     size_bytes: Annotated[int, Field(ge=0)]
     media_type: str
     modified_at: AwareDatetime | None = None
-    """Absent where the source does not tell."""
+    """Absent if the source does not provide it."""
     added_at: AwareDatetime
     mount: str | None = None
     """POSIX path of the mount point under which the picture lay: below the source's root, or
@@ -110,7 +110,7 @@ class DeadLetter(Event):
     model_name: str | None = None
     original_key: bytes | None = None
     original_value: bytes | None = None
-    """The whole value, or its beginning where `original_value_bytes` is told."""
+    """The whole value, or its beginning if `original_value_bytes` is set."""
     original_value_bytes: Annotated[int, Field(ge=0)] | None = None
     """Length of the whole value, where the letter holds only its beginning."""
     original_value_sha256: Sha256 | None = None

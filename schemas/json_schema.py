@@ -1,9 +1,9 @@
 """JSON Schema of every event, checked in under `schemas/generated/<major>/` for other languages.
 
 `python -m schemas.json_schema` writes the files, and the AsyncAPI document beside them; a test
-fails when they are out of date. `schemas/published/<version>/` keeps what was once published, and
-is never changed: a test fails when events of such a version could no longer be read. Where
-`SCHEMA_VERSION` is a new one, its folder is added.
+fails when they are out of date. `schemas/published/<version>/` keeps the published schemas and is
+never changed: a test fails when events of such a version could no longer be read. A new
+`SCHEMA_VERSION` gets a new folder.
 """
 
 import json
@@ -42,10 +42,10 @@ def render(schema: Schema) -> str:
 
 
 DELIBERATE: Final[Mapping[str, frozenset[str]]] = {
-    # A source that tells no times gave 1970. To readers of 1.0 its pictures are unreadable now.
+    # Sources without modification times used to give 1970. Readers of 1.0 cannot read no time.
     "images": frozenset({"field modified_at changed its type"}),
-    # Letters about files that never became a record gave the position 0 of partition 0, which is
-    # another record's. To readers of 1.0 such a letter is unreadable now, and no longer false.
+    # Dead letters of files that never became a record used to state offset 0 of partition 0, which
+    # is another record's. Readers of 1.0 cannot read the absent position.
     "images.dlq": frozenset(
         {
             "field source_partition changed its type",
@@ -53,7 +53,7 @@ DELIBERATE: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
 }
-"""Topic -> breaks of what `incompatibilities` demands that were decided on, with the reason."""
+"""Topic -> incompatibilities that were accepted deliberately."""
 
 
 def incompatibilities(old: Schema, new: Schema) -> Iterator[str]:
@@ -86,7 +86,7 @@ def incompatibilities(old: Schema, new: Schema) -> Iterator[str]:
 
 
 def _shape(schema: Any) -> Any:
-    """A field's schema without what does not bind a reader."""
+    """A field's schema without its descriptive parts."""
     if isinstance(schema, Mapping):
         return {
             key: _shape(value)
@@ -108,7 +108,7 @@ def published() -> dict[str, dict[str, Schema]]:
 
 
 def write() -> None:
-    """Bring the checked-in files up to date; what was published is left as it is."""
+    """Update the generated files; published schemas stay as they are."""
     for name, schema in {**generate(), "asyncapi.json": asyncapi.document()}.items():
         _write(DIRECTORY / name, schema)
     if not (PUBLISHED / SCHEMA_VERSION).is_dir():

@@ -1,4 +1,4 @@
-"""The one table of topics: what each holds, how it is kept, who writes and who reads it."""
+"""The table of topics: their events, retention, writers and readers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Topic:
     read_by: tuple[str, ...]
 
     def kept_for(self, days: int) -> Topic:
-        """This topic with its events kept for so many days."""
+        """This topic with a retention of `days` days."""
         return replace(self, retention_ms=days * DAY_MS)
 
     def config(self) -> dict[str, str]:
@@ -50,10 +50,10 @@ class Topic:
             "compression.type": "producer",
         }
         if not self.compacted and self.retention_ms != FOREVER_MS:
-            # A segment is deleted as a whole, so a record may stay as much longer as one spans.
+            # Segments are deleted as a whole, so records may be kept longer by the span of one.
             settings["segment.ms"] = str(min(DAY_MS, self.retention_ms))
         if self.compacted:
-            # A reader that was away for a week still sees the removals it missed.
+            # A reader that was away for a week still sees the removals.
             settings["delete.retention.ms"] = str(7 * DAY_MS)
         return settings
 
@@ -122,7 +122,7 @@ MODELS = Topic(
     name="models",
     event=ModelActivated,
     key="model name",
-    description="The newest step of each model: being fed, activated, rolled back to, retired.",
+    description="The newest step of each model: being filled, activated, rolled back to, retired.",
     partitions=1,
     compacted=True,
     retention_ms=FOREVER_MS,
@@ -132,7 +132,7 @@ MODELS = Topic(
 )
 
 PERSONAL: Final = (SEARCHES, FEEDBACK)
-"""What people did. `RETENTION_DAYS` says how long it is kept, where that is not for ever."""
+"""Topics with personal data; `RETENTION_DAYS` limits their retention."""
 
 TOPICS: Final[tuple[Topic, ...]] = (
     IMAGES,

@@ -1,5 +1,5 @@
 "use strict";
-// The analytics page. In a report its data stand in the page itself, and there is no server to ask.
+// The analytics page. In a report the data are in the page itself, and there is no server.
 
 const REFRESH_MS = 5000;
 const COLOURS = ["#3b78d8", "#d8743b", "#3ba56a", "#a05bc4", "#c4a03b", "#3baab8"];
@@ -24,36 +24,36 @@ const PANELS = [
   { id: "over_time", title: "Searches over time", kind: "line", counts: true, x: (row) => time(row.bucket), series: (rows) => [
     { label: "searches", data: rows.map((row) => row.searches) },
     { label: "without a result", data: rows.map((row) => row.without_result) }],
-  behind: (row, data) => ({ since: row.bucket, until: later(row.bucket, data.bucket === "day" ? 1 : 1 / 24) }) },
+  drillDown: (row, data) => ({ since: row.bucket, until: later(row.bucket, data.bucket === "day" ? 1 : 1 / 24) }) },
   { id: "latency", title: "Latency by stage, ms", kind: "bar", x: (row) => row.stage, series: (rows) =>
     ["p50_ms", "p90_ms", "p95_ms", "p99_ms"].map((name) => ({ label: name.slice(0, 3), data: rows.map((row) => row[name]) })) },
   { id: "rating_counts", title: "Ratings", kind: "bar", counts: true, x: (row) => row.rating, series: (rows) =>
-    [{ label: "ratings", data: rows.map((row) => row.ratings) }], behind: (row) => ({ rating: row.rating }) },
+    [{ label: "ratings", data: rows.map((row) => row.ratings) }], drillDown: (row) => ({ rating: row.rating }) },
   { id: "ratings_by_week", title: "Mean rating by model and week, 95 % interval", kind: "bar",
-    x: (row) => row.week.slice(0, 10), series: (rows, labels) => apart(rows, labels, (row) => row.week.slice(0, 10),
+    x: (row) => row.week.slice(0, 10), series: (rows, labels) => seriesPerName(rows, labels, (row) => row.week.slice(0, 10),
       (row) => `${row.model_name} ${row.model_version ?? ""}`, { "": "mean_rating" }),
-    behind: (row) => ({ since: row.week, until: later(row.week, 7), model: row.model_name, rated: true }) },
+    drillDown: (row) => ({ since: row.week, until: later(row.week, 7), model: row.model_name, rated: true }) },
   { id: "ratings_by_score", title: "Mean rating by the best match's score, 95 % interval", kind: "bar",
     x: (row) => number(row.from_score), series: means,
-    behind: (row) => ({ score_from: row.from_score, score_below: Math.round(row.from_score * 20 + 1) / 20, rated: true }) },
-  { id: "ratings_by_position", title: "Mean rating by the rated picture's place, 95 % interval", kind: "bar",
-    x: (row) => row.place, series: means, behind: (row) => ({ place: row.place }) },
-  { id: "ratings_by_rated_images", title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means, behind: (row) => ({ rated_images: row.rated_images }) },
+    drillDown: (row) => ({ score_from: row.from_score, score_below: Math.round(row.from_score * 20 + 1) / 20, rated: true }) },
+  { id: "ratings_by_position", title: "Mean rating by the rated picture's position, 95 % interval", kind: "bar",
+    x: (row) => row.place, series: means, drillDown: (row) => ({ place: row.place }) },
+  { id: "ratings_by_rated_images", title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means, drillDown: (row) => ({ rated_images: row.rated_images }) },
   { id: "time_to_searchable", title: "From file to searchable, seconds", kind: "line", x: (row) => row.day.slice(0, 10),
-    series: (rows, labels) => apart(rows, labels, (row) => row.day.slice(0, 10), (row) => row.model_name, { p50: "p50_s", p95: "p95_s" }) },
-  { id: "weak_queries", title: "Queries with no or only weak results", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last asked" }, behind: (row) => ({ ...query(row), kind: row.kind, weak: true }) },
-  { id: "most_liked", title: "Most liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, behind: (row) => ({ ...query(row), rated: true }) },
-  { id: "least_liked", title: "Least liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, behind: (row) => ({ ...query(row), rated: true }) },
+    series: (rows, labels) => seriesPerName(rows, labels, (row) => row.day.slice(0, 10), (row) => row.model_name, { p50: "p50_s", p95: "p95_s" }) },
+  { id: "weak_queries", title: "Queries with no results or only weak ones", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last asked" }, drillDown: (row) => ({ ...query(row), kind: row.kind, weak: true }) },
+  { id: "most_liked", title: "Most liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, drillDown: (row) => ({ ...query(row), rated: true }) },
+  { id: "least_liked", title: "Least liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, drillDown: (row) => ({ ...query(row), rated: true }) },
   { id: "rated_images", title: "Rated pictures", columns: { image_name: "picture", ratings: "ratings", mean_rating: "mean" } },
   { id: "dead_letters", title: "Dead letters", columns: { error_class: "class", source_topic: "topic", letters: "letters", images: "pictures", last_at: "last" } },
-  { id: "model_switches", title: "Effect of each change of model, 95 % interval", columns: { switched_at: "when", from_collection: "from", collection: "to", ratings_before: "ratings before", ratings_after: "after", mean_before: "mean before", mean_after: "after", difference: "difference", at_least: "at least", at_most: "at most" } },
+  { id: "model_switches", title: "Effect of each model change, 95 % interval", columns: { switched_at: "when", from_collection: "from", collection: "to", ratings_before: "ratings before", ratings_after: "after", mean_before: "mean before", mean_after: "after", difference: "difference", at_least: "at least", at_most: "at most" } },
 ];
 
 function means(rows) {
   return [{ label: "mean rating", data: rows.map((row) => row.mean_rating), rows }];
 }
-// A series for each of these names (models) and fields; labels without a value stay empty.
-function apart(rows, labels, x, name, fields) {
+// A series per name (model) and field; labels without a value stay empty.
+function seriesPerName(rows, labels, x, name, fields) {
   return [...new Set(rows.map(name))].sort().flatMap((one) => {
     const found = new Map(rows.filter((row) => name(row) === one).map((row) => [x(row), row]));
     const aligned = labels.map((label) => found.get(label) ?? {});
@@ -68,7 +68,7 @@ function later(moment, days) {
   return new Date(Date.parse(moment) + days * 864e5).toISOString();
 }
 
-// Of all that stands at this place of the axis, what was pointed at.
+// The element under the pointer, of all at this position of the axis.
 function pointedAt(chart, event, hit) {
   return chart.getElementsAtEventForMode(event.native, "nearest", { intersect: true }, false)[0] ?? hit[0];
 }
@@ -134,12 +134,12 @@ function plot(panel, rows, data) {
       interaction: { mode: "index", intersect: false },
       plugins: { legend: { display: datasets.length > 1 } },
       scales: { y: panel.id.startsWith("ratings_by") ? { min: 1, max: 10 } : { beginAtZero: true, grace: "5%", ticks: panel.counts ? { precision: 0 } : {} }, x: { ticks: { maxRotation: 60, autoSkipPadding: 12 } } },
-      onHover: (event, hit) => { event.native.target.style.cursor = hit.length && panel.behind && !inline ? "pointer" : ""; },
-      onClick: (event, hit) => { if (hit.length && panel.behind && !inline) {
-        // With several series, the row is that of the bar, not of the place on the axis.
+      onHover: (event, hit) => { event.native.target.style.cursor = hit.length && panel.drillDown && !inline ? "pointer" : ""; },
+      onClick: (event, hit) => { if (hit.length && panel.drillDown && !inline) {
+        // With several series, the row belongs to the bar, not to the position on the axis.
         const { datasetIndex, index } = pointedAt(chart, event, hit);
         const row = chart.data.datasets[datasetIndex].rows?.[index] ?? chart.rows[index];
-        if (row && Object.keys(row).length) behind(panel.title, panel.behind(row, chart.dashboard));
+        if (row && Object.keys(row).length) drillDown(panel.title, panel.drillDown(row, chart.dashboard));
       } },
     },
   });
@@ -155,37 +155,37 @@ function fill(panel, rows) {
     const value = row[name];
     const text = typeof value === "string" && /^\d{4}-\d\d-\d\dT/.test(value) ? time(value) : name === "text" ? (value ?? (row.kind === "image" ? "(a picture)" : "(not recorded)")) : number(value);
     const cell = element("td", { className: typeof value === "number" ? "number" : "" });
-    if (place === 0 && panel.behind && !inline) cell.append(element("button", { type: "button", textContent: text, onclick: () => behind(`${panel.title}: ${text}`, panel.behind(row)) }));
+    if (place === 0 && panel.drillDown && !inline) cell.append(element("button", { type: "button", textContent: text, onclick: () => drillDown(`${panel.title}: ${text}`, panel.drillDown(row)) }));
     else cell.textContent = text;
     return cell;
   })));
   const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-  $(panel.id).lastElementChild.replaceChildren(rows.length ? table : element("p", { className: "quiet", textContent: "Nothing." }));
+  $(panel.id).lastElementChild.replaceChildren(rows.length ? table : element("p", { className: "quiet", textContent: "No data." }));
 }
 
-async function ask(path, parameters) {
+async function fetchJson(path, parameters) {
   const response = await fetch(`/api/v1/analytics/${path}?${parameters}`);
   const body = await response.json();
   if (!response.ok) throw new Error(body.errors?.map((error) => `${error.field}: ${error.message}`).join("; ") || body.detail);
   return body;
 }
 
-async function behind(title, wanted) {
+async function drillDown(title, wanted) {
   const parameters = new URLSearchParams(filters);
   for (const [name, value] of Object.entries(wanted)) {
-    // A bar at the edge of the chosen period counts only what is within it.
+    // A bar at the edge of the period counts only what is within the period.
     const chosen = filters.get(name);
     const beyond = chosen && (name === "since" ? Date.parse(chosen) > Date.parse(value) : name === "until" && Date.parse(chosen) < Date.parse(value));
     if (!beyond) parameters.set(name, value);
   }
   try {
-    const { searches } = await ask("searches", parameters);
+    const { searches } = await fetchJson("searches", parameters);
     $("behind").hidden = false;
     $("behind-title").textContent = `${title}: ${searches.length} searches, newest first`;
     $("behind-list").replaceChildren(...searches.map(entry));
     $("behind-title").focus();
   } catch (error) {
-    say(error.message, true);
+    showState(error.message, true);
   }
 }
 
@@ -202,14 +202,14 @@ function entry(search) {
     element("div", { className: "pictures" }, ...(pictures.length ? pictures : ["No result."])));
 }
 
-function say(text, bad = false) {
+function showState(text, bad = false) {
   $("state").textContent = text;
   $("state").classList.toggle("bad", bad);
 }
 
 async function refresh() {
   try {
-    const data = await ask("dashboard", filters);
+    const data = await fetchJson("dashboard", filters);
     const now = JSON.stringify(data);
     if (now !== shown) {
       shown = now;
@@ -219,9 +219,9 @@ async function refresh() {
       select.replaceChildren(new Option("all", ""), ...data.models.map((name) => new Option(name, name)));
       select.value = chosen;
     }
-    say(`Up to date at ${new Date().toISOString().slice(11, 19)} UTC`);
+    showState(`Up to date at ${new Date().toISOString().slice(11, 19)} UTC`);
   } catch (error) {
-    say(error.message, true);
+    showState(error.message, true);
   }
 }
 

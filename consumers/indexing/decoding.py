@@ -13,7 +13,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.progress import server_is_away
 from consumers.indexing.reading import Limits, read
 from consumers.indexing.settings import IndexingSettings
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from imaging.sandbox.memory_budget import MemoryBudget, MemoryHold
 from imaging.sandbox.pool import Sandbox, workers_of
 from schemas.events import ImageAdded
@@ -28,7 +28,7 @@ SLOWEST_DISK: Final = 1_000_000
 class Decoding:
     """A picture, and how many milliseconds reading and decoding it took."""
 
-    picture: Picture
+    picture: DecodedImage
     read_ms: float
     decode_ms: float
 

@@ -36,7 +36,7 @@ from consumers.indexing.failures import Poison, RetryPolicy
 from consumers.indexing.reading import Superseded
 from consumers.indexing.settings import IndexingSettings
 from consumers.indexing.slots import Lease, Slot, Slots
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from schemas.events import StageTimings
 
 RECENT_VECTORS = 4096
@@ -270,5 +270,5 @@ class Inference:
             self._recent.popitem(last=False)
 
 
-def _known_of(picture: Picture, vector: Sequence[float]) -> KnownVector:
+def _known_of(picture: DecodedImage, vector: Sequence[float]) -> KnownVector:
     return KnownVector(vector=vector, **values(ImageFacts, picture))

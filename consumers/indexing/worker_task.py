@@ -7,7 +7,7 @@ import time
 from adapters.embedder.spec import ModelSpec
 from consumers.indexing.reading import Limits, read
 from imaging.decode import DRAFT_FACTOR, decode
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from imaging.sandbox.worker import READING, NeedsMemory, doing
 from imaging.worker_tasks import begin, judged
 from schemas.events import ImageAdded
@@ -15,7 +15,7 @@ from schemas.events import ImageAdded
 
 def read_and_decode(
     event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
-) -> tuple[Picture, float, float]:
+) -> tuple[DecodedImage, float, float]:
     """The picture, and how many milliseconds reading and decoding it took.
 
     `data` is what was read before; None for a local file.

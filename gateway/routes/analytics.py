@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from pydantic import BeforeValidator
 
-from analytics.dashboard import Behind, dashboard, searches
+from analytics.dashboard import DrillDown, dashboard, searches
 from analytics.report import ASSETS, WEB
 from analytics.views import Filters
 from gateway.http.connection import while_connected
@@ -78,7 +78,7 @@ def router(queries: LakeQueries) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> dict[str, Any]:
         filters = _filters(since, until, model)
-        wanted = Behind(
+        wanted = DrillDown(
             text=text,
             kind=kind,
             rating=rating,

@@ -1,1 +1,1 @@
-"""What an image says of itself: time, place and camera."""
+"""Metadata of an image: time, position and camera."""

@@ -1,4 +1,4 @@
-"""When a picture was taken: the texts that say so, and which of them can be true."""
+"""Parses the time at which an image was taken, and rejects impossible ones."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Final
 
 OLDEST: Final = datetime(1826, 1, 1, tzinfo=UTC)
 """No photograph is older."""
-WRITTEN: Final = datetime(2026, 1, 1, tzinfo=UTC)
-"""A clock of ours that stands before this was never set."""
+EARLIEST_NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""If the system clock is earlier than this, it was never set."""
 LONGEST: Final = 80
-"""Characters of a moment, with a zone's name; patterns take their time over more."""
+"""Maximum characters of a time with a zone name; the patterns are slow on longer texts."""
 _WESTERNMOST, _EASTERNMOST = timedelta(hours=-12), timedelta(hours=14)
 
-# As EXIF writes it (with blanks for what is unknown), as ISO 8601 and XMP do, and what lies
-# between: `2024:05:06 07:08:09`, `2024-05-06T07:08:09.123+02:00`, `2024/05/06 7:08 pm`.
+# The formats of EXIF (blanks for unknown parts), ISO 8601 and XMP, and mixtures of them:
+# `2024:05:06 07:08:09`, `2024-05-06T07:08:09.123+02:00`, `2024/05/06 7:08 pm`.
 _DATE: Final = r"(\d{4})([:\-/.]) ?(\d{1,2})\2 ?(\d{1,2})"
 _TIME: Final = r" ?(\d{1,2}): ?(\d{1,2})(?::(?: ?(\d{1,2})(?:[.,:](\d+))?| *))?"
-# An offset, and the name of a zone, which tells none.
+# An offset, and the name of a zone, which is ignored.
 _ZONE: Final = (
     r" *(Z|(?:UTC|GMT)?[+\-\u2212] ?\d{1,2}(?::?\d{2})?|UTC|GMT|[+\-]?[ :]+)?"
     r"(?: +[a-z]{2,5}| *\[?[a-z_]+(?:/[\w+\-]+)+\]?)?"
@@ -38,12 +38,11 @@ _OFFSET: Final = re.compile(
 def moment(
     text: str, *, offset: str = "", fraction: str = "", now: datetime | None = None
 ) -> datetime | None:
-    """The instant that this text tells, in UTC; None if it is none, or cannot be true.
+    """The time in this text, in UTC; None if it cannot be parsed or cannot be true.
 
-    `offset` and `fraction` (digits of a second) are what is said elsewhere, for a text that lacks
-    them. Without any offset, or with one that no clock has, the local time is taken for UTC. A day
-    without a time begins at midnight. What lies before the first photograph or after tomorrow is
-    a clock that was not set.
+    `offset` and `fraction` (digits of a second) come from other tags and are used if the text lacks
+    them. Without a valid offset the local time is taken as UTC. A date without a time means
+    midnight. Times before the first photograph or after tomorrow are rejected.
     """
     text = text.strip()
     if len(text) > LONGEST:
@@ -62,12 +61,12 @@ def moment(
     ahead = offset_of(zone or "")
     if ahead is None:
         ahead = offset_of(offset)
-    told = local.replace(tzinfo=timezone(ahead or timedelta())).astimezone(UTC)
-    return told if OLDEST <= told < _end_of_tomorrow(now) else None
+    instant = local.replace(tzinfo=timezone(ahead or timedelta())).astimezone(UTC)
+    return instant if OLDEST <= instant < _end_of_tomorrow(now) else None
 
 
 def offset_of(text: str) -> timedelta | None:
-    """How far ahead of UTC this is; None if it does not say, or if no clock is."""
+    """The offset from UTC that this text states; None if it states none or an impossible one."""
     text = text.strip()
     if text.upper() in ("Z", "UTC", "GMT"):
         return timedelta()
@@ -84,7 +83,7 @@ def offset_of(text: str) -> timedelta | None:
 
 
 def _hour(hour: int, half: str | None) -> int:
-    """The hour of 24; one that no clock of 12 hours has stays as it is."""
+    """The hour on a 24-hour clock; hours that a 12-hour clock does not have are unchanged."""
     if not half or not 1 <= hour <= 12:
         return hour
     return hour % 12 + (12 if half[0] in "pP" else 0)
@@ -94,13 +93,13 @@ def _local(day: tuple[int, int, int], time: tuple[int, int, int], fraction: str)
     if not OLDEST.year - 1 <= day[0] <= 9000:
         return None
     hour, minute, second = time
-    midnight_after = time == (24, 0, 0)  # ISO 8601's end of a day
+    midnight_after = time == (24, 0, 0)  # the end of a day in ISO 8601
     try:
         local = datetime(
             *day,
             0 if midnight_after else hour,
             minute,
-            59 if second == 60 else second,  # a leap second, which is of the same day and year
+            59 if second == 60 else second,  # a leap second belongs to the same day and year
             int(fraction[:6].ljust(6, "0")),
         )
     except ValueError:
@@ -109,5 +108,5 @@ def _local(day: tuple[int, int, int], time: tuple[int, int, int], fraction: str)
 
 
 def _end_of_tomorrow(now: datetime | None) -> datetime:
-    today = max(now or datetime.now(UTC), WRITTEN)
+    today = max(now or datetime.now(UTC), EARLIEST_NOW)
     return today.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=2)

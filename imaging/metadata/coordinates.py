@@ -1,4 +1,4 @@
-"""Where a picture was taken: degrees out of what EXIF and XMP write."""
+"""Parses the position at which an image was taken, from EXIF and XMP."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ EAST_OR_WEST: Final = {
     **dict.fromkeys(("e", "east", "eastern", "est", "este"), 1),
     **dict.fromkeys(("w", "west", "western"), -1),
 }
-"""Hemispheres as they are written -> their sign. German `O` is east and French `O` west."""
+"""Hemisphere -> sign. `O` is missing: it means east in German and west in French."""
 SIXTIETHS: Final = 60
 DECIMALS: Final = 6
-"""Of a degree: a tenth of a metre."""
+"""Decimals of a degree; six are a tenth of a metre."""
 
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _NUMBERS: Final = re.compile(
@@ -31,7 +31,7 @@ _NUMBERS: Final = re.compile(
 
 
 def known_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
-    """As `place`, without 0, 0, which cameras write that do not know where they are."""
+    """As `place`, but None for 0, 0, which some cameras write without a position."""
     found = place(latitude, longitude)
     if found is None or not any(round(part, DECIMALS) for part in found):
         return None
@@ -39,9 +39,9 @@ def known_place(latitude: float | None, longitude: float | None) -> tuple[float,
 
 
 def degrees(parts: object, hemisphere: str | None, signs: dict[str, int]) -> float | None:
-    """Degrees of EXIF's degrees, minutes and seconds; None if they say nothing.
+    """Degrees from EXIF's degrees, minutes and seconds; None if they cannot be read.
 
-    Without a hemisphere (None) the number's own sign counts; one that is not to be read is unknown.
+    Without a hemisphere (None) the number's own sign counts. An unknown hemisphere gives None.
     """
     if isinstance(parts, str):
         return degrees_of_text(parts, hemisphere, signs)
@@ -52,7 +52,7 @@ def degrees(parts: object, hemisphere: str | None, signs: dict[str, int]) -> flo
 
 
 def degrees_of_text(text: str, hemisphere: str | None, signs: dict[str, int]) -> float | None:
-    """Degrees of XMP's `48,12.5N` or `48,12,30N`, or of a plain number."""
+    """Degrees from XMP's `48,12.5N` or `48,12,30N`, or from a plain number."""
     text = text.strip()
     if word := _WORD.search(text):
         hemisphere = word[0]
@@ -64,18 +64,18 @@ def degrees_of_text(text: str, hemisphere: str | None, signs: dict[str, int]) ->
 
 
 def _numbers(parts: object) -> list[float] | None:
-    """One to three finite numbers."""
+    """One to three finite numbers; None for anything else."""
     listed = parts if isinstance(parts, tuple | list) else (parts,)
     if not 1 <= len(listed) <= 3:
         return None
-    # Pillow's rationals are `Rational`; texts and truths are none.
+    # Pillow's rationals are `Real`; texts and booleans do not count.
     if any(isinstance(part, bool) or not isinstance(part, Real) for part in listed):
         return None
     try:
         numbers = [float(part) for part in listed]
     except (ValueError, OverflowError, ZeroDivisionError):
         return None
-    # A denominator of 0 makes them infinite, or no number.
+    # A denominator of 0 gives infinity or NaN.
     return numbers if all(math.isfinite(number) for number in numbers) else None
 
 
@@ -90,4 +90,4 @@ def _signed(
         return math.copysign(size, whole)
     word = _WORD.search(hemisphere)
     sign = signs.get(word[0].casefold()) if word else None
-    return None if sign is None else sign * size + 0.0  # which makes 0.0 of -0.0
+    return None if sign is None else sign * size + 0.0  # turns -0.0 into 0.0

@@ -1,7 +1,7 @@
-"""What a picture says of itself, in EXIF or, where that says nothing, in XMP.
+"""Reads an image's metadata from EXIF or, where EXIF has none, from XMP.
 
-Each fact is read by itself, and what cannot be read, or cannot be true, is absent: damaged
-metadata is no reason to lose a picture, nor the rest of what it says.
+Each fact is read independently. What cannot be read or cannot be true is None, so damaged metadata
+loses neither the image nor its other facts.
 """
 
 from __future__ import annotations
@@ -37,48 +37,50 @@ _STAMPS: Final = (
     (_BASE.DateTimeDigitized, _BASE.OffsetTimeDigitized, _BASE.SubsecTimeDigitized),
     (_BASE.DateTime, _BASE.OffsetTime, _BASE.SubsecTime),
 )
-"""Tags of a text, of its offset from UTC and of its fraction of a second."""
+"""Tags of a time, of its offset from UTC and of its fraction of a second."""
 
 
 class _Stamp(NamedTuple):
-    """A moment in EXIF: its texts, and in other tags the offset and the digits of a second."""
+    """A time in EXIF: its texts, and from other tags the offset and the digits of a second."""
 
     texts: list[str]
     offset: str
     fraction: str
 
     def moments(self, others: Sequence[_Stamp]) -> Iterator[datetime | None]:
-        """As told by each text; with another's offset where that tells no other moment."""
+        """The time of each text; a missing offset is taken from another stamp of the same time."""
         for text in self.texts:
-            others_too = (each.offset for each in others if {*each.texts} <= {"", text})
-            told = (each for each in (self.offset, *others_too) if offset_of(each) is not None)
-            yield moment(text, offset=next(told, ""), fraction=self.fraction)
+            other_offsets = (each.offset for each in others if {*each.texts} <= {"", text})
+            offsets = (
+                each for each in (self.offset, *other_offsets) if offset_of(each) is not None
+            )
+            yield moment(text, offset=next(offsets, ""), fraction=self.fraction)
 
 
 def loaded(load: Callable[[], Image.Exif]) -> Image.Exif:
-    """The EXIF that `load` gives; empty if that fails."""
-    return _tried(load, Image.Exif())
+    """The EXIF that `load` returns; empty if that fails."""
+    return _or_default(load, Image.Exif())
 
 
 def described(exif: Image.Exif, xmp: object = None) -> ImageMetadata:
-    """What these tags, and this XMP packet, say, as far as they can be read."""
-    details: Mapping[int, Any] = _tried(lambda: exif.get_ifd(ExifTags.IFD.Exif), {})
-    gps: Mapping[int, Any] = _tried(lambda: exif.get_ifd(ExifTags.IFD.GPSInfo), {})
+    """The facts in these tags and this XMP packet, as far as they can be read."""
+    details: Mapping[int, Any] = _or_default(lambda: exif.get_ifd(ExifTags.IFD.Exif), {})
+    gps: Mapping[int, Any] = _or_default(lambda: exif.get_ifd(ExifTags.IFD.GPSInfo), {})
     if xmp is None:
         xmp = _value(exif, ExifTags.Base.XMLPacket)
-    more: Mapping[str, str] = _tried(lambda: properties(xmp), {})
-    position = _tried(lambda: _position(gps, more), None)
+    more: Mapping[str, str] = _or_default(lambda: properties(xmp), {})
+    position = _or_default(lambda: _position(gps, more), None)
     latitude, longitude = position or (None, None)
     return ImageMetadata(
-        taken_at=_tried(lambda: _taken_at(exif, details, more), None),
-        camera=_tried(lambda: _camera(exif, more), None),
+        taken_at=_or_default(lambda: _taken_at(exif, details, more), None),
+        camera=_or_default(lambda: _camera(exif, more), None),
         latitude=latitude,
         longitude=longitude,
     )
 
 
-def _tried(read: Callable[[], T], otherwise: T) -> T:
-    """What `read` gives. No list of what Pillow raises for damaged EXIF is ever complete."""
+def _or_default(read: Callable[[], T], otherwise: T) -> T:
+    """What `read` returns; `otherwise` after any error, as Pillow raises many for damaged EXIF."""
     try:
         return read()
     except MemoryError:
@@ -89,16 +91,16 @@ def _tried(read: Callable[[], T], otherwise: T) -> T:
 
 
 def _value(tags: Mapping[int, Any] | Image.Exif, tag: int) -> Any:
-    return _tried(lambda: tags.get(tag), None)
+    return _or_default(lambda: tags.get(tag), None)
 
 
 def _taken_at(
     exif: Image.Exif, details: Mapping[int, Any], xmp: Mapping[str, str]
 ) -> datetime | None:
-    """The first that can be true: when it was taken, scanned, and when the file last changed."""
+    """The first possible time of: taken, scanned, file last changed."""
 
     def texts(tag: int) -> list[str]:
-        # Each belongs into one directory, and some write it into the other.
+        # Each tag belongs in one directory, and some programs write it into the other.
         return [text_of(_value(tags, tag)) for tags in (details, exif)]
 
     taken, scanned, changed = kinds = [
@@ -112,7 +114,7 @@ def _taken_at(
         _in_xmp(xmp, "exif:DateTimeDigitized", "xmp:CreateDate"),
         changed.moments(kinds),
     )
-    return next((told for told in candidates if told is not None), None)
+    return next((each for each in candidates if each is not None), None)
 
 
 def _in_xmp(xmp: Mapping[str, str], *names: str) -> Iterator[datetime | None]:

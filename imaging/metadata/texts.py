@@ -1,4 +1,4 @@
-"""Texts that are found in pictures: their bytes as characters, and names of cameras."""
+"""Decodes texts in metadata, and makes camera names of them."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ import unicodedata
 from typing import Final
 
 TEXT_CHARACTERS: Final = 200
-"""Kept of a text. Cameras write some twenty; a file may hold as many as it likes."""
-_BYTES_LOOKED_AT: Final = 20 * TEXT_CHARACTERS
+"""Characters kept of a text. Cameras write about twenty; a file may hold any number."""
+_MAX_BYTES: Final = 20 * TEXT_CHARACTERS
 _BLANK: Final = "\0 \t\r\n"
 _WORD: Final = re.compile(r"\w+")
-_SAYS_NOTHING: Final = re.compile(
+_GENERIC_WORDS: Final = re.compile(
     "cameras?|co|company|corp|corporation|digital|electronics|film|gmbh|imaging|inc|ltd|optical"
     "|photo|the"
 )
-"""Words of makers' names by which no maker is known."""
+"""Words in makers' names that do not identify a maker."""
 
 
 def text_of(value: object) -> str:
-    """The value, if it is a text or its bytes: up to the first NUL, in whatever encoding."""
+    """A text, or the bytes of one, up to the first NUL; the encoding is guessed. Else ""."""
     if isinstance(value, str):
-        text = value.lstrip(_BLANK)[:_BYTES_LOOKED_AT]
+        text = value.lstrip(_BLANK)[:_MAX_BYTES]
         try:
-            value = text.encode("latin-1")  # Pillow makes a character of each byte.
+            value = text.encode("latin-1")  # Pillow decodes each byte as one character.
         except UnicodeEncodeError:
             return _up_to_nul(text)
     if not isinstance(value, bytes):
         return ""
-    return _up_to_nul(_decoded(value.lstrip(_BLANK.encode())[:_BYTES_LOOKED_AT]))
+    return _up_to_nul(_decoded(value.lstrip(_BLANK.encode())[:_MAX_BYTES]))
 
 
 def legible(text: str) -> str:
-    """The text on one line, without what cannot be seen: what filters compare, and pages show."""
+    """The text on one line and without invisible characters, for filters and display."""
     shown = (_shown(character) for character in text)
     return " ".join(unicodedata.normalize("NFC", "".join(shown)).split())
 
 
 def camera_name(make: str, model: str) -> str | None:
-    """What a camera is called, of its maker's `name` and its own, which often holds the maker's."""
-    both = _without_its_double(make, model) if _repeats(make, model) else f"{make} {model}"
+    """A camera's name from maker and model. Models often contain the maker's name already."""
+    both = _without_repeated_maker(make, model) if _repeats(make, model) else f"{make} {model}"
     return both[:TEXT_CHARACTERS].strip() or None
 
 
 def name(text: str) -> str:
-    """The name that this text is; empty if there is nothing in it to call a thing by."""
+    """The text as a name; empty if it has no letter or digit."""
     found = legible(text)[:TEXT_CHARACTERS].strip()
     return found if any(character.isalnum() for character in found) else ""
 
@@ -61,11 +61,11 @@ def _repeats(make: str, model: str) -> bool:
         return True
     # NIKON CORPORATION's NIKON D90, EASTMAN KODAK COMPANY's KODAK C813.
     first = own_words[0]
-    return len(first) > 1 and first in maker_words and not _SAYS_NOTHING.fullmatch(first)
+    return len(first) > 1 and first in maker_words and not _GENERIC_WORDS.fullmatch(first)
 
 
-def _without_its_double(make: str, model: str) -> str:
-    """`Canon EOS 5D` of `Canon Canon EOS 5D`."""
+def _without_repeated_maker(make: str, model: str) -> str:
+    """The model without a repeated maker: `Canon EOS 5D` for `Canon Canon EOS 5D`."""
     doubled = f"{make} {make} ".casefold()
     while make and model[: len(doubled)].casefold() == doubled:
         model = model[len(make) + 1 :]
@@ -89,12 +89,12 @@ def _decoded(data: bytes) -> str:
         return data.decode("utf-16", "replace")
     head = data[:TEXT_CHARACTERS]
     if len(head) > 3 and any(head[::2]) and not any(head[1::2]):
-        # What was stripped may have been half of a character.
+        # Stripping may have removed half of the last character.
         return (data + b"\0" * (len(data) % 2)).decode("utf-16-le", "replace")
-    # What was cut off may have been the rest of a character.
-    is_cut = len(data) >= _BYTES_LOOKED_AT and b"\0" not in data
+    # Cutting may have removed a part of the last character.
+    is_cut = len(data) >= _MAX_BYTES and b"\0" not in data
     data = data.partition(b"\0")[0]
     try:
         return codecs.getincrementaldecoder("utf-8")().decode(data, not is_cut)
     except UnicodeDecodeError:
-        return data.strip(b"\xff").decode("latin-1")  # which memory is full of that was erased
+        return data.strip(b"\xff").decode("latin-1")  # erased memory is full of 0xff

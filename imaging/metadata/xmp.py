@@ -1,4 +1,4 @@
-"""What an XMP packet (ISO 16684-1) says of the picture itself, by the names of its properties."""
+"""Reads the simple properties of an XMP packet (ISO 16684-1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imaging.metadata.texts import TEXT_CHARACTERS
 logger = logging.getLogger(__name__)
 
 LONGEST: Final = 1_000_000
-"""Bytes that are looked at; what follows is history and pictures in Base64."""
+"""Bytes that are read; after these come edit histories and images in Base64."""
 _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _PREFIXES: Final = {
     "http://ns.adobe.com/exif/1.0/": "exif",
@@ -20,45 +20,45 @@ _PREFIXES: Final = {
     "http://ns.adobe.com/xap/1.0/": "xmp",
 }
 _SEPARATOR: Final = " "
-_ABOUT_THE_PICTURE: Final = [f"{_RDF}{_SEPARATOR}RDF", f"{_RDF}{_SEPARATOR}Description"]
+_DESCRIPTION_PATH: Final = [f"{_RDF}{_SEPARATOR}RDF", f"{_RDF}{_SEPARATOR}Description"]
 
 
 def properties(packet: object) -> dict[str, str]:
-    """Name (as `exif:GPSLatitude`) -> text, of what precedes any damage; empty for no XMP."""
+    """Name (such as `exif:GPSLatitude`) -> text, up to the first damage; empty without XMP."""
     if isinstance(packet, str):
         packet = packet.encode("utf-8", "replace")
     if not isinstance(packet, bytes):
         return {}
-    reading = _Reading()
+    parser = _Parser()
     try:
-        reading.parser.Parse(packet.lstrip(b"\0 \t\r\n")[:LONGEST], True)
+        parser.expat.Parse(packet.lstrip(b"\0 \t\r\n")[:LONGEST], True)
     except (expat.ExpatError, ValueError, LookupError) as error:
-        logger.info("XMP cut short: %s", error)
-    return reading.found
+        logger.info("damaged XMP: %s", error)
+    return parser.found
 
 
-class _Reading:
-    """Keeps the simple properties: attributes of `rdf:Description`, and elements in it."""
+class _Parser:
+    """Collects simple properties: the attributes of `rdf:Description` and its child elements."""
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
         self._path: list[str] = []
         self._text = ""
-        self.parser = expat.ParserCreate(namespace_separator=_SEPARATOR)
-        self.parser.buffer_text = True
-        self.parser.StartDoctypeDeclHandler = self._refuse
-        self.parser.StartElementHandler = self._start
-        self.parser.EndElementHandler = self._end
-        self.parser.CharacterDataHandler = self._characters
+        self.expat = expat.ParserCreate(namespace_separator=_SEPARATOR)
+        self.expat.buffer_text = True
+        self.expat.StartDoctypeDeclHandler = self._refuse
+        self.expat.StartElementHandler = self._start
+        self.expat.EndElementHandler = self._end
+        self.expat.CharacterDataHandler = self._characters
 
     def _refuse(self, *_: object) -> None:
-        # XMP has none, and entities that unfold without end are declared there.
+        # XMP has none, and it could declare entities that expand without limit.
         raise ValueError("a document type is declared")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._path.append(name)
         self._text = ""
-        if self._path[-2:] == _ABOUT_THE_PICTURE and len(self._path) <= 3:
+        if self._path[-2:] == _DESCRIPTION_PATH and len(self._path) <= 3:
             for attribute, value in attributes.items():
                 self._keep(attribute, value)
 
@@ -68,7 +68,7 @@ class _Reading:
 
     def _end(self, name: str) -> None:
         self._path.pop()
-        if self._path[-2:] == _ABOUT_THE_PICTURE and len(self._path) <= 3:
+        if self._path[-2:] == _DESCRIPTION_PATH and len(self._path) <= 3:
             self._keep(name, self._text)
         self._text = ""
 

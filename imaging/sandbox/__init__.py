@@ -1,1 +1,1 @@
-"""Worker processes for untrusted bytes, with limits of time and memory."""
+"""Worker processes for untrusted input, with limits on time and memory."""

@@ -1,4 +1,4 @@
-"""What every process that works for another one of ours does first."""
+"""The set-up of every child process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from multiprocessing.process import BaseProcess
 
 
 def live_with_the_parent() -> None:
-    """Leave interrupts to the parent, and end when it ends, even by SIGKILL."""
+    """Ignore SIGINT, which the parent handles, and exit when the parent ends, even by SIGKILL."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
-        raise RuntimeError("this is no child process")
+        raise RuntimeError("this is not a child process")
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""A bound on the memory that several pieces of work take at once."""
+"""A limit on the memory that concurrent tasks take together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class MemoryHold:
-    """Bytes taken from a budget. To give them back twice does no harm."""
+    """Bytes taken from a budget. Giving them back twice is harmless."""
 
     __slots__ = ("_budget", "bytes")
 
@@ -17,7 +17,7 @@ class MemoryHold:
         self.bytes = held
 
     def give_back(self) -> None:
-        """Let somebody else have them."""
+        """Return the bytes to the budget."""
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.end(self)
@@ -30,9 +30,9 @@ class MemoryHold:
 
 
 class MemoryBudget:
-    """Lets work in, in order, as long as what it needs together fits. Use from one event loop.
+    """Admits tasks in order, as long as they fit together. Use from one event loop.
 
-    A need above the whole budget is let in alone, so nothing waits for ever.
+    A task that needs more than the whole budget is admitted alone, so nothing waits for ever.
     """
 
     def __init__(self, limit: int) -> None:
@@ -42,7 +42,7 @@ class MemoryBudget:
         self.used = 0
 
     async def take(self, needed: int) -> MemoryHold:
-        """Wait until `needed` bytes fit; whoever gets the hold gives it back."""
+        """Wait until `needed` bytes fit. The caller must give the hold back."""
         share = min(needed, self._limit)
         if not self._waiting and self.used + share <= self._limit:
             return self._held(share)
@@ -54,21 +54,21 @@ class MemoryBudget:
             if turn.done() and not turn.cancelled():
                 turn.result().give_back()
             else:
-                with suppress(ValueError):  # It was passed over already.
+                with suppress(ValueError):  # It was removed already.
                     self._waiting.remove((share, turn))
-                self._let_in()
+                self._admit()
             raise
 
     def end(self, hold: MemoryHold) -> None:
         """Called by the hold when it is given back."""
         self.used -= hold.bytes
-        self._let_in()
+        self._admit()
 
     def _held(self, share: int) -> MemoryHold:
         self.used += share
         return MemoryHold(self, share)
 
-    def _let_in(self) -> None:
+    def _admit(self) -> None:
         while self._waiting:
             share, turn = self._waiting[0]
             if self.used + share > self._limit:

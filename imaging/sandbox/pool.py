@@ -1,9 +1,9 @@
-"""Work on untrusted bytes, done in processes that may crash, hang or eat memory without harm.
+"""Runs tasks on untrusted input in processes that may crash, hang or exhaust memory without harm.
 
-Each process does one thing at a time, so whatever becomes of it is that thing's doing. It is killed
-when its time is over or when nobody waits for it any more; its place, and the memory granted to it,
-are given back when it is really gone. Processes are forked from one that has the decoders loaded
-already, start when they are needed and end when there has been nothing to do for a while.
+Each process runs one task at a time, so a crash can be attributed to its task. A process is killed
+when its time is over or nobody waits for its result any more. Its slot and its memory are
+given back once it has really ended. Processes are forked from a server process that has loaded the
+decoders; they start on demand and end when idle.
 
 Decision and measurements: `docs/decisions/0013-decoding-processes.md`.
 """
@@ -28,38 +28,38 @@ LEAST_SHARE_BYTES: Final = 4_000_000
 
 
 def workers_of(setting: int) -> int:
-    """How many processes a setting means; 0 is as many as there are cores."""
+    """Number of processes for a setting; 0 means one per core."""
     return setting or os.cpu_count() or 1
 
 
 class _Permit(NamedTuple):
-    """Who holds it may have a process work, and have it take memory."""
+    """The right to use a process and an amount of memory."""
 
     memory: MemoryHold | None
-    places: asyncio.Semaphore
+    slots: asyncio.Semaphore
 
     def give_back(self) -> None:
         if self.memory is not None:
             self.memory.give_back()
-        self.places.release()
+        self.slots.release()
 
 
 class _Job:
-    """One piece of work on its way through a process."""
+    """One task in a process."""
 
     def __init__(self) -> None:
         self.process: SandboxProcess | None = None
         self.abandoned = False
 
     def abandon(self) -> None:
-        """Nobody wants its result any more."""
+        """Nobody waits for the result any more."""
         self.abandoned = True
         if self.process is not None:
             self.process.kill()
 
 
 class Sandbox:
-    """A bounded number of processes, and of bytes that they may take together.
+    """A bounded number of processes, which take a bounded amount of memory together.
 
     Use from one event loop.
     """
@@ -69,59 +69,59 @@ class Sandbox:
     ) -> None:
         """
         Args:
-            workers: how many processes there are at most.
-            memory_bytes: what all work together may take, files and decoded pictures. One thing
-                that takes more is done while nothing else that is large is.
-            seconds: the time that one thing may take, without the time it waits for its turn.
-            once: whether what is not done in its time is not tried again, as nobody would wait.
+            workers: maximum number of processes.
+            memory_bytes: limit for all tasks together, files and decoded images. A task that needs
+                more runs while no other large task does.
+            seconds: time limit of one task, without the time it waits for its turn.
+            once: do not retry a task that timed out, as nobody would wait for it.
         """
         self.workers = workers
         self.seconds = seconds
         self._again = (Ended, DecoderMemory) if once else (Ended, DecoderMemory, DecoderTimeout)
-        # Most pictures need less than this, and ask for no more. The rest is for large ones.
+        # Most images need less than this share. The rest is for large ones.
         self.share = max(LEAST_SHARE_BYTES, memory_bytes // (4 * workers))
-        # A place comes with a share. What needs more shares what the other places leave, so large
-        # ones may wait for one another while small ones go on beside them.
+        # Each slot has a share. Tasks that need more take it from what the other slots leave, so
+        # large tasks wait for one another while small ones go on.
         others = (workers - 1) * self.share
         self._large = MemoryBudget(max(memory_bytes, others + self.share) - others)
-        self._places = asyncio.Semaphore(workers)
+        self._slots = asyncio.Semaphore(workers)
         self._idle: list[SandboxProcess] = []
         self._all: set[SandboxProcess] = set()
         self._jobs: set[asyncio.Task[Any]] = set()
         self._used = 0.0
-        self._resting: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def processes(self) -> list[int]:
-        """The ids of the processes there are now."""
+        """Ids of the present processes."""
         return [process.pid for process in self._all]
 
     async def run(
         self, function: str, *arguments: object, memory: int = 0, reading: float = 0.0
     ) -> Any:
-        """What `module:name` returns or raises, called with `arguments` and `memory`, in a process.
+        """Call `module:name` with `arguments` and `memory` in a process.
 
-        `memory` is what is known before: it gets that much at least. `reading` is how many seconds
-        it may read a file before it decodes; 0 where both together have the sandbox's `seconds`.
+        `memory` is the least number of bytes to grant. `reading` is the time limit in seconds for
+        reading a file before decoding; with 0, both together have the sandbox's `seconds`.
 
         Raises:
-            DecoderCrashed: it ended its process, and so it did once more in one of its own.
-            DecoderMemory: it took much more than it was granted, and so it did once more.
-            DecoderTimeout: it was not done in its time, and so it was once more.
-            SlowFile: its file could not be read in its time.
-            Unavailable: no process could be started, or it did not begin in that time.
+            DecoderCrashed: the task crashed its process, twice, the second time in a new one.
+            DecoderMemory: it took much more memory than granted, twice.
+            DecoderTimeout: it exceeded its time limit, twice (unless `once`).
+            SlowFile: its file could not be read in time.
+            Unavailable: no process could be started, or none began the task in time.
         """
         if self._closed:
-            raise Unavailable("nothing is decoded any more: this process ends")
+            raise Unavailable("this process is shutting down and decodes nothing more")
         try:
             return await self._granted(function, arguments, memory, reading, fresh=False)
         except self._again as error:
             if self._closed:
-                raise Unavailable("it was not decoded any more: this process ends") from error
-            # What was decoded before may have left it damaged, the system wanted its memory, or the
-            # machine stood still, and then the time of all that was begun was over.
-            logger.warning("%s ended the process that did it: %s; once more", function, error)
+                raise Unavailable("not decoded: this process is shutting down") from error
+            # The cause may be an earlier task of the process, a lack of memory on the machine, or a
+            # machine that stood still, so that all running tasks timed out.
+            logger.warning("%s ended its process: %s; trying once more", function, error)
         try:
             return await self._granted(function, arguments, memory, reading, fresh=True)
         except Ended as error:
@@ -130,13 +130,13 @@ class Sandbox:
             raise DecoderCrashed(f"decoding it crashed the decoder ({error})") from error
 
     def close(self) -> None:
-        """End the processes. Work in them ends with an error."""
+        """End the processes. Tasks in them end with an error."""
         self._closed = True
-        self._rest_from(len(self._all))
+        self._end_idle(len(self._all))
         for process in list(self._all):
             process.kill()
-        if self._resting is not None:
-            self._resting.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
 
     async def _granted(
         self,
@@ -147,7 +147,7 @@ class Sandbox:
         *,
         fresh: bool,
     ) -> Any:
-        """Grant what it says it needs, once it has said so."""
+        """Run the task, granting more memory if it asks for more."""
         memory = max(memory, self.share)
         while True:
             request = Request(function, arguments, memory, self.seconds, reading)
@@ -168,32 +168,32 @@ class Sandbox:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             job.abandon()
-            task.add_done_callback(_look_away)
+            task.add_done_callback(_ignore_error)
             raise
 
     async def _permit(self, memory: int) -> _Permit:
         hold = await self._large.take(memory) if memory > self.share else None
         try:
-            await self._places.acquire()
+            await self._slots.acquire()
         except BaseException:
             if hold is not None:
                 hold.give_back()
             raise
-        return _Permit(hold, self._places)
+        return _Permit(hold, self._slots)
 
     async def _work(self, request: Request, job: _Job, permit: _Permit, fresh: bool) -> Any:
-        """Have a process do it. Not to be cancelled: it owns the permit until the end."""
+        """Run the request in a process. Must not be cancelled: it owns the permit until the end."""
         process: SandboxProcess | None = None
         reusable = False
         try:
             process = job.process = await self._process(fresh)
             if job.abandoned:
-                raise Ended("nobody waits for it")
+                raise Ended("nobody waits for its result")
             result = await process.ask(request)
             reusable = True
             return result
         except DecoderMemory:
-            raise  # What it holds on to is not known.
+            raise  # It is unknown which memory the process still holds.
         except Ended as end:
             if end.timed_out and end.doing == READING:
                 seconds = request.reading or request.seconds
@@ -204,17 +204,17 @@ class Sandbox:
                 raise DecoderTimeout(f"decoding it takes over {request.seconds:g} s") from end
             raise
         except Exception:
-            reusable = True  # Its own answer.
+            reusable = True  # The task's own error.
             raise
         finally:
             self._used = time.monotonic()
-            job.process = None  # What becomes of it now is not this job's.
+            job.process = None  # From here on the process is no longer this job's.
             if process is None:
                 permit.give_back()
             elif reusable and not process.ended.done() and not (job.abandoned or self._closed):
                 self._idle.append(process)
                 permit.give_back()
-                self._rest_later()
+                self._schedule_idle_check()
             else:
                 process.kill()
                 process.ended.add_done_callback(lambda _: permit.give_back())
@@ -226,7 +226,7 @@ class Sandbox:
                 continue
             if not fresh:
                 return process
-            process.kill()  # To make room: there are never more of them than places.
+            process.kill()  # To make room: there are never more processes than slots.
             fresh = False
             await asyncio.wait([process.ended])
             break
@@ -238,27 +238,27 @@ class Sandbox:
         process.ended.add_done_callback(lambda _: self._all.discard(process))
         return process
 
-    def _rest_later(self) -> None:
-        if self._resting is None:
+    def _schedule_idle_check(self) -> None:
+        if self._idle_timer is None:
             loop = asyncio.get_running_loop()
-            self._resting = loop.call_later(IDLE_SECONDS, self._rest)
+            self._idle_timer = loop.call_later(IDLE_SECONDS, self._check_idle)
 
-    def _rest(self) -> None:
-        self._resting = None
+    def _check_idle(self) -> None:
+        self._idle_timer = None
         left = self._used + IDLE_SECONDS - time.monotonic()
         if left > 0 or len(self._jobs) > 0:
             loop = asyncio.get_running_loop()
-            self._resting = loop.call_later(max(left, 1.0), self._rest)
+            self._idle_timer = loop.call_later(max(left, 1.0), self._check_idle)
         else:
-            self._rest_from(len(self._idle))
+            self._end_idle(len(self._idle))
 
-    def _rest_from(self, count: int) -> None:
+    def _end_idle(self, count: int) -> None:
         for process in self._idle[:count]:
             process.kill()
         del self._idle[:count]
 
 
-def _look_away(task: asyncio.Task[Any]) -> None:
-    """Its error is nobody's any more."""
+def _ignore_error(task: asyncio.Task[Any]) -> None:
+    """Retrieve the error of a task that nobody waits for, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""One worker process as its parent sees it: started, asked, killed, and known to be gone."""
+"""The parent's side of one worker process: start, request, kill, and end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from imaging.sandbox import worker as sandbox_worker
 from imaging.sandbox.worker import ARENA_BYTES, LENGTH, READY, Descriptor, Reply, Request
 
@@ -32,16 +32,16 @@ logger = logging.getLogger(__name__)
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["imaging.sandbox.preload"])
 _STARTS: Final = threading.Lock()
-"""Held while a process is started or asked for its status, as `multiprocessing` asks all others
-for theirs whenever it starts one, and a status can be read once."""
+"""Held while a process is started or its exit status is read: `multiprocessing` reads the status of
+all others when it starts one, and a status can be read only once."""
 _STARTER: Final = ThreadPoolExecutor(1, thread_name_prefix="sandbox-start")
-"""Not the loop's own threads: all of those may be waiting for what a worker is to do."""
+"""Not the loop's default threads, which may all be waiting for workers."""
 PIECE_BYTES: Final = 1 << 18
 BUSY_SECONDS: Final = 0.005
 
 
 class Ended(Exception):
-    """The process is gone. `doing` is what it did last, `timed_out` whether its time was over."""
+    """The process has ended. `doing` is what it did last, `timed_out` whether its time was over."""
 
     def __init__(self, reason: str, *, doing: int = 0, timed_out: bool = False) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class Ended(Exception):
 
 
 class SandboxProcess:
-    """A process that does what it is asked, one thing at a time. Made by `start`."""
+    """A process that runs one request at a time. Created by `start`."""
 
     def __init__(self, process: BaseProcess, connection: socket.socket, arena: mmap.mmap) -> None:
         loop = asyncio.get_running_loop()
@@ -63,13 +63,13 @@ class SandboxProcess:
         self._closing = False
         self.pid = process.pid or 0
         self.ended: asyncio.Future[None] = loop.create_future()
-        """Done when the process is gone."""
+        """Done when the process has ended."""
         loop.add_reader(connection, self._read)
         loop.add_reader(process.sentinel, self._gone)
 
     @classmethod
     async def start(cls) -> SandboxProcess:
-        """A new process; it has done nothing yet."""
+        """Start a new process."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         descriptor = _shared_memory()
@@ -78,7 +78,7 @@ class SandboxProcess:
             process = _CONTEXT.Process(
                 target=sandbox_worker.main, args=(theirs, Descriptor(descriptor)), daemon=True
             )
-            # The first start waits until the process that the others are forked from is ready.
+            # The first start waits for the fork server.
             await asyncio.get_running_loop().run_in_executor(_STARTER, _start, process)
         finally:
             theirs.close()
@@ -86,33 +86,33 @@ class SandboxProcess:
         return cls(process, ours, arena)
 
     async def ask(self, request: Request) -> Any:
-        """What the function returned or raised.
+        """Run a request; return or raise what its function does.
 
         Raises:
-            Ended: the process is gone, or its time was over and it was killed.
+            Ended: the process has ended, or was killed because its time was over.
         """
         loop = asyncio.get_running_loop()
         content = pickle.dumps(request, protocol=5)
-        # What was said of the thing before, perhaps too late, is not said of this one.
+        # A late time-out of the request before does not concern this one.
         self._timed_out = False
         self._arena[0] = READY
         reply = self._reply = loop.create_future()
         timer = loop.call_later(request.seconds + request.reading, self._time_is_over)
         try:
-            with contextlib.suppress(OSError):  # It is gone, which is noticed apart from this.
+            with contextlib.suppress(OSError):  # The end of the process is noticed by `_gone`.
                 await loop.sock_sendall(self._connection, LENGTH.pack(len(content)) + content)
             return await reply
         finally:
             timer.cancel()
 
     def kill(self) -> None:
-        """End it at once; `ended` tells when it is gone."""
+        """Kill it; `ended` is done once it has ended."""
         if not self._closing:
             self._process.kill()
 
     def _time_is_over(self) -> None:
         if self._reply is None:
-            return  # The answer came in the same turn of the loop.
+            return  # The reply came in the same turn of the loop.
         self._timed_out = True
         self.kill()
 
@@ -123,7 +123,7 @@ class SandboxProcess:
                 if len(piece) < PIECE_BYTES:
                     break
             else:
-                # It has closed its end, which it does when it ends; see `_gone`.
+                # It closes its end when it exits; see `_gone`.
                 asyncio.get_running_loop().remove_reader(self._connection)
                 self.kill()
         except BlockingIOError:
@@ -147,8 +147,8 @@ class SandboxProcess:
         try:
             failed, result = self._unpacked(content)
         except Exception as error:
-            # What it says makes no sense: whatever it decoded has taken it over.
-            logger.warning("a worker's answer cannot be read: %s", error)
+            # The reply makes no sense: the process may have been taken over by its input.
+            logger.warning("a worker's reply cannot be read: %s", error)
             self.kill()
             self._reply = waiting
             return
@@ -185,7 +185,7 @@ class SandboxProcess:
             self._read_rest()
         if self._reply is not None and not self._reply.done():
             timed_out = self._timed_out or code == -signal.SIGALRM
-            end = Ended(_told(code), doing=self._arena[0], timed_out=timed_out)
+            end = Ended(_describe_exit(code), doing=self._arena[0], timed_out=timed_out)
             self._reply.set_exception(end)
         self._connection.close()
         self._arena.close()
@@ -203,7 +203,7 @@ def _start(process: BaseProcess) -> None:
         process.start()
 
 
-def _told(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
@@ -211,7 +211,7 @@ def _told(code: int | None) -> str:
 
 
 def _shared_memory() -> int:
-    """The descriptor of memory without a name."""
+    """A file descriptor of anonymous shared memory."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("decoded", os.MFD_CLOEXEC)
     else:
@@ -223,12 +223,12 @@ def _shared_memory() -> int:
 
 _DATA: Final = {
     (each.__module__, each.__qualname__)
-    for each in (Picture, Reply, date, datetime, timedelta, timezone, np.ndarray, np.dtype)
+    for each in (DecodedImage, Reply, date, datetime, timedelta, timezone, np.ndarray, np.dtype)
 } | {("numpy._core.numeric", "_frombuffer")}
 
 
-class _Answers(pickle.Unpickler):
-    """Makes nothing but data and exceptions, whatever a worker, perhaps taken over, asks for."""
+class _ReplyUnpickler(pickle.Unpickler):
+    """Creates only data and exceptions, even if the worker was taken over by its input."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in sys.modules:
@@ -236,8 +236,8 @@ class _Answers(pickle.Unpickler):
             is_error = isinstance(found, type) and issubclass(found, Exception)
             if is_error or (module, name) in _DATA:
                 return found
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of an answer")
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a reply")
 
 
 def _load(content: bytes, arrays: Sequence[bytes]) -> Any:
-    return _Answers(io.BytesIO(content), buffers=arrays).load()
+    return _ReplyUnpickler(io.BytesIO(content), buffers=arrays).load()

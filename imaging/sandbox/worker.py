@@ -1,7 +1,7 @@
-"""What runs in a worker process of `imaging.sandbox`: one piece of work after the other.
+"""The worker's side of a sandbox process: runs one request after the other.
 
-Messages are a length of eight bytes and a pickle. Arrays of a result lie in memory that both
-processes see, so that they are copied once.
+A message is a length of eight bytes and a pickle. Arrays of a result are passed in shared memory,
+so that they are copied only once.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from imaging.sandbox.child_process import live_with_the_parent
 
 LENGTH: Final = struct.Struct("<Q")
 ARENA_BYTES: Final = 4 << 20
-"""Of the shared memory. Arrays that do not fit into it are part of the pickle."""
+"""Size of the shared memory. Arrays that do not fit are part of the pickle."""
 FIRST_ARRAY: Final = 64
 NOTHING, READY, READING, DECODING = range(4)
-"""What a worker is doing, told in the first byte of the shared memory; nothing before it runs."""
+"""What a worker is doing; stored in the first byte of the shared memory."""
 LATE_SECONDS: Final = 2.0
-"""After its time a worker is ended by its parent; so much later it ends by itself."""
+"""If the parent has not killed a worker this long after its time limit, it ends by itself."""
 MARGIN_BYTES: Final = (192 << 20) + (32 << 20) * (os.cpu_count() or 1)
-"""What a worker may take beyond what its work is said to need: stacks of decoders' threads, one or
-more for each core, count with all they may grow to."""
+"""Memory that a worker may take beyond the need of its task. Thread stacks of the decoders, one or
+more per core, count in full."""
 
 
 class Descriptor:
-    """A file descriptor that another process gets a copy of when this is pickled for its start."""
+    """A file descriptor that is duplicated into a child process when it is pickled."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -50,12 +50,12 @@ class Descriptor:
         return _received, (reduction.DupFd(self.number),)
 
 
-def _received(passed: Any) -> Descriptor:
-    return Descriptor(passed.detach())
+def _received(duplicate: Any) -> Descriptor:
+    return Descriptor(duplicate.detach())
 
 
 class NeedsMemory(Exception):
-    """Raised by work that needs more memory than it was granted; it is done again with as much."""
+    """Raised by a task that needs more memory than it was granted; it is run again with that."""
 
     def __init__(self, needed: int) -> None:
         """`needed` in bytes."""
@@ -65,9 +65,11 @@ class NeedsMemory(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`function` is `module:name`. It is called with `arguments` and, by name, `memory`: the bytes
-    it may take. `seconds` is the time it has; with `reading`, reading a file has a time of its own,
-    and that of decoding begins when decoding does."""
+    """A function to call, `module:name`, with `arguments` and the keyword `memory` in bytes.
+
+    `seconds` is its time limit. With `reading`, reading a file has a limit of its own, and
+    `seconds` begin when decoding does.
+    """
 
     function: str
     arguments: tuple[Any, ...]
@@ -78,7 +80,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the function returned or raised. `arrays`: where in the shared memory its arrays lie."""
+    """What the function returned or raised. `arrays` are ranges of the shared memory."""
 
     content: bytes
     failed: bool
@@ -87,11 +89,11 @@ class Reply:
 
 _arena: mmap.mmap | None = None
 _times: dict[int, float] = {}
-"""What is done now -> how many seconds it has, where each has its own."""
+"""Phase -> its time limit in seconds, if phases have separate limits."""
 
 
 def doing(what: int) -> None:
-    """Tell the parent, and whoever has to say why this process ended. Nothing elsewhere."""
+    """Record the present phase for the parent. Does nothing outside a worker."""
     if _arena is not None:
         if what in _times:
             signal.setitimer(signal.ITIMER_REAL, _times[what])
@@ -99,23 +101,23 @@ def doing(what: int) -> None:
 
 
 def main(connection: socket.socket, arena: Descriptor) -> None:
-    """Work until the connection is closed. `arena` is the memory that the parent sees as well."""
+    """Serve requests until the connection is closed. `arena` is the shared memory."""
     global _arena, _times
     _arena = mmap.mmap(arena.number, ARENA_BYTES)
     os.close(arena.number)
     live_with_the_parent()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     return_memory_promptly()
-    # A crash is an answer like others here: no file that tells of it is wanted.
+    # Crashes are expected here; do not write core dumps.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _be_the_first_to_go()
+    _prefer_for_oom_kill()
     limit, term = _MemoryLimit(), _Termination()
     doing(READY)
     with connection, connection.makefile("rb") as incoming:
         while head := incoming.read(LENGTH.size):
             request: Request = pickle.loads(incoming.read(LENGTH.unpack(head)[0]))  # noqa: S301
             with term.later():
-                # Even a decoder that never returns to Python ends if the parent is gone.
+                # The timer ends even a decoder that never returns to Python, if the parent is gone.
                 signal.setitimer(signal.ITIMER_REAL, request.seconds + LATE_SECONDS)
                 own = {READING: request.reading, DECODING: request.seconds}
                 _times = own if request.reading else {}
@@ -130,7 +132,7 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
 
 
 def _answer(request: Request, arena: mmap.mmap, limit: _MemoryLimit) -> Reply:
-    # Whatever goes wrong from here on is what was asked for, and would go wrong again.
+    # Errors from here on are the task's, and would happen again.
     doing(DECODING)
     try:
         with limit.at(request.memory):
@@ -146,8 +148,8 @@ def _packed(result: object, arena: mmap.mmap) -> Reply:
     arrays: list[tuple[int, int]] = []
     end = FIRST_ARRAY
 
-    def apart(buffer: pickle.PickleBuffer) -> bool:
-        """Copy it into the shared memory; true, which is "in the pickle", where that is full."""
+    def to_arena(buffer: pickle.PickleBuffer) -> bool:
+        """Copy the buffer into shared memory; True (keep it in the pickle) if that is full."""
         nonlocal end
         raw = buffer.raw()
         if end + raw.nbytes > len(arena):
@@ -157,14 +159,14 @@ def _packed(result: object, arena: mmap.mmap) -> Reply:
         end += raw.nbytes
         return False
 
-    content = pickle.dumps(result, protocol=5, buffer_callback=apart)
+    content = pickle.dumps(result, protocol=5, buffer_callback=to_arena)
     return Reply(content, failed=False, arrays=tuple(arrays))
 
 
 def _failure(error: Exception) -> Reply:
     try:
         content = pickle.dumps(error)
-        pickle.loads(content)  # noqa: S301 (an error may be pickled and yet not be made again)
+        pickle.loads(content)  # noqa: S301 (some errors can be pickled but not unpickled)
     except Exception:
         content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     return Reply(content, failed=True)
@@ -178,8 +180,10 @@ def _function(name: str) -> Callable[..., object]:
 
 
 class _Termination:
-    """SIGTERM, which also comes when the parent's whole group is told to end: what was begun is
-    finished before, as the parent may still want it."""
+    """Handles SIGTERM, which may be sent to the parent's whole process group.
+
+    The present request is finished first, as the parent may still want its result.
+    """
 
     def __init__(self) -> None:
         self._busy = self._asked = False
@@ -187,7 +191,7 @@ class _Termination:
 
     @contextmanager
     def later(self) -> Iterator[None]:
-        """Not within the block, but at its end."""
+        """Defer termination to the end of the block."""
         self._busy = True
         yield
         self._busy = False
@@ -201,10 +205,10 @@ class _Termination:
 
 
 class _MemoryLimit:
-    """The bound on what this process may take, kept by the kernel.
+    """The limit on this process's memory, enforced by the kernel.
 
-    On its private writable memory (RLIMIT_DATA, since Linux 4.7), not on its address space, of
-    which libraries reserve far more than they use. Elsewhere there is none.
+    It limits private writable memory (RLIMIT_DATA, since Linux 4.7), not address space, of which
+    libraries reserve far more than they use. Other systems have no such limit.
     """
 
     def __init__(self) -> None:
@@ -213,7 +217,7 @@ class _MemoryLimit:
 
     @contextmanager
     def at(self, memory: int) -> Iterator[None]:
-        """Let the block take `memory` bytes, half as much again, and the margin."""
+        """Within the block, allow one and a half times `memory` bytes, and the margin."""
         if self._base is None:
             yield
             return
@@ -229,15 +233,15 @@ class _MemoryLimit:
 
 
 def _data_bytes() -> int | None:
-    """What the kernel counts for RLIMIT_DATA now; None where it does not."""
+    """The bytes that count for RLIMIT_DATA now; None if the system has no such limit."""
     if not sys.platform.startswith("linux"):
         return None
     fields = Path("/proc/self/statm").read_text().split()
     return int(fields[5]) * resource.getpagesize()
 
 
-def _be_the_first_to_go() -> None:
-    """Should the machine run out of memory, the system ends this process rather than its parent."""
+def _prefer_for_oom_kill() -> None:
+    """Make the kernel kill this process before its parent when memory runs out."""
     if sys.platform.startswith("linux"):
-        with suppress(OSError):  # Not permitted in some containers: then it is one among others.
+        with suppress(OSError):  # Not permitted in some containers.
             Path("/proc/self/oom_score_adj").write_text("1000")

@@ -1,1 +1,1 @@
-"""Where images come from: folders, mounted file systems and buckets."""
+"""Sources of images: folders, mounted file systems and buckets."""

@@ -1,4 +1,4 @@
-"""File systems mounted below a watched folder: each can vanish by itself, with its pictures."""
+"""File systems mounted below a watched folder, each of which can vanish with its images."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final, NamedTuple, Self
 
 _TABLE: Final = Path("/proc/self/mountinfo")
 _ON_DEMAND: Final = b"autofs"
-"""Stands at a place where something will be mounted; by itself it holds nothing."""
+"""Marks a place where something will be mounted on access; holds nothing itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mounts:
-    """What is mounted below a folder, and elsewhere, now.
+    """The mount points below a folder, and elsewhere.
 
-    Paths, not device numbers, which another boot gives to others. `points` are POSIX paths below
-    the `root`, `elsewhere` absolute ones of mounts that neither lie below it nor hold it.
+    Identified by path, as device numbers change between boots. `points` are POSIX paths relative to
+    `root`; `elsewhere` are absolute paths of mounts that are neither below it nor contain it.
     """
 
     root: str = ""
@@ -25,15 +25,15 @@ class Mounts:
     elsewhere: frozenset[str] = frozenset()
 
     def has(self, mount: str) -> bool:
-        """Whether something is mounted there, as `of` or `of_real` named it."""
+        """Whether something is mounted at a mount point that `of` or `of_real` returned."""
         return mount in (self.elsewhere if mount.startswith("/") else self.points)
 
     def of(self, path: str) -> str | None:
-        """The innermost mount point that the path is, or lies below; None for the folder's own."""
+        """The innermost mount point at or above the path; None for the folder's own file system."""
         return _innermost(self.points, path) if self.points else None
 
     def of_real(self, real: str) -> str | None:
-        """The same of an absolute path without links, wherever it is."""
+        """As `of`, for an absolute path without links."""
         inside = f"{self.root.rstrip('/')}/"
         if f"{real}/".startswith(inside):
             return self.of(real[len(inside) :])
@@ -58,11 +58,11 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MountTable:
-    """The system's mount table, as far as it concerns a folder (proc_pid_mountinfo(5)).
+    """The part of the system's mount table that concerns a folder (proc_pid_mountinfo(5)).
 
-    `entries` tell one mount from another at the same place; a mount or an unmount inside the tree
-    raises no event of the files that come or go with it. A mount's number alone does not: the next
-    mount may have it again. `None` where the system has no such table.
+    `entries` distinguish different mounts at the same place, as mounting raises no file events. A
+    mount's number is not enough: the next mount may get it again. None if the system has no such
+    table.
     """
 
     entries: frozenset[str] | None
@@ -70,9 +70,9 @@ class MountTable:
 
     @classmethod
     def has(cls, root: Path, mount: str) -> bool:
-        """Whether something is mounted there now: `mount` as `Mounts` names it. Blocks.
+        """Whether something is mounted at `mount` now; see `Mounts.has`. Blocks.
 
-        The table knows of folders that are bound within one file system; `ismount` does not.
+        Unlike `ismount`, the table also shows bind mounts within one file system.
         """
         table = cls.read(root)
         return os.path.ismount(root / mount) if table.entries is None else table.mounts.has(mount)
@@ -109,7 +109,7 @@ def _row(line: bytes) -> _Row:
 
 
 def _visible(rows: list[_Row]) -> list[_Row]:
-    """Without those that another mount covers: one on the same parent, nearer to the root."""
+    """The mounts that are not hidden below another mount."""
     by_number = {row.number: row for row in rows}
     places: dict[bytes, set[bytes]] = {}
     for row in rows:
@@ -137,6 +137,6 @@ def _visible(rows: list[_Row]) -> list[_Row]:
 
 
 def unescaped(place: bytes) -> bytes:
-    r"""A path of the mount table, in which white space and backslashes are octal (`\040`)."""
+    r"""A path from the mount table, with its octal escapes (`\040`) decoded."""
     first, *others = place.split(b"\\")
     return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in others)

@@ -1,4 +1,4 @@
-"""Where pictures come from besides the main folder: named URLs of folders or buckets."""
+"""Sources besides the main folder: named URLs of folders or buckets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder or bucket whose pictures' ids start with `name/`.
+    """A folder or bucket; the ids of its images start with `name/`.
 
     `url` is `file:///folder` or any other that fsspec knows, such as `s3://bucket/folder`.
     """
@@ -22,12 +22,12 @@ class Source:
 
     @property
     def prefix(self) -> str:
-        """What the ids of its pictures start with."""
+        """Prefix of the ids of its images."""
         return f"{self.name}/"
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine, which can be watched rather than listed."""
+        """Whether it is a local folder, which is watched and not listed."""
         return self.url.startswith("file://")
 
     @property
@@ -37,13 +37,13 @@ class Source:
 
     @property
     def uri_prefix(self) -> str:
-        """What the URIs of its pictures start with; the rest is the quoted path."""
+        """Prefix of the URIs of its images; the quoted path follows."""
         if self.is_local:
             return f"{self.folder.resolve().as_uri().rstrip('/')}/"
         return f"{self.url.rstrip('/')}/"
 
     def uri(self, path: str) -> str:
-        """The URI of the picture at this POSIX path below the source."""
+        """The URI of the image at this POSIX path in the source."""
         return self.uri_prefix + quote(path)
 
 
@@ -51,7 +51,7 @@ def parse_sources(text: str) -> tuple[Source, ...]:
     """Sources written as `name=url`, separated by white space.
 
     Raises:
-        ValueError: says which one cannot be understood, or that a name is used twice.
+        ValueError: one cannot be parsed, or a name is used twice.
     """
     found: dict[str, Source] = {}
     for word in text.split():

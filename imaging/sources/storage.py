@@ -1,4 +1,4 @@
-"""Pictures' bytes from wherever their URI says they are."""
+"""Reads the bytes of images by URI, from local disks and from buckets."""
 
 from __future__ import annotations
 
@@ -30,46 +30,46 @@ _DISK_IS_AWAY: Final = frozenset(
         errno.ETIMEDOUT,
     }
 )
-"""What a mounted file system says when its server or its device is gone, whatever file is meant."""
+"""Errors of a mounted file system whose server or device is gone."""
 _NAMES: Final = (
     *("EIO", "EREMOTEIO", "ENOLINK", "ENODATA", "EUCLEAN", "EBADMSG"),
     *("ENODEV", "ENXIO", "ESTALE", "ETIMEDOUT"),
 )
 _DISK_OR_FILE: Final = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
-"""What a disk says of a bad sector, and also when it, or its server, is gone: soft NFS mounts and
-unplugged disks say EIO. The file alone does not tell which. Some are known to Linux only."""
+"""Errors of a bad sector, and also of a disk or server that is gone (soft NFS mounts and unplugged
+disks give EIO). One file alone does not show which. Some exist on Linux only."""
 
 
 def may_be_the_file_s(error: BaseException | None) -> bool:
-    """Whether what went wrong on a disk may concern one file only: its place tells."""
+    """Whether a disk's error may concern one file only; its folder has to be checked."""
     return isinstance(error, OSError) and error.errno in _DISK_OR_FILE
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path there. Options come from fsspec's settings.
+    """The fsspec file system of a URL, and the path in it. Options come from fsspec's settings.
 
-    The part after the host is unquoted, as for `file:`: any name fits into a URL.
+    The path is unquoted, as for `file:` URLs, so any name fits into a URL.
 
     Raises:
-        Rejected: nothing here can read URLs of this scheme.
+        Rejected: URLs of this scheme are not supported.
     """
     parts = urlsplit(url)
     try:
-        # Not `fsspec.open`, to which `*` and `::` in a name would mean something.
+        # Not `fsspec.open`, which gives `*` and `::` in a name a meaning.
         system = fsspec.filesystem(parts.scheme)
     except (ValueError, ImportError) as error:
         raise Rejected(f"{url}: {error}") from error
-    # Whatever urlsplit takes for a query or a fragment is part of a name here.
+    # What urlsplit takes as query or fragment is part of the name here.
     path = url.partition("://")[2]
     return system, unquote(path) if parts.scheme != "file" else unquote(parts.path)
 
 
 def open_uri(uri: str) -> BinaryIO:
-    """The picture, opened for reading. Blocks.
+    """Open the image for reading. Blocks.
 
     Raises:
         FileNotFoundError: there is no such file or object.
-        Rejected: the URI cannot be understood.
+        Rejected: URLs of this scheme are not supported.
         Unavailable: its storage cannot be reached now.
         OSError: a local file cannot be opened.
     """
@@ -82,10 +82,9 @@ def open_uri(uri: str) -> BinaryIO:
 
 
 def open_pieces(uri: str, piece_bytes: int) -> BinaryIO:
-    """An object of a bucket for reading pieces of up to `piece_bytes`, of which no more is fetched.
+    """Open an object of a bucket for reading in pieces of `piece_bytes`, without read-ahead.
 
-    By default the clients of buckets read up to 50 MB ahead, and keep them. Blocks; raises as
-    `open_uri`.
+    By default the clients of buckets read and keep up to 50 MB ahead. Blocks; raises as `open_uri`.
     """
     system, path = file_system(uri)
     with reaching(uri):
@@ -94,7 +93,7 @@ def open_pieces(uri: str, piece_bytes: int) -> BinaryIO:
 
 
 def first_bytes(uri: str, count: int) -> bytes:
-    """At most so many first bytes of an object of a bucket, and no more of it is fetched.
+    """The first `count` bytes of an object of a bucket; no more of it is fetched.
 
     Blocks; raises as `open_uri`.
     """
@@ -105,9 +104,9 @@ def first_bytes(uri: str, count: int) -> bytes:
 
 @contextmanager
 def on_disk(what: str) -> Iterator[None]:
-    """Tells a disk that is away from a file that is: the former is `Unavailable`.
+    """Within the block, errors of a disk that is gone become `Unavailable`.
 
-    A file below something that is no folder (any more) is not there, as well.
+    A path below something that is not a folder becomes `FileNotFoundError`.
     """
     try:
         yield
@@ -121,10 +120,10 @@ def on_disk(what: str) -> Iterator[None]:
 
 @contextmanager
 def reaching(what: str) -> Iterator[None]:
-    """Turns whatever a storage library raises into `Unavailable`, but for a file not being there.
+    """Within the block, any error but `FileNotFoundError` becomes `Unavailable`.
 
-    Each library has errors of its own, not all of them OSErrors; none can be named here without
-    importing it.
+    Each storage library has its own errors, not all of them OSErrors, and naming them would mean
+    importing the libraries.
     """
     try:
         yield
@@ -135,7 +134,7 @@ def reaching(what: str) -> Iterator[None]:
 
 
 def read_bytes(uri: str, limit: int) -> bytes:
-    """The picture's bytes, at most `limit` of them. Blocks; raises as `open_uri`."""
+    """The image's bytes, at most `limit` of them. Blocks; raises as `open_uri`."""
     with open_uri(uri) as file:
         if uri.startswith("file://"):
             with on_disk(uri):

@@ -1,8 +1,8 @@
-"""Names that file systems, NAS systems and desktops give to what they keep for themselves.
+"""Names of files and folders that file systems, NAS systems and desktops keep for themselves.
 
-Thumbnails, bins, snapshots and indexes lie beside people's pictures, and are none that anybody
-looks for. Only whole names that some system makes are here, whatever their case; a name that is
-merely odd (`@home`, `#1`, `lost`) may be anybody's.
+Thumbnails, bins, snapshots and indexes lie beside people's images, and nobody searches for them.
+Only complete names that a system creates are listed, in any case; a merely unusual name (`@home`,
+`#1`, `lost`) may be a person's own.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ FOLDERS: Final = {
         ".tmp.driveupload",
     ),
 }
-"""Who makes them, and the names; `*` stands for anything."""
+"""System -> names of its folders; `*` matches any characters."""
 
 FILES: Final = (
     "Thumbs.db",
@@ -85,7 +85,7 @@ FILES: Final = (
     ".directory",
 )
 FILE_BEGINNINGS: Final = ("._", ".trashed-", ".pending-")
-"""All hidden: macOS's files beside a file, Android's pictures in the bin or not yet complete."""
+"""All hidden: macOS's companion files, and Android's images in the bin or not yet complete."""
 FILE_ENDINGS: Final = ("@SynoEAStream", "@SynoResource")
 
 TEMPORARY_SUFFIXES: Final = (
@@ -99,7 +99,7 @@ TEMPORARY_SUFFIXES: Final = (
     ".swx",
     ".filepart",
 )
-"""Endings that browsers and copiers give to what is not finished, be it a file or a folder."""
+"""Suffixes that browsers and copying programs give to unfinished files and folders."""
 
 _FOLDER: Final = re.compile(
     "|".join(translate(name.lower()) for names in FOLDERS.values() for name in names)
@@ -112,13 +112,13 @@ _LAST_LETTERS: Final = frozenset(
 
 @lru_cache(maxsize=4096)
 def is_system_folder(name: str) -> bool:
-    """Whether a system keeps a folder of this name for itself."""
+    """Whether a folder of this name is a system's own."""
     return _FOLDER.match(name.lower()) is not None
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a system keeps a file of this name for itself."""
-    # Every file of a tree is asked about, and nearly none comes further than this.
+    """Whether a file of this name is a system's own."""
+    # Called for every file of a tree; nearly all names end here.
     if name[-1] not in _LAST_LETTERS and name[0] != ".":
         return False
     return name.startswith(FILE_BEGINNINGS) or name.endswith(FILE_ENDINGS) or name.lower() in _FILES

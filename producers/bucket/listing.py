@@ -1,6 +1,6 @@
-"""What a bucket holds against what is known of it: read in threads, one folder in memory at a time.
+"""Compares the listing of a bucket with the known images, one folder in memory at a time.
 
-fsspec gives a folder's names as a whole, so the largest folder sets how much memory that takes.
+fsspec returns all names of a folder at once, so the largest folder determines the memory needed.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any, Final, NamedTuple
 
 from imaging.sources.source import Source
 from imaging.sources.storage import file_system, reaching
-from producers.folder.tree import Known, join, to_microseconds
-from producers.known_images import State
+from producers.folder.tree import KnownImage, join, to_microseconds
+from producers.known_images import KnownImages
 from producers.rules import LOOKED_AT, Rules
-from producers.skipped import Passed, Reason
+from producers.skipped import SkippedFiles, SkipReason
 
 BATCH: Final = 256
-"""Names that are handed on together."""
+"""Number of names per batch."""
 
 _SIZE_KEYS: Final = ("size", "Size")
 _TIME_KEYS: Final = ("LastModified", "mtime", "last_modified", "updated", "created")
 _TAG_KEYS: Final = ("ETag", "etag", "md5Hash", "content_md5")
 
 
-class Stated(NamedTuple):
-    """What a listing says of an object: size, microseconds since 1970, and a tag of the content.
+class ListedObject(NamedTuple):
+    """An object as listed: size in bytes, microseconds since 1970, and a tag of the content.
 
-    What it does not say is None. Of the tag only a hash is kept, as there may be millions: one of
-    this process's own, or a number that lasts where the name does not tell what the object is.
+    What the listing does not contain is None. Only a hash of the tag is kept, as there may be
+    millions: a hash of this process, or a stable one where the name does not decide what it is.
     """
 
     size: int | None
@@ -38,79 +38,79 @@ class Stated(NamedTuple):
 
     @property
     def content(self) -> tuple[int | None, int] | None:
-        """Differs where the content does: by the tag or, without one, the time. None: not known."""
+        """Changes with the content: size, and tag or else time. None if neither is known."""
         last = self.modified_us if self.tag is None else self.tag
         return None if last is None else (self.size, last)
 
 
 class Listing:
-    """Compares one source with its state, again and again; counts what it has looked at.
+    """Compares one source with its known images; counts the objects it has seen.
 
     Args:
         source: what is listed.
         rules: which names are taken.
-        state: what is known of the source; changed only while no iterator of here is advanced.
-        passed: what was found to be no picture before; told of what is passed over.
+        state: the known images; must not change while an iterator of this class is advanced.
+        skipped: the skipped files known so far; updated by each listing.
     """
 
     def __init__(
-        self, source: Source, rules: Rules, state: State, passed: Passed | None = None
+        self, source: Source, rules: Rules, state: KnownImages, skipped: SkippedFiles | None = None
     ) -> None:
         self._source = source
         self._rules = rules
         self._state = state
-        self._passed = passed or Passed()
+        self._skipped = skipped or SkippedFiles()
         self._tags: dict[str, dict[str, int]] = {}
         self.looked_at = 0
 
     def changes(
         self, again: Container[str], unread: Container[str], missing: list[str]
-    ) -> Iterator[list[tuple[str, Stated]]]:
-        """What is new or differs, in batches. Blocks: advance it in a thread.
+    ) -> Iterator[list[tuple[str, ListedObject]]]:
+        """New and changed objects, in batches. Blocks: advance it in a thread.
 
         Args:
-            again: paths to be taken for changed whatever the listing says.
-            unread: the same, as they could not be read.
-            missing: at the end holds the paths that are known and not listed.
+            again: paths that count as changed whatever the listing says.
+            unread: paths that could not be read before, which count as changed too.
+            missing: receives the paths that are known and not listed.
 
         Raises:
             FileNotFoundError: there is no such bucket.
-            Unavailable: it cannot be listed to the end, so that nothing is known to be missing.
+            Unavailable: the listing is incomplete, so nothing is known to be missing.
         """
-        batch: list[tuple[str, Stated]] = []
+        batch: list[tuple[str, ListedObject]] = []
         met = set[str]()
         for folder, folders, files in self._folders(note=True):
             met.add(folder)
             tags = self._tags.get(folder, {})
-            for name, stated in files.items():
+            for name, listed in files.items():
                 path, known = join(folder, name), self._state.files(folder).get(name)
-                asked = path in again or path in unread
+                forced = path in again or path in unread
                 if (
                     known is None
-                    and not asked
-                    and self._passed.is_decided(folder, name, stated.content)
+                    and not forced
+                    and self._skipped.is_skipped(folder, name, listed.content)
                 ):
                     continue
-                if asked or _differs(known, stated, tags.get(name)):
-                    batch.append((path, stated))
+                if forced or _differs(known, listed, tags.get(name)):
+                    batch.append((path, listed))
                     if len(batch) == BATCH:
                         yield batch
                         batch = []
-                elif stated.tag is not None:
-                    self.read(path, stated)
+                elif listed.tag is not None:
+                    self.remember_tag(path, listed)
             missing.extend(self._missing(folder, folders, files))
             for name in [each for each in tags if each not in files]:
                 self.forget(join(folder, name))
-            # While the folder's names are in fsspec's memory, its pictures cost a request less.
+            # While fsspec caches the folder's names, reading its objects costs one request less.
             if batch:
                 yield batch
                 batch = []
-        self._passed.only(met)
+        self._skipped.keep_only(met)
         for folder in self._tags.keys() - met:
             del self._tags[folder]
 
     def missing(self) -> tuple[list[str], int]:
-        """What is known and not listed, and how many pictures are. Blocks; raises as `changes`."""
+        """Known paths that are not listed, and the number of listed files. Raises as `changes`."""
         missing: list[str] = []
         count = 0
         for folder, folders, files in self._folders():
@@ -118,14 +118,14 @@ class Listing:
             count += len(files)
         return missing, count
 
-    def read(self, path: str, stated: Stated) -> None:
-        """What is known of this path is what was stated."""
+    def remember_tag(self, path: str, listed: ListedObject) -> None:
+        """Record that the known content of this path is the listed one."""
         folder, _, name = path.rpartition("/")
-        if stated.tag is not None:
-            self._tags.setdefault(folder, {})[name] = stated.tag
+        if listed.tag is not None:
+            self._tags.setdefault(folder, {})[name] = listed.tag
 
     def forget(self, path: str) -> None:
-        """The path is gone."""
+        """Forget the tag of a path that no longer exists."""
         folder, _, name = path.rpartition("/")
         tags = self._tags.get(folder, {})
         tags.pop(name, None)
@@ -142,17 +142,17 @@ class Listing:
 
     def _folders(
         self, *, note: bool = False
-    ) -> Iterator[tuple[str, Container[str], Mapping[str, Stated]]]:
-        """Each folder, the names of those in it, and what may be its pictures.
+    ) -> Iterator[tuple[str, Container[str], Mapping[str, ListedObject]]]:
+        """Each folder: its path, the names of its subfolders, and the files that may be images.
 
-        There is at least the source itself. With `note`, what is passed over is remembered.
+        Yields at least the source itself. With `note`, skipped names are recorded.
         """
         system, root = file_system(self._source.url)
         root = root.rstrip("/")
         listed = False
 
         def failed(error: OSError) -> None:
-            # One that was emptied meanwhile is none any more; the next listing tells what is.
+            # A folder that was emptied meanwhile no longer exists; the next listing shows it.
             if not isinstance(error, FileNotFoundError) or not listed:
                 raise error
 
@@ -165,7 +165,7 @@ class Listing:
                     yield folder, folders, self._pictures(folder, files, note=note)
                     system.invalidate_cache(place)
             except FileNotFoundError:
-                # A folder of a bucket that holds nothing is not there at all; a bucket is.
+                # An empty folder of a bucket does not exist; an empty bucket does.
                 container = root.strip("/").partition("/")[0]
                 if listed or container == root or not system.exists(container):
                     raise
@@ -173,47 +173,47 @@ class Listing:
 
     def _pictures(
         self, folder: str, files: Mapping[str, Mapping[str, Any]], *, note: bool
-    ) -> dict[str, Stated]:
+    ) -> dict[str, ListedObject]:
         self.looked_at += len(files) or 1
-        found: dict[str, Stated] = {}
-        named: dict[Reason, list[str]] = {}
+        found: dict[str, ListedObject] = {}
+        named: dict[SkipReason, list[str]] = {}
         entered = self._rules.reaches(folder)
         for name, info in files.items():
             if not name:  # An object that stands for the folder.
                 continue
-            reason = self._rules.judge(folder, name) if entered else Reason.IGNORED
+            reason = self._rules.judge(folder, name) if entered else SkipReason.IGNORED
             if reason in LOOKED_AT:
-                found[name] = _stated(info, lasting=reason is Reason.UNSURE)
+                found[name] = _listed_object(info, stable=reason is SkipReason.UNSURE)
             else:
                 named.setdefault(reason, []).append(name)
         if note:
-            self._passed.listed(folder, named, found)
+            self._skipped.record_folder(folder, named, found)
         return found
 
 
-def _differs(known: Known | None, stated: Stated, tag: int | None) -> bool:
-    """`tag` is that of the content that is known."""
+def _differs(known: KnownImage | None, listed: ListedObject, tag: int | None) -> bool:
+    """Whether the object may differ from the known image; `tag` is the known content's."""
     if known is None or known.sha256 is None or known.stat is None or not known.uri_is_current:
         return True
-    if stated.size is not None and stated.size != known.stat.size:
+    if listed.size is not None and listed.size != known.stat.size:
         return True
-    if stated.tag is not None and tag is not None and stated.tag != tag:
+    if listed.tag is not None and tag is not None and listed.tag != tag:
         return True
-    if stated.modified_us is None:
-        return stated.tag is None or tag is None  # Nothing says that it is the same.
-    return stated.modified_us != known.stat.modified_us
+    if listed.modified_us is None:
+        return listed.tag is None or tag is None  # Nothing shows that it is unchanged.
+    return listed.modified_us != known.stat.modified_us
 
 
-def _stated(info: Mapping[str, Any], *, lasting: bool = False) -> Stated:
+def _listed_object(info: Mapping[str, Any], *, stable: bool = False) -> ListedObject:
     size, moment, tag = (_first(info, keys) for keys in (_SIZE_KEYS, _TIME_KEYS, _TAG_KEYS))
-    return Stated(
+    return ListedObject(
         None if size is None else int(size),
         _microseconds(moment),
-        None if tag is None else (_lasting if lasting else hash)(str(tag)),
+        None if tag is None else (_stable_hash if stable else hash)(str(tag)),
     )
 
 
-def _lasting(tag: str) -> int:
+def _stable_hash(tag: str) -> int:
     digest = hashlib.blake2b(tag.encode("utf-8", "surrogateescape"), digest_size=6).digest()
     return int.from_bytes(digest)
 

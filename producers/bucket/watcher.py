@@ -1,10 +1,9 @@
-"""Keeps `images` equal to a bucket, or whatever else fsspec knows, by listing it now and then."""
+"""Keeps `images` equal to a bucket, or any other store that fsspec knows, by listing it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -15,51 +14,51 @@ from typing import Final, TypeVar
 
 from adapters.errors import Unavailable
 from adapters.log.port import EventLog, Message
-from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
+from imaging.media_types import HEAD_BYTES, sniff_media_type
 from imaging.sources.source import Source
 from imaging.sources.storage import first_bytes, open_uri, reaching
-from producers.bucket.listing import BATCH, Listing, Stated
-from producers.bucket.non_pictures import Remembered
+from producers.bucket.listing import BATCH, ListedObject, Listing
+from producers.bucket.non_images import NonImageCache
+from producers.content_hash import CHUNK_BYTES, ContentHash
 from producers.events import addition, removal
 from producers.folder.hashing import (
-    CHUNK_BYTES,
     Finding,
     Gone,
-    NoPicture,
+    NotAnImage,
     Present,
     TooLarge,
     Unreadable,
 )
-from producers.folder.tree import Known, ListedStat, is_utf8
+from producers.folder.tree import KnownImage, ListedStat, is_utf8
 from producers.guard import RemovalGuard
-from producers.known_images import State
-from producers.log_writer import Writer
-from producers.refused_files import DeadLetters
+from producers.known_images import KnownImages
+from producers.log_writer import ChangeWriter
+from producers.refused_files import RefusalReporter
 from producers.rules import Rules
 from producers.settings import WatcherSettings
-from producers.skipped import Reason
+from producers.skipped import SkipReason
 from producers.status import Status
-from producers.vanished import Vanished
+from producers.vanished import VanishedLetters
 from schemas.events import now
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-AT_ONCE: Final = 16
-"""Objects read at the same time: the time goes into waiting for the server."""
+CONCURRENT_READS: Final = 16
+"""Objects read at the same time; most of the time is spent waiting for the server."""
 
 
-class ListedSource:
+class BucketWatcher:
     """Lists one source until cancelled.
 
-    What is compared is size and modification time, and the server's tag of the content where this
-    listing and the one before had it: two writes within a second, which is as fine as the times of
-    most servers are, may be of one size.
+    Objects are compared by size and modification time, and by the server's content tag if both the
+    last listing and this one have it: most servers' times are in seconds, and two writes within a
+    second may have the same size.
 
     Args:
-        settings: how often it is listed, and which names are taken.
+        settings: listing interval and name rules, among others.
         log: where `images` and `images.dlq` are.
-        source: what is listed.
+        source: the bucket or store.
     """
 
     def __init__(self, settings: WatcherSettings, log: EventLog, source: Source) -> None:
@@ -71,45 +70,45 @@ class ListedSource:
             defaults=settings.ignore_defaults,
         )
         self._guard = RemovalGuard(settings.mass_removal_share, allow=settings.allow_mass_removal)
-        self._dead_letters = DeadLetters(log)
-        self._vanished = Vanished(log, settings.images_sources, source.prefix)
-        self._writer = Writer(
-            log, lambda key, reason: self._dead_letters.report(key, "Rejected", reason)
+        self._refusals = RefusalReporter(log)
+        self._vanished = VanishedLetters(log, settings.images_sources, source.prefix)
+        self._writer = ChangeWriter(
+            log, lambda key, reason: self._refusals.report(key, "Rejected", reason)
         )
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"list-{source.name}")
+        self._pool = ThreadPoolExecutor(CONCURRENT_READS, thread_name_prefix=f"list-{source.name}")
         status_file = settings.status_file
-        self._remembered = Remembered(status_file, source) if status_file else None
-        self._asked = asyncio.Event()
+        self._non_images = NonImageCache(status_file, source) if status_file else None
+        self._requested = asyncio.Event()
         self._confirmed = False
         self._just_attached = True
         self._comparing = False
-        self._looked_at = 0
+        self._examined = 0
         self.id_prefix = source.prefix
         self.uri_prefix = source.uri_prefix
         self.status = Status(source.url, poll_seconds=settings.list_seconds)
 
     def request_scan(self, *, confirm_removals: bool = False) -> None:
-        """List soon; once, let mass removals pass."""
+        """List soon; with `confirm_removals`, admit mass removals once."""
         self._confirmed = self._confirmed or confirm_removals
-        self._asked.set()
+        self._requested.set()
 
-    async def run(self, state: State) -> None:
-        """Work until cancelled. `state` is what is known of this source."""
+    async def run(self, state: KnownImages) -> None:
+        """Run until cancelled. `state` holds the known images of this source."""
         self.status.known = lambda: len(state)
         self.status.at_work = lambda: int(self._comparing)
         self.status.steps = lambda: (
             self._listing.looked_at,
-            self._looked_at,
+            self._examined,
             self._writer.written,
         )
         self._state = state
-        self._listing = Listing(self._source, self._rules, state, self.status.passed)
-        if self._remembered is not None:
-            await self._in_thread(self._remembered.load, self.status.passed)
+        self._listing = Listing(self._source, self._rules, state, self.status.skipped)
+        if self._non_images is not None:
+            await self._in_thread(self._non_images.load, self.status.skipped)
         logger.info("listing %s every %g s", self._source.url, self._settings.list_seconds)
         try:
             while True:
-                self._asked.clear()
+                self._requested.clear()
                 started = time.monotonic()
                 self._comparing = True
                 try:
@@ -117,8 +116,8 @@ class ListedSource:
                 except (Unavailable, FileNotFoundError) as error:
                     self._cannot_be_read(str(error))
                 else:
-                    if self._remembered is not None:
-                        await self._in_thread(self._remembered.save, self.status.passed)
+                    if self._non_images is not None:
+                        await self._in_thread(self._non_images.save, self.status.skipped)
                     self.status.unreachable = ""
                     self.status.last_reconcile = datetime.now(UTC)
                 self._comparing = False
@@ -126,7 +125,7 @@ class ListedSource:
                 pause = max(self._settings.list_seconds, time.monotonic() - started)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
-                        await self._asked.wait()
+                        await self._requested.wait()
         finally:
             await self._writer.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -150,9 +149,9 @@ class ListedSource:
             self.status.waiting = len(batch)
             published += await self._publish(batch, again)
         self.status.waiting = 0
-        # New names are published before the old ones go, so that a rename is never a gap.
-        await self._writer.flushed()
-        await self._vanished.again(published, self._state)
+        # Additions are published before removals, so that a renamed image never vanishes.
+        await self._writer.flush()
+        await self._vanished.settle_published(published, self._state)
         self._just_attached = not await self._remove(missing)
 
     @property
@@ -160,19 +159,19 @@ class ListedSource:
         return self.status.counters.unreadable
 
     async def _publish(
-        self, batch: Sequence[tuple[str, Stated]], again: Container[str]
+        self, batch: Sequence[tuple[str, ListedObject]], again: Container[str]
     ) -> list[str]:
-        """Publish what these are now; one that cannot be read is left for the next listing.
+        """Publish these objects as they are now. Unreadable ones are left for the next listing.
 
         Returns:
-            Those of `again` that were there.
+            The paths of `again` that exist.
 
         Raises:
-            Unavailable: none of several can be read, so the fault is not theirs.
+            Unavailable: none of several can be read, so the cause is not a single object.
         """
         counters = self.status.counters
         found = await asyncio.gather(
-            *(self._in_thread(self._look, path, stated) for path, stated in batch),
+            *(self._in_thread(self._examine, path, listed) for path, listed in batch),
         )
         failures = [finding for finding in found if isinstance(finding, Unreadable)]
         if len(failures) == len(found) > 1:
@@ -182,13 +181,13 @@ class ListedSource:
         moment = now()
         messages: list[Message] = []
         published: list[str] = []
-        for finding, (path, stated) in zip(found, batch, strict=True):
+        for finding, (path, listed) in zip(found, batch, strict=True):
             if not isinstance(finding, Unreadable):
                 counters.unreadable.discard(path)
-                self._listing.read(path, stated)
+                self._listing.remember_tag(path, listed)
             match finding:
                 case Present():
-                    messages += self._addition(finding, moment, anyhow=path in again)
+                    messages += self._addition(finding, moment, republish=path in again)
                     if path in again:
                         published.append(path)
                 case TooLarge():
@@ -197,75 +196,72 @@ class ListedSource:
                     if path not in counters.unreadable:
                         logger.warning("cannot read %s: %s", path, finding.reason)
                     counters.unreadable.add(path)
-                case NoPicture(reason=Reason.NAME_NOT_UTF8):
+                case NotAnImage(reason=SkipReason.NAME_NOT_UTF8):
                     await self._refuse(path, "InvalidName", "the name is not UTF-8")
-                case NoPicture():
-                    await self._no_more(path)
-                case _:  # gone since it was listed: the next listing tells
+                case NotAnImage():
+                    await self._remove_former(path)
+                case _:  # gone since it was listed; the next listing shows it
                     pass
         counters.added += len(messages)
         await self._writer.write(messages)
         return published
 
-    def _look(self, path: str, stated: Stated) -> Finding:
-        self._looked_at += 1
+    def _examine(self, path: str, listed: ListedObject) -> Finding:
+        self._examined += 1
         try:
-            return self._looked(path, stated)
+            return self._read_object(path, listed)
         except FileNotFoundError:
             return Gone(path)
         except Unavailable as error:
             return Unreadable(path, str(error))
 
-    def _looked(self, path: str, stated: Stated) -> Finding:
+    def _read_object(self, path: str, listed: ListedObject) -> Finding:
         limit = self._settings.max_image_bytes
         if not is_utf8(path):
-            return NoPicture(path, stated.content, Reason.NAME_NOT_UTF8)
+            return NotAnImage(path, listed.content, SkipReason.NAME_NOT_UTF8)
         uri = self._source.uri(path)
         directory, _, name = path.rpartition("/")
-        if self._rules.judge(directory, name) is Reason.UNSURE and (
-            stated.size == 0 or sniff_media_type(first_bytes(uri, HEAD_BYTES)) is None
+        if self._rules.judge(directory, name) is SkipReason.UNSURE and (
+            listed.size == 0 or sniff_media_type(first_bytes(uri, HEAD_BYTES)) is None
         ):
-            return NoPicture(path, stated.content)
-        if stated.size is not None and stated.size > limit:
-            reason = f"{stated.size} bytes are more than {limit}"
-            return TooLarge(path, reason, stated.content)
-        digest = hashlib.sha256()
-        size, head = 0, b""
+            return NotAnImage(path, listed.content)
+        if listed.size is not None and listed.size > limit:
+            reason = f"{listed.size} bytes are more than {limit}"
+            return TooLarge(path, reason, listed.content)
+        content = ContentHash()
         with open_uri(uri) as file, reaching(uri):
             while chunk := file.read(CHUNK_BYTES):
-                head = head or chunk[:HEAD_BYTES]
-                digest.update(chunk)
-                size += len(chunk)
-                if size > limit:
+                content.update(chunk)
+                if content.size > limit:
                     reason = f"it has more than {limit} bytes"
-                    return TooLarge(path, reason, stated.content)
-        # Of an object replaced since it was listed this is the new content with the old time, so
-        # that the next listing finds a difference and looks again.
-        stat = ListedStat(size, stated.modified_us)
-        return Present(path, digest.digest(), stat, None, content_type(head, path))
+                    return TooLarge(path, reason, listed.content)
+        # If the object was replaced since it was listed, this is the new content with the old
+        # time. The next listing then finds a difference and reads it again.
+        stat = ListedStat(content.size, listed.modified_us)
+        return Present(path, content.sha256(), stat, None, content.media_type(path))
 
     def _note(self, finding: Finding) -> None:
-        """Remember what is passed over, and forget that it was."""
-        path, passed = finding.image_id, self.status.passed
+        """Update the skipped files."""
+        path, skipped = finding.path, self.status.skipped
         match finding:
-            case NoPicture():
-                passed.looked(path, finding.reason, finding.stat)
+            case NotAnImage():
+                skipped.record(path, finding.reason, finding.stat)
             case TooLarge():
-                passed.looked(path, Reason.TOO_LARGE, finding.stat)
+                skipped.record(path, SkipReason.TOO_LARGE, finding.stat)
             case Unreadable():
-                passed.looked(path, Reason.UNREADABLE)
+                skipped.record(path, SkipReason.UNREADABLE)
             case _:
-                passed.looked(path, None)
+                skipped.record(path, None)
 
-    def _addition(self, found: Present, moment: datetime, *, anyhow: bool) -> list[Message]:
-        known = self._state.get(found.image_id)
-        self._state.put(found.image_id, Known(found.sha256, found.stat))
+    def _addition(self, found: Present, moment: datetime, *, republish: bool) -> list[Message]:
+        known = self._state.get(found.path)
+        self._state.put(found.path, KnownImage(found.sha256, found.stat))
         is_known = known is not None and known.sha256 == found.sha256 and known.uri_is_current
-        if is_known and not anyhow:
+        if is_known and not republish:
             self.status.counters.unchanged += 1
             return []
-        uri = self._source.uri(found.image_id)
-        image_id = self.id_prefix + found.image_id
+        uri = self._source.uri(found.path)
+        image_id = self.id_prefix + found.path
         event = addition(
             image_id, uri, found.sha256, found.stat, moment, media_type=found.media_type
         )
@@ -273,30 +269,30 @@ class ListedSource:
 
     async def _refuse(self, path: str, error_class: str, reason: str) -> None:
         self.status.counters.refused += 1
-        await self._dead_letters.report(self.id_prefix + path, error_class, reason)
-        await self._no_more(path)
+        await self._refusals.report(self.id_prefix + path, error_class, reason)
+        await self._remove_former(path)
 
-    async def _no_more(self, path: str) -> None:
-        """What was published under this name before is there no more."""
+    async def _remove_former(self, path: str) -> None:
+        """Publish the removal of what was published under this path before."""
         if self._state.get(path) is not None:
             self._state.remove(path)
             await self._writer.write([removal(self.id_prefix + path)])
 
     async def _remove(self, missing: Sequence[str]) -> bool:
-        """Publish that these are gone; False if that is held back.
+        """Publish the removal of these; False if it is held back.
 
-        A listing comes in pages and is no snapshot: of a bucket that is being emptied it may lack a
-        few names only. So it is listed once more, what is missing then tells how many are going,
-        and what both listings lack is gone.
+        A listing comes in pages and is not a snapshot: if the bucket is being emptied, it may lack
+        only a few names. The bucket is therefore listed once more. The guard judges what the second
+        listing lacks, and what both lack is removed.
         """
-        left_out, missing = await self._in_thread(self._rules.parted, missing)
+        left_out, missing = await self._in_thread(self._rules.split_system_paths, missing)
         await self._publish_removals(left_out)
         emptied = False
         judged: list[str] = []
         if missing:
             judged, count = await self._in_thread(self._listing.missing)
             emptied = self._just_attached and not count
-            missing = await self._in_thread(_both, missing, judged)
+            missing = await self._in_thread(_intersection, missing, judged)
         confirmed, self._confirmed = self._confirmed, False
         if confirmed:
             self._guard.confirm()
@@ -321,12 +317,12 @@ class ListedSource:
                 self._unread.discard(path)
             await self._writer.write([removal(self.id_prefix + path) for path in part])
             self.status.counters.removed += len(part)
-        await self._writer.flushed()
+        await self._writer.flush()
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
 
-def _both(some: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Those of `some` that are among the others. Blocks, for seconds where there are millions."""
+def _intersection(some: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The paths in both. Blocks, for seconds if there are millions."""
     return list(set(others).intersection(some))

@@ -1,1 +1,1 @@
-"""One watched folder: notifications, comparisons and what is published."""
+"""One watched folder: notifications, scans, and what is published."""

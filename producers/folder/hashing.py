@@ -1,9 +1,8 @@
-"""One look at a file: is it there, is it complete, and what does it hold? Runs in threads."""
+"""Examines a file: does it exist, is it complete, and what is its content? Runs in threads."""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import signal
 import stat
@@ -13,23 +12,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
-from producers.events import Announcer
+from imaging.media_types import HEAD_BYTES, sniff_media_type
+from producers.content_hash import CHUNK_BYTES, ContentHash
+from producers.events import EventFactory
 from producers.folder.tree import (
     FileStat,
-    Known,
+    KnownImage,
     ListedStat,
     file_stat,
     is_plain_directory,
     is_utf8,
 )
 from producers.rules import LOOKED_AT, Rules
-from producers.skipped import Reason
-
-CHUNK_BYTES: Final = 1024 * 1024
+from producers.skipped import SkipReason
 
 STALLED_SECONDS: Final = 600.0
-"""A writer that wrote nothing for so long is not looked for in a scan; its end raises an event."""
+"""If a file was not modified for this long, a scan does not check for an open writer. Closing it
+raises an event."""
 
 # The kernel grants a read lease only on a file that nobody has open for writing (fcntl(2)).
 _LEASES: Final = hasattr(fcntl, "F_SETLEASE") and hasattr(fcntl, "F_SETSIG")
@@ -38,21 +37,21 @@ _SIGNAL: Final = int(signal.SIGURG)
 
 
 class Candidate(NamedTuple):
-    """A path to look at, and what is known of it.
+    """A path to examine, and what is known of it.
 
     Attributes:
-        image_id: POSIX path below the root.
+        path: POSIX path below the root.
         known: what was published last.
-        hash_always: an event spoke of this file, so equal size and time prove nothing.
-        seen: size and time at an earlier look, which must not have changed since.
-        quiet: seconds for which the file must not have been modified; 0 for no such demand.
-        maybe_open: an event told of writing, and none of closing.
-        patience_over: it was unchanged for so long that it counts as complete even if still open.
+        hash_always: an event named this file, so equal size and time prove nothing.
+        seen: size and time at an earlier examination, which must not have changed since.
+        quiet: seconds for which the file must not have been modified; 0 to skip this check.
+        maybe_open: an event reported writing, and none has reported closing.
+        patience_over: unchanged for so long that it counts as complete even if still open.
         mount: the mount point below which it lies, if not the root's own.
     """
 
-    image_id: str
-    known: Known | None
+    path: str
+    known: KnownImage | None
     hash_always: bool = False
     seen: FileStat | None = None
     quiet: float = 0.0
@@ -62,140 +61,144 @@ class Candidate(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """There is no picture of this id."""
+    """There is no file at this path."""
 
-    image_id: str
+    path: str
 
 
 class Present(NamedTuple):
-    """The complete picture: its content (SHA-256), size and time.
+    """A complete image: its content (SHA-256), size and time.
 
-    `event` is what is to be published of it, encoded; None if it is known with this content, or if
-    its name is none that an event can hold. `media_type` is None if its first bytes tell none.
+    `event` is the encoded event to publish. It is None if the image is known with this content, or
+    if no event can hold its name. `media_type` is None if the first bytes do not show one.
     """
 
-    image_id: str
+    path: str
     sha256: bytes
     stat: FileStat | ListedStat
     event: bytes | None = None
     media_type: str | None = None
 
 
-class NoPicture(NamedTuple):
-    """Its name does not tell what it is, and its first bytes are those of no picture.
+class NotAnImage(NamedTuple):
+    """Neither its name nor its first bytes are those of an image, or it is not a regular file.
 
-    Or it is no regular file. `stat` tells whether that has to be found out again.
+    The file is examined again when `stat` changes.
     """
 
-    image_id: str
+    path: str
     stat: Hashable
-    reason: Reason = Reason.NOT_A_PICTURE
+    reason: SkipReason = SkipReason.NOT_A_PICTURE
 
 
 class Unsettled(NamedTuple):
-    """Still being written: look again later."""
+    """Still being written; to be examined again later."""
 
-    image_id: str
+    path: str
     stat: FileStat
 
 
 class Unreadable(NamedTuple):
-    """It is there and cannot be read now; nothing follows for what was published before."""
+    """It exists and cannot be read now. What was published before stays."""
 
-    image_id: str
+    path: str
     reason: str
 
 
 class TooLarge(NamedTuple):
-    """It is over the limit on size; `stat` differs where it is another content."""
+    """It is larger than the limit; `stat` changes with its content."""
 
-    image_id: str
+    path: str
     reason: str
     stat: Hashable = None
 
 
-Finding = Gone | Present | NoPicture | Unsettled | Unreadable | TooLarge
+Finding = Gone | Present | NotAnImage | Unsettled | Unreadable | TooLarge
 
 
 class Examiner:
-    """Looks at files below one root.
+    """Examines files below one root.
 
     Args:
         root: the watched folder.
-        announcer: makes the events of what is new.
+        event_factory: makes the events of new images.
         follow: whether symbolic links are followed.
         max_bytes: files larger than this are refused, unread.
     """
 
-    def __init__(self, root: Path, announcer: Announcer, *, follow: bool, max_bytes: int) -> None:
+    def __init__(
+        self, root: Path, event_factory: EventFactory, *, follow: bool, max_bytes: int
+    ) -> None:
         self._root = str(root)
-        self._path = root
-        self._announcer = announcer
+        self._root_path = root
+        self._event_factory = event_factory
         self._follow = follow
         self._max_bytes = max_bytes
 
     def examine(self, candidates: Sequence[Candidate], rules: Rules) -> list[Finding]:
-        """One finding per candidate, in their order. Blocks: call it in a thread."""
+        """One finding per candidate, in the same order. Blocks: call it in a thread."""
 
         @lru_cache(maxsize=4096)
         def reachable(directory: str) -> bool:
             return rules.reaches(directory) and (
-                self._follow or is_plain_directory(self._path, directory)
+                self._follow or is_plain_directory(self._root_path, directory)
             )
 
         findings: list[Finding] = []
         for candidate in candidates:
-            image_id = candidate.image_id
+            path = candidate.path
             try:
-                directory, _, name = image_id.rpartition("/")
+                directory, _, name = path.rpartition("/")
                 reason = rules.judge(directory, name)
                 if reason in LOOKED_AT and reachable(directory):
-                    findings.append(self._look(candidate, unsure=reason is Reason.UNSURE))
+                    findings.append(
+                        self._examine_one(candidate, unsure=reason is SkipReason.UNSURE)
+                    )
                 else:
-                    findings.append(Gone(image_id))
+                    findings.append(Gone(path))
             except (FileNotFoundError, NotADirectoryError):
-                findings.append(Gone(image_id))
+                findings.append(Gone(path))
             except OSError as error:
-                findings.append(Unreadable(image_id, str(error)))
-        # Not one by one in between: after each file's system calls the processor has forgotten the
-        # code that makes events, which then takes twice as long.
-        return [self._announced(*each) for each in zip(candidates, findings, strict=True)]
+                findings.append(Unreadable(path, str(error)))
+        # All events are made at the end: between the system calls of each file, making an event
+        # takes twice as long, as the processor's caches are cold.
+        return [self._with_event(*each) for each in zip(candidates, findings, strict=True)]
 
-    def _look(self, candidate: Candidate, *, unsure: bool) -> Finding:
-        image_id, known = candidate.image_id, candidate.known
-        path = f"{self._root}/{image_id}"
-        status = os.stat(path, follow_symlinks=self._follow)  # noqa: PTH116 (no Path per file)
+    def _examine_one(self, candidate: Candidate, *, unsure: bool) -> Finding:
+        path, known = candidate.path, candidate.known
+        absolute = f"{self._root}/{path}"
+        status = os.stat(absolute, follow_symlinks=self._follow)  # noqa: PTH116 (no Path per file)
         if not stat.S_ISREG(status.st_mode):
             if stat.S_ISDIR(status.st_mode):
-                return Gone(image_id)
-            return NoPicture(image_id, None, Reason.NOT_A_FILE)
+                return Gone(path)
+            return NotAnImage(path, None, SkipReason.NOT_A_FILE)
         now = file_stat(status)
         if now.size > self._max_bytes and not unsure:
-            return self._too_large(image_id, now)
+            return self._too_large(path, now)
         if not candidate.hash_always and known and known.sha256 and known.stat == now:
-            return Present(image_id, known.sha256, now)
+            return Present(path, known.sha256, now)
         if _too_fresh(candidate, now):
-            return Unsettled(image_id, now)
-        # Never waits for a named pipe that took the file's place, never follows a link that did.
-        descriptor = os.open(path, _FLAGS if self._follow else _FLAGS | os.O_NOFOLLOW)
+            return Unsettled(path, now)
+        # If a named pipe or a link has replaced the file, do not wait for it or follow it.
+        descriptor = os.open(absolute, _FLAGS if self._follow else _FLAGS | os.O_NOFOLLOW)
         try:
             if unsure:
-                # Whoever is still writing it raises an event, or changes its size or time.
+                # If it is still being written, an event or a new size or time will follow.
                 if sniff_media_type(os.pread(descriptor, HEAD_BYTES, 0)) is None:
-                    return NoPicture(image_id, now)
+                    return NotAnImage(path, now)
                 if now.size > self._max_bytes:
-                    return self._too_large(image_id, now)
+                    return self._too_large(path, now)
             if _may_be_open(candidate, now) and _being_written(descriptor, candidate):
-                return Unsettled(image_id, now)
-            return _read(descriptor, image_id, now)
+                return Unsettled(path, now)
+            return _read(descriptor, path, now)
         finally:
             os.close(descriptor)
 
-    def _too_large(self, image_id: str, now: FileStat) -> TooLarge:
-        return TooLarge(image_id, f"{now.size} bytes are more than {self._max_bytes}", now)
+    def _too_large(self, path: str, now: FileStat) -> TooLarge:
+        return TooLarge(path, f"{now.size} bytes are more than {self._max_bytes}", now)
 
-    def _announced(self, candidate: Candidate, finding: Finding) -> Finding:
-        if not isinstance(finding, Present) or not is_utf8(finding.image_id):
+    def _with_event(self, candidate: Candidate, finding: Finding) -> Finding:
+        if not isinstance(finding, Present) or not is_utf8(finding.path):
             return finding
         known = candidate.known
         if (
@@ -205,28 +208,28 @@ class Examiner:
             and known.mount == candidate.mount
         ):
             return finding
-        image_id, sha256, stat, _, media_type = finding
-        event = self._announcer.addition(image_id, sha256, stat, candidate.mount, media_type)
-        return Present(image_id, sha256, stat, event, media_type)
+        path, sha256, stat, _, media_type = finding
+        event = self._event_factory.addition(path, sha256, stat, candidate.mount, media_type)
+        return Present(path, sha256, stat, event, media_type)
 
 
-def _read(descriptor: int, image_id: str, now: FileStat) -> Finding:
-    digest = hashlib.sha256()
-    left, head = now.size, b""
-    while left >= 0 and (chunk := os.read(descriptor, min(CHUNK_BYTES, left + 1))):
-        head = head or chunk[:HEAD_BYTES]
-        digest.update(chunk)
-        left -= len(chunk)  # below zero if it grew, which the comparison shows
+def _read(descriptor: int, path: str, now: FileStat) -> Finding:
+    content = ContentHash()
+    # One byte more than expected shows that the file grew; the comparison below notices it too.
+    while content.size <= now.size and (
+        chunk := os.read(descriptor, min(CHUNK_BYTES, now.size + 1 - content.size))
+    ):
+        content.update(chunk)
     after = file_stat(os.fstat(descriptor))
     if after != now:
-        return Unsettled(image_id, after)
-    return Present(image_id, digest.digest(), now, None, content_type(head, image_id))
+        return Unsettled(path, after)
+    return Present(path, content.sha256(), now, None, content.media_type(path))
 
 
 def _too_fresh(candidate: Candidate, now: FileStat) -> bool:
     if candidate.seen is not None and candidate.seen != now:
         return True
-    # A time in the future tells nothing, so only the comparison above holds such a file back.
+    # A time in the future says nothing; only the comparison above delays such a file.
     return 0 <= time.time() - now.modified_us / 1e6 < candidate.quiet
 
 
@@ -237,17 +240,17 @@ def _may_be_open(candidate: Candidate, now: FileStat) -> bool:
 
 
 def _being_written(descriptor: int, candidate: Candidate) -> bool:
-    """Whether another process has the file open for writing, as far as can be known."""
+    """Whether another process has the file open for writing, as far as that can be known."""
     if _LEASES:
         try:
-            # A writer that opens the file at this very moment makes the kernel signal the holder
-            # of the lease: let it be a signal whose default is to be ignored.
+            # If a writer opens the file at this moment, the kernel signals the holder of the lease.
+            # SIGURG is ignored by default.
             fcntl.fcntl(descriptor, fcntl.F_SETSIG, _SIGNAL)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except BlockingIOError:
             return True
         except OSError:
-            # Another user's file, or a file system without leases: go by the events.
+            # Another user's file, or a file system without leases: rely on events.
             return candidate.maybe_open
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return False

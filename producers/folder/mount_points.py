@@ -1,4 +1,4 @@
-"""Below which mount point a picture lies, through links that are followed as well."""
+"""Finds the mount point below which an image lies, also through followed links."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from imaging.sources.mounts import Mounts
 
 
 class MountPoints:
-    """Of one watched folder.
+    """The mount points of one watched folder.
 
     Args:
-        current: tells what is mounted now.
+        current: returns what is mounted now.
     """
 
     def __init__(self, current: Callable[[], Mounts]) -> None:
         self._current = current
         self._linked: dict[str, str] = {}
 
-    def met(self, directory: str, real: str | None) -> None:
-        """A walk came to a directory; `real` is its absolute path if a link leads there."""
+    def record(self, directory: str, real: str | None) -> None:
+        """Record a scanned directory; `real` is its absolute path if a link leads there."""
         if real is not None:
             self._linked[directory] = real
         elif self._linked:
             self._linked.pop(directory, None)
 
     def of(self, path: str) -> str | None:
-        """The mount point of this picture; None for the folder's own file system."""
+        """The mount point of this image; None for the folder's own file system."""
         directory, _, name = path.rpartition("/")
         real = self._linked.get(directory)
         mounts = self._current()
         return mounts.of(path) if real is None else mounts.of_real(f"{real}/{name}")
 
     def of_all(self, directory: str) -> Callable[[str], str | None]:
-        """The same for the names in one directory, as most share the mount point."""
+        """As `of`, for all names in one directory, most of which share a mount point."""
         mounts, real = self._current(), self._linked.get(directory)
         if real is not None:
             here = mounts.of_real(real)

@@ -1,4 +1,4 @@
-"""The kernel's notifications, through watchdog's threads, as paths for the event loop."""
+"""Passes the kernel's file notifications from watchdog's threads to the event loop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
 
 logger = logging.getLogger(__name__)
 
-# 'opened' and 'closed without writing' are left out: our own reading would cause them.
+# Without 'opened' and 'closed without writing', which our own reading would cause.
 EVENTS: Final[list[type[FileSystemEvent]]] = [
     FileCreatedEvent,
     FileModifiedEvent,
@@ -60,24 +60,25 @@ EVENTS: Final[list[type[FileSystemEvent]]] = [
 
 
 class WatchLimit(Exception):
-    """The kernel grants no more watches, so that not every folder can be watched."""
+    """The kernel grants no more watches, so not every folder can be watched."""
 
 
 @dataclass
 class Changes:
-    """What happened since the last look.
+    """The changes since the last call of `Mailbox.changes`.
 
     Attributes:
         files: path -> whether it is being written: True, False (closed or moved), None (unknown).
-        passed: path of what is passed over by name -> whether it came or went.
+        skipped: path of a file or folder that is skipped by name -> True if it appeared, False if
+            it vanished.
         folders: directories that appeared, vanished or moved.
         overflow: the kernel dropped events.
-        unmounted: a file system that was watched is gone, and its watches with it.
-        unwatched: a folder could not be watched (limit reached): why.
+        unmounted: a watched file system was unmounted; its watches are gone.
+        unwatched: why a folder could not be watched; None if all are.
     """
 
     files: dict[str, bool | None] = field(default_factory=dict)
-    passed: dict[str, bool] = field(default_factory=dict)
+    skipped: dict[str, bool] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     overflow: bool = False
     unmounted: bool = False
@@ -85,12 +86,12 @@ class Changes:
 
 
 class Mailbox(FileSystemEventHandler):
-    """Collects events in watchdog's threads; each path stands in it once, however often it changes.
+    """Collects events in watchdog's threads. Each path is in it once, however often it changes.
 
     Args:
         root: the watched folder, absolute.
-        loop: woken when there is something.
-        rules: the present ones, of what happens to which names is told.
+        loop: the event loop to wake when something changes.
+        rules: returns the present rules, which decide which names are reported.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Mailbox(FileSystemEventHandler):
         self._lock = threading.Lock()
         self._changes = Changes()
         self._arrived = asyncio.Event()
-        self._told = False
+        self._notified = False
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog, in its thread."""
@@ -114,44 +115,44 @@ class Mailbox(FileSystemEventHandler):
             for path in (source, target):
                 if path is None:
                     continue
-                there = _there(event, is_target=path is target)
+                appeared = _appeared(event, is_target=path is target)
                 if event.is_directory:
                     self._changes.folders.add(path)
-                    if there is not None and rules.passes_over(f"{path}/"):
-                        self._changes.passed[f"{path}/"] = there
+                    if appeared is not None and rules.skips(f"{path}/"):
+                        self._changes.skipped[f"{path}/"] = appeared
                 elif path == IGNORE_FILE or rules.takes(path):
                     self._file(path, event)
-                elif there is not None and rules.passes_over(path):
-                    self._changes.passed[path] = there
+                elif appeared is not None and rules.skips(path):
+                    self._changes.skipped[path] = appeared
                 else:
                     continue
-                self._tell()
+                self._notify()
 
     def overflowed(self) -> None:
         """Called in watchdog's thread when the kernel's queue was full."""
         with self._lock:
             self._changes.overflow = True
-            self._tell()
+            self._notify()
 
     def unmounted(self) -> None:
         """Called in watchdog's thread when a watched file system was unmounted."""
         with self._lock:
             self._changes.unmounted = True
-            self._tell()
+            self._notify()
 
     def unwatched(self, reason: str) -> None:
         """Called in watchdog's thread when a folder cannot be watched."""
         with self._lock:
             self._changes.unwatched = reason
-            self._tell()
+            self._notify()
 
     async def changes(self) -> Changes:
-        """Wait for something to happen, and take all that has."""
+        """Wait for a change, then return all changes and forget them."""
         await self._arrived.wait()
         self._arrived.clear()
         with self._lock:
             changes, self._changes = self._changes, Changes()
-            self._told = False
+            self._notified = False
         return changes
 
     def _file(self, path: str, event: FileSystemEvent) -> None:
@@ -163,10 +164,10 @@ class Mailbox(FileSystemEventHandler):
         else:
             files.setdefault(path, None)
 
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
-            # The loop is gone only while the process ends.
+    def _notify(self) -> None:
+        if not self._notified:
+            self._notified = True
+            # The loop is closed only while the process ends.
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._arrived.set)
 
@@ -177,8 +178,8 @@ class Mailbox(FileSystemEventHandler):
         return "" if text == self._root else None
 
 
-def _there(event: FileSystemEvent, *, is_target: bool) -> bool | None:
-    """Whether what a path names has come or gone; None for neither."""
+def _appeared(event: FileSystemEvent, *, is_target: bool) -> bool | None:
+    """True if the path appeared, False if it vanished, None for any other event."""
     if isinstance(event, FileMovedEvent | DirMovedEvent):
         return is_target
     if isinstance(event, FileCreatedEvent | DirCreatedEvent):
@@ -201,7 +202,7 @@ class Notifications:
         self._observer: BaseObserver | None = None
 
     def open(self) -> None:
-        """Set the watches, which takes a walk of the folders: call it in a thread."""
+        """Set the watches, which scans all folders. Blocks: call it in a thread."""
         try:
             observer = _observer(self._mailbox)
         except OSError as error:
@@ -214,13 +215,13 @@ class Notifications:
             raise WatchLimit("folders are nested too deeply") from error
         except OSError as error:
             observer.stop()
-            if error.errno == errno.ENOSPC:  # inotify_add_watch(2)'s word for its limit
+            if error.errno == errno.ENOSPC:  # how inotify_add_watch(2) reports its limit
                 raise WatchLimit(str(error)) from error
             raise
         self._observer = observer
 
     def is_alive(self) -> bool:
-        """Whether events still come; false after the root itself was deleted."""
+        """Whether events still arrive; false after the root itself was deleted."""
         return (
             self._observer is not None
             and self._observer.is_alive()
@@ -228,21 +229,21 @@ class Notifications:
         )
 
     def close(self) -> None:
-        """Stop watching; blocks for the threads' ends."""
+        """Stop watching. Blocks until the threads have ended."""
         observer, self._observer = self._observer, None
         if observer is not None:
             try:
                 observer.stop()
             except (OSError, KeyError) as error:
-                # After its thread has ended with an error, its bookkeeping is wrong here too.
-                logger.warning("watches could not be given back: %r", error)
+                # If its thread ended with an error, watchdog's bookkeeping is wrong here as well.
+                logger.warning("cannot remove the watches: %r", error)
             observer.join(timeout=10)
 
 
 if TYPE_CHECKING or sys.platform.startswith("linux"):
 
     class _Inotify(InotifyFD):
-        """Tells of what watchdog only logs or hides: dropped events and refused watches."""
+        """Reports what watchdog only logs or hides: dropped events and refused watches."""
 
         def __init__(self, mailbox: Mailbox) -> None:
             super().__init__()
@@ -251,16 +252,17 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
         def run(self) -> None:
             try:
                 super().run()
-            except Exception as error:  # of watchdog's own bookkeeping, such as KeyError
-                # What is watched by now is not known, so the watches are set anew; see `is_alive`.
-                logger.warning("events cannot be followed any more, watching anew: %r", error)
+            except Exception as error:  # from watchdog's own bookkeeping, such as KeyError
+                # It is unknown what is still watched; `is_alive` becomes false, and all watches are
+                # set again.
+                logger.warning("cannot follow events, setting the watches again: %r", error)
 
         def handle_event(self, event: InotifyEvent) -> None:
             try:
                 super().handle_event(event)
             except (OSError, RecursionError) as error:
-                # Left alone it would end the thread, and with it all events.
-                logger.warning("an event could not be followed up: %r", error)
+                # Otherwise the thread would end, and no more events would arrive.
+                logger.warning("an event could not be handled: %r", error)
                 self._mailbox.unwatched(repr(error))
                 self._mailbox.overflowed()
             if event.is_queue_overflow:
@@ -280,7 +282,7 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
                 raise
 
     class _InotifyObserver(BaseObserver):
-        """As watchdog's own, on an inotify instance of ours."""
+        """As watchdog's observer, with our own inotify instance."""
 
         def __init__(self, mailbox: Mailbox) -> None:
             self._fd = _Inotify(mailbox)

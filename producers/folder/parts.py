@@ -1,4 +1,4 @@
-"""The parts that look at one folder's files and publish what is found, joined to one another."""
+"""Builds and connects the objects that scan one folder and publish its changes."""
 
 from __future__ import annotations
 
@@ -7,76 +7,76 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.log.port import EventLog
-from producers.events import Announcer
-from producers.folder.examination import Examination
+from producers.events import EventFactory
+from producers.folder.examination import ParallelExaminer
 from producers.folder.hashing import Examiner
 from producers.folder.mount_points import MountPoints
 from producers.folder.pipeline import Pipeline
 from producers.folder.reconcile import Reconciler
 from producers.folder.settling import Settling
-from producers.guard import Guards
-from producers.helper_processes import Helpers
-from producers.known_images import State
-from producers.log_writer import Writer
-from producers.refused_files import DeadLetters
+from producers.guard import RemovalGuards
+from producers.helper_processes import HelperPool
+from producers.known_images import KnownImages
+from producers.log_writer import ChangeWriter
+from producers.refused_files import RefusalReporter
 from producers.rules import Rules
 from producers.settings import WatcherSettings
-from producers.skipped import Passed
+from producers.skipped import SkippedFiles
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What compares a folder, what decides and publishes, and what writes to the log."""
+class FolderParts:
+    """The reconciler, the pipeline and the log writer of one folder."""
 
     reconciler: Reconciler
     pipeline: Pipeline
-    writer: Writer
+    writer: ChangeWriter
 
 
-def joined(
+def assemble(
     settings: WatcherSettings,
     log: EventLog,
-    helpers: Helpers,
+    helpers: HelperPool,
     root: Path,
-    announcer: Announcer,
-    state: State,
+    event_factory: EventFactory,
+    state: KnownImages,
     *,
-    guard: Guards,
+    guard: RemovalGuards,
     rules: Callable[[], Rules],
     removable: Callable[[], Awaitable[bool]],
     mounts: MountPoints,
-    passed: Passed,
-) -> Parts:
-    """The parts for one folder, whose present rules and mounts are asked for each time."""
-    dead_letters = DeadLetters(log)
-    writer = Writer(log, lambda key, reason: dead_letters.report(key, "Rejected", reason))
+    skipped: SkippedFiles,
+) -> FolderParts:
+    """The parts for one folder. `rules` is called whenever the present rules are needed."""
+    refusals = RefusalReporter(log)
+    writer = ChangeWriter(log, lambda key, reason: refusals.report(key, "Rejected", reason))
     examiner = Examiner(
         root,
-        announcer,
+        event_factory,
         follow=settings.follow_symlinks,
         max_bytes=settings.max_image_bytes,
     )
     pipeline = Pipeline(
         state=state,
         rules=rules,
-        examination=Examination(examiner, helpers),
+        examiner=ParallelExaminer(examiner, helpers),
         writer=writer,
-        dead_letters=dead_letters,
+        refusals=refusals,
         guard=guard,
         settling=Settling(max(settings.quiet_seconds, settings.poll_seconds)),
-        id_prefix=announcer.id_prefix,
+        id_prefix=event_factory.id_prefix,
         removable=removable,
         mounts=mounts,
-        passed=passed,
+        skipped=skipped,
     )
     reconciler = Reconciler(
         root,
         state,
         submit=pipeline.submit,
-        touch=lambda image_id, seen: pipeline.touched(image_id, seen=seen),
+        touch=lambda path, seen: pipeline.touched(path, seen=seen),
         follow=settings.follow_symlinks,
         mounts=mounts,
         always_twice=settings.poll_seconds > 0,
-        passed=passed,
+        skipped=skipped,
     )
-    return Parts(reconciler, pipeline, writer)
+    return FolderParts(reconciler, pipeline, writer)

@@ -1,8 +1,8 @@
-"""The one place that decides and publishes: what was found at a path against what is known of it.
+"""Compares findings with the known images and publishes the differences. The only place that does.
 
-Everything passes through a single sequence of batches, so that of two things that happened to one
-picture the later is always published last. The next batch is looked at while one is decided; as a
-look starts from what is known, no picture is in two batches at once.
+Everything passes through a single sequence of batches, so of two changes of one image the later is
+always published last. The next batch is examined while one is decided. An examination starts from
+what is known, so no image is in two batches at once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Final
 
 from adapters.log.port import Message
 from producers.events import removal
-from producers.folder.examination import Examination
+from producers.folder.examination import ParallelExaminer
 from producers.folder.hashing import (
     Candidate,
     Finding,
     Gone,
-    NoPicture,
+    NotAnImage,
     Present,
     TooLarge,
     Unreadable,
@@ -30,30 +30,30 @@ from producers.folder.hashing import (
 )
 from producers.folder.mount_points import MountPoints
 from producers.folder.settling import PATIENCE_SECONDS, Settling, Waiting
-from producers.folder.tree import FileStat, Known, is_utf8
-from producers.guard import Guards
-from producers.known_images import State
-from producers.log_writer import Writer
-from producers.refused_files import DeadLetters
+from producers.folder.tree import FileStat, KnownImage, is_utf8
+from producers.guard import RemovalGuards
+from producers.known_images import KnownImages
+from producers.log_writer import ChangeWriter
+from producers.refused_files import RefusalReporter
 from producers.rules import Rules
-from producers.skipped import Passed, Reason
+from producers.skipped import SkippedFiles, SkipReason
 
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 2048
 BACKLOG: Final = 4 * BATCH
-"""Paths a scan may be ahead of the examination; beyond it the scan waits."""
-AHEAD: Final = 2
-"""Batches that are looked at or decided at the same time."""
+"""Paths that may wait for the examiner; a scan that is further ahead waits."""
+BATCHES_IN_FLIGHT: Final = 2
+"""Batches that are examined or decided at the same time."""
 REMOVAL_QUIET_SECONDS: Final = 0.2
 REMOVAL_WAIT_SECONDS: Final = 1.5
-"""A removal waits until none has followed for the first of these, at most for the second, so that
-removals that belong together are judged together."""
+"""A removal waits until no other has followed for `REMOVAL_QUIET_SECONDS`, and at most for
+`REMOVAL_WAIT_SECONDS`, so that removals that belong together are judged together."""
 
 
 @dataclass
 class Counters:
-    """What this process has done so far."""
+    """Counts of what this process has done so far."""
 
     added: int = 0
     removed: int = 0
@@ -66,222 +66,224 @@ _Batch = list[tuple[Candidate, Waiting | None]]
 
 
 @dataclass(slots=True)
-class _Look:
+class _Examined:
     batch: _Batch
     findings: asyncio.Future[list[Finding]]
 
 
 class Pipeline:
-    """Takes paths, looks at them in threads, and publishes what differs from the state."""
+    """Takes paths, examines them in threads, and publishes what differs from the known images."""
 
     def __init__(
         self,
         *,
-        state: State,
+        state: KnownImages,
         rules: Callable[[], Rules],
-        examination: Examination,
-        writer: Writer,
-        dead_letters: DeadLetters,
-        guard: Guards,
+        examiner: ParallelExaminer,
+        writer: ChangeWriter,
+        refusals: RefusalReporter,
+        guard: RemovalGuards,
         settling: Settling,
         id_prefix: str,
         removable: Callable[[], Awaitable[bool]],
         mounts: MountPoints,
-        passed: Passed | None = None,
+        skipped: SkippedFiles | None = None,
     ) -> None:
         self._state = state
         self._rules = rules
-        self._examination = examination
+        self._examiner = examiner
         self._writer = writer
-        self._dead_letters = dead_letters
+        self._refusals = refusals
         self._guard = guard
         self._settling = settling
         self._id_prefix = id_prefix
         self._removable = removable
         self._mounts = mounts
-        self._passed = passed or Passed()
+        self._skipped = skipped or SkippedFiles()
         self._backlog: deque[str] = deque()
         self._removals: dict[str, float] = {}
         self._newest_removal = 0.0
         self._wake = asyncio.Event()
         self._progress = asyncio.Condition()
-        self._looks: deque[_Look] = deque()
+        self._in_flight: deque[_Examined] = deque()
         self._busy = False
         self.counters = Counters()
 
     @property
     def waiting(self) -> int:
-        """Paths that are still to be looked at or published."""
+        """Number of paths still to be examined or published."""
         return len(self._backlog) + len(self._settling) + len(self._removals)
 
     @property
     def at_work(self) -> int:
-        """Paths and batches that are being looked at or published now."""
-        return len(self._backlog) + len(self._looks) + self._busy + self._writer.busy
+        """Number of paths and batches that are being examined or published now."""
+        return len(self._backlog) + len(self._in_flight) + self._busy + self._writer.busy
 
     @property
     def steps(self) -> object:
-        """Another value whenever something of that was done."""
-        return (self._examination.looked_at, self._writer.written)
+        """Changes whenever some of that work is done."""
+        return (self._examiner.looked_at, self._writer.written)
 
     def touched(
-        self, image_id: str, *, writing: bool | None = None, seen: FileStat | None = None
+        self, path: str, *, writing: bool | None = None, seen: FileStat | None = None
     ) -> None:
-        """Something happened to this path just now."""
-        self._settling.touch(image_id, time.monotonic(), writing=writing, seen=seen)
+        """Note a change of this path."""
+        self._settling.touch(path, time.monotonic(), writing=writing, seen=seen)
         self._wake.set()
 
-    async def submit(self, image_ids: Iterable[str]) -> None:
-        """Have these looked at soon; waits while too many are ahead."""
-        for image_id in image_ids:
+    async def submit(self, paths: Iterable[str]) -> None:
+        """Queue these to be examined; waits while the queue is full."""
+        for path in paths:
             if len(self._backlog) >= BACKLOG:
                 async with self._progress:
                     await self._progress.wait_for(lambda: len(self._backlog) < BACKLOG)
-            self._backlog.append(image_id)
+            self._backlog.append(path)
             self._wake.set()
 
-    async def drained(self) -> None:
-        """Wait until all that was submitted is published (not what is still settling)."""
+    async def drain(self) -> None:
+        """Wait until everything submitted is published (but not paths that are still settling)."""
         async with self._progress:
             await self._progress.wait_for(
-                lambda: not (self._backlog or self._looks or self._removals or self._busy)
+                lambda: not (self._backlog or self._in_flight or self._removals or self._busy)
             )
-        await self._writer.flushed()
+        await self._writer.flush()
 
-    async def work_off(self, image_ids: Iterable[str]) -> None:
-        """Have these looked at, and wait until all is published."""
-        await self.submit(image_ids)
-        await self.drained()
+    async def process(self, paths: Iterable[str]) -> None:
+        """Submit these, and wait until everything is published."""
+        await self.submit(paths)
+        await self.drain()
 
-    async def decided(self) -> None:
-        """Wait until all that is being looked at now is known, so that it is compared as well."""
-        looks = list(self._looks)
+    async def finish_batches(self) -> None:
+        """Wait until the batches now in flight are decided, so that a scan sees their results."""
+        batches = list(self._in_flight)
         async with self._progress:
             await self._progress.wait_for(
-                lambda: not any(look is each for look in looks for each in self._looks)
+                lambda: not any(batch is each for batch in batches for each in self._in_flight)
             )
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run until cancelled."""
         try:
             while True:
                 self._busy = True
-                self._look_ahead()
-                idle = not self._looks
-                if self._looks:
-                    look = self._looks[0]
-                    await self._decide(look.batch, await look.findings)
-                    self._looks.popleft()
-                # What a look has seen is decided before anything else is said of it.
-                if not self._looks:
+                self._start_examining()
+                idle = not self._in_flight
+                if self._in_flight:
+                    examined = self._in_flight[0]
+                    await self._decide(examined.batch, await examined.findings)
+                    self._in_flight.popleft()
+                # Findings are decided before any removal of the same paths.
+                if not self._in_flight:
                     await self._remove()
                 self._busy = False
                 async with self._progress:
                     self._progress.notify_all()
                 if idle:
-                    await self._writer.flushed()
+                    await self._writer.flush()
                     await self._sleep()
         finally:
-            for look in self._looks:
-                look.findings.cancel()
+            for each in self._in_flight:
+                each.findings.cancel()
 
-    def _look_ahead(self) -> None:
-        while len(self._looks) < AHEAD and not (self._looks and self._removal_is_due()):
-            busy = {candidate.image_id for look in self._looks for candidate, _ in look.batch}
+    def _start_examining(self) -> None:
+        while len(self._in_flight) < BATCHES_IN_FLIGHT and not (
+            self._in_flight and self._removal_is_due()
+        ):
+            busy = {candidate.path for each in self._in_flight for candidate, _ in each.batch}
             batch = self._take(busy)
             if not batch:
                 return
             candidates = [candidate for candidate, _ in batch]
-            findings = self._examination.examine(candidates, self._rules())
-            self._looks.append(_Look(batch, asyncio.ensure_future(findings)))
+            findings = self._examiner.examine(candidates, self._rules())
+            self._in_flight.append(_Examined(batch, asyncio.ensure_future(findings)))
 
     def _take(self, busy: Container[str]) -> _Batch:
         moment = time.monotonic()
         mounts = self._mounts
         batch: _Batch = []
-        for image_id, waiting in self._settling.take_due(moment, BATCH, busy):
+        for path, waiting in self._settling.take_due(moment, BATCH, busy):
             candidate = Candidate(
-                image_id,
-                self._state.get(image_id),
+                path,
+                self._state.get(path),
                 hash_always=True,
                 seen=waiting.seen,
                 quiet=self._settling.quiet_seconds,
                 maybe_open=waiting.maybe_open,
                 patience_over=moment - waiting.unchanged_since > PATIENCE_SECONDS,
-                mount=mounts.of(image_id),
+                mount=mounts.of(path),
             )
             batch.append((candidate, waiting))
-        taken = {candidate.image_id for candidate, _ in batch}
+        taken = {candidate.path for candidate, _ in batch}
         while self._backlog and len(batch) < BATCH and self._backlog[0] not in busy:
-            image_id = self._backlog.popleft()
-            if image_id not in taken:
-                taken.add(image_id)
-                known = self._state.get(image_id)
-                batch.append((Candidate(image_id, known, mount=mounts.of(image_id)), None))
+            path = self._backlog.popleft()
+            if path not in taken:
+                taken.add(path)
+                known = self._state.get(path)
+                batch.append((Candidate(path, known, mount=mounts.of(path)), None))
         return batch
 
     async def _decide(self, batch: _Batch, findings: Sequence[Finding]) -> None:
         added: list[Message] = []
         moment = time.monotonic()
         for (candidate, waiting), finding in zip(batch, findings, strict=True):
-            image_id = finding.image_id
-            if not isinstance(finding, Gone | NoPicture):
-                self._removals.pop(image_id, None)
+            path = finding.path
+            if not isinstance(finding, Gone | NotAnImage):
+                self._removals.pop(path, None)
             if not isinstance(finding, Unreadable):
-                self.counters.unreadable.discard(image_id)
+                self.counters.unreadable.discard(path)
             self._note(finding)
             match finding:
-                case Present() if not is_utf8(image_id):
-                    await self._refuse(image_id, "InvalidName", "the name is not UTF-8")
+                case Present() if not is_utf8(path):
+                    await self._refuse(path, "InvalidName", "the name is not UTF-8")
                 case Present():
-                    known = Known(finding.sha256, finding.stat, mount=candidate.mount)
-                    self._state.put(image_id, known)
+                    known = KnownImage(finding.sha256, finding.stat, mount=candidate.mount)
+                    self._state.put(path, known)
                     if finding.event is None:
                         self.counters.unchanged += 1
                     else:
-                        added.append(Message(self._id_prefix + image_id, finding.event))
-                case Gone() | NoPicture():
-                    if self._state.get(image_id) is not None:
-                        self._removals.setdefault(image_id, moment)
+                        added.append(Message(self._id_prefix + path, finding.event))
+                case Gone() | NotAnImage():
+                    if self._state.get(path) is not None:
+                        self._removals.setdefault(path, moment)
                         self._newest_removal = moment
                 case Unsettled():
                     self._settling.again(
-                        image_id,
+                        path,
                         waiting or Waiting(0.0, unchanged_since=moment),
                         finding.stat,
                         moment,
                     )
                 case Unreadable():
-                    if image_id not in self.counters.unreadable:
-                        logger.warning("cannot read %r: %s", image_id, finding.reason)
-                    self.counters.unreadable.add(image_id)
+                    if path not in self.counters.unreadable:
+                        logger.warning("cannot read %r: %s", path, finding.reason)
+                    self.counters.unreadable.add(path)
                 case TooLarge():
-                    await self._refuse(image_id, "TooLarge", finding.reason)
+                    await self._refuse(path, "TooLarge", finding.reason)
         self.counters.added += len(added)
         await self._writer.write(added)
 
     def _note(self, finding: Finding) -> None:
-        """Remember what is passed over, and forget that it was."""
-        image_id = finding.image_id
+        """Update the skipped files."""
+        path = finding.path
         match finding:
-            case Present() if not is_utf8(image_id):
-                self._passed.looked(image_id, Reason.NAME_NOT_UTF8)
+            case Present() if not is_utf8(path):
+                self._skipped.record(path, SkipReason.NAME_NOT_UTF8)
             case Present() | Gone():
-                self._passed.looked(image_id, None)
-            case NoPicture():
-                self._passed.looked(image_id, finding.reason, finding.stat)
+                self._skipped.record(path, None)
+            case NotAnImage():
+                self._skipped.record(path, finding.reason, finding.stat)
             case Unreadable():
-                self._passed.looked(image_id, Reason.UNREADABLE)
+                self._skipped.record(path, SkipReason.UNREADABLE)
             case TooLarge():
-                self._passed.looked(image_id, Reason.TOO_LARGE, finding.stat)
+                self._skipped.record(path, SkipReason.TOO_LARGE, finding.stat)
 
-    async def _refuse(self, image_id: str, error_class: str, reason: str) -> None:
+    async def _refuse(self, path: str, error_class: str, reason: str) -> None:
         self.counters.refused += 1
-        await self._dead_letters.report(self._id_prefix + image_id, error_class, reason)
-        if self._state.get(image_id) is not None:
-            # What was published under this id before is there no more.
-            self._state.remove(image_id)
-            await self._writer.write([removal(self._id_prefix + image_id)])
+        await self._refusals.report(self._id_prefix + path, error_class, reason)
+        if self._state.get(path) is not None:
+            # What was published under this path before no longer exists.
+            self._state.remove(path)
+            await self._writer.write([removal(self._id_prefix + path)])
 
     async def _remove(self) -> None:
         moment = time.monotonic()
@@ -289,23 +291,23 @@ class Pipeline:
             return
         missing = list(self._removals)
         self._removals.clear()
-        # Asked last, so that a root that vanished meanwhile is noticed. What is not removed now is
-        # found again by the scan that follows the root's return.
+        # Checked last, so that a root that has vanished meanwhile is noticed. The scan after the
+        # root's return finds what is not removed now.
         if not await self._removable():
             return
-        left_out, missing = self._rules().parted(missing)
+        left_out, missing = self._rules().split_system_paths(missing)
         await self._publish_removals(left_out)
         missing = self._guard.admitted(missing, self._state, moment)
-        self._guard.count([self._state.get(image_id) for image_id in missing], moment)
+        self._guard.count([self._state.get(path) for path in missing], moment)
         await self._publish_removals(missing)
 
-    async def _publish_removals(self, image_ids: Sequence[str]) -> None:
-        self.counters.removed += len(image_ids)
-        for start in range(0, len(image_ids), BATCH):
-            part = image_ids[start : start + BATCH]
-            for image_id in part:
-                self._state.remove(image_id)
-            await self._writer.write([removal(self._id_prefix + image_id) for image_id in part])
+    async def _publish_removals(self, paths: Sequence[str]) -> None:
+        self.counters.removed += len(paths)
+        for start in range(0, len(paths), BATCH):
+            part = paths[start : start + BATCH]
+            for path in part:
+                self._state.remove(path)
+            await self._writer.write([removal(self._id_prefix + path) for path in part])
 
     def _removal_is_due(self) -> bool:
         return bool(self._removals) and time.monotonic() >= self._removal_time()

@@ -1,4 +1,4 @@
-"""The difference between a folder and what is known of it, found by walking."""
+"""Scans a folder and finds its difference from the known images."""
 
 from __future__ import annotations
 
@@ -12,39 +12,38 @@ from pathlib import Path
 from typing import Final
 
 from producers.folder.mount_points import MountPoints
-from producers.folder.tree import FileStat, Listing, join, walk
-from producers.known_images import State
+from producers.folder.tree import FileStat, Listing, join, scan_tree
+from producers.known_images import KnownImages
 from producers.rules import Rules
-from producers.skipped import Passed, Reason
+from producers.skipped import SkippedFiles, SkipReason
 
 logger = logging.getLogger(__name__)
 
 CHUNK_FILES: Final = 2000
-"""Files listed in a thread before the event loop compares them."""
+"""Files listed per thread call, before the event loop compares them."""
 FRESH_SECONDS: Final = 2.0
-"""A file modified so recently may still be written to: it is looked at twice."""
+"""A file modified this recently may still be written to, so it is examined twice."""
 
 Submit = Callable[[list[str]], Awaitable[None]]
 Touch = Callable[[str, FileStat], None]
-Undecodable = Callable[[str], None]
 
 
 @dataclass
 class Difference:
-    """What a walk found.
+    """The result of a scan.
 
     Attributes:
-        pictures: how many there are on disk.
-        on_mounts: how many of them on each mount below the root; None is the root's own.
-        changed: how many of them are new or look different.
-        missing: ids that are known below the folder and were not met.
-        left_out: the same, of those whose names are some system's own (`Rules.leaves_out`).
-        unreadable: folders that could not be read; what is known below them is left alone.
+        images: number of images on disk.
+        on_mounts: their number on each mount below the root; None is the root's file system.
+        changed: number of images that are new or look different.
+        missing: paths that are known below the folder and were not found.
+        left_out: the same, for paths that belong to a system (`Rules.is_system_path`).
+        unreadable: folders that could not be read; what is known below them stays.
         started: `time.monotonic()` at its beginning.
-        seconds: how long the walk and the comparison took.
+        seconds: duration of the scan and comparison.
     """
 
-    pictures: int = 0
+    images: int = 0
     on_mounts: Counter[str | None] = field(default_factory=Counter)
     changed: int = 0
     missing: list[str] = field(default_factory=list)
@@ -56,36 +55,36 @@ class Difference:
     def summary(self) -> str:
         """A line for the log."""
         return (
-            f"compared {self.pictures} pictures in {self.seconds:.2f} s: "
+            f"compared {self.images} pictures in {self.seconds:.2f} s: "
             f"{self.changed} new or changed, {len(self.missing)} missing"
-            + (f", {len(self.left_out)} of names that are left out now" if self.left_out else "")
+            + (f", {len(self.left_out)} of names that are ignored now" if self.left_out else "")
         )
 
 
 class Reconciler:
-    """Compares folders with the state and hands on what differs.
+    """Compares folders with the known images and submits what differs.
 
     Args:
         root: the watched folder.
-        state: what is known.
-        submit: told ids to be looked at at once, in small lists; may make us wait.
-        touch: told ids that may still be written to, with their present size and time.
+        state: the known images.
+        submit: called with lists of paths to examine now; may wait.
+        touch: called with paths that may still be written to, and their size and time.
         follow: whether symbolic links are followed.
-        mounts: below which mount point a picture lies; told of links that were followed.
-        passed: what was found to be no picture before; told of what is passed over.
+        mounts: finds the mount point of an image; updated with the links that are followed.
+        skipped: the skipped files known so far; updated by each scan.
     """
 
     def __init__(
         self,
         root: Path,
-        state: State,
+        state: KnownImages,
         *,
         submit: Submit,
         touch: Touch,
         follow: bool,
         mounts: MountPoints,
         always_twice: bool = False,
-        passed: Passed | None = None,
+        skipped: SkippedFiles | None = None,
     ) -> None:
         self._root = root
         self._state = state
@@ -94,46 +93,46 @@ class Reconciler:
         self._follow = follow
         self._mounts = mounts
         self._always_twice = always_twice
-        self._passed = passed or Passed()
+        self._skipped = skipped or SkippedFiles()
         self.running: Difference | None = None
-        """The walk in progress, for those who show it."""
+        """The scan in progress, for the status."""
         self._folders = 0
         self._compared = 0
 
     @property
     def at_work(self) -> int:
-        """1 while something is compared."""
+        """1 while a scan runs, else 0."""
         return int(self.running is not None)
 
     @property
     def steps(self) -> object:
-        """Another value whenever a folder was compared, or a comparison has ended."""
+        """Changes whenever a folder has been compared or a scan has ended."""
         return (self._folders, self._compared)
 
     async def compare(self, top: str, rules: Rules) -> Difference:
-        """Walk `top` ("" is the root) and hand on what is new or changed; the rest is returned.
+        """Scan `top` ("" is the root), submit what is new or changed, and return the rest.
 
         Raises:
             RootGone: the root is missing or unreadable.
         """
         difference = self.running = Difference()
-        listings = walk(self._root, top, rules, follow=self._follow)
+        listings = scan_tree(self._root, top, rules, follow=self._follow)
         folders = set[str]()
         try:
             while chunk := await asyncio.to_thread(_next_chunk, listings):
                 for listing in chunk:
                     await self._compare(listing, difference)
                     if listing.missing:
-                        self._passed.gone(listing.directory)
+                        self._skipped.forget_folder(listing.directory)
                     elif not top:
                         folders.add(listing.directory)
             if not top:
-                self._passed.only(folders)
+                self._skipped.keep_only(folders)
         finally:
             self.running = None
             self._compared += 1
-        parted = await asyncio.to_thread(rules.parted, difference.missing)
-        difference.left_out, difference.missing = parted
+        split = await asyncio.to_thread(rules.split_system_paths, difference.missing)
+        difference.left_out, difference.missing = split
         difference.seconds = time.monotonic() - difference.started
         return difference
 
@@ -143,7 +142,7 @@ class Reconciler:
         if listing.failed is not None:
             logger.warning("cannot read the folder %r: %s", directory, listing.failed)
             difference.unreadable.append(directory)
-            self._passed.looked(f"{directory}/", Reason.UNREADABLE)
+            self._skipped.record(f"{directory}/", SkipReason.UNREADABLE)
         elif listing.missing:
             difference.missing.extend(self._state.below(directory))
         else:
@@ -151,22 +150,22 @@ class Reconciler:
             present = (
                 listing.files if not listing.undecodable else {*listing.files, *listing.undecodable}
             )
-            self._passed.listed(directory, listing.passed, present)
+            self._skipped.record_folder(directory, listing.skipped, present)
         known = self._state.files(directory)
-        self._mounts.met(directory, listing.real)
+        self._mounts.record(directory, listing.real)
         mount = self._mounts.of_all(directory)
         fresh_us = (time.time() - FRESH_SECONDS) * 1e6
         changed: list[str] = []
         for name, stat in listing.files.items():
             before = known.get(name)
             unsure = before is None and name in listing.unsure
-            if unsure and self._passed.is_decided(directory, name, stat):
+            if unsure and self._skipped.is_skipped(directory, name, stat):
                 continue
             on = mount(name)
             if not unsure:
-                # A disk that is away may leave a folder behind with a few other files in it.
+                # Files of unknown kind do not count: an unmounted disk may leave some behind.
                 difference.on_mounts[on] += 1
-                difference.pictures += 1
+                difference.images += 1
             if (
                 before is not None
                 and before.stat == stat
@@ -198,7 +197,7 @@ def _next_chunk(listings: Iterator[Listing]) -> list[Listing]:
     files = 0
     for listing in listings:
         chunk.append(listing)
-        # A folder counts as some files, so that a deep empty tree comes in chunks too.
+        # A folder counts as ten files, so that a deep empty tree comes in chunks too.
         files += len(listing.files) + 10
         if files >= CHUNK_FILES:
             break

@@ -1,4 +1,4 @@
-"""Which folder stands at the watched path, so that another one in its place is noticed."""
+"""Identifies the watched folder, so that another folder in its place is noticed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Identity:
 
 
 def identify(root: Path) -> Identity:
-    """What stands at the path now. Blocks: call it in a thread.
+    """Identify the folder that is at the path now. Blocks: call it in a thread.
 
     Raises:
-        RootGone: it is missing, no folder, or cannot be read.
+        RootGone: it is missing, not a folder, or cannot be read.
     """
     try:
         with os.scandir(root):

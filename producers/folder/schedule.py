@@ -1,4 +1,4 @@
-"""Which folders are to be compared, and when."""
+"""Schedules the scans of folders."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import time
 
 
 class Schedule:
-    """Folders and the earliest time each was asked for."""
+    """Folders to scan, each with its earliest requested time."""
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
 
-    def ask(self, top: str, delay: float) -> None:
-        """Have a folder ("" is the root) compared in so many seconds, or before if so asked."""
+    def request(self, top: str, delay: float) -> None:
+        """Schedule a scan of a folder ("" is the root) in `delay` seconds, or earlier."""
         due = time.monotonic() + delay
         self._due[top] = min(self._due.get(top, due), due)
-        self._asked.set()
+        self._requested.set()
 
     def take(self) -> list[str]:
-        """Folders to compare now; one below another is part of that one's comparison."""
+        """Folders to scan now. A folder below another one is part of that one's scan."""
         now = time.monotonic()
         due = {top for top, when in self._due.items() if when <= now}
         for top in due:
@@ -29,14 +29,14 @@ class Schedule:
         return [top for top in sorted(due) if not any(above in due for above in _above(top))]
 
     async def wait(self) -> None:
-        """Return when one may be due."""
-        self._asked.clear()
+        """Wait until a scan may be due."""
+        self._requested.clear()
         next_due = min(self._due.values(), default=None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(
                 None if next_due is None else max(next_due - time.monotonic(), 0.0)
             ):
-                await self._asked.wait()
+                await self._requested.wait()
 
 
 def _above(directory: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The folder as it is on disk: names, sizes and times, one directory at a time."""
+"""Reads a folder from disk: names, sizes and times, one directory at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from producers.rules import LOOKED_AT, Rules
-from producers.skipped import Reason
+from producers.skipped import SkipReason
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -28,17 +28,17 @@ class FileStat(NamedTuple):
 
 
 class ListedStat(NamedTuple):
-    """The same of an object that a listing told of; None if it did not tell the time."""
+    """As `FileStat`, for a listed object. The time is None if the listing has none."""
 
     size: int
     modified_us: int | None
 
 
-class Known(NamedTuple):
-    """A picture as it was last published.
+class KnownImage(NamedTuple):
+    """An image as it was last published.
 
     `sha256` and `stat` are None for a record that could not be read: its key exists, its content
-    is unknown. `mount` is the path of the mount point below which it lay, if not that of the root.
+    is unknown. `mount` is the path of its mount point, None for the root's file system.
     """
 
     sha256: bytes | None
@@ -47,12 +47,12 @@ class Known(NamedTuple):
     mount: str | None = None
 
 
-UNKNOWN: Final = Known(None, None, uri_is_current=False)
-"""Published, but not as anything that could be relied on: whatever is there is published again."""
+UNKNOWN: Final = KnownImage(None, None, uri_is_current=False)
+"""Published in a form that could not be read; the image is published again if it exists."""
 
 
 def file_stat(status: os.stat_result) -> FileStat:
-    """What is compared of a file. Times are cut to microseconds, as events hold them."""
+    """Size and time of a file. Times are cut to microseconds, as in events."""
     modified_us = status.st_mtime_ns // 1000
     if not _EARLIEST <= modified_us <= _LATEST:
         modified_us = min(max(modified_us, _EARLIEST), _LATEST)
@@ -71,29 +71,28 @@ def to_microseconds(moment: datetime) -> int:
 
 
 class RootGone(Exception):
-    """The watched folder itself is missing or cannot be read; says nothing about its pictures."""
+    """The watched folder is missing or cannot be read. Says nothing about its images."""
 
 
 @dataclass(slots=True)
 class Listing:
-    """One directory. Names are as the file system gives them, `directory` is a POSIX path.
+    """One directory as listed. Names are those of the file system, `directory` is a POSIX path.
 
     Attributes:
-        files: name -> size and time, of the pictures and of what may be some.
-        unsure: names of `files` that do not tell whether they are pictures.
-        passed: reason -> names that are passed over; those of folders end with a slash.
-        directories: names of folders to look into.
-        undecodable: names of pictures whose paths are not UTF-8 (with surrogate escapes).
-        failed: the reason why the directory could not be read, so that nothing follows from a
-            name's absence.
+        files: name -> size and time, of images and of files that may be images.
+        unsure: names in `files` that do not show whether they are images.
+        skipped: reason -> names that are skipped; those of folders end with a slash.
+        directories: names of subfolders to scan.
+        undecodable: names of images whose paths are not UTF-8 (with surrogate escapes).
+        failed: why the directory could not be read; then nothing follows from a name's absence.
         missing: the directory does not exist.
-        real: its absolute path, if that is another: links that are followed lead there.
+        real: its absolute path, if followed links lead there; else None.
     """
 
     directory: str
     files: dict[str, FileStat] = field(default_factory=dict)
     unsure: set[str] = field(default_factory=set)
-    passed: dict[Reason, list[str]] = field(default_factory=dict)
+    skipped: dict[SkipReason, list[str]] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
     undecodable: list[str] = field(default_factory=list)
     failed: str | None = None
@@ -107,13 +106,13 @@ def join(directory: str, name: str) -> str:
 
 
 def list_directory(root: Path, directory: str, rules: Rules, *, follow: bool) -> Listing:
-    """One directory as it is now; failures are part of the answer."""
+    """List one directory. Failures are part of the result."""
     listing = Listing(directory)
     path = f"{root}/{directory}" if directory else str(root)
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                _sort(listing, entry, rules, follow=follow)
+                _classify(listing, entry, rules, follow=follow)
     except (FileNotFoundError, NotADirectoryError):
         listing.missing = True
     except OSError as error:
@@ -121,30 +120,30 @@ def list_directory(root: Path, directory: str, rules: Rules, *, follow: bool) ->
     return listing
 
 
-def _sort(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bool) -> None:
+def _classify(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bool) -> None:
     name = entry.name
     try:
         if entry.is_dir(follow_symlinks=follow):
             if rules.enters(join(listing.directory, name)):
                 listing.directories.append(name)
             else:
-                listing.passed.setdefault(Reason.IGNORED, []).append(f"{name}/")
+                listing.skipped.setdefault(SkipReason.IGNORED, []).append(f"{name}/")
             return
         reason = rules.judge(listing.directory, name)
         if reason not in LOOKED_AT:
-            listing.passed.setdefault(reason, []).append(name)
+            listing.skipped.setdefault(reason, []).append(name)
             return
         status = entry.stat(follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link to itself leads nowhere
+        if error.errno == errno.ELOOP:  # a link to itself
             return
         raise
     if not stat.S_ISREG(status.st_mode):
-        listing.passed.setdefault(Reason.NOT_A_FILE, []).append(name)
+        listing.skipped.setdefault(SkipReason.NOT_A_FILE, []).append(name)
         return
-    if reason is Reason.UNSURE:
+    if reason is SkipReason.UNSURE:
         listing.unsure.add(name)
     if is_utf8(name) and is_utf8(listing.directory):
         listing.files[name] = file_stat(status)
@@ -153,14 +152,14 @@ def _sort(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bo
 
 
 def is_utf8(path: str) -> bool:
-    """Whether the path's bytes are UTF-8; Python puts lone surrogates for those that are not."""
+    """Whether the path's bytes are UTF-8. Python represents other bytes as lone surrogates."""
     return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
-def walk(root: Path, top: str, rules: Rules, *, follow: bool) -> Iterator[Listing]:
+def scan_tree(root: Path, top: str, rules: Rules, *, follow: bool) -> Iterator[Listing]:
     """`top` and every directory below it, parents first.
 
-    A symbolic link that leads back to a directory above itself is not entered.
+    A symbolic link to a directory above itself is not entered.
 
     Raises:
         RootGone: `top` is the root, and it is missing or unreadable.
@@ -195,7 +194,7 @@ def _elsewhere(root: Path, directory: str) -> str | None:
 
 
 def _unreachable(root: Path, top: str, rules: Rules, *, follow: bool) -> Listing | None:
-    """The empty listing of a folder that a walk from the root would not come to."""
+    """The empty listing of a folder that a scan from the root would not reach; else None."""
     try:
         if rules.reaches(top) and (follow or is_plain_directory(root, top)):
             return None
@@ -216,7 +215,7 @@ def is_plain_directory(root: Path, directory: str) -> bool:
     """Whether each part of the path below the root is a real directory, not a link to one.
 
     Raises:
-        OSError: a part cannot be looked at, so that its absence is not known.
+        OSError: a part cannot be checked, so it may or may not exist.
     """
     path = str(root)
     for part in directory.split("/") if directory else ():

@@ -1,4 +1,4 @@
-"""Keeps `images` equal to a folder: a scan at start, then events, with scans where they fail."""
+"""Keeps `images` equal to a folder: a scan at the start, then notifications, and further scans."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from typing import Final
 from adapters.log.port import EventLog
 from imaging.sources.mounts import Mounts
 from imaging.sources.source import Source
-from producers.events import Announcer
+from producers.events import EventFactory
 from producers.folder.mount_points import MountPoints
 from producers.folder.notifications import Changes, Mailbox, Notifications, WatchLimit
-from producers.folder.parts import joined
+from producers.folder.parts import assemble
 from producers.folder.reconcile import Difference
 from producers.folder.root import Identity, identify
 from producers.folder.schedule import Schedule
 from producers.folder.tree import UNKNOWN, RootGone
-from producers.guard import Guards
-from producers.helper_processes import Helpers
-from producers.known_images import State
+from producers.guard import RemovalGuards
+from producers.helper_processes import HelperPool
+from producers.known_images import KnownImages
 from producers.rules import IGNORE_FILE, Rules, load_rules
 from producers.settings import WatcherSettings
 from producers.status import Progress, Status
-from producers.vanished import Vanished
+from producers.vanished import VanishedLetters
 
 logger = logging.getLogger(__name__)
 
 ROOT_CHECK_SECONDS: Final = 1.0
 HELD_RETRY_SECONDS: Final = 10.0
 FALLBACK_POLL_SECONDS: Final = 10.0
-"""How often the tree is walked where the kernel could not watch all of it."""
+"""Interval of scans if the kernel could not watch the whole tree."""
 
 
-class Watcher:
+class FolderWatcher:
     """Watches one folder until cancelled.
 
     Args:
-        settings: how it is watched, and where the main folder is.
+        settings: of the whole watcher; the main folder is `images_dir`.
         log: where `images` and `images.dlq` are.
-        helpers: who looks at files when there are very many.
+        helpers: processes that examine files when there are very many.
         source: a folder other than the main one, whose ids start with its name.
     """
 
@@ -50,7 +50,7 @@ class Watcher:
         self,
         settings: WatcherSettings,
         log: EventLog,
-        helpers: Helpers,
+        helpers: HelperPool,
         source: Source | None = None,
     ) -> None:
         self._settings = settings
@@ -61,12 +61,12 @@ class Watcher:
         self.uri_prefix = f"{self._root.as_uri().rstrip('/')}/"
         self._patterns = settings.ignore_patterns
         if source is None:
-            # The ids below a folder of that name would be those of the source.
+            # Ids below a folder of that name would be the ids of the source.
             self._patterns += tuple(f"/{other.name}/" for other in settings.images_sources)
-        self._rules = Rules()  # Read before anything is looked at.
+        self._rules = Rules()  # Replaced before the first scan.
         self._identity: Identity | None = None
         share, allow = settings.mass_removal_share, settings.allow_mass_removal
-        self._guard = Guards(share, allow=allow, mounts=lambda: self._mounts)
+        self._guard = RemovalGuards(share, allow=allow, mounts=lambda: self._mounts)
         self._mount_points = MountPoints(lambda: self._mounts)
         self._just_attached = False
         self._notifications: Notifications | None = None
@@ -79,29 +79,29 @@ class Watcher:
         self._scan_seconds = 0.0
         self.status = Status(str(source.folder if source else settings.images_dir))
 
-    async def run(self, state: State) -> None:
-        """Work until cancelled; an error that is not a server's being down ends it.
+    async def run(self, state: KnownImages) -> None:
+        """Run until cancelled. Any error but an unavailable server ends it.
 
-        `state` is what is known of this folder, as `producers.known_images_loader.load` reads it.
+        `state` holds the known images of this folder; see `producers.known_images_loader.load`.
         """
         self.status.known = lambda: len(state)
         self.status.at_work = lambda: self._pipeline.at_work + self._reconciler.at_work
         self.status.steps = lambda: (self._pipeline.steps, self._reconciler.steps)
-        parts = joined(
+        parts = assemble(
             self._settings,
             self._log,
             self._helpers,
             self._root,
-            Announcer(self.id_prefix, self.uri_prefix),
+            EventFactory(self.id_prefix, self.uri_prefix),
             state,
             guard=self._guard,
             rules=lambda: self._rules,
             removable=self._root_is_ours,
             mounts=self._mount_points,
-            passed=self.status.passed,
+            skipped=self.status.skipped,
         )
         self._state, self._pipeline, self._reconciler = state, parts.pipeline, parts.reconciler
-        self._vanished = Vanished(self._log, self._settings.images_sources, self.id_prefix)
+        self._vanished = VanishedLetters(self._log, self._settings.images_sources, self.id_prefix)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._pipeline.run())
@@ -114,15 +114,15 @@ class Watcher:
             await self._detach()
 
     def request_scan(self, *, confirm_removals: bool = False) -> None:
-        """Compare the whole folder soon; once, let mass removals pass."""
+        """Scan the whole folder soon; with `confirm_removals`, admit mass removals once."""
         self._confirmed = self._confirmed or confirm_removals
-        self._schedule.ask("", 0.0)
+        self._schedule.request("", 0.0)
 
     # The root
 
     @property
     def _mounts(self) -> Mounts:
-        """What was mounted below the root when it was last looked at, which is every second."""
+        """What is mounted below the root, as of the last check (every second)."""
         return self._identity.table.mounts if self._identity is not None else Mounts()
 
     async def _watch_root(self) -> None:
@@ -143,14 +143,14 @@ class Watcher:
                     self.status.root_missing = missing
                 else:
                     missing = self.status.root_missing = ""
-                    if identity != self._identity or not self._events_come():
+                    if identity != self._identity or not self._events_arrive():
                         if listener is not None:
                             listener.cancel()
                             await asyncio.gather(listener, return_exceptions=True)
                         await self._detach()
                         listener = await self._attach(identity)
                     else:
-                        self._identity = identity  # What is mounted elsewhere may have changed.
+                        self._identity = identity  # Mounts elsewhere may have changed.
                 if listener is not None and listener.done():
                     listener.result()
                 await asyncio.sleep(ROOT_CHECK_SECONDS)
@@ -159,7 +159,7 @@ class Watcher:
                 listener.cancel()
 
     async def _attach(self, identity: Identity) -> asyncio.Task[None] | None:
-        """Watch first, then scan, so that nothing happens unseen in between."""
+        """Watch first, then scan, so that no change is missed in between."""
         await self._read_rules()
         listener = None
         if not self._settings.poll_seconds:
@@ -182,7 +182,7 @@ class Watcher:
         )
         self._identity, self._just_attached = identity, True
         self.status.attached = True
-        self._schedule.ask("", 0.0)
+        self._schedule.request("", 0.0)
         return listener
 
     async def _detach(self) -> None:
@@ -190,11 +190,11 @@ class Watcher:
         if notifications is not None:
             await asyncio.to_thread(notifications.close)
 
-    def _events_come(self) -> bool:
+    def _events_arrive(self) -> bool:
         return self._notifications is None or self._notifications.is_alive()
 
     async def _root_is_ours(self) -> bool:
-        """Whether the folder that was scanned and watched is still the one at its path."""
+        """Whether the folder at the path is still the one that was scanned and watched."""
         if self._identity is None:
             return False
         try:
@@ -211,23 +211,23 @@ class Watcher:
     async def _listen(self, mailbox: Mailbox) -> None:
         while True:
             self._take(await mailbox.changes())
-            # One round of events is taken together, as saving a file causes several.
+            # Saving a file causes several events; take them together.
             await asyncio.sleep(0.02)
 
     def _take(self, changes: Changes) -> None:
         for path, writing in changes.files.items():
             if path == IGNORE_FILE:
-                self._schedule.ask("", self._settings.quiet_seconds)
+                self._schedule.request("", self._settings.quiet_seconds)
             else:
                 self._pipeline.touched(path, writing=writing)
-        self.status.passed.happened(changes.passed, self._rules.judge_path)
+        self.status.skipped.apply_events(changes.skipped, self._rules.judge_path)
         for folder in changes.folders:
             if self._rules.reaches(folder):
-                self._schedule.ask(folder, self._settings.quiet_seconds)
+                self._schedule.request(folder, self._settings.quiet_seconds)
         if changes.overflow:
             logger.warning("the kernel dropped events: comparing the whole folder")
             self.status.overflows += 1
-            self._schedule.ask("", 0.0)
+            self._schedule.request("", 0.0)
         if changes.unmounted:
             logger.warning("a file system inside %s was unmounted", self._root)
             self._identity = None
@@ -253,8 +253,8 @@ class Watcher:
                 if self._identity is not None:
                     try:
                         await self._scan(top)
-                    except RootGone:  # `_watch_root` says so, unless it was for a moment only
-                        self._schedule.ask(top, ROOT_CHECK_SECONDS)
+                    except RootGone:  # logged by `_watch_root`, unless it lasts only for a moment
+                        self._schedule.request(top, ROOT_CHECK_SECONDS)
             if not tops:
                 await self._schedule.wait()
 
@@ -265,10 +265,10 @@ class Watcher:
         emptiable, identity = self._just_attached, self._identity
         self._before = len(self._state)
         self.status.scanning = lambda: self._reconciler.running
-        await self._pipeline.decided()
+        await self._pipeline.finish_batches()
         difference = await self._reconciler.compare(top, self._rules)
-        # New names are published before the old ones go, so that a rename is never a gap.
-        await self._pipeline.drained()
+        # Additions are published before removals, so that a renamed image never vanishes.
+        await self._pipeline.drain()
         if confirmed:
             self._guard.confirm()
         try:
@@ -282,14 +282,14 @@ class Watcher:
                 self._just_attached = False
 
     async def _remove(self, difference: Difference, *, attached: bool, whole: bool) -> bool:
-        """Hand on what is missing; True if some of that is held back."""
+        """Publish the removals of a scan; True if some are held back."""
         missing = difference.missing
         if not (missing or difference.left_out):
             return False
         if not await self._root_is_ours():
             return True
-        # First, or they would count among what is known.
-        await self._pipeline.work_off(difference.left_out)
+        # First, or they would count among the known images.
+        await self._pipeline.process(difference.left_out)
         admitted = self._guard.admitted(
             missing,
             self._state,
@@ -297,32 +297,32 @@ class Watcher:
             present=difference.on_mounts if attached else None,
             whole=whole,
         )
-        await self._pipeline.work_off(admitted)
+        await self._pipeline.process(admitted)
         return len(admitted) < len(missing)
 
     async def _publish_again(self, held: Container[str]) -> None:
-        """Publish again what indexing did not find, and what is there now as it was then."""
+        """Publish again the images that indexing did not find and that exist unchanged."""
         paths = [path for path in await self._vanished.settle(self._state) if path not in held]
         for path in paths:
             self._state.put(path, UNKNOWN._replace(mount=self._mount_points.of(path)))
-        await self._pipeline.work_off(paths)
-        await self._vanished.again(paths, self._state)
+        await self._pipeline.process(paths)
+        await self._vanished.settle_published(paths, self._state)
 
     def _finish(self, difference: Difference, *, held: bool) -> None:
         if not held:
             self._guard.release()
         again = self._poll_seconds or self._settings.reconcile_seconds
-        if held and self._guard.only_a_look_tells:
+        if held and self._guard.needs_another_scan:
             again = min(again, HELD_RETRY_SECONDS)
         self._scan_seconds = difference.seconds
-        self._schedule.ask("", self._pause(again))
-        # Whoever waits for the end of the comparison reads all of what it led to.
-        self._tell()
+        self._schedule.request("", self._pause(again))
+        # Before `reconciled`: whoever waits for the end of a scan reads its results.
+        self._update_status()
         self.status.reconciled()
         logger.info("%s%s", difference.summary(), " (held back)" if held else "")
 
     def _pause(self, seconds: float) -> float:
-        """Never more than a tenth of the time is spent walking, unless polling is asked for."""
+        """At most a tenth of the time is spent scanning, unless polling is configured."""
         return seconds if self._settings.poll_seconds else max(seconds, 10 * self._scan_seconds)
 
     async def _read_rules(self) -> None:
@@ -333,15 +333,15 @@ class Watcher:
 
     async def _beat(self) -> None:
         while True:
-            if self._guard.only_a_look_tells:
-                self._schedule.ask("", self._pause(HELD_RETRY_SECONDS))
-            self._tell()
+            if self._guard.needs_another_scan:
+                self._schedule.request("", self._pause(HELD_RETRY_SECONDS))
+            self._update_status()
             running = self._reconciler.running
             if running is not None:
-                self._progress.tell(running, self._before, self._pipeline.counters.added)
+                self._progress.log_if_due(running, self._before, self._pipeline.counters.added)
             await asyncio.sleep(0.25)
 
-    def _tell(self) -> None:
+    def _update_status(self) -> None:
         self.status.waiting = self._pipeline.waiting
         self.status.held, self.status.held_reason = self._guard.held, self._guard.reason
         self.status.counters = self._pipeline.counters

@@ -52,7 +52,7 @@ class Facts(NamedTuple):
 
     @classmethod
     def of(cls, told: object) -> Facts:
-        """What `told` says, by its attributes or keys; texts of times are ISO 8601."""
+        """The facts in `told`, by its attributes or keys; texts of times are ISO 8601."""
         known = told if isinstance(told, Mapping) else None
         taken, camera, *place = (
             getattr(told, name) if known is None else known.get(name) for name in cls._fields

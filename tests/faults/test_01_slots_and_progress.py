@@ -32,8 +32,8 @@ from consumers.indexing.pipeline import Pipeline
 from consumers.indexing.reading import Superseded
 from consumers.process import report
 from gateway.search.events import SearchEvents
-from imaging.decoded_image import Picture
-from producers.folder.examination import Examination
+from imaging.decoded_image import DecodedImage
+from producers.folder.examination import ParallelExaminer
 from producers.settings import WatcherSettings
 from producers.sources import Sources
 from schemas.events import ImageAdded
@@ -59,7 +59,7 @@ class FakeDecoder:
         if (error := self.failing.get(event.image_id)) is not None:
             raise error
         colour = int(event.sha256[:2], 16)
-        picture = Picture(
+        picture = DecodedImage(
             pixels=np.full((16, 16, 3), colour, np.uint8),
             width=20,
             height=10,
@@ -382,7 +382,7 @@ async def test_a_watcher_whose_look_at_a_file_never_ends_ends(
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Examination, "examine", hang)
+    monkeypatch.setattr(ParallelExaminer, "examine", hang)
     await stuck_watcher(tmp_path, FakeEventLog())
 
 

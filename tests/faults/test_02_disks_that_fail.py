@@ -1,4 +1,4 @@
-"""A disk that fails, or is slow, is told from a file that is: no picture waits for ever for it."""
+"""A failing or slow disk is distinguished from a failing file, so that no image waits for ever."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from consumers.indexing.decoding import Decoder
 from consumers.indexing.reading import Superseded, read
 from consumers.indexing.settings import IndexingSettings
 from schemas.events import ImageAdded
-from tests.faults.test_02_absent_pictures import moved_away, waits
+from tests.faults.test_02_absent_images import moved_away, waits
 from tests.faults.test_10_decoders_that_fail import png, written
 from tests.support import hostile
 from tests.unit.consumers.test_indexing import Bench, bench
@@ -59,7 +59,7 @@ async def test_the_time_for_decoding_begins_after_reading_and_is_no_longer(
             await decoder.decode(large(tmp_path / "slow.png", hostile.LOOP + png("red")))
 
 
-async def test_what_takes_longer_to_read_is_told_from_storage_that_is_away(
+async def test_a_slow_file_is_distinguished_from_storage_that_is_away(
     decoder: Decoder, tmp_path: Path
 ) -> None:
     async with asyncio.timeout(25):

@@ -12,7 +12,7 @@ from adapters.log.port import Message
 from consumers.indexing.failures import Poison
 from producers import vanished as vanished_module
 from producers.folder.tree import UNKNOWN
-from producers.known_images import State
+from producers.known_images import KnownImages
 from schemas.topics import IMAGES, IMAGES_DLQ
 from tests.unit.producers.test_watcher import age, eventually, history, on_disk, shows, watching
 
@@ -61,7 +61,7 @@ async def becomes(log: FakeEventLog, expected: dict[str, str | None]) -> None:
     await eventually(check, 20)
 
 
-async def test_a_picture_that_is_there_as_it_was_is_published_again(
+async def test_a_image_that_is_there_as_it_was_is_published_again(
     root: Path, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", b"a")
@@ -154,7 +154,7 @@ async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: FakeEventLog) 
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def test_a_picture_that_could_not_be_read_meanwhile_keeps_its_letter(
+async def test_a_image_that_could_not_be_read_meanwhile_keeps_its_letter(
     root: Path, log: FakeEventLog
 ) -> None:
     """What is known of it is open while it is to be published again; that overtakes nothing."""
@@ -162,8 +162,8 @@ async def test_a_picture_that_could_not_be_read_meanwhile_keeps_its_letter(
     async with watching(root, log):
         await shows(log, on_disk(root))
     await vanished(log, "a.jpg")
-    state = State()
+    state = KnownImages()
     state.put("a.jpg", UNKNOWN)
-    letters = vanished_module.Vanished(log, (), "")
+    letters = vanished_module.VanishedLetters(log, (), "")
     assert await letters.settle(state) == ["a.jpg"]
     assert await settled(log) == {"a.jpg": None}

@@ -11,9 +11,9 @@ from adapters.log.port import Message
 from imaging.sources import mounts
 from imaging.sources.mounts import Mounts, MountTable, unescaped
 from producers.events import addition
-from producers.folder.tree import FileStat, Known
-from producers.guard import Guards
-from producers.known_images import State
+from producers.folder.tree import FileStat, KnownImage
+from producers.guard import RemovalGuards
+from producers.known_images import KnownImages
 from schemas.codec import decode
 from schemas.events import ImageAdded, now
 from schemas.topics import IMAGES
@@ -89,7 +89,7 @@ def put(root: Path, *names: str) -> None:
         age(path)
 
 
-async def told_mounts(log: FakeEventLog) -> dict[str, str | None]:
+async def published_mounts(log: FakeEventLog) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     async for record in log.read_all(IMAGES):
         if record.value is not None:
@@ -103,7 +103,7 @@ async def rests(watcher: object, seconds: float = 2.5) -> None:
     await asyncio.sleep(seconds)
 
 
-async def test_an_event_tells_the_mount_point_as_a_path(
+async def test_an_event_states_the_mount_point_as_a_path(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     (root / "disk" / "inner").mkdir()
@@ -112,7 +112,7 @@ async def test_an_event_tells_the_mount_point_as_a_path(
     disks.mount("disk/inner")
     async with watching(root, log):
         await shows(log, on_disk(root))
-    assert await told_mounts(log) == {
+    assert await published_mounts(log) == {
         "a.jpg": None,
         "disk/b.jpg": "disk",
         "disk/inner/c.jpg": "disk/inner",
@@ -121,7 +121,7 @@ async def test_an_event_tells_the_mount_point_as_a_path(
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["while watching", "between runs"])
-async def test_a_small_disk_that_is_unmounted_keeps_its_pictures(
+async def test_a_small_disk_that_is_unmounted_keeps_its_images(
     root: Path, disks: Disks, log: FakeEventLog, running: bool
 ) -> None:
     """However few they are of all pictures, and though the root is there."""
@@ -168,7 +168,7 @@ async def test_what_changed_on_the_disk_meanwhile_is_found_when_it_returns(
     assert "disk/new.jpg" in on_disk(root)
 
 
-async def test_a_disk_that_comes_back_empty_keeps_its_pictures(
+async def test_a_disk_that_comes_back_empty_keeps_its_images(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, *(f"{n}.jpg" for n in range(50)), "disk/x.jpg")
@@ -222,24 +222,24 @@ async def test_events_of_before_learn_their_mount_once(
             await rests(None, 0.5)
         told = len([record async for record in log.read_all(IMAGES)])
         assert told - before == expected
-    assert (await told_mounts(log))["disk/x.jpg"] == "disk"
+    assert (await published_mounts(log))["disk/x.jpg"] == "disk"
 
 
 def test_each_mount_has_a_share_of_its_own() -> None:
-    state = State()
+    state = KnownImages()
     for n in range(1000):
-        state.put(f"{n}", Known(bytes([n % 256, n // 256]), FileStat(1, 1)))
+        state.put(f"{n}", KnownImage(bytes([n % 256, n // 256]), FileStat(1, 1)))
     for n in range(100):
-        state.put(f"d/{n}", Known(bytes([n, 0, 1]), FileStat(1, 1), mount="d"))
+        state.put(f"d/{n}", KnownImage(bytes([n, 0, 1]), FileStat(1, 1), mount="d"))
     assert (state.count(None), state.count("d")) == (1000, 100)
-    guards = Guards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset({"d"})))
+    guards = RemovalGuards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset({"d"})))
     most = [f"d/{n}" for n in range(60)]
     assert guards.admitted([*most, "1", "2"], state, 0.0) == ["1", "2"]
     assert guards.held == 60
     assert guards.admitted(most[:30], state, 0.0) == most[:30]
 
 
-def test_the_mount_of_a_picture_is_the_innermost() -> None:
+def test_the_mount_of_a_image_is_the_innermost() -> None:
     table = Mounts(points=frozenset({"a", "a/b", "c d"}))
     found = {path: table.of(path) for path in ("x", "a/x", "a/b/c/x", "ab/x", "c d/x", "")}
     assert found == {
@@ -270,7 +270,7 @@ def test_the_table_is_read_with_whatever_names_it_has(
     assert unescaped(b"a\\011b") == b"a\tb"
 
 
-async def test_a_million_pictures_share_the_name_of_their_mount() -> None:
+async def test_a_million_images_share_the_name_of_their_mount() -> None:
     from producers.known_images_loader import load
 
     log = FakeEventLog()
@@ -374,12 +374,12 @@ async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
         assert watcher.status.last_reconcile == before
 
 
-def test_what_is_held_is_told_mount_by_mount() -> None:
-    state = State()
+def test_what_is_held_is_reported_mount_by_mount() -> None:
+    state = KnownImages()
     for mount in ("a", "b"):
-        state.put(f"{mount}/x", Known(mount.encode(), FileStat(1, 1), mount=mount))
+        state.put(f"{mount}/x", KnownImage(mount.encode(), FileStat(1, 1), mount=mount))
     present: set[str] = set()
-    guards = Guards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset(present)))
+    guards = RemovalGuards(0.5, allow=False, mounts=lambda: Mounts(points=frozenset(present)))
     assert guards.admitted(["a/x", "b/x"], state, 0.0, whole=True) == []
     assert guards.held == 2
     present.add("a")

@@ -15,7 +15,7 @@ from producers import sources as module
 from producers.events import addition
 from producers.folder.tree import FileStat
 from producers.log_follower import LogLost
-from producers.log_writer import Writer
+from producers.log_writer import ChangeWriter
 from producers.settings import WatcherSettings
 from producers.sources import Sources
 from schemas.topics import IMAGES, Topic
@@ -66,10 +66,10 @@ async def refused(key: str, reason: str) -> None:
 
 
 async def write(sources: Sources, messages: Sequence[Message]) -> None:
-    writer = Writer(sources._log, refused)
+    writer = ChangeWriter(sources._log, refused)
     await writer.write(messages)
     async with asyncio.timeout(60):
-        await writer.flushed()
+        await writer.flush()
 
 
 async def look(sources: Sources) -> None:
@@ -153,7 +153,7 @@ async def test_what_was_seen_at_a_look_is_held_against_the_next_write(
         await write(sources, pictures(200, 400))
 
 
-async def test_a_loss_that_one_write_has_found_is_told_by_the_next_look(
+async def test_a_loss_that_one_write_has_found_is_reported_by_the_next_check(
     sources: Sources, log: Log
 ) -> None:
     await write(sources, pictures(0, 200))

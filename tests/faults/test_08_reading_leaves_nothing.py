@@ -28,7 +28,7 @@ def test_threads_of_arrow_hold_no_object_of_python(
     monkeypatch.setattr("analytics.storage.pq.ParquetFile", told)
     assert storage.read_table("file.parquet") == rows
     assert storage.read_table("file.parquet", ["b"]) == rows.select(["b"])
-    assert b"ARROW:schema" not in storage.read_notes("file.parquet")
+    assert b"ARROW:schema" not in storage.read_metadata("file.parquet")
     assert [type(each) for each in given] == [
         pa.OSFile if where == "on disk" else pa.BufferReader
     ] * 3

@@ -25,7 +25,7 @@ from consumers.repair.audit import audit, repair
 from consumers.repair.dead_letters import Filter, open_letters, retry
 from imaging.metadata.exif import described
 from producers.metrics import registry
-from producers.refused_files import DeadLetters
+from producers.refused_files import RefusalReporter
 from producers.status import Status
 from schemas.codec import decode
 from schemas.events import DeadLetter
@@ -42,7 +42,7 @@ def log() -> FakeEventLog:
 
 
 async def test_a_letter_about_a_file_tells_no_position(log: FakeEventLog) -> None:
-    await DeadLetters(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
+    await RefusalReporter(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     (letter,) = await letters(log)
     assert (letter.source_partition, letter.source_offset) == (None, None)
     (read,) = await read_letters(log)
@@ -114,7 +114,7 @@ async def test_a_real_letter_at_the_first_position_still_counts(
 
 
 async def test_filters_by_position_take_no_letter_without_one(log: FakeEventLog) -> None:
-    await DeadLetters(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
+    await RefusalReporter(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     assert len(await open_letters(log)) == 1
     assert await open_letters(log, Filter(source_partition=0)) == []
     assert await open_letters(log, Filter(source_partition=0, offsets=(0, 10))) == []

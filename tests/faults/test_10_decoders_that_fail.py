@@ -94,7 +94,7 @@ def _lives(process: int) -> bool:
 
 
 @pytest.mark.parametrize(("way", "kind", "reason"), WAYS)
-async def test_a_bad_picture_is_refused_by_name_and_the_others_are_decoded(
+async def test_a_bad_image_is_refused_by_name_and_the_others_are_decoded(
     decoder: Decoder, tmp_path: Path, way: bytes, kind: type[Rejected], reason: str
 ) -> None:
     good = [written(tmp_path / f"{n}.png", png("green")) for n in range(10)]
@@ -113,7 +113,7 @@ async def test_a_bad_picture_is_refused_by_name_and_the_others_are_decoded(
     assert (await decoder.decode(good[0])).picture.width == 30
 
 
-async def test_odd_pictures_are_refused_as_they_would_be_without_workers(
+async def test_odd_images_are_refused_as_they_would_be_without_workers(
     decoder: Decoder, tmp_path: Path
 ) -> None:
     """Among them some whose headers tell of more memory than a number can say."""
@@ -129,7 +129,7 @@ async def test_odd_pictures_are_refused_as_they_would_be_without_workers(
 
 
 @pytest.mark.parametrize("memory", [1 << 40, 1 << 63, 1 << 90])
-async def test_no_need_of_memory_is_too_large_to_be_told(sandbox: Sandbox, memory: int) -> None:
+async def test_no_need_of_memory_is_too_large_to_be_reported(sandbox: Sandbox, memory: int) -> None:
     assert await sandbox.run(f"{hostile.MODULE}:echo", 1, memory=memory) == 1
 
 
@@ -171,14 +171,14 @@ async def test_a_worker_that_died_while_idle_is_replaced(sandbox: Sandbox) -> No
     assert await call(sandbox, "process_id") != first
 
 
-async def test_a_file_that_cannot_be_read_in_time_is_no_fault_of_the_picture() -> None:
+async def test_a_file_that_cannot_be_read_in_time_is_no_fault_of_the_image() -> None:
     sandbox = Sandbox(1, memory_bytes=MEGA, seconds=0.5)
     with pytest.raises(Unavailable, match="could not be read"):
         await call(sandbox, "hang_while_reading")
     sandbox.close()
 
 
-async def test_workers_that_cannot_start_are_no_fault_of_the_picture(
+async def test_workers_that_cannot_start_are_no_fault_of_the_image(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_: object) -> None:

@@ -87,7 +87,7 @@ def tasks(spec: ModelSpec, folder: Path) -> list[Callable[[], object]]:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("place", ["memory_needed_at", "decode"])
-def test_an_error_that_no_list_names_is_a_damaged_picture(
+def test_an_error_that_no_list_names_is_a_damaged_image(
     small_spec: ModelSpec,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -123,7 +123,7 @@ def test_errors_of_our_own_stay_what_they_are(
         assert raised.value is error
 
 
-def test_a_file_that_cannot_be_read_is_no_damaged_picture(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_no_damaged_image(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         decoding_tasks.media_type(tmp_path / "none", 1, 1, memory=PLENTY)
 
@@ -139,7 +139,7 @@ async def test_an_indexer_refuses_what_its_decoders_stumble_over(
         decoder.close()
 
 
-async def test_a_gateway_names_the_picture_that_its_decoders_stumble_over(
+async def test_a_gateway_names_the_image_that_its_decoders_stumble_over(
     small_spec: ModelSpec, tmp_path: Path
 ) -> None:
     async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))]) as bench:
@@ -150,12 +150,12 @@ async def test_a_gateway_names_the_picture_that_its_decoders_stumble_over(
         assert_problem(await bench.client.post("/api/v1/images", files=sent), 422, "image")
 
 
-def test_a_header_without_samples_can_be_looked_at() -> None:
+def test_a_header_without_samples_can_be_examined() -> None:
     assert memory_needed_at(no_samples(), 448, max_pixels=10**8) > 0
 
 
 @pytest.mark.parametrize("size", [(2, 900), (900, 2), (3, 901), (5, 2000)])
-def test_the_middle_of_a_very_long_picture_is_seen_as_if_it_had_been_scaled_whole(
+def test_the_middle_of_a_very_long_image_is_seen_as_if_it_had_been_scaled_whole(
     small_spec: ModelSpec, size: tuple[int, int]
 ) -> None:
     spec = cropping(small_spec)
@@ -173,7 +173,7 @@ def test_the_middle_of_a_very_long_picture_is_seen_as_if_it_had_been_scaled_whol
 
 
 @pytest.mark.parametrize("mode", ["stretch", "shortest_edge_center_crop"])
-async def test_a_picture_that_is_one_line_takes_no_more_memory_than_its_header_says(
+async def test_a_image_that_is_one_line_takes_no_more_memory_than_its_header_says(
     small_spec: ModelSpec, tmp_path: Path, mode: str
 ) -> None:
     """A worker may take no more: what it does take is refused."""

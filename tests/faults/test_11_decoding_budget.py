@@ -103,7 +103,7 @@ async def test_one_over_the_whole_budget_is_decoded_alone(
         assert [answer.status_code for answer in answers] == [200] * 3
 
 
-async def test_small_pictures_go_on_beside_one_that_takes_everything(tmp_path: Path) -> None:
+async def test_small_images_go_on_beside_one_that_takes_everything(tmp_path: Path) -> None:
     sandbox = Sandbox(2, memory_bytes=20 * MEGA, seconds=600)
     mark = tmp_path / "mark"
     task = f"{hostile.MODULE}:process_id_after"
@@ -120,7 +120,7 @@ async def test_small_pictures_go_on_beside_one_that_takes_everything(tmp_path: P
     sandbox.close()
 
 
-async def test_what_waits_too_long_for_its_turn_is_told_to_come_again(
+async def test_what_waits_too_long_for_its_turn_is_asked_to_come_again(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)

@@ -13,9 +13,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from adapters.log.fake import FakeEventLog
 from imaging.sources.source import Source
 from producers.bucket import watcher as listed_module
-from producers.bucket.listing import BATCH, Listing, Stated
-from producers.folder.tree import Known, ListedStat
-from producers.known_images import State
+from producers.bucket.listing import BATCH, ListedObject, Listing
+from producers.folder.tree import KnownImage, ListedStat
+from producers.known_images import KnownImages
 from producers.rules import Rules
 from producers.sources import Sources
 from schemas.codec import decode_image_change
@@ -27,7 +27,7 @@ MANY = 50_000
 
 
 class Bucket:
-    """A file system of names only, which tells of each folder what it is told to."""
+    """A file system whose listings are set by the test."""
 
     def __init__(self, folders: dict[str, dict[str, dict[str, Any]]]) -> None:
         self.folders = folders
@@ -54,8 +54,8 @@ def log() -> FakeEventLog:
     return FakeEventLog()
 
 
-def known_as(name: str) -> Known:
-    return Known(name.encode(), ListedStat(1, 1_000_000))
+def known_as(name: str) -> KnownImage:
+    return KnownImage(name.encode(), ListedStat(1, 1_000_000))
 
 
 def entry(
@@ -75,7 +75,7 @@ async def test_the_loop_goes_on_while_very_many_names_are_compared(
     names = [f"{n}.jpg" for n in range(MANY)]
     bucket = Bucket({"b": {}, "b/big": {name: entry() for name in names}})
     uses(monkeypatch, bucket)
-    state = State()
+    state = KnownImages()
     for name in names:
         state.put(f"big/{name}", known_as(name))
     source = Source("cloud", "fake://b")
@@ -85,18 +85,18 @@ async def test_the_loop_goes_on_while_very_many_names_are_compared(
         list_seconds=0.05,
         allow_mass_removal=True,
     )
-    listed = listed_module.ListedSource(chosen, log, source)
+    listed = listed_module.BucketWatcher(chosen, log, source)
     loop_thread = threading.get_ident()
     steps = 0
-    touched = State.files
+    touched = KnownImages.files
 
-    def counted(self: State, directory: str) -> dict[str, Known]:
+    def counted(self: KnownImages, directory: str) -> dict[str, KnownImage]:
         nonlocal steps
         if threading.get_ident() == loop_thread:
             steps += 1
         return touched(self, directory)
 
-    monkeypatch.setattr(State, "files", counted)
+    monkeypatch.setattr(KnownImages, "files", counted)
     work = asyncio.create_task(listed.run(state))
     try:
         await eventually(lambda: _true(bucket.walks >= 3))
@@ -124,7 +124,7 @@ def test_one_folder_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> N
     folders = {f"b/{n}": {f"{m}.jpg": entry() for m in range(10)} for n in range(50)}
     bucket = Bucket({"b": {}, **folders})
     uses(monkeypatch, bucket)
-    state = State()
+    state = KnownImages()
     listing = Listing(Source("cloud", "fake://b"), Rules(), state)
     missing: list[str] = []
     sizes = [len(batch) for batch in listing.changes((), (), missing)]
@@ -135,7 +135,7 @@ def test_one_folder_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_missing_is_found_folder_by_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = Bucket({"b": {"a.jpg": entry()}, "b/x": {"c.jpg": entry()}})
     uses(monkeypatch, bucket)
-    state = State()
+    state = KnownImages()
     for path in ("a.jpg", "b.jpg", "x/c.jpg", "x/d.jpg", "x/deep/e.jpg", "y/f.jpg"):
         state.put(path, known_as(path))
     listing = Listing(Source("cloud", "fake://b"), Rules(), state)
@@ -167,7 +167,7 @@ def test_what_a_listing_does_not_tell_is_not_taken_for_zero(
     """Else every listing would find a difference, or none."""
     bucket = Bucket({"b": {"a.jpg": entry()}})
     uses(monkeypatch, bucket)
-    state = State()
+    state = KnownImages()
     state.put("a.jpg", known_as("a"))
     listing = Listing(Source("cloud", "fake://b"), Rules(), state)
     assert list(listing.changes((), (), [])) == []
@@ -187,7 +187,7 @@ class Untimed(MemoryFileSystem):  # type: ignore[misc]
         return kept if detail else [each["name"] for each in kept]
 
 
-async def test_a_picture_whose_time_is_not_told_has_none(tmp_path: Path, log: FakeEventLog) -> None:
+async def test_a_image_whose_time_is_not_listed_has_none(tmp_path: Path, log: FakeEventLog) -> None:
     fsspec.register_implementation("untimed", Untimed, clobber=True)
     system = fsspec.filesystem("untimed")
     system.pipe_file("/box/a.jpg", b"one")
@@ -237,7 +237,7 @@ async def test_a_folder_that_is_emptied_meanwhile_hides_nothing_of_the_rest(
 
     monkeypatch.setattr(MemoryFileSystem, "ls", ls)
     try:
-        state = State()
+        state = KnownImages()
         listing = Listing(Source("cloud", "memory://emptied"), Rules(), state)
         missing: list[str] = []
         found = [path for batch in listing.changes((), (), missing) for path, _ in batch]
@@ -260,7 +260,7 @@ async def test_no_more_than_half_of_the_time_is_spent_listing(
         def monotonic() -> float:
             return clock[0]
 
-    listed = listed_module.ListedSource(
+    listed = listed_module.BucketWatcher(
         settings(tmp_path, images_sources="cloud=memory://b", list_seconds=30),
         log,
         Source("cloud", "fake://b"),
@@ -279,9 +279,9 @@ async def test_no_more_than_half_of_the_time_is_spent_listing(
     monkeypatch.setattr(listed, "_compare", compare)
     monkeypatch.setattr(asyncio, "timeout", timeout)
     with pytest.raises(EOFError):
-        await listed.run(State())
+        await listed.run(KnownImages())
     assert pauses == [100.0, 100.0, 100.0]
 
 
 def test_a_tag_takes_no_more_than_a_number() -> None:
-    assert {type(each) for each in Stated(1, 2, hash("t"))} == {int}
+    assert {type(each) for each in ListedObject(1, 2, hash("t"))} == {int}

@@ -178,7 +178,7 @@ def run(words: list[str], **environment: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
-def test_every_program_tells_a_bad_setting_in_one_line(words: list[str]) -> None:
+def test_every_program_reports_a_bad_setting_in_one_line(words: list[str]) -> None:
     done = run(words, WEAVIATE_GRPC_PORT="many", LOG_LEVEL="INFO")
     assert done.returncode == 1, done.stderr
     assert re.fullmatch(r"error: WEAVIATE_GRPC_PORT: [^\n]+\n", done.stderr)
@@ -189,7 +189,7 @@ def test_every_program_is_tried() -> None:
     assert mains <= {words[0] for words in PROGRAMS}
 
 
-def test_every_command_tells_a_bad_setting_in_one_line(tmp_path: Path) -> None:
+def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None:
     """All of them in one process each would take a minute, so they are run in this one."""
     script = (
         "import io, json, os, sys\n"
@@ -238,7 +238,7 @@ def test_a_secret_is_not_repeated() -> None:
     assert "hunter2" not in done.stderr + done.stdout
 
 
-def test_a_log_level_that_is_none_is_told() -> None:
+def test_a_log_level_that_is_none_is_reported() -> None:
     done = run(["gateway"], LOG_LEVEL="loud")
     assert done.returncode == 1
     assert done.stderr.startswith("error: LOG_LEVEL: ")

@@ -58,7 +58,7 @@ def test_a_torn_file_ends_nothing(tmp_path: Path, torn: bytes) -> None:
     assert model_registry(chosen).read().current == ("lite", "a", "c")
 
 
-def test_where_both_are_torn_what_weaviate_holds_tells(tmp_path: Path) -> None:
+def test_where_both_are_torn_what_weaviate_holds_decides(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     with model_registry(chosen).changing():
         pass
@@ -70,7 +70,7 @@ def test_where_both_are_torn_what_weaviate_holds_tells(tmp_path: Path) -> None:
     assert chosen.active_model == "lite"
 
 
-def test_a_file_that_is_lost_is_told_by_the_one_before_it(tmp_path: Path) -> None:
+def test_a_file_that_is_lost_is_replaced_by_the_one_before_it(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b"):
         with model_registry(chosen).changing() as change:
@@ -132,7 +132,7 @@ async def test_what_the_alias_says_of_the_active_model_counts(
     assert await agreeing(chosen, index) == ("small", "lite"), "it cannot be served from here"
 
 
-def test_a_lock_that_is_held_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_held_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "LOCK_SECONDS", 0.1)
     with (
         model_registry(settings(tmp_path)).changing(),

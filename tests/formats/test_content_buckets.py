@@ -1,4 +1,4 @@
-"""What an object of a bucket is, is told by its first bytes, which are fetched once."""
+"""The first bytes of an object in a bucket decide what it is; they are fetched once."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from adapters.log.fake import FakeEventLog
 from imaging.media_types import HEAD_BYTES
-from producers.bucket import non_pictures as remembered
-from producers.bucket.listing import Stated
+from producers.bucket import non_images as cache
+from producers.bucket.listing import ListedObject
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES, added
 from tests.unit.producers.test_sources import eventually, running
 
@@ -109,7 +109,7 @@ async def test_no_more_than_the_first_bytes_once(
         await eventually(lambda: _differ(status.last_reconcile, before))
         await asyncio.sleep(0.3)
         assert sorted(fetched) == ["a", "b.dat", "picture"]
-        names = {reason: sorted(paths) for reason, paths in status.passed.names().items()}
+        names = {reason: sorted(paths) for reason, paths in status.skipped.names().items()}
         assert names == {
             "not_a_picture": ["a", "d", "deep/b.dat"],
             "other_suffix": ["c.mov"],
@@ -118,13 +118,13 @@ async def test_no_more_than_the_first_bytes_once(
         bucket.pipe("/b/x/a", JPEG)
         bucket.rm("/b/x/deep/b.dat")
         await eventually(lambda: _are(log, {"cloud/picture", "cloud/e.jpg", "cloud/a"}))
-        await eventually(lambda: _equal(status.passed.names()["not_a_picture"], ["d"]))
+        await eventually(lambda: _equal(status.skipped.names()["not_a_picture"], ["d"]))
         bucket.pipe("/b/x/picture", JUNK)
-        await eventually(lambda: _equal(status.passed.names()["not_a_picture"], ["d", "picture"]))
+        await eventually(lambda: _equal(status.skipped.names()["not_a_picture"], ["d", "picture"]))
         await eventually(lambda: _equal(len(sources.others["cloud"]._state), 2))
 
 
-async def test_one_that_is_too_large_is_asked_for_once(
+async def test_one_that_is_too_large_is_requested_once(
     root: Path, log: FakeEventLog, bucket: Any, fetched: list[str]
 ) -> None:
     bucket.pipe({"/b/x/large": JPEG + bytes(5000), "/b/x/small": JPEG})
@@ -135,7 +135,7 @@ async def test_one_that_is_too_large_is_asked_for_once(
             before = status.last_reconcile
             await eventually(lambda: _differ(status.last_reconcile, before))  # noqa: B023
         assert sorted(fetched) == ["large", "small"]
-        assert status.passed.counts() == {"too_large": 1}
+        assert status.skipped.counts() == {"too_large": 1}
 
 
 async def _equal(one: object, other: object) -> bool:
@@ -153,7 +153,7 @@ async def test_over_a_restart(
     status_file = tmp_path / "watcher.json" if kept else None
     bucket.pipe({"/b/x/a": JUNK, "/b/x/b": JUNK, "/b/x/gone": JUNK, "/b/x/c.jpg": JPEG})
     async with running(root, log, status_file=status_file) as sources:
-        await eventually(lambda: _equal(sources.others["cloud"].status.passed.counts(), _no(3)))
+        await eventually(lambda: _equal(sources.others["cloud"].status.skipped.counts(), _no(3)))
         if kept:
             file = tmp_path / "watcher-no-pictures-cloud.json"
             await eventually(lambda: _equal(file.is_file(), True))
@@ -164,11 +164,11 @@ async def test_over_a_restart(
     async with running(root, log, status_file=status_file) as sources:
         status = sources.others["cloud"].status
         await eventually(lambda: _differ(status.last_reconcile, None))
-        assert status.passed.counts() == _no(2)
+        assert status.skipped.counts() == _no(2)
     assert sorted(fetched) == (["b"] if kept else ["a", "b"])
 
 
-async def test_after_the_rule_was_changed_everything_is_asked_for(
+async def test_after_the_rule_was_changed_everything_is_requested(
     root: Path,
     log: FakeEventLog,
     bucket: Any,
@@ -179,12 +179,12 @@ async def test_after_the_rule_was_changed_everything_is_asked_for(
     bucket.pipe("/b/x/a", JUNK)
     file = tmp_path / "watcher-no-pictures-cloud.json"
     for rule, asked in ((1, ["a"]), (1, []), (2, ["a"])):
-        monkeypatch.setattr(remembered, "RULE", rule)
+        monkeypatch.setattr(cache, "RULE_VERSION", rule)
         fetched.clear()
         async with running(root, log, status_file=tmp_path / "watcher.json") as sources:
             status = sources.others["cloud"].status
             await eventually(lambda: _differ(status.last_reconcile, None))  # noqa: B023
-            assert status.passed.counts() == _no(1)
+            assert status.skipped.counts() == _no(1)
             await eventually(lambda: _equal(file.is_file(), True))
         assert fetched == asked
 
@@ -201,11 +201,11 @@ async def test_a_file_of_what_was_remembered_may_be_anything(
         bucket.pipe("/b/x/a", JUNK)
         async with running(root, log, status_file=tmp_path / "watcher.json") as sources:
             status = sources.others["cloud"].status
-            await eventually(lambda: _equal(status.passed.counts(), _no(1)))  # noqa: B023
+            await eventually(lambda: _equal(status.skipped.counts(), _no(1)))  # noqa: B023
 
 
-def test_content_is_told_by_the_tag_before_the_time() -> None:
-    assert Stated(1, 2, 3).content == Stated(1, 9, 3).content
-    assert Stated(1, 2, 3).content != Stated(1, 2, 4).content
-    assert Stated(1, 2, None).content != Stated(1, 3, None).content
-    assert Stated(1, None, None).content is None
+def test_content_is_recognised_by_the_tag_before_the_time() -> None:
+    assert ListedObject(1, 2, 3).content == ListedObject(1, 9, 3).content
+    assert ListedObject(1, 2, 3).content != ListedObject(1, 2, 4).content
+    assert ListedObject(1, 2, None).content != ListedObject(1, 3, None).content
+    assert ListedObject(1, None, None).content is None

@@ -1,4 +1,4 @@
-"""What a file of a folder is, is told by its content; what is passed over is told to people."""
+"""The content of a file decides what it is; skipped files are reported."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from adapters.log.fake import FakeEventLog
 from imaging.media_types import sniff_media_type
 from imaging.sources.storage import read_bytes
 from producers.folder import hashing
-from producers.folder.watcher import Watcher
+from producers.folder.watcher import FolderWatcher
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
@@ -84,11 +84,11 @@ async def added(log: FakeEventLog) -> dict[str, ImageAdded]:
     return {each.image_id: each for each in changes if isinstance(each, ImageAdded)}
 
 
-def told(watcher: Watcher, **expected: list[str]) -> Callable[[], Awaitable[bool]]:
-    """Whether just these were passed over."""
+def skipped(watcher: FolderWatcher, **expected: list[str]) -> Callable[[], Awaitable[bool]]:
+    """Whether just these were skipped."""
 
     async def right() -> bool:
-        names = {reason: sorted(paths) for reason, paths in watcher.status.passed.names().items()}
+        names = {reason: sorted(paths) for reason, paths in watcher.status.skipped.names().items()}
         return names == {reason: sorted(paths) for reason, paths in expected.items()}
 
     return right
@@ -135,13 +135,13 @@ async def test_every_name_that_a_file_system_allows(
         if live:
             write()
         await eventually(lambda: _are(log, set(NAMES) - {hidden}))
-        await eventually(told(watcher, ignored=[hidden]))
+        await eventually(skipped(watcher, ignored=[hidden]))
     for name, event in (await added(log)).items():
         assert read_bytes(event.uri, 10**6) == JPEG + name.encode()
 
 
 @pytest.mark.parametrize("live", [False, True])
-async def test_what_is_passed_over_is_counted_by_reason(
+async def test_what_is_skipped_is_counted_by_reason(
     root: Path, log: FakeEventLog, live: bool
 ) -> None:
     def write() -> None:
@@ -167,7 +167,7 @@ async def test_what_is_passed_over_is_counted_by_reason(
     async with watching(root, log, max_image_bytes=3000) as watcher:
         if live:
             write()
-        expected = told(
+        expected = skipped(
             watcher,
             other_suffix=["src/a.py", "src/deep/b.mp4", "photo.xmp", "photo.JSON"],
             not_a_picture=["Makefile", "src/BMW", "empty", "big.iso.x"],
@@ -198,7 +198,7 @@ async def test_what_is_passed_over_is_counted_by_reason(
                 path.unlink()
             (root / folder).rmdir()
         await eventually(
-            told(
+            skipped(
                 watcher,
                 other_suffix=["photo.xmp", "photo.JSON"],
                 not_a_picture=["empty", "big.iso.x"],
@@ -211,7 +211,7 @@ async def test_what_is_passed_over_is_counted_by_reason(
         await eventually(lambda: _are(log, {"a.jpg", "half.jpg", "Makefile"}))
 
 
-async def test_what_cannot_be_read_is_told(
+async def test_what_cannot_be_read_is_reported(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is for whoever is not root, who may read everything."""
@@ -232,14 +232,14 @@ async def test_what_cannot_be_read_is_told(
         (root / name).write_bytes(JPEG)
         age(root / name)
     async with watching(root, log) as watcher:
-        await eventually(told(watcher, unreadable=["a.jpg", "b", "shut/"]))
+        await eventually(skipped(watcher, unreadable=["a.jpg", "b", "shut/"]))
         closed -= {"a.jpg", "shut"}
         watcher.request_scan()
-        await eventually(told(watcher, unreadable=["b"]))
+        await eventually(skipped(watcher, unreadable=["b"]))
         await eventually(lambda: _are(log, {"a.jpg"}))
 
 
-async def test_what_is_no_picture_is_looked_into_once(
+async def test_what_is_no_image_is_examined_once(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = 0
@@ -262,14 +262,14 @@ async def test_what_is_no_picture_is_looked_into_once(
         (root / "3").write_bytes(JPEG)
         await eventually(lambda: _are(log, {"3"}))
         await _scans(watcher, 1)
-        assert (looks, watcher.status.passed.counts()) == (5, {"not_a_picture": 4})
+        assert (looks, watcher.status.skipped.counts()) == (5, {"not_a_picture": 4})
 
 
-async def _counts(watcher: Watcher, count: int) -> bool:
-    return sum(watcher.status.passed.counts().values()) == count
+async def _counts(watcher: FolderWatcher, count: int) -> bool:
+    return sum(watcher.status.skipped.counts().values()) == count
 
 
-async def _scans(watcher: Watcher, count: int) -> None:
+async def _scans(watcher: FolderWatcher, count: int) -> None:
     for _ in range(count):
         before = watcher.status.last_reconcile
 
@@ -280,7 +280,7 @@ async def _scans(watcher: Watcher, count: int) -> None:
         await eventually(another)
 
 
-async def test_what_is_a_picture_no_more_is_removed(root: Path, log: FakeEventLog) -> None:
+async def test_what_is_a_image_no_more_is_removed(root: Path, log: FakeEventLog) -> None:
     (root / "a").write_bytes(JPEG)
     (root / "b.jpg").write_bytes(JPEG)
     async with watching(root, log) as watcher:
@@ -288,10 +288,10 @@ async def test_what_is_a_picture_no_more_is_removed(root: Path, log: FakeEventLo
         (root / "a").write_bytes(b"overwritten with text")
         (root / "b.jpg").write_bytes(b"overwritten with text")
         await eventually(lambda: _are(log, {"b.jpg"}))
-        await eventually(told(watcher, not_a_picture=["a"]))
+        await eventually(skipped(watcher, not_a_picture=["a"]))
         (root / "a").write_bytes(PNG)
         await eventually(lambda: _are(log, {"a", "b.jpg"}))
-        await eventually(told(watcher))
+        await eventually(skipped(watcher))
 
 
 async def test_other_files_do_not_make_a_folder_look_full(root: Path, log: FakeEventLog) -> None:

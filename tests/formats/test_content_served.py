@@ -1,4 +1,4 @@
-"""Any picture is served under any name with its content's type; what was passed over is told."""
+"""Any image is served under any name with its content's type; skipped files are reported."""
 
 import json
 from collections.abc import AsyncIterator
@@ -106,7 +106,7 @@ def test_the_name_counts_between_a_tiff_and_raw_alone() -> None:
     assert content_type(b"text", "a.jpg") is None
 
 
-async def test_the_state_says_how_many_were_passed_over(bench: Gateway, tmp_path: Path) -> None:
+async def test_the_state_says_how_many_were_skipped(bench: Gateway, tmp_path: Path) -> None:
     assert "skipped" not in (await bench.client.get(STATE)).json()
     (tmp_path / "watcher.json").write_text("of a former version: {}")
     assert "skipped" not in (await bench.client.get(STATE)).json()
@@ -125,7 +125,7 @@ async def test_the_state_says_how_many_were_passed_over(bench: Gateway, tmp_path
         await eventually(known)
 
 
-async def test_the_command_lists_what_was_passed_over(
+async def test_the_command_lists_what_was_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, other = tmp_path / "images", tmp_path / "other"

@@ -119,7 +119,7 @@ def test_a_bound_beyond_what_is_kept_holds_for_all_or_none(
     assert _finds(ImageFilter(taken_at=Between(None, bound)), moment) == (bound > moment)
 
 
-async def test_the_twin_keeps_the_same(small_spec: ModelSpec) -> None:
+async def test_the_fake_keeps_the_same(small_spec: ModelSpec) -> None:
     index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     await index.upsert(collection, [record(taken_at=UNKEPT[0], added_at=UNKEPT[-1])])

@@ -189,7 +189,7 @@ def test_every_format_says_when_in_xmp(kind: str, small_spec: ModelSpec) -> None
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_big_pictures_say_when_in_xmp(
+def test_big_images_say_when_in_xmp(
     kind: str, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imaging.shrink.BIG_PIXELS", 1000)
@@ -218,7 +218,7 @@ def test_xmp_may_be_written_in_elements(small_spec: ModelSpec) -> None:
     assert decode(picture("WEBP", packet=cut), small_spec).taken_at == WHEN
 
 
-def test_what_xmp_says_of_other_pictures_does_not_count(small_spec: ModelSpec) -> None:
+def test_what_xmp_says_of_other_images_does_not_count(small_spec: ModelSpec) -> None:
     said = packet(
         '<rdf:Description rdf:about="" xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/">'
         '<xmpMM:Pantry><rdf:Bag><rdf:li><rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" '

@@ -52,7 +52,7 @@ def place(about: bytes, spec: ModelSpec, packet: bytes | None = None) -> Any:
     ["S", "s", "S\0\0", " S", "S ", "South", "SOUTH", "south latitude", b"s\0rest", b"S\0\0\0"],
 )
 @pytest.mark.parametrize("west", ["W", "w", "West", "WEST\0"])
-def test_a_hemisphere_is_told_in_many_ways(
+def test_a_hemisphere_is_written_in_many_ways(
     south: str | bytes, west: str, small_spec: ModelSpec
 ) -> None:
     expected = pytest.approx((-33.857, -151.215))
@@ -129,7 +129,7 @@ def test_degrees_may_have_minutes_and_seconds(degrees: Any, small_spec: ModelSpe
     assert found == pytest.approx((-33.857, 151.215))
 
 
-def test_a_number_s_own_sign_counts_where_no_hemisphere_is_told(small_spec: ModelSpec) -> None:
+def test_a_number_s_own_sign_counts_where_no_hemisphere_is_given(small_spec: ModelSpec) -> None:
     south = ((-33, 1), (51, 1), (252, 10))
     about = located(south, None, EAST, None, kind=SIGNED_RATIONAL)
     assert place(about, small_spec) == pytest.approx((-33.857, 151.215))

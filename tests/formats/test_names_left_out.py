@@ -93,16 +93,16 @@ def test_what_systems_make_is_left_out_at_any_depth(name: str) -> None:
     rules = Rules(hidden=True)
     for path in (f"{name}/a.png", f"x/y/{name}/a.png", f"x/{name}/y/z/a.png"):
         assert not rules.takes(path)
-        assert rules.leaves_out(path)
+        assert rules.is_system_path(path)
     assert Rules(hidden=True, defaults=False).takes(f"x/{name}/a.png")
-    assert not Rules(hidden=True, defaults=False).leaves_out(f"x/{name}/a.png")
+    assert not Rules(hidden=True, defaults=False).is_system_path(f"x/{name}/a.png")
 
 
 @pytest.mark.parametrize("name", MERELY_ODD)
 def test_folders_that_merely_look_odd_are_taken(name: str) -> None:
     for path in (f"{name}/a.png", f"x/{name}/y/a.png"):
         assert Rules().takes(path)
-        assert not Rules().leaves_out(path)
+        assert not Rules().is_system_path(path)
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
@@ -114,7 +114,7 @@ def test_files_that_merely_look_odd_are_taken(name: str) -> None:
 @pytest.mark.parametrize("name", ["._a.png", ".trashed-1700000000-IMG_1.png", ".pending-1-a.png"])
 def test_files_that_systems_make_are_left_out_where_hidden_ones_are_taken(name: str) -> None:
     assert not Rules(hidden=True).takes(f"x/{name}")
-    assert Rules(hidden=True).leaves_out(f"x/{name}")
+    assert Rules(hidden=True).is_system_path(f"x/{name}")
     assert Rules(hidden=True).takes("x/.a.png")
 
 
@@ -132,7 +132,7 @@ def test_files_of_systems_are_known(name: str) -> None:
 def test_a_pattern_takes_a_name_back() -> None:
     rules = Rules(["!@eaDir/", "!/lost+found/", "*.gif", "!#recycle/", "#recycle/old/"])
     assert rules.takes("a/@eaDir/b.png")
-    assert not rules.leaves_out("a/@eaDir/b.png")
+    assert not rules.is_system_path("a/@eaDir/b.png")
     assert not rules.takes("a/@eaDir/b.gif")
     assert rules.takes("lost+found/b.png")
     assert not rules.takes("a/lost+found/b.png")
@@ -151,12 +151,12 @@ def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.Monk
 
 
 def test_each_name_is_in_the_docs() -> None:
-    told = (Path(__file__).parents[2] / "docs/names.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/names.md").read_text(encoding="utf-8")
     for maker, names in FOLDERS.items():
         row = f"| {maker} | {', '.join(f'`{name}`' for name in names)} |"
-        assert row in told
+        assert row in text
     for name in [*FILES, *FILE_BEGINNINGS, *FILE_ENDINGS]:
-        assert name.replace("\r", "\\r") in told
+        assert name.replace("\r", "\\r") in text
 
 
 def put(root: Path, *names: str) -> None:

@@ -79,7 +79,7 @@ async def test_one_that_stands_the_other_way_now_is_embedded_again(bench: Bench)
 
 
 @pytest.mark.parametrize("name", ["jpeg baseline", "jpeg EXIF orientation 6", "png RGB", "heic"])
-def test_most_pictures_are_the_same_pixels_as_ever(name: str, small_spec: ModelSpec) -> None:
+def test_most_images_are_the_same_pixels_as_ever(name: str, small_spec: ModelSpec) -> None:
     (case,) = [each for each in cases() if each.name == name]
     assert decode(case.data, small_spec).pixels_since == 0
 
@@ -153,5 +153,5 @@ async def test_a_second_reading_goes_on_where_it_was(library: Library) -> None:
     ("metadata", "version"),
     [("", 0), ("0123456789abcdef" * 2, 0), ("2:", 2), ("13:" + "ab" * 16, 13), ("x:y", 0)],
 )
-def test_the_version_is_told_with_the_offset(metadata: str, version: int) -> None:
+def test_the_version_is_committed_with_the_offset(metadata: str, version: int) -> None:
     assert _facts_version(Committed(5, metadata)) == version

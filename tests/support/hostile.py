@@ -22,7 +22,7 @@ from adapters.embedder.spec import ModelSpec
 from consumers.indexing import worker_task as decoding_task
 from consumers.indexing.reading import Limits, read
 from imaging import worker_tasks as decoding_tasks
-from imaging.decoded_image import Picture
+from imaging.decoded_image import DecodedImage
 from imaging.sandbox.worker import DECODING, READING, doing
 from schemas.events import ImageAdded
 
@@ -50,7 +50,7 @@ def misbehave(data: bytes) -> None:
             eaten.append(bytearray(os.urandom(1 << 12) * 4096))
 
 
-def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> Picture:
+def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> DecodedImage:
     misbehave(data)
     return decoding_tasks.picture(data, spec, max_pixels, memory=memory)
 
@@ -71,14 +71,14 @@ def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory:
 
 def read_and_decode(
     event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
-) -> tuple[Picture, float, float]:
+) -> tuple[DecodedImage, float, float]:
     misbehave(read(event, max_bytes=limits.max_bytes))
     return decoding_task.read_and_decode(event, data, spec, limits, memory=memory)
 
 
 def read_from_a_disk(
     event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
-) -> tuple[Picture, float, float]:
+) -> tuple[DecodedImage, float, float]:
     """As always, unless a file beside the picture says that its disk is away."""
     with ExitStack() as stack:
         if (Path(unquote(urlsplit(event.uri).path)).parent / AWAY).exists():
@@ -89,7 +89,7 @@ def read_from_a_disk(
 
 def read_bad_sectors(
     event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
-) -> tuple[Picture, float, float]:
+) -> tuple[DecodedImage, float, float]:
     """As always, but a picture whose name begins with "bad" lies on a sector that fails."""
     with ExitStack() as stack:
         if event.image_id.startswith("bad"):
@@ -100,7 +100,7 @@ def read_bad_sectors(
 
 def read_slowly(
     event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
-) -> tuple[Picture, float, float]:
+) -> tuple[DecodedImage, float, float]:
     """As always, but reading "slow…" takes three seconds, "never…" for ever; then decoders of
     such misbehave, too."""
 

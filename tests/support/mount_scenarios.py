@@ -15,7 +15,7 @@ from pathlib import Path
 from adapters.log.fake import FakeEventLog
 from consumers.indexing.roots import Roots
 from imaging.sources.settings import SourceSettings
-from producers.folder.watcher import Watcher
+from producers.folder.watcher import FolderWatcher
 from schemas.codec import decode
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
@@ -72,7 +72,7 @@ class Place:
         return {image_id: mount for image_id, mount in found.items() if "/" in image_id}
 
 
-async def holds(watcher: Watcher, count: int, *words: str) -> None:
+async def holds(watcher: FolderWatcher, count: int, *words: str) -> None:
     """Wait until so many removals are held, for a reason that has these words and no other disk."""
 
     async def check() -> bool:

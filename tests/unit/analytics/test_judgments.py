@@ -13,6 +13,7 @@ from adapters.log.port import Message
 from analytics.judgments import grade, metrics, query_id, write_trec, write_ubi
 from analytics.lake import End, Lake, Place
 from analytics.views import Filters
+from models.rank_metrics import ndcg
 from schemas.events import (
     FeedbackGiven,
     SearchKind,
@@ -150,3 +151,14 @@ def test_ubi_links_events_to_queries(lake: Lake, tmp_path: Path) -> None:
             place = event["event_attributes"]["position"]["ordinal"]
             assert asked["query_response_hit_ids"][place - 1] == name
     assert queries[0]["timestamp"] == "2026-01-05T06:00:00.000+00:00"
+
+
+def test_ndcg_of_judgments_and_of_model_comparisons_agree() -> None:
+    """trec_eval takes whole grades only, and comparisons have mean gains: hence two functions."""
+    gains = {"a": 3, "b": 0, "c": 2, "e": 1, "f": 3}
+    ranking = ["b", "a", "d", "c", "g", "e"]
+    judged = [ir_measures.Qrel("q", name, gain) for name, gain in gains.items()]
+    run = [ir_measures.ScoredDoc("q", name, -rank) for rank, name in enumerate(ranking)]
+    ours = ndcg(ranking, gains, depth=10)
+    (theirs,) = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], judged, run).values()
+    assert ours == pytest.approx(theirs)

@@ -133,7 +133,7 @@ def test_an_empty_lake_answers_every_question_with_nothing(tmp_path: Path) -> No
     assert query(lake, "FROM model_switches") == []
 
 
-def test_files_that_vanish_meanwhile_are_looked_for_again(
+def test_files_that_vanish_meanwhile_are_searched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = Lake(str(tmp_path))

@@ -167,7 +167,7 @@ def test_a_date_that_is_none_is_left_out(stamp: str, small_spec: ModelSpec) -> N
     ],
     ids=["empty", "text", "svg", "png-head", "jpeg-head", "webp-cut"],
 )
-def test_what_is_no_whole_picture_is_rejected(
+def test_what_is_no_whole_image_is_rejected(
     data: bytes, reason: str, small_spec: ModelSpec
 ) -> None:
     with pytest.raises(Rejected, match=reason):

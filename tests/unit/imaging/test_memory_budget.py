@@ -55,7 +55,7 @@ async def test_whoever_gives_up_waiting_takes_nothing_and_stops_nobody() -> None
     assert budget.used == 0
 
 
-async def test_one_that_gives_up_as_its_turn_comes_is_passed_over() -> None:
+async def test_one_that_gives_up_as_its_turn_comes_is_skipped() -> None:
     budget = MemoryBudget(10)
     first = await budget.take(10)
     waiting = [asyncio.create_task(budget.take(6)) for _ in range(3)]

@@ -16,19 +16,19 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from imaging.sources.mounts import Mounts
 from producers import helper_processes as helpers
-from producers.events import Announcer
+from producers.events import EventFactory
 from producers.folder import pipeline as publish
-from producers.folder.examination import Examination
+from producers.folder.examination import ParallelExaminer
 from producers.folder.hashing import Candidate, Examiner, Finding, Present
 from producers.folder.mount_points import MountPoints
 from producers.folder.pipeline import Pipeline
 from producers.folder.settling import Settling
-from producers.folder.tree import UNKNOWN, FileStat, Known
-from producers.guard import Guards
-from producers.helper_processes import Helpers
-from producers.known_images import State
+from producers.folder.tree import UNKNOWN, FileStat, KnownImage
+from producers.guard import RemovalGuards
+from producers.helper_processes import HelperPool
+from producers.known_images import KnownImages
 from producers.known_images_loader import load
-from producers.log_writer import Writer
+from producers.log_writer import ChangeWriter
 from producers.rules import Rules
 from schemas.topics import IMAGES, Topic
 
@@ -36,24 +36,22 @@ A, B = b"a" * 32, b"b" * 32
 
 
 class Scripted:
-    """An examination whose looks end when they are told to, with what they are told."""
+    """An examiner whose results are set by the test."""
 
     def __init__(self) -> None:
         self.looks: list[tuple[list[str], asyncio.Future[bytes]]] = []
-        self._announcer = Announcer("", "file:///pictures/")
+        self._announcer = EventFactory("", "file:///pictures/")
 
     async def examine(self, candidates: Sequence[Candidate], rules: Rules) -> list[Finding]:
         del rules
         end: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.looks.append(([c.image_id for c in candidates], end))
+        self.looks.append(([c.path for c in candidates], end))
         sha256 = await end
         stat = FileStat(1, 1)
         return [
-            Present(c.image_id, sha256, stat)
+            Present(c.path, sha256, stat)
             if c.known is not None and c.known.sha256 == sha256
-            else Present(
-                c.image_id, sha256, stat, self._announcer.addition(c.image_id, sha256, stat)
-            )
+            else Present(c.path, sha256, stat, self._announcer.addition(c.path, sha256, stat))
             for c in candidates
         ]
 
@@ -64,17 +62,17 @@ class Scripted:
 
 
 class Bench:
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: KnownImages) -> None:
         self.log = FakeEventLog()
         self.looks = Scripted()
         self.settling = Settling(0.0)
         self.pipeline = Pipeline(
             state=state,
             rules=Rules,
-            examination=self.looks,  # type: ignore[arg-type]
-            writer=Writer(self.log, self._refused),
-            dead_letters=None,  # type: ignore[arg-type]
-            guard=Guards(1.0, allow=True, mounts=Mounts),
+            examiner=self.looks,  # type: ignore[arg-type]
+            writer=ChangeWriter(self.log, self._refused),
+            refusals=None,  # type: ignore[arg-type]
+            guard=RemovalGuards(1.0, allow=True, mounts=Mounts),
             settling=self.settling,
             id_prefix="",
             removable=self._yes,
@@ -96,8 +94,8 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "BATCH", 2)
 
 
-async def test_two_batches_are_looked_at_at_once(small_batches: None) -> None:
-    bench = Bench(State())
+async def test_two_batches_are_examined_at_once(small_batches: None) -> None:
+    bench = Bench(KnownImages())
     work = asyncio.create_task(bench.pipeline.run())
     await bench.pipeline.submit(["a", "b", "c", "d", "e"])
     await bench.looks.begun(2)
@@ -108,15 +106,15 @@ async def test_two_batches_are_looked_at_at_once(small_batches: None) -> None:
     bench.looks.looks[0][1].set_result(A)
     await bench.looks.begun(3)
     bench.looks.looks[2][1].set_result(A)
-    await bench.pipeline.drained()
+    await bench.pipeline.drain()
     assert sorted(await bench.published()) == ["a", "b", "c", "d", "e"]
     work.cancel()
 
 
-async def test_no_picture_is_in_two_looks_at_once(small_batches: None) -> None:
+async def test_no_image_is_in_two_batches_at_once(small_batches: None) -> None:
     """It was A, is B at the first look, and A again at the second: B and A are published."""
-    state = State()
-    state.put("x", Known(A, FileStat(0, 0)))
+    state = KnownImages()
+    state.put("x", KnownImage(A, FileStat(0, 0)))
     bench = Bench(state)
     work = asyncio.create_task(bench.pipeline.run())
     await bench.pipeline.submit(["x", "w", "y", "x"])
@@ -133,12 +131,12 @@ async def test_no_picture_is_in_two_looks_at_once(small_batches: None) -> None:
             number += 1
 
     seeing = asyncio.create_task(see_a())
-    await asyncio.wait_for(bench.pipeline.drained(), 60)
+    await asyncio.wait_for(bench.pipeline.drain(), 60)
     async with asyncio.timeout(60):
         while len(bench.settling):
             await asyncio.sleep(0.001)
-    await asyncio.wait_for(bench.pipeline.drained(), 60)
-    assert state.get("x") == Known(A, FileStat(1, 1))
+    await asyncio.wait_for(bench.pipeline.drain(), 60)
+    assert state.get("x") == KnownImage(A, FileStat(1, 1))
     assert [key for key in await bench.published() if key == "x"] == ["x", "x"]
     seeing.cancel()
     work.cancel()
@@ -152,22 +150,22 @@ async def test_a_folder_long_enough_for_helpers(tmp_path: Path, monkeypatch: Any
     for name in names:
         (root / name).write_bytes(name.encode())
         os.utime(root / name, (1e9, 1e9))
-    state, used = State(), Helpers(2)
+    state, used = KnownImages(), HelperPool(2)
     bench = Bench(state)
-    examiner = Examiner(root, Announcer("", "file:///x/"), follow=True, max_bytes=100)
-    examination = Examination(examiner, used)
-    monkeypatch.setattr(bench.pipeline, "_examination", examination)
+    examiner = Examiner(root, EventFactory("", "file:///x/"), follow=True, max_bytes=100)
+    examination = ParallelExaminer(examiner, used)
+    monkeypatch.setattr(bench.pipeline, "_examiner", examination)
     work = asyncio.create_task(bench.pipeline.run())
     try:
         await bench.pipeline.submit(names)
-        await bench.pipeline.drained()
+        await bench.pipeline.drain()
         assert sorted(await bench.published()) == sorted(names)
         assert used._pool is not None or helpers.CORES == 1
         # One that dies costs nothing but time.
         for process in (used._pool._processes if used._pool else {}).values():
             process.kill()
         await bench.pipeline.submit(names)
-        await bench.pipeline.drained()
+        await bench.pipeline.drain()
         assert len(await bench.published()) == len(names)
         assert bench.pipeline.counters.unchanged == len(names)
     finally:
@@ -178,27 +176,27 @@ async def test_a_folder_long_enough_for_helpers(tmp_path: Path, monkeypatch: Any
 class TestLoading:
     async def test_what_the_topic_says_of_each_place(self) -> None:
         log = FakeEventLog()
-        announcer = Announcer("", "file:///a/")
+        event_factory = EventFactory("", "file:///a/")
         messages = [
-            Message(f"{n}.jpg", announcer.addition(f"{n}.jpg", A, FileStat(n, n)))
+            Message(f"{n}.jpg", event_factory.addition(f"{n}.jpg", A, FileStat(n, n)))
             for n in range(900)
         ]
         messages += [Message(f"{n}.jpg", None) for n in range(0, 900, 3)]
         messages += [Message(f"{n}.jpg", b"{nonsense") for n in range(1, 900, 100)]
         messages += [
             Message(
-                f"s/{n}.jpg", Announcer("s/", "s3://b/").addition(f"{n}.jpg", B, FileStat(1, 1))
+                f"s/{n}.jpg", EventFactory("s/", "s3://b/").addition(f"{n}.jpg", B, FileStat(1, 1))
             )
             for n in range(50)
         ]
         await log.publish(IMAGES, messages)
         known = await load(log, {"": "file:///a/", "s/": "s3://other/"})
         assert len(known[""]) == 600 + 3  # of the unreadable ones, three had been removed
-        assert known[""].get("2.jpg") == Known(A, FileStat(2, 2))
+        assert known[""].get("2.jpg") == KnownImage(A, FileStat(2, 2))
         assert known[""].get("3.jpg") is None
         assert known[""].get("101.jpg") == UNKNOWN
         assert len(known["s/"]) == 50
-        assert known["s/"].get("7.jpg") == Known(B, FileStat(1, 1), uri_is_current=False)
+        assert known["s/"].get("7.jpg") == KnownImage(B, FileStat(1, 1), uri_is_current=False)
 
     @pytest.mark.parametrize(
         ("change", "reason"),
@@ -211,11 +209,11 @@ class TestLoading:
             ({"uri": ""}, "uri: String should have at least 1 character"),
         ],
     )
-    async def test_what_cannot_be_relied_on_is_told_and_published_again(
+    async def test_what_cannot_be_relied_on_is_reported_and_published_again(
         self, change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         log = FakeEventLog()
-        event = json.loads(Announcer("", "file:///a/").addition("x.jpg", A, FileStat(1, 1)))
+        event = json.loads(EventFactory("", "file:///a/").addition("x.jpg", A, FileStat(1, 1)))
         value = json.dumps({**event, **change}).encode()
         await log.publish(IMAGES, [Message("x.jpg", value), Message("y.jpg", None)])
         known = await load(log, {"": "file:///a/"})
@@ -230,10 +228,10 @@ class TestLoading:
                 raise Unavailable("gone")
 
         log = Failing()
-        announcer = Announcer("", "file:///a/")
+        event_factory = EventFactory("", "file:///a/")
         await log.publish(
             IMAGES,
-            [Message(f"{n}", announcer.addition(f"{n}", A, FileStat(n, n))) for n in range(9)],
+            [Message(f"{n}", event_factory.addition(f"{n}", A, FileStat(n, n))) for n in range(9)],
         )
         with pytest.raises(Unavailable):
             await load(log, {"": "file:///a/"})
@@ -241,7 +239,7 @@ class TestLoading:
 
 async def test_what_is_published_encoded_is_read_as_the_event() -> None:
     log = FakeEventLog()
-    value = Announcer("", "file:///a/").addition("x.jpg", A, FileStat(1, 1))
+    value = EventFactory("", "file:///a/").addition("x.jpg", A, FileStat(1, 1))
     (position,) = await log.publish(IMAGES, [Message("x.jpg", value)])
     assert isinstance(position, Position)
     (record,) = [r async for r in log.read_all(IMAGES)]

@@ -17,7 +17,7 @@ import pytest
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
 from adapters.log.fake import FakeEventLog
-from producers.folder.watcher import Watcher
+from producers.folder.watcher import FolderWatcher
 from producers.settings import WatcherSettings
 from producers.sources import Sources
 from schemas.codec import decode, decode_image_change
@@ -74,7 +74,7 @@ async def shows(log: FakeEventLog, expected: dict[str, str], seconds: float = 60
 @asynccontextmanager
 async def watching(
     root: Path, log: FakeEventLog, *, scanned: bool = True, **changes: Any
-) -> AsyncIterator[Watcher]:
+) -> AsyncIterator[FolderWatcher]:
     sources = Sources(settings(root, **changes), log)
     watcher = sources.main
     task = asyncio.create_task(sources.run())
@@ -475,8 +475,8 @@ async def test_an_emptied_root_removes_nothing_until_confirmed(
         watcher.request_scan(confirm_removals=True)
         async with asyncio.timeout(60):
             while watcher._guard.held:
-                watcher.status.told.clear()
-                await watcher.status.told.wait()
+                watcher.status.write_soon.clear()
+                await watcher.status.write_soon.wait()
         # What is told of the comparison's end is what it led to.
         assert watcher.status.held == 0
         assert watcher.status.counters.removed == 3
@@ -487,7 +487,7 @@ async def test_an_emptied_root_removes_nothing_until_confirmed(
         await shows(log, before)
 
 
-async def _not_held(watcher: Watcher) -> bool:
+async def _not_held(watcher: FolderWatcher) -> bool:
     return not watcher._guard.held
 
 
@@ -513,13 +513,11 @@ async def test_a_root_that_vanishes_removes_nothing_and_is_taken_up_again(
         assert len(await view(log)) == 32
 
 
-async def _root_missing(watcher: Watcher) -> bool:
+async def _root_missing(watcher: FolderWatcher) -> bool:
     return bool(watcher.status.root_missing)
 
 
-async def test_most_of_the_pictures_gone_at_once_are_held_back(
-    root: Path, log: FakeEventLog
-) -> None:
+async def test_most_of_the_images_gone_at_once_are_held_back(root: Path, log: FakeEventLog) -> None:
     for folder in ("kept", "disk"):
         (root / folder).mkdir()
         for number in range(25 if folder == "kept" else 30):
@@ -537,7 +535,7 @@ async def test_most_of_the_pictures_gone_at_once_are_held_back(
         await shows(log, on_disk(root))
 
 
-async def test_what_was_held_back_is_looked_at_again_soon(
+async def test_what_was_held_back_is_examined_again_soon(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producers.folder.watcher.HELD_RETRY_SECONDS", 0.5)
@@ -555,7 +553,7 @@ async def test_what_was_held_back_is_looked_at_again_soon(
         await eventually(lambda: _not_held(watcher))
 
 
-async def _held(watcher: Watcher) -> bool:
+async def _held(watcher: FolderWatcher) -> bool:
     return watcher._guard.held > 0
 
 
@@ -582,7 +580,7 @@ async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: FakeEv
         subprocess.run(["rm", "-r", str(root / "d")], check=True)  # noqa: ASYNC221
 
 
-async def test_links_are_not_followed_unless_asked(root: Path, log: FakeEventLog) -> None:
+async def test_links_are_not_followed_by_default(root: Path, log: FakeEventLog) -> None:
     outside = root.parent / "outside"
     outside.mkdir()
     (outside / "a.jpg").write_bytes(b"a")

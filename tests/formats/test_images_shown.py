@@ -36,7 +36,7 @@ def looks_like(data: bytes, upright: Image.Image, spec: ModelSpec) -> float:
     return float(np.abs(decode(data, spec).pixels - plain).mean())
 
 
-def test_a_jpeg_of_several_pictures_is_scaled_while_it_is_decoded(small_spec: ModelSpec) -> None:
+def test_a_jpeg_of_several_images_is_scaled_while_it_is_decoded(small_spec: ModelSpec) -> None:
     one = Image.new("RGB", (1600, 1200), "red")
     several = saved(one, "MPO", save_all=True, append_images=[Image.new("RGB", (800, 600))])
     assert check(several) == "image/jpeg"
@@ -66,7 +66,7 @@ def swapped_profile() -> bytes:
         ("TIFF", "RGB", {}),
     ],
 )
-def test_a_thumbnail_is_srgb_whatever_the_picture_is_in(
+def test_a_thumbnail_is_srgb_whatever_the_image_is_in(
     kind: str, mode: str, options: dict[str, object]
 ) -> None:
     data = saved(card(mode), kind, icc_profile=swapped_profile(), **options)
@@ -128,7 +128,7 @@ def test_a_tiff_that_may_be_a_raw_file_gets_memory_for_either(small_spec: ModelS
     assert memory_needed(data, small_spec) >= max(4 * len(data), 4 * 48 * 32)
 
 
-def test_a_limit_of_pixels_holds_for_every_way_to_read_a_picture(small_spec: ModelSpec) -> None:
+def test_a_limit_of_pixels_holds_for_every_way_to_read_a_image(small_spec: ModelSpec) -> None:
     for data in (
         camera_tiff(b"SONY"),
         saved(large(), "PNG")[:9000],
@@ -153,7 +153,7 @@ def test_an_animation_is_its_first_frame_that_shows_something(
     assert np.abs(np.asarray(first.getpixel((4, 4)), int) - CORNERS[0]).max() < 60
 
 
-def test_a_frame_that_is_empty_in_an_animation_that_is_cut_is_the_picture(
+def test_a_frame_that_is_empty_in_an_animation_that_is_cut_is_the_image(
     small_spec: ModelSpec,
 ) -> None:
     data = saved(clear(), "PNG", save_all=True, append_images=[large(1).convert("RGBA")])
@@ -162,7 +162,7 @@ def test_a_frame_that_is_empty_in_an_animation_that_is_cut_is_the_picture(
     assert cut.pixels.min() == 255
 
 
-def test_a_deep_picture_with_alpha_looks_the_same_shrunk(
+def test_a_deep_image_with_alpha_looks_the_same_shrunk(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deep = np.asarray(large(), np.uint16) * 257
@@ -172,7 +172,7 @@ def test_a_deep_picture_with_alpha_looks_the_same_shrunk(
     assert looks_like(data, large(), small_spec) < 3
 
 
-def test_a_big_picture_that_is_cut_is_what_there_is_of_it(
+def test_a_big_image_that_is_cut_is_what_there_is_of_it(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = large()

@@ -1,4 +1,4 @@
-"""Absent is not removed: what a missing file means is told by its root and by the log."""
+"""Absent is not removed: its root and the log decide what a missing file means."""
 
 from __future__ import annotations
 

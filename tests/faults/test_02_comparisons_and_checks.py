@@ -1,4 +1,4 @@
-"""A comparison knows of what is being looked at while it begins."""
+"""A scan sees the results of examinations that are in flight when it begins."""
 
 import asyncio
 from pathlib import Path
@@ -12,13 +12,13 @@ from tests.unit.producers.test_watcher import eventually, history, log, root, sh
 __all__ = ["log", "root"]
 
 
-async def test_a_picture_that_goes_while_events_are_dropped_is_found_missing(
+async def test_a_image_that_goes_while_events_are_dropped_is_found_missing(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was seen a moment before, and that is told only while the comparison is under way."""
+    """It was examined before the scan, and the result arrives only during the scan."""
     seen, compared = asyncio.Event(), asyncio.Event()
     async with watching(root, log) as watcher:
-        examination, reconciler = watcher._pipeline._examination, watcher._reconciler
+        examination, reconciler = watcher._pipeline._examiner, watcher._reconciler
         examine, compare = examination.examine, reconciler.compare
 
         async def looks_slowly(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What was passed over is told only as far as it is known, and nothing of it outlives its file."""
+"""Skipped files are reported only as far as they are known, and forgotten with their files."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from adapters.log.fake import FakeEventLog
 from adapters.name_forms import forms
 from adapters.watcher_status import skipped_counts
 from imaging.sources.source import Source
-from producers.bucket.non_pictures import Remembered
-from producers.skipped import Passed, Reason
+from producers.bucket.non_images import NonImageCache
+from producers.skipped import SkippedFiles, SkipReason
 from tests.formats.test_content_buckets import bucket as bucket
-from tests.formats.test_content_local import JPEG, told
+from tests.formats.test_content_local import JPEG, skipped
 from tests.formats.test_content_local import log as log
 from tests.formats.test_content_local import root as root
 from tests.unit.producers.test_sources import running
@@ -44,7 +44,7 @@ def status(**changes: Any) -> dict[str, Any]:
         (None, None),
     ],
 )
-def test_what_is_not_known_is_not_told(
+def test_what_is_not_known_is_not_reported(
     tmp_path: Path, written: Any, expected: dict[str, int] | None
 ) -> None:
     text = json.dumps(written).replace('"now"', json.dumps(datetime.now(UTC).isoformat()))
@@ -65,9 +65,9 @@ async def test_a_folder_that_is_gone_is_not_unreadable(
     monkeypatch.setattr(os, "scandir", guarded)
     (root / "sub/shut").mkdir(parents=True)
     async with watching(root, log) as watcher:
-        await eventually(told(watcher, unreadable=["sub/shut/"]))
+        await eventually(skipped(watcher, unreadable=["sub/shut/"]))
         (root / "sub/shut").rename(root / "sub/open")
-        await eventually(told(watcher), 10)
+        await eventually(skipped(watcher), 10)
 
 
 async def test_a_name_that_no_event_can_hold_stops_no_bucket(
@@ -77,8 +77,8 @@ async def test_a_name_that_no_event_can_hold_stops_no_bucket(
     async with running(root, log) as sources:
 
         async def right() -> bool:
-            passed = sources.others["cloud"].status.passed.names()
-            return (set(await view(log)), passed) == (
+            skipped = sources.others["cloud"].status.skipped.names()
+            return (set(await view(log)), skipped) == (
                 {"cloud/a.jpg"},
                 {"name_not_utf8": ["caf\udce9.jpg"]},
             )
@@ -88,21 +88,21 @@ async def test_a_name_that_no_event_can_hold_stops_no_bucket(
 
 
 def test_a_name_may_hold_anything() -> None:
-    passed = Passed()
-    named = {Reason.IGNORED: ["a\0b", "c/", "\0d", "\n"]}
-    passed.listed("", named, ())
-    assert passed.counts() == {"ignored": 4}
-    assert passed.names() == {"ignored": named[Reason.IGNORED]}
+    skipped = SkippedFiles()
+    named = {SkipReason.IGNORED: ["a\0b", "c/", "\0d", "\n"]}
+    skipped.record_folder("", named, ())
+    assert skipped.counts() == {"ignored": 4}
+    assert skipped.names() == {"ignored": named[SkipReason.IGNORED]}
 
 
 def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> None:
-    before, after = Passed(), Passed()
-    before.looked("a", Reason.NOT_A_PICTURE, None)
-    before.looked("b", Reason.NOT_A_PICTURE, (1, 2))
+    before, after = SkippedFiles(), SkippedFiles()
+    before.record("a", SkipReason.NOT_A_PICTURE, None)
+    before.record("b", SkipReason.NOT_A_PICTURE, (1, 2))
     source = Source("cloud", "memory://b/x")
-    Remembered(tmp_path / "watcher.json", source).save(before)
-    Remembered(tmp_path / "watcher.json", source).load(after)
-    assert list(after.no_pictures()) == [("b", (1, 2))]
+    NonImageCache(tmp_path / "watcher.json", source).save(before)
+    NonImageCache(tmp_path / "watcher.json", source).load(after)
+    assert list(after.non_images()) == [("b", (1, 2))]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
