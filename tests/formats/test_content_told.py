@@ -17,8 +17,6 @@ from producers.passed import Passed, Reason
 from producers.remembered import Remembered
 from tests.formats.test_content_buckets import bucket as bucket
 from tests.formats.test_content_local import JPEG, told
-from tests.formats.test_content_local import log as log
-from tests.formats.test_content_local import root as root
 from tests.unit.test_producers_sources import running
 from tests.unit.test_producers_watcher import eventually, letters, view, watching
 
