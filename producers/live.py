@@ -115,7 +115,7 @@ class Mailbox(FileSystemEventHandler):
                 if path is None:
                     continue
                 there = _there(event, is_target=path is target)
-                if event.is_directory:
+                if event.is_directory or not path:
                     self._changes.folders.add(path)
                     if there is not None and rules.passes_over(f"{path}/"):
                         self._changes.passed[f"{path}/"] = there
