@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from adapters.media_types import HEAD_BYTES, content_type, sniff_media_type
 from producers.announce import Announcer
-from producers.passed import Reason
+from producers.passed import Look, Reason
 from producers.rules import LOOKED_AT, Rules
 from producers.tree import FileStat, Known, ListedStat, file_stat, is_plain_directory, is_utf8
 
@@ -108,6 +108,24 @@ class TooLarge(NamedTuple):
 
 
 Finding = Gone | Present | NoPicture | Unsettled | Unreadable | TooLarge
+
+
+def look_of(finding: Finding) -> Look:
+    """What is to be remembered of a finding, as of what is passed over."""
+    path = finding.image_id
+    match finding:
+        case Present() if is_utf8(path):
+            return Look(path, None)
+        case Present():
+            return Look(path, Reason.NAME_NOT_UTF8)
+        case NoPicture():
+            return Look(path, finding.reason, finding.stat)
+        case TooLarge():
+            return Look(path, Reason.TOO_LARGE, finding.stat)
+        case Unreadable():
+            return Look(path, Reason.UNREADABLE)
+        case _:
+            return Look(path, None)
 
 
 class Examiner:

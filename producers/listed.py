@@ -30,6 +30,7 @@ from producers.hashing import (
     Present,
     TooLarge,
     Unreadable,
+    look_of,
 )
 from producers.listing import BATCH, Listing, Stated
 from producers.passed import Reason
@@ -177,8 +178,7 @@ class ListedSource:
         failures = [finding for finding in found if isinstance(finding, Unreadable)]
         if len(failures) == len(found) > 1:
             raise Unavailable(failures[0].reason)
-        for finding in found:
-            self._note(finding)
+        self.status.passed.looked(map(look_of, found))
         moment = now()
         messages: list[Message] = []
         published: list[str] = []
@@ -243,19 +243,6 @@ class ListedSource:
         # that the next listing finds a difference and looks again.
         stat = ListedStat(size, stated.modified_us)
         return Present(path, digest.digest(), stat, None, content_type(head, path))
-
-    def _note(self, finding: Finding) -> None:
-        """Remember what is passed over, and forget that it was."""
-        path, passed = finding.image_id, self.status.passed
-        match finding:
-            case NoPicture():
-                passed.looked(path, finding.reason, finding.stat)
-            case TooLarge():
-                passed.looked(path, Reason.TOO_LARGE, finding.stat)
-            case Unreadable():
-                passed.looked(path, Reason.UNREADABLE)
-            case _:
-                passed.looked(path, None)
 
     def _addition(self, found: Present, moment: datetime, *, anyhow: bool) -> list[Message]:
         known = self._state.get(found.image_id)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Reason(StrEnum):
@@ -39,6 +39,17 @@ MOST_NAMES: Final = 10_000
 """Of one reason in one source that are listed; all are counted."""
 _END: Final = "/\0"
 """Between names: a slash is in none but at the end of a folder's."""
+
+
+class Look(NamedTuple):
+    """What a look at a file came to; no reason if it is a picture, or is not there.
+
+    `facts` tell whether the file is still what was looked at; None says nothing.
+    """
+
+    path: str
+    reason: Reason | None
+    facts: Hashable = None
 
 
 class Passed:
@@ -90,15 +101,19 @@ class Passed:
             ]
         yield from found
 
-    def looked(self, path: str, reason: Reason | None, facts: Hashable = None) -> None:
-        """What a look at a file came to; None if it is a picture, or is not there."""
-        directory, _, name = _parted(path)
+    def looked(self, looks: Iterable[Look]) -> None:
+        """Remember what is passed over of these, and forget that the others were."""
         with self._lock:
-            for each in BY_LOOK:
-                if each is reason:
-                    self._put(each, directory, name, facts)
-                elif self._looked[each]:
+            for path, reason, facts in looks:
+                # Of most trees nothing is remembered, and all of them are looked at.
+                others = [each for each in BY_LOOK if each is not reason and self._looked[each]]
+                if reason is None and not others:
+                    continue
+                directory, _, name = _parted(path)
+                for each in others:
                     self._drop(each, directory, (name,))
+                if reason is not None:
+                    self._put(reason, directory, name, facts)
 
     def listed(
         self,

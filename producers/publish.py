@@ -29,9 +29,10 @@ from producers.hashing import (
     TooLarge,
     Unreadable,
     Unsettled,
+    look_of,
 )
 from producers.mounts import MountPoints
-from producers.passed import Passed, Reason
+from producers.passed import Passed
 from producers.rules import Rules
 from producers.settling import PATIENCE_SECONDS, Settling, Waiting
 from producers.state import State
@@ -223,13 +224,13 @@ class Pipeline:
     async def _decide(self, batch: _Batch, findings: Sequence[Finding]) -> None:
         added: list[Message] = []
         moment = time.monotonic()
+        self._passed.looked(look_of(each) for each in findings if not isinstance(each, Unsettled))
         for (candidate, waiting), finding in zip(batch, findings, strict=True):
             image_id = finding.image_id
             if not isinstance(finding, Gone | NoPicture):
                 self._removals.pop(image_id, None)
             if not isinstance(finding, Unreadable):
                 self.counters.unreadable.discard(image_id)
-            self._note(finding)
             match finding:
                 case Present() if not is_utf8(image_id):
                     await self._refuse(image_id, "InvalidName", "the name is not UTF-8")
@@ -259,21 +260,6 @@ class Pipeline:
                     await self._refuse(image_id, "TooLarge", finding.reason)
         self.counters.added += len(added)
         await self._writer.write(added)
-
-    def _note(self, finding: Finding) -> None:
-        """Remember what is passed over, and forget that it was."""
-        image_id = finding.image_id
-        match finding:
-            case Present() if not is_utf8(image_id):
-                self._passed.looked(image_id, Reason.NAME_NOT_UTF8)
-            case Present() | Gone():
-                self._passed.looked(image_id, None)
-            case NoPicture():
-                self._passed.looked(image_id, finding.reason, finding.stat)
-            case Unreadable():
-                self._passed.looked(image_id, Reason.UNREADABLE)
-            case TooLarge():
-                self._passed.looked(image_id, Reason.TOO_LARGE, finding.stat)
 
     async def _refuse(self, image_id: str, error_class: str, reason: str) -> None:
         self.counters.refused += 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from producers.mounts import MountPoints
-from producers.passed import Passed, Reason
+from producers.passed import Look, Passed, Reason
 from producers.rules import Rules
 from producers.state import State
 from producers.tree import FileStat, Listing, join, walk
@@ -143,7 +143,7 @@ class Reconciler:
         if listing.failed is not None:
             logger.warning("cannot read the folder %r: %s", directory, listing.failed)
             difference.unreadable.append(directory)
-            self._passed.looked(f"{directory}/", Reason.UNREADABLE)
+            self._passed.looked([Look(f"{directory}/", Reason.UNREADABLE)])
         elif listing.missing:
             difference.missing.extend(self._state.below(directory))
         else:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from adapters.sources import Source
-from producers.passed import Passed, Reason
+from producers.passed import Look, Passed, Reason
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,10 @@ class Remembered:
         try:
             told = json.loads(self._path.read_text(encoding="utf-8"))
             if told["url"] == self._url and told.get("rule") == RULE:
-                for path, facts in told["objects"].items():
-                    passed.looked(path, Reason.NOT_A_PICTURE, tuple(facts))
+                passed.looked(
+                    Look(path, Reason.NOT_A_PICTURE, tuple(facts))
+                    for path, facts in told["objects"].items()
+                )
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -13,7 +13,7 @@ from adapters.memory import MemoryEventLog
 from adapters.name_forms import forms
 from adapters.sources import Source
 from adapters.watcher_status import skipped_counts
-from producers.passed import Passed, Reason
+from producers.passed import Look, Passed, Reason
 from producers.remembered import Remembered
 from tests.formats.test_content_buckets import bucket as bucket
 from tests.formats.test_content_local import JPEG, told
@@ -95,8 +95,7 @@ def test_a_name_may_hold_anything() -> None:
 
 def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> None:
     before, after = Passed(), Passed()
-    before.looked("a", Reason.NOT_A_PICTURE, None)
-    before.looked("b", Reason.NOT_A_PICTURE, (1, 2))
+    before.looked([Look("a", Reason.NOT_A_PICTURE), Look("b", Reason.NOT_A_PICTURE, (1, 2))])
     source = Source("cloud", "memory://b/x")
     Remembered(tmp_path / "watcher.json", source).save(before)
     Remembered(tmp_path / "watcher.json", source).load(after)
