@@ -51,12 +51,12 @@ class Rules:
 
     def skips_folder_name(self, name: str) -> bool:
         """Whether a folder of this name is hidden or temporary."""
-        return (name[0] == "." and not self._hidden) or name.lower().endswith(TEMPORARY_SUFFIXES)
+        return (name[:1] == "." and not self._hidden) or name.lower().endswith(TEMPORARY_SUFFIXES)
 
     def skips_name(self, name: str) -> bool:
         """Whether a file of this name is hidden or temporary."""
         return self.skips_folder_name(name) or (
-            (name[-1] in "~#" or name[0] == "~") and _is_editor_file(name)
+            (name[-1:] in ("~", "#") or name[:1] == "~") and _is_editor_file(name)
         )
 
     def judge(self, directory: str, name: str) -> SkipReason | None:
@@ -92,7 +92,9 @@ class Rules:
         return self.judge_path(path) in BY_NAME
 
     def enters(self, directory: str) -> bool:
-        """Whether this folder, in one that is entered, is scanned."""
+        """Whether this folder, in one that is entered, is scanned; the root ("") always is."""
+        if not directory:
+            return True
         name = directory.rpartition("/")[2]
         if self.skips_folder_name(name):
             return False

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class SkipReason(StrEnum):
@@ -39,6 +39,17 @@ MAX_NAMES: Final = 10_000
 """Listed per reason and source; all are counted."""
 _END: Final = "/\0"
 """Separates names. No name contains a slash, except at the end of a folder's."""
+
+
+class Examined(NamedTuple):
+    """The result of examining a file; no reason if it is an image or does not exist.
+
+    `facts` are compared to see whether the file has changed since; None if nothing is known.
+    """
+
+    path: str
+    reason: SkipReason | None
+    facts: Hashable = None
 
 
 class SkippedFiles:
@@ -93,15 +104,21 @@ class SkippedFiles:
             ]
         yield from found
 
-    def record(self, path: str, reason: SkipReason | None, facts: Hashable = None) -> None:
-        """Record the result of examining a file; None if it is an image or does not exist."""
-        directory, _, name = _split(path)
+    def record(self, files: Iterable[Examined]) -> None:
+        """Record the results of examining files."""
         with self._lock:
-            for each in BY_CONTENT:
-                if each is reason:
-                    self._put(each, directory, name, facts)
-                elif self._by_content[each]:
+            for path, reason, facts in files:
+                # Called for every file of a tree, of which in most trees none was skipped.
+                others = [
+                    each for each in BY_CONTENT if each is not reason and self._by_content[each]
+                ]
+                if reason is None and not others:
+                    continue
+                directory, _, name = _split(path)
+                for each in others:
                     self._drop(each, directory, (name,))
+                if reason is not None:
+                    self._put(reason, directory, name, facts)
 
     def record_folder(
         self,

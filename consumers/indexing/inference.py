@@ -149,9 +149,11 @@ class Inference:
                 )
             else:
                 self._counters.decoded += 1
-                if not self._keeps_vector(each, done, prepared):
+                corrected = self._corrected(each, done)
+                if corrected is None:
                     decoded.put_nowait(_Decoded(each, done, slot))
                     return
+                prepared.additions.append(corrected)
             slot.give_back()
 
         async with asyncio.TaskGroup() as group:
@@ -159,19 +161,18 @@ class Inference:
                 group.create_task(one(each, await pixels.take()))
         decoded.put_nowait(None)
 
-    def _keeps_vector(self, wanted: Wanted, done: Decoding, prepared: Prepared) -> bool:
-        """Whether nothing but the facts of a known picture had to be read again."""
+    def _corrected(self, wanted: Wanted, done: Decoding) -> Addition | None:
+        """A known picture with its facts read again; None if it has to be embedded as well."""
         known, picture = wanted.known, done.picture
         if known is None or known.facts_version < picture.pixels_since:
-            return False
+            return None
         # One that stands the other way now was embedded lying on its side.
         if (known.width, known.height) != (picture.width, picture.height):
-            return False
+            return None
         corrected = _known_of(picture, known.vector)
         self._remember(wanted.event.sha256, corrected)
         timings = StageTimings(read=done.read_ms, decode=done.decode_ms)
-        prepared.additions.append(reused(wanted, corrected, timings))
-        return True
+        return reused(wanted, corrected, timings)
 
     async def _patiently(self, wanted: Wanted) -> Decoding:
         # A file that cannot be read may be locked for a moment, or be on a shaky disk.

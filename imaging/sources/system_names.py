@@ -119,6 +119,6 @@ def is_system_folder(name: str) -> bool:
 def is_system_file(name: str) -> bool:
     """Whether a file of this name is a system's own."""
     # Called for every file of a tree; nearly all names end here.
-    if name[-1] not in _LAST_LETTERS and name[0] != ".":
+    if name[-1:] not in _LAST_LETTERS and name[:1] != ".":
         return False
     return name.startswith(FILE_BEGINNINGS) or name.endswith(FILE_ENDINGS) or name.lower() in _FILES

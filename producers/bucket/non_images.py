@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from imaging.sources.source import Source
-from producers.skipped import SkippedFiles, SkipReason
+from producers.skipped import Examined, SkippedFiles, SkipReason
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,10 @@ class NonImageCache:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             if content["url"] == self._url and content.get("rule") == RULE_VERSION:
-                for path, facts in content["objects"].items():
-                    skipped.record(path, SkipReason.NOT_A_PICTURE, tuple(facts))
+                skipped.record(
+                    Examined(path, SkipReason.NOT_A_PICTURE, tuple(facts))
+                    for path, facts in content["objects"].items()
+                )
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

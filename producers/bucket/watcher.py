@@ -28,6 +28,7 @@ from producers.folder.hashing import (
     Present,
     TooLarge,
     Unreadable,
+    skip_of,
 )
 from producers.folder.tree import KnownImage, ListedStat, is_utf8
 from producers.guard import RemovalGuard
@@ -176,8 +177,7 @@ class BucketWatcher:
         failures = [finding for finding in found if isinstance(finding, Unreadable)]
         if len(failures) == len(found) > 1:
             raise Unavailable(failures[0].reason)
-        for finding in found:
-            self._note(finding)
+        self.status.skipped.record(map(skip_of, found))
         moment = now()
         messages: list[Message] = []
         published: list[str] = []
@@ -239,19 +239,6 @@ class BucketWatcher:
         # time. The next listing then finds a difference and reads it again.
         stat = ListedStat(content.size, listed.modified_us)
         return Present(path, content.sha256(), stat, None, content.media_type(path))
-
-    def _note(self, finding: Finding) -> None:
-        """Update the skipped files."""
-        path, skipped = finding.path, self.status.skipped
-        match finding:
-            case NotAnImage():
-                skipped.record(path, finding.reason, finding.stat)
-            case TooLarge():
-                skipped.record(path, SkipReason.TOO_LARGE, finding.stat)
-            case Unreadable():
-                skipped.record(path, SkipReason.UNREADABLE)
-            case _:
-                skipped.record(path, None)
 
     def _addition(self, found: Present, moment: datetime, *, republish: bool) -> list[Message]:
         known = self._state.get(found.path)

@@ -24,7 +24,7 @@ from producers.folder.tree import (
     is_utf8,
 )
 from producers.rules import LOOKED_AT, Rules
-from producers.skipped import SkipReason
+from producers.skipped import Examined, SkipReason
 
 STALLED_SECONDS: Final = 600.0
 """If a file was not modified for this long, a scan does not check for an open writer. Closing it
@@ -114,6 +114,24 @@ class TooLarge(NamedTuple):
 
 
 Finding = Gone | Present | NotAnImage | Unsettled | Unreadable | TooLarge
+
+
+def skip_of(finding: Finding) -> Examined:
+    """Whether the file is skipped, and why."""
+    path = finding.path
+    match finding:
+        case Present() if is_utf8(path):
+            return Examined(path, None)
+        case Present():
+            return Examined(path, SkipReason.NAME_NOT_UTF8)
+        case NotAnImage():
+            return Examined(path, finding.reason, finding.stat)
+        case TooLarge():
+            return Examined(path, SkipReason.TOO_LARGE, finding.stat)
+        case Unreadable():
+            return Examined(path, SkipReason.UNREADABLE)
+        case _:
+            return Examined(path, None)
 
 
 class Examiner:

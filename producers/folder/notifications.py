@@ -116,7 +116,7 @@ class Mailbox(FileSystemEventHandler):
                 if path is None:
                     continue
                 appeared = _appeared(event, is_target=path is target)
-                if event.is_directory:
+                if event.is_directory or not path:
                     self._changes.folders.add(path)
                     if appeared is not None and rules.skips(f"{path}/"):
                         self._changes.skipped[f"{path}/"] = appeared

@@ -27,6 +27,7 @@ from producers.folder.hashing import (
     TooLarge,
     Unreadable,
     Unsettled,
+    skip_of,
 )
 from producers.folder.mount_points import MountPoints
 from producers.folder.settling import PATIENCE_SECONDS, Settling, Waiting
@@ -36,7 +37,7 @@ from producers.known_images import KnownImages
 from producers.log_writer import ChangeWriter
 from producers.refused_files import RefusalReporter
 from producers.rules import Rules
-from producers.skipped import SkippedFiles, SkipReason
+from producers.skipped import SkippedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -225,13 +226,13 @@ class Pipeline:
     async def _decide(self, batch: _Batch, findings: Sequence[Finding]) -> None:
         added: list[Message] = []
         moment = time.monotonic()
+        self._skipped.record(skip_of(each) for each in findings if not isinstance(each, Unsettled))
         for (candidate, waiting), finding in zip(batch, findings, strict=True):
             path = finding.path
             if not isinstance(finding, Gone | NotAnImage):
                 self._removals.pop(path, None)
             if not isinstance(finding, Unreadable):
                 self.counters.unreadable.discard(path)
-            self._note(finding)
             match finding:
                 case Present() if not is_utf8(path):
                     await self._refuse(path, "InvalidName", "the name is not UTF-8")
@@ -261,21 +262,6 @@ class Pipeline:
                     await self._refuse(path, "TooLarge", finding.reason)
         self.counters.added += len(added)
         await self._writer.write(added)
-
-    def _note(self, finding: Finding) -> None:
-        """Update the skipped files."""
-        path = finding.path
-        match finding:
-            case Present() if not is_utf8(path):
-                self._skipped.record(path, SkipReason.NAME_NOT_UTF8)
-            case Present() | Gone():
-                self._skipped.record(path, None)
-            case NotAnImage():
-                self._skipped.record(path, finding.reason, finding.stat)
-            case Unreadable():
-                self._skipped.record(path, SkipReason.UNREADABLE)
-            case TooLarge():
-                self._skipped.record(path, SkipReason.TOO_LARGE, finding.stat)
 
     async def _refuse(self, path: str, error_class: str, reason: str) -> None:
         self.counters.refused += 1

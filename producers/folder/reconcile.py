@@ -15,7 +15,7 @@ from producers.folder.mount_points import MountPoints
 from producers.folder.tree import FileStat, Listing, join, scan_tree
 from producers.known_images import KnownImages
 from producers.rules import Rules
-from producers.skipped import SkippedFiles, SkipReason
+from producers.skipped import Examined, SkippedFiles, SkipReason
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Reconciler:
         if listing.failed is not None:
             logger.warning("cannot read the folder %r: %s", directory, listing.failed)
             difference.unreadable.append(directory)
-            self._skipped.record(f"{directory}/", SkipReason.UNREADABLE)
+            self._skipped.record([Examined(f"{directory}/", SkipReason.UNREADABLE)])
         elif listing.missing:
             difference.missing.extend(self._state.below(directory))
         else:

@@ -175,6 +175,7 @@ async (names) => {
 """
 OTHERWISE_IN_CHROMIUM = {
     "png with a wrong checksum of its head": "refused, though all its pixels are there",
+    "bmp 16-bit with a mask of 32 bits": "refused, though its numbers say what they mean",
     "jpeg cut in half": "white below, where others are grey",
 }
 """What it does with them; besides, it begins animations with nothing where that is their start."""
@@ -272,6 +273,29 @@ async def test_each_can_be_uploaded_or_is_refused_with_its_reason(
     finally:
         for each in (system.images / "uploads").glob(f"{FOLDER}-*"):
             each.unlink()
+
+
+async def test_what_was_passed_over_is_listed_and_counted(
+    indexed: dict[str, dict[str, Any]], system: System, client: httpx.AsyncClient
+) -> None:
+    folder = system.images / FOLDER
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes").write_text("no picture")
+    (folder / ".hidden.jpg").write_bytes(b"whatever")
+    expected = {"other_suffix": "notes.txt", "not_a_picture": "notes", "ignored": ".hidden.jpg"}
+
+    async def listed() -> bool:
+        told = json.loads(system.servers.command("index", "skipped", "--json").stdout)
+        names = {each["reason"]: each["names"] for each in told["reasons"]}
+        return all(f"{FOLDER}/{name}" in names[reason] for reason, name in expected.items())
+
+    await eventually(listed, seconds=60, every=1)
+    state = (await client.get("/api/v1/state")).json()
+    assert state["skipped"] == sum(state["skipped_reasons"].values()) >= 3
+    assert expected.keys() <= state["skipped_reasons"].keys()
+    text = system.servers.command("index", "skipped").stdout
+    assert "the first bytes are those of no picture" in text
+    assert f"{FOLDER}/notes" in text
 
 
 async def test_what_is_no_more_leaves_nothing_behind(

@@ -12,7 +12,7 @@ from tests.unit.producers.test_watcher import eventually, history, log, root, sh
 __all__ = ["log", "root"]
 
 
-async def test_a_image_that_goes_while_events_are_dropped_is_found_missing(
+async def test_an_image_that_goes_while_events_are_dropped_is_found_missing(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was examined before the scan, and the result arrives only during the scan."""

@@ -61,7 +61,7 @@ async def becomes(log: FakeEventLog, expected: dict[str, str | None]) -> None:
     await eventually(check, 20)
 
 
-async def test_a_image_that_is_there_as_it_was_is_published_again(
+async def test_an_image_that_is_there_as_it_was_is_published_again(
     root: Path, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", b"a")
@@ -154,7 +154,7 @@ async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: FakeEventLog) 
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def test_a_image_that_could_not_be_read_meanwhile_keeps_its_letter(
+async def test_an_image_that_could_not_be_read_meanwhile_keeps_its_letter(
     root: Path, log: FakeEventLog
 ) -> None:
     """What is known of it is open while it is to be published again; that overtakes nothing."""

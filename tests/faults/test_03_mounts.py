@@ -239,7 +239,7 @@ def test_each_mount_has_a_share_of_its_own() -> None:
     assert guards.admitted(most[:30], state, 0.0) == most[:30]
 
 
-def test_the_mount_of_a_image_is_the_innermost() -> None:
+def test_the_mount_of_an_image_is_the_innermost() -> None:
     table = Mounts(points=frozenset({"a", "a/b", "c d"}))
     found = {path: table.of(path) for path in ("x", "a/x", "a/b/c/x", "ab/x", "c d/x", "")}
     assert found == {

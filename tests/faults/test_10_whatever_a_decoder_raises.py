@@ -173,7 +173,7 @@ def test_the_middle_of_a_very_long_image_is_seen_as_if_it_had_been_scaled_whole(
 
 
 @pytest.mark.parametrize("mode", ["stretch", "shortest_edge_center_crop"])
-async def test_a_image_that_is_one_line_takes_no_more_memory_than_its_header_says(
+async def test_an_image_that_is_one_line_takes_no_more_memory_than_its_header_says(
     small_spec: ModelSpec, tmp_path: Path, mode: str
 ) -> None:
     """A worker may take no more: what it does take is refused."""

@@ -187,7 +187,9 @@ class Untimed(MemoryFileSystem):  # type: ignore[misc]
         return kept if detail else [each["name"] for each in kept]
 
 
-async def test_a_image_whose_time_is_not_listed_has_none(tmp_path: Path, log: FakeEventLog) -> None:
+async def test_an_image_whose_time_is_not_listed_has_none(
+    tmp_path: Path, log: FakeEventLog
+) -> None:
     fsspec.register_implementation("untimed", Untimed, clobber=True)
     system = fsspec.filesystem("untimed")
     system.pipe_file("/box/a.jpg", b"one")

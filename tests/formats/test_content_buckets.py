@@ -29,18 +29,6 @@ def bucket() -> Iterator[Any]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
-@pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the objects whose first bytes were asked for."""
     names: list[str] = []

@@ -67,18 +67,6 @@ NAMES = (
 )
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
 async def added(log: FakeEventLog) -> dict[str, ImageAdded]:
     changes = [decode_image_change(r.key, r.value) async for r in log.read_all(IMAGES)]
     return {each.image_id: each for each in changes if isinstance(each, ImageAdded)}

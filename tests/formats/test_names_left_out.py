@@ -75,18 +75,6 @@ MERELY_ODD = [
 ODD_FILES = ["#1.jpg", "~draft.jpg", "@eaDir.jpg", "$RECYCLE.BIN.jpg", "Thumbs.db.jpg", "-.jpg"]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
 @pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
 def test_what_systems_make_is_left_out_at_any_depth(name: str) -> None:
     # Hidden names too are left out for what they are, where hidden ones are taken.

@@ -14,11 +14,9 @@ from adapters.name_forms import forms
 from adapters.watcher_status import skipped_counts
 from imaging.sources.source import Source
 from producers.bucket.non_images import NonImageCache
-from producers.skipped import SkippedFiles, SkipReason
+from producers.skipped import Examined, SkippedFiles, SkipReason
 from tests.formats.test_content_buckets import bucket as bucket
 from tests.formats.test_content_local import JPEG, skipped
-from tests.formats.test_content_local import log as log
-from tests.formats.test_content_local import root as root
 from tests.unit.producers.test_sources import running
 from tests.unit.producers.test_watcher import eventually, letters, view, watching
 
@@ -97,8 +95,9 @@ def test_a_name_may_hold_anything() -> None:
 
 def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> None:
     before, after = SkippedFiles(), SkippedFiles()
-    before.record("a", SkipReason.NOT_A_PICTURE, None)
-    before.record("b", SkipReason.NOT_A_PICTURE, (1, 2))
+    before.record(
+        [Examined("a", SkipReason.NOT_A_PICTURE), Examined("b", SkipReason.NOT_A_PICTURE, (1, 2))]
+    )
     source = Source("cloud", "memory://b/x")
     NonImageCache(tmp_path / "watcher.json", source).save(before)
     NonImageCache(tmp_path / "watcher.json", source).load(after)

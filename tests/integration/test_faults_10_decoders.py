@@ -34,7 +34,7 @@ async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) 
         image_id = f"{bench.prefix}/{name}.jpg"
         bad.append(bench.added(image_id, bench.file(image_id, data)))
         del bench.expected[image_id]
-    indexer = bench.indexer(decode_workers=2, decode_seconds=5)
+    indexer = bench.indexer(decode_workers=2, decode_seconds=10)
     indexer.module = ("tests.support.hostile_indexer",)
     await indexer.start()
     await bench.publish([*good[:10], *bad, *good[10:]])

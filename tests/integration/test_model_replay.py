@@ -47,6 +47,20 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield running
 
 
+def indexer_of(servers: Servers, folder: Path) -> IndexerProcess:
+    """One that is not started yet."""
+    return IndexerProcess(
+        {
+            "KAFKA_BOOTSTRAP_SERVERS": servers.kafka,
+            "TRITON_URL": servers.triton_url,
+            "WEAVIATE_URL": servers.weaviate_url,
+            "WEAVIATE_GRPC_PORT": str(servers.weaviate_grpc_port),
+        },
+        folder / "indexer.log",
+        folder / "ready",
+    )
+
+
 async def inferences(servers: Servers) -> int:
     """How many pictures Triton has embedded since it started."""
     async with httpx.AsyncClient(trust_env=False) as client:
@@ -102,16 +116,7 @@ async def test_a_replay_of_known_content_makes_no_inference(
             assert not await index.upsert(collection, [record(name) for name in part])
             await log.publish(IMAGES, [message(name) for name in part])
     before, began = await inferences(servers), time.monotonic()
-    indexer = IndexerProcess(
-        {
-            "KAFKA_BOOTSTRAP_SERVERS": servers.kafka,
-            "TRITON_URL": servers.triton_url,
-            "WEAVIATE_URL": servers.weaviate_url,
-            "WEAVIATE_GRPC_PORT": str(servers.weaviate_grpc_port),
-        },
-        tmp_path / "indexer.log",
-        tmp_path / "ready",
-    )
+    indexer = indexer_of(servers, tmp_path)
     try:
         await indexer.start()
 
@@ -195,16 +200,7 @@ async def test_pictures_of_an_earlier_version_get_their_facts_and_keep_their_vec
         await log.publish(IMAGES, [Message(event.image_id, event)])
     await commit_as_before(servers.kafka, collection.group)
     before_it, began = await inferences(servers), time.monotonic()
-    indexer = IndexerProcess(
-        {
-            "KAFKA_BOOTSTRAP_SERVERS": servers.kafka,
-            "TRITON_URL": servers.triton_url,
-            "WEAVIATE_URL": servers.weaviate_url,
-            "WEAVIATE_GRPC_PORT": str(servers.weaviate_grpc_port),
-        },
-        tmp_path / "indexer.log",
-        tmp_path / "ready",
-    )
+    indexer = indexer_of(servers, tmp_path)
     try:
         await indexer.start()
 

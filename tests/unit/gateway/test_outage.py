@@ -89,4 +89,5 @@ async def test_a_search_outlives_a_restart(
         fake.available = True
         assert await searching == ["a.jpg"]
     (event,) = await bench.searches()  # by the end all are written
-    assert event.latency_ms.total >= 400
+    # The search began a little after the sleep's timer was set.
+    assert event.latency_ms.total > 390
