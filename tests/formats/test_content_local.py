@@ -268,7 +268,7 @@ async def _scans(watcher: FolderWatcher, count: int) -> None:
         await eventually(another)
 
 
-async def test_what_is_a_image_no_more_is_removed(root: Path, log: FakeEventLog) -> None:
+async def test_what_is_an_image_no_more_is_removed(root: Path, log: FakeEventLog) -> None:
     (root / "a").write_bytes(JPEG)
     (root / "b.jpg").write_bytes(JPEG)
     async with watching(root, log) as watcher:

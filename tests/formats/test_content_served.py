@@ -139,7 +139,7 @@ async def test_the_command_lists_what_was_skipped(
     monkeypatch.setenv("WATCHER_STATUS_FILE", str(status_file))
     command = build(["index", "skipped"])
     nothing = CliRunner().invoke(command, ["index", "skipped"])
-    assert "has not told" in str(nothing.exception)
+    assert "has not reported" in str(nothing.exception)
     log = FakeEventLog()
     sources = f"other={other.as_uri()}"
     async with watching(root, log, status_file=status_file, images_sources=sources):

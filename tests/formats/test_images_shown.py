@@ -128,7 +128,7 @@ def test_a_tiff_that_may_be_a_raw_file_gets_memory_for_either(small_spec: ModelS
     assert memory_needed(data, small_spec) >= max(4 * len(data), 4 * 48 * 32)
 
 
-def test_a_limit_of_pixels_holds_for_every_way_to_read_a_image(small_spec: ModelSpec) -> None:
+def test_a_limit_of_pixels_holds_for_every_way_to_read_an_image(small_spec: ModelSpec) -> None:
     for data in (
         camera_tiff(b"SONY"),
         saved(large(), "PNG")[:9000],

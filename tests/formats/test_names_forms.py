@@ -95,7 +95,7 @@ def test_all_forms_are_the_same_name(path: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-async def test_a_image_is_found_by_either_form_of_its_name(
+async def test_an_image_is_found_by_either_form_of_its_name(
     bench: Gateway, name: str, form: Any
 ) -> None:
     stored = normalize(form, name)
@@ -154,7 +154,7 @@ async def refused(bench: Gateway, name: str) -> None:
     await bench.log.publish(IMAGES_DLQ, [Message(name, letter)])
 
 
-async def test_a_image_with_a_dead_letter_is_shown_by_either_form(bench: Gateway) -> None:
+async def test_an_image_with_a_dead_letter_is_shown_by_either_form(bench: Gateway) -> None:
     apart = normalize("NFD", "é.jpg")
     (bench.images / apart).write_bytes(png())
     await refused(bench, apart)
