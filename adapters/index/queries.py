@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -16,8 +17,8 @@ from adapters.naming import object_id
 
 Objects = CollectionAsync[Any, Any]
 
-ATTEMPTS: Final = 4
-"""How often a search is repeated whose answer lacks images."""
+PAUSES: Final = (0.0, 0.01, 0.02, 0.04, 0.08)
+"""Seconds before each attempt of a search, which is repeated while its answer lacks images."""
 
 
 async def search(
@@ -36,7 +37,8 @@ async def search(
     """
     numbers, filters = [float(number) for number in vector], conditions(where)
     found: dict[object, Any] = {}
-    for _ in range(ATTEMPTS):
+    for pause in PAUSES:
+        await asyncio.sleep(pause)
         answer = await objects.query.near_vector(
             near_vector=numbers,
             limit=limit,
