@@ -4,6 +4,8 @@
 the embedding of one text by Triton and one vector search by Weaviate, with the clients that the
 gateway uses. Both kinds run in one process and take turns, so that whatever else the machine does
 meets both alike. Every text is new, so no cache answers. Prints a table in Markdown; times in ms.
+With `--against FOLDER` the gateway of another checkout takes turns with that of this one, and
+nothing else is measured: old against new. The same environment must do for both.
 """
 
 from __future__ import annotations
@@ -14,8 +16,13 @@ import itertools
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import aiohttp
 
@@ -23,8 +30,10 @@ from adapters.embedder.triton import TritonEmbedder
 from adapters.index.port import Collection
 from adapters.index.weaviate import WeaviateIndex
 from adapters.settings import ServerSettings
+from benchmarks.intervals import interval
 from cli.search import credentials
-from stack.settings import StackSettings
+from stack.settings import ROOT, StackSettings
+from stack.tcp_ports import free_ports
 
 LIMIT = 10
 WARM_UP = 30
@@ -81,6 +90,105 @@ def text(number: int) -> str:
     return f"{SUBJECTS[number % len(SUBJECTS)]} {number}"
 
 
+@contextmanager
+def gateways(other: Path) -> Iterator[dict[str, int]]:
+    """The gateways of another checkout and of this one; yields name -> port."""
+    stack = StackSettings()
+    environment = {
+        **os.environ,
+        **stack.environment(),
+        "JWT_SECRET": "a secret of the benchmark, of many bytes",
+        "LAKE_URL": str(stack.state / "benchmark-lake"),
+    }
+    ports = dict(zip(("before", "now"), free_ports(2), strict=True))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "gateway"],
+            cwd=code,
+            env={**environment, "GATEWAY_PORT": str(port)},
+            stderr=subprocess.DEVNULL,
+        )
+        for port, code in zip(ports.values(), (other, ROOT), strict=True)
+    ]
+    try:
+        yield ports
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(60)
+
+
+async def compare(
+    ports: dict[str, int], rounds: int, requests: int, clients: int, seconds: float
+) -> None:
+    """Let the gateways at these ports take turns, and print a table in Markdown."""
+    texts = itertools.count(int(time.time()) * 1_000_000)
+    medians: dict[str, list[float]] = {name: [] for name in ports}
+    rates: dict[str, list[float]] = {name: [] for name in ports}
+    connector = aiohttp.TCPConnector(limit=clients)
+    async with aiohttp.ClientSession(connector=connector, headers=credentials()) as session:
+
+        async def ask(name: str) -> float:
+            url = f"http://127.0.0.1:{ports[name]}/api/v1/search-image"
+            started = time.perf_counter()
+            body = {"text": text(next(texts)), "limit": LIMIT}
+            async with session.post(url, json=body) as response:
+                assert response.status == 200, await response.text()
+                assert len((await response.json())["matches"]) == LIMIT
+            return (time.perf_counter() - started) * 1e3
+
+        async def client(name: str, until: float) -> int:
+            count = 0
+            while time.perf_counter() < until:
+                await ask(name)
+                count += 1
+            return count
+
+        for name in ports:
+            await answering(partial(ask, name))
+        for number in range(rounds + 1):
+            names = list(ports)[:: -1 if number % 2 else 1]
+            times: dict[str, list[float]] = {name: [] for name in names}
+            for each in range(requests):
+                for name in names if each % 2 else names[::-1]:
+                    times[name].append(await ask(name))
+            done = dict.fromkeys(names, 0.0)
+            for name in names:
+                started = time.perf_counter()
+                until = started + seconds
+                counts = await asyncio.gather(*(client(name, until) for _ in range(clients)))
+                done[name] = sum(counts) / (time.perf_counter() - started)
+            if number:  # The first one warms up.
+                for name in names:
+                    medians[name].append(statistics.median(times[name]))
+                    rates[name].append(done[name])
+    print("| what | before | now | now / before, with 95 % |\n|---|---|---|---|")
+    for what, found in (
+        (f"p50 of one client, ms, {requests} requests a round", medians),
+        (f"requests/s of {clients} clients", rates),
+    ):
+        ratios = [new / old for old, new in zip(found["before"], found["now"], strict=True)]
+        low, high = interval(ratios)
+        print(
+            f"| {what} | {statistics.median(found['before']):.2f} "
+            f"| {statistics.median(found['now']):.2f} "
+            f"| {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f}) |"
+        )
+
+
+async def answering(ask: Callable[[], Awaitable[float]]) -> None:
+    """Wait until a gateway answers."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await ask()
+            except (aiohttp.ClientError, AssertionError):
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+
 async def measure(rounds: int, clients: int, seconds: float) -> None:
     """Run and print."""
     stack = StackSettings()
@@ -132,8 +240,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=400)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--against", type=Path, help="another checkout: old against new")
+    parser.add_argument("--requests", type=int, default=300, help="of one client, in each round")
     arguments = parser.parse_args()
-    asyncio.run(measure(arguments.rounds, arguments.clients, arguments.seconds))
+    clients, seconds = arguments.clients, arguments.seconds
+    if arguments.against:
+        with gateways(arguments.against.resolve()) as ports:
+            asyncio.run(compare(ports, arguments.rounds, arguments.requests, clients, seconds))
+    else:
+        asyncio.run(measure(arguments.rounds, clients, seconds))
 
 
 if __name__ == "__main__":
