@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, cast
@@ -17,8 +18,8 @@ from adapters.weaviate_schema import integer
 
 Objects = CollectionAsync[Any, Any]
 
-ATTEMPTS: Final = 4
-"""So often is a search made of which pictures are missing."""
+PAUSES: Final = (0.0, 0.01, 0.02, 0.04, 0.08)
+"""Seconds before each attempt of a search, which is repeated while its answer lacks pictures."""
 _INTEGERS: Final = ("size_bytes", "width", "height")
 
 
@@ -39,7 +40,8 @@ async def search(
     """
     numbers, filters = [float(number) for number in vector], conditions(where)
     found: dict[object, Any] = {}
-    for _ in range(ATTEMPTS):
+    for pause in PAUSES:
+        await asyncio.sleep(pause)
         answer = await objects.query.near_vector(
             near_vector=numbers,
             limit=limit,
