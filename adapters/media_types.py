@@ -52,18 +52,18 @@ _OF_FORMAT: Final = {
 }
 
 
+HEAD_BYTES: Final = 4096
+"""So many first bytes of a file are looked at where it is told what the file is."""
+
+
 def media_type_of(data: bytes, kind: str) -> str:
     """The media type of a picture that was read as `kind`, Pillow's name: always one of ours."""
-    return _OF_FORMAT.get(kind) or _heif_type(data[:64])
+    return _OF_FORMAT.get(kind) or _heif_type(data[:HEAD_BYTES])
 
 
 def _heif_type(head: bytes) -> str:
     found = sniff_media_type(head)
     return found if found in ("image/heic", "image/heif") else "image/heif"
-
-
-HEAD_BYTES: Final = 4096
-"""So many first bytes of a file are looked at where it is told what the file is."""
 
 
 def suffix_of(name: str) -> str:
