@@ -52,18 +52,18 @@ _OF_FORMAT: Final = {
 }
 
 
+HEAD_BYTES: Final = 4096
+"""Number of first bytes that decide what a file is."""
+
+
 def media_type_of(data: bytes, kind: str) -> str:
     """The media type of an image that Pillow has read as format `kind`."""
-    return _OF_FORMAT.get(kind) or _heif_type(data[:64])
+    return _OF_FORMAT.get(kind) or _heif_type(data[:HEAD_BYTES])
 
 
 def _heif_type(head: bytes) -> str:
     found = sniff_media_type(head)
     return found if found in ("image/heic", "image/heif") else "image/heif"
-
-
-HEAD_BYTES: Final = 4096
-"""Number of first bytes that decide what a file is."""
 
 
 def suffix_of(name: str) -> str:

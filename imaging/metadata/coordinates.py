@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Rational, Real
 from typing import Final
 
 from adapters.index.facts import place
@@ -68,6 +68,9 @@ def _numbers(parts: object) -> list[float] | None:
     listed = parts if isinstance(parts, tuple | list) else (parts,)
     if not 1 <= len(listed) <= 3:
         return None
+    if len(listed) == 3 and _is_nothing(listed[2]):
+        # From cameras that write minutes with decimals.
+        listed = listed[:2]
     # Pillow's rationals are `Real`; texts and booleans do not count.
     if any(isinstance(part, bool) or not isinstance(part, Real) for part in listed):
         return None
@@ -77,6 +80,11 @@ def _numbers(parts: object) -> list[float] | None:
         return None
     # A denominator of 0 gives infinity or NaN.
     return numbers if all(math.isfinite(number) for number in numbers) else None
+
+
+def _is_nothing(part: object) -> bool:
+    """Whether this is 0/0."""
+    return isinstance(part, Rational) and part.numerator == part.denominator == 0
 
 
 def _signed(

@@ -70,6 +70,14 @@ def test_a_hemisphere_that_is_not_to_be_read_is_no_place(
     assert place(located(SYDNEY, "E", EAST, "N"), small_spec) == NOWHERE
 
 
+def test_seconds_may_be_no_number_where_minutes_have_decimals(small_spec: ModelSpec) -> None:
+    nothing = (0, 0)
+    north, east = ((33, 1), (5142, 100), nothing), ((151, 1), (129, 10), nothing)
+    assert place(located(north, "N", east, "E"), small_spec) == pytest.approx((33.857, 151.215))
+    for parts in ((nothing, (51, 1), (25, 1)), ((33, 1), nothing, (25, 1)), ((33, 1), (1, 0))):
+        assert place(located(parts, "N", EAST, "E"), small_spec) == NOWHERE
+
+
 def test_a_hemisphere_may_have_the_type_of_bytes_but_not_be_a_number(
     small_spec: ModelSpec,
 ) -> None:
