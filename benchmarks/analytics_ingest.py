@@ -1,15 +1,15 @@
-"""Search events filed per second, end to end, against a bare loop; and a dashboard query over them.
+"""Search events written to the lake per second, against a bare loop; and dashboard queries.
 
     python -m benchmarks.analytics_ingest --events 1000000
 
-starts a broker of its own and adds a section to `benchmarks/results/analytics_ingest.md`.
+starts a broker of its own and appends a section to `benchmarks/results/analytics_ingest.md`.
 
 The bare loop is one process: aiokafka's `getmany`, `json.loads`, `pyarrow.Table.from_pylist` with
 the same columns, and `pyarrow.parquet.write_table` with the same compression and rows per file. It
-checks nothing, has no group, keeps no offsets, and would lose or double events when killed. Ours is
-`python -m consumers analytics` as it runs in the stack, started as a process; its time is from its
-start to its last file. Both read the same topics of the same broker. The ratio is also given by
-processor time, which says more on a machine that is busy with other things.
+validates nothing, has no group, stores no offsets, and would lose or duplicate events when killed.
+Ours is the process `python -m consumers analytics` as it runs in the stack; its time is from its
+start to its last file. Both read the same topics of the same broker. The ratio is also given in
+processor time, which is more reliable on a machine that runs other work.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from tests.support.watcher_processes import running_broker
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "analytics_ingest.md"
-TITLE = """# Events filed in the lake, and questions to it
+TITLE = """# Events written to the lake, and queries on it
 
-End to end against a bare loop that consumes with aiokafka and writes the same Parquet with pyarrow.
+End to end, against a bare loop that consumes with aiokafka and writes the same Parquet files.
 
 """
 FLUSH_RECORDS = 50_000
@@ -56,7 +56,7 @@ EVENT_SCHEMA = pa.schema(list(schema_of(SEARCHES))[len(RECORD_FIELDS) :])
 
 
 async def publish(bootstrap: str, count: int) -> int:
-    """Bring `searches` to this many events; each has 10 results or fewer."""
+    """Publish to `searches` until it has this many events, with at most 10 results each."""
     async with KafkaEventLog(bootstrap) as log:
         there = sum(end - start for start, end in (await log.bounds(SEARCHES)).values())
         events = Events(there + 1)
@@ -70,7 +70,7 @@ async def publish(bootstrap: str, count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """Seconds by the wall clock, and of processor time."""
+    """Wall-clock and processor time, in seconds."""
 
     wall: float
     processor: float
@@ -109,7 +109,7 @@ _TEXT_TIME = EVENT_SCHEMA.set(
     EVENT_SCHEMA.get_field_index("occurred_at"), pa.field("occurred_at", pa.string())
 )
 _BARE_SCHEMA = pa.schema([*RECORD_FIELDS[:3], *_TEXT_TIME])
-"""The same columns; the time stays text, which spares the bare loop its parsing."""
+"""The same columns; the time stays text, so the bare loop need not parse it."""
 
 
 def _row(record: object) -> dict[str, object]:
@@ -122,7 +122,7 @@ def _row(record: object) -> dict[str, object]:
 
 
 def ours(bootstrap: str, total: int, folder: Path) -> Took:
-    """Our consumer, from its start to the last event filed."""
+    """Our consumer, from its start to the last event written."""
     lake = Lake(str(folder / "lake"))
     environment = {
         **os.environ,
@@ -154,14 +154,14 @@ def ours(bootstrap: str, total: int, folder: Path) -> Took:
         process.wait(60)
 
 
-def questions(folder: Path) -> dict[str, float]:
-    """Seconds of the best of five, for the page as a whole and for one chart."""
+def query_times(folder: Path) -> dict[str, float]:
+    """Query -> seconds, the best of five, for the whole page and for single charts."""
     lake = Lake(str(folder / "lake"))
     queries = {
         "searches over time": lambda: query(lake, "FROM searches_over_time"),
         "latency percentiles": lambda: query(lake, "FROM latency_by_stage"),
         "weak queries": lambda: query(lake, "FROM weak_queries LIMIT 15"),
-        "the whole page, 17 questions": lambda: dashboard(lake, Filters()),
+        "the whole page, 17 queries": lambda: dashboard(lake, Filters()),
     }
     found: dict[str, float] = {}
     for name, run in queries.items():
@@ -175,7 +175,7 @@ def questions(folder: Path) -> dict[str, float]:
 
 
 async def measure(bootstrap: str, count: int, rounds: int, say: Callable[[str], None]) -> None:
-    """Run, and say what was found line by line, as Markdown."""
+    """Run, and pass the results to `say` line by line, as Markdown."""
     total = await publish(bootstrap, count)
     say(
         f"## {total:,} search events, {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
@@ -195,7 +195,7 @@ async def measure(bootstrap: str, count: int, rounds: int, say: Callable[[str], 
             )
             if number == rounds - 1:
                 say("\n| dashboard query, best of five | seconds |\n|---|---|")
-                for name, seconds in questions(folder).items():
+                for name, seconds in query_times(folder).items():
                     say(f"| {name} | {seconds:.3f} |")
     say("")
 
@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR)  # a broker that is still starting is no news
+    logging.basicConfig(level=logging.ERROR)  # or the starting broker fills the log
     new = not RESULTS.exists()
     with (
         tempfile.TemporaryDirectory() as state,

@@ -1,7 +1,7 @@
 """The minimum work of a watcher's restart, as a process: read the topic and scan the tree.
 
 `python benchmarks/bare_watcher.py FOLDER BROKER [--compare]`; with `--compare` the events are
-parsed into a map and every file is held against it, by size and time.
+parsed into a map, and every file is compared with it by size and time.
 """
 
 import asyncio

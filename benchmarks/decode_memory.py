@@ -2,7 +2,7 @@
 
 `python -m benchmarks.decode_memory --size 10000 8000` makes the pictures in a temporary folder and
 writes `benchmarks/results/decode_memory.md`. Each is decoded in a process of its own that has
-loaded what an indexer loads.
+the modules of an indexer loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ register_heif_opener()
 
 
 def scene(size: tuple[int, int]) -> Image.Image:
-    """Soft random colours with some grain: files of about the size that photographs have."""
+    """Soft random colours with some grain, which give files of about the size of photographs."""
     random = np.random.default_rng(1)
     small = random.integers(0, 256, (size[1] // 40, size[0] // 40, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)).copy()
@@ -45,7 +45,7 @@ def scene(size: tuple[int, int]) -> Image.Image:
 
 
 def kinds(whole: Image.Image) -> dict[str, Callable[[], bytes]]:
-    """What is measured -> how it is made."""
+    """Name of a kind -> function that makes a file of it."""
 
     def saved(image: Image.Image, kind: str, **options: object) -> bytes:
         buffer = io.BytesIO()
@@ -96,7 +96,7 @@ def peak() -> int:
 
 
 def decode_one(path: Path) -> dict[str, object]:
-    """Decode it as an indexer would; what that took."""
+    """Decode it as an indexer would; returns memory in bytes and seconds."""
     import consumers.indexing.app  # noqa: F401 (what an indexer has in memory)
     from adapters.embedder.spec import ModelSpec
     from adapters.errors import Rejected

@@ -1,12 +1,11 @@
-"""Pictures read and decoded per second, in threads as before and in worker processes.
+"""Pictures read and decoded per second, in threads and in worker processes.
 
     python -m benchmarks.decode_processes --rounds 9 > benchmarks/results/decode_processes.md
 
-Both have as many workers, the same pictures and as many in flight as an indexer has. Rounds
-alternate, so that a machine that is busy with other things is unfair to both alike; what counts is
-the median over the rounds of processes / threads, and the interval that holds it with 95 %
-(bootstrap). `--candidates` adds loky and pebble, where they are installed, on the same footing:
-they send pixels as pickles, as they know no other way.
+Both decode the same pictures with as many workers, and as many in flight, as an indexer. Rounds
+alternate, so that other load on the machine affects both alike. The result is the median over the
+rounds of processes / threads, with its 95 % interval (bootstrap). `--candidates` adds loky and
+pebble, if they are installed, under the same conditions; they can send pixels only as pickles.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ EVERYTHING = 1 << 40
 
 
 class Pool(Protocol):
-    """Something that decodes."""
+    """A pool that decodes."""
 
     async def decode(self, event: ImageAdded) -> object:
         """The picture."""
@@ -62,12 +61,12 @@ class Pool(Protocol):
 
 
 def work(event: ImageAdded) -> object:
-    """What one thread, or one process of a candidate, does."""
+    """The work of one thread, or of one process of a candidate."""
     return read_and_decode(event, None, SPEC, LIMITS, memory=EVERYTHING)
 
 
 class Threads:
-    """As it was before."""
+    """Decoding in threads, as before decision 13."""
 
     def __init__(self, workers: int) -> None:
         self._pool = ThreadPoolExecutor(workers)
@@ -80,7 +79,7 @@ class Threads:
 
 
 class Processes:
-    """As it is."""
+    """Decoding in our worker processes."""
 
     def __init__(self, workers: int) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -95,7 +94,7 @@ class Processes:
 
 
 class Loky:
-    """A candidate."""
+    """Decoding in loky's executor."""
 
     def __init__(self, workers: int) -> None:
         from loky import ProcessPoolExecutor
@@ -110,7 +109,7 @@ class Loky:
 
 
 class Pebble:
-    """A candidate."""
+    """Decoding in pebble's pool."""
 
     def __init__(self, workers: int) -> None:
         from pebble import ProcessPool
@@ -189,7 +188,7 @@ async def latency(decode: Callable[[ImageAdded], Awaitable[object]], event: Imag
 
 
 async def memory_of(processes: Processes) -> str:
-    """What the workers and the one they are forked from take when they are idle."""
+    """Memory of the idle workers and of the process that they are forked from."""
     lines = []
     for child in psutil.Process().children(recursive=True):
         used = child.memory_full_info()

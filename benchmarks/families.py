@@ -1,4 +1,4 @@
-"""Processes with all that they have started."""
+"""Processes together with their descendants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def proportional_bytes(process: psutil.Process) -> float:
-    """What the process and its descendants take now (proportional set size)."""
+    """Memory of the process and its descendants (proportional set size)."""
     total = 0.0
     for each in family(process):
         with contextlib.suppress(psutil.Error):  # It has just ended.

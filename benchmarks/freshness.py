@@ -1,7 +1,7 @@
-"""How long from a file in the folder to its answer, and from its deletion to its absence.
+"""Time from adding a file until a search finds it, and from deleting it until none does.
 
 `.venv/bin/python -m benchmarks.freshness` needs a running system (`make run`) and its IMAGES_DIR.
-It copies pictures nobody has seen, one after another, searches without pause until each is found,
+It adds pictures of new content one after another, searches without pause until each is found,
 deletes it and searches until it is gone. Prints a table in Markdown; times are in seconds.
 """
 
@@ -22,7 +22,7 @@ LIMIT = 60.0
 
 
 async def until(client: httpx.AsyncClient, name: str, present: bool) -> float:
-    """Seconds until a search for the picture's kind has it, or has it no more."""
+    """Seconds until a search has the picture among its matches, or no longer has it."""
     started = time.perf_counter()
     while time.perf_counter() - started < LIMIT:
         answer = await client.post("/api/v1/search-image", json={"text": "a cat", "limit": 1000})

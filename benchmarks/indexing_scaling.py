@@ -3,9 +3,9 @@
     ./image-search up --detach --servers-only
     python -m benchmarks.indexing_scaling --pictures 2400 --rounds 2
 
-What a real model takes depends on the machine that runs it, which all indexers share. This one
-takes a set time for each picture, whoever else is served, as if there were a GPU for each indexer:
-what is measured is whether our own side grows with the group.
+The speed of a real model depends on the machine, which all indexers share. This one takes a fixed
+time for each picture, whatever else it serves, as if each indexer had its own GPU. So the benchmark
+measures whether our own side scales with the group.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ parameters {{{{ key: "min_score" value {{{{ string_value: "0" }}}} }}}}
 
 
 def load_model(seconds: float) -> None:
-    """Put the model beside those that the stack's Triton serves, and have it loaded."""
+    """Add the model to those that the stack's Triton serves, and have it loaded."""
     settings = StackSettings()
     served = settings.state / "triton" / "models"
     stated = (served / "lite_image" / "config.pbtxt").read_text()
@@ -105,7 +105,7 @@ def load_model(seconds: float) -> None:
 
 
 def make_pictures(folder: Path, count: int) -> list[Path]:
-    """Small pictures of noise, so that reading them costs next to nothing."""
+    """Small pictures of noise, which take next to no time to read."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(count):
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=2400)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=0.06, help="what one picture takes")
+    parser.add_argument("--seconds", type=float, default=0.06, help="time for one picture")
     parser.add_argument("--folder", type=Path, default=Path(".scratch/scaling"))
     chosen = parser.parse_args()
     load_model(chosen.seconds)

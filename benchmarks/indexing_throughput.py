@@ -3,13 +3,13 @@
     ./image-search up --detach --servers-only
     python -m benchmarks.indexing_throughput --pictures 2000 --rounds 3
 
-A bare loop has no servers: one process that decodes the same files, in a pool on every core, while
-the same ONNX model runs on what is decoded. The best of several thread counts is what counts.
-The rounds alternate, so that a machine that is busy with other things is unfair to both alike.
-With `--against FOLDER` the indexer of another checkout (the same environment must do for both)
+A bare loop has no servers: one process decodes the same files in a pool on every core, while the
+same ONNX model runs on the decoded pixels. Of several thread counts the best is used. Rounds
+alternate, so that other load on the machine affects both alike.
+With `--against FOLDER` the indexer of another checkout (which must run in the same environment)
 takes turns with this one, and nothing else is measured: old against new.
 
-The profile shows which process took the processors' time, in seconds for 1,000 pictures.
+The profile shows the processor time of each process, in seconds for 1,000 pictures.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from stack.settings import StackSettings
 ROOT = Path(__file__).parents[1]
 BATCH = 32
 JOIN_SECONDS = 12.0
-"""In which indexers start and share the partitions."""
+"""Time in which indexers start and share the partitions."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Run:
 def make_pictures(folder: Path, count: int, size: tuple[int, int], distinct: int) -> list[Path]:
     """Photographs of this size, crops of the samples; no two files have the same bytes.
 
-    After `distinct` crops the same come again, each with a number behind its end, where no decoder
-    looks: content decides what is inferred, and cutting thousands of large ones would take long.
+    After `distinct` crops the same ones are repeated, each with a number appended, which decoders
+    ignore: each content is inferred once, and making thousands of large crops would take long.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sources = [Image.open(p).convert("RGB") for p in sorted((ROOT / "images/photos").glob("*.jpg"))]
@@ -161,7 +161,7 @@ def messages(paths: list[Path], run: str) -> list[Message]:
 
 
 def processor_seconds(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """User and system time that the processes and their descendants have taken so far."""
+    """User and system time of the processes and their descendants so far."""
     spent = {}
     for name, pids in processes.items():
         times = [each.cpu_times() for pid in pids for each in family(psutil.Process(pid))]
@@ -202,7 +202,7 @@ async def end_to_end(
             offsets = await admin.list_consumer_group_offsets(group)
             return sum(max(0, meta.offset) for meta in offsets.values()) >= total
 
-        # A new process for each round: one that remembers would have nothing to infer.
+        # A new process for each round: a former one has the vectors in its cache.
         records, warm = messages(paths, "throughput"), messages(paths[:1], "warm")
         await servers.index.delete(collection, [message.key for message in records + warm])
         processes = await asyncio.to_thread(launch, indexers, environment, code)
@@ -223,7 +223,7 @@ async def end_to_end(
             spent = {name: after[name] - before[name] for name in running}
             return Run(len(paths) / took, peak / 1e6, spent)
         finally:
-            # Or the next watcher would find that thousands of pictures are gone at once.
+            # Otherwise the next watcher would find thousands of pictures gone at once.
             gone = [Message(message.key, None) for message in records + warm]
             await servers.log.publish(IMAGES, gone)
             await admin.close()
@@ -234,7 +234,7 @@ async def end_to_end(
 
 
 def launch(count: int, environment: dict[str, str], code: Path) -> list[subprocess.Popen[bytes]]:
-    """Start that many indexers."""
+    """Start `count` indexers."""
     return [
         subprocess.Popen(
             [sys.executable, "-m", "consumers", "indexing"],
@@ -249,8 +249,8 @@ def launch(count: int, environment: dict[str, str], code: Path) -> list[subproce
 async def until(
     check: Callable[[], Awaitable[bool]], watched: Sequence[subprocess.Popen[bytes]] = ()
 ) -> float:
-    """Wait until `check` holds; the most bytes that a watched process, its children included, took
-    meanwhile (proportional set size)."""
+    """Wait until `check` is true; the highest memory of a watched process with its children
+    meanwhile, in bytes (proportional set size)."""
     peak = 0.0
     while not await check():
         peak = max([peak, *(proportional_bytes(psutil.Process(each.pid)) for each in watched)])
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--indexers", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, default=(1000, 750), metavar="PIXELS")
-    parser.add_argument("--distinct", type=int, default=2000, help="crops that differ")
+    parser.add_argument("--distinct", type=int, default=2000, help="number of different crops")
     parser.add_argument("--folder", type=Path, default=Path(".scratch/throughput"))
     parser.add_argument("--against", type=Path, help="another checkout: old against new")
     chosen = parser.parse_args()

@@ -1,4 +1,4 @@
-"""How sure a median is."""
+"""Confidence intervals of medians."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DRAWS = 5000
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """What holds the median with 95 %, by drawing from the values again and again."""
+    """The 95 % confidence interval of the median, by bootstrap."""
     chance = random.Random(1)
     medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(DRAWS))
     return medians[DRAWS // 40], medians[-DRAWS // 40 - 1]

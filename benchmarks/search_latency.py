@@ -1,9 +1,9 @@
-"""What a search costs through the gateway, against the two calls that it has to make.
+"""The time of a search through the gateway, against the two calls that it has to make.
 
 `.venv/bin/python -m benchmarks.search_latency` needs a running system (`make run`). Bare calls are
 the embedding of one text by Triton and one vector search by Weaviate, with the clients that the
-gateway uses. Both kinds run in one process and take turns, so that whatever else the machine does
-meets both alike. Every text is new, so no cache answers. Prints a table in Markdown; times in ms.
+gateway uses. Both kinds run in one process and take turns, so that other load on the machine
+affects both alike. Every text is new, so no cache answers. Prints a table in Markdown; times in ms.
 With `--against FOLDER` the gateway of another checkout takes turns with that of this one, and
 nothing else is measured: old against new. The same environment must do for both.
 """
@@ -38,14 +38,14 @@ from stack.tcp_ports import free_ports
 LIMIT = 10
 WARM_UP = 30
 SUBJECTS = ("a cat", "a red car", "a bird on a branch", "fruit in a bowl", "a tennis player")
-Ask = Callable[[str], Awaitable[None]]
+Search = Callable[[str], Awaitable[None]]
 
 
-async def one_client(queries: dict[str, Ask], texts: itertools.count[int], rounds: int) -> None:
+async def one_client(queries: dict[str, Search], texts: itertools.count[int], rounds: int) -> None:
     """Take turns, one request at a time; print p50 and p95 and their ratios."""
     times: dict[str, list[float]] = {name: [] for name in queries}
     for number in range(rounds + WARM_UP):
-        # Neither is always the one that finds the servers just used.
+        # The order alternates, as the second call finds the servers' caches warm.
         for name in list(queries) if number % 2 else list(queries)[::-1]:
             started = time.perf_counter()
             await queries[name](text(next(texts)))
@@ -60,7 +60,11 @@ async def one_client(queries: dict[str, Ask], texts: itertools.count[int], round
 
 
 async def many_clients(
-    queries: dict[str, Ask], texts: itertools.count[int], clients: int, seconds: float, rounds: int
+    queries: dict[str, Search],
+    texts: itertools.count[int],
+    clients: int,
+    seconds: float,
+    rounds: int,
 ) -> None:
     """Take turns of `seconds` with `clients` at once; print throughput, p50 and p95."""
     done: dict[str, list[float]] = {name: [] for name in queries}
@@ -209,7 +213,7 @@ async def measure(rounds: int, clients: int, seconds: float) -> None:
                 assert response.status == 200, await response.text()
                 assert len((await response.json())["matches"]) == LIMIT
 
-        queries: dict[str, Ask] = {
+        queries: dict[str, Search] = {
             "gateway": gateway,
             "bare calls": bare(embedder, index, collection),
         }
@@ -224,14 +228,14 @@ async def measure(rounds: int, clients: int, seconds: float) -> None:
     await asyncio.gather(embedder.close(), index.close())
 
 
-def bare(embedder: TritonEmbedder, index: WeaviateIndex, collection: Collection) -> Ask:
-    """The two calls and nothing else."""
+def bare(embedder: TritonEmbedder, index: WeaviateIndex, collection: Collection) -> Search:
+    """The two calls alone."""
 
-    async def ask(query: str) -> None:
+    async def search(query: str) -> None:
         vectors = await embedder.embed_texts(collection.model_name, [query])
         assert len(await index.search(collection, vectors[0].tolist(), LIMIT)) == LIMIT
 
-    return ask
+    return search
 
 
 def main() -> None:

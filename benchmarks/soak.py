@@ -1,12 +1,12 @@
-"""An hour of everything at once; afterwards no process may hold more than before.
+"""An hour of mixed load with outages, in which no process may grow.
 
     make soak            # SOAK_MINUTES=60
 
-A system of its own (ports, state and pictures of its own) is kept busy: pictures come, change and
-go, some of them hostile; clients search, upload, rate, and send what is no picture; members join
-the group of indexers and leave it; servers are killed, and Triton stands still for some seconds.
-Our own processes are never killed. Memory, threads, sockets and open files of each process are
-sampled, judged, and drawn.
+A separate system (its own ports, state and pictures) is kept busy: pictures are added, changed and
+removed, some of them hostile; clients search, upload, rate, and send files that are no pictures;
+members join and leave the group of indexers; servers are killed, or stopped for some seconds. Our
+own processes are never killed. Memory, threads, sockets and open files of each process are sampled,
+checked, and plotted.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EXPECTED = frozenset({200, 201, 304, 404, 409, 413, 415, 422, 429, 503, 504})
 
 @dataclass
 class Soak:
-    """The running system and what was done to it."""
+    """The running system, and counts of what was done."""
 
     environment: dict[str, str]
     chance: random.Random
@@ -82,7 +82,7 @@ class Soak:
 
 
 async def churn(soak: Soak) -> None:
-    """Some pictures come, one changes, and the oldest go."""
+    """Add some pictures, change one, and remove the oldest."""
     for _ in range(6):
         number = soak.done["pictures written"]
         path = soak.images / f"folder-{number % 5}" / f"{number}.jpg"
@@ -97,7 +97,7 @@ async def churn(soak: Soak) -> None:
 
 
 async def hostility(soak: Soak) -> None:
-    """A file that is no good picture, or a good one that was damaged."""
+    """Add a hostile file with some random bytes."""
     case = soak.chance.choice(HOSTILE)
     data = bytearray(case.data)
     for _ in range(3):
@@ -114,7 +114,7 @@ HOSTILE = [case for case in cases() if case.outcome != INDEXED] + list(cases())
 
 
 async def rebalance(soak: Soak) -> None:
-    """One more indexer joins the group for some seconds."""
+    """Let one more indexer join the group for some seconds."""
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{soak.environment['KAFKA_PORT']}",
         "WEAVIATE_URL": f"http://127.0.0.1:{soak.environment['WEAVIATE_PORT']}",
@@ -141,7 +141,7 @@ async def rebalance(soak: Soak) -> None:
 
 
 async def outage(soak: Soak) -> None:
-    """A server dies, or stands still."""
+    """Kill a server, or stop it for some seconds."""
     kinds = ("kill kafka", "kill weaviate", "kill triton", "stop triton", "stop weaviate")
     kind = kinds[soak.done["outages"] % len(kinds)]
     how, name = kind.split()
@@ -165,7 +165,7 @@ async def outage(soak: Soak) -> None:
 
 
 async def searching(soak: Soak, client: httpx.AsyncClient) -> None:
-    """One thing a client may do, or should not."""
+    """Send one valid or invalid request."""
     picture = base64.b64encode(soak.jpeg(soak.chance.choice((64, 640, 1600)))).decode()
     word = soak.chance.choice(WORDS)
     bodies: list[object] = [
@@ -190,7 +190,7 @@ async def searching(soak: Soak, client: httpx.AsyncClient) -> None:
 
 
 async def looking(soak: Soak, client: httpx.AsyncClient) -> None:
-    """What the pages ask for, and an upload."""
+    """Send the requests of the pages, and an upload."""
     for path in ("/api/v1/state", "/api/v1/analytics/dashboard", "/metrics", "/"):
         await send(soak, client.get(path))
     name = f"{soak.done['answers']}.jpg"
@@ -201,7 +201,7 @@ async def looking(soak: Soak, client: httpx.AsyncClient) -> None:
 
 
 async def send(soak: Soak, request: Awaitable[httpx.Response]) -> httpx.Response | None:
-    """The answer, counted; None where there was none."""
+    """The answer, which is counted; None if there is none."""
     try:
         answer = await request
     except httpx.HTTPError as error:
@@ -217,7 +217,7 @@ async def send(soak: Soak, request: Awaitable[httpx.Response]) -> httpx.Response
 
 
 async def repeated(action: Callable[[], Awaitable[None]], seconds: float, until: float) -> None:
-    """Again and again, with this pause, until this time by monotonic."""
+    """Repeat the action with this pause until this time of `time.monotonic()`."""
     while time.monotonic() < until:
         await action()
         await asyncio.sleep(seconds)
@@ -230,7 +230,7 @@ async def watch(soak: Soak, started: float, until: float) -> None:
 
 
 async def measure(soak: Soak, minutes: float) -> None:
-    """Keep it busy for this long."""
+    """Keep the system busy for this long."""
     started = time.monotonic()
     until = started + minutes * 60
     address = f"http://127.0.0.1:{soak.environment['GATEWAY_PORT']}"
@@ -250,7 +250,7 @@ async def measure(soak: Soak, minutes: float) -> None:
 
 
 def report(soak: Soak, minutes: float) -> tuple[str, bool]:
-    """The result in Markdown, and whether all is well."""
+    """The result in Markdown, and whether it is good."""
     found = growths(soak.samples)
     flat = all(each.is_flat for each in found) and not soak.unexpected
     lines = [
@@ -269,7 +269,7 @@ def report(soak: Soak, minutes: float) -> tuple[str, bool]:
 
 
 def main() -> None:
-    """Run, write `soak.csv`, `soak.png` and the figures into the folder, and print the latter."""
+    """Run, write `soak.csv` and `soak.png` into the folder, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=20261127)

@@ -1,6 +1,6 @@
-"""The samples of a soak as one picture: a panel for each metric, a line for each process.
+"""Plots the samples of a soak: a panel for each metric, a line for each process.
 
-`python -m benchmarks.soak_plot soak.csv soak.png` draws the picture of an earlier run again.
+`python -m benchmarks.soak_plot soak.csv soak.png` plots an earlier run again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each process of a running system holds, sampled over time, and whether it grows."""
+"""Samples the resources of each process of a running system, and checks whether they grow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METRICS = ("memory_mib", "threads", "sockets", "files")
 ALLOWED = {"memory_mib": (1.10, 16.0), "threads": (1.0, 3.0), "sockets": (1.0, 4.0)}
 """Metric -> (factor, addend) by which a late median may exceed an early one; `files`: as sockets.
 
-A process that leaks a little with each of thousands of operations is far above both.
+A process that leaks a little in each of thousands of operations exceeds both by far.
 """
 
 
@@ -25,9 +25,9 @@ A process that leaks a little with each of thousands of operations is far above 
 class Sample:
     """One process and its children at one moment.
 
-    `minute` counts from the start of the run; `memory_mib` is what the process alone has written,
-    `Private_Dirty`, in MiB. What is shared would count for more whenever another process ends; and
-    files that are mapped to be read, as Weaviate's are, are no memory that anybody holds.
+    `minute` counts from the start of the run. `memory_mib` is the memory that the process alone has
+    written, `Private_Dirty`, in MiB: a share of common pages would grow whenever another process
+    ends, and files mapped for reading, like those of Weaviate, can be reclaimed.
     """
 
     minute: float
@@ -41,7 +41,7 @@ class Sample:
 
 
 def sample(run: Path, started: float) -> list[Sample]:
-    """All processes that run now, after the record in the folder `run`; `started` by monotonic."""
+    """All processes of the record in the folder `run`; `started` is of `time.monotonic()`."""
     record = RecordFile(run).read()
     minute = round((time.monotonic() - started) / 60, 3)
     found = []
@@ -81,7 +81,7 @@ def _private_mib(pid: int) -> float:
 
 
 def write(path: Path, samples: Iterable[Sample]) -> None:
-    """As CSV with a head line."""
+    """Write the samples as CSV with a header line."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [each.name for each in fields(Sample)])
         writer.writeheader()
@@ -89,7 +89,7 @@ def write(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def read(path: Path) -> list[Sample]:
-    """What `write` wrote."""
+    """Read what `write` wrote."""
     with path.open(newline="") as file:
         return [
             Sample(
@@ -123,7 +123,7 @@ class Growth:
 
 
 def growths(samples: Sequence[Sample]) -> list[Growth]:
-    """Second quarter of the run (the first one warms up) against the last one."""
+    """Compares the last quarter of the run with the second one; the first is warm-up."""
     end = max(each.minute for each in samples)
     found = []
     for process in sorted({each.process for each in samples}):
@@ -131,7 +131,7 @@ def growths(samples: Sequence[Sample]) -> list[Growth]:
         early = [each for each in own if end / 4 <= each.minute < end / 2]
         late = [each for each in own if each.minute >= end * 3 / 4]
         if not early or not late:
-            continue  # one that came and went
+            continue  # It did not run in both quarters.
         for metric in METRICS:
             found.append(
                 Growth(
@@ -145,7 +145,7 @@ def growths(samples: Sequence[Sample]) -> list[Growth]:
 
 
 def table(found: Sequence[Growth], samples: Sequence[Sample]) -> str:
-    """The growths in Markdown, a line a process."""
+    """The growths in Markdown, one line for each process."""
     lines = [
         "| process | starts | memory, MiB | threads | sockets | open files | |",
         "|---|---|---|---|---|---|---|",

@@ -33,7 +33,7 @@ RESULTS = Path(__file__).parent / "results" / "watcher_scan.md"
 
 
 def make(root: Path, files: int, size: int) -> None:
-    """Files of random content, 1,000 to a folder, dated a day back."""
+    """Make files of random content, 1,000 in each folder, with yesterday's date."""
     block = random.Random(1).randbytes(size)
     yesterday = time.time() - 86400
     for number in range(files):
@@ -43,7 +43,7 @@ def make(root: Path, files: int, size: int) -> None:
         path = folder / f"{number}.jpg"
         path.write_bytes(number.to_bytes(8, "big") + block[8:])
         os.utime(path, (yesterday, yesterday))
-    os.sync()  # files of yesterday are on the disk, and nobody is still writing them out
+    os.sync()  # Files of yesterday would be on the disk already.
 
 
 def scan_stat_hash(root: Path) -> int:
@@ -57,7 +57,7 @@ def scan_stat_hash(root: Path) -> int:
                     pending.append(entry.path)
                     continue
                 entry.stat(follow_symlinks=False)
-                with open(entry.path, "rb") as file:  # noqa: PTH123 (as bare as can be)
+                with open(entry.path, "rb") as file:  # noqa: PTH123 (the least overhead)
                     hashlib.sha256(file.read()).digest()
                 count += 1
     return count
@@ -89,7 +89,7 @@ def read_topic(broker: str) -> int:
 
 
 def bare_restart(root: Path, broker: str, files: int, *options: str) -> None:
-    """The same work without us, in a process of its own."""
+    """Run the minimum work as a process of its own."""
     script = str(Path(__file__).with_name("bare_watcher.py"))
     command = [sys.executable, script, str(root), broker, *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -97,7 +97,7 @@ def bare_restart(root: Path, broker: str, files: int, *options: str) -> None:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds it takes."""
+    """Seconds that the work takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -163,7 +163,7 @@ def measure(files: int, size: int, work: Path) -> list[tuple[str, str]]:
         ("the same with `stat`", f"{stat:.2f} s"),
         ("reading the topic, undecoded", f"{topic:.2f} s"),
         ("bare process: scan, topic undecoded", f"{bare_again:.2f} s"),
-        ("bare process: topic parsed into a map, files held against it", f"{bare_compared:.2f} s"),
+        ("bare process: topic parsed into a map, files compared with it", f"{bare_compared:.2f} s"),
         (
             "restart with nothing changed, process start to compared",
             f"{again:.2f} s, {again / bare_again:.2f} and {again / bare_compared:.2f} times these",

@@ -1,9 +1,10 @@
-"""A consumer group of its own on `feedback`, with aiokafka: prints each rating as a JSON line.
+"""Reads `feedback` with aiokafka in its own consumer group; prints each rating as a JSON line.
 
 KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092 GROUP=my-ratings python feedback_aiokafka.py
 
-A group first reads from the beginning, later from where it stopped. An offset is committed after
-the rating was handled, so none is lost; after a crash some come again, with the same `event_id`.
+A new group starts at the beginning, an existing one at its committed offsets. An offset is
+committed after the rating was handled, so none is lost; after a crash some are repeated, with the
+same `event_id`.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ async def main() -> None:
 
 
 def handle(value: bytes) -> None:
-    """Your work goes here. What cannot be read is left out: it would not get better."""
+    """Your work goes here. Invalid records are skipped, as a retry would not help."""
     try:
         event = json.loads(value)
         # Fields are only added within a major version; another one may mean something else.

@@ -1,10 +1,10 @@
-"""A consumer group of its own on `feedback`, with FastStream: prints each rating as a JSON line.
+"""Reads `feedback` with FastStream in its own consumer group; prints each rating as a JSON line.
 
 KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092 GROUP=my-ratings faststream run feedback_faststream:app
 
-The policy matters: FastStream's default commits first and loses ratings in a crash. With
-`NACK_ON_ERROR` an offset is committed after its rating was handled, and a handler that fails gets
-the rating again.
+The policy matters: FastStream's default commits first, so a crash loses ratings. With
+`NACK_ON_ERROR` an offset is committed after its rating was handled, and a rating whose handler
+fails is delivered again.
 """
 
 import json
@@ -21,7 +21,7 @@ app = FastStream(broker)
 
 
 class Rating(BaseModel):
-    """The fields that are wanted here; others are ignored. All: docs, `/api/v1/asyncapi.json`."""
+    """The fields used here; others are ignored. `/api/v1/asyncapi.json` describes all of them."""
 
     schema_version: str = Field(pattern=r"^1\.\d+$")
     event_id: UUID
@@ -37,7 +37,7 @@ class Rating(BaseModel):
     ack_policy=AckPolicy.NACK_ON_ERROR,
 )
 async def handle(message: KafkaMessage) -> None:
-    """Your work goes here. What cannot be read is left out: it would not get better."""
+    """Your work goes here. Invalid records are skipped, as a retry would not help."""
     try:
         rating = Rating.model_validate_json(message.body)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A client of a few lines: copy it into your program. Needs httpx."""
+"""A small client to copy into your program. It needs httpx."""
 
 import json
 from pathlib import Path
@@ -16,17 +16,17 @@ class ImageSearch:
 
     def search(self, text: str | None = None, **body: Any) -> dict[str, Any]:
         """For instance `search("tennis", limit=3, filters={"folder": "holiday"})`."""
-        asked = body if text is None else {"text": text, **body}
-        return self._answer(self.http.post("/api/v1/search-image", json=asked))
+        request = body if text is None else {"text": text, **body}
+        return self._answer(self.http.post("/api/v1/search-image", json=request))
 
     def search_by_file(self, file: str | Path, **body: Any) -> dict[str, Any]:
-        """More like this file; the options of `search`."""
+        """More like this file, with the options of `search`."""
         form = {k: v if isinstance(v, str) else json.dumps(v) for k, v in body.items()}
         files = {"image": Path(file).read_bytes()}
         return self._answer(self.http.post("/api/v1/search-image", files=files, data=form))
 
     def pages(self, text: str | None = None, **body: Any) -> Any:
-        """All matches, page by page, until there are no more."""
+        """All matches, fetched page by page."""
         answer = self.search(text, paged=True, **body)
         yield from answer["matches"]
         while answer["next_cursor"]:
@@ -34,18 +34,18 @@ class ImageSearch:
             yield from answer["matches"]
 
     def add(self, file: str | Path, folder: str = "uploads") -> dict[str, Any]:
-        """Upload a picture; `search(..., wait_for=wait_for(answer))` finds it for certain."""
+        """Upload a picture; `search(..., wait_for=wait_for(answer))` waits until it is found."""
         path = Path(file)
         files = {"image": (path.name, path.read_bytes())}
         return self._answer(self.http.post("/api/v1/images", files=files, data={"folder": folder}))
 
     def rate(self, answer: dict[str, Any], rating: int, image_name: str | None = None) -> Any:
-        """Say how good an answer was, 1 to 10; with a name, how good that picture was."""
+        """Rate an answer from 1 to 10; with `image_name`, rate that picture of it."""
         body = {"jwt": answer["jwt"], "user_feedback": rating, "image_name": image_name}
         return self._answer(self.http.post("/api/v1/create-feedback", json=body))
 
     def duplicates(self, kind: str = "exact") -> Any:
-        """Groups of pictures that are there more than once."""
+        """Groups of duplicate pictures, `exact` or `near`."""
         query: dict[str, str] = {"kind": kind}
         while True:
             answer = self._answer(self.http.get("/api/v1/duplicates", params=query))
@@ -59,5 +59,5 @@ class ImageSearch:
 
 
 def wait_for(added: dict[str, Any], timeout_s: float = 30.0) -> dict[str, Any]:
-    """What a search waits for, so that it finds what was just added."""
+    """The `wait_for` of a search that is to find the picture just added."""
     return {"image_name": added["image_name"], "sha256": added["sha256"], "timeout_s": timeout_s}
