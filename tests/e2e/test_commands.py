@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import httpx
 
@@ -9,12 +10,13 @@ from tests.e2e.conftest import SAMPLES, System, eventually
 
 
 async def test_status_tells_what_runs_and_how_far_it_is(system: System) -> None:
-    async def caught_up() -> bool:
+    async def caught_up() -> Any:
         status = json.loads(system.servers.command("status", "--json").stdout)
-        return bool(status["lag"] == 0 and status["watcher"]["state"] == "watching")
+        answers = all(status["servers"].values())
+        settled = answers and status["lag"] == 0 and status["watcher"]["state"] == "watching"
+        return status if settled else None
 
-    await eventually(caught_up, seconds=60, every=1)
-    status = json.loads(system.servers.command("status", "--json").stdout)
+    status = await eventually(caught_up, seconds=60, every=1)
     states = {row["name"]: row["state"] for row in status["processes"]}
     assert states.pop("provision") == "done"
     assert set(states) == {
