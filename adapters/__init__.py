@@ -1,5 +1,5 @@
 """Ports to the servers and their implementations.
 
 Nothing outside this package imports aiokafka, tritonclient or weaviate, except
-`consumers.indexing.subscriber`, which reaches Kafka through FastStream.
+`consumers.process.subscriber`, which reaches Kafka through FastStream.
 """
