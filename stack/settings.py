@@ -22,17 +22,17 @@ FALLBACK_MODEL = "lite"
 
 GIB = 1 << 30
 WEAVIATE_SHARE = 0.4
-"""Of the machine's memory. Kafka, Triton, the indexers and whatever else runs there need theirs."""
+"""Weaviate's share of the machine's memory; the rest is for Kafka, Triton and other processes."""
 _CGROUP_LIMIT = machine.CGROUP_LIMIT
 
 
 def machine_memory() -> int:
-    """Bytes of memory of this machine, or of the container that this runs in if it has less."""
+    """Bytes of memory of this machine, or of the container this runs in if that has less."""
     return machine.machine_memory(_CGROUP_LIMIT)
 
 
 def default_model(values: dict[str, Any]) -> str:
-    """CLIP ViT-B/32 where it has been downloaded, else the bundled fall-back."""
+    """CLIP ViT-B/32 if it has been downloaded, else the bundled fall-back."""
     models: Path = values["models_dir"] or values["cache_dir"] / "models"
     here = (models.expanduser() / PREFERRED_MODEL).is_dir()
     return PREFERRED_MODEL if here else FALLBACK_MODEL
@@ -135,7 +135,7 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def picture_folders(self) -> list[Path]:
-        """Every local folder that pictures come from, absolute."""
+        """Every local source of images, absolute."""
         further = [each.folder.resolve() for each in self.images_sources if each.is_local]
         return [self.images, *further]
 
@@ -146,17 +146,17 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def run(self) -> Path:
-        """What is running: the lock, the process table, the ready files."""
+        """Run files: the lock, the process table, the ready files."""
         return self.state / "run"
 
     @property
     def watcher_status(self) -> Path:
-        """What the watcher says of itself, as JSON."""
+        """The watcher's status, as JSON."""
         return self.watcher_status_file or self.run / "watcher.json"
 
     @property
     def lake(self) -> str:
-        """The event lake: LAKE_URL, else a folder of the state's."""
+        """The event lake: LAKE_URL, else a folder in the state folder."""
         return self.lake_url or str(self.state / "lake")
 
     @property
@@ -177,17 +177,17 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def model_state_before(self) -> Path:
-        """The same as it was before the last change."""
+        """`model_state` before its last change."""
         return self.state / "models.json.before"
 
     @property
     def active_model(self) -> str:
-        """The model that the last switch ended at; before any, that of the first start."""
+        """The model that answers searches, by the state file; without one, the first model."""
         for path in (self.model_state, self.model_state_before):
             try:
                 return str(json.loads(path.read_text())["active"])
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # Lost, or torn by a crash of the machine: the one before it is whole.
+                continue  # Lost, or damaged by a crash of the machine: use the one before it.
         return self.model_name
 
     @property
@@ -204,12 +204,12 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def gateway_url(self) -> str:
-        """Where a browser on this machine finds the gateway."""
+        """The gateway's URL for a browser on this machine."""
         host = "127.0.0.1" if self.gateway_host in ("0.0.0.0", "::") else self.gateway_host
         return f"http://{host}:{self.gateway_port}"
 
     def used_ports(self, *, servers_only: bool = False) -> dict[str, int]:
-        """Environment variable -> port, for each port this stack listens on."""
+        """Environment variable -> port, for each port that this stack listens on."""
         names: list[str] = [] if servers_only else ["gateway_port"]
         if self.kafka_bootstrap_servers is None:
             names += ["kafka_port", "kafka_controller_port"]
@@ -227,7 +227,7 @@ class StackSettings(EnvironmentSettings):
         return {name.upper(): getattr(self, name) for name in names}
 
     def environment(self) -> dict[str, str]:
-        """What our own processes need to find the servers and the folders."""
+        """Environment variables with which our own processes find the servers and folders."""
         kafka, weaviate, triton = (
             self.kafka_bootstrap_servers or f"127.0.0.1:{self.kafka_port}",
             self.weaviate_url or f"http://127.0.0.1:{self.weaviate_port}",
