@@ -46,8 +46,8 @@ class StackSettings(EnvironmentSettings):
     cache_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("image-search", appauthor=False))
     )
-    """Prepared servers and models, shared by all checkouts; a folder of the user's cache if none is
-    set."""
+    """Folder of prepared servers and models, shared by all checkouts; in the user's cache folder if
+    none is set."""
     models_dir: Path | None = None
     """Folder of the models that were added; `models` in `CACHE_DIR` if none is set."""
     images_dir: Path = ROOT / "images"
@@ -55,13 +55,13 @@ class StackSettings(EnvironmentSettings):
     images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
     """Further folders and buckets, as `name=url` separated by spaces."""
     watcher_status_file: Path | None = None
-    """File in which the watcher reports what it does; in the state folder if none is set."""
+    """File that the watcher writes its status to; in the state folder if none is set."""
     gateway_host: str = "127.0.0.1"
     """Address that the gateway listens on."""
     gateway_port: Port = 3000
     """Port that the gateway listens on."""
     kafka_bootstrap_servers: str | None = None
-    """Addresses of Kafka's brokers, to use those instead of a local one."""
+    """Addresses of existing Kafka brokers to use instead of a local one."""
     kafka_port: Port = 9092
     """Port of the local Kafka."""
     kafka_controller_port: Port = 9093
@@ -69,25 +69,25 @@ class StackSettings(EnvironmentSettings):
     kafka_heap: str = "512m"
     """Memory of the local Kafka's Java heap."""
     weaviate_url: str | None = None
-    """Weaviate's HTTP address, to use that one instead of a local one."""
+    """HTTP address of an existing Weaviate to use instead of a local one."""
     weaviate_port: Port = 8080
     """HTTP port of the local Weaviate."""
     weaviate_grpc_port: Port = 50051
     """Weaviate's gRPC port."""
     weaviate_gossip_port: Port = 7946
-    """Port of the local Weaviate for its cluster's membership."""
+    """Port of the local Weaviate for cluster membership."""
     weaviate_data_port: Port = 7947
-    """Port of the local Weaviate for its cluster's data."""
+    """Port of the local Weaviate for cluster data."""
     weaviate_raft_port: Port = 8300
     """Port of the local Weaviate for Raft."""
     weaviate_raft_internal_port: Port = 8301
     """Port of the local Weaviate for calls within Raft."""
     weaviate_binary: Path | None = None
-    """A Weaviate that is there already, instead of compiling one."""
+    """Path of an existing Weaviate program, to use it instead of compiling one."""
     weaviate_memory: ByteSize | None = None
-    """Memory that the local Weaviate may take, as `6GiB`; 40 % of the machine's if none is set."""
+    """Memory limit of the local Weaviate, as `6GiB`; 40 % of the machine's if none is set."""
     triton_url: str | None = None
-    """Triton's HTTP address, to use that one instead of a local one."""
+    """HTTP address of an existing Triton to use instead of a local one."""
     triton_port: Port = 8000
     """HTTP port of the local Triton."""
     triton_grpc_port: Port = 8001
@@ -101,17 +101,17 @@ class StackSettings(EnvironmentSettings):
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that an encoder uses for one batch; 0 means one per core."""
     lake_url: str | None = None
-    """The event lake: a folder, or any URL that fsspec knows; `lake` in the state folder if none is
-    set."""
+    """The event lake: a folder, or any URL that fsspec supports; `lake` in the state folder if none
+    is set."""
     model_name: str = Field(default_factory=default_model)
-    """The model of a first start; after it, `models switch` decides. If none is set:
-    `ViT-B-32__openai` where it has been downloaded, else `lite`."""
+    """Model of the first start; after that, `models switch` decides. If none is set:
+    `ViT-B-32__openai` if it has been downloaded, else `lite`."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Indexers of each collection, which share the work."""
+    """Number of indexers for each collection; they share the work."""
     log_bytes: Annotated[ByteSize, Field(ge=10_000)] = ByteSize(20_000_000)
-    """Size beyond which a log is rotated, while its process runs."""
+    """Size above which a log file is rotated while its process runs."""
     log_files: Annotated[int, Field(ge=1, le=100)] = 3
-    """Older files that are kept of each log."""
+    """Number of rotated files kept for each log."""
 
     @field_validator("images_sources", mode="before")
     @classmethod
