@@ -5,9 +5,9 @@ ModelError
 ├── InvalidLayout     a folder does not have the layout of a model
 ├── InvalidGraph      an ONNX file is not an encoder
 ├── InvalidCatalogue  the catalogue of known models cannot be read
-├── NotNative         Triton's native backend cannot run the model as asked
+├── NotNative         Triton's native backend cannot run the model as requested
 ├── RegistryBusy      another command is changing which models are current
-├── ServingFailed     the server of models does not do what was asked
+├── ServingFailed     a model could not be loaded, or its indexers not started or stopped
 └── SwitchRefused     a switch or a retirement is not possible; nothing was changed
 
 An error is defined in the module that raises it, or here if several modules do. This module imports

@@ -72,12 +72,12 @@ def _ref(*parts: str) -> dict[str, str]:
 
 def _channel(topic: Topic) -> dict[str, Any]:
     name, config = _name(topic), topic.config()
-    kept: dict[str, Any] = {
+    configuration: dict[str, Any] = {
         "cleanup.policy": [config["cleanup.policy"]],
         "retention.ms": int(config["retention.ms"]),
     }
     if "delete.retention.ms" in config:
-        kept["delete.retention.ms"] = int(config["delete.retention.ms"])
+        configuration["delete.retention.ms"] = int(config["delete.retention.ms"])
     return {
         "address": topic.name,
         "description": topic.description,
@@ -86,7 +86,7 @@ def _channel(topic: Topic) -> dict[str, Any]:
             "kafka": {
                 "topic": topic.name,
                 "partitions": topic.partitions,
-                "topicConfiguration": kept,
+                "topicConfiguration": configuration,
                 "bindingVersion": BINDING,
             }
         },

@@ -307,4 +307,4 @@ def clean(settings: StackSettings) -> list[str]:
         StackError: see `stack.state_folder.empty`.
     """
     down(settings)
-    return state_folder.empty(settings.state, settings.picture_folders)
+    return state_folder.empty(settings.state, settings.image_folders)

@@ -134,7 +134,7 @@ class StackSettings(EnvironmentSettings):
         return self.images_dir.expanduser().resolve()
 
     @property
-    def picture_folders(self) -> list[Path]:
+    def image_folders(self) -> list[Path]:
         """Every local source of images, absolute."""
         further = [each.folder.resolve() for each in self.images_sources if each.is_local]
         return [self.images, *further]
