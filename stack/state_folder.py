@@ -76,8 +76,8 @@ def empty(state: Path, sources: Sequence[Path]) -> list[str]:
     for source in sources:
         if source.is_relative_to(state) or state.is_relative_to(source):
             raise StackError(
-                f"one of the state folder {state} and the pictures {source} contains the other, so "
-                "nothing is deleted; move one of them"
+                f"the state folder {state} and the picture folder {source} overlap, so nothing is "
+                "deleted; move one of them"
             )
     for mount in _mounts_below(state):
         raise StackError(f"a file system is mounted at {mount}, so nothing is deleted; unmount it")
