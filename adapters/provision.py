@@ -226,7 +226,7 @@ async def _backfill_events(index: ImageIndex, active: Collection) -> list[ModelA
         for each in await index.all_collections()
         if each.model_name != active.model_name
     }
-    return [_event(ModelStep.FEEDING, each, None) for each in others.values()]
+    return [_event(ModelStep.BACKFILLING, each, None) for each in others.values()]
 
 
 def _event(step: ModelStep, collection: Collection, previous: str | None) -> ModelActivated:

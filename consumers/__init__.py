@@ -1,1 +1,1 @@
-"""Readers of the event log: indexing, and the rules by which each handles failures."""
+"""Consumers of the event log: indexing, analytics, and the tools that repair what they wrote."""

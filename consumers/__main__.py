@@ -1,4 +1,4 @@
-"""`python -m consumers indexing` or `analytics`: one member of that consumer group."""
+"""`python -m consumers indexing|analytics`: run one member of that consumer group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in ("indexing", "analytics"):
         sys.exit("usage: python -m consumers indexing|analytics")
     configure_logging()
-    # Each loads its own: the other's libraries would be a fifth of an indexer's memory.
+    # Import only what this consumer needs: the other's libraries take a fifth of its memory.
     if sys.argv[1] == "analytics":
         from consumers.analytics.app import main as run
     else:

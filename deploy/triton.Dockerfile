@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # NVIDIA's Triton with the libraries that the models' Python backend imports, and the models,
-# rendered for the CUDA provider (which falls back on nothing: set PROVIDER=cpu for no GPU).
+# rendered for the CUDA provider, which has no fallback: without a GPU, build with PROVIDER=cpu.
 FROM python:3.11-slim AS render
 WORKDIR /app
 COPY requirements/app.txt requirements/app.txt

@@ -1,1 +1,1 @@
-"""Models: where they come from, how Triton serves them, and which one answers."""
+"""Models: where they come from, how Triton serves them, and which one answers searches."""

@@ -1,7 +1,7 @@
 """Whether the active model is rated well, and which loaded model would have scored higher.
 
-The ratings of a window are read from `feedback`. Only when their mean is low are the rated queries
-run on the other models, which costs an embedding and a search for each.
+The ratings of a time window are read from `feedback`. Only if their mean is low, the rated queries
+are run on the other models, which costs an embedding and a search for each query.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from schemas.topics import FEEDBACK, MODELS
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the ratings of the active model say. `mean` is of 1 to 10; nDCG is of 0 to 1."""
+    """The evaluation of the active model's ratings. `mean` is from 1 to 10, nDCG from 0 to 1."""
 
     model: str | None
     ratings: int
     mean: float | None
     threshold: float
     low: bool
-    """The mean is below the threshold, and of enough ratings."""
+    """The mean is below the threshold, and there are enough ratings."""
     candidate: str | None = None
     """The loaded model with the best nDCG on the rated queries, if better than the active one."""
     active_ndcg: float | None = None
     candidate_ndcg: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
+        """All fields as JSON."""
         return asdict(self)
 
     def sentence(self) -> str:
-        """The advice as one sentence for a terminal; empty where there is none."""
+        """The advice as one sentence for a terminal; empty if there is none."""
         if not self.low or self.mean is None:
             return ""
-        said = (
+        finding = (
             f"ratings: {self.mean:.1f} of 10 on average for {self.model} "
             f"({self.ratings} ratings), below {self.threshold:g}"
         )
         if self.candidate is None or self.candidate_ndcg is None or self.active_ndcg is None:
-            return f"{said}; no loaded model would have done better"
+            return f"{finding}; no loaded model would have done better"
         return (
-            f"{said}; {self.candidate} would have scored higher on the rated queries "
+            f"{finding}; {self.candidate} would have scored higher on the rated queries "
             f"(nDCG {self.candidate_ndcg:.2f}, now {self.active_ndcg:.2f}): "
             f"./image-search models switch {self.candidate}"
         )
@@ -62,10 +62,10 @@ class Advice:
 async def advise(
     log: EventLog, embedder: Embedder, index: ImageIndex, settings: AdviceSettings
 ) -> Advice:
-    """Evaluate the ratings that the active model got in the window.
+    """Evaluate the ratings that the active model received in the window.
 
     Raises:
-        Unavailable: a server that is needed does not answer.
+        Unavailable: a required server does not answer.
     """
     active = await index.active()
     if active is None:
@@ -120,12 +120,10 @@ async def _ratings(log: EventLog, model_name: str, since: datetime) -> list[int]
 
 
 async def _candidates(log: EventLog, embedder: Embedder, active: Collection) -> list[Collection]:
-    """The collections, beside the active one, whose model is loaded in the version that filled it.
-
-    The log of models says which are there: the one before is named by what replaced it.
-    """
+    """The other collections whose model is loaded in the version that filled them, as recorded in
+    the `models` topic."""
     steps: Mapping[str, ModelActivated] = await _steps(log)
-    there = []
+    found = []
     for name, event in steps.items():
         if name == active.model_name or event.step is ModelStep.RETIRED:
             continue
@@ -133,8 +131,8 @@ async def _candidates(log: EventLog, embedder: Embedder, active: Collection) -> 
             continue
         spec = await embedder.spec(name)
         if spec.version == event.model_version:
-            there.append(Collection(event.collection, name, spec.version, spec.dimension))
-    return there
+            found.append(Collection(event.collection, name, spec.version, spec.dimension))
+    return found
 
 
 async def _steps(log: EventLog) -> dict[str, ModelActivated]:

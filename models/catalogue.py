@@ -16,7 +16,8 @@ Triple = tuple[float, float, float]
 
 
 class CatalogueEntry(BaseModel):
-    """What is known of a model before it is downloaded; `mean` and `std` are of pixels in 0..1."""
+    """A model's description, known before it is downloaded. `mean` and `std` refer to pixel values
+    from 0 to 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +45,7 @@ def read_catalogue(path: Path = CATALOGUE) -> Mapping[str, CatalogueEntry]:
     """Model name -> entry.
 
     Raises:
-        InvalidCatalogue: an entry lacks something or has a wrong value.
+        InvalidCatalogue: an entry lacks a field or has a wrong value.
         OSError: the file cannot be read.
     """
     try:

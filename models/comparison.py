@@ -1,7 +1,7 @@
-"""Shadow comparison: the recorded searches are run again with a candidate, before it is active.
+"""Shadow comparison: run the recorded searches again on a candidate before it becomes active.
 
-Recorded answers are compared as they were given, so images that were added since then count against
-the overlap of a candidate that finds them; `limit` bounds how many searches are compared.
+The recorded answers are compared unchanged, so if the candidate finds images that were added since,
+its overlap is lower.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WIN = 0.01
 
 @dataclass(frozen=True, slots=True)
 class QueryComparison:
-    """One query, newest answer of the active model against the candidate's."""
+    """One query: the newest answer of the active model compared with the candidate's."""
 
     query: str
     active: Sequence[str]
@@ -42,7 +42,7 @@ class QueryComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All queries, and what they come to."""
+    """All queries, and their summary."""
 
     active_model: str
     candidate_model: str
@@ -50,7 +50,7 @@ class Comparison:
     active_scores: Mapping[str, float] = field(default_factory=dict)
     candidate_scores: Mapping[str, float] = field(default_factory=dict)
     skipped: int = 0
-    """Recorded searches that cannot be asked again: pictures and weighted terms."""
+    """Recorded searches that cannot be run again: by image, by weighted terms, or with filters."""
 
     def summary(self) -> dict[str, Any]:
         """The means that `--gate` refers to, and counts."""
@@ -92,12 +92,12 @@ async def compare(
     limit: int = 500,
     rated_only: bool = False,
 ) -> Comparison:
-    """Run the newest `limit` different text queries of the active model on the candidate.
+    """Run the newest `limit` distinct text queries of the active model on the candidate.
 
     With `rated_only`, only queries with a rating above the lowest are compared.
 
     Raises:
-        Unavailable: a server that is needed does not answer.
+        Unavailable: a required server does not answer.
     """
     searches, skipped = await _recorded(log, active)
     gains = await _gains(log)
@@ -160,9 +160,9 @@ async def _recorded(log: EventLog, active: Collection) -> tuple[dict[str, Search
 
 
 async def _gains(log: EventLog) -> dict[str, dict[str, float]]:
-    """Text -> image -> gain (rating - 1) / 9, the mean over all ratings of it for that text.
+    """Text -> image -> gain (rating - 1) / 9, the mean over all ratings of the image for that text.
 
-    A rating of a whole answer is one of its top image.
+    A rating of a whole answer counts for its top image.
     """
     ratings: dict[tuple[UUID, str | None], FeedbackGiven] = {}
     async for record in log.read_all(FEEDBACK):
@@ -188,26 +188,26 @@ GATES = ("overlap", "rbo", "ndcg", "ndcg_gain", "queries", "rated")
 
 
 def parse_gates(text: str) -> dict[str, float]:
-    """`overlap=0.3,ndcg_gain=0` -> least values by name.
+    """Parse `overlap=0.3,ndcg_gain=0` into minimum values by name.
 
     Raises:
-        ValueError: it is not of that form, or names no number that a comparison has.
+        ValueError: the text is not of that form, or a name is not in `GATES`.
     """
     gates = {}
     for part in text.split(","):
         match = GATE.fullmatch(part)
         if match is None or match[1] not in GATES:
-            raise ValueError(f"{part!r} is no gate: use NAME=NUMBER with {', '.join(GATES)}")
+            raise ValueError(f"{part!r} is not a gate: use NAME=NUMBER with {', '.join(GATES)}")
         gates[match[1]] = float(match[2])
     return gates
 
 
 def refusals(comparison: Comparison, gates: Mapping[str, float]) -> list[str]:
-    """Why the candidate may not take over; empty where it may. What is unknown does not pass."""
+    """Why the candidate fails the gates; empty if it passes. An unknown value fails its gate."""
     summary = comparison.summary()
     return [
         f"{name} is {'unknown' if summary[name] is None else f'{summary[name]:.3f}'}, "
-        f"at least {least:g} is wanted"
-        for name, least in gates.items()
-        if summary[name] is None or summary[name] < least
+        f"at least {minimum:g} is required"
+        for name, minimum in gates.items()
+        if summary[name] is None or summary[name] < minimum
     ]

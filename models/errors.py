@@ -1,17 +1,17 @@
-"""What can be wrong with a model, in words for the person at the terminal.
+"""Errors about models; their messages are shown at the terminal.
 
 ModelError
-├── StoreError        the store has no such model, or cannot take one of this name
+├── StoreError        the store has no such model, or cannot add one under this name
 ├── InvalidLayout     a folder does not have the layout of a model
 ├── InvalidGraph      an ONNX file is not an encoder
 ├── InvalidCatalogue  the catalogue of known models cannot be read
-├── NotNative         Triton's native backend cannot run the model as asked
+├── NotNative         Triton's native backend cannot run the model as requested
 ├── RegistryBusy      another command is changing which models are current
-├── ServingFailed     the server of models does not do what was asked
-└── SwitchRefused     searches stay as they are
+├── ServingFailed     a model could not be loaded, or its indexers not started or stopped
+└── SwitchRefused     a switch or a retirement is not possible; nothing was changed
 
-The module that raises one defines it; those of several modules are here. Nothing else is imported,
-as every command knows these.
+An error is defined in the module that raises it, or here if several modules do. This module imports
+nothing, because every command imports it.
 """
 
 
@@ -20,12 +20,12 @@ class ModelError(Exception):
 
 
 class RegistryBusy(ModelError):
-    """Another process has been changing the registry for too long."""
+    """Another process holds the registry's lock for too long."""
 
 
 class ServingFailed(ModelError):
-    """A model could not be loaded, or the indexers of one did not stop, or nothing is running."""
+    """A model could not be loaded, its indexers did not stop, or no stack is running."""
 
 
 class SwitchRefused(ModelError):
-    """Searches cannot go to this model, or it cannot be retired."""
+    """Searches cannot be switched to this model, or it cannot be retired."""

@@ -1,11 +1,11 @@
-"""A stored model rendered for Triton's native ONNX Runtime backend on a GPU.
+"""Render a stored model for Triton's native ONNX Runtime backend on a GPU.
 
 <model>_image           native: PIXELS -> EMBEDDING, normalization in the graph
-<model>_text            ensemble: TEXT -> EMBEDDING, of the two below
+<model>_text            ensemble of the two below: TEXT -> EMBEDDING
 <model>_text_tokenizer  Python backend: TEXT -> TOKENS (and MASK)
 <model>_text_encoder    native: token ids (and a mask) -> EMBEDDING
 
-Names, tensors and parameters are those of the rendering in Python, so clients see no difference.
+Names, tensors and parameters are the same as with the Python backend, so clients see no difference.
 Field names: Triton's model_config.proto and the README of its onnxruntime_backend.
 """
 
@@ -36,7 +36,7 @@ Precision = Literal["fp16", "fp32"]
 TOKENIZER_SUFFIX, ENCODER_SUFFIX = "_text_tokenizer", "_text_encoder"
 TOKENIZER_FILE = "tokenizer.json"
 ENGINE_CACHE = "/var/cache/tensorrt"
-"""Where the server keeps TensorRT's engines; a volume there spares building them at each start."""
+"""Server folder for TensorRT's engines; with a volume there they are not rebuilt at each start."""
 _TOKENIZED = ("TOKENS", "MASK")
 _TYPES: dict[int, str] = {
     TensorProto.UINT8: "TYPE_UINT8",
@@ -47,7 +47,7 @@ _TYPES: dict[int, str] = {
 
 
 class NotNative(ModelError, ValueError):
-    """The native backend cannot serve this model as asked; the message says what can."""
+    """The native backend cannot serve this model as requested; the message names an alternative."""
 
 
 def render_gpu(
@@ -60,22 +60,23 @@ def render_gpu(
     instances: int = 1,
     engine_cache: str = ENGINE_CACHE,
 ) -> None:
-    """Write the four Triton models of one of ours into `target`.
+    """Write the four Triton models for one stored model into `target`.
 
-    Weights are hard links where the file system allows. The model's version stays that of the
-    source: a collection filled by another rendering can be searched with this one.
+    Weights are hard links if the file system supports them. The model keeps the version of the
+    source, so a collection that was filled with another rendering can be searched with this one.
 
     Args:
-        source: the repository that holds the model's two halves.
-        target: made if missing; other models in it are left alone.
+        source: the repository with the model's image and text encoders.
+        target: created if missing; other models in it are not changed.
         model: its name.
-        provider: `tensorrt` builds engines at first start and takes CUDA for what it lacks.
-        precision: `fp16` only with TensorRT, which chooses it operator by operator.
-        instances: copies of each encoder on each GPU.
+        provider: `tensorrt` builds engines at the first start and falls back to CUDA for operators
+            that it lacks.
+        precision: `fp16` only with TensorRT, which decides for each operator.
+        instances: instances of each encoder on each GPU.
         engine_cache: folder on the server for TensorRT's engines.
 
     Raises:
-        NotNative: FP16 was asked of CUDA, or a graph takes one row only.
+        NotNative: FP16 was requested with CUDA, or a graph takes only one row.
         InvalidGraph: a graph is not an encoder.
         ValueError: a configuration is faulty, or `instances` is below 1.
         OSError: a file cannot be read or written.
@@ -103,7 +104,7 @@ def render_gpu(
         target / f"{model}{IMAGE_SUFFIX}",
         graphs[IMAGE_SUFFIX],
         image.max_batch_size,
-        # Waits this long for more pictures when fewer than a full batch have come.
+        # How long a partial batch waits for more images.
         f"{group} dynamic_batching {{ max_queue_delay_microseconds: 1000 }} "
         + _accelerator(provider, precision, engine_cache, f"{model}{IMAGE_SUFFIX}_{stamp}"),
         {**triton_config.parameters(image), **shared},
@@ -133,7 +134,7 @@ def single_row(source: Path, model: str) -> bool:
 
 
 def _dims(value: ValueInfoProto) -> list[int]:
-    """Of one row; -1 where the graph takes any size."""
+    """The dimensions of one row; -1 where the graph takes any size."""
     return [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim[1:]]
 
 
@@ -160,12 +161,12 @@ def _embedding(graph: ModelProto) -> ValueInfoProto:
 
 def _accelerator(provider: Provider, precision: Precision, cache: str, prefix: str) -> str:
     if provider == "cuda":
-        # TF32 would make another precision of FP32 where the processor has it.
+        # TF32 would reduce the precision of FP32 on GPUs that support it.
         stated = {"use_tf32": "0"}
     else:
         stated = {
             "precision_mode": precision.upper(),
-            # Sums over a layer leave FP16's range in large transformers.
+            # The sums in layer normalization exceed FP16's range in large transformers.
             "trt_layer_norm_fp32_fallback": "1",
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": cache,
@@ -179,10 +180,10 @@ def _accelerator(provider: Provider, precision: Precision, cache: str, prefix: s
 
 
 def _warm_up(graph: ModelProto, batch: int, length: int) -> str:
-    """One row and a full batch: TensorRT builds engines for the sizes that it has seen.
+    """Warm-up with one row and a full batch: TensorRT builds engines for the sizes it has seen.
 
-    `length` stands for a size that is open. Without this the first searches would wait for the
-    building, and each larger batch would build anew.
+    `length` replaces a size that the graph leaves open. Without warm-up, the first searches would
+    wait for the build, and each larger batch would cause another one.
     """
     samples = []
     for size in sorted({1, batch}):
@@ -271,11 +272,11 @@ def _write(target: Path, body: str, parameters: dict[str, str], held: dict[str, 
     """Write one Triton model: its configuration, and links to the files of its version 1."""
     config = triton_config.parse(f'name: "{target.name}"\n{body}')
     for key, value in parameters.items():
-        if key != "threads":  # of the processor alone
+        if key != "threads":  # applies to the CPU only
             config.parameters[key].string_value = value
     folder = target / "1"
-    folder.mkdir(parents=True, exist_ok=True)  # an ensemble needs it too, empty
-    for stale in folder.iterdir():  # of another rendering; a server's byte code does no harm
+    folder.mkdir(parents=True, exist_ok=True)  # an ensemble needs an empty one
+    for stale in folder.iterdir():  # files of another rendering; the server's byte code may stay
         if stale.is_file() and stale.name not in held:
             stale.unlink()
     for name, path in held.items():

@@ -1,7 +1,7 @@
-"""Put preparation and normalization into ONNX graphs, so that a served model takes UINT8 pixels.
+"""Add preprocessing and normalization to ONNX graphs, so that a served model takes UINT8 pixels.
 
-Weights are not touched: nodes are added before and after the graph as it was exported. Weights that
-lie in files beside it stay there, under the names that the graph has for them.
+Weights are not changed: nodes are added before and after the exported graph. Weights in external
+files stay there, under the names that the graph refers to.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class InvalidGraph(ModelError, ValueError):
 
 
 def load(path: Path) -> ModelProto:
-    """The model without the weights that lie beside it.
+    """The model without its external weights.
 
     Raises:
         InvalidGraph: it is not an ONNX model.
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's and onnx's errors have no common base
+    except Exception as error:  # protobuf's and onnx's errors have no common base class
         raise InvalidGraph(f"{path.name}: not an ONNX model: {error}") from error
     if not model.graph.output:
         raise InvalidGraph(f"{path.name}: the graph has no output")
@@ -43,10 +43,10 @@ def load(path: Path) -> ModelProto:
 
 
 def external_files(model: ModelProto) -> set[str]:
-    """Names of the files beside the model that hold weights.
+    """Names of the model's external weight files.
 
     Raises:
-        InvalidGraph: one of them lies elsewhere.
+        InvalidGraph: one of them is not in the model's folder.
     """
     names = {
         external_data_helper.ExternalDataInfo(tensor).location
@@ -55,18 +55,18 @@ def external_files(model: ModelProto) -> set[str]:
     }
     for name in names:
         if Path(name).name != name:
-            raise InvalidGraph(f"weights lie in {name!r}, which is not beside the model")
+            raise InvalidGraph(f"weights are in {name!r}, which is not in the model's folder")
     return names
 
 
 def batch_limit(model: ModelProto) -> int | None:
-    """The only batch size that the graph takes, or None where it takes any."""
+    """The fixed batch size of the graph; None if it takes any."""
     dimension = inputs(model)[0].type.tensor_type.shape.dim[0]
     return dimension.dim_value if dimension.HasField("dim_value") and dimension.dim_value else None
 
 
 def inputs(model: ModelProto) -> list[ValueInfoProto]:
-    """The graph's real inputs; old exports list weights among them."""
+    """The graph's inputs without the weights, which old exports list among the inputs."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
@@ -120,10 +120,10 @@ def image_encoder(
 
 
 def text_encoder(model: ModelProto) -> ModelProto:
-    """The encoder with output EMBEDDING of unit length; its inputs are left as they are.
+    """The encoder with output EMBEDDING of unit length; its inputs are not changed.
 
     Raises:
-        InvalidGraph: it takes something else than token ids and perhaps a mask.
+        InvalidGraph: its inputs are not token ids and optionally a mask.
     """
     found = inputs(model)
     whole = (TensorProto.INT32, TensorProto.INT64)
@@ -154,7 +154,7 @@ def _insert(graph: GraphProto, before: list[onnx.NodeProto]) -> None:
 
 
 def _with_unit_output(model: ModelProto, batch: int | str) -> ModelProto:
-    """v / |v| in FP32; written with operators whose form is the same in every operator set."""
+    """v / |v| in FP32, with operators that have the same form in all operator sets."""
     graph = model.graph
     embedding = graph.output[0].name
     if embedding == OUTPUT:

@@ -1,8 +1,8 @@
-"""Downloads of the immich-app layout from a hub, resumed where they broke off, and checked.
+"""Resumable, verified downloads of models in immich-app's layout from a hub.
 
 huggingface_hub does the transfer: it honours HF_ENDPOINT and HF_TOKEN, shows progress, keeps parts
-in its own cache and compares sizes and checksums. What is added here: only the files that are
-served, and a SHA-256 of each, which the next download of the same revision has to give again.
+in its own cache and compares sizes and checksums. This module adds the selection of the files that
+are served, and the SHA-256 of each, which later downloads of the same revision must reproduce.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ WANTED = (
     "textual/*.weight",
 )
 UNWANTED = ("*.armnn", "*/fp16/*", "*/rknpu/*")
-# The base of its HTTP client's errors; which client that is has changed more than once.
+# The base class of its HTTP client's errors; the library has changed its client more than once.
 _TRANSPORT = HfHubHTTPError.__bases__[0]
-# RuntimeError: after a failed connection it closes the client that its other threads still use.
+# RuntimeError: after a failed connection the library closes a client that other threads still use.
 _DOWN = (OSError, _TRANSPORT, LocalEntryNotFoundError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A complete folder; `commit` is what the revision stood for, `files` maps path to SHA-256."""
+    """A complete download; `commit` is the resolved revision, `files` maps path to SHA-256."""
 
     folder: Path
     commit: str
@@ -45,10 +45,10 @@ class Download:
 
 
 def download(repository: str, revision: str, cache: Path, endpoint: str | None = None) -> Download:
-    """Fetch a repository's files into `cache`, or what of them is missing there.
+    """Fetch a repository's files into `cache`; files that are already there are not fetched again.
 
     Raises:
-        Unavailable: the hub cannot be reached; what has arrived is kept for the next time.
+        Unavailable: the hub cannot be reached; the next call resumes the download.
         Rejected: the hub has no such repository or revision.
     """
     where = endpoint or os.environ.get("HF_ENDPOINT")

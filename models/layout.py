@@ -1,4 +1,4 @@
-"""A folder of the immich-app ONNX layout, read from its own configuration files.
+"""Read a model folder in immich-app's ONNX layout.
 
 config.json                    open_clip's: embed_dim, vision_cfg, text_cfg
 visual/model.onnx              float pixels [N, 3, H, W] -> embedding
@@ -7,11 +7,12 @@ textual/model.onnx             token ids [N, L] (and an attention mask) -> embed
 textual/tokenizer.json         Hugging Face tokenizers
 textual/tokenizer_config.json  names the padding token
 
-Tokenization is that of open_clip, which has three cases:
-- `text_cfg.hf_tokenizer_name` is stated: texts are cleaned, the rest is Hugging Face's tokenizer.
-- It is not, and the tokenizer is CLIP's: open_clip takes its own `SimpleTokenizer`, which pads with
-  token 0, where tokenizer_config.json names another. Models without a causal mask see that.
-- It is not, and the tokenizer is another (M-CLIP's exports): not open_clip's, used as it is.
+Tokenization follows open_clip, which has three cases:
+- `text_cfg.hf_tokenizer_name` is set: texts are cleaned, then Hugging Face's tokenizer is used.
+- It is not set, and the tokenizer is CLIP's: open_clip uses its own `SimpleTokenizer`, which pads
+  with token 0, not with the token in tokenizer_config.json. This matters to models without a causal
+  mask.
+- It is not set, and the tokenizer is another one (M-CLIP's exports): it is used unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CLEANINGS = ("whitespace", "lower", "canonicalize")
 CONTEXT_LENGTH = 77  # open_clip's default
 SIMPLE_TOKENIZER = "simple_tokenizer"
 PADDING_TOKENS = ("<pad>", "[PAD]", "<|endoftext|>", "</s>")
-"""Tried where no file names one."""
+"""Tried in this order if no file names the padding token."""
 
 
 class InvalidLayout(ModelError, ValueError):
@@ -47,7 +48,8 @@ class InvalidLayout(ModelError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the folder's files say. `mean` and `std` are of pixels in 0..1, per RGB channel."""
+    """The contents of the folder's files. `mean` and `std` are per RGB channel, for pixel values
+    from 0 to 1."""
 
     folder: Path
     dimension: int
@@ -69,7 +71,7 @@ def read_layout(folder: Path) -> Layout:
     """Read a folder.
 
     Raises:
-        InvalidLayout: a file is missing, or says something that is not supported.
+        InvalidLayout: a file is missing, or contains something that is not supported.
     """
     missing = [str(path) for path in REQUIRED if not (folder / path).is_file()]
     if missing:
@@ -90,7 +92,7 @@ def read_layout(folder: Path) -> Layout:
             f"supported: {', '.join(INTERPOLATIONS)}"
         )
     if resize_mode == "shortest" and height != width:
-        interpolation = "bicubic"  # open_clip heeds no other when the target is no square
+        interpolation = "bicubic"  # open_clip ignores the setting if the target is not square
     clean = _clean(folder, text)
     return Layout(
         folder=folder,
@@ -116,7 +118,7 @@ def _json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidLayout(f"{path.name}: {error}") from error
     if not isinstance(found, dict):
-        raise InvalidLayout(f"{path.name}: not an object")
+        raise InvalidLayout(f"{path.name}: not a JSON object")
     return found
 
 
@@ -162,7 +164,7 @@ def _pad_token(folder: Path) -> str:
     for token in PADDING_TOKENS:
         if token in added:
             return token
-    raise InvalidLayout(f"{TOKENIZER_CONFIG}: pad_token is missing, and none can be guessed")
+    raise InvalidLayout(f"{TOKENIZER_CONFIG}: pad_token is missing, and no default applies")
 
 
 def _padding_side(folder: Path) -> str:
@@ -200,4 +202,4 @@ def _first_token(folder: Path) -> str:
     for token, number in (_tokenizer_model(folder).get("vocab") or {}).items():
         if number == 0:
             return str(token)
-    raise InvalidLayout(f"{TOKENIZER}: no token has the number 0, with which open_clip pads")
+    raise InvalidLayout(f"{TOKENIZER}: no token has the id 0, with which open_clip pads")

@@ -1,4 +1,4 @@
-"""Numbers that compare two rankings, or a ranking with ratings."""
+"""Metrics that compare two rankings, or a ranking with ratings."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 PERSISTENCE = 0.9
-"""Chance that a reader goes on to the next rank; 0.9 puts 86 % of the weight on the first ten."""
+"""Probability that a user goes on to the next rank; 0.9 puts 86 % of the weight on the first ten.
+"""
 
 
 def overlap(left: Sequence[str], right: Sequence[str], depth: int = 10) -> float:
-    """Share of the first `depth` that both rankings have, 0 to 1; 1 where both are empty.
+    """Share of the first `depth` items that both rankings contain, 0 to 1; 1 if both are empty.
 
-    Divided by the longer of the two (at most `depth`), so that short answers can agree fully.
+    Divided by the length of the longer one (at most `depth`), so that short answers can reach 1.
     """
     first, second = set(left[:depth]), set(right[:depth])
     longest = max(len(first), len(second))
@@ -61,11 +62,11 @@ def rank_biased_overlap(
 
 
 def ndcg(ranking: Sequence[str], gains: Mapping[str, float], depth: int = 10) -> float | None:
-    """Normalized discounted cumulative gain at `depth`, 0 to 1; None where nothing has a gain.
+    """Normalized discounted cumulative gain at `depth`, 0 to 1; None if no image has a gain.
 
     DCG = sum of gain_i / log2(i + 1) over ranks i from 1 (Järvelin and Kekäläinen, "Cumulated
     gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002), divided by that of the best
-    possible order. Pictures without a gain count as 0.
+    possible order. Images without a gain count as 0.
     """
     best = _dcg(sorted(gains.values(), reverse=True)[:depth])
     if best <= 0:
@@ -78,7 +79,7 @@ def _dcg(gains: Sequence[float]) -> float:
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """Least, quartiles and greatest, by linear interpolation; empty for no values."""
+    """Minimum, quartiles and maximum, by linear interpolation; empty without values."""
     if not values:
         return {}
     ordered = sorted(values)

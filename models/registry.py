@@ -1,4 +1,4 @@
-"""Which models are current: searched, or kept up to date beside that. Kept across restarts."""
+"""Which models are current (active, or kept up to date for a switch), stored across restarts."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ LOCK_SECONDS: Final = 30.0
 
 
 class ModelState(BaseModel):
-    """What the `models` commands decided. The alias in Weaviate says who answers searches."""
+    """The state set by the `models` commands. Weaviate's alias decides which model is searched."""
 
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
     active: str
     current: tuple[str, ...] = Field(alias="fed")
-    """Models whose collections are kept current: each is loaded and has its own indexers. The file
-    has it as `fed`, as in earlier versions."""
+    """Models whose collections are kept current: each is loaded and has its own indexers. In the
+    file the field is named `fed`, as in earlier versions."""
     previous: str | None = None
     candidate: str | None = None
-    """The model that a switch is in progress to."""
+    """The target of a switch in progress."""
     retiring: str | None = None
-    """A model that is no longer kept current and whose collection may still be there."""
+    """A model that is no longer kept current, but whose collection may still exist."""
 
     def keeping_current(self, name: str) -> ModelState:
-        """The same, and this model's collection is kept current."""
+        """This state with the model's collection kept current."""
         current = self.current if name in self.current else (*self.current, name)
         return self.model_copy(update={"current": current})
 
     def activated(self, name: str) -> ModelState:
-        """The same after searches moved to this model."""
+        """This state after searches were switched to the model."""
         previous = self.active if self.active != name else self.previous
         candidate = None if self.candidate == name else self.candidate
         changes = {"active": name, "previous": previous, "candidate": candidate}
         return self.keeping_current(name).model_copy(update=changes)
 
     def without(self, name: str) -> ModelState:
-        """The same without a model, not the active one, which is being retired."""
+        """This state while a model, which must not be the active one, is being retired."""
         return self.model_copy(
             update={
                 "current": tuple(each for each in self.current if each != name),
@@ -64,17 +64,17 @@ class ModelState(BaseModel):
 
 @dataclass(slots=True)
 class StateChange:
-    """The state as it was read, to be replaced by the one it is to become."""
+    """Holds the state that was read; assign the new state to `state`."""
 
     state: ModelState
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRegistry:
-    """The file of the state, and what it is recovered from where it is lost."""
+    """The state file, and the sources from which a lost state is recovered."""
 
     file: Path
-    """JSON; the state before the last change is beside it, with `.before` appended."""
+    """JSON; the state before the last change is in the same folder, with `.before` appended."""
     first: str
     """The model of a first start."""
     models: Path
@@ -87,10 +87,10 @@ class ModelRegistry:
         return ModelStore(self.models)
 
     def read(self) -> ModelState:
-        """What was decided; before anything was, the first model alone.
+        """The current state; initially only the first model.
 
-        A file that is lost or cannot be read is replaced by the one before it, else by what
-        Weaviate's folder holds.
+        If the file is lost or unreadable, the state before the last change is used, else one that
+        is recovered from Weaviate's folder.
         """
         for path in (self.file, self._before):
             if (state := _read(path)) is not None:
@@ -99,10 +99,10 @@ class ModelRegistry:
 
     @contextmanager
     def changing(self) -> Iterator[StateChange]:
-        """Read the state, change it, and replace it as a whole; one process at a time.
+        """Read the state, let the caller change it, and write it atomically, under a file lock.
 
         Raises:
-            RegistryBusy: another process has been changing it for too long.
+            RegistryBusy: another process has held the lock for too long.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -114,12 +114,12 @@ class ModelRegistry:
             raise RegistryBusy(f"{self.file} is being changed by another command") from error
 
     async def agree_with_alias(self, index: ImageIndex) -> ModelState:
-        """Set the state's active model to the one that the alias names, which decides.
+        """Set the state's active model to the one that the alias names, which has precedence.
 
-        The two differ where a switch was killed in between, or the file was lost.
+        The two differ if a switch was killed between both updates, or the file was lost.
 
         Raises:
-            RegistryBusy: another process has been changing the state for too long.
+            RegistryBusy: another process has held the lock for too long.
             Unavailable: Weaviate does not answer.
         """
         with self.changing() as change:
@@ -138,7 +138,7 @@ class ModelRegistry:
         return self.file.with_name(f"{self.file.name}.before")
 
     def _write(self, state: ModelState) -> None:
-        """Durably, and so that a reader sees the old state or the new one; the old one is kept."""
+        """Write durably and atomically; the old state is kept in the `.before` file."""
         before = _read(self.file)
         if before == state:
             return
@@ -147,20 +147,20 @@ class ModelRegistry:
         _replace(self.file, state)
 
     def _recovered(self) -> ModelState:
-        """What is known without the file and the one before it: the models whose collections
-        Weaviate has. `agree_with_alias` finds later which of them answers searches."""
+        """The state recovered without any file: the models that have a collection in Weaviate.
+        `agree_with_alias` later determines which of them is active."""
         names = tuple(self.store().names()) if self.weaviate.is_dir() else ()
         names = tuple(name for name in names if self._has_collection(name))
         first = self.first if self.first in names or not names else names[0]
         if names:
-            logger.error("the models are recovered from what Weaviate holds: %s", ", ".join(names))
+            logger.error("models recovered from Weaviate's collections: %s", ", ".join(names))
         return ModelState(active=first, current=names or (first,))
 
     def _has_collection(self, name: str) -> bool:
         try:
             return (self.weaviate / collection_name(self.store().spec(name)).lower()).is_dir()
         except StoreError:
-            return False  # Its files are gone or broken, so it cannot be served.
+            return False  # Its files are missing or damaged, so it cannot be served.
 
 
 def _read(path: Path) -> ModelState | None:
@@ -182,6 +182,6 @@ def _replace(path: Path, state: ModelState) -> None:
     part.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # The name as well as what it names.
+        os.fsync(folder)  # Makes the rename durable as well.
     finally:
         os.close(folder)

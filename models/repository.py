@@ -1,4 +1,4 @@
-"""Triton's model repository as it is served: the checked-in one with its settings filled in."""
+"""Render the model repository that Triton serves: the checked-in one plus settings."""
 
 import argparse
 import hashlib
@@ -16,9 +16,8 @@ CONFIG = "config.pbtxt"
 ENVIRONMENT = "EXECUTION_ENV_PATH"
 VERSION_LENGTH = 12
 PROVIDERS = ("cpu", "cuda")
-# Files and parameters on which a vector's value depends. Instances, threads and provider may
-# change without a new version.
-# (all of a version's files but its code, see `_valued_files`)
+# Parameters on which a vector's value depends, besides the files in `_valued_files`. Instances,
+# threads and provider may change without a new version.
 _VALUED_PARAMETERS = (
     "dimension",
     "width",
@@ -30,18 +29,18 @@ _VALUED_PARAMETERS = (
     "padding",
     "pad_token",
 )
-# Newer parameters, which do not count where they are absent: models of before keep their version.
+# Newer parameters, which count only if they are set, so that older models keep their version.
 _VALUED_IF_STATED = ("clean", "padding_side")
 CODE = Path(__file__).resolve().parents[1] / "triton_models"
 CODE_OF = {IMAGE_SUFFIX: "lite_image", TEXT_SUFFIX: "lite_text"}
-"""Where `model.py` lies, the same for all models of a kind."""
+"""The folders with `model.py`, which all models of a kind share."""
 
 
 def models(source: Path) -> list[str]:
-    """Returns the names, without `_image` and `_text`, of the models that have both halves.
+    """The names, without `_image` and `_text`, of the models that have both encoders.
 
     Raises:
-        ValueError: a half is missing, or there is no model at all.
+        ValueError: an encoder is missing, or there is no model at all.
     """
     folders = {path.parent.name for path in source.glob(f"*/{CONFIG}")}
     images = {name.removesuffix(IMAGE_SUFFIX) for name in folders if name.endswith(IMAGE_SUFFIX)}
@@ -52,8 +51,8 @@ def models(source: Path) -> list[str]:
 
 
 def version(source: Path, model: str) -> str:
-    """Returns the model's version: 12 hexadecimal digits of the SHA-256 of all that decides
-    what vector comes out for a picture or a text.
+    """The model's version: 12 hexadecimal digits of the SHA-256 of everything that determines the
+    vector of an image or a text.
     """
     digest = hashlib.sha256()
     for suffix in (IMAGE_SUFFIX, TEXT_SUFFIX):
@@ -72,16 +71,16 @@ def version(source: Path, model: str) -> str:
 
 
 def _valued_files(folder: Path) -> list[Path]:
-    """Weights and tokenizer: every file that is not code."""
+    """Weights and tokenizer: all files except code."""
     return sorted(path for path in folder.glob("*") if path.is_file() and path.suffix != ".py")
 
 
 def read_model_spec(source: Path, model: str) -> ModelSpec:
-    """Returns what a model in a repository, rendered or not, wants and gives.
+    """The input and output specification of a model in a repository, rendered or not.
 
     Raises:
         OSError: a file is missing.
-        ValueError: its configuration lacks something or makes no sense.
+        ValueError: its configuration is incomplete or invalid.
     """
     config = triton_config.read(source / f"{model}{IMAGE_SUFFIX}" / CONFIG)
     stated = triton_config.parameters(config)
@@ -101,25 +100,25 @@ def render(
     provider: str,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Writes into `target` the repository that Triton is to serve.
+    """Write the repository that Triton serves into `target`.
 
-    Weights are hard links where the file system allows, copies otherwise. Each file is put in
-    place whole, so rendering again beside a running server is safe. Models that `target` has
-    and `source` has not are left alone.
+    Weights are hard links if the file system supports them, else copies. Each file is replaced
+    atomically, so rendering again while a server runs is safe. Models that exist only in `target`
+    are not changed.
 
     Args:
         source: the checked-in repository.
-        target: made if missing.
-        python_env: virtual environment with the models' libraries; None where Triton's own
-            Python has them.
-        image_instances: how many copies of each image model run at once (on each GPU).
-        text_instances: the same for text models.
-        threads: ONNX Runtime's threads in each instance; 0 for as many as cores.
+        target: created if missing.
+        python_env: virtual environment with the models' libraries; None if Triton's own Python
+            has them.
+        image_instances: instances of each image encoder (on each GPU).
+        text_instances: the same for text encoders.
+        threads: ONNX Runtime's threads in each instance; 0 means one per core.
         provider: `cpu` or `cuda`.
-        names: of the models to render; all of `source` if None.
+        names: the models to render; None means all of `source`.
 
     Raises:
-        ValueError: an argument is out of range or a configuration is faulty.
+        ValueError: an argument is out of range or a configuration is invalid.
         OSError: a file cannot be read or written.
     """
     if image_instances < 1 or text_instances < 1 or threads < 0:
@@ -142,14 +141,14 @@ def render(
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """Yields the files of a model's numbered versions, relative to its folder."""
+    """The files of a model's numbered versions, relative to its folder."""
     for path in sorted(folder.glob("[0-9]*/**/*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(folder)
 
 
 def _link_code(source: Path, target: Path) -> None:
-    """Give the newest code to a model that was added without any."""
+    """Link the newest code into a model that was added without code."""
     for path in (source / "1").glob("*.py"):
         for version in target.glob("[0-9]*"):
             if not (version / path.name).exists():
@@ -159,7 +158,7 @@ def _link_code(source: Path, target: Path) -> None:
 def _copy_versions(source: Path, target: Path) -> None:
     wanted = list(files(source))
     if not wanted:
-        raise ValueError(f"{source} holds no model version")
+        raise ValueError(f"{source} contains no model version")
     if target.exists():
         for stale in set(files(target)) - set(wanted):
             (target / stale).unlink()
@@ -168,7 +167,7 @@ def _copy_versions(source: Path, target: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Put a file in place whole, as a hard link where the file system allows, else as a copy."""
+    """Put a file in place atomically, as a hard link if possible, else as a copy."""
     if target.exists() and target.samefile(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +181,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def put(target: Path, content: bytes) -> None:
-    """Put these bytes in place whole; the folder has to be there."""
+    """Write a file atomically; its folder must exist."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".render-") as scratch:
         fresh = Path(scratch) / target.name
         fresh.write_bytes(content)
@@ -190,7 +189,7 @@ def put(target: Path, content: bytes) -> None:
 
 
 def main() -> None:
-    """`python -m models.repository SOURCE TARGET`: render, for an image of Triton."""
+    """Render the model repository SOURCE into TARGET, for a Triton container image."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)

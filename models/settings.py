@@ -1,4 +1,4 @@
-"""Settings: when another model is suggested."""
+"""Settings for suggesting another model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from adapters.settings import EnvironmentSettings, Seconds
 
 
 class AdviceSettings(EnvironmentSettings):
-    """When ratings are so low that another model is suggested."""
+    """When another model is suggested because of low ratings."""
 
     advice_window: Seconds = 7 * 24 * 3600.0
-    """Ratings of this many last seconds count."""
+    """Age in seconds up to which ratings are considered."""
     advice_threshold: Annotated[float, Field(ge=1, le=10)] = 5.0
-    """Mean rating, 1 to 10, below which another model is looked for."""
+    """Mean rating, 1 to 10, below which another model may be suggested."""
     advice_ratings: Annotated[int, Field(ge=1)] = 10
     """With fewer ratings than this, nothing is suggested."""
     advice_refresh: Seconds = 300.0

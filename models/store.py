@@ -1,4 +1,4 @@
-"""The per-user store of models: each converted once, kept complete or not at all.
+"""The per-user store of models: each is converted once, and stored completely or not at all.
 
 <store>/<name>/<name>_image/{config.pbtxt, 1/model.onnx}
 <store>/<name>/<name>_text/{config.pbtxt, 1/model.onnx, 1/tokenizer.json}
@@ -38,11 +38,11 @@ dynamic_batching {{ {batching} }}
 
 
 class StoreError(ModelError, ValueError):
-    """The store cannot do it; the message says why."""
+    """The store refuses the operation; the message says why."""
 
 
 class Origin(BaseModel):
-    """Where a model came from; `files` maps a path in its repository to the SHA-256."""
+    """Where a model came from; `files` maps paths in its repository to SHA-256."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,19 +53,19 @@ class Origin(BaseModel):
 
 
 class ModelStore:
-    """Models by name, beside those that are bundled."""
+    """Models by name: those that were added, and the bundled ones."""
 
     def __init__(self, root: Path, bundled: Path = model_repository.CODE) -> None:
         self._root = root
         self._bundled = bundled
 
     def names(self) -> list[str]:
-        """Every model that can be served now, bundled ones first."""
+        """All models that can be served, bundled ones first."""
         added = (path.parent.name for path in self._root.glob(f"*/{ORIGIN}"))
         return [*model_repository.models(self._bundled), *sorted(added)]
 
     def repository(self, name: str) -> Path:
-        """The folder that holds the model's two halves.
+        """The folder with the model's image and text encoders.
 
         Raises:
             StoreError: there is no such model.
@@ -74,10 +74,10 @@ class ModelStore:
             return self._bundled
         if NAME.fullmatch(name) and (self._root / name / ORIGIN).is_file():
             return self._root / name
-        raise StoreError(f"there is no model {name!r} here; there are: {', '.join(self.names())}")
+        raise StoreError(f"there is no model {name!r}; there are: {', '.join(self.names())}")
 
     def spec(self, name: str) -> ModelSpec:
-        """What the model wants and gives; raises as `repository`."""
+        """The model's input and output specification; raises as `repository`."""
         return model_repository.read_model_spec(self.repository(name), name)
 
     def origin(self, name: str) -> Origin | None:
@@ -86,17 +86,17 @@ class ModelStore:
         return Origin.model_validate_json(path.read_bytes()) if path.is_file() else None
 
     def add(self, folder: Path, name: str, origin: Origin, min_score: float = 0.0) -> ModelSpec:
-        """Convert a folder of the supported layout.
+        """Convert a folder in the supported layout, and add it under this name.
 
         Raises:
-            StoreError: the name is taken, or cannot be used.
-            InvalidLayout, InvalidGraph: the folder is not such a model.
+            StoreError: the name is taken or invalid.
+            InvalidLayout, InvalidGraph: the folder does not contain such a model.
             OSError: a file cannot be read or written.
         """
         if not NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a model: use letters, digits, '.', '_', '-'")
         if name in self.names():
-            raise StoreError(f"there is a model {name!r} already; remove it, or give another name")
+            raise StoreError(f"there is already a model {name!r}; remove it or use another name")
         layout = read_layout(folder)
         self._root.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=".part", dir=self._root))
@@ -114,7 +114,7 @@ class ModelStore:
         """Delete a model that was added; raises StoreError if there is none, or it is bundled."""
         folder = self.repository(name)
         if folder == self._bundled:
-            raise StoreError(f"{name!r} is bundled and stays")
+            raise StoreError(f"{name!r} is bundled and cannot be removed")
         gone = self._root / f".{name}.removed"
         shutil.rmtree(gone, ignore_errors=True)
         folder.rename(gone)
@@ -154,7 +154,7 @@ def _convert_image(layout: Layout, target: Path, name: str, licence: str, min_sc
 
 def _convert_text(layout: Layout, target: Path, name: str) -> None:
     source = layout.folder / TEXT_MODEL
-    # Stated only where it is unusual, so that other models keep their version.
+    # Set only if it is not the default, so that other models keep their version.
     side = {} if layout.padding_side == "right" else {"padding_side": layout.padding_side}
     _write(
         target,

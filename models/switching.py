@@ -1,8 +1,8 @@
-"""Moving searches to another model: fill its collection from the log, then flip the alias.
+"""Switch searches to another model: backfill its collection from the log, then move the alias.
 
-Each step can be repeated, so an interrupted switch is simply started again: a model that
-is loaded is not loaded again, a collection that is there is kept, a consumer group resumes at its
-committed offsets. Until the alias moves, nothing that answers searches is changed.
+Each step can be repeated, so an interrupted switch is simply started again: a loaded model is not
+loaded again, an existing collection is kept, and a consumer group resumes at its committed offsets.
+Searches are not affected until the alias moves.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from schemas.topics import IMAGES, MODELS
 POLL_SECONDS = 1.0
 SERVERS_SECONDS = 120.0
 GATEWAY_SECONDS = 3.0
-"""A gateway caches the alias for a second; after that, none searches the old collection."""
+"""Gateways cache the alias for one second; after this time none searches the old collection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """How far a candidate's collection is; `rate` in records a second, `left` in seconds."""
+    """Progress of a backfill in records; `rate` is in records per second, `left` in seconds."""
 
     done: int
     total: int
@@ -44,17 +44,17 @@ class Filling:
     caught_up: bool
     problem: str = ""
     handled: Mapping[int, int] = field(default_factory=dict)
-    """Partition -> end of what has certainly been handled, once it is caught up."""
+    """Partition -> offset up to which all records were handled; empty until it has caught up."""
 
 
 class Serving(Protocol):
-    """Where models are served and collections filled: what a switch needs of that."""
+    """What a switch needs from the system that serves models and runs indexers."""
 
     def check_running(self) -> None:
         """Return if indexers can be started for a model.
 
         Raises:
-            ServingFailed: they cannot.
+            ServingFailed: they cannot be started.
         """
         ...
 
@@ -68,7 +68,7 @@ class Serving(Protocol):
         ...
 
     async def unload(self, name: str) -> None:
-        """Serve a model no longer. One that is not served is no error.
+        """Stop serving a model; does nothing if it is not served.
 
         Raises:
             Unavailable: the server does not answer.
@@ -76,10 +76,10 @@ class Serving(Protocol):
         ...
 
     async def indexers_stopped(self, name: str) -> None:
-        """Return once no indexer of a model that is no longer current runs.
+        """Return once all indexers of a model that is no longer current have stopped.
 
         Raises:
-            ServingFailed: some go on running.
+            ServingFailed: some do not stop.
         """
         ...
 
@@ -89,7 +89,7 @@ class Switching:
 
     Args:
         registry: which models are current.
-        settings: where Kafka is.
+        settings: addresses of the servers.
         servers: clients of all servers.
         serving: loads models and runs indexers.
     """
@@ -107,7 +107,7 @@ class Switching:
         self._serving = serving
 
     async def prepare(self, name: str) -> Collection:
-        """Load the model, make its collection, and have indexers backfill it from the log.
+        """Load the model, create its collection, and start indexers that backfill it from the log.
 
         Raises:
             StoreError: there is no such model.
@@ -126,12 +126,12 @@ class Switching:
             candidate = None if name == before.active else name
             change.state = before.keeping_current(name).model_copy(update={"candidate": candidate})
         if change.state != before:
-            await self._publish_step(ModelStep.FEEDING, collection, None)
+            await self._publish_step(ModelStep.BACKFILLING, collection, None)
         return collection
 
     async def _agreed(self) -> ModelState:
-        """The state, after it and the log were made to agree with the alias: an earlier command
-        may have been killed before it did that."""
+        """The state, after it and the log were updated to the alias: an earlier command may have
+        been killed before it did so."""
         index, log = self._servers.index, self._servers.log
         state = await until_available(
             lambda: self._registry.agree_with_alias(index),
@@ -148,24 +148,24 @@ class Switching:
         return await self._servers.index.ensure_collection(spec)
 
     def _known(self, name: str) -> Collection:
-        """The model's collection as its files name it, whether or not Triton serves it."""
+        """The model's collection, derived from its files; also if Triton does not serve it."""
         spec = self._registry.store().spec(name)
         return Collection(collection_name(spec), spec.name, spec.version, spec.dimension)
 
     async def filling(self, collection: Collection) -> AsyncIterator[Filling]:
-        """How far the collection is, once a second, until it has caught up with the log.
+        """The progress of the collection, once a second, until it has caught up with the log.
 
-        Under steady load the lag is seldom zero at the moment of looking. Caught up is therefore:
-        all that the log held at the look before has been handled.
+        Under steady load the measured lag is rarely zero. The collection has therefore caught up
+        when all records that the log held at the previous measurement are handled.
         """
         started, first, before, group = time.monotonic(), None, None, ""
         while True:
             try:
-                # One that was lost meanwhile is filled from the beginning, by a group of its own.
-                now_there = await self._servers.index.find(collection.name) or collection
-                if now_there.group != group:
+                # If it was lost meanwhile, a new group fills it again from the beginning.
+                found = await self._servers.index.find(collection.name) or collection
+                if found.group != group:
                     started, first, before = time.monotonic(), None, None
-                    group = now_there.group
+                    group = found.group
                 now = await group_progress(self._settings, IMAGES, group)
             except Unavailable as error:
                 yield Filling(0, 0, 0.0, None, False, str(error))
@@ -189,10 +189,10 @@ class Switching:
             await asyncio.sleep(POLL_SECONDS)
 
     async def flip(self, collection: Collection, step: ModelStep) -> None:
-        """Let searches be answered from this collection, which must be kept current.
+        """Switch searches to this collection, which must be kept current.
 
-        Alias, state and log change one after the other. After a crash in between,
-        the next command makes both agree with the alias (`_agreed`; provisioning does so for the
+        The alias, the state and the log are updated in this order. After a crash in between, the
+        next command updates the other two to the alias (`_agreed`; provisioning does so for the
         log).
         """
         await self._agreed()
@@ -202,43 +202,43 @@ class Switching:
         )
 
     async def _moved(self, collection: Collection) -> None:
-        # Both under the lock, so that nobody makes them agree in between.
+        # Both under the lock, so that `agree_with_alias` cannot run in between.
         with self._registry.changing() as change:
             await self._servers.index.activate(collection)
             change.state = change.state.activated(collection.model_name)
 
     async def rollback(self, most_missing: float = 1.0) -> Collection:
-        """Go back to the model that answered before; it was kept current, so this is instant.
+        """Switch back to the previous model, which was kept current, so this is immediate.
 
         Raises:
-            SwitchRefused: there is no model to go back to, or its collection lacks more than the
-                share `most_missing` of the images of the active one.
+            SwitchRefused: there is no previous model, or its collection lacks more than the share
+                `most_missing` of the active collection's images.
         """
         state = await self._agreed()
         previous = state.previous
         if previous is None or previous not in state.current:
-            raise SwitchRefused("there is no earlier model that is still kept up to date")
+            raise SwitchRefused("there is no previous model that is still kept current")
         known = self._known(previous)
         collection = await self._servers.index.find(known.name)
         if collection is None:
-            raise SwitchRefused(f"the collection of {previous} is not there any more")
+            raise SwitchRefused(f"the collection of {previous} does not exist any more")
         index, active = self._servers.index, await self._servers.index.active()
         if active is not None:
-            # Counted and not compared, as this is to be instant.
-            there, here = await asyncio.gather(index.count(collection), index.count(active))
-            if there < here * (1 - most_missing):
+            # Only count the images: comparing them one by one would take too long.
+            earlier, current = await asyncio.gather(index.count(collection), index.count(active))
+            if earlier < current * (1 - most_missing):
                 raise SwitchRefused(
-                    f"{collection.name} holds {there} pictures and {active.name} {here}: "
+                    f"{collection.name} holds {earlier} pictures and {active.name} {current}: "
                     "more than --max-missing allows"
                 )
         await self.flip(collection, ModelStep.ROLLED_BACK)
         return collection
 
     async def retire(self, name: str) -> None:
-        """Stop keeping a model current, and free its collection, its group and its place in Triton.
+        """Stop keeping a model current; delete its collection and group, and unload it from Triton.
 
         Raises:
-            SwitchRefused: it answers searches, or is not served.
+            SwitchRefused: it is the active model, or is not served.
             ServingFailed: its indexers do not stop.
         """
         state = await self._agreed()
@@ -253,7 +253,7 @@ class Switching:
             change.state = change.state.without(name)
         await self._serving.indexers_stopped(name)
         await asyncio.sleep(GATEWAY_SECONDS)
-        # The group goes first: offsets without a collection would hide the log from a successor.
+        # Delete the group first: with old offsets, a new collection would not be backfilled.
         await until_available(
             lambda: delete_group(self._settings, collection.group),
             what="Kafka",

@@ -1,4 +1,4 @@
-"""Triton's `config.pbtxt`, read and written with the protobuf classes tritonclient brings."""
+"""Read and write Triton's `config.pbtxt` with tritonclient's protobuf classes."""
 
 import importlib.util
 import sys
@@ -12,11 +12,10 @@ _MODULE = "tritonclient_model_config_pb2"
 
 
 def _protobuf() -> ModuleType:
-    """Loads the one generated file that describes the configuration.
+    """Load only the generated module with the configuration's messages.
 
-    `import tritonclient.grpc` also loads the gRPC stubs, which refuse any grpcio older than
-    the one they were made with; we install tritonclient for HTTP only, and never talk gRPC
-    to Triton.
+    `import tritonclient.grpc` also loads the gRPC stubs, which reject any grpcio older than the one
+    they were generated with; we install tritonclient for HTTP only, and do not use gRPC.
     """
     if _MODULE in sys.modules:
         return sys.modules[_MODULE]
@@ -26,23 +25,23 @@ def _protobuf() -> ModuleType:
     path = Path(package.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"{path} is not there")
+        raise ModuleNotFoundError(f"{path} does not exist")
     module = importlib.util.module_from_spec(spec)
     sys.modules[_MODULE] = module
     spec.loader.exec_module(module)
     return module
 
 
-# A protobuf message whose class exists at run time only: Any is all a type checker can know.
+# The message class exists only at run time, so a type checker cannot know it.
 ModelConfig = Any
 
 
 def read(path: Path) -> ModelConfig:
-    """Returns the parsed file.
+    """The configuration in this file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not a model configuration; names the file and the line.
+        OSError: the file cannot be read.
+        ValueError: it is not a model configuration; the message names the file and the line.
     """
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), _protobuf().ModelConfig())
@@ -51,7 +50,7 @@ def read(path: Path) -> ModelConfig:
 
 
 def parse(text: str) -> ModelConfig:
-    """Returns the parsed text; raises ValueError if it is not a model configuration."""
+    """The configuration in this text; raises ValueError if it is not a model configuration."""
     try:
         return text_format.Parse(text, _protobuf().ModelConfig())
     except text_format.ParseError as error:
@@ -59,17 +58,17 @@ def parse(text: str) -> ModelConfig:
 
 
 def write(config: ModelConfig) -> str:
-    """Returns the configuration in protobuf's text format."""
+    """The configuration in protobuf's text format."""
     return str(text_format.MessageToString(config))
 
 
 def parameters(config: ModelConfig) -> dict[str, str]:
-    """Returns the configuration's parameters by name."""
+    """The configuration's parameters by name."""
     return {key: value.string_value for key, value in config.parameters.items()}
 
 
 def set_instances(config: ModelConfig, count: int, *, gpu: bool) -> None:
-    """Replaces the instance groups by `count` instances on the CPU, or on every GPU."""
+    """Replace the instance groups by `count` instances on the CPU, or on every GPU."""
     group = _protobuf().ModelInstanceGroup
     del config.instance_group[:]
     config.instance_group.add(count=count, kind=group.KIND_GPU if gpu else group.KIND_CPU)

@@ -34,11 +34,11 @@ def document() -> dict[str, Any]:
             "title": "Image search: events",
             "version": SCHEMA_VERSION,
             "description": (
-                "Every fact of the image search is an event in Kafka: UTF-8 JSON values under "
-                "UTF-8 keys. Any consumer group of its own may read them from the beginning. "
-                "Readers ignore fields they do not know and refuse other major versions; within a "
-                "major version fields are only added. Delivery is at least once: `event_id` "
-                "identifies repetitions."
+                "The image search publishes its state changes as events in Kafka, with UTF-8 JSON "
+                "values and UTF-8 keys. Other programs can read them from the beginning with a "
+                "consumer group of their own. Readers ignore unknown fields and reject other major "
+                "versions; within a major version, fields are only added. Delivery is at least "
+                "once: `event_id` identifies duplicates."
             ),
             "license": {"name": "Apache-2.0"},
         },
@@ -72,12 +72,12 @@ def _ref(*parts: str) -> dict[str, str]:
 
 def _channel(topic: Topic) -> dict[str, Any]:
     name, config = _name(topic), topic.config()
-    kept: dict[str, Any] = {
+    configuration: dict[str, Any] = {
         "cleanup.policy": [config["cleanup.policy"]],
         "retention.ms": int(config["retention.ms"]),
     }
     if "delete.retention.ms" in config:
-        kept["delete.retention.ms"] = int(config["delete.retention.ms"])
+        configuration["delete.retention.ms"] = int(config["delete.retention.ms"])
     return {
         "address": topic.name,
         "description": topic.description,
@@ -86,7 +86,7 @@ def _channel(topic: Topic) -> dict[str, Any]:
             "kafka": {
                 "topic": topic.name,
                 "partitions": topic.partitions,
-                "topicConfiguration": kept,
+                "topicConfiguration": configuration,
                 "bindingVersion": BINDING,
             }
         },
@@ -118,9 +118,9 @@ def _operations(topic: Topic) -> Mapping[str, dict[str, Any]]:
             "action": action,
             "channel": _ref("channels", name),
             "messages": [_ref("channels", name, "messages", name)],
-            "summary": f"{said} by: {', '.join(who)}.",
+            "summary": f"{label} by: {', '.join(programs)}.",
         }
-        for verb, action, said, who in (
+        for verb, action, label, programs in (
             ("write", "send", "Written", topic.written_by),
             ("read", "receive", "Read", topic.read_by),
         )

@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = "1.0"
-"""Version written by this code, `major.minor`; the major number is what readers insist on."""
+"""Version written by this code, `major.minor`; readers reject other major versions."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ImageId = Annotated[str, Field(min_length=1, max_length=4096)]
-"""POSIX path of the picture below the watched root, for instance `holiday/beach.jpg`."""
+"""POSIX path of the image below the watched root, for instance `holiday/beach.jpg`."""
 
 Milliseconds = Annotated[float, Field(ge=0)]
 
@@ -53,8 +53,8 @@ class ImageAdded(Event):
     """Absent if the source does not provide it."""
     added_at: AwareDatetime
     mount: str | None = None
-    """POSIX path of the mount point under which the picture lay: below the source's root, or
-    absolute where a link that was followed leads out of it. Absent on the root's file system."""
+    """POSIX path of the mount point below which the image was found: relative to the source's root,
+    or absolute if a symbolic link leads out of it. Absent on the root's own file system."""
 
 
 class ImageRemoved(Event):
@@ -97,7 +97,7 @@ class ImageIndexed(Event):
 
 
 class DeadLetter(Event):
-    """A record that can never be handled as it is, with all that is needed to find out why."""
+    """A record that cannot be handled as it is, with the reason and the original record."""
 
     image_id: str
     error_class: str
@@ -105,18 +105,18 @@ class DeadLetter(Event):
     attempts: Annotated[int, Field(ge=1)]
     source_topic: str
     source_partition: Annotated[int, Field(ge=0)] | None = None
-    """Absent, as is the offset, where there is no record: a file that never became one."""
+    """Absent, like the offset, if there is no record: for a file that was never published."""
     source_offset: Annotated[int, Field(ge=0)] | None = None
     model_name: str | None = None
     original_key: bytes | None = None
     original_value: bytes | None = None
     """The whole value, or its beginning if `original_value_bytes` is set."""
     original_value_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Length of the whole value, where the letter holds only its beginning."""
+    """Length of the whole value, if the letter holds only its beginning."""
     original_value_sha256: Sha256 | None = None
-    """Of the whole value, where the letter holds only its beginning."""
+    """SHA-256 of the whole value, if the letter holds only its beginning."""
     original_key_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Length of the whole key, where the letter holds only its beginning."""
+    """Length of the whole key, if the letter holds only its beginning."""
 
 
 class SearchKind(StrEnum):
@@ -161,7 +161,7 @@ class SearchPerformed(Event):
     results: tuple[SearchResult, ...]
     latency_ms: SearchTimings
     client: str | None = None
-    """A hashed name: the same for all that a client does, of no use to find out whose it is."""
+    """A hashed name: the same for all events of a client, without revealing who that is."""
 
 
 class FeedbackGiven(Event):
@@ -176,24 +176,24 @@ class FeedbackGiven(Event):
     top_score: float | None = None
     searched_at: AwareDatetime
     client: str | None = None
-    """Who rated; see `SearchPerformed.client`."""
+    """The client that rated; see `SearchPerformed.client`."""
 
 
 class ModelStep(StrEnum):
     """What happened to a model."""
 
-    FEEDING = "feeding"
+    BACKFILLING = "feeding"
     ACTIVATED = "activated"
     ROLLED_BACK = "rolled_back"
     RETIRED = "retired"
 
 
 class ModelActivated(Event):
-    """A step in a model's life.
+    """A step in the life cycle of a model.
 
     `activated` and `rolled_back`: searches are answered from its collection from now on.
-    `feeding`: it is loaded, and its collection is being filled beside the active one.
-    `retired`: its collection is gone.
+    `feeding`: it is loaded, and its collection is being backfilled beside the active one.
+    `retired`: its collection was deleted.
     """
 
     step: ModelStep = ModelStep.ACTIVATED

@@ -42,10 +42,10 @@ def render(schema: Schema) -> str:
 
 
 DELIBERATE: Final[Mapping[str, frozenset[str]]] = {
-    # Sources without modification times used to give 1970. Readers of 1.0 cannot read no time.
+    # Sources without modification times used to report 1970. Readers of 1.0 require a time.
     "images": frozenset({"field modified_at changed its type"}),
-    # Dead letters of files that never became a record used to state offset 0 of partition 0, which
-    # is another record's. Readers of 1.0 cannot read the absent position.
+    # Dead letters of files that were never published used to name offset 0 of partition 0, which is
+    # the position of another record. Readers of 1.0 require a position.
     "images.dlq": frozenset(
         {
             "field source_partition changed its type",
@@ -57,10 +57,10 @@ DELIBERATE: Final[Mapping[str, frozenset[str]]] = {
 
 
 def incompatibilities(old: Schema, new: Schema) -> Iterator[str]:
-    """Why events written by `old` could not be read by `new`, or the other way round.
+    """Why events written with `old` could not be read with `new`, or the other way round.
 
-    Within a major version a field may be added with a default, and nothing else: none removed,
-    none retyped, none made required.
+    Within a major version, only fields with a default may be added; fields must not be removed,
+    change their type or become required.
     """
     before, after = old.get("properties", {}), new.get("properties", {})
     definitions = (old.get("$defs", {}), new.get("$defs", {}))
@@ -108,7 +108,7 @@ def published() -> dict[str, dict[str, Schema]]:
 
 
 def write() -> None:
-    """Update the generated files; published schemas stay as they are."""
+    """Update the generated files; published schemas are never changed."""
     for name, schema in {**generate(), "asyncapi.json": asyncapi.document()}.items():
         _write(DIRECTORY / name, schema)
     if not (PUBLISHED / SCHEMA_VERSION).is_dir():

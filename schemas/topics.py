@@ -50,10 +50,10 @@ class Topic:
             "compression.type": "producer",
         }
         if not self.compacted and self.retention_ms != FOREVER_MS:
-            # Segments are deleted as a whole, so records may be kept longer by the span of one.
+            # Only whole segments are deleted, so records may be kept longer by the span of one.
             settings["segment.ms"] = str(min(DAY_MS, self.retention_ms))
         if self.compacted:
-            # A reader that was away for a week still sees the removals.
+            # A consumer that was down for a week still reads the removals.
             settings["delete.retention.ms"] = str(7 * DAY_MS)
         return settings
 

@@ -1,1 +1,1 @@
-"""The local launcher: real Kafka, Weaviate and Triton, and our own processes, on one machine."""
+"""The local launcher: runs Kafka, Weaviate, Triton and our own processes on one machine."""

@@ -20,7 +20,7 @@ KAFKA_VERSION: Final = "4.1.0"
 KAFKA: Final = "+".join(
     (
         f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
-        # Named though it is a dependency: beside Log4j's managed versions an older one would win.
+        # Pinned although it is a dependency: Log4j's managed versions would select an older one.
         f"org.apache.kafka:kafka-clients:{KAFKA_VERSION}",
         # Without it the broker logs nothing.
         "org.apache.logging.log4j:log4j-slf4j-impl:2.25.2",
@@ -32,19 +32,19 @@ WEAVIATE_VERSION: Final = "1.39.0"
 WEAVIATE_MODULE: Final = "github.com/weaviate/weaviate/cmd/weaviate-server"
 WEAVIATE_GO: Final = (1, 27)
 WEAVIATE_PACKAGES: Final = 2300
-"""About how many lines its build prints: one for each module fetched and each package compiled."""
+"""Approximate number of lines its build prints: one per fetched module and compiled package."""
 
 
 def kafka_jars(cache: Cache) -> Path:
-    """The folder of Kafka's jars, each compared with the checked-in SHA-256.
+    """The folder of Kafka's jars, each verified against the checked-in SHA-256.
 
     Raises:
-        StackError: they could not be fetched, or one is not what it should be.
+        StackError: they could not be fetched, or a checksum is wrong.
     """
 
     def make(target: Path) -> None:
         jgo = toolchains.environment(cache, "kafka", "the Maven resolver") / "bin" / "jgo"
-        # jgo keeps its state below HOME; a HOME of its own makes the step repeatable.
+        # jgo keeps its state below HOME; a separate HOME makes the step repeatable.
         home = target / ".home"
         home.mkdir()
         run(
@@ -70,14 +70,14 @@ def _compare(folder: Path) -> None:
         wrong = sorted(
             name for name in expected.keys() | found if expected.get(name) != found.get(name)
         )
-        raise StackError(f"Kafka's jars are not the pinned ones: {', '.join(wrong)}")
+        raise StackError(f"Kafka's jars do not match their checksums: {', '.join(wrong)}")
 
 
 def weaviate(settings: StackSettings, cache: Cache) -> Path:
-    """The Weaviate server: WEAVIATE_BINARY, else one on the PATH, else built from its source.
+    """The Weaviate server: WEAVIATE_BINARY, else one on the PATH, else built from source.
 
     Raises:
-        StackError: WEAVIATE_BINARY is no file, or the build failed.
+        StackError: WEAVIATE_BINARY is not an executable file, or the build failed.
     """
     if settings.weaviate_binary is not None:
         binary = settings.weaviate_binary.expanduser().resolve()
@@ -122,7 +122,7 @@ def _build_weaviate(cache: Cache, target: Path) -> None:
             expected_lines=WEAVIATE_PACKAGES,
         )
     finally:
-        # 2 GB that nothing needs any more.
+        # Up to 2 GB that are not needed any more.
         if work.exists():
             remove_tree(work)
 
@@ -139,16 +139,16 @@ class Triton:
 
 
 def triton(cache: Cache) -> Triton:
-    """The Triton server that nvidia-pytriton's wheel holds.
+    """The Triton server from nvidia-pytriton's wheel.
 
     Raises:
-        StackError: it cannot be installed, or this Python has no shared library for it.
+        StackError: it cannot be installed, or this Python has no shared library.
     """
     _libpython()
     venv = toolchains.environment(cache, "triton", "Triton and its models' libraries")
     packages = next((venv / "lib").glob("python3.*")) / "site-packages"
     bundle = packages / "pytriton" / "tritonserver"
-    # The server finds its own libraries beside its package; libpython comes from this Python.
+    # The server's own libraries are beside its package; libpython comes from this Python.
     backends = venv / "tritonserver-backends"
     if not (backends / "python" / "triton_python_backend_stub").exists():
         part = venv / "tritonserver-backends.part"

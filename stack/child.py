@@ -1,7 +1,7 @@
-"""Replaces itself by a command that the kernel kills when the launcher dies.
+"""Replace this process by a command that the kernel kills when the launcher dies.
 
-Run as `python -I -S child.py <parent pid> <command> …`. It makes sure that a launcher killed by
-SIGKILL, which cannot clean up, leaves no server behind (prctl(2), PR_SET_PDEATHSIG).
+Run as `python -I -S child.py <parent pid> <command> …`. So a launcher that is killed by SIGKILL,
+and cannot clean up, leaves no server behind (prctl(2), PR_SET_PDEATHSIG).
 """
 
 import ctypes

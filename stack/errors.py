@@ -1,4 +1,4 @@
-"""What stops the launcher, in words for the person at the terminal."""
+"""The launcher's error, whose message is shown at the terminal."""
 
 
 class StackError(Exception):

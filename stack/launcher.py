@@ -27,12 +27,12 @@ ROTATE_SECONDS = 5.0
 
 
 def say(text: str) -> None:
-    """One line for the person at the terminal, with the time."""
+    """Print one line with the time."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
 
 
 def prepare(settings: StackSettings) -> list[ProcessSpec]:
-    """Fetch and build what the servers need; nothing is started.
+    """Fetch and build what the servers need, without starting them.
 
     Raises:
         StackError: a step failed; it can be repeated.
@@ -41,7 +41,7 @@ def prepare(settings: StackSettings) -> list[ProcessSpec]:
 
 
 class Launcher:
-    """One `up`: prepares, starts, supervises, and stops everything at the end."""
+    """One run of `up`: prepares, starts and supervises everything, and stops it at the end."""
 
     def __init__(self, settings: StackSettings, *, servers_only: bool, follow: bool) -> None:
         self._settings = settings
@@ -54,7 +54,7 @@ class Launcher:
         """Run until SIGINT or SIGTERM.
 
         Raises:
-            StackError: it could not be started; nothing is left running.
+            StackError: the stack could not be started; nothing is left running.
         """
         state_folder.claim(self._settings.state)
         with self._file.held():
@@ -72,7 +72,7 @@ class Launcher:
         if record is not None:
             killed = kill_leftovers(record.processes)
             if killed:
-                say(f"stopped what an earlier run left: {', '.join(killed)}")
+                say(f"stopped processes left by an earlier run: {', '.join(killed)}")
             self._file.remove()
 
     def _make_folders(self) -> None:
@@ -107,10 +107,10 @@ class Launcher:
 
     async def _work(self) -> None:
         settings = self._settings
-        # In a thread, so that Ctrl-C is heard while something is downloaded or built.
+        # In a thread, so that Ctrl-C works while something is downloaded or built.
         servers = await asyncio.to_thread(prepare, settings)
-        # The default may change with what is downloaded; a stack that holds data keeps its own. A
-        # file that was torn is made whole.
+        # Write the state file: a later download may change the default model, but not for a stack
+        # that holds data. This also replaces a damaged file.
         with model_registry(settings).changing():
             pass
         specs = [*servers]
@@ -128,8 +128,8 @@ class Launcher:
             group.create_task(supervisor.run(lambda: self._announce(supervisor)))
 
     async def _provision_again(self, supervisor: Supervisor, servers: Sequence[str]) -> None:
-        """A server that was started again may have lost all it stored: what it needs is made anew,
-        as at the first start. Where everything is there, nothing is done."""
+        """Provision again after a server was restarted, since it may have lost its data. If nothing
+        was lost, provisioning changes nothing."""
         provided = dict.fromkeys(servers, 0)
         while True:
             await asyncio.sleep(MODELS_SECONDS)
@@ -173,7 +173,7 @@ class Launcher:
         if active == FALLBACK_MODEL:
             say(
                 "model: lite, the bundled fall-back that needs no download; "
-                "it knows everyday things but is no match for CLIP: "
+                "it finds everyday things, but less well than CLIP does: "
                 f"./image-search models pull {PREFERRED_MODEL}, then models switch"
             )
         else:
@@ -181,7 +181,7 @@ class Launcher:
         say(f"ready: {self._settings.gateway_url}")
 
     async def _follow_models(self, supervisor: Supervisor) -> None:
-        """Run indexers for each model that is kept current, and for no other."""
+        """Run indexers for exactly those models that are kept current."""
         while True:
             await asyncio.sleep(MODELS_SECONDS)
             if not self._ready:
@@ -214,7 +214,7 @@ class Launcher:
         )
 
     async def _follow_logs(self, specs: Sequence[ProcessSpec]) -> None:
-        """Show what our own processes log; the servers' logs are in their files."""
+        """Print the logs of our own processes; the servers' logs stay in their files."""
         seen = {spec.name: 0 for spec in specs if processes.is_ours(spec.name)}
         logs = {spec.name: spec.log for spec in specs}
         while True:
@@ -224,7 +224,7 @@ class Launcher:
 
 
 def _show_new(log: Path, name: str, position: int) -> int:
-    """Print the complete lines after `position`; returns where they end."""
+    """Print the complete lines after `position`; returns the position after them."""
     if not log.exists():
         return position
     if log.stat().st_size < position:
@@ -242,12 +242,12 @@ def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
     """Start a launcher in the background and return when everything is ready.
 
     Raises:
-        StackError: it did not become ready; the message is what the launcher said.
+        StackError: it exited before that; its output was copied to standard output.
     """
     state_folder.claim(settings.state)
     file = RecordFile(settings.run)
     with file.held():
-        pass  # Another launcher is told of here, before a second one is started.
+        pass  # Fails here if another launcher is running, before a second one is started.
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / "stack.log"
     arguments = ["--servers-only"] if servers_only else []
@@ -272,7 +272,7 @@ def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
                 raise StackError(f"it did not start; the log is {log}")
             if record is not None and record.launcher.pid == launcher.pid and record.ready:
                 _copy_new(log, position)
-                # It is meant to outlive this process, which subprocess would warn about.
+                # The launcher outlives this process; without this, subprocess would warn about it.
                 launcher.returncode = 0
                 return
             time.sleep(0.1)
@@ -298,13 +298,13 @@ def down(settings: StackSettings) -> list[str]:
 
 
 def clean(settings: StackSettings) -> list[str]:
-    """Stop the stack and forget everything it stored; the cache and the pictures stay.
+    """Stop the stack and delete everything it stored; the cache and the images stay.
 
     Returns:
-        What was left in the state folder, as it is not the stack's.
+        The names left in the state folder, because they are not the stack's.
 
     Raises:
-        StackError: the folder is not one that a stack made, or pictures lie in it.
+        StackError: see `stack.state_folder.empty`.
     """
     down(settings)
-    return state_folder.empty(settings.state, settings.picture_folders)
+    return state_folder.empty(settings.state, settings.image_folders)

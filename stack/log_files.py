@@ -1,7 +1,7 @@
-"""Logs of bounded size: the newest lines in `name.log`, older ones in `name.log.1` and so on.
+"""Log files of bounded size: the newest lines in `name.log`, older ones in `name.log.1` and so on.
 
-The processes write into their files themselves, so that none is held up when the launcher dies. So
-a file that has grown is copied and then emptied, which works as all of them append.
+The processes write to their log files directly, so that none is blocked when the launcher dies. A
+file that has grown too large is therefore copied and truncated in place; all writers append.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _older(log: Path, number: int) -> Path:
 
 
 def rotate(log: Path, *, keep: int) -> None:
-    """Move what was logged so far aside, to the newest of `keep` older files."""
+    """Move the content to `name.log.1`, and shift the older files; `keep` of them are kept."""
     for number in range(keep, 1, -1):
         if _older(log, number - 1).exists():
             _older(log, number - 1).replace(_older(log, number))
@@ -26,14 +26,14 @@ def rotate(log: Path, *, keep: int) -> None:
             break
         _older(log, number).unlink()
     with log.open("r+b") as source, _older(log, 1).open("wb") as copy:
-        # What is written while this copies is copied as well, but for the last few microseconds.
+        # Lines written during the copy are copied too, except in the last few microseconds.
         while piece := source.read(1 << 20):
             copy.write(piece)
         os.ftruncate(source.fileno(), 0)
 
 
 def rotate_large(folder: Path, max_bytes: int, *, keep: int) -> list[Path]:
-    """Rotate the logs of more than `max_bytes`; which they were."""
+    """Rotate the log files larger than `max_bytes`; returns those that were rotated."""
     large = [log for log in sorted(folder.glob("*.log")) if log.stat().st_size > max_bytes]
     for log in large:
         rotate(log, keep=keep)
@@ -41,7 +41,7 @@ def rotate_large(folder: Path, max_bytes: int, *, keep: int) -> list[Path]:
 
 
 def last_lines(log: Path, lines: int) -> list[str]:
-    """The newest lines, over rotations, oldest first."""
+    """The newest `lines` lines, oldest first, also from rotated files."""
     found: list[str] = []
     for file in _newest_first(log):
         found = file.read_text(errors="replace").splitlines() + found

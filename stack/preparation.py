@@ -1,4 +1,4 @@
-"""Steps that fill the per-user cache: each done once, whole or not at all, by one process."""
+"""Steps that fill the per-user cache: each is done once, by one process, fully or not at all."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ OUTPUT_LINES = 25
 
 
 class Cache:
-    """Folder of prepared things: `<root>/<name>-<key>/`, present only when complete."""
+    """Prepared folders `<root>/<name>-<key>/`, which exist only when they are complete."""
 
     def __init__(self, root: Path, say: Say) -> None:
         self.root = root
         self.say = say
 
     def prepared(self, name: str, key: str, what: str, make: Callable[[Path], None]) -> Path:
-        """The folder that `make` fills, made now unless an earlier run completed it.
+        """The folder that `make` fills; it is filled now unless an earlier run has completed it.
 
-        It is filled under another name and renamed at the end, so a run that is interrupted
-        leaves nothing that looks complete.
+        It is filled under a temporary name and renamed at the end, so an interrupted run leaves
+        nothing that looks complete.
 
         Raises:
             StackError: `make` failed.
@@ -72,7 +72,7 @@ class Cache:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder even where it holds read-only folders, as Go's module cache does."""
+    """Remove a folder even if it contains read-only folders, as Go's module cache does."""
 
     def writable(function: Callable[[str], object], name: str, _: object) -> None:
         Path(name).parent.chmod(0o755)
@@ -84,7 +84,7 @@ def remove_tree(path: Path) -> None:
 
 
 def key_of(*parts: Path | str) -> str:
-    """A short key of these files' contents and words, for the name of what depends on them."""
+    """A short hash of these files' contents and strings, for the name of what depends on them."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
@@ -101,9 +101,10 @@ def run(
     cwd: Path | None = None,
     expected_lines: int | None = None,
 ) -> str:
-    """Run a preparation command and give its output; say from time to time how far it is.
+    """Run a preparation command and return its output; report its progress from time to time.
 
-    `expected_lines` is about how many lines the command prints in all, which tells the share done.
+    `expected_lines` is roughly the number of lines that the command prints in total, from which the
+    progress is estimated.
 
     Raises:
         StackError: it failed; the message ends with the last lines it printed.

@@ -1,4 +1,4 @@
-"""Questions to a running process: is it ready, does it still work?"""
+"""Probes of a running process: is it ready, and does it still work?"""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from adapters.settings import ServerSettings
 READY_TIMEOUT_SECONDS = 2.0
 INFERENCE_TIMEOUT_SECONDS = 10.0
 HUNG_SECONDS = 900.0
-"""A Triton whose models complete nothing for so long does not come back by itself."""
+"""If Triton's models complete nothing for this long, it is assumed not to recover by itself."""
 HEARTBEAT_SECONDS = 30.0
-"""A process of ours whose ready file is older than this is no longer well."""
+"""If the ready file of one of our processes is older than this, the process is not healthy."""
 
 Ready = Callable[[], Awaitable[bool]]
 
@@ -28,14 +28,14 @@ Ready = Callable[[], Awaitable[bool]]
 REFUSALS = (401, 403, 429)
 
 
-def answers(url: str, *, refusal_will_do: bool = False) -> Ready:
-    """Ready when a GET of this URL succeeds, or is refused, where that will do."""
+def answers(url: str, *, accept_refusal: bool = False) -> Ready:
+    """Ready when a GET of this URL succeeds or, with `accept_refusal`, is refused."""
 
     async def ready() -> bool:
         try:
             async with httpx.AsyncClient(timeout=READY_TIMEOUT_SECONDS, trust_env=False) as client:
                 response = await client.get(url)
-                refused = refusal_will_do and response.status_code in REFUSALS
+                refused = accept_refusal and response.status_code in REFUSALS
                 return response.is_success or refused
         except httpx.HTTPError:
             return False
@@ -46,7 +46,7 @@ def answers(url: str, *, refusal_will_do: bool = False) -> Ready:
 def kafka_answers(bootstrap_servers: str) -> Ready:
     """Ready when a client gets the cluster's metadata."""
 
-    # Made here, so that a bad setting is reported at once rather than by a probe.
+    # Created here, so that a bad setting is reported at once instead of by a probe.
     settings = ServerSettings(kafka_bootstrap_servers=bootstrap_servers)
 
     async def ready() -> bool:
@@ -57,10 +57,10 @@ def kafka_answers(bootstrap_servers: str) -> Ready:
 
 
 def heartbeat(file: Path) -> Ready:
-    """Ready when the process touched its ready file not long ago.
+    """Ready when the process touched its ready file within `HEARTBEAT_SECONDS`.
 
-    How long ago is measured here, from when the file was seen to change: its time is the clock's,
-    which may be set.
+    The age is measured on the monotonic clock since the last observed change: the file's own
+    modification time depends on the system clock, which may be set.
     """
     seen: int | None = None
     changed = 0.0
@@ -80,16 +80,15 @@ def heartbeat(file: Path) -> Ready:
 
 
 class TritonWorks:
-    """Works when both encoders embed something, or are known to be busy.
+    """Healthy if both encoders embed something, or are busy.
 
-    Triton goes on calling a model ready whose Python process was killed, so only an inference
-    tells; that one is then refused at once. One that gets no answer in time, from a server that is
-    alive, has others before it: Triton is busy, unless none of its models completes anything for
-    `HUNG_SECONDS`.
+    Triton still reports a model as ready when its Python process was killed, so only an inference
+    is a reliable test: in that case it fails at once. An inference that times out on a live server
+    is queued behind others: Triton is busy, unless no model completes anything for `HUNG_SECONDS`.
     """
 
     def __init__(self, url: str, model_name: Callable[[], str]) -> None:
-        """`model_name` is asked each time, as a switch may have changed the model."""
+        """`model_name` is called for each probe, as a switch may have changed the model."""
         self._url = url
         self._settings = ServerSettings(
             triton_url=url, triton_timeout=INFERENCE_TIMEOUT_SECONDS, triton_concurrency=2
@@ -99,12 +98,12 @@ class TritonWorks:
         self._progressed = time.monotonic()
 
     async def __call__(self) -> bool:
-        """Whether it works now."""
+        """Whether it is healthy now."""
         embedder = connect_embedder(self._settings)
         try:
             await _embed_something(embedder, self._model_name())
         except TooSlow:
-            return await self._progresses()
+            return await self._makes_progress()
         except AdapterError:
             return False
         finally:
@@ -112,7 +111,7 @@ class TritonWorks:
         self._progressed = time.monotonic()
         return True
 
-    async def _progresses(self) -> bool:
+    async def _makes_progress(self) -> bool:
         completed = await _completed(self._url)
         now = time.monotonic()
         if completed is not None and completed != self._completed:
@@ -128,7 +127,7 @@ async def _embed_something(embedder: Embedder, model_name: str) -> None:
         asyncio.ensure_future(embedder.embed_images(model_name, blank)),
     ]
     try:
-        # A failure outweighs slowness: the process of one model may be gone while another works.
+        # A failure takes precedence over a timeout: one model may be dead while another works.
         results = await asyncio.gather(*work, return_exceptions=True)
     finally:
         for each in work:
@@ -139,7 +138,7 @@ async def _embed_something(embedder: Embedder, model_name: str) -> None:
 
 
 async def _completed(url: str) -> int | None:
-    """How many executions all models have completed; None where Triton does not say."""
+    """Number of executions that all models have completed; None if Triton does not report it."""
     try:
         async with httpx.AsyncClient(timeout=READY_TIMEOUT_SECONDS, trust_env=False) as client:
             answer = await client.get(f"{url}/v2/models/stats")
@@ -149,6 +148,6 @@ async def _completed(url: str) -> int | None:
         return None
 
 
-async def never_asked() -> bool:
-    """For one-shot processes, which are ready when they have ended."""
+async def never_ready() -> bool:
+    """For one-shot processes, which are ready when they have exited; never called for them."""
     return False

@@ -1,4 +1,4 @@
-"""The table of processes: how each server and each of our own is started and known to be ready."""
+"""The process table: how each server and each of our own processes is started and probed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Final
 from stack import binaries, toolchains
 from stack.errors import StackError
 from stack.preparation import Cache, key_of
-from stack.probes import TritonWorks, answers, heartbeat, kafka_answers, never_asked
+from stack.probes import TritonWorks, answers, heartbeat, kafka_answers, never_ready
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec
 from stack.triton_models import model_registry, render_models
 
 _SMALL_JVM: Final = (
-    # A broker of a few topics is done before the second compiler pays: without it a start and the
-    # first minutes take a quarter of the processor time.
+    # A broker with few topics gains nothing from the second compiler: without it, the start and the
+    # first minutes take a quarter of the CPU time.
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-XX:-UsePerfData",
@@ -30,7 +30,7 @@ _SMALL_JVM: Final = (
 
 
 def servers(settings: StackSettings, cache: Cache) -> list[ProcessSpec]:
-    """The servers that the environment does not name; prepares their programs first.
+    """The servers that the settings do not name; prepares their programs first.
 
     Raises:
         StackError: one of them cannot be prepared.
@@ -46,7 +46,7 @@ def servers(settings: StackSettings, cache: Cache) -> list[ProcessSpec]:
 
 
 def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
-    """One Kafka node in KRaft mode, broker and controller in one."""
+    """One Kafka node in KRaft mode, which is both broker and controller."""
     home = settings.state / "kafka"
     java = toolchains.java(cache)
     classpath = f"{binaries.kafka_jars(cache)}/*"
@@ -56,7 +56,7 @@ def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
     java_command += [*_SMALL_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
 
     def format_storage() -> None:
-        # Each time, as the whole folder may be gone.
+        # Before each start, since the whole folder may be gone.
         home.mkdir(parents=True, exist_ok=True)
         properties.write_text(_kafka_properties(settings, data))
         logging.write_text(_KAFKA_LOGGING)
@@ -72,8 +72,8 @@ def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
                 text=True,
             )
         except subprocess.CalledProcessError as error:
-            said = f"{error.stdout or ''}{error.stderr or ''}"[-2000:]
-            raise StackError(f"Kafka's storage could not be formatted:\n{said}") from error
+            output = f"{error.stdout or ''}{error.stderr or ''}"[-2000:]
+            raise StackError(f"Kafka's storage could not be formatted:\n{output}") from error
 
     return ProcessSpec(
         name="kafka",
@@ -106,25 +106,25 @@ def _kafka_properties(settings: StackSettings, data: Path) -> str:
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
-        # A killed indexer's partitions go to another one, or to its successor, this soon.
+        # The partitions of a killed indexer are reassigned after this time.
         "group.min.session.timeout.ms": 3000,
-        # A broker that was killed may not register again until its session has ended, which with
-        # the default of 9 s is most of what a restart takes.
+        # A killed broker cannot register again until its session has expired; the default of 9 s
+        # would be most of a restart's time.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
-        # Topics come from the topic table alone; a misspelt name must be an error.
+        # Topics come only from the topic table; a misspelt name must be an error.
         "auto.create.topics.enable": "false",
         "message.max.bytes": 8 * 1024 * 1024,
-        # Its default, for ever, would let group state of retired models pile up; this is long
-        # enough for a machine that was off for a month.
+        # The default of 7 days is too short for a machine that was off for a month. Offsets of
+        # abandoned groups still expire.
         "offsets.retention.minutes": 60 * 24 * 60,
     }
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
 
 def _cluster_id() -> str:
-    """A new one in Kafka's form: 16 random bytes in URL-safe base64, without padding."""
-    # As Kafka's own do, it begins with no dash, which its tool would take for an option.
+    """A new id in Kafka's form: 16 random bytes in URL-safe base64, without padding."""
+    # Like Kafka's own ids, it does not start with a dash, which the tool would parse as an option.
     return "A" + base64.urlsafe_b64encode(secrets.token_bytes(16)).decode()[1:22]
 
 
@@ -170,12 +170,12 @@ def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
             "RAFT_INTERNAL_RPC_PORT": str(settings.weaviate_raft_internal_port),
             "RAFT_BOOTSTRAP_EXPECT": "1",
             "RAFT_BOOTSTRAP_TIMEOUT": "30",
-            # One node elects itself; five times the usual patience with others is for networks.
+            # A single node elects itself; the default of 5 is for nodes connected by a network.
             "RAFT_TIMEOUTS_MULTIPLIER": "1",
             "GRPC_PORT": str(settings.weaviate_grpc_port),
             "DISABLE_TELEMETRY": "true",
             "GOMEMLIMIT": str(settings.weaviate_memory_bytes),
-            # A collection that vanished must not come back by itself, without its description.
+            # A lost collection must not be recreated implicitly, without its schema.
             "AUTOSCHEMA_ENABLED": "false",
             "LOG_LEVEL": "warning",
         },
@@ -184,10 +184,10 @@ def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
 
 
 def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
-    """Triton with the current models; more are loaded while it runs."""
+    """Triton with the current models; others are loaded while it runs."""
     program = binaries.triton(cache)
     models = settings.triton_models
-    # Two stacks on one machine must not share the Python backend's shared memory.
+    # Separate the Python backends' shared memory of two stacks on one machine.
     prefix = f"image_search_{key_of(str(settings.state))}_"
     host = "127.0.0.1"
 
@@ -203,7 +203,7 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
                 f"'./image-search models pull {state.active}' or 'models add'"
             )
         for name in missing:
-            cache.say(f"the model {name} is gone from {settings.models}: it is not served")
+            cache.say(f"the model {name} is missing from {settings.models} and is not served")
 
     works = TritonWorks(f"http://{host}:{settings.triton_port}", lambda: settings.active_model)
     command = [
@@ -221,7 +221,7 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--exit-timeout-secs=10",
         "--load-model=*",
-        # A candidate that does not load must not keep the active model from being served.
+        # A candidate that fails to load must not prevent serving the active model.
         "--exit-on-error=false",
         "--strict-readiness=false",
     ]
@@ -237,12 +237,12 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
 
 
 def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec:
-    """Topics and collection, made once at each start."""
+    """Creates the topics and the collection; runs once at each start."""
     return ProcessSpec(
         name="provision",
         command=[sys.executable, "-m", "adapters.provision"],
         log=settings.logs / "provision.log",
-        ready=never_asked,
+        ready=never_ready,
         needs=needs,
         environment=_ours(settings),
         one_shot=True,
@@ -250,7 +250,7 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
 
 
 def indexers(settings: StackSettings, model: str) -> list[ProcessSpec]:
-    """The group that fills this model's collection. Its names do not change with a switch."""
+    """The indexers of this model's collection. A switch does not change their names."""
     infix = "" if model == settings.model_name else f"{model}-"
     return [
         _worker(settings, f"indexer-{infix}{number}", ["consumers", "indexing"], MODEL_NAME=model)
@@ -259,19 +259,20 @@ def indexers(settings: StackSettings, model: str) -> list[ProcessSpec]:
 
 
 def is_indexer(name: str) -> bool:
-    """Whether a process of this name fills a collection."""
+    """Whether a process of this name is an indexer."""
     return name.startswith("indexer-")
 
 
 def ours(settings: StackSettings) -> list[ProcessSpec]:
-    """Watcher, analytics, gateway, the active model's indexers; those of others follow later."""
+    """The active model's indexers, watcher, analytics, gateway; other models' indexers are added
+    later."""
     gateway = ProcessSpec(
         name="gateway",
         command=[sys.executable, "-m", "gateway"],
         log=settings.logs / "gateway.log",
         ready=answers(f"{settings.gateway_url}/api/v1/healthcheck"),
-        # Its page needs no server: a gateway that answers 503 is well.
-        alive=answers(f"{settings.gateway_url}/", refusal_will_do=True),
+        # The page needs no server, so this also succeeds while the servers are down.
+        alive=answers(f"{settings.gateway_url}/", accept_refusal=True),
         needs=("provision",),
         environment={
             **_ours(settings),
@@ -293,7 +294,7 @@ def _worker(settings: StackSettings, name: str, module: list[str], **more: str) 
         alive=heartbeat(ready_file),
         needs=("provision",),
         environment={**_ours(settings), "READY_FILE": str(ready_file), **more},
-        # The file of a predecessor says nothing about its successor.
+        # Remove the ready file of the previous process.
         prepare=lambda: ready_file.unlink(missing_ok=True),
         stop_grace=30.0,
     )
@@ -308,17 +309,17 @@ def _ours(settings: StackSettings) -> dict[str, str]:
 
 
 def is_ours(name: str) -> bool:
-    """Whether this process is one of ours rather than a server."""
+    """Whether this process is one of ours, not a server."""
     return re.fullmatch(r"watcher|gateway|analytics|indexer-.+", name) is not None
 
 
 async def servers_answer(settings: StackSettings) -> dict[str, bool]:
-    """Server -> whether it answers now, wherever it runs."""
+    """Server -> whether it answers now; also for servers that this stack did not start."""
     environment = settings.environment()
-    asked = {
+    probes = {
         "kafka": kafka_answers(environment["KAFKA_BOOTSTRAP_SERVERS"]),
         "weaviate": answers(f"{environment['WEAVIATE_URL']}/v1/.well-known/ready"),
         "triton": answers(f"{environment['TRITON_URL']}/v2/health/ready"),
     }
-    found = await asyncio.gather(*(ask() for ask in asked.values()))
-    return dict(zip(asked, found, strict=True))
+    found = await asyncio.gather(*(probe() for probe in probes.values()))
+    return dict(zip(probes, found, strict=True))

@@ -1,4 +1,4 @@
-"""The process table on disk, by which `status` and `down` find a running stack."""
+"""The process table on disk, with which `status` and `down` find a running stack."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 class ProcessRow(BaseModel):
     """One process.
 
-    `identity` tells it from a later one of the same id, and does not move with the clock. Records
-    of earlier versions have `created` instead, in seconds since the epoch.
+    `identity` distinguishes it from a later process with the same id, and does not depend on the
+    clock. Records of earlier versions have `created` instead, in seconds since the epoch.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,15 +51,15 @@ class Record(BaseModel):
 
 
 def identity(pid: int | None) -> str | None:
-    """The boot that a process belongs to, and its start in clock ticks since then; None if there is
-    no such process (proc_pid_stat(5), field 22).
+    """The boot id, and the process's start in clock ticks since boot (proc_pid_stat(5), field 22);
+    None if there is no such process.
 
-    Both are what the kernel counts by itself: setting the clock changes neither.
+    Setting the clock changes neither of the two.
     """
     if pid is None:
         return None
     try:
-        # The second field is the program's name, in brackets, and may hold anything.
+        # The second field is the program's name in brackets, which may contain any character.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return f"{_BOOT.read_text().strip()}:{int(fields[19])}"
     except (FileNotFoundError, ProcessLookupError):
@@ -67,7 +67,7 @@ def identity(pid: int | None) -> str | None:
 
 
 def uptime(row: ProcessRow) -> float | None:
-    """For how many seconds the row's process has been running; None if it is not."""
+    """Seconds since the row's process was started; None if it is not running."""
     found = identity(row.pid)
     if found is None or find(row) is None:
         return None
@@ -89,7 +89,7 @@ def row_of(supervised: Supervised) -> ProcessRow:
 
 
 def find(row: ProcessRow) -> psutil.Process | None:
-    """The running process of a row, if it is still that one."""
+    """The running process of a row; None if it has ended, or its id was reused."""
     if row.pid is None:
         return None
     try:
@@ -105,32 +105,32 @@ def find(row: ProcessRow) -> psutil.Process | None:
 
 
 class RecordFile:
-    """`<state>/run/stack.json` and the lock that at most one launcher holds."""
+    """`<state>/run/stack.json`, and the lock that only one launcher can hold."""
 
     def __init__(self, run: Path) -> None:
         self._path = run / "stack.json"
         self._lock = run / "lock"
 
     def read(self) -> Record | None:
-        """The newest record, of a stack that runs or that was killed."""
+        """The newest record, of a stack that is running or was killed; None if there is none."""
         try:
             return Record.model_validate_json(self._path.read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 
     def write(self, record: Record) -> None:
-        """Replace the record as a whole."""
+        """Replace the record atomically."""
         part = self._path.with_suffix(".part")
         part.write_text(record.model_dump_json(indent=1))
         part.replace(self._path)
 
     def remove(self) -> None:
-        """Nothing runs any more."""
+        """Delete the record: the stack is stopped."""
         self._path.unlink(missing_ok=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Be the one launcher of this state folder.
+        """Hold the lock of this state folder's only launcher.
 
         Raises:
             StackError: another one is running.
@@ -165,7 +165,7 @@ class RecordFile:
 
 
 def kill_leftovers(rows: Sequence[ProcessRow]) -> list[str]:
-    """Kill processes of a stack whose launcher is gone; returns their names."""
+    """Kill the processes of a stack whose launcher is gone; returns their names."""
     killed = []
     for row in rows:
         process = find(row)
@@ -183,10 +183,10 @@ def kill_leftovers(rows: Sequence[ProcessRow]) -> list[str]:
 
 
 def stop(file: RecordFile) -> list[str]:
-    """Ask the launcher to stop everything and wait for it; then kill what is left.
+    """Send SIGTERM to the launcher and wait until it has stopped; then kill what is left.
 
     Returns:
-        the names of what was stopped; empty when nothing was running.
+        The names of the processes that were stopped; empty if none was running.
 
     Raises:
         StackError: the launcher did not stop in time.

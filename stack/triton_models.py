@@ -1,4 +1,4 @@
-"""The models in the local Triton: which are to be there, rendering, loading and unloading."""
+"""The models in the local Triton: registry, rendering, loading and unloading."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model_registry(settings: StackSettings) -> ModelRegistry:
 def render_models(
     settings: StackSettings, names: tuple[str, ...], target: Path, python_environment: Path
 ) -> list[str]:
-    """Render these models for Triton; returns those whose files are gone."""
+    """Render these models for Triton; returns the names of those whose files are missing."""
     missing = []
     store = model_registry(settings).store()
     for name in names:
@@ -55,10 +55,10 @@ def render_models(
 
 
 async def load(settings: StackSettings, name: str, cache: Cache) -> None:
-    """Have the running Triton serve one more model, and check that it embeds.
+    """Load one more model into the running Triton, and check that it embeds.
 
     Raises:
-        ServingFailed: it does not load, or does not work. The other models are untouched.
+        ServingFailed: it does not load, or does not work. The other models are not affected.
         StackError: Triton's program cannot be prepared.
         Unavailable: Triton does not answer.
     """
@@ -84,7 +84,7 @@ async def load(settings: StackSettings, name: str, cache: Cache) -> None:
 
 
 async def unload(settings: StackSettings, name: str) -> None:
-    """Have Triton unload a model, and delete its rendered files.
+    """Unload a model from Triton, and delete its rendered files.
 
     Raises:
         Unavailable: Triton does not answer.

@@ -1,1 +1,1 @@
-"""The consumer group that files events in the lake, and what rebuilds it from the log."""
+"""The consumer group that writes events to the lake, and rebuilding the lake from the log."""

@@ -1,7 +1,7 @@
-"""Whether the log is still the one that the lake was filled from, partition by partition.
+"""Whether the log is still the one that the lake was filled from, for each partition.
 
-An offset alone does not tell: a log that lost its end grows again, and one that was made anew
-begins at 0. So the last rows of the lake are compared with the records at their offsets.
+An offset alone does not show that: a log that lost its end grows again, and a recreated one starts
+at 0. So the last rows of the lake are compared with the records at their offsets.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from schemas.topics import Topic
 logger = logging.getLogger(__name__)
 
 RESTORE: Final = "_restore"
-"""A folder of the lake: topics that have lost events which the lake still holds."""
+"""Folder of the lake that names the topics that lost events which the lake still holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Where a partition continues, in the lake; and its epoch, which leads to the log's offset."""
+    """The end of a partition in the lake, and its epoch, which maps it to an offset of the log."""
 
     end: End
     epoch: Epoch
 
     @property
     def log_offset(self) -> int:
-        """The next offset to be read of the log."""
+        """The next offset to read from the log."""
         return self.epoch.in_log(self.end.offset)
 
 
 async def align(
     log: EventLog, generation: Generation, partitions: Sequence[Partition]
 ) -> dict[Partition, Aligned]:
-    """Where each of these continues; a new epoch is begun where the log is not the one before.
+    """Where each partition continues; begins a new epoch where the log is not the one filed before.
 
     Raises:
         Unavailable: the log or the lake does not answer.
@@ -52,7 +52,7 @@ async def align(
     for topic, number in partitions:
         by_topic.setdefault(topic, []).append(number)
     for topic, numbers in by_topic.items():
-        before = {n: await asyncio.to_thread(_now, generation, topic, n) for n in numbers}
+        before = {n: await asyncio.to_thread(_aligned, generation, topic, n) for n in numbers}
         bounds = await log.bounds(topic)
         lost = await _lost(log, generation, topic, before, bounds)
         for number, aligned in before.items():
@@ -65,20 +65,20 @@ async def align(
     return found
 
 
-def _now(generation: Generation, topic: Topic, number: int) -> Aligned:
+def _aligned(generation: Generation, topic: Topic, number: int) -> Aligned:
     place = Place(topic.name, number)
     return Aligned(generation.end(place), epoch_of(generation, place))
 
 
 def _begin(generation: Generation, place: Place, epoch: Epoch) -> None:
     logger.error(
-        "%s-%d is not the log that was filed before: its events are filed behind those that only "
-        "the lake has",
+        "%s-%d is not the log that was filed before: its events are filed after those that only "
+        "the lake still holds",
         place.topic,
         place.partition,
     )
-    # First, so that a crash in between restores too often rather than never.
-    # Each under a name of its own: whoever restores removes only those it saw before.
+    # Written first, so that a crash in between restores twice instead of never. Each marker has a
+    # unique name: a restore removes only the markers that it has listed before.
     generation.lake.storage.write(f"{RESTORE}/{place.topic}~{uuid4().hex}", b"")
     begin_epoch(generation, place, epoch)
 
@@ -95,12 +95,12 @@ async def _lost(
     to_compare: dict[int, dict[int, tuple[int, str]]] = {}
     for number, aligned in before.items():
         start, end = bounds.get(number, (0, 0))
-        # A log's beginning never goes back.
+        # The start offset of a log never decreases.
         if aligned.log_offset > end or start < aligned.epoch.log_start:
             lost.add(number)
             continue
         filed = await asyncio.to_thread(_last_filed, generation, Place(topic.name, number), aligned)
-        wanted = {offset: told for offset, told in filed.items() if start <= offset < end}
+        wanted = {offset: row for offset, row in filed.items() if start <= offset < end}
         if wanted:
             to_compare[number] = wanted
     if to_compare:
@@ -109,8 +109,8 @@ async def _lost(
             left = to_compare.get(number)
             if left is None:
                 continue
-            told = left.pop(record.position.offset, None)
-            if told is not None and told != _told(topic, record):
+            expected = left.pop(record.position.offset, None)
+            if expected is not None and expected != _fingerprint(topic, record):
                 lost.add(number)
                 left.clear()
             if not left or record.position.offset > max(left):
@@ -123,19 +123,19 @@ async def _lost(
 def _last_filed(
     generation: Generation, place: Place, aligned: Aligned
 ) -> dict[int, tuple[int, str]]:
-    """Offset in the log -> time and identity, of the last that were filed in this epoch. Blocks."""
+    """Log offset -> (time in ms, identity) of the last rows filed in this epoch. Blocks."""
     epoch = aligned.epoch
     for file in reversed(generation.snapshot(place.topic, place.partition)):
         if file.last < epoch.start:
             break
-        told = last_records(generation.lake.storage, file.path)
-        ours = {n - epoch.base: what for n, what in told.items() if n >= epoch.start}
-        if ours:
-            return ours
+        rows = last_records(generation.lake.storage, file.path)
+        filed = {n - epoch.base: row for n, row in rows.items() if n >= epoch.start}
+        if filed:
+            return filed
     return {}
 
 
-def _told(topic: Topic, record: LogRecord) -> tuple[int, str]:
-    """The same of a record of the log."""
+def _fingerprint(topic: Topic, record: LogRecord) -> tuple[int, str]:
+    """(time in ms, identity) of a record of the log, to compare with `_last_filed`."""
     (row,) = table_of(topic, [record]).select(["event_id", "raw"]).to_pylist()
     return record.timestamp_ms, identity(row)

@@ -1,4 +1,4 @@
-"""One member of the analytics group: read, gather, file, and only then commit."""
+"""One member of the analytics group: read, buffer, write to the lake, then commit."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ async def file_events(settings: AnalyticsSettings) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        Stuck, LogLost, RebalanceFailed: the process should end with an error and be started again.
+        Stuck, LogLost, RebalanceFailed: the process should exit with an error and be restarted.
     """
     stop = stop_on_signals()
-    # Events have no cycles, but by the tens of thousands they make the collector run all the time,
-    # which took two thirds of the time of reading them.
+    # Events have no reference cycles, but tens of thousands of them trigger the garbage collector
+    # all the time, which took two thirds of the time of reading them.
     gc.set_threshold(500_000, 20, 20)
     lake = Lake(settings.lake_url)
     async with connect_log(settings) as log:
@@ -91,7 +91,7 @@ async def _join_and_file(
 
 
 class FilingProgress:
-    """What the watchdog looks at: how much there is to do, and what was done."""
+    """What the watchdog observes: the pending work and the work done."""
 
     def __init__(self, writer: LakeWriter) -> None:
         self._writer = writer
@@ -99,19 +99,19 @@ class FilingProgress:
         self.backlog = Backlog()
 
     def pending(self) -> int:
-        """Records to be read or overdue to be filed; to start is work as well."""
+        """Unread records, plus 1 if a flush is due; 1 while the process starts."""
         return self.backlog.unread + (self._writer.due_in == 0) if self.joined else 1
 
     def achieved(self) -> object:
-        """How much was filed."""
+        """A value that changes whenever records are filed."""
         return (self.joined, self._writer.filed)
 
 
 async def _restore(lake: Lake, log: EventLog, writer: LakeWriter) -> None:
-    """Put back into the log what only the lake still has, once that was found to be so."""
+    """Restore to the log what only the lake still holds, when alignment has found such a loss."""
     while True:
         await asyncio.sleep(RESTORE_SECONDS)
-        # One member does it: the one that has the first partition.
+        # Only one member does this: the owner of the first partition.
         if (SEARCHES, 0) in writer.partitions:
             await until_available(lambda: restore_lost(log, lake), what="restore events")
 
@@ -125,10 +125,10 @@ async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) 
                 lambda: asyncio.to_thread(expire, lake, settings.retention_days), what="expire"
             )
             if gone:
-                logger.info("%d files of more than %d days", gone, settings.retention_days)
+                logger.info("deleted %d files older than %d days", gone, settings.retention_days)
         swept = await until_available(lambda: asyncio.to_thread(sweep.run), what="forget")
         if swept:
-            logger.info("%d rows taken out that were to be forgotten", swept)
+            logger.info("erased %d rows that were marked as forgotten", swept)
         for topic, partition in writer.partitions:
             done = await until_available(
                 lambda topic=topic, partition=partition: asyncio.to_thread(  # type: ignore[misc]
@@ -146,5 +146,5 @@ async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) 
 
 
 def main() -> None:
-    """Run one member of the group until a signal ends it."""
+    """Run one member of the group until a signal stops it."""
     asyncio.run(file_events(AnalyticsSettings()))

@@ -1,6 +1,6 @@
-"""The group that fills the lake: what its consumer loop hands in, and commits.
+"""The work of the group that fills the lake.
 
-Partitions begin where the lake ends; what is committed to Kafka only shows others the lag.
+Partitions start where the lake ends; offsets are committed to Kafka only to make the lag visible.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ PARTITION_FETCH_BYTES: Final = 8 * 1024 * 1024
 
 
 class FilingWork(EndsWithError):
-    """A `GroupWork`: records are gathered and filed in the lake by one task."""
+    """A `GroupWork`: one task buffers records and writes them to the lake."""
 
     _member: ConsumerLoop[FilingWork]
 
     def __init__(self, writer: LakeWriter, *, capacity: int) -> None:
-        """`capacity` is the number of unfiled records at which `is_full` says so."""
+        """`capacity` is the number of unfiled records from which the work is full."""
         super().__init__()
         self._writer = writer
         self._capacity = capacity
         self._arrived: dict[Partition, list[LogRecord]] = {}
-        """Handed in, perhaps while a file is written, and not yet given to the writer."""
+        """Records put in and not yet passed to the writer, which may be writing a file."""
         self._committed: Mapping[Partition, int] = {}
         self._has_arrived = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
-        # Held while the writer is used, but not while a server that is down is waited for.
+        # Held while the writer is in use, but not while waiting for a server that is down.
         self._filing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -111,7 +111,7 @@ class FilingWork(EndsWithError):
     async def _commit(self, ends: Mapping[Partition, int]) -> None:
         if ends == self._committed:
             return
-        # First, as an assignment meanwhile forgets it: then the commit may be refused.
+        # Set before the commit: an assignment during the commit resets it.
         self._committed = ends
         offsets = {partition: Committed(end) for partition, end in ends.items()}
         await until_available(
@@ -130,7 +130,7 @@ class FilingWork(EndsWithError):
         async with self._filing:
             self._hand_to_writer()
             for partition, offset in (await self._writer.flush()).items():
-                # What was handed in meanwhile lies elsewhere.
+                # Records put in meanwhile were read from the wrong offset.
                 self._arrived.pop(partition, None)
                 self._member.continue_at(partition, offset)
             self._note_room()
@@ -143,7 +143,7 @@ class FilingWork(EndsWithError):
 def analytics_member(
     settings: AnalyticsSettings, writer: LakeWriter, log: EventLog
 ) -> ConsumerLoop[FilingWork]:
-    """A member of the group that files the events of all topics with `writer`."""
+    """A member of the group that writes the events of all topics to the lake with `writer`."""
     work = FilingWork(writer, capacity=settings.flush_records)
     return ConsumerLoop(
         GroupSettings(

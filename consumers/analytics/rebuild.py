@@ -1,4 +1,4 @@
-"""Rebuild the lake from the log, beside the live one, and then replace that."""
+"""Rebuild the lake from the log as a new generation, then switch readers and writers to it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ EVERYTHING: Final = 2**62
 
 @dataclass
 class Rebuilt:
-    """What a rebuild did, in records."""
+    """The result of a rebuild: records per topic."""
 
     read: dict[str, int] = field(default_factory=dict)
     carried: dict[str, int] = field(default_factory=dict)
-    """Rows of the live lake whose records the log holds no more (retention, compaction)."""
+    """Rows of the live lake whose records the log no longer holds (retention, compaction)."""
 
 
 async def rebuild(log: EventLog, lake: Lake, *, batch_records: int = 50_000) -> Rebuilt:
-    """Fill a new generation from offset 0 and let everybody use it.
+    """Fill a new generation from the start of the log and make it the current one.
 
-    Members of the analytics group go on meanwhile; each notices the new lake at its next flush and
-    continues where that one ends. Rows that only the live lake still has are carried over.
+    Members of the analytics group go on meanwhile; each notices the new generation at its next
+    flush and continues where that ends. Rows that only the live lake still holds are copied.
 
     Raises:
-        Unavailable: Kafka or the storage does not answer; the live lake is as it was.
+        Unavailable: Kafka or the storage does not answer; the live lake is unchanged.
     """
     report = Rebuilt()
     live = await asyncio.to_thread(lake.current)
@@ -82,7 +82,7 @@ async def _rebuild_topic(
         if gathered:
             await asyncio.to_thread(partitions[number].file, gathered)
         await asyncio.to_thread(partitions[number].carry, bounds[number][1])
-    # Partitions that the log has no more.
+    # Partitions that the log no longer has.
     for place in {file.place for file in live.files(topic.name)}:
         if place.partition not in partitions:
             gone = _RebuiltPartition(topic, place.partition, live, made, Epoch(), None)
@@ -93,7 +93,7 @@ async def _rebuild_topic(
 
 
 class _RebuiltPartition:
-    """One partition, rebuilt from the log and, where that has gaps, from the live lake."""
+    """One partition, rebuilt from the log and, where it has gaps, from the live lake."""
 
     def __init__(
         self,
@@ -117,12 +117,12 @@ class _RebuiltPartition:
         self.carried = 0
 
     def begin(self) -> None:
-        """Let the epoch be that of the live lake."""
+        """Begin the same epoch as in the live lake."""
         if self._epoch != Epoch():
             begin_epoch(self._made, self._place, self._epoch)
 
     def carry(self, until: int) -> None:
-        """Copy the live rows from where we are up to this offset of the log."""
+        """Copy the live rows from the current end up to, not including, this log offset."""
         until += self._epoch.base
         for file in self._files:
             if file.last >= self._end.offset and file.first < until:
@@ -132,7 +132,7 @@ class _RebuiltPartition:
                     self.carried += rows.num_rows
 
     def file(self, records: Sequence[LogRecord]) -> None:
-        """File these, and between them the live rows that the log has lost."""
+        """Append these, and the live rows between them that the log no longer holds."""
         table = table_of(self._topic, [self._epoch.in_lake(record) for record in records])
         table = without_events(table, self._known)
         self.read += table.num_rows

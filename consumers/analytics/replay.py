@@ -1,4 +1,4 @@
-"""Events of a topic as JSON lines, for other tools."""
+"""Export the events of a topic as JSON lines, for other tools."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ async def replay(
     start: int | datetime | None = None,
     end: int | datetime | None = None,
 ) -> AsyncIterator[str]:
-    """One line per record from `start` up to, not including, `end`; offsets or Kafka's times.
+    """One line per record from `start` up to, not including, `end`: offsets, or Kafka timestamps.
 
-    A line is `{"topic", "partition", "offset", "logged_at", "key", "event"}`; a tombstone's event
-    is null, and a value that is no JSON stands as Base64 in `value_base64` instead.
+    A line is `{"topic", "partition", "offset", "logged_at", "key", "event"}`. The event of a
+    tombstone is null; a value that is not JSON is in `value_base64` instead of `event`.
 
     Raises:
         Unavailable: the broker cannot be read now.

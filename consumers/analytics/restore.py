@@ -1,4 +1,4 @@
-"""Restore to the log the searches and ratings that only the lake still has."""
+"""Restore to the log the searches and ratings that only the lake still holds."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ AT_ONCE: Final = 1000
 
 
 async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
-    """Restore each topic that was found to have lost something; how many events of each.
+    """Restore each topic that has lost events; returns topic -> number of events restored.
 
-    It can be repeated and interrupted: what the log already has is left out. Events keep their ids,
-    so the lake takes none of them for a new one.
+    It can be interrupted and repeated: events that the log already holds are skipped. Events keep
+    their ids, so the lake does not file them a second time.
 
     Raises:
-        Unavailable: log or lake do not answer.
+        Unavailable: the log or the lake does not answer.
     """
     done: dict[str, int] = {}
     names = await asyncio.to_thread(lake.storage.names, RESTORE)
@@ -37,7 +37,7 @@ async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
             done[topic.name] = await _restore(log, lake, topic)
             logger.warning("%s: %d events restored from the lake", topic.name, done[topic.name])
             if not await _is_filed(log, lake, topic):
-                # Were it lost once more now, nobody would see that: so it is looked at again.
+                # Another loss now would go unnoticed, so keep the marker and check again later.
                 lost.discard(topic.name)
     for name in names:
         if name.partition("~")[0] in lost or name.partition("~")[0] not in done:
@@ -46,7 +46,7 @@ async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
 
 
 async def _is_filed(log: EventLog, lake: Lake, topic: Topic) -> bool:
-    """Whether the lake has come to the end of the log."""
+    """Whether the lake has reached the end of the log."""
     generation = await asyncio.to_thread(lake.current)
     for number, (_, end) in (await log.bounds(topic)).items():
         place = Place(topic.name, number)
@@ -73,7 +73,7 @@ async def _restore(log: EventLog, lake: Lake, topic: Topic) -> int:
 
 
 def _missing(lake: Lake, topic: Topic, present: set[str]) -> Iterator[list[Message]]:
-    """The events that the log lacks, in the order in which they were filed. Blocks."""
+    """Batches of the events that the log lacks, in the order they were filed. Blocks."""
     batch: list[Message] = []
     forgotten = lake.forgotten()
     for file in lake.current().snapshot(topic.name):

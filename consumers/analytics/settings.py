@@ -17,14 +17,14 @@ class AnalyticsSettings(LakeSettings):
     analytics_group: str = ANALYTICS_GROUP
     """Name of the consumer group."""
     flush_records: Annotated[int, Field(ge=1)] = 50_000
-    """Records that wait in memory, over all partitions, before they are written."""
+    """Number of records buffered in memory, over all partitions, before they are written."""
     flush_seconds: Seconds = 2.0
     """Longest time a record waits before it is written, in seconds."""
     compact_seconds: Seconds = 300.0
     """Seconds between two compactions of the event lake."""
     compact_files: Annotated[int, Field(ge=2)] = 16
-    """Number of small files of one partition and day from which they are merged."""
+    """Number of small files of one partition and day from which on they are merged."""
     compact_grace_seconds: Annotated[float, Field(ge=0)] = 600.0
-    """Seconds that merged files stay, for readers that have begun."""
+    """Seconds for which merged files are kept, for readers that have already opened them."""
     max_poll_interval: Seconds = 300.0
-    """Seconds without a poll after which Kafka gives this member's partitions to others."""
+    """Seconds without a poll after which Kafka reassigns this member's partitions."""

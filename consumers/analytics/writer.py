@@ -1,4 +1,4 @@
-"""Records into the lake, each exactly once, however often a writer dies."""
+"""Write records to the lake exactly once, even if writers crash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Buffer:
-    """What was read of one partition since `end`, the end of what is in the lake."""
+    """Records of one partition read since `end`, the partition's end in the lake."""
 
     topic: Topic
     place: Place
@@ -33,11 +33,11 @@ class _Buffer:
 
 
 class LakeWriter:
-    """Owns partitions, gathers their records, and files them in batches.
+    """Owns partitions, buffers their records, and files them in batches.
 
-    The lake alone says how far a partition was read. A file is only written if the lake still ends
-    where its records begin (`Generation.append`). So of two members that both believe they own a
-    partition only one gets a file in, and the other continues after it.
+    Only the lake defines how far a partition was read. A file is written only if the lake still
+    ends where the file's records begin (`Generation.append`). So if two members both believe they
+    own a partition, one of them writes the file and the other continues after it.
 
     `add` and `flush` must not overlap.
     """
@@ -45,9 +45,9 @@ class LakeWriter:
     def __init__(
         self, lake: Lake, log: EventLog, *, flush_records: int, flush_seconds: float
     ) -> None:
-        """`log` is another connection to the log that is filed, to see that it is still the same.
+        """`log` is a second connection, to check that the log is still the one filed before.
 
-        `flush_seconds` is the longest time that a record waits before it is due.
+        `flush_seconds` is the longest time that a record waits before a flush is due.
         """
         self._lake = lake
         self._log = log
@@ -58,27 +58,27 @@ class LakeWriter:
         self._moved: dict[Partition, int] = {}
         self._waiting = 0
         self._oldest: float | None = None
-        self._looked = 0.0
+        self._checked = 0.0
         self._generation = ""
         self._writing = asyncio.Lock()
         self.filed = 0
 
     @property
     def partitions(self) -> list[Partition]:
-        """The partitions that are ours."""
+        """The partitions that this writer owns."""
         return list(self._buffers)
 
     @property
     def waiting(self) -> int:
-        """Records that are not filed yet."""
+        """Number of records that are not filed yet."""
         return self._waiting
 
     async def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """These partitions are ours now; the offset to continue at in each."""
+        """Take over these partitions; returns the offset to continue at in each."""
 
         async with self._writing:
             found = await until_available(
-                lambda: self._aligned(partitions), what="look where the lake ends"
+                lambda: self._aligned(partitions), what="find the end of the lake"
             )
             self._forget_all()
             self._buffers = {
@@ -88,22 +88,22 @@ class LakeWriter:
         return {partition: at.log_offset for partition, at in found.items()}
 
     async def revoked(self) -> None:
-        """File what waits: no partition is ours after this.
+        """File what is buffered, then give up all partitions.
 
-        What cannot be written now is read again by the next owner.
+        Records that cannot be written now are read again by the next owner.
         """
         try:
             await self.flush()
         except Unavailable:
-            logger.warning("%d records are read again by the next owner", self._waiting)
+            logger.warning("%d records will be read again by the next owner", self._waiting)
         async with self._writing:
             self._forget_all()
             self._buffers.clear()
 
     def add(self, records: Mapping[Partition, Sequence[LogRecord]]) -> None:
-        """Take what was read next; partitions that were given away meanwhile are left out."""
+        """Buffer records that were read; ignores partitions that were given up meanwhile."""
         for partition, batch in records.items():
-            # Whoever reads a partition that has moved has not been told yet.
+            # The reader of a moved partition does not know its new offset yet.
             if not batch or partition in self._moved:
                 continue
             if (buffer := self._buffers.get(partition)) is not None:
@@ -114,33 +114,33 @@ class LakeWriter:
 
     @property
     def due_in(self) -> float:
-        """Seconds until `flush` should be called; 0 if it should now."""
+        """Seconds until the next `flush` is due; 0 if it is due now."""
         if self._waiting >= self._flush_records:
             return 0.0
-        since = self._looked if self._oldest is None else self._oldest
+        since = self._checked if self._oldest is None else self._oldest
         return max(0.0, since + self._flush_seconds - time.monotonic())
 
     async def flush(self) -> dict[Partition, int]:
-        """File everything that waits.
+        """File all buffered records.
 
         Returns:
-            The offset to continue at in each partition that has moved: somebody else filed its
+            The offset to continue at in each partition that has moved: another member filed its
             records, or the lake was rebuilt.
 
         Raises:
-            Unavailable: the storage does not take them now; they are kept.
+            Unavailable: the storage cannot be written now; the records stay buffered.
         """
         async with self._writing:
-            await self._look()
-            self._looked = time.monotonic()
+            await self._check_generation()
+            self._checked = time.monotonic()
             for partition, buffer in list(self._buffers.items()):
                 if not buffer.records:
                     continue
                 try:
                     buffer.end = await asyncio.to_thread(self._append, buffer)
                     self.filed += len(buffer.records)
-                except Moved as news:
-                    logger.warning("%s", news)
+                except Moved as moved_by_other:
+                    logger.warning("%s", moved_by_other)
                     again = (await self._aligned([partition]))[partition]
                     buffer.end, buffer.epoch = again.end, again.epoch
                     self._moved[partition] = again.log_offset
@@ -151,14 +151,14 @@ class LakeWriter:
         return moved
 
     def ends(self) -> dict[Partition, int]:
-        """Each partition's offset after the last one that is filed."""
+        """Partition -> the log offset after its last filed record."""
         return {
             partition: buffer.epoch.in_log(buffer.end.offset)
             for partition, buffer in self._buffers.items()
         }
 
-    async def _look(self) -> None:
-        """Whether the lake was rebuilt; what was filed in the former one may not be in it."""
+    async def _check_generation(self) -> None:
+        """Realign if the lake was rebuilt: the new generation may lack what was filed before."""
         generation = await asyncio.to_thread(self._lake.current)
         if generation.name == self._generation:
             return
@@ -189,7 +189,7 @@ class LakeWriter:
                 lambda rows: without_events(rows, self._known.get(buffer.topic)),
             )
         except Unavailable:
-            # Some days of it may be filed: the next try begins where the lake ends.
+            # The files of some days may be written: the next attempt starts where the lake ends.
             end = generation.end(buffer.place)
             next_offset = buffer.epoch.in_log(end.offset)
             kept = [record for record in buffer.records if record.position.offset >= next_offset]

@@ -1,15 +1,15 @@
-"""What becomes of pictures whose published content is not to be had.
+"""Handle images whose published content cannot be read.
 
-newer record in the log            superseded: that record says what is true now
-root, mount, bucket or disk away   waited for, as for a server: nothing is known of the picture
-otherwise                          looked for a few times, then a dead letter of class `Vanished`
+newer record in the log             superseded: the newer record decides
+root, mount, bucket or disk absent  retry without limit, as for an unavailable server
+otherwise                           retry a few times, then dead-letter as `Vanished`
 
-What cannot be read, because its disk fails or takes too long, is not to be had either: the disk
-may be gone, or hang. Where its place answers, it is that file: a bad sector.
+A read that fails or times out counts as unreadable too: the disk may be gone or hang. If the
+image's root and mount answer, only the file itself is bad (a bad sector, for instance).
 
-A dead letter of this class is settled by the picture's next record, or tried again when the file
-is back. Should most of the last pictures have vanished, then something else has: that is waited
-for, too, until the files or their removals come.
+Such a dead letter is settled by the image's next record, or can be retried once the file is back.
+If most of the recent images have vanished, the cause is probably a missing disk: then the consumer
+waits until the files, or events of their removal, arrive.
 """
 
 from __future__ import annotations
@@ -29,68 +29,68 @@ from consumers.indexing.roots import Roots
 from consumers.indexing.settings import IndexingSettings
 
 LOOK_AGAIN_SECONDS: Final = 1.0
-"""Before the second look, twice as much before the third. A watcher that saw the file go, or
-change, has published that by then."""
+"""Pause before the second attempt; it doubles for each further one. By then a watcher that saw the
+file change or disappear has published that."""
 
 PLACE_SECONDS: Final = 30.0
-"""So long a place may take to say whether it is there; one whose server hangs never says."""
+"""Time limit for checking a root or mount; on a hanging network file system the check blocks."""
 
 Infer = Callable[[Sequence[Wanted], Prepared], Awaitable[list[Absent]]]
 
 
-class AbsentPictures:
-    """Decides what absent pictures are, batch by batch."""
+class AbsentImages:
+    """Decides, batch by batch, what becomes of absent images."""
 
     def __init__(self, settings: IndexingSettings, log: EventLog) -> None:
         self._attempts = settings.max_attempts
         self._retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
         self._roots = Roots(settings)
-        # Of its own and only one, as a place that hangs keeps the thread that asks it.
-        self._asking = ThreadPoolExecutor(1)
+        # A dedicated thread: a check of a hanging file system blocks it for good.
+        self._checks = ThreadPoolExecutor(1)
         self._newer = NewerRecords(log)
         self._recent = BadShare(settings.poison_share, settings.poison_window)
 
     def close(self) -> None:
-        """Ask no place any more."""
-        self._asking.shutdown(wait=False, cancel_futures=True)
+        """Cancel pending checks of roots and mounts."""
+        self._checks.shutdown(wait=False, cancel_futures=True)
 
     def found(self, count: int) -> None:
-        """So many pictures were where they should be."""
+        """Note that `count` images were read."""
         self._recent.note(good=count, bad=0)
 
     async def settle(self, absent: Sequence[Absent], prepared: Prepared, infer: Infer) -> None:
-        """Add to `prepared` what becomes of these; `infer` tries to read them again."""
+        """Retry the absent images with `infer`, and add the outcome of each to `prepared`."""
         left = list(absent)
-        looks = 1
-        look_first = False
+        attempts = 1
+        read_first = False
 
         async def decide() -> None:
-            nonlocal left, looks, look_first
+            nonlocal left, attempts, read_first
             while True:
-                if look_first:
+                if read_first:
                     before = len(left)
                     left = await infer([each.wanted for each in left], prepared)
                     self.found(before - len(left))
-                    # Where some have come back, the others may be about to.
-                    looks = looks + 1 if len(left) == before else 1
-                look_first = True
+                    # If some files have come back, the others may follow: start counting again.
+                    attempts = attempts + 1 if len(left) == before else 1
+                read_first = True
                 left = await self._not_overtaken(left, prepared)
                 if not left:
                     return
-                if (reason := await self._what_is_away(left)) is not None:
-                    looks = 0
+                if (reason := await self._missing_place(left)) is not None:
+                    attempts = 0
                     raise Unavailable(reason)
-                if looks >= self._attempts:
-                    self._doubt(left)
+                if attempts >= self._attempts:
+                    self._check_share(left)
                     return
-                again = LOOK_AGAIN_SECONDS * 2 ** (looks - 1)
-                await asyncio.sleep(min(again, self._retry.maximum))
+                pause = LOOK_AGAIN_SECONDS * 2 ** (attempts - 1)
+                await asyncio.sleep(min(pause, self._retry.maximum))
 
         if left:
-            await self._retry.until_available(decide, "pictures that are not there")
+            await self._retry.until_available(decide, "read missing pictures")
         self._recent.note(good=0, bad=len(left))
         prepared.poison += [
-            Poison(each.wanted.record, each.wanted.event.image_id, VANISHED, each.reason, looks)
+            Poison(each.wanted.record, each.wanted.event.image_id, VANISHED, each.reason, attempts)
             for each in left
         ]
 
@@ -99,21 +99,23 @@ class AbsentPictures:
         prepared.superseded += len(overtaken)
         return [each for each in absent if each.wanted.record.position not in overtaken]
 
-    async def _what_is_away(self, absent: Sequence[Absent]) -> str | None:
-        said = next((each.reason for each in absent if each.storage_is_away), None)
-        if said is not None:
-            return said
+    async def _missing_place(self, absent: Sequence[Absent]) -> str | None:
+        """The reason why a root, mount or bucket of these images is unavailable; None if all are
+        there."""
+        reason = next((each.reason for each in absent if each.storage_is_away), None)
+        if reason is not None:
+            return reason
         events = [each.wanted.event for each in absent]
-        asked = asyncio.get_running_loop().run_in_executor(
-            self._asking, self._roots.missing, events
+        check = asyncio.get_running_loop().run_in_executor(
+            self._checks, self._roots.missing, events
         )
         try:
-            return await asyncio.wait_for(asked, PLACE_SECONDS)
+            return await asyncio.wait_for(check, PLACE_SECONDS)
         except TimeoutError:
-            return f"{absent[0].reason}, and its place does not answer"
+            return f"{absent[0].reason}, and its storage does not respond"
 
-    def _doubt(self, absent: Sequence[Absent]) -> None:
+    def _check_share(self, absent: Sequence[Absent]) -> None:
         if self._recent.is_too_high(len(absent)):
             raise Unavailable(
-                f"{absent[0].reason}, as are most of the last pictures: is part of a disk missing?"
+                f"{absent[0].reason}, like most of the recent pictures: is part of a disk missing?"
             )

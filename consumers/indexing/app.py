@@ -1,4 +1,4 @@
-"""The indexer as a process: what it is made of, its start and its end."""
+"""The indexer as a process: wiring, start and shutdown."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def index_images(settings: IndexingSettings) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        TooMuchPoison, Stuck, CollectionLost, LogLost, RebalanceFailed: the process should end with
-            an error and be started again.
+        TooMuchPoison, Stuck, CollectionLost, LogLost, RebalanceFailed: the process should exit with
+            an error and be restarted.
     """
     stop = stop_on_signals()
     embedder = connect_embedder(settings)
@@ -94,12 +94,12 @@ async def _join_and_index(
     indexer = Indexer(embedder, index, log, collection, spec, settings, pool)
     orphans = progress.orphans = Orphans(index, collection, settings, log)
 
-    async def begins_anew() -> None:
-        # The collection may hold images that the log, having lost records, knows nothing of.
+    async def remove_orphans() -> None:
+        # A log that has lost records may also have lost the removals of indexed images.
         await retry.until_available(orphans.remove, "Weaviate")
 
     async def joined() -> ConsumerLoop[IndexingWork]:
-        member = indexing_member(settings, indexer, collection.group, log, begins_anew)
+        member = indexing_member(settings, indexer, collection.group, log, remove_orphans)
         await member.start()
         return member
 
@@ -122,15 +122,15 @@ async def _join_and_index(
 
 
 class CollectionLost(Exception):
-    """The collection that was being filled is gone. The process ends, and makes it again."""
+    """The collection being filled is gone. The process exits; its restart creates it again."""
 
 
 async def _check_collection(index: ImageIndex, log: EventLog, collection: Collection) -> None:
-    """Check now and then that the collection is still the one that is being filled, and that
-    searches have one.
+    """Check periodically that the collection is still the one being filled, and that searches have
+    an active collection.
 
     Raises:
-        CollectionLost: it is not, as when Weaviate came back without its data.
+        CollectionLost: it is not, for instance because Weaviate restarted without its data.
     """
     while True:
         await asyncio.sleep(CHECK_SECONDS)
@@ -139,18 +139,18 @@ async def _check_collection(index: ImageIndex, log: EventLog, collection: Collec
             if found == collection:
                 await activate_if_none_is(index, log, collection)
         except Rejected:
-            found = None  # It does not say any more what it is.
+            found = None  # Its description is gone or unreadable.
         except Unavailable:
             continue
         if found != collection:
-            raise CollectionLost(f"{collection.name} is gone, or was made anew by somebody else")
+            raise CollectionLost(f"{collection.name} is gone, or was recreated by another process")
 
 
 async def _check_log(member: ConsumerLoop[IndexingWork]) -> None:
-    """Check now and then that the log still holds what was read of it.
+    """Check periodically that the log still holds the records that were read from it.
 
     Raises:
-        LogLost: it does not, as when Kafka came back without its last records.
+        LogLost: it does not, for instance because Kafka restarted without its last records.
     """
     while True:
         await asyncio.sleep(CHECK_SECONDS)
@@ -159,7 +159,7 @@ async def _check_log(member: ConsumerLoop[IndexingWork]) -> None:
 
 
 class IndexingProgress:
-    """What the watchdog looks at: how much there is to do, and what was done."""
+    """What the watchdog observes: the pending work and the work done."""
 
     def __init__(self) -> None:
         self.member: ConsumerLoop[IndexingWork] | None = None
@@ -168,20 +168,20 @@ class IndexingProgress:
         self.backlog = Backlog()
 
     def pending(self) -> int:
-        """Records in flight or waiting in the log; to start is work as well."""
+        """Records in flight or unread in the log; 1 while the process starts."""
         if self.member is None:
             return 1
         return self.member.work.pipeline.in_flight + self.backlog.unread
 
     def achieved(self) -> object:
-        """Every step that a record has made."""
+        """A value that changes with every step of any record."""
         if self.member is None or self.indexer is None:
             return None
-        looked_at = self.orphans.looked_at if self.orphans else 0
-        return (self.member.work.pipeline.committed, astuple(self.indexer.counters), looked_at)
+        checked = self.orphans.checked if self.orphans else 0
+        return (self.member.work.pipeline.committed, astuple(self.indexer.counters), checked)
 
 
 def main() -> None:
-    """Run one member of the group until a signal ends it."""
+    """Run one member of the group until a signal stops it."""
     return_memory_promptly()
     asyncio.run(index_images(IndexingSettings()))

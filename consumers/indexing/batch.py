@@ -1,4 +1,4 @@
-"""What becomes of the records of one batch, and what was done since the process started."""
+"""The outcome of one batch of records, and counters since the process started."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from schemas.events import ImageAdded, ImageRemoved, StageTimings
 
 
 class Wanted(NamedTuple):
-    """A picture that is to be indexed, and the record that says so.
+    """An image to be indexed, and the record that asks for it.
 
-    `known` is what an earlier version knew of its content: the vector is as good as ever, and what
-    else was read of the picture is to be read again.
+    `known` is what an earlier version stored for the same content: its vector is still valid, its
+    facts must be read again.
     """
 
     record: LogRecord
@@ -27,9 +27,9 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A picture whose content was not to be had, and why.
+    """An image whose content could not be read, and why.
 
-    `storage_is_away`: its storage said so of itself, so nothing is known of the picture.
+    `storage_is_away`: the storage itself was unavailable, so the image may well exist.
     """
 
     wanted: Wanted
@@ -39,7 +39,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A picture ready to be written."""
+    """An image ready to be written."""
 
     record: LogRecord
     event: ImageAdded
@@ -50,7 +50,7 @@ class Addition:
 
 @dataclass(slots=True)
 class Prepared:
-    """All that one batch asks to be done; `records` is what it was made from, in order."""
+    """Everything to write for one batch; `records` are its records in log order."""
 
     records: Sequence[LogRecord]
     additions: list[Addition] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Prepared:
 
 @dataclass(slots=True)
 class Counters:
-    """What was done since the process started."""
+    """Counts since the process started."""
 
     received: int = 0
     indexed: int = 0
@@ -76,13 +76,13 @@ class Counters:
 
 
 def reused(wanted: Wanted, known: KnownVector, timings: StageTimings | None = None) -> Addition:
-    """A picture whose content has a vector already."""
+    """An image whose content already has a vector."""
     image = image_record(wanted.event, known)
     return Addition(wanted.record, wanted.event, image, True, timings or StageTimings())
 
 
 def image_record(event: ImageAdded, known: KnownVector) -> ImageRecord:
-    """The picture as the index stores it."""
+    """The image as the index stores it."""
     return ImageRecord(
         image_id=event.image_id,
         uri=event.uri,

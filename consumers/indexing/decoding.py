@@ -1,4 +1,4 @@
-"""Reads and decodes pictures without taking more memory than was granted."""
+"""Read and decode images within the configured memory."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from schemas.events import ImageAdded
 TASK: Final = "consumers.indexing.worker_task:read_and_decode"
 LOCAL: Final = "file://"
 SLOWEST_DISK: Final = 1_000_000
-"""Bytes a second. What is slower is a disk, or a server, that hangs."""
+"""Bytes per second. A slower read counts as a hanging disk or server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """A picture, and how many milliseconds reading and decoding it took."""
+    """A decoded image, and the milliseconds that reading and decoding took."""
 
-    picture: DecodedImage
+    image: DecodedImage
     read_ms: float
     decode_ms: float
 
 
 class Decoder:
-    """Decodes for one model, in processes of its own."""
+    """Decodes images for one model, in its own worker processes."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Decoder:
         *,
         task: str | None = None,
     ) -> None:
-        """`pool` reads what is not on this machine. `task` is called in the processes."""
+        """`pool` reads files that are not local. `task` is called in the worker processes."""
         self._spec = spec
         self._limits = Limits(settings.max_image_bytes, settings.max_pixels)
         self._pool = pool
         self._long = settings.stuck_seconds / 2
         self._task = task or TASK
-        # Files that this process holds until a worker has them; whoever waits for a worker has its
-        # file already, so this is a budget of its own.
+        # For files that this process holds until a worker takes them. A separate budget: an image
+        # that waits for a worker already holds its file.
         self._files = MemoryBudget(settings.decode_memory_bytes // 2)
         self.sandbox = Sandbox(
             workers_of(settings.decode_workers),
@@ -60,15 +60,16 @@ class Decoder:
         )
 
     async def decode(self, event: ImageAdded) -> Decoding:
-        """The picture that the event speaks of.
+        """The image that the event describes.
 
         Raises:
             Superseded, Rejected, Unavailable, OSError: as `consumers.indexing.reading.read` and
                 `imaging.decoders.Decoders`.
-            SlowFile: a local file was not read in `DECODE_SECONDS` and a second for each megabyte.
+            SlowFile: reading a local file took more than `DECODE_SECONDS` plus one second per
+                megabyte.
         """
         if event.uri.startswith(LOCAL):
-            # Its bytes never come here.
+            # The worker reads it; its bytes never pass through this process.
             return await self._in_worker(event, None, 0.0)
         hold = await self._files.take(event.size_bytes)
         data, read_ms = await self._read(event, hold)
@@ -76,29 +77,29 @@ class Decoder:
             return await self._in_worker(event, data, read_ms)
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the worker processes."""
         self.sandbox.close()
 
     async def _in_worker(self, event: ImageAdded, data: bytes | None, before: float) -> Decoding:
         reading = 0.0
         if data is None:
-            most = min(event.size_bytes, self._limits.max_bytes)
-            reading = self.sandbox.seconds + most / SLOWEST_DISK
-        # A large file on a slow disk may take longer than a process may seem to do nothing.
-        told = asyncio.get_running_loop().call_later(
+            size = min(event.size_bytes, self._limits.max_bytes)
+            reading = self.sandbox.seconds + size / SLOWEST_DISK
+        # A large file on a slow disk may take longer than the watchdog's limit without progress.
+        report = asyncio.get_running_loop().call_later(
             self._long, server_is_away, "read pictures", f"{event.uri} takes long", reading
         )
         arguments = (event, data, self._spec, self._limits)
         try:
-            picture, read_ms, decode_ms = await self.sandbox.run(
+            image, read_ms, decode_ms = await self.sandbox.run(
                 self._task, *arguments, memory=2 * len(data or b""), reading=reading
             )
         finally:
-            told.cancel()
-        return Decoding(picture, before + read_ms, decode_ms)
+            report.cancel()
+        return Decoding(image, before + read_ms, decode_ms)
 
     async def _read(self, event: ImageAdded, hold: MemoryHold) -> tuple[bytes, float]:
-        """Its bytes, which the hold is for; that is given back if this fails."""
+        """The file's bytes and the milliseconds to read them; gives `hold` back on failure."""
         started = time.perf_counter()
         reading = asyncio.get_running_loop().run_in_executor(
             self._pool, partial(read, event, max_bytes=self._limits.max_bytes)
@@ -106,7 +107,7 @@ class Decoder:
         try:
             data = await asyncio.shield(reading)
         except asyncio.CancelledError:
-            # A thread cannot be stopped: what it reads is in memory until it has read it.
+            # A thread cannot be cancelled: its buffer stays in memory until the read returns.
             reading.add_done_callback(lambda _: hold.give_back())
             raise
         except BaseException:

@@ -1,11 +1,11 @@
-"""The one policy for what goes wrong while records are handled.
+"""The failure policy for handling records.
 
-server down (`Unavailable`)        waited for, without bound, with back-off and jitter
-record or picture is bad           dead-lettered, the rest of its batch goes on
-picture cannot be read for now     tried `max_attempts` times, then dead-lettered
-picture is not where it should be  as above, unless the log knows better; see `absent`
-most of the records are bad        the consumer stops: the fault is not the records'
-anything else                      a bug: the process ends and is started again
+server down (`Unavailable`)      retry without limit, with back-off and jitter
+record or image is bad           dead-letter it; the rest of its batch goes on
+image cannot be read for now     try `max_attempts` times, then dead-letter
+image is missing                 as above, unless the log has a newer record; see `absent`
+most of the records are bad      stop the consumer: the cause lies elsewhere
+anything else                    a bug: the process exits and is restarted
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from consumers.repair.dead_letters import ATTEMPTS_HEADER
 T = TypeVar("T")
 
 MINIMUM_SAMPLE: Final = 50
-"""Fewer records than this say nothing about the share of bad ones."""
+"""With fewer records than this, the share of bad ones is not judged."""
 
 
 class TooMuchPoison(Exception):
-    """Nearly everything is bad, so something else is: a missing mount, a wrong topic, a bug."""
+    """Most records are bad, which points to a cause elsewhere: a missing mount, a wrong topic, a
+    bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,12 @@ class Poison:
     reason: str
     attempts: int = 1
     is_newest: bool = True
-    """Whether it is the last word on its picture, whose former content is therefore out of date."""
+    """Whether it is the newest record of its image, so that the indexed content is out of date."""
 
     def message(self, topic: str, model_name: str, value_limit: int = VALUE_BYTES) -> Message:
         """The dead letter, under the record's own key; a retried record keeps its history.
 
-        `value_limit` is how many bytes of the record's value it keeps.
+        `value_limit` is the number of bytes of the record's value to keep.
         """
         headers = self.record.headers
         former = history(headers.get(FROM_HEADER))
@@ -77,19 +78,19 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to wait, in seconds, and how often to try what is not a server's fault."""
+    """Waits, in seconds, and the number of attempts where no server is at fault."""
 
     initial: float = 0.2
     maximum: float = 5.0
     max_attempts: int = 3
 
     async def until_available(self, call: Callable[[], Awaitable[T]], what: str) -> T:
-        """The result of `call`, however long its server is down."""
+        """The result of `call`; waits as long as its server is down."""
         return await until_available(call, what=what, initial=self.initial, maximum=self.maximum)
 
 
 class BadShare:
-    """The share of bad ones among the last `window` outcomes."""
+    """The share of bad outcomes among the last `window`."""
 
     def __init__(self, share: float, window: int) -> None:
         self._share = share
@@ -101,7 +102,7 @@ class BadShare:
         self._outcomes.extend([True] * bad)
 
     def is_too_high(self, more: int = 0) -> bool:
-        """Whether more than `share` are bad, were there so many more bad ones."""
+        """Whether more than `share` are bad, with `more` further bad ones counted in."""
         size = self._outcomes.maxlen or 0
         outcomes = [*self._outcomes, *[True] * more][-size:]
         return len(outcomes) >= MINIMUM_SAMPLE and sum(outcomes) > self._share * len(outcomes)
@@ -117,7 +118,7 @@ class PoisonLimit:
         self._recent = BadShare(share, window)
 
     def note(self, good: int, bad: int) -> None:
-        """Count a batch, before its dead letters are written.
+        """Count a batch; call this before its dead letters are written.
 
         Raises:
             TooMuchPoison: more than the allowed share of the window is bad.

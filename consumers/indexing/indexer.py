@@ -1,4 +1,4 @@
-"""Indexing one batch after another: prepare the next while the last one is written."""
+"""Index batches in order: the next one is prepared while the last one is written."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from schemas.topics import IMAGES, IMAGES_DLQ, IMAGES_INDEXED, Topic
 logger = logging.getLogger(__name__)
 
 VALUE_LIMITS: Final = (VALUE_BYTES, 16 * 1024, 0)
-"""Bytes of a record that its dead letter keeps, less and less while the broker refuses it."""
+"""Bytes of a record that its dead letter keeps: the next smaller limit is tried whenever the broker
+refuses the message."""
 
 
 class Indexer:
-    """The effects of `images` on one collection, each safe to repeat.
+    """Applies records of `images` to one collection. All effects are idempotent.
 
-    `prepare` and `apply` may overlap for consecutive batches; `apply` must be called in the order
-    of the log, so that a removal never overtakes the addition before it.
+    `prepare` and `apply` may overlap for consecutive batches; `apply` must be called in log order,
+    so that a removal is never applied before an earlier addition of the same image.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Indexer:
         return self._preparer.slots_taken
 
     def close(self) -> None:
-        """End what was started for decoding."""
+        """Stop the decoding processes and pending checks."""
         self._preparer.close()
 
     async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
@@ -71,19 +72,19 @@ class Indexer:
         return await self._preparer.prepare(records)
 
     async def apply(self, prepared: Prepared) -> None:
-        """Write a prepared batch. When it returns, every effect is durable: commit now.
+        """Write a prepared batch. When this returns, all effects are durable: commit the offsets.
 
         Raises:
-            TooMuchPoison: nearly all of the last records are bad; nothing may be committed.
+            TooMuchPoison: most of the recent records are bad; do not commit.
         """
         started = time.perf_counter()
-        # A picture that has vanished is no bad record, and its own limit is waited out.
+        # A vanished image is not a bad record; `AbsentImages` has its own limit for those.
         bad = sum(poison.error_class != VANISHED for poison in prepared.poison)
         self._limit.note(good=len(prepared.records) - len(prepared.poison), bad=bad)
-        # A picture whose newest content is bad must not be found by its former content.
+        # An image whose newest content is bad must not be found by its former content.
         gone = [removed.image_id for _, removed in prepared.removals]
         gone += [poison.image_id for poison in prepared.poison if poison.is_newest]
-        # The order matters for one key only, and a key has one change per batch.
+        # Order matters only within a key, and a batch has one change per key.
         await self._delete(gone)
         written, refused = await self._upsert(prepared.additions)
         if refused:
@@ -130,7 +131,8 @@ class Indexer:
                 await self._write_letter(each)
 
     async def _write_letter(self, poison: Poison) -> None:
-        """With as much of the record as the broker takes: what it refuses must not come again."""
+        """Publish it with as much of the record's value as the broker accepts: without a dead
+        letter the offset could never be committed."""
         *larger, smallest = VALUE_LIMITS
         for limit in larger:
             try:
@@ -187,12 +189,12 @@ class Indexer:
         try:
             await self._publish(IMAGES_INDEXED, messages)
         except Rejected:
-            # The index is as it should be; that it cannot be told of one picture stops nothing.
+            # The index is correct: an announcement that cannot be published must not stop indexing.
             for message in messages:
                 try:
                     await self._publish(IMAGES_INDEXED, [message])
                 except Rejected as error:
-                    logger.error("%r was indexed, which cannot be told: %s", message.key, error)
+                    logger.error("%r was indexed, but not announced: %s", message.key, error)
 
     def _count(
         self, prepared: Prepared, written: Sequence[Addition], poison: Sequence[Poison]

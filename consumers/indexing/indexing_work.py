@@ -1,6 +1,6 @@
-"""The group that fills one collection from `images`: what its consumer loop hands in, and commits.
+"""The work of the group that fills one collection from `images`.
 
-Partitions begin at the group's committed offsets, which carry marks (`MarkedOffsets`).
+Partitions start at the group's committed offsets, which carry marks (`MarkedOffsets`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class IndexingWork:
         settings: IndexingSettings,
         indexer: Indexer,
         log: EventLog,
-        begins_anew: Callable[[], Awaitable[object]] | None = None,
+        before_replay: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """`begins_anew` is awaited when the group knows nothing of one of its partitions, or what
-        it knows is of another log, as when the broker has lost everything or the log its end.
-        Nothing is committed before it returns, so after a crash it is called again.
+        """`before_replay` is awaited when a partition has no committed offset, or one of another
+        log: the broker has lost all data, or the end of this log. Nothing is committed before it
+        returns, so after a crash it is called again.
         """
-        self._begins_anew = begins_anew
+        self._before_replay = before_replay
         self._marked = MarkedOffsets(log)
         self._starts = Starts({}, frozenset())
         self.pipeline = Pipeline(
@@ -74,7 +74,7 @@ class IndexingWork:
         await self.pipeline.stop()
 
     async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """See `GroupWork.choose`: the committed offsets, if they are of this log."""
+        """See `GroupWork.choose`: the committed offsets, if they belong to this log."""
         numbers = [number for _, number in partitions]
 
         async def look_up() -> Starts:
@@ -91,14 +91,17 @@ class IndexingWork:
         """See `GroupWork.begin`."""
         starts = self._starts
         if starts.outdated:
-            logger.info("reading again what an earlier version read: %s", sorted(starts.outdated))
-        if starts.unknown and self._begins_anew is not None:
-            await self._begins_anew()
-        # So whoever comes next need not begin anew, and everybody sees what is still to be read.
+            logger.info(
+                "partitions that an earlier version read are read again: %s",
+                sorted(starts.outdated),
+            )
+        if starts.unknown and self._before_replay is not None:
+            await self._before_replay()
+        # The next owner then need not replay the partition, and its lag is known.
         first = {number: starts.offsets[number] for number in starts.unknown | starts.outdated}
         if first:
             await until_available(
-                lambda: self._member.commit_at_once(self._of(first)), what="Kafka"
+                lambda: self._member.commit_at_once(self._with_marks(first)), what="Kafka"
             )
 
     def put(self, records: Mapping[Partition, Sequence[LogRecord]]) -> None:
@@ -119,7 +122,7 @@ class IndexingWork:
         """See `GroupWork.give_up`."""
         if not await self.pipeline.drain(seconds):
             logger.warning(
-                "%d records in flight are dropped; they are read again", self.pipeline.in_flight
+                "%d records in flight are dropped; they will be read again", self.pipeline.in_flight
             )
             await self.pipeline.drop()
 
@@ -127,12 +130,12 @@ class IndexingWork:
         """Commit partition -> next offset, with marks.
 
         Raises:
-            Unavailable: the broker does not take them now.
-            RebalanceFailed: nobody knows what is ours.
+            Unavailable: the broker cannot commit now.
+            RebalanceFailed: the assigned partitions are unknown.
         """
-        await self._member.commit(self._of(next_offsets))
+        await self._member.commit(self._with_marks(next_offsets))
 
-    def _of(self, next_offsets: Mapping[int, int]) -> dict[Partition, Committed]:
+    def _with_marks(self, next_offsets: Mapping[int, int]) -> dict[Partition, Committed]:
         marked = self._marked.committed(next_offsets)
         return {(IMAGES, number): each for number, each in marked.items()}
 
@@ -142,10 +145,10 @@ def indexing_member(
     indexer: Indexer,
     group_id: str,
     log: EventLog,
-    begins_anew: Callable[[], Awaitable[object]] | None = None,
+    before_replay: Callable[[], Awaitable[object]] | None = None,
 ) -> ConsumerLoop[IndexingWork]:
     """A member of the group that fills the collection of `indexer`; see `IndexingWork`."""
-    work = IndexingWork(settings, indexer, log, begins_anew)
+    work = IndexingWork(settings, indexer, log, before_replay)
     return ConsumerLoop(
         GroupSettings(
             bootstrap_servers=settings.kafka_bootstrap_servers,

@@ -1,4 +1,4 @@
-"""From pictures to vectors: read and decode many at once, and embed them in batches meanwhile."""
+"""Turn images into vectors: read and decode many concurrently, and embed them in batches."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from imaging.decoded_image import DecodedImage
 from schemas.events import StageTimings
 
 RECENT_VECTORS = 4096
-"""Vectors remembered by content, for copies that arrive before the first one can be looked up."""
+"""Vectors cached by content, for copies that arrive before the first one can be looked up."""
 
 
 @dataclass(slots=True)
@@ -51,10 +51,10 @@ class _Decoded:
 
 
 class Inference:
-    """Infers the vectors of pictures that have none yet.
+    """Infers the vectors of images that have none yet.
 
-    A decoded picture holds a slot until its vector is there; see `consumers.indexing.slots` for why
-    none of them can be lost.
+    A decoded image holds a slot until its vector is inferred; `consumers.indexing.slots` explains
+    why no slot can be lost.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Inference:
             settings.retry_initial, settings.retry_maximum, settings.max_attempts
         )
         self._calls = Slots(settings.embed_in_flight)
-        # Decoded pixels waiting for Triton; one more batch than can be in flight.
+        # Decoded images waiting for Triton; room for one more batch than can be in flight.
         self._pixels = Slots(settings.embed_batch * (settings.embed_in_flight + 1))
         self._size = BatchSize(settings.embed_batch, deadline=settings.triton_timeout)
         self._decoder = Decoder(spec, settings, pool)
@@ -81,22 +81,22 @@ class Inference:
 
     @property
     def slots_taken(self) -> int:
-        """Decoded pictures and calls in flight; none while nothing is inferred."""
+        """Decoded images and calls in flight; 0 while nothing is inferred."""
         return self._pixels.taken + self._calls.taken
 
     def close(self) -> None:
-        """End what was started for decoding."""
+        """Stop the decoding processes."""
         self._decoder.close()
 
     def recent(self, sha256: str) -> KnownVector | None:
-        """The vector of some content, if it was inferred not long ago."""
+        """The vector of this content, if it was inferred recently."""
         known = self._recent.get(sha256)
         return None if known is None else replace(known, vector=list(known.vector))
 
     async def infer(self, wanted: Sequence[Wanted], prepared: Prepared) -> list[Absent]:
-        """Add to `prepared` what becomes of these pictures; those that are not there are returned.
+        """Add the outcome of each image to `prepared`; absent images are returned instead.
 
-        Of several records with one content, the first is inferred and the others share its vector.
+        Of several records with one content, the first is inferred; the others reuse its vector.
         """
         first: dict[str, Wanted] = {}
         copies: list[Wanted] = []
@@ -116,7 +116,7 @@ class Inference:
             if (vector := self.recent(each.event.sha256)) is not None:
                 prepared.additions.append(reused(each, vector))
             else:
-                # The first one failed, or was absent, by its own path: this has its own chance.
+                # The first one failed or was absent; the same content at this path may be readable.
                 left.append(each)
         if left:
             absent += await self.infer(left, prepared)
@@ -132,7 +132,7 @@ class Inference:
     ) -> None:
         async def one(each: Wanted, slot: Slot) -> None:
             try:
-                done = await self._patiently(each)
+                done = await self._decode_with_retries(each)
             except Superseded as error:
                 absent.append(Absent(each, str(error)))
             except SlowFile as error:
@@ -162,20 +162,20 @@ class Inference:
         decoded.put_nowait(None)
 
     def _corrected(self, wanted: Wanted, done: Decoding) -> Addition | None:
-        """A known picture with its facts read again; None if it has to be embedded as well."""
-        known, picture = wanted.known, done.picture
-        if known is None or known.facts_version < picture.pixels_since:
+        """A known image with its facts read again; None if it has to be embedded as well."""
+        known, image = wanted.known, done.image
+        if known is None or known.facts_version < image.pixels_since:
             return None
-        # One that stands the other way now was embedded lying on its side.
-        if (known.width, known.height) != (picture.width, picture.height):
+        # Different dimensions mean that the earlier version embedded it in another orientation.
+        if (known.width, known.height) != (image.width, image.height):
             return None
-        corrected = _known_of(picture, known.vector)
+        corrected = _known_of(image, known.vector)
         self._remember(wanted.event.sha256, corrected)
         timings = StageTimings(read=done.read_ms, decode=done.decode_ms)
         return reused(wanted, corrected, timings)
 
-    async def _patiently(self, wanted: Wanted) -> Decoding:
-        # A file that cannot be read may be locked for a moment, or be on a shaky disk.
+    async def _decode_with_retries(self, wanted: Wanted) -> Decoding:
+        # An unreadable file may be locked for a moment, or be on an unreliable disk.
         settings = self._settings
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(OSError),
@@ -210,11 +210,11 @@ class Inference:
                     group.create_task(one(chunk, await calls.take()))
 
     async def _embed(self, chunk: Sequence[_Decoded], prepared: Prepared) -> None:
-        """Embed all of these, as many at once as Triton answers in time."""
+        """Embed the chunk in requests of a size that Triton answers in time."""
         done = 0
 
         async def next_part() -> tuple[Sequence[_Decoded], Vectors | Rejected]:
-            # Cut anew at each try, so that what was too much is not sent again unchanged.
+            # Cut again for each attempt, so that a part that was too large is retried smaller.
             part = chunk[done : done + self._size.items]
             return part, await self._infer(part)
 
@@ -231,7 +231,7 @@ class Inference:
                 prepared.additions.append(self._addition(item, vector.tolist(), embed_ms))
 
     async def _infer(self, part: Sequence[_Decoded]) -> Vectors | Rejected:
-        pixels = np.stack([item.done.picture.pixels for item in part])
+        pixels = np.stack([item.done.image.pixels for item in part])
         started = time.monotonic()
         try:
             vectors = await self._embedder.embed_images(self._spec.name, pixels)
@@ -246,7 +246,7 @@ class Inference:
         return vectors
 
     async def _refuse(self, part: Sequence[_Decoded], error: Rejected, prepared: Prepared) -> None:
-        """One picture alone is what the model refuses; of several, each has its own chance."""
+        """Dead-letter the image if it was sent alone; else embed each image of the part alone."""
         if len(part) == 1:
             (item,) = part
             kind = type(error).__name__
@@ -259,17 +259,17 @@ class Inference:
 
     def _addition(self, item: _Decoded, vector: Sequence[float], embed_ms: float) -> Addition:
         record, event = item.wanted.record, item.wanted.event
-        known = _known_of(item.done.picture, vector)
+        known = _known_of(item.done.image, vector)
         self._remember(event.sha256, known)
         timings = StageTimings(read=item.done.read_ms, decode=item.done.decode_ms, embed=embed_ms)
         return Addition(record, event, image_record(event, known), False, timings)
 
     def _remember(self, sha256: str, known: KnownVector) -> None:
-        # As Python's own numbers, they would take eight times as much.
+        # A list of Python floats would take eight times the memory.
         self._recent[sha256] = replace(known, vector=array("f", known.vector))
         if len(self._recent) > RECENT_VECTORS:
             self._recent.popitem(last=False)
 
 
-def _known_of(picture: DecodedImage, vector: Sequence[float]) -> KnownVector:
-    return KnownVector(vector=vector, **values(ImageFacts, picture))
+def _known_of(image: DecodedImage, vector: Sequence[float]) -> KnownVector:
+    return KnownVector(vector=vector, **values(ImageFacts, image))

@@ -1,11 +1,11 @@
-"""Where each partition of `images` is read from, and whether it is still the log read before.
+"""The offset that each partition of `images` is read from, and whether the log is still the same.
 
-An offset alone does not tell: a log that lost its end and grew again holds other records at it.
-So each offset is committed with a mark of the record before it, and whoever is given the partition
-compares the mark with the log.
+An offset alone does not show that: a log that lost its end and grew again holds other records at
+the same offset. So each offset is committed with a mark, a digest of the record before it, and a
+new owner of the partition compares the mark with the log.
 
-The mark is preceded by the version of the facts that are read of an image. A partition that was
-read by an earlier version is read again from its beginning, which corrects what the index holds.
+The mark is preceded by the version of the facts that are read from an image. A partition that an
+earlier version has read is read again from its beginning, which updates the index.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SEPARATOR: Final = ":"
 
 
 class Starts(NamedTuple):
-    """Where to begin, and which partitions are read from their beginning and why."""
+    """The start offsets, and which partitions are read from their beginning and why."""
 
     offsets: Mapping[int, int]
     """Partition -> the offset to read from."""
     unknown: frozenset[int]
-    """Nothing was committed, or what was committed is of a log that is no more."""
+    """Nothing was committed, or the committed offset belongs to a log that no longer exists."""
     outdated: frozenset[int] = frozenset()
-    """They were read by an earlier version."""
+    """An earlier version has read them."""
 
 
 class MarkedOffsets:
@@ -43,7 +43,7 @@ class MarkedOffsets:
         self._marks: dict[Position, str] = {}
 
     async def starts(self, committed: Mapping[int, Committed], partitions: Sequence[int]) -> Starts:
-        """Where to begin with these partitions, given what their group has committed.
+        """The start offsets of these partitions, given what their group has committed.
 
         Raises:
             Unavailable: the log cannot be read now.
@@ -56,27 +56,27 @@ class MarkedOffsets:
             if number not in bounds:
                 raise Unavailable(f"{IMAGES.name}-{number} is not known yet")
             first, end = bounds[number]
-            said = committed.get(number)
+            found = committed.get(number)
             offsets[number] = first
-            if said is None or not await self._is_of_this_log(number, said, end):
+            if found is None or not await self._is_of_this_log(number, found, end):
                 unknown.add(number)
-            elif _facts_version(said) < FACTS_VERSION:
+            elif _facts_version(found) < FACTS_VERSION:
                 outdated.add(number)
             else:
-                offsets[number] = said.offset
+                offsets[number] = found.offset
         return Starts(offsets, frozenset(unknown), frozenset(outdated))
 
-    async def _is_of_this_log(self, number: int, said: Committed, end: int) -> bool:
-        if end < said.offset:
+    async def _is_of_this_log(self, number: int, committed: Committed, end: int) -> bool:
+        if end < committed.offset:
             return False
-        known = said.metadata.rpartition(_SEPARATOR)[2]
-        if not known or said.offset == 0:
+        known = committed.metadata.rpartition(_SEPARATOR)[2]
+        if not known or committed.offset == 0:
             return True  # Earlier versions committed no mark.
-        last = said.offset - 1
+        last = committed.offset - 1
         reading: Any = self._log.read_all(IMAGES, {number: last})
         async with aclosing(reading):
             async for record in reading:
-                # A record that was compacted away says nothing.
+                # If the record was compacted away, there is nothing to compare.
                 return bool(record.position.offset != last or mark(record) == known)
         return True
 
@@ -91,7 +91,7 @@ class MarkedOffsets:
             self._marks[Position(number, offset + 1)] = mark(batch[-1])
 
     def committed(self, next_offsets: Mapping[int, int]) -> dict[int, Committed]:
-        """These next offsets as they are to be committed; marks of earlier ones are forgotten."""
+        """These next offsets with their marks, to be committed; drops the marks of earlier ones."""
         for position in list(self._marks):
             if position.offset < next_offsets.get(position.partition, 0):
                 del self._marks[position]
@@ -105,12 +105,12 @@ def _metadata(mark: str) -> str:
     return f"{FACTS_VERSION}{_SEPARATOR}{mark}"
 
 
-def _facts_version(said: Committed) -> int:
-    version = said.metadata.partition(_SEPARATOR)[0]
-    return int(version) if _SEPARATOR in said.metadata and version.isdecimal() else 0
+def _facts_version(committed: Committed) -> int:
+    version = committed.metadata.partition(_SEPARATOR)[0]
+    return int(version) if _SEPARATOR in committed.metadata and version.isdecimal() else 0
 
 
 def mark(record: LogRecord) -> str:
-    """A digest that tells the record from any other that may take its place."""
-    said = repr((record.timestamp_ms, record.key, record.value))
-    return hashlib.blake2b(said.encode(), digest_size=MARK_BYTES).hexdigest()
+    """A digest that differs for any other record at the same offset."""
+    content = repr((record.timestamp_ms, record.key, record.value))
+    return hashlib.blake2b(content.encode(), digest_size=MARK_BYTES).hexdigest()

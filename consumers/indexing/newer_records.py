@@ -1,4 +1,4 @@
-"""Whether the log holds a newer record of a picture than the one at hand."""
+"""Whether the log holds a newer record of an image than a given one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from adapters.log.port import EventLog, LogRecord, Position
 from schemas.topics import IMAGES
 
 HASH_BYTES: Final = 8
-"""Of each key. Two keys of ten million that share a hash are one in a hundred thousand logs."""
+"""Size of each key's hash. Among ten million keys, the probability of a collision is 3 in a
+million."""
 
 
 class NewerRecords:
-    """Remembers, in 16 bytes a record, which keys follow in the partitions that were asked about.
+    """Keeps the keys and offsets of the newer records of each partition, 16 bytes per record.
 
-    A partition is read to its end once, from the record asked about; later calls read what has been
-    written since. What lies before that record is forgotten, so a consumer that has caught up
-    remembers next to nothing.
+    The first call reads a partition from the given record to its end; later calls read only what
+    was written since. Records before the given one are dropped, so a consumer that has caught up
+    keeps almost nothing.
     """
 
     def __init__(self, log: EventLog) -> None:
@@ -30,10 +31,10 @@ class NewerRecords:
         self._partitions: dict[int, _PartitionTail] = {}
 
     async def overtaken(self, records: Sequence[LogRecord]) -> set[Position]:
-        """The positions of those of these records of `images` whose key has a newer record.
+        """The positions of those records whose key has a newer record in `images`.
 
-        A record that is missing from the log, while later ones are there, was compacted away, which
-        happens to overtaken records only.
+        A record that is missing from the log while later ones are present was compacted away, which
+        happens to superseded records only.
 
         Raises:
             Unavailable: the log cannot be read now.
@@ -91,7 +92,7 @@ class _PartitionTail:
         return bool(ours[-1] > record.position.offset)
 
     def _arrays(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        # Views, which keep the arrays from growing for as long as they live.
+        # Views of the arrays, which cannot grow while a view exists.
         return np.frombuffer(self._hashes, np.uint64), np.frombuffer(self._offsets, np.int64)
 
 

@@ -1,9 +1,9 @@
-"""Pictures that a collection holds and nobody has any more, where the log cannot tell of them.
+"""Remove images from a collection whose files are gone and that the log does not know.
 
-A log that lost everything knows nothing of what was removed before it was told everything again,
-so the files themselves are looked at. What the log knows is left alone: to remove it is for the
-watcher to tell, who may be holding that back as a disk is away. So nothing is lost by it: what is
-taken out wrongly, as its file comes back, is published by the watcher as a new picture.
+A log that was lost and refilled by the watcher holds no removals of files that had disappeared
+before, so the files themselves are checked. Images that the log knows are left alone: their removal
+is the watcher's decision, which it may be holding back because a disk is away. A mistake here is
+harmless: if the file comes back, the watcher publishes it as a new image.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 1000
 REQUESTS: Final = 32
-"""Objects of a bucket that are asked for at the same time."""
+"""Concurrent requests to a bucket."""
 MOST: Final = 0.5
-"""The share of the pictures beyond which it is the disk that is gone, or a part of it."""
+"""If more than this share of the images is gone, a disk or a part of it is assumed to be missing,
+and nothing is removed."""
 
 
 class Orphans:
-    """Looks for them in one collection and removes them."""
+    """Finds the orphans of one collection and removes them."""
 
     def __init__(
         self,
@@ -50,14 +51,14 @@ class Orphans:
         self._collection = collection
         self._main = Source("", settings.images_dir.resolve().as_uri())
         self._named = settings.images_sources
-        self.looked_at = 0
-        """Pictures and records; it grows for as long as there is progress."""
+        self.checked = 0
+        """Images and records checked so far; it shows the watchdog that there is progress."""
 
     async def remove(self) -> int:
-        """Take out of the collection what is gone; returns how many pictures that were.
+        """Delete the orphans from the collection; returns how many there were.
 
         Raises:
-            Unavailable: Weaviate, Kafka or a place of pictures cannot be reached now.
+            Unavailable: Weaviate, Kafka or a storage of images cannot be reached now.
         """
         gone: list[str] = []
         ids: list[str] = []
@@ -71,8 +72,8 @@ class Orphans:
         total += len(ids)
         if len(gone) > MOST * total:
             logger.error(
-                "%d of %d pictures in %s are gone, too many to be true: they stay. If it is true: "
-                "./image-search index audit --repair",
+                "the files of %d of %d pictures in %s are missing, which is implausible: nothing "
+                "is removed. If they are really gone: ./image-search index audit --repair",
                 len(gone),
                 total,
                 self._collection.name,
@@ -81,24 +82,26 @@ class Orphans:
         unknown = await self._unknown(gone)
         removed = 0
         for start in range(0, len(unknown), AT_ONCE):
-            # They are looked at once more, as that first took a while.
+            # Check again: the scan took a while, and files may have come back.
             still = await self._gone(unknown[start : start + AT_ONCE])
             await self._index.delete(self._collection, still)
             removed += len(still)
         if removed:
-            logger.warning("the log was told anew: removed %d pictures that are gone", removed)
+            logger.warning(
+                "the log was refilled: removed %d pictures whose files are gone", removed
+            )
         return removed
 
     async def _unknown(self, ids: Sequence[str]) -> list[str]:
-        """Those that the log does not know as pictures that are there."""
-        asked = set(ids)
+        """Those whose newest record in the log is not an addition."""
+        wanted = set(ids)
         known: set[str] = set()
-        if not asked:
+        if not wanted:
             return []
         async for record in self._log.read_all(IMAGES):
-            self.looked_at += 1
+            self.checked += 1
             image_id = (record.key or b"").decode(errors="replace")
-            if image_id not in asked:
+            if image_id not in wanted:
                 continue
             try:
                 change = decode_image_change(record.key, record.value)
@@ -108,7 +111,7 @@ class Orphans:
         return [image_id for image_id in ids if image_id not in known]
 
     async def _gone(self, ids: Sequence[str]) -> list[str]:
-        """Those whose files are not there, though their places are."""
+        """Those whose files are missing although their root is there."""
         found: list[str] = []
         by_source: dict[Source, list[str]] = {}
         for image_id in ids:
@@ -116,11 +119,11 @@ class Orphans:
         for source, theirs in by_source.items():
             problem = await asyncio.to_thread(place_problem, source.uri_prefix)
             if problem is None:
-                look = _gone_locally if source.is_local else _gone_from_bucket
-                found += await asyncio.to_thread(look, source, theirs)
+                check = _gone_locally if source.is_local else _gone_from_bucket
+                found += await asyncio.to_thread(check, source, theirs)
             else:
-                logger.warning("not known whether pictures are gone: %s", problem)
-        self.looked_at += len(ids)
+                logger.warning("cannot check which pictures are gone: %s", problem)
+        self.checked += len(ids)
         return found
 
     def _source(self, image_id: str) -> Source:
@@ -136,8 +139,8 @@ def _gone_locally(source: Source, ids: Sequence[str]) -> list[str]:
 
 
 def _is_gone(root: Path, path: str) -> bool:
-    """Whether a file is not there; no where that is not known, as below an empty folder, at which
-    a disk may have been mounted."""
+    """Whether a file is missing; False if unknown, as below an empty folder, which may be the mount
+    point of a disk that is away."""
     try:
         with on_disk(path):
             try:
@@ -145,7 +148,7 @@ def _is_gone(root: Path, path: str) -> bool:
             except (FileNotFoundError, NotADirectoryError):
                 return not _is_empty(_nearest(root / path))
     except OSError as error:
-        logger.warning("not known whether %s is gone: %s", path, error)
+        logger.warning("cannot check whether %s is gone: %s", path, error)
     return False
 
 

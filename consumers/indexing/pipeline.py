@@ -1,8 +1,8 @@
-"""The pipeline between the consumer loop and the indexer: bounded, ordered, committed last.
+"""The pipeline between the consumer loop and the indexer: bounded, and in log order.
 
-The loop hands batches in and goes back to polling; when the pipeline is full the loop pauses its
-partitions. One task prepares a batch while another writes the one before it. Offsets are committed
-after the write, in order.
+The consumer loop puts batches in and goes back to polling; when the pipeline is full, it pauses its
+partitions. One task prepares a batch while another one writes the batch before it. Offsets are
+committed after the write, in order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMMIT_WAIT_SECONDS = 2.0
 
 
 class Pipeline(EndsWithError):
-    """Batches of one consumer on their way from the log to the index."""
+    """The batches of one consumer that are in flight between the log and the index."""
 
     def __init__(
         self,
@@ -37,10 +37,10 @@ class Pipeline(EndsWithError):
         capacity: int,
         broker_is_away: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`capacity` is the number of records in flight at which `is_full` says so.
+        """`capacity` is the number of records in flight from which the pipeline is full.
 
-        `broker_is_away` is asked when a commit fails: a consumer may be broken while its broker is
-        well (aiokafka's issues 712, 718 and 1154), which only a restart mends.
+        `broker_is_away` is called when a commit fails: a consumer may be broken while its broker
+        works (aiokafka's issues 712, 718 and 1154), and then only a restart helps.
         """
         super().__init__()
         self._broker_is_away = broker_is_away
@@ -60,16 +60,16 @@ class Pipeline(EndsWithError):
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be handed in for now."""
+        """Whether no more records should be put in for now."""
         return self._in_flight >= self._capacity
 
     @property
     def in_flight(self) -> int:
-        """Records handed in and not yet committed."""
+        """Records put in and not yet committed."""
         return self._in_flight
 
     def start(self) -> None:
-        """Begin working; `failed` gets the error that ends the work, if any does."""
+        """Start the tasks; an error that ends one of them is set on `failed`."""
         self._tasks = [
             asyncio.create_task(self._prepare_all(), name="prepare"),
             asyncio.create_task(self._apply_all(), name="apply"),
@@ -78,7 +78,7 @@ class Pipeline(EndsWithError):
             task.add_done_callback(self._note_end)
 
     def put(self, records: Sequence[LogRecord]) -> None:
-        """Hand in a batch; never waits (ask `is_full` first)."""
+        """Put a batch in; never waits (check `is_full` first)."""
         if not records:
             return
         self._in_flight += len(records)
@@ -88,7 +88,7 @@ class Pipeline(EndsWithError):
         self._waiting.put_nowait(records)
 
     async def wait_for_room(self) -> None:
-        """Wait until no longer full."""
+        """Wait until it is no longer full."""
         await self._room.wait()
 
     async def _prepare_all(self) -> None:
@@ -115,7 +115,7 @@ class Pipeline(EndsWithError):
             next_offsets[position.partition] = max(
                 next_offsets.get(position.partition, 0), position.offset + 1
             )
-        # The effects are durable; until the broker takes the offsets there is nothing else to do.
+        # The effects are durable; without the commit the next batch cannot be committed either.
         await until_available(
             lambda: self._commit(next_offsets),
             what="commit offsets",
@@ -124,7 +124,7 @@ class Pipeline(EndsWithError):
         )
 
     async def drain(self, seconds: float) -> bool:
-        """Let what is in flight finish; False if it did not in time."""
+        """Wait for the records in flight; False if they do not finish within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -133,10 +133,9 @@ class Pipeline(EndsWithError):
         return True
 
     async def drop(self) -> None:
-        """Drop all that is in flight: uncommitted, it is read again by the next owner.
+        """Drop all records in flight: they are not committed, so the next owner reads them again.
 
-        Slots of decoded images and calls in flight are given back by the work as it is cancelled;
-        see `consumers.indexing.slots`.
+        Cancelling the tasks gives back their slots; see `consumers.indexing.slots`.
         """
         await self.stop()
         while not self._waiting.empty():
@@ -149,7 +148,7 @@ class Pipeline(EndsWithError):
         self.start()
 
     async def stop(self) -> None:
-        """Cancel the work at once."""
+        """Cancel the tasks without waiting for the records in flight."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""From records to what must be written: dedupe, reuse known vectors, infer the others."""
+"""Turn records into writes: deduplicate, reuse known vectors, infer the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.index.facts import FACTS_VERSION
 from adapters.index.port import Collection, ImageIndex, KnownVector
 from adapters.log.port import EventLog, LogRecord
-from consumers.indexing.absent import AbsentPictures
+from consumers.indexing.absent import AbsentImages
 from consumers.indexing.batch import Counters, Prepared, Wanted, reused
 from consumers.indexing.failures import Poison, RetryPolicy
 from consumers.indexing.inference import Inference
@@ -20,7 +20,7 @@ from schemas.events import ImageAdded, ImageRemoved
 
 
 class Preparer:
-    """Prepares batches for one collection. Writes nothing."""
+    """Prepares batches for one collection; writes nothing."""
 
     def __init__(
         self,
@@ -40,20 +40,20 @@ class Preparer:
             settings.retry_initial, settings.retry_maximum, settings.max_attempts
         )
         self._inference = Inference(embedder, spec, settings, pool, counters)
-        self._absent = AbsentPictures(settings, log)
+        self._absent = AbsentImages(settings, log)
 
     @property
     def slots_taken(self) -> int:
-        """Slots that are taken by pictures in preparation; none while there are none."""
+        """Slots held by images in preparation; 0 when nothing is in preparation."""
         return self._inference.slots_taken
 
     def close(self) -> None:
-        """End what was started for decoding."""
+        """Stop the decoding processes and pending checks."""
         self._inference.close()
         self._absent.close()
 
     async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
-        """Everything but the writing. Waits while a server or the pictures' storage is away."""
+        """Do everything but the writes. Waits while a server or the images' storage is away."""
         prepared = Prepared(records)
         additions = self._sort(records, prepared)
         known = await self._known([each.event.sha256 for each in additions])
@@ -70,7 +70,7 @@ class Preparer:
         return prepared
 
     def _sort(self, records: Sequence[LogRecord], prepared: Prepared) -> list[Wanted]:
-        """Of each key only the last event counts: the earlier ones were overtaken."""
+        """Keep only the last event of each key: it supersedes the earlier ones."""
         last: dict[str, tuple[LogRecord, ImageAdded | ImageRemoved]] = {}
         for record in records:
             try:

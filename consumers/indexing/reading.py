@@ -1,4 +1,4 @@
-"""Read the bytes that an event describes from its URI."""
+"""Read the content that an event describes from its URI."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from schemas.events import ImageAdded
 
 
 class Superseded(Exception):
-    """The content that the event describes cannot be read. What that means depends on the log and
-    on the root of the file; see `consumers.indexing.absent`."""
+    """The content that the event describes cannot be read any more. How to handle that depends on
+    the log and on the root of the file; see `consumers.indexing.absent`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is refused: files of more bytes, pictures of more pixels."""
+    """Larger files, and images with more pixels, are rejected."""
 
     max_bytes: int
     max_pixels: int
 
 
 def read(event: ImageAdded, *, max_bytes: int) -> bytes:
-    """The picture's bytes, exactly those that the event was published for. Blocks.
+    """The image file's bytes, checked against the event's SHA-256. Blocks.
 
     Raises:
-        Superseded: the file is gone, its content is not the event's any more, or its disk fails.
-        Rejected: it is larger than `max_bytes`, or the URI cannot be understood.
+        Superseded: the file is gone, its content has changed, or its disk fails.
+        Rejected: it is larger than `max_bytes`, or the URI is invalid.
         Unavailable: its storage cannot be reached now.
-        OSError: it is there but cannot be read.
+        OSError: it exists but cannot be read.
     """
     if event.size_bytes > max_bytes:
         raise Rejected(f"the file has {event.size_bytes} bytes, more than {max_bytes}")

@@ -1,6 +1,6 @@
-"""Whether the place is there below which a picture should be: a folder, a mount point, a bucket.
+"""Whether the root of an image is present: a folder, a mount point or a bucket.
 
-That a file is absent says something about the file only where its place is present.
+Only if its root is present does a missing file mean that the file itself is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from schemas.events import ImageAdded
 
 
 class Roots:
-    """The roots that the settings name, and for other pictures what their events imply."""
+    """The roots named in the settings; for other images, the roots that their events imply."""
 
     def __init__(self, settings: SourceSettings) -> None:
         main = Source("", settings.images_dir.resolve().as_uri())
@@ -30,21 +30,21 @@ class Roots:
         )
 
     def missing(self, events: Iterable[ImageAdded]) -> str | None:
-        """What is not there of the places of these pictures, if anything. Blocks.
+        """A description of the first root or mount of these images that is missing. Blocks.
 
         Raises:
-            Unavailable: the storage cannot say now.
+            Unavailable: the storage cannot be checked now.
         """
         places = {(self._root(event), event.mount) for event in events}
         problems = (place_problem(root, mount) for root, mount in sorted(places, key=str))
         return next((problem for problem in problems if problem is not None), None)
 
     def _root(self, event: ImageAdded) -> str:
-        """The URI of the picture's root, with a slash at its end."""
+        """The URI of the image's root, with a trailing slash."""
         for prefix in self._prefixes:
             if event.uri.startswith(prefix):
                 return prefix
-        # Of a source under another name, or of one that the settings do not name any more.
+        # The source is configured under another name here, or not at all any more.
         uri = event.uri
         for path in (event.image_id, event.image_id.partition("/")[2]):
             parts = path.count("/") + 1
@@ -55,18 +55,18 @@ class Roots:
 
 
 def _split(uri: str, parts: int) -> tuple[str, str]:
-    """The URI without its last so many parts, and those."""
+    """The URI without its last `parts` path segments, and those segments."""
     pieces = uri.rsplit("/", parts)
     root = f"{pieces[0]}/"
     return root, uri[len(root) :]
 
 
 def place_problem(root: str, mount: str | None = None) -> str | None:
-    """What is not there of a place: its root, a URI with a slash at its end, and a mount point
-    below it. None if all is. Blocks.
+    """Why a root (a URI with a trailing slash) or a mount point below it is unusable; None if both
+    are present. Blocks.
 
     Raises:
-        Unavailable: the storage cannot say now.
+        Unavailable: the storage cannot be checked now.
     """
     if root.startswith("file://"):
         return _folder_problem(Path(unquote(urlsplit(root).path)), mount)
@@ -80,7 +80,7 @@ def _folder_problem(folder: Path, mount: str | None) -> str | None:
     except OSError as error:
         return f"the folder {folder} is not there: {error.strerror or error}"
     if is_empty:
-        return f"the folder {folder} is empty, as where nothing is mounted"
+        return f"the folder {folder} is empty, as if nothing were mounted there"
     if mount is not None and not MountTable.has(folder, mount):
         return f"nothing is mounted at {folder / mount}"
     return None
@@ -94,7 +94,7 @@ def _bucket_problem(root: str) -> str | None:
     container = path.strip("/").partition("/")[0]
     if not container:
         return None
-    # A folder of a bucket that holds nothing is not there at all; a bucket is.
+    # An empty folder in a bucket does not exist, an empty bucket does: so check only the bucket.
     with reaching(root):
         system.invalidate_cache()
         return None if system.exists(container) else f"{root}: there is no {container}"

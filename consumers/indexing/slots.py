@@ -1,4 +1,4 @@
-"""A bounded number of slots, each of which has an owner while it is taken."""
+"""A bounded number of slots, each owned by a lease while it is taken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Slot:
-    """One taken slot. Giving it back twice does no harm."""
+    """One taken slot. Giving it back more than once has no effect."""
 
     __slots__ = ("_lease",)
 
@@ -16,7 +16,7 @@ class Slot:
         self._lease: Lease | None = lease
 
     def give_back(self) -> None:
-        """Let somebody else have it."""
+        """Free the slot."""
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.end(self)
@@ -46,15 +46,15 @@ class Lease:
         self._semaphore.release()
 
     def end_all(self) -> None:
-        """Give back whatever is still taken."""
+        """Give back all slots that are still taken."""
         for slot in list(self._taken):
             slot.give_back()
 
 
 class Slots:
-    """`count` slots. They are taken within a lease, whose end gives back all that it still holds.
+    """`count` slots, taken within a lease; the end of the lease gives back all that it still holds.
 
-    So no slot can be lost: neither by a task that is cancelled before it starts, nor with an item
+    So no slot can be lost, neither by a task that is cancelled before it starts nor with an item
     that is left in a queue.
     """
 
@@ -69,7 +69,7 @@ class Slots:
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
-        """To take slots with; no task that may take one must outlive the block."""
+        """A lease for this block. A task that may take slots must not outlive the block."""
         lease = Lease(self._semaphore)
         self._leases.add(lease)
         try:

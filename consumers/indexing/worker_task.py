@@ -1,4 +1,4 @@
-"""Reading and decoding one picture, in a worker process."""
+"""Read and decode one image in a worker process."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from schemas.events import ImageAdded
 def read_and_decode(
     event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
 ) -> tuple[DecodedImage, float, float]:
-    """The picture, and how many milliseconds reading and decoding it took.
+    """The decoded image, and the milliseconds that reading and decoding took.
 
-    `data` is what was read before; None for a local file.
+    `data` is the file's content if it was read before; None for a local file, which is read here.
 
     Raises:
-        NeedsMemory
+        NeedsMemory: the file or the decoded image needs more than `memory` bytes.
         Superseded, Rejected, OSError: as `consumers.indexing.reading.read` and
             `imaging.decode.decode`.
     """
@@ -34,6 +34,6 @@ def read_and_decode(
     between = time.perf_counter()
     with judged():
         begin(data, DRAFT_FACTOR * max(spec.width, spec.height), limits.max_pixels, memory)
-        picture = decode(data, spec, max_pixels=limits.max_pixels)
+        image = decode(data, spec, max_pixels=limits.max_pixels)
     ended = time.perf_counter()
-    return picture, (between - started) * 1e3, (ended - between) * 1e3
+    return image, (between - started) * 1e3, (ended - between) * 1e3

@@ -1,1 +1,1 @@
-"""What every consumer process is made of: its start and end, its consumer loop, its report."""
+"""What all consumer processes share: start and shutdown, the consumer loop, the lag report."""

@@ -1,4 +1,4 @@
-"""How work in the background ends: with its first error, which somebody waits for."""
+"""Background work that ends with its first error, set on a future that its owner awaits."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 
 
 class EndsWithError:
-    """Work whose first error is kept in `failed`. Made within a running event loop."""
+    """Work whose first error is set on `failed`. Create it within a running event loop."""
 
     def __init__(self) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the first error that ends the work."""
+        """Receives the first error that ends the work."""
 
     def fail(self, error: BaseException) -> None:
-        """End with this error, unless there was one before it."""
+        """End with this error, unless there was an earlier one."""
         if not self.failed.done():
             self.failed.set_exception(error)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
-        """A task's `add_done_callback`: its error is the work's."""
+        """Pass this to a task's `add_done_callback`: its error ends the work."""
         if not task.cancelled() and (error := task.exception()):
             self.fail(error)

@@ -1,4 +1,4 @@
-"""What differs between consumer groups: how a member joins, and what becomes of its records."""
+"""What differs between consumer groups: how a member joins, and how it handles its records."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from schemas.topics import Topic
 
 
 class GroupWork(Protocol):
-    """What a group does with its records. Made once for each process.
+    """What a group does with its records. One instance per process.
 
     `ConsumerLoop` calls `choose` on assignment, then `begin`; `put` for each batch; and `give_up`
-    before the partitions go to somebody else.
+    before the partitions are revoked.
     """
 
     def attach(self, member: Any) -> None:
@@ -24,27 +24,27 @@ class GroupWork(Protocol):
 
     @property
     def failed(self) -> asyncio.Future[None]:
-        """Gets the first error that ends the work."""
+        """Receives the first error that ends the work."""
         ...
 
     def fail(self, error: BaseException) -> None:
-        """End with this error, unless there was one before it."""
+        """End with this error, unless there was an earlier one."""
         ...
 
     def start(self) -> None:
-        """Begin working."""
+        """Start working."""
         ...
 
     async def stop(self) -> None:
-        """Cancel the work at once."""
+        """Cancel the work without waiting for the records in flight."""
         ...
 
     async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """The offset to read each of these partitions from; waits for servers that are down."""
+        """The offset to read each of these partitions from; waits while servers are down."""
         ...
 
     async def begin(self) -> None:
-        """Called once the chosen partitions are read. Nothing is committed before it returns."""
+        """Called when reading from the chosen offsets has begun; commits wait until it returns."""
         ...
 
     def put(self, records: Mapping[Partition, Sequence[LogRecord]]) -> None:
@@ -53,35 +53,35 @@ class GroupWork(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be handed in for now."""
+        """Whether no more records should be put in for now."""
         ...
 
     async def wait_for_room(self) -> None:
-        """Wait until no longer full."""
+        """Wait until it is no longer full."""
         ...
 
     async def give_up(self, seconds: float) -> None:
-        """Finish what is in flight, within `seconds` where the work can be interrupted, or drop it:
-        uncommitted, it is read again by the next owner."""
+        """Finish the records in flight, or drop what is unfinished after `seconds` if the work can
+        be interrupted: it is not committed, so the next owner reads it again."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """How one member joins its group, and how it reads. Times are in seconds, sizes in bytes."""
+    """How one member joins its group and reads. Times are in seconds, sizes in bytes."""
 
     bootstrap_servers: str
     group_id: str
     topics: Sequence[Topic]
     max_records: int
-    """Records in a batch."""
+    """Maximum number of records in a batch."""
     batch_wait: float
     """Longest time a partial batch waits for more records."""
     max_poll_interval: float
     session_timeout: float
     heartbeat: float
     rebalance_timeout: float | None = None
-    """Time that members are given to finish and rejoin; None for the session's."""
+    """Time for members to finish and rejoin; None for the session timeout."""
     rebalance_grace: float = 10.0
     """Time for work in flight when partitions are revoked; well below the rebalance timeout."""
     shutdown_grace: float = 20.0

@@ -1,4 +1,4 @@
-"""A consumer as a process: signals to stop, the watchdog, and how its jobs end together."""
+"""A consumer as a process: stop signals, the watchdog, and running jobs that end together."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def run_until_stopped(
 ) -> None:
     """Run until `work` ends, and raise its error.
 
-    Work ends by itself once `stop` is set; if it has not after so many seconds it is cancelled, as
-    it may be waiting for servers that are down.
+    `work` should end by itself once `stop` is set. If it does not within `seconds` it is cancelled,
+    since it may be waiting for servers that are down.
     """
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
@@ -43,7 +43,7 @@ async def run_until_stopped(
 
 
 async def first_of(*jobs: Awaitable[object]) -> None:
-    """Run these until the first one ends, and raise its error; the others are cancelled."""
+    """Run these until the first one ends, cancel the others, and raise the error of the first."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -57,7 +57,7 @@ async def first_of(*jobs: Awaitable[object]) -> None:
 
 
 def watchdog_of(activity: Activity, *, stuck_seconds: float, ready_file: Path | None) -> Watchdog:
-    """The watchdog of a process with one activity, which it ends when that is stuck."""
+    """The watchdog of a process with one activity; it ends the process when that is stuck."""
     return Watchdog(
         [activity], stuck_seconds=stuck_seconds, ready_file=ready_file, end_process=True
     )

@@ -1,4 +1,4 @@
-"""How much of its log a member has still to read: asked now and then, and logged."""
+"""The lag of a consumer: measured and logged periodically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAG_DEADLINE_SECONDS: Final = 10.0
 
 
 class Member(Protocol):
-    """What is asked of a `ConsumerLoop`."""
+    """The part of `ConsumerLoop` that is used here."""
 
     async def broker_is_away(self) -> bool:
         """See `ConsumerLoop.broker_is_away`."""
@@ -29,21 +29,21 @@ class Member(Protocol):
 
 
 class Backlog:
-    """How many records of its partitions a member has not read, as last asked."""
+    """The number of records that a member has not read yet, as last measured."""
 
     def __init__(self) -> None:
         self.unread = 0
 
     async def follow(self, member: Member, done: Callable[[], object]) -> None:
-        """Ask every `LAG_SECONDS`, and log it with `done` whenever that has changed.
+        """Measure every `LAG_SECONDS`, and log the lag with `done()` whenever that has changed.
 
         Raises:
-            RebalanceFailed: nobody knows what the member reads.
+            RebalanceFailed: the assigned partitions are unknown.
         """
         reported = str(done())
         while True:
             await asyncio.sleep(LAG_SECONDS)
-            # Asked even if the answer is known: a member that rejoins asks the broker nothing.
+            # Always checked: while the member rejoins, `unread` makes no request that could fail.
             if await member.broker_is_away():
                 server_is_away("Kafka", "does not answer")
                 continue
@@ -51,9 +51,9 @@ class Backlog:
                 async with asyncio.timeout(LAG_DEADLINE_SECONDS):
                     self.unread = await member.unread()
             except (Unavailable, TimeoutError) as error:
-                # The broker answers others, so this is the consumer's own trouble, if it lasts.
+                # The broker answers another connection, so if this lasts, the consumer is broken.
                 self.unread = max(self.unread, 1)
-                logger.warning("the lag is not known: %s", error or "no answer in time")
+                logger.warning("the lag is unknown: %s", error or "no answer in time")
                 continue
             if (now := str(done())) != reported:
                 reported = now

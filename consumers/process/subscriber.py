@@ -1,13 +1,13 @@
-"""The consumer loop of both groups: one member that polls, pauses, hands in, and commits.
+"""The consumer loop of both groups: one member that polls, pauses, puts batches in, and commits.
 
-FastStream polls and calls `_handle` with each batch, which only hands it to the group's work and
-returns, so the group never takes a slow member for a dead one. When the work is full its partitions
-are paused: polling goes on, fetching does not. The work commits through `commit`, once the effects
-of its records are durable.
+FastStream polls and calls `_handle` with each batch. That only puts the batch into the group's work
+and returns, so a slow member is never mistaken for a dead one. When the work is full, its
+partitions are paused: polling goes on, fetching stops. The work calls `commit` once the effects of
+its records are durable.
 
-This is the only file that imports FastStream. Two things of it are bypassed: its acknowledgement
-(`AckPolicy.MANUAL`, never called), which commits positions rather than what was handled and
-swallows errors; and its parser, which fails at foreign headers, so that a batch would be skipped.
+This is the only file that imports FastStream. Two parts of it are bypassed: its acknowledgement
+(`AckPolicy.MANUAL`, never called), which commits the fetch positions instead of what was handled
+and swallows errors; and its parser, which fails on foreign headers, so that a batch is skipped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 _DOWN: Final = (KafkaError, OSError, asyncio.TimeoutError)
 METADATA_MS: Final = 15_000
-"""A topic that is made anew, or gets more partitions, is noticed within this time."""
+"""A topic that is recreated or gets more partitions is noticed within this time."""
 
 
 WorkT = TypeVar("WorkT", bound=GroupWork)
@@ -47,7 +47,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
     """One member of a consumer group."""
 
     def __init__(self, settings: GroupSettings, work: WorkT, log: EventLog) -> None:
-        """`log` is another connection to the broker, to tell a broken consumer from an outage."""
+        """`log` is a second connection, to distinguish a broken consumer from a broker outage."""
         super().__init__()
         self.work = work
         self._settings = settings
@@ -96,7 +96,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         work.attach(self)
 
     async def start(self) -> None:
-        """Join the group and begin.
+        """Join the group and start reading.
 
         Raises:
             Unavailable: the broker cannot be reached now.
@@ -112,7 +112,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         self.work.start()
 
     async def stop(self) -> None:
-        """Finish what is in flight within the grace, then leave the group."""
+        """Finish the records in flight within `shutdown_grace`, then leave the group."""
         self._stopping = True
         if self._consumer is not None:
             self._pause()
@@ -130,7 +130,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         records: Sequence[ConsumerRecord] = raw if isinstance(raw, tuple) else (raw,)
         try:
             self.check()
-            # Until it is known where to begin, what is fetched is not used: fetch no more of it.
+            # Until the start offsets are chosen, batches are discarded: do not fetch more of them.
             await self._chosen.wait()
             self.check()
             fetched = self._next.take(self._consumer, records)
@@ -139,22 +139,26 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
             if self.work.is_full:
                 self._pause()
         except Exception as error:
-            # FastStream would log it and poll on, and the batch would be skipped.
+            # FastStream would log the error and go on polling, and the batch would be skipped.
             self.work.fail(error)
             raise
 
     def _check_foreign(self, partitions: set[Partition]) -> None:
-        """What was fetched just before its partition was given up is its next owner's to read."""
+        """Ignore records of partitions that were just revoked: the next owner reads them.
+
+        Raises:
+            RebalanceFailed: one of the partitions is still assigned.
+        """
         if not partitions or self.rebalancing or self._stopping:
             return
         assigned = {(each.topic, each.partition) for each in self._consumer.assignment()}
         for topic, number in partitions:
             if (topic.name, number) in assigned:
-                # The consumer has moved on already: to go on would lose these records.
+                # The fetch position is already past these records: going on would lose them.
                 raise RebalanceFailed(f"{topic.name}-{number} is read from an unknown offset")
 
     def _pause(self) -> None:
-        """Poll on without fetching, until there is room again."""
+        """Go on polling without fetching, until there is room again."""
         assigned = self._consumer.assignment() if self._consumer is not None else set()
         self._consumer.pause(*assigned)
         self._paused |= assigned
@@ -163,7 +167,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
             self._resuming.add_done_callback(self._note_end)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
-        # Partitions that stay paused, or are never begun, would look like nothing to do.
+        # If such a task dies, partitions stay paused or are never read, which looks like no work.
         if not task.cancelled():
             if error := task.exception():
                 self.work.fail(error)
@@ -172,39 +176,39 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
 
     async def _resume_with_room(self) -> None:
         await self.work.wait_for_room()
-        # Partitions that were given up meanwhile cannot be resumed.
+        # Partitions that were revoked meanwhile cannot be resumed.
         ours = self._paused & self._consumer.assignment()
         self._paused.clear()
         self._consumer.resume(*ours)
 
     async def revoked(self, partitions: list[TopicPartition]) -> None:
-        """See `Rebalances.revoked`. Well below the time that the coordinator gives to rejoin."""
+        """See `Rebalances.revoked`; takes much less than the coordinator's rebalance timeout."""
         if partitions:
             await self._give_up(self._settings.rebalance_grace)
         else:
-            self._let_go()
+            self._release()
 
     async def _give_up(self, seconds: float) -> None:
-        self._let_go()
+        self._release()
         if not self._chosen.is_set() and (beginning := self._beginning) is not None:
-            # Nothing was taken yet, and whoever comes next chooses anew.
+            # Nothing was put in yet, and the next owner chooses its own start offsets.
             self._beginning = None
             beginning.cancel()
             await asyncio.wait({beginning})
         await self.work.give_up(seconds)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._next.give_up()
         self._assigned = ()
 
     async def assigned(self, partitions: list[TopicPartition]) -> None:
-        """See `Rebalances.assigned`. Nothing in flight belongs to the new assignment."""
+        """See `Rebalances.assigned`. No record in flight belongs to the new assignment."""
         self._paused.clear()
         self._next.give_up()
         self._assigned = [(BY_NAME[each.topic], each.partition) for each in sorted(partitions)]
         self._chosen.clear()
         if self._consumer is None:
-            # The first assignment comes while the consumer still starts.
+            # The first assignment arrives while the consumer is still starting.
             self._consumer = self._subscriber.consumer
         if (former := self._beginning) is not None:
             self._beginning = None
@@ -216,59 +220,59 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         )
 
     async def _begin(self, partitions: Sequence[Partition]) -> None:
-        """Choose where to read from; until then nothing that is fetched is taken."""
+        """Choose the start offsets; until then, fetched batches are discarded."""
         try:
             starts = await self.work.choose(partitions)
         except Exception as error:
             self._keep_failure(error)
             raise
         if self._assigned is not partitions:
-            return  # They were given up meanwhile.
+            return  # They were revoked meanwhile.
         self._next.begin(self._consumer, starts)
         self._chosen.set()
         await self.work.begin()
 
     def failed(self, error: RebalanceFailed) -> None:
-        """See `Rebalances.failed`: FastStream reads on by itself, so the work is ended."""
-        # To leave the group cancels the callbacks; there is no work left to be ended.
+        """See `Rebalances.failed`: FastStream would go on reading, so the work is ended."""
+        # Leaving the group cancels the callbacks, when the work has already ended.
         if not self._leaving:
             self.work.fail(error)
 
     def continue_at(self, partition: Partition, offset: int) -> None:
-        """Read this partition from here, if it is still ours."""
+        """Read this partition from `offset` on, if it is still assigned."""
         self._next.continue_at(self._consumer, partition, offset)
 
     async def broker_is_away(self) -> bool:
-        """Whether another connection cannot reach the broker either."""
+        """Whether the second connection cannot reach the broker either."""
         return not await self._log.is_ready()
 
     async def check_log(self) -> None:
-        """Return if the log still holds what was read of it.
+        """Return if the log still holds the records that were read from it.
 
         Raises:
             LogLost: it has lost its end.
-            Unavailable: the broker cannot say.
-            RebalanceFailed: a callback has failed, so that nobody knows what is ours.
+            Unavailable: the broker does not answer.
+            RebalanceFailed: a callback has failed, so the assigned partitions are unknown.
         """
         self.check()
-        with translated("look at the log's end", unavailable=_DOWN):
+        with translated("read the log's end", unavailable=_DOWN):
             await self._next.check(self._consumer)
 
     async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, Committed]:
-        """What the group has committed of these partitions, where it has committed anything.
+        """The group's committed offsets of these partitions; partitions without one are left out.
 
         Raises:
-            Unavailable: the broker cannot say.
+            Unavailable: the broker does not answer.
         """
-        with translated("look at the group's offsets", unavailable=_DOWN):
+        with translated("read the group's offsets", unavailable=_DOWN):
             return await committed(self._consumer, partitions)
 
     async def commit(self, offsets: Mapping[Partition, Committed]) -> None:
         """Commit these offsets, once `GroupWork.begin` has returned.
 
         Raises:
-            Unavailable: the broker does not take them now.
-            RebalanceFailed: a callback has failed, so that nobody knows what is ours.
+            Unavailable: the broker cannot commit now.
+            RebalanceFailed: a callback has failed, so the assigned partitions are unknown.
         """
         self.check()
         while (beginning := self._beginning) is not None and not beginning.done():
@@ -278,7 +282,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         await self.commit_at_once(offsets)
 
     async def commit_at_once(self, offsets: Mapping[Partition, Committed]) -> None:
-        """As `commit`, from within `GroupWork.begin`."""
+        """As `commit`, for use within `GroupWork.begin`."""
         self.check()
         try:
             with translated("commit", unavailable=_DOWN):
@@ -288,11 +292,11 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
             raise
 
     async def unread(self) -> int:
-        """Records of the assigned partitions that were not yet read; 1 while rebalancing.
+        """Unread records of the assigned partitions; 1 while rebalancing.
 
         Raises:
-            Unavailable: the broker cannot say.
-            RebalanceFailed: a callback has failed, so that nobody knows what is ours.
+            Unavailable: the broker does not answer.
+            RebalanceFailed: a callback has failed, so the assigned partitions are unknown.
         """
         self.check()
         if self.rebalancing:
@@ -302,10 +306,10 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
 
 
 async def _unparsed(records: tuple[ConsumerRecord, ...]) -> Batch:
-    """The batch as it was fetched: FastStream's parser decodes headers, which may be anything."""
+    """The batch as fetched: FastStream's parser decodes headers, which may hold any bytes."""
     return Batch(raw_message=records, body=b"", consumer=FAKE_CONSUMER)
 
 
 async def _undecoded(message: KafkaMessage) -> object:
-    """The handler reads raw records; FastStream's guess at their content would be wasted."""
+    """The handler reads raw records, so FastStream need not decode their content."""
     return message.body

@@ -1,1 +1,1 @@
-"""Audits of a collection, dead letters, and records published again."""
+"""Auditing a collection, handling dead letters, and publishing records again."""

@@ -1,4 +1,4 @@
-"""Compare the compacted `images` topic with what a collection holds, and mend the difference."""
+"""Compare the compacted `images` topic with a collection, and repair the differences."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from consumers.repair.republish import Latest, latest_records, republish
 from schemas.events import ImageAdded
 
 HasRead = Callable[[int, int], bool]
-"""(partition, offset) -> whether the collection's consumer group is done with that record."""
+"""(partition, offset) -> whether the collection's consumer group has handled that record."""
 
 
 @dataclass(slots=True)
 class Audit:
-    """image ids by what is wrong with them (first three) or why they are as they should be."""
+    """Image ids by finding: `missing`, `stale` and `orphaned` need repair, the others do not."""
 
     missing: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -30,17 +30,17 @@ class Audit:
 
     @property
     def is_clean(self) -> bool:
-        """Whether topic and collection agree, apart from what the indexers still have to read."""
+        """Whether topic and collection agree, apart from records that are still to be indexed."""
         return not (self.missing or self.stale or self.orphaned)
 
 
 async def audit(
     log: EventLog, index: ImageIndex, collection: Collection, has_read: HasRead
 ) -> Audit:
-    """Compare them.
+    """Compare the topic with the collection.
 
-    `has_read` must have been asked before this call: what the group reads meanwhile then counts as
-    waiting, never as wrong.
+    `has_read` must answer from offsets fetched before this call: records that the group reads
+    during the audit then count as waiting, never as wrong.
     """
     stored = {image_id: sha256 async for image_id, sha256 in index.stored(collection)}
     latest = await latest_records(log)
@@ -81,9 +81,9 @@ def _judge(
 
 
 async def repair(log: EventLog, result: Audit) -> int:
-    """Publish the newest event again of all that is missing or stale, and a removal of orphans.
+    """Publish the newest event of each missing or stale image again, and a removal of each orphan.
 
-    The indexers then do the mending, in the order of the log as always.
+    The indexers then repair the collection in log order, as for any other record.
 
     Returns:
         The number of records published.

@@ -1,7 +1,4 @@
-"""What can be done about `images.dlq`: look, try again, let go.
-
-See `adapters.log.dead_letter_reader`.
-"""
+"""List, retry or drop the dead letters in `images.dlq`; see `adapters.log.dead_letter_reader`."""
 
 from __future__ import annotations
 
@@ -24,12 +21,13 @@ from schemas.events import ImageAdded, ImageRemoved
 from schemas.topics import IMAGES, IMAGES_DLQ
 
 ATTEMPTS_HEADER: Final = "attempts"
-"""On a retried record: how often it was tried before."""
+"""Header of a retried record: the number of earlier attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters; what is None does not matter. `offsets` is a range of the source topic."""
+    """Selects letters; a field that is None matches all. `offsets` is an inclusive range of offsets
+    of the source topic."""
 
     names: frozenset[str] | None = None
     error_class: str | None = None
@@ -37,7 +35,7 @@ class Filter:
     offsets: tuple[int, int] | None = None
 
     def takes(self, letter: Letter) -> bool:
-        """Whether the letter is one of them."""
+        """Whether the letter is selected."""
         if self.names is not None and letter.name not in self.names:
             return False
         if self.error_class is not None and letter.event.error_class != self.error_class:
@@ -54,17 +52,17 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What became of letters that were to be retried, by name."""
+    """The outcome of a retry, by the letters' names."""
 
     published: list[str]
     overtaken: list[str]
-    """The picture has a newer event, so there is nothing left to retry."""
+    """The image has a newer event, so there is nothing to retry."""
     unreadable: dict[str, str]
-    """Why: the original record cannot be decoded by this version either, or is not to be had."""
+    """Name -> why the original record cannot be decoded by this version, or is not available."""
 
 
 async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Letter]:
-    """The letters that nobody has settled yet."""
+    """The letters that are not settled yet."""
     wanted = wanted or Filter()
     return [
         letter
@@ -76,8 +74,8 @@ async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Lett
 def is_about(letter: Letter, newest: Latest) -> bool:
     """Whether the letter is about this record.
 
-    Its position alone does not tell: where the log has lost its end, another record stands there
-    now, of another picture or of another version of the same one.
+    Its position alone does not show that: if the log has lost its end, another record may have the
+    same position, of another image or of another version of the same image.
     """
     event = letter.event
     if (letter.source, event.image_id) != (newest.position, newest.change.image_id):
@@ -96,7 +94,7 @@ def _content(change: ImageAdded | ImageRemoved) -> str | None:
 
 
 async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
-    """Put the original records back into `images`, with their history, and settle the letters."""
+    """Publish the original records to `images` again, with their history; settle the letters."""
     done = Retried([], [], {})
     latest = await latest_records(log)
     originals = await _originals(log, letters)
@@ -123,13 +121,13 @@ async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
         done.published.append(letter.name)
         settled.append(settling(letter, "retried"))
     await republish(log, again, {key: found.position for key, found in latest.items()})
-    # After the records: a crash in between retries a letter twice, rather than never.
+    # Settle after publishing: a crash in between retries a letter twice instead of losing it.
     await log.publish(IMAGES_DLQ, settled)
     return done
 
 
 async def _originals(log: EventLog, letters: Sequence[Letter]) -> dict[Position, LogRecord]:
-    """Of letters that hold the beginning of their record only, the records that the log still has.
+    """The records of truncated letters, where the log still holds them.
 
     Raises:
         Unavailable: the broker cannot be read now.
@@ -146,7 +144,7 @@ async def _originals(log: EventLog, letters: Sequence[Letter]) -> dict[Position,
     if not start:
         return found
     async for record in log.read_all(IMAGES, start):
-        # The offset alone might be that of another record, in a topic that was made anew.
+        # In a recreated topic, another record may have the same offset.
         if record.position in wanted and _sha256(record.value) == wanted[record.position]:
             found[record.position] = record
     return found
@@ -157,22 +155,22 @@ def _sha256(value: bytes | None) -> str | None:
 
 
 def _change(letter: Letter, originals: Mapping[Position, LogRecord]) -> ImageAdded | ImageRemoved:
-    """What the letter's record says; its beginning alone is never taken for it.
+    """The event of the letter's record; a truncated value is never decoded.
 
     Raises:
-        InvalidEvent: it cannot be decoded, or neither the letter nor the log holds it.
+        InvalidEvent: it cannot be decoded, or neither the letter nor the log holds it in full.
     """
     event = letter.event
     if is_whole(event):
         return decode_image_change(event.original_key, event.original_value)
     original = originals.get(letter.source) if letter.source else None
     if original is None:
-        raise InvalidEvent("the letter holds the beginning of its record only, the log nothing")
+        raise InvalidEvent("the letter holds only the beginning of its record, the log none of it")
     return decode_image_change(original.key, original.value)
 
 
 async def drop(log: EventLog, letters: Iterable[Letter]) -> int:
-    """Settle letters without doing anything about them; their number."""
+    """Settle letters without retrying them; returns their number."""
     messages = [settling(letter, "dropped") for letter in letters]
     await log.publish(IMAGES_DLQ, messages)
     return len(messages)

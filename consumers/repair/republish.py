@@ -1,7 +1,8 @@
-"""Write a record of `images` again without ever overtaking a newer one of its key.
+"""Publish records of `images` again without superseding a newer record of the same key.
 
-Kafka has no compare-and-set. So after writing we look again: where somebody wrote a key between our
-reading and our writing, we write their record once more, until ours is not in the way.
+Kafka has no compare-and-set. So the topic is read again after writing: if another record of a key
+was written between our read and our write, that record is published again. This repeats until no
+record of ours supersedes a newer one.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from schemas.topics import IMAGES
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The newest readable record of a key."""
+    """The newest decodable record of a key."""
 
     position: Position
     change: ImageAdded | ImageRemoved
 
     def message(self, headers: Mapping[str, str] | None = None) -> Message:
-        """The same record, to be written again."""
+        """The same record as a message to publish again."""
         event = self.change if isinstance(self.change, ImageAdded) else None
         return Message(self.change.image_id, event, headers or {})
 
 
 async def latest_records(log: EventLog) -> dict[str, Latest]:
-    """image id -> its newest record, removals included; unreadable records are left out."""
+    """Image id -> its newest record, removals included; skips records that cannot be decoded."""
     latest: dict[str, Latest] = {}
     async for record in log.read_all(IMAGES):
         if (found := _readable(record)) is not None:
@@ -47,10 +48,10 @@ def _readable(record: LogRecord) -> Latest | None:
 async def republish(
     log: EventLog, messages: Sequence[Message], seen: Mapping[str, Position]
 ) -> int:
-    """Write the messages, based on what was `seen` (image id -> position of its newest record).
+    """Publish the messages, which are based on `seen` (image id -> position of its newest record).
 
     Returns:
-        How many of them had been overtaken, so that the newer record was restored.
+        The number of keys with a newer record, which was published again.
     """
     overtaken: set[str] = set()
     known = dict(seen)
@@ -67,7 +68,7 @@ async def republish(
             if key in keys and (key not in known or _after(record.position, known[key])):
                 between[key] = found
         last = dict(zip((message.key for message in pending), written, strict=True))
-        # Theirs that came after ours wins by itself.
+        # A newer record that was written after ours already supersedes it.
         lost = {k: f for k, f in between.items() if f.position.offset < last[k].offset}
         overtaken |= lost.keys()
         known.update(last)
@@ -76,5 +77,5 @@ async def republish(
 
 
 def _after(position: Position, other: Position) -> bool:
-    # A key's records are all in one partition.
+    # All records of a key are in one partition.
     return position.offset > other.offset

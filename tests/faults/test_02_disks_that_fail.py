@@ -47,7 +47,7 @@ async def test_a_large_file_may_be_read_longer_than_it_may_be_decoded(
     decoder: Decoder, tmp_path: Path
 ) -> None:
     done = await decoder.decode(large(tmp_path / "slow.png", png("red")))
-    assert done.picture.width == 30
+    assert done.image.width == 30
     assert done.read_ms > 2000
 
 
@@ -149,7 +149,7 @@ async def test_a_place_that_never_answers_is_waited_for(
     work = asyncio.create_task(bench.run(record))
     try:
         assert await waits(work)
-        assert "its place does not answer" in caplog.text
+        assert "its storage does not respond" in caplog.text
         # No more threads hang the longer this lasts.
         assert len(asked) == 1
         bench.picture("a.png")

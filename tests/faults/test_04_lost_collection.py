@@ -181,7 +181,7 @@ async def test_other_steps_say_nothing_of_the_active_model(small_spec: ModelSpec
     await index.activate(collection)
     await log_active(index, log, ModelStep.ROLLED_BACK)
     event = ModelActivated(
-        step=ModelStep.FEEDING, model_name="new", model_version="0", collection="Images_new_0"
+        step=ModelStep.BACKFILLING, model_name="new", model_version="0", collection="Images_new_0"
     )
     await log.publish(MODELS, [Message("new", event), Message("foreign", b"no event")])
     told = await newest_activation(log)

@@ -45,7 +45,7 @@ class Library:
         self.handled = Handled()
         self.began = 0
 
-    async def begins_anew(self) -> None:
+    async def before_replay(self) -> None:
         self.began += 1
 
     async def grow(self, end: int, name: str) -> None:
@@ -67,7 +67,7 @@ class Library:
         """One that has just been given the partition."""
         self.group.positions.clear()
         indexer: Any = self.handled
-        app = indexing_member(IndexingSettings(), indexer, "group", self.log, self.begins_anew)
+        app = indexing_member(IndexingSettings(), indexer, "group", self.log, self.before_replay)
         app._consumer = self.group
         app.work.start()
         await app.on_partitions_assigned([TopicPartition(IMAGES.name, 0)])

@@ -110,7 +110,7 @@ async def test_a_bad_image_is_refused_by_name_and_the_others_are_decoded(
     assert culprit is bad
     assert type(error) is kind
     assert reason in str(error)
-    assert (await decoder.decode(good[0])).picture.width == 30
+    assert (await decoder.decode(good[0])).image.width == 30
 
 
 async def test_odd_images_are_refused_as_they_would_be_without_workers(
@@ -122,7 +122,7 @@ async def test_odd_images_are_refused_as_they_would_be_without_workers(
         (done,) = await asyncio.gather(work, return_exceptions=True)
         if case.outcome == INDEXED:
             assert isinstance(done, Decoding), f"{case.name}: {done}"
-            assert (done.picture.width, done.picture.height) == case.size, case.name
+            assert (done.image.width, done.image.height) == case.size, case.name
         else:
             assert type(done) is Rejected, f"{case.name}: {done}"
             assert case.outcome in str(done)

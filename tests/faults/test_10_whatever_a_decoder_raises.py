@@ -135,7 +135,7 @@ async def test_an_indexer_refuses_what_its_decoders_stumble_over(
         decoder = Decoder(cropping(small_spec), IndexingSettings(decode_workers=1), pool)
         with pytest.raises(Rejected):
             await decoder.decode(written(tmp_path / "a.jpg", no_samples()))
-        assert (await decoder.decode(written(tmp_path / "c.png", png("red")))).picture.width == 30
+        assert (await decoder.decode(written(tmp_path / "c.png", png("red")))).image.width == 30
         decoder.close()
 
 
@@ -182,6 +182,6 @@ async def test_an_image_that_is_one_line_takes_no_more_memory_than_its_header_sa
         decoder = Decoder(spec, IndexingSettings(decode_workers=1), pool)
         for length in (1_000, 1_000_000):
             found = await decoder.decode(written(tmp_path / str(length), thread(length)))
-            assert found.picture.pixels.shape == (224, 224, 3)
-            assert (found.picture.width, found.picture.height) == (1, length)
+            assert found.image.pixels.shape == (224, 224, 3)
+            assert (found.image.width, found.image.height) == (1, length)
         decoder.close()

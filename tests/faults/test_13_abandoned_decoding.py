@@ -161,7 +161,7 @@ async def test_bytes_of_a_reading_that_was_given_up_count_until_it_ends(
         await asyncio.wait([second], timeout=0.3)
         assert not reading.is_set()
         go_on.set()
-        assert (await asyncio.wait_for(second, 30)).picture.width == 30
+        assert (await asyncio.wait_for(second, 30)).image.width == 30
         decoder.close()
 
 

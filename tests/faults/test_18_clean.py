@@ -62,7 +62,7 @@ def test_a_folder_that_no_stack_made_is_refused(tmp_path: Path, images: Path) ->
     state = tmp_path / "home"
     (state / "logs").mkdir(parents=True)
     (state / "logs" / "mine.log").write_text("mine")
-    with pytest.raises(StackError, match="not made by image-search"):
+    with pytest.raises(StackError, match="not created by image-search"):
         launcher.clean(settings(state, images))
     assert (state / "logs" / "mine.log").exists()
 
@@ -103,7 +103,7 @@ def test_the_default_folder_is_ours_whichever_program_was_the_first_to_write_the
     state_folder.claim(state)
     (state / state_folder.MARKER).unlink()
     (state / "thesis.txt").touch()
-    with pytest.raises(StackError, match="did not put there"):
+    with pytest.raises(StackError, match="did not create"):
         state_folder.claim(state)
 
 
@@ -117,9 +117,9 @@ def test_what_others_call_by_the_same_names_is_theirs(
     for name in (theirs, "logs/thesis.txt", "lake/swan.jpg", "notes.txt"):
         (state / name).parent.mkdir(parents=True, exist_ok=True)
         (state / name).write_text("[]")
-    with pytest.raises(StackError, match="not made by image-search"):
+    with pytest.raises(StackError, match="not created by image-search"):
         launcher.clean(settings(state, images))
-    with pytest.raises(StackError, match="did not put there"):
+    with pytest.raises(StackError, match="did not create"):
         state_folder.claim(state)
     assert (state / "lake/swan.jpg").exists()
     assert (state / theirs).exists()

@@ -13,7 +13,7 @@ from schemas.events import ModelActivated, ModelStep
 from tests.support.lake_events import BEGIN, Events, records, topic_of
 
 ACTIVATED, ROLLED_BACK = ModelStep.ACTIVATED, ModelStep.ROLLED_BACK
-FEEDING, RETIRED = ModelStep.FEEDING, ModelStep.RETIRED
+BACKFILLING, RETIRED = ModelStep.BACKFILLING, ModelStep.RETIRED
 
 
 def event(day: float, name: str, step: ModelStep) -> Message:
@@ -47,7 +47,7 @@ PLAIN = ((0, "a", ACTIVATED), (2, "b", ACTIVATED), (8, "a", ROLLED_BACK))
 NOISE = [
     (3, "b", ACTIVATED),
     (3, "b", ROLLED_BACK),
-    (3, "c", FEEDING),
+    (3, "c", BACKFILLING),
     (3, "c", RETIRED),
     (1, "a", ACTIVATED),
     (9, "b", RETIRED),

@@ -32,10 +32,10 @@ BEGIN = datetime(2026, 1, 5, 6, tzinfo=UTC)
 WORDS = ("a red car", "tennis", "été à la mer", "dog's ball", "snow", "nothing of the kind")
 MODEL_STEPS = (
     ("lite", ModelStep.ACTIVATED),
-    ("clip", ModelStep.FEEDING),
+    ("clip", ModelStep.BACKFILLING),
     ("clip", ModelStep.ACTIVATED),
     ("clip", ModelStep.ACTIVATED),
-    ("third", ModelStep.FEEDING),
+    ("third", ModelStep.BACKFILLING),
     ("lite", ModelStep.ROLLED_BACK),
     ("clip", ModelStep.RETIRED),
     ("third", ModelStep.ACTIVATED),

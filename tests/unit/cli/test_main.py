@@ -52,4 +52,4 @@ def test_an_error_of_a_model_is_one_line(tmp_path: Path, arguments: tuple[str, .
         check=False,
     )
     assert done.returncode == 1
-    assert re.fullmatch(r"error: there is no model 'no-such' here; [^\n]+\n", done.stderr)
+    assert re.fullmatch(r"error: there is no model 'no-such'; [^\n]+\n", done.stderr)

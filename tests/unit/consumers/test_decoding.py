@@ -72,8 +72,8 @@ async def test_the_picture_is_the_same(
     for each in events:
         done = await decoder.decode(each)
         expected = decode((tmp_path / each.image_id).read_bytes(), small_spec)
-        assert np.array_equal(done.picture.pixels, expected.pixels)
-        assert (done.picture.width, done.picture.height) == (120, 90)
+        assert np.array_equal(done.image.pixels, expected.pixels)
+        assert (done.image.width, done.image.height) == (120, 90)
         assert done.decode_ms > 0
     assert len(decoder.sandbox.processes) == 1
 
@@ -102,8 +102,8 @@ async def test_one_that_is_killed_is_tried_again(
     for process in decoder.sandbox.processes:
         os.kill(process, signal.SIGKILL)
     done = await asyncio.gather(*(decoder.decode(wanted) for _ in range(3)))
-    assert {each.picture.width for each in done} == {120}
-    assert (await decoder.decode(wanted)).picture.width == 120
+    assert {each.image.width for each in done} == {120}
+    assert (await decoder.decode(wanted)).image.width == 120
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ async def main():
         done = await asyncio.gather(*(decoder.decode(event) for event in events))
         decoder.close()
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    widths = [each.picture.width for each in done]
+    widths = [each.image.width for each in done]
     print(json.dumps({"peak": int(line.split()[1]) * 1024, "widths": widths}))
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Bench:
         await self.log.publish(MODELS, [Message(collection.model_name, event)])
 
     async def fill(self, name: str, pictures: Sequence[str]) -> Collection:
-        """A fed model that answers 'cats' with these, best first."""
+        """A model that is kept current and answers 'cats' with these, best first."""
         collection = await self.index.ensure_collection(self.embedder.served[name])
         (vector,) = await self.embedder.embed_texts(name, ["cats"])
         for place, picture in enumerate(pictures):
@@ -95,7 +95,7 @@ class Bench:
                 vector=(vector * (1 - place / 10)).tolist(),
             )
             await self.index.upsert(collection, [record])
-        await self.tell(collection, ModelStep.FEEDING)
+        await self.tell(collection, ModelStep.BACKFILLING)
         return collection
 
     async def rate(self, name: str, rating: int, *, model_name: str = "old", days: int = 0) -> None:

@@ -184,12 +184,12 @@ async def test_what_is_unknown_passes_no_gate() -> None:
     old = await index.ensure_collection(embedder.served["old"])
     new = await index.ensure_collection(embedder.served["new"])
     result = await compare(log, embedder, index, old, new)
-    assert refusals(result, {"overlap": 0.0}) == ["overlap is unknown, at least 0 is wanted"]
+    assert refusals(result, {"overlap": 0.0}) == ["overlap is unknown, at least 0 is required"]
     assert refusals(result, {}) == []
 
 
 def test_gates() -> None:
     assert parse_gates("overlap=0.3, ndcg_gain=-0.1") == {"overlap": 0.3, "ndcg_gain": -0.1}
     for wrong in ("overlap", "speed=1", "overlap=much", ""):
-        with pytest.raises(ValueError, match="no gate"):
+        with pytest.raises(ValueError, match="not a gate"):
             parse_gates(wrong)

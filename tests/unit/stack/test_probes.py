@@ -26,5 +26,5 @@ async def test_a_refusal_is_a_sign_of_life_where_that_will_do(
         port = server.sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}/"
         assert await answers(url)() is ready
-        assert await answers(url, refusal_will_do=True)() is alive
-    assert not await answers(url, refusal_will_do=True)()
+        assert await answers(url, accept_refusal=True)() is alive
+    assert not await answers(url, accept_refusal=True)()
