@@ -64,6 +64,6 @@ class LakeQueries:
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([work], timeout=INTERRUPT_SECONDS)
             if (error := work.exception()) is not None and not isinstance(error, Stopped):
-                logger.warning("a cancelled query of the lake had failed", exc_info=error)
+                logger.warning("a query of the lake failed after it was cancelled", exc_info=error)
             raise
         return work.result()

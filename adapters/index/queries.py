@@ -1,4 +1,4 @@
-"""Weaviate's answers to the questions that only read: searches, scrolling and look-ups."""
+"""Weaviate's queries: searches, scrolling and look-ups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adapters.naming import object_id
 Objects = CollectionAsync[Any, Any]
 
 ATTEMPTS: Final = 4
-"""How often a search is repeated whose answer lacks images."""
+"""Maximum number of searches for one answer, which is repeated if images are missing."""
 
 
 async def search(
@@ -111,7 +111,7 @@ def _distance(item: Any) -> float:
     distance: float | None = item.metadata.distance
     if distance is None:
         # A missing distance must not count as 0, which would be the best match.
-        raise Unavailable("Weaviate answered without the distance that was asked for")
+        raise Unavailable("Weaviate's answer lacks the distance")
     return distance
 
 

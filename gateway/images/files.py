@@ -141,7 +141,7 @@ class ImageFiles:
             _, facts = await self.transfers.run(lambda: self.transfers.facts(place))
             return UnreadImage(facts, lambda: self.transfers.run(lambda: self._read(place)))
         local = await asyncio.to_thread(find, *place)
-        # When a file changes its time does, too.
+        # Changing a file also changes its modification time.
         return UnreadImage(
             f"{local.path}\0{local.status.st_mtime_ns}\0{local.status.st_size}", local.path
         )

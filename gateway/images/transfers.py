@@ -27,7 +27,7 @@ class Transfers:
         """An object of more than `max_bytes` is refused."""
         self._max_bytes = max_bytes
         self.slots = asyncio.Semaphore(AT_ONCE)
-        # A bucket that hangs keeps its threads: nothing else may depend on these.
+        # A bucket that hangs blocks its threads, so nothing else may use them.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bucket")
 
     async def run(self, call: Callable[[], T]) -> T:

@@ -76,7 +76,7 @@ async def test_a_file_that_is_read_for_long_does_not_look_like_a_process_that_is
         decoder = Decoder(small_spec, settings, pool, task=f"{hostile.MODULE}:read_slowly")
         await decoder.decode(written(tmp_path / "slow.png", png("red")))
         decoder.close()
-    activity.look(10)
+    activity.update(10)
     assert activity.quiet == 0
     assert activity.outage is not None
     assert "slow.png takes long" in activity.outage.reason
