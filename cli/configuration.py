@@ -39,7 +39,7 @@ COMMON: Final = "Every process"
 
 INTRODUCTIONS: Final = {
     COMMON: "Read by the watcher, the indexers, the analytics consumer, the gateway and the "
-    "provisioning of topics and collection (`python -m adapters.provision`), which has no others.",
+    "provisioning of topics and collection, `python -m adapters.provision`, which reads no others.",
     "Watcher": "`python -m producers`: publishes the changes of the folders and buckets.",
     "Indexer": "`python -m consumers indexing`: a member of the group that fills a collection.",
     "Analytics consumer": "`python -m consumers analytics`: a member of the group that writes the "

@@ -135,11 +135,11 @@ def drop(
 
 
 def _with_log(work: Callable[[EventLog], Awaitable[T]]) -> T:
-    async def run() -> T:
+    async def connected() -> T:
         async with connections(server_settings()) as servers:
             return await work(servers.log)
 
-    return asyncio.run(run())
+    return asyncio.run(connected())
 
 
 def _selection(

@@ -173,7 +173,7 @@ def _lag(health: dict[str, Any]) -> int | None:
     if "collection" not in health:
         return None
 
-    async def ask() -> int | None:
+    async def read() -> int | None:
         settings = server_settings()
         async with connections(settings) as servers:
             active = await servers.index.active()
@@ -182,7 +182,7 @@ def _lag(health: dict[str, Any]) -> int | None:
         return (await group_progress(settings, IMAGES, active.group)).lag
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(read())
     except AdapterError:
         return None
 
@@ -192,12 +192,12 @@ def _advice(health: dict[str, Any]) -> Advice | None:
     if health["status"] != "ok":
         return None
 
-    async def ask() -> Advice:
+    async def read() -> Advice:
         async with connections(server_settings()) as servers:
             return await advise(servers.log, servers.embedder, servers.index, AdviceSettings())
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(read())
     except AdapterError:
         return None
 

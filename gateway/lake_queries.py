@@ -35,7 +35,7 @@ class LakeQueries:
         self._threads = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="analytics")
         self._shared: Shared[Hashable, Any] = Shared()
 
-    async def run(self, key: Hashable, query: Callable[[Lake, Bounds, Stop], T]) -> T:
+    async def result(self, key: Hashable, query: Callable[[Lake, Bounds, Stop], T]) -> T:
         """The result; callers that use the same key at the same time share one run.
 
         When the last of them is cancelled, the query is interrupted.

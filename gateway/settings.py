@@ -35,7 +35,7 @@ class GatewaySettings(
     jwt_secret_file: Path = Path(".stack/jwt.secret")
     """File with the secret that signs receipts; created with mode 0600 if it is missing."""
     jwt_lifetime: Seconds = 24 * 3600.0
-    """Seconds that a receipt is valid."""
+    """Seconds for which a receipt is valid."""
     request_timeout: Seconds = 20.0
     """Seconds after which a request fails with status 503."""
     outage_patience: Annotated[float, Field(ge=0)] = 15.0

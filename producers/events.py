@@ -49,7 +49,7 @@ def addition(
     mount: str | None = None,
     media_type: str | None = None,
 ) -> ImageAdded:
-    """The event of an image that is new, has changed, or lies below another mount point.
+    """The event of an image that is new, has changed, or is below another mount point.
 
     `media_type` is that of the content. If it is None (a damaged file), the name decides.
     """

@@ -25,7 +25,7 @@ class RemovalGuard:
     An image whose content is known under another path was renamed, and does not count.
 
     Args:
-        share: the share of the known images, 0 to 1, that may vanish at once.
+        share: the share of the known images, 0 to 1, that may be removed at once.
         allow: admit every removal.
         place: name of the folder or disk, for log messages.
     """

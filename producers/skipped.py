@@ -160,7 +160,7 @@ class SkippedFiles:
     def apply_events(
         self, paths: Mapping[str, bool], judge: Callable[[str], SkipReason | None]
     ) -> None:
-        """Record paths that appeared (True) or vanished, if `judge` skips their names."""
+        """Record paths that appeared (True) or disappeared, if `judge` skips their names."""
         changed: dict[tuple[SkipReason, str], dict[str, bool]] = {}
         for path, there in paths.items():
             reason = judge(path)

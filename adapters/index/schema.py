@@ -66,7 +66,7 @@ def stored_properties(record: ImageRecord) -> dict[str, Any]:
 
 
 def folder_of(image_id: str) -> str:
-    """The folder an image id lies in, with a slash at its end; empty for the root."""
+    """The folder of an image id, with a slash at its end; empty for the root."""
     head, slash, _ = image_id.rpartition("/")
     return head + slash
 

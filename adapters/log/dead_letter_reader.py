@@ -60,7 +60,7 @@ class Letter:
         """The position of the record that the letter is about; None if there is no record.
 
         Earlier versions wrote 0 and 0 for a file without a record. A letter about a record always
-        contains a key or a value, as every record of ours has one.
+        contains a key or a value, as every record has one.
         """
         event = self.event
         if event.source_partition is None or event.source_offset is None:

@@ -141,7 +141,7 @@ is answered as its nearest base class."""
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that `TABLE` gives an error.
+    """The problem to which `TABLE` maps an error.
 
     Raises:
         StopIteration: neither its class nor a base class is in the table.

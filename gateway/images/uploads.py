@@ -38,7 +38,7 @@ SUFFIXES: Final = {
     "image/jxl": ".jxl",
     RAW_MEDIA_TYPE: ".dng",
 }
-# Characters that some file system, shell or browser gives a meaning of its own.
+# Characters with a special meaning in some file system, shell or browser.
 _UNSAFE: Final = set('/\\:*?"<>|')
 # Characters at the beginning or end by which the watcher recognizes hidden or unfinished files.
 _STRIPPED: Final = " .~#$"

@@ -47,7 +47,7 @@ def router(queries: LakeQueries) -> APIRouter:
         request: Request, since: Since = None, until: Until = None, model: Model = None
     ) -> dict[str, Any]:
         filters = _filters(since, until, model)
-        answer = queries.run(
+        answer = queries.result(
             ("dashboard", filters),
             lambda lake, bounds, stop: dashboard(lake, filters, bounds=bounds, stop=stop),
         )
@@ -91,7 +91,7 @@ def router(queries: LakeQueries) -> APIRouter:
             rated=rated,
             rated_images=rated_images,
         )
-        answer = queries.run(
+        answer = queries.result(
             ("searches", filters, wanted, limit),
             lambda lake, bounds, stop: searches(
                 lake, filters, wanted, limit=limit, bounds=bounds, stop=stop

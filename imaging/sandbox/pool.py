@@ -126,7 +126,7 @@ class Sandbox:
             return await self._granted(function, arguments, memory, reading, fresh=True)
         except Ended as error:
             if error.doing != DECODING or self._closed:
-                raise Unavailable(f"the decoder process ended before it began: {error}") from error
+                raise Unavailable(f"the decoder process ended before decoding: {error}") from error
             raise DecoderCrashed(f"decoding it crashed the decoder ({error})") from error
 
     def close(self) -> None:
@@ -191,7 +191,7 @@ class Sandbox:
             process = job.process = await self._process(fresh)
             if job.abandoned:
                 raise Ended("its caller was cancelled")
-            result = await process.ask(request)
+            result = await process.execute(request)
             reusable = True
             return result
         except DecoderMemory:
@@ -202,7 +202,7 @@ class Sandbox:
                 raise SlowFile(f"a file could not be read within {seconds:g} s") from end
             if end.timed_out and end.doing != DECODING:
                 raise Unavailable(
-                    f"no decoder process began it within {request.seconds:g} s"
+                    f"no decoder process began the task within {request.seconds:g} s"
                 ) from end
             if end.timed_out:
                 raise DecoderTimeout(f"decoding it takes more than {request.seconds:g} s") from end

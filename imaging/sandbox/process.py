@@ -85,7 +85,7 @@ class SandboxProcess:
             os.close(descriptor)
         return cls(process, ours, arena)
 
-    async def ask(self, request: Request) -> Any:
+    async def execute(self, request: Request) -> Any:
         """Run a request; return or raise what its function does.
 
         Raises:

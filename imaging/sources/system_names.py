@@ -99,7 +99,7 @@ TEMPORARY_SUFFIXES: Final = (
     ".swx",
     ".filepart",
 )
-"""Suffixes that browsers and copying programs give to unfinished files and folders."""
+"""Suffixes with which browsers and copying programs mark unfinished files and folders."""
 
 _FOLDER: Final = re.compile(
     "|".join(translate(name.lower()) for names in FOLDERS.values() for name in names)

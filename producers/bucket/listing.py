@@ -61,7 +61,7 @@ class Listing:
         self._state = state
         self._skipped = skipped or SkippedFiles()
         self._tags: dict[str, dict[str, int]] = {}
-        self.looked_at = 0
+        self.examined = 0
 
     def changes(
         self, again: Container[str], unread: Container[str], missing: list[str]
@@ -174,7 +174,7 @@ class Listing:
     def _pictures(
         self, folder: str, files: Mapping[str, Mapping[str, Any]], *, note: bool
     ) -> dict[str, ListedObject]:
-        self.looked_at += len(files) or 1
+        self.examined += len(files) or 1
         found: dict[str, ListedObject] = {}
         named: dict[SkipReason, list[str]] = {}
         entered = self._rules.reaches(folder)

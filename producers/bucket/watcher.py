@@ -98,7 +98,7 @@ class BucketWatcher:
         self.status.known = lambda: len(state)
         self.status.at_work = lambda: int(self._comparing)
         self.status.steps = lambda: (
-            self._listing.looked_at,
+            self._listing.examined,
             self._examined,
             self._writer.written,
         )

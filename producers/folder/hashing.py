@@ -30,7 +30,7 @@ STALLED_SECONDS: Final = 600.0
 """If a file was not modified for this long, a scan does not check for an open writer. Closing it
 raises an event."""
 
-# The kernel grants a read lease only on a file that nobody has open for writing (fcntl(2)).
+# The kernel grants a read lease only on a file that is not open for writing (fcntl(2)).
 _LEASES: Final = hasattr(fcntl, "F_SETLEASE") and hasattr(fcntl, "F_SETSIG")
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL: Final = int(signal.SIGURG)
@@ -47,7 +47,7 @@ class Candidate(NamedTuple):
         quiet: seconds for which the file must not have been modified; 0 to skip this check.
         maybe_open: an event reported writing, and none has reported closing.
         patience_over: unchanged so long that it counts as complete although it may be open.
-        mount: the mount point below which it lies, if not the root's own.
+        mount: the mount point below which it is, if not the root's own.
     """
 
     path: str

@@ -70,8 +70,8 @@ class Changes:
     Attributes:
         files: path -> whether it is being written: True, False (closed or moved), None (unknown).
         skipped: path of a file or folder that is skipped by name -> True if it appeared, False if
-            it vanished.
-        folders: directories that appeared, vanished or moved.
+            it disappeared.
+        folders: directories that appeared, disappeared or moved.
         overflow: the kernel dropped events.
         unmounted: a watched file system was unmounted; its watches are gone.
         unwatched: why a folder could not be watched; None if all are.
@@ -179,7 +179,7 @@ class Mailbox(FileSystemEventHandler):
 
 
 def _appeared(event: FileSystemEvent, *, is_target: bool) -> bool | None:
-    """True if the path appeared, False if it vanished, None for any other event."""
+    """True if the path appeared, False if it disappeared, None for any other event."""
     if isinstance(event, FileMovedEvent | DirMovedEvent):
         return is_target
     if isinstance(event, FileCreatedEvent | DirCreatedEvent):

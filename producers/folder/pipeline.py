@@ -123,7 +123,7 @@ class Pipeline:
     @property
     def steps(self) -> object:
         """Changes with each progress of that work."""
-        return (self._examiner.looked_at, self._writer.written)
+        return (self._examiner.examined, self._writer.written)
 
     def touched(
         self, path: str, *, writing: bool | None = None, seen: FileStat | None = None
