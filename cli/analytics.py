@@ -135,8 +135,8 @@ def compact_lake(
     for topic in TOPICS:
         done = compact(generation, topic.name, min_files=min_files, grace_seconds=grace)
         print(
-            f"{topic.name}: {done.merged} files became {done.written}; "
-            f"{done.removed} old ones removed"
+            f"{topic.name}: merged {done.merged} files into {done.written}; "
+            f"deleted {done.removed} old files"
         )
 
 

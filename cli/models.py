@@ -94,7 +94,7 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("model", "state", "numbers", "licence", "", box=None)
+    table = Table("model", "state", "dimension", "licence", "", box=None)
     for row in rows:
         table.add_row(*(str(row[k]) for k in ("name", "state", "dimension", "licence", "summary")))
     Console().print(table)
@@ -231,7 +231,7 @@ def add(
             .add(source, name or source.name, origin, min_score)
         )
     print(
-        f"{spec.name} is installed: {spec.width}x{spec.height} pixels, {spec.dimension} numbers, "
+        f"{spec.name} is installed: {spec.width}x{spec.height} pixels, dimension {spec.dimension}, "
         f"version {spec.version}; to use it: ./image-search models switch {spec.name}"
     )
 
