@@ -1,7 +1,7 @@
 """The composition root: every client of a server is built here, from settings.
 
-So a setting of a client is used wherever there is such a client. The modules of the clients are
-imported when one is built: they take longer to load than most commands to run.
+So a client's setting applies wherever such a client is used. The modules of the clients are
+imported when one is built, because importing them takes longer than most commands run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from adapters.log.kafka_admin import Progress
 
 CHECK_SECONDS: Final = 120.0
-"""For the first inference of a model that was just loaded."""
+"""Time limit for the first inference of a model that was just loaded."""
 
 
 def connect_log(settings: ServerSettings) -> KafkaEventLog:
@@ -39,7 +39,7 @@ def connect_log(settings: ServerSettings) -> KafkaEventLog:
 
 
 def connect_admin(settings: ServerSettings) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
-    """Kafka's administration, connected within the context."""
+    """Kafka's administration client, connected within the context."""
     from adapters.log.kafka_admin import admin_client
 
     return admin_client(settings.kafka_bootstrap_servers)
@@ -49,7 +49,7 @@ async def group_progress(settings: ServerSettings, topic: Topic, group: str) -> 
     """How far a consumer group has read a topic; one that never committed has read nothing.
 
     Raises:
-        Unavailable: the broker cannot say now.
+        Unavailable: the broker does not answer.
     """
     from adapters.log.kafka_admin import progress
 
@@ -57,10 +57,10 @@ async def group_progress(settings: ServerSettings, topic: Topic, group: str) -> 
 
 
 async def delete_group(settings: ServerSettings, group: str) -> None:
-    """Forget a group's offsets, so that the next of its name reads from the beginning.
+    """Delete a group's offsets, so that a group of the same name reads from the beginning.
 
     Raises:
-        Unavailable: the group still has members, or the broker cannot do it now.
+        Unavailable: the group still has members, or the broker does not answer.
     """
     from adapters.log import kafka_admin
 
@@ -92,7 +92,7 @@ def connect_embedder(settings: ServerSettings) -> TritonEmbedder:
 
 
 def connect_model_control(settings: ServerSettings) -> TritonControl:
-    """What loads models into Triton and unloads them. Needs a running event loop."""
+    """A client that loads and unloads Triton's models. Needs a running event loop."""
     from adapters.embedder.control import TritonControl
 
     patient = settings.model_copy(update={"triton_timeout": CHECK_SECONDS})

@@ -3,8 +3,8 @@
 AdapterError
 ├── Unavailable   the server cannot answer now: wait and try the same again
 │   ├── SlowFile  a file was not read in time: its disk or file server hangs
-│   └── TooSlow   the server is alive but overloaded: wait, and send less at once
-└── Rejected      the server (or decoder) refuses this input: trying again cannot help
+│   └── TooSlow   the server is alive but overloaded: wait, and send less at a time
+└── Rejected      the server (or decoder) refuses this input: a retry would fail too
     ├── DecoderCrashed   decoding it ended the decoder's process
     ├── DecoderMemory    decoding it took more memory than allowed
     └── DecoderTimeout   decoding it took too long
@@ -27,12 +27,12 @@ class SlowFile(Unavailable):
 
 
 class TooSlow(Unavailable):
-    """A server that is alive did not answer in time. Send less at once; the deadline of a single
-    input is longer at the next call."""
+    """A server that is alive did not answer in time. Send fewer inputs at a time; the deadline of a
+    single input is longer at the next call."""
 
 
 class Rejected(AdapterError):
-    """This input will never be accepted; the message is the reason that users see."""
+    """This input will never be accepted; the message is the reason that is shown to users."""
 
 
 class DecoderCrashed(Rejected):
@@ -54,7 +54,10 @@ def translated(
     unavailable: tuple[type[BaseException], ...] = (),
     rejected: tuple[type[BaseException], ...] = (),
 ) -> Iterator[None]:
-    """Raise the exceptions of a client as ours; other exceptions are bugs and pass through."""
+    """Within the block, raise a client's exceptions as errors of this module.
+
+    Other exceptions are bugs and pass through. `what` begins the message.
+    """
     try:
         yield
     except AdapterError:

@@ -9,7 +9,7 @@ from adapters.errors import Unavailable
 
 @dataclass
 class Fake:
-    """Lets a test make a server unavailable, to see how its user waits."""
+    """A fake server that a test can make unavailable."""
 
     available: bool = True
 

@@ -1,4 +1,4 @@
-"""Log lines of our processes: one line each, on standard error."""
+"""Logging of every process: to standard error, one line per message."""
 
 import logging
 
@@ -8,25 +8,25 @@ from adapters.settings import EnvironmentSettings
 
 
 class LoggingSettings(EnvironmentSettings):
-    """What every process logs."""
+    """Logging, in every process."""
 
     log_level: str = "INFO"
-    """Least level of what is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+    """Lowest level of messages that are logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @field_validator("log_level")
     @classmethod
     def _is_level(cls, value: str) -> str:
         level = value.upper()
         if level not in logging.getLevelNamesMapping():
-            raise ValueError(f"is none of {', '.join(logging.getLevelNamesMapping())}")
+            raise ValueError(f"must be one of {', '.join(logging.getLevelNamesMapping())}")
         return level
 
 
 def configure_logging() -> None:
-    """Log at LOG_LEVEL (default INFO); what clients say at that level is their own business.
+    """Log at LOG_LEVEL (default INFO); verbose client libraries only log from WARNING on.
 
     Raises:
-        BadSettings: LOG_LEVEL is no level.
+        BadSettings: LOG_LEVEL is not a level.
     """
     logging.basicConfig(
         level=LoggingSettings().log_level,

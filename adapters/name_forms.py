@@ -1,8 +1,8 @@
 """The Unicode forms of a name.
 
 `é` is usually one character (NFC) on Linux and Windows, and a letter followed by a combining mark
-(NFD) in names that macOS has written. People see one name, programs two. Ids are left as the file
-system gives them; only a look-up by name tries the other forms.
+(NFD) in names that macOS has written. People see one name, programs two. Ids keep the form that the
+file system returns; only a look-up by name tries the other forms.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from unicodedata import normalize
 
 MAX_FORMS: Final = 256
-"""The most forms of one path, which covers paths of eight parts with two forms each."""
+"""Maximum number of forms of one path: enough for eight parts with two forms each."""
 MAX_CHARACTERS: Final = 1 << 18
 """The approximate total length of all forms of a path: a very long path has fewer forms."""
 # HFS+ does not decompose these ranges, in which Unicode normalisation loses information.
@@ -49,7 +49,7 @@ def _written(path: str) -> Iterator[str]:
 
 
 def _tone_apart(letter: str) -> str:
-    """As Windows' Vietnamese keyboard writes it: the vowel as one character, then its tone."""
+    """The form of Windows' Vietnamese keyboard: the vowel as one character, then its tone."""
     apart = normalize("NFD", letter)
     tones = "".join(mark for mark in apart if mark in _TONES)
     if not tones or len(apart) == len(tones):

@@ -1,13 +1,13 @@
-"""Whether a process makes progress: being alive, or busy, does not show that.
+"""Detects a process that makes no progress although it is alive or busy.
 
-An `Activity` reports how much work is waiting or in flight, and what was achieved so far. The
-`Watchdog` checks all activities of a process. While there is work and nothing is achieved, a clock
-runs; when it reaches `stuck_seconds` the process ends with `Stuck`, to be restarted. A call in
-flight does not stop the clock: calls that never return are the reason for the watchdog.
+An `Activity` reports how much work is waiting or in flight, and a value that changes with each
+progress. The `Watchdog` checks all activities of a process. While there is work and no progress,
+a clock runs; when it reaches `stuck_seconds`, the process ends with `Stuck`, to be restarted. A
+call in flight does not stop the clock: the watchdog exists because some calls never return.
 
 An unavailable server is no reason to restart. All waits for servers are in
 `adapters.retry.until_available`, which reports each failed attempt here. That resets the clock, so
-it only continues while an attempt itself never ends.
+it reaches the limit only if an attempt never ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ END_SECONDS: Final = 30.0
 
 
 class Stuck(Exception):
-    """There is work, every server is available, and nothing is achieved: a restart may help."""
+    """There is work and every server is available, but no progress: a restart may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Activity:
 
     Args:
         name: its name in the log.
-        pending: gives the amount of work that is waiting or in flight; 0 if there is none.
-        achieved: gives a value that changes whenever something was achieved.
+        pending: returns the amount of work that is waiting or in flight; 0 if there is none.
+        achieved: returns a value that changes with each progress.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Activity:
     ) -> None:
         self.name = name
         self.quiet = 0.0
-        """Seconds with work but without an achievement, while every server was available."""
+        """Seconds with work but without progress, while every server was available."""
         self.outage: Outage | None = None
         self._pending = pending
         self._achieved = achieved
@@ -81,8 +81,8 @@ class Activity:
         since = time.monotonic() if self.outage is None else self.outage.since
         self.outage = Outage(what, reason, since)
 
-    def look(self, elapsed: float) -> None:
-        """Compare with the last call, `elapsed` seconds ago."""
+    def update(self, elapsed: float) -> None:
+        """Check for progress since the last call, `elapsed` seconds ago."""
         achieved = self._achieved()
         if achieved != self._last:
             self._last, self.outage, self.quiet = achieved, None, 0.0
@@ -94,7 +94,7 @@ class Activity:
 
     def describe(self) -> str:
         """The message of `Stuck`."""
-        text = f"{self.name}: {self._pending()} waiting or in flight, nothing achieved"
+        text = f"{self.name}: {self._pending()} waiting or in flight, no progress"
         return f"{text} for {self.quiet:.0f} s"
 
 
@@ -115,7 +115,7 @@ class Watchdog:
 
     Args:
         activities: all activities of the process.
-        stuck_seconds: longest time without an achievement.
+        stuck_seconds: longest time without progress.
         ready_file: touched at each check after `ready`, as long as nothing is stuck.
         end_process: also kill the process, with the stacks of its threads in the log, if its event
             loop is blocked, or if a thread keeps it from ending after `Stuck`. Only for the main
@@ -144,7 +144,7 @@ class Watchdog:
 
     def _touch(self) -> None:
         if self._is_ready and self._ready_file is not None:
-            # One line for each server that is awaited; the `status` command shows them.
+            # One line for each server that the process waits for; the `status` command shows them.
             outages = [each.outage for each in self._activities if each.outage is not None]
             lines = (" ".join(f"{o.what}: {o.reason}".split()) for o in outages)
             text = "".join(f"{line}\n" for line in lines)
@@ -159,7 +159,7 @@ class Watchdog:
         """Watch until cancelled.
 
         Raises:
-            Stuck: an activity has achieved nothing for too long.
+            Stuck: an activity has made no progress for too long.
         """
         try:
             await self._run()
@@ -172,24 +172,24 @@ class Watchdog:
             raise
 
     async def _run(self) -> NoReturn:
-        looked = time.monotonic()
+        checked = time.monotonic()
         while True:
             self._end_in(self._stuck_seconds + BEAT_SECONDS)
             self._touch()
             await asyncio.sleep(BEAT_SECONDS)
             # Limited, as a process that was suspended for a while was not idle.
-            elapsed = min(time.monotonic() - looked, 2 * BEAT_SECONDS)
-            looked = time.monotonic()
-            self.look(elapsed)
+            elapsed = min(time.monotonic() - checked, 2 * BEAT_SECONDS)
+            checked = time.monotonic()
+            self.check(elapsed)
 
-    def look(self, elapsed: float) -> None:
+    def check(self, elapsed: float) -> None:
         """Check each activity, `elapsed` seconds after the last check.
 
         Raises:
-            Stuck: an activity has achieved nothing for too long.
+            Stuck: an activity has made no progress for too long.
         """
         for activity in self._activities:
-            activity.look(elapsed)
+            activity.update(elapsed)
             if activity.quiet > self._stuck_seconds:
                 raise Stuck(activity.describe())
 

@@ -1,6 +1,6 @@
-"""Create the topics and the active collection where they are missing (idempotent).
+"""Create the topics and the active collection if they are missing (idempotent).
 
-Compose and the local launcher run `python -m adapters.provision` before anything else of ours.
+Compose and the local launcher run `python -m adapters.provision` before all other processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def provision_topics(settings: ServerSettings) -> None:
     """Create missing topics, add missing partitions, and set each topic's configuration.
 
     Raises:
-        Unavailable: the broker cannot do it now.
+        Unavailable: the broker does not answer, or refuses it.
     """
     wanted = [
         topic.kept_for(settings.retention_days)
@@ -55,10 +55,10 @@ async def provision_topics(settings: ServerSettings) -> None:
 
 
 async def create_topic(settings: ServerSettings, topic: Topic) -> None:
-    """Create one topic as it describes itself; one that is there already is no error.
+    """Create one topic with its own configuration; an existing one is no error.
 
     Raises:
-        Unavailable: the broker cannot do it now.
+        Unavailable: the broker does not answer, or refuses it.
     """
     with translated(f"create topic {topic.name}", unavailable=_DOWN):
         async with connect_admin(settings) as admin:
@@ -126,8 +126,8 @@ async def provision_collection(
     """Create the model's collection, and activate one if none is active: the collection that the
     log names if it exists, else this one.
 
-    An alias on a collection of the same model but another version is moved as well: Triton no
-    longer serves the version that could embed a query for it.
+    An alias on a collection of the same model but another version is moved, too: Triton no longer
+    serves the version that embeds queries for it.
     """
     spec = await embedder.spec(model_name)
     collection = await index.ensure_collection(spec)
@@ -135,7 +135,7 @@ async def provision_collection(
     if active is None or (active.model_name == model_name and active.model_version != spec.version):
         active = collection
     if await index.active() == active:
-        logger.info("searches are answered from %s", active.name)
+        logger.info("the active collection is %s", active.name)
     else:
         await index.activate(active)
         logger.info("activated %s", active.name)
@@ -144,9 +144,9 @@ async def provision_collection(
 
 async def _logged_active(index: ImageIndex, log: EventLog) -> Collection | None:
     """The collection that is active according to the log, if it exists."""
-    told = await newest_activation(log)
+    logged = await newest_activation(log)
     try:
-        return await index.find(told.collection) if told is not None else None
+        return await index.find(logged.collection) if logged is not None else None
     except Rejected:
         return None  # Its description does not state its model.
 
@@ -173,8 +173,8 @@ async def activate_if_none_is(index: ImageIndex, log: EventLog, collection: Coll
     """
     if await index.active() is not None:
         return
-    told = await newest_activation(log)
-    if told is None or told.model_name == collection.model_name:
+    logged = await newest_activation(log)
+    if logged is None or logged.model_name == collection.model_name:
         await index.activate(collection)
         logger.warning("no collection was active: activated %s", collection.name)
         await log_active(index, log)
@@ -187,7 +187,7 @@ async def newest_activation(log: EventLog) -> ModelActivated | None:
         Unavailable: the log cannot be read.
     """
     newest: ModelActivated | None = None
-    # By order, not by time, as clocks may be set back; the topic has one partition.
+    # By offset, not by time, as clocks may be set back; the topic has one partition.
     async for record in log.read_all(MODELS):
         try:
             event = decode(ModelActivated, record.value)
@@ -203,19 +203,19 @@ async def log_active(
 ) -> None:
     """Write to the log which collection is active, unless it already says so.
 
-    The alias decides; this also repairs a crash between moving the alias and writing the event. A
-    log without any activation is new or has lost everything, so the collections of other models,
-    which are kept current, are written as well.
+    The alias decides, so this also repairs a crash between moving the alias and writing the event.
+    A log without any activation is new or has lost everything, so events for the collections of
+    other models, which are kept current, are written, too.
 
     Raises:
         Unavailable: a server does not answer.
     """
     active = await index.active()
-    told = await newest_activation(log)
-    if active is None or (told is not None and told.collection == active.name):
+    logged = await newest_activation(log)
+    if active is None or (logged is not None and logged.collection == active.name):
         return
-    events = [] if told is not None else await _backfill_events(index, active)
-    events.append(_event(step, active, told.collection if told else None))
+    events = [] if logged is not None else await _backfill_events(index, active)
+    events.append(_event(step, active, logged.collection if logged else None))
     await log.publish(MODELS, [Message(key=event.model_name, event=event) for event in events])
 
 

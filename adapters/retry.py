@@ -1,6 +1,6 @@
-"""The one way to wait for an unavailable server: with exponential back-off and jitter.
+"""Waiting for an unavailable server, with exponential back-off and jitter: used everywhere.
 
-Every such wait reports to the watchdog (`adapters.progress`), which then does not count it.
+Every wait is reported to the watchdog (`adapters.progress`), which does not count it as stuck.
 """
 
 import logging
@@ -32,7 +32,7 @@ async def until_available(
     give_up_after: float | None = None,
     is_away: Callable[[], Awaitable[bool]] | None = None,
 ) -> T:
-    """The call's result, repeated while it raises `Unavailable`.
+    """The result of the call, which is repeated while it raises `Unavailable`.
 
     Waits are random between 0 and `initial` x 2^n seconds, at most `maximum` ("full jitter",
     Brooker, "Exponential Backoff And Jitter", 2015).
@@ -41,7 +41,7 @@ async def until_available(
     returns False, the watchdog does not treat the wait as one for a server.
 
     Raises:
-        Unavailable: only after `give_up_after` seconds, where given.
+        Unavailable: after `give_up_after` seconds, if given.
     """
 
     async def note(state: RetryCallState) -> None:
@@ -49,7 +49,7 @@ async def until_available(
         wait = state.next_action.sleep if state.next_action else 0.0
         if is_away is None or await is_away():
             server_is_away(what, str(error), wait)
-        logger.warning("%s: waiting %.1f s: %s", what, wait, error)
+        logger.warning("%s: retrying in %.1f s: %s", what, wait, error)
 
     async def attempt() -> T:
         # tenacity awaits only functions that are declared `async`, and a lambda is not.

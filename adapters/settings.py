@@ -1,9 +1,8 @@
-"""What the settings of all processes have in common: where the servers are, and how a bad value is
-reported.
+"""The settings that all processes share: the servers' addresses, and how a bad value is reported.
 
 Each setting is the environment variable of its name in upper case, for instance `WEAVIATE_URL`. The
 docstring of a field is its description in the configuration reference (`docs/configuration.md`).
-Settings are never read at import: only a `__main__` or a factory makes them.
+Settings are never read at import: only a `__main__` or a factory creates them.
 """
 
 import sys
@@ -25,10 +24,10 @@ class BadSettings(ValueError):
 
 
 class EnvironmentSettings(BaseSettings):
-    """Base: frozen, from the environment alone.
+    """Base of all settings: frozen, read only from the environment.
 
     Raises:
-        BadSettings: when made, for a value that is not allowed.
+        BadSettings: when created, for a value that is not allowed.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
@@ -47,7 +46,7 @@ def _lines(error: ValidationError) -> str:
     problems = [
         each
         for each in error.errors(include_url=False, include_input=False)
-        # A default that depends on another value, which is the one that is bad.
+        # This default depends on another value, whose own problem is listed.
         if each["type"] != "default_factory_not_called"
     ]
     return "\n".join(
@@ -63,8 +62,10 @@ def _lines(error: ValidationError) -> str:
 
 @contextmanager
 def told_briefly() -> Iterator[None]:
-    """End the process with status 1 and the message alone, instead of a traceback, if a setting is
-    bad. For the outermost block of every program."""
+    """Exit with status 1 and one line per bad setting, without a traceback.
+
+    For the outermost block of every program.
+    """
     try:
         yield
     except BadSettings as error:
@@ -78,31 +79,31 @@ class ServerSettings(EnvironmentSettings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     """Addresses of Kafka's brokers, `host:port`, separated by commas."""
     kafka_replication_factor: Annotated[int, Field(ge=1)] = 1
-    """Replicas of each topic that is created."""
+    """Number of replicas of each topic that is created."""
     kafka_timeout: Seconds = 30.0
-    """Seconds after which a publication is given up and made again; a broker restarts in less."""
+    """Seconds after which publishing to Kafka is retried; more than a broker needs to restart."""
     images_partitions: Annotated[int, Field(ge=1)] = 12
-    """Partitions of the topics `images` and `images.indexed` when they are created."""
+    """Number of partitions with which the topics `images` and `images.indexed` are created."""
     weaviate_url: str = "http://127.0.0.1:8080"
     """Weaviate's HTTP address."""
     weaviate_grpc_host: str | None = None
-    """Weaviate's gRPC host; that of `WEAVIATE_URL` if none is set."""
+    """Weaviate's gRPC host; by default the host of `WEAVIATE_URL`."""
     weaviate_grpc_port: Port = 50051
     """Weaviate's gRPC port."""
     weaviate_api_key: SecretStr | None = None
-    """Key that Weaviate demands, if it does."""
+    """API key for Weaviate, if it requires one."""
     triton_url: str = "http://127.0.0.1:8000"
     """Triton's HTTP address."""
     triton_timeout: Seconds = 30.0
-    """Seconds after which a request to Triton is given up."""
+    """Seconds after which a request to Triton fails."""
     triton_concurrency: Annotated[int, Field(ge=1)] = 8
-    """Requests that one process sends to Triton at once."""
+    """Maximum number of requests to Triton in flight, per process."""
     model_name: str = "lite"
-    """The model that pictures are indexed with; a search uses the model that is active."""
+    """The model with which pictures are indexed; searches use the active model."""
     retention_days: Annotated[int, Field(ge=0)] = 0
-    """Days that searches and ratings are kept, in the log and in the event lake; 0 for ever."""
+    """Days for which Kafka and the event lake store searches and ratings; 0 for ever."""
     ready_file: Path | None = None
-    """Touched when the process is ready; its modification time is the process's heartbeat."""
+    """File that is touched once the process is ready; its modification time is the heartbeat."""
     stuck_seconds: Seconds = 180.0
-    """A process that has work, waits for no server that is away, and makes no progress for this
-    many seconds ends itself, to be started again. More than any one call to a server may take."""
+    """A process that has work but makes no progress for this many seconds exits, to be restarted.
+    Waiting for an unavailable server does not count. Must exceed the time limit of every call."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 STALE_SECONDS: Final = 60.0
-"""A status of this age is of a watcher that has stopped: it is written every half second."""
+"""A status older than this is from a watcher that has stopped: it is written every half second."""
 
 
 def skipped_file(status_file: Path) -> Path:
@@ -23,7 +23,7 @@ class Skipped:
     """What was skipped in all sources: counts and paths, by reason.
 
     Paths have the form of image ids; the path of a folder ends with a slash. If there are very many
-    for one reason, not all paths are listed.
+    with one reason, not all paths are listed.
     """
 
     counts: Counter[str] = field(default_factory=Counter)

@@ -1,7 +1,7 @@
 """Converts records to Arrow tables whose schema is derived from the event's model.
 
-Every record of a topic becomes one row. If it cannot be decoded, its bytes are kept in `raw` and
-`invalid` has the reason, so that no offset is missing.
+Every record of a topic becomes one row. If it cannot be decoded, its bytes are stored in `raw` and
+the reason in `invalid`, so that no offset is missing.
 """
 
 from __future__ import annotations

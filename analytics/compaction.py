@@ -1,4 +1,4 @@
-"""Merges small files of the lake and deletes rows, while others write and read.
+"""Merges small files of the lake and deletes rows, while other processes write and read.
 
 A merged file appears beside the files it replaces, and readers prefer it from then on
 (`analytics.lake.uncovered`). The replaced files stay for a grace period, for running readers.
@@ -20,7 +20,7 @@ from schemas.topics import PERSONAL
 SMALL_OFFSETS = 100_000
 """Files of at most this many offsets are merged."""
 MERGED_OFFSETS = 400_000
-"""A merged file has at most about this many offsets."""
+"""Approximate maximum of offsets in a merged file."""
 
 
 @dataclass(slots=True)
@@ -52,9 +52,9 @@ def compact(
             if lake.current().name != generation.name:
                 return done
             files = generation.files(topic, number)
-            kept = uncovered(files)
-            _remove_covered(lake, files, kept, grace_seconds, done)
-            for group in _mergeable(kept, min_files):
+            live = uncovered(files)
+            _remove_covered(lake, files, live, grace_seconds, done)
+            for group in _mergeable(live, min_files):
                 path = generation.path_of(
                     group[0].place, group[0].date, group[0].first, group[-1].last
                 )
@@ -70,7 +70,7 @@ def compact(
 class Sweep:
     """Deletes forgotten rows from every file once.
 
-    A process that was killed after writing a merged file may have left some.
+    A process that was killed after writing a merged file may have left such rows.
     """
 
     def __init__(self, lake: Lake) -> None:
@@ -133,16 +133,16 @@ def _mergeable(files: Iterable[DataFile], min_files: int) -> Iterator[list[DataF
 def _remove_covered(
     lake: Lake,
     files: Iterable[DataFile],
-    kept: Iterable[DataFile],
+    live: Iterable[DataFile],
     grace_seconds: float,
     done: Compacted,
 ) -> None:
-    paths = {file.path for file in kept}
+    paths = {file.path for file in live}
     before = datetime.now(UTC) - timedelta(seconds=grace_seconds)
     for file in files:
         if file.path in paths:
             continue
-        cover = next(k for k in kept if k.first <= file.first and file.last <= k.last)
+        cover = next(k for k in live if k.first <= file.first and file.last <= k.last)
         if lake.storage.modified(cover.path) <= before:
             lake.storage.remove(file.path)
             done.removed += 1
@@ -151,7 +151,7 @@ def _remove_covered(
 def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
     """Delete searches and ratings older than `days` days, by whole days of UTC. Blocks.
 
-    The last file of a partition stays, without its rows: its name holds the next offset.
+    The last file of a partition stays, without its rows, because its name holds the next offset.
 
     Returns:
         Number of files removed or emptied.
@@ -181,8 +181,8 @@ def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
 def forget(lake: Lake, wanted: Forgotten) -> int:
     """Delete the rows of these searches and of all searches of these clients. Blocks.
 
-    The request is stored first, so that no writer or rebuild files such rows again. Then every file
-    with such rows is rewritten under the same name, and old copies of merged files are removed.
+    The request is stored first, so that no writer or rebuild writes such rows again. Then every
+    file with such rows is rewritten under the same name, and copies of merged files are removed.
 
     Returns:
         Number of deleted rows.
@@ -195,14 +195,14 @@ def forget(lake: Lake, wanted: Forgotten) -> int:
         for number in sorted({file.place.partition for file in generation.files(topic)}):
             with lake.storage.locked(f"{topic}-{number}"):
                 files = generation.files(topic, number)
-                kept = uncovered(files)
-                _remove_covered(lake, files, kept, 0.0, Compacted())
-                for file in kept:
+                live = uncovered(files)
+                _remove_covered(lake, files, live, 0.0, Compacted())
+                for file in live:
                     table = lake.storage.read_table(file.path)
                     if named.without(table).num_rows < table.num_rows:
                         deleted += table.num_rows - lake.write_rows(file.path, table)
     if lake.current().name != generation.name:
-        raise Unavailable("the lake was rebuilt meanwhile: repeat the request to forget")
+        raise Unavailable("the lake was rebuilt meanwhile: repeat the command")
     return deleted
 
 

@@ -1,4 +1,4 @@
-"""All numbers of the analytics page, and the searches behind each of them."""
+"""All figures of the analytics page, and the searches that each of them counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analytics.engine import Bounds, Stop
 from analytics.lake import Lake
 from analytics.views import Filters, query, read
 
-QUESTIONS: Final = {
+QUERIES: Final = {
     "totals": "FROM totals",
     "over_time": "FROM searches_over_time",
     "latency": "FROM latency_by_stage",
@@ -30,7 +30,7 @@ QUESTIONS: Final = {
     "model_switches": "FROM model_switches",
     "models": "SELECT DISTINCT model_name FROM all_searches ORDER BY model_name",
 }
-"""Name in the answer -> the view it comes from."""
+"""Name in the answer -> its query."""
 
 _BUCKET: Final = """
 SET VARIABLE bucket = (
@@ -39,13 +39,13 @@ SET VARIABLE bucket = (
       <= INTERVAL 4 DAY THEN 'hour' ELSE 'day' END
   FROM searches)
 """
-"""Up to four days are shown hour by hour, longer periods day by day."""
+"""Periods of up to four days are shown by hour, longer ones by day."""
 _CHOSEN: Final = "SELECT getvariable('bucket') AS bucket"
 
 
 @dataclass(frozen=True, slots=True)
 class DrillDown:
-    """Selects the searches behind one number, in addition to the page's filters; None means any."""
+    """Selects the searches that one figure counts, besides the page's filters; None means any."""
 
     text: str | None = None
     """The query text; empty for searches without a recorded text."""
@@ -68,9 +68,9 @@ def dashboard(
     """Name -> rows, with times as ISO 8601 in UTC. Blocks; raises as `analytics.views.query`."""
     # The first query sets the variable that the others use.
     found = read(
-        lake, {"": _BUCKET, **QUESTIONS, "bucket": _CHOSEN}, filters, bounds=bounds, stop=stop
+        lake, {"": _BUCKET, **QUERIES, "bucket": _CHOSEN}, filters, bounds=bounds, stop=stop
     )
-    answer: dict[str, Any] = {name: _plain(found[name]) for name in QUESTIONS}
+    answer: dict[str, Any] = {name: _plain(found[name]) for name in QUERIES}
     answer["models"] = [row["model_name"] for row in answer["models"]]
     for single in ("totals", "score_correlation"):
         (answer[single],) = answer[single]
@@ -123,7 +123,7 @@ def searches(
             "score_from": drill_down.score_from,
             "score_below": drill_down.score_below,
             "without_result": drill_down.without_result,
-            # Rating charts count the ratings of the period, whenever the search was made.
+            # Rating charts count the ratings of the period, even if the search is older.
             "by_rating": drill_down.rated
             or any(
                 n is not None

@@ -15,18 +15,18 @@ import duckdb
 
 from adapters.errors import Unavailable
 from adapters.machine import machine_memory, usable_cores
-from analytics.settings import QuestionSettings
+from analytics.settings import QuerySettings
 
 MEMORY_SHARE: Final = 8
-"""Queries may take this fraction (one in eight) of the machine's memory by default."""
+"""By default queries may take one part in this many of the machine's memory."""
 LEAST_BYTES: Final = 64 << 20
-"""Minimum with which DuckDB can read a Parquet file."""
+"""Minimum memory with which DuckDB can read a Parquet file."""
 TEMPORARY_TIMES_MEMORY: Final = 4
 TEMPORARY_SHARE_OF_FREE: Final = 0.5
 
 
 class Stopped(Exception):
-    """The query was stopped because nobody waits for it any more."""
+    """The query was stopped because its callers were cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Bounds:
     threads: int
 
     @classmethod
-    def of(cls, settings: QuestionSettings, *, connections: int = 1) -> Bounds:
+    def of(cls, settings: QuerySettings, *, connections: int = 1) -> Bounds:
         """The limits of each connection if `connections` are used at the same time."""
         memory = settings.analytics_memory or machine_memory() // MEMORY_SHARE
         return cls(
@@ -93,7 +93,7 @@ class Stop:
             yield
         except duckdb.InterruptException as error:
             self.check()
-            raise Unavailable(f"the question was interrupted: {error}") from error
+            raise Unavailable(f"the query was interrupted: {error}") from error
         finally:
             with self._lock:
                 self._connection = None
@@ -109,7 +109,7 @@ def connect(
         Stopped: the work was stopped.
         Unavailable: a query needs more memory, or more temporary files, than the bounds allow.
     """
-    bounds = bounds or Bounds.of(QuestionSettings())
+    bounds = bounds or Bounds.of(QuerySettings())
     # By default, DuckDB would write temporary files into the working directory.
     with tempfile.TemporaryDirectory(prefix="image-search-analytics-") as folder:
         try:
@@ -126,13 +126,13 @@ def connect(
             ):
                 free = int(shutil.disk_usage(folder).free * TEMPORARY_SHARE_OF_FREE)
                 temporary = min(bounds.temporary_bytes, free)
-                # As a connection option it has no effect (DuckDB 2.0).
+                # This has no effect as a connection option (DuckDB 2.0).
                 connection.execute(f"SET max_temp_directory_size = '{temporary}B'")
                 connection.execute("SET enable_progress_bar = false")
                 yield connection
         except duckdb.OutOfMemoryException as error:
             raise Unavailable(
-                f"the question needs more than {bounds.memory_bytes >> 20} MiB of memory and "
-                f"{bounds.temporary_bytes >> 20} MiB of temporary files: ask for a shorter period, "
-                "or set ANALYTICS_MEMORY"
+                f"the query needs more than {bounds.memory_bytes >> 20} MiB of memory and "
+                f"{bounds.temporary_bytes >> 20} MiB of temporary files: select a shorter period, "
+                "or raise ANALYTICS_MEMORY"
             ) from error

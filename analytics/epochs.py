@@ -1,7 +1,7 @@
 """Maps offsets of the log to offsets of the lake, across losses of the log.
 
-Offsets in the lake only rise. If Kafka has lost records that the lake holds, the log's offsets
-begin again or differ. Then a new epoch begins, in which the lake's offset is the log's offset plus
+Offsets in the lake only increase. If Kafka has lost records that the lake holds, the log's offsets
+restart or differ. Then a new epoch begins, in which the lake's offset is the log's offset plus
 `base`. Without a loss there is one epoch with base 0, and both offsets are equal.
 """
 
@@ -68,9 +68,9 @@ def _path(generation: Generation, place: Place) -> str:
 
 
 def earlier_events(generation: Generation, topic: str) -> pa.Array | None:
-    """Ids of the topic's events that were filed in earlier epochs; None without any. Blocks.
+    """Ids of the topic's events that were written in earlier epochs; None without any. Blocks.
 
-    The log may hold these events again: those that it kept, and those restored to it.
+    The log may hold these events, because it did not lose them or they were restored to it.
     """
     starts: dict[int, int] = {}
     found: list[pa.ChunkedArray] = []

@@ -203,7 +203,7 @@ def _write(folder: Path, files: Mapping[str, Iterable[str]]) -> dict[Path, int]:
     counts: dict[Path, int] = {}
     for name, lines in files.items():
         path = folder / name
-        kept = list(lines)
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        counts[path] = len(kept)
+        listed = list(lines)
+        path.write_text("".join(f"{line}\n" for line in listed), encoding="utf-8")
+        counts[path] = len(listed)
     return counts

@@ -41,7 +41,7 @@ EMPTY: Final = "date=1970-01-01/empty.parquet"
 """An empty file per topic, so that views have columns before the first event."""
 
 ABANDONED: Final = timedelta(days=2)
-"""Rebuilds older than this were interrupted."""
+"""Unfinished rebuilds older than this count as interrupted."""
 _EPOCH: Final = date(1970, 1, 1)
 _DAY_MS: Final = 86_400_000
 _NAME = re.compile(r"-(?P<partition>\d+)-(?P<first>\d+)-(?P<last>\d+)\.parquet$")
@@ -90,7 +90,7 @@ class Forgotten:
     clients: frozenset[str] = frozenset()
 
     def without(self, table: pa.Table) -> pa.Table:
-        """The rows that are kept."""
+        """The rows that are not to be deleted."""
         for column, values in (("search_id", self.searches), ("client", self.clients)):
             if values and column in table.schema.names:
                 named = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
@@ -132,7 +132,7 @@ class Lake:
         return content.decode().strip() if content else None
 
     def new_generation(self) -> Generation:
-        """Create an empty generation, which nobody reads yet."""
+        """Create an empty generation, which is not in use yet."""
         generation = Generation(self, f"g-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}")
         for topic in TOPICS:
             path = f"{generation.name}/topic={topic.name}/{EMPTY}"
@@ -177,7 +177,7 @@ class Lake:
         return Forgotten(frozenset(searches), frozenset(clients))
 
     def remember_to_forget(self, more: Forgotten) -> None:
-        """Add to `forgotten`, which all writers and rebuilds obey."""
+        """Add to `forgotten`, which all writers and rebuilds apply."""
         request = {"searches": sorted(more.searches), "clients": sorted(more.clients)}
         self.storage.write(f"{FORGOTTEN}/{uuid4().hex}.json", json.dumps(request).encode())
 
@@ -192,7 +192,7 @@ class Lake:
     def merge(self, path: str, merged: Sequence[str]) -> int:
         """Write the rows of these files into one, in this order; see `write_rows`.
 
-        The metadata of the last file is kept, as the merged file ends with the same records.
+        It has the metadata of the last file, as it ends with the same records.
         """
         schemas = [self.storage.read_schema(each) for each in merged]
         schema = pa.unify_schemas(schemas, promote_options="default")
@@ -279,7 +279,7 @@ class Generation:
     ) -> End:
         """Write the records that follow `begin`, if the partition still ends there.
 
-        `keep` may drop rows that are filed elsewhere; the file's range still covers them.
+        `keep` may drop rows that another file holds; the file's range still covers them.
 
         Returns:
             The new end of the partition.
@@ -312,8 +312,8 @@ class Generation:
             first = begin.offset
             for day, piece in by_date(table, begin.date):
                 last = piece["offset"][-1].as_py()
-                # Where the log has a gap, the file covers it: its range begins where the last
-                # one ended, whatever the first offset in it.
+                # The file covers a gap in the log: its range begins at the end of the previous one,
+                # whatever its first record's offset.
                 path = self.path_of(place, day, first, last)
                 piece = with_last_records(piece)
                 self.lake.write_rows(path, piece if keep is None else keep(piece))
@@ -340,8 +340,8 @@ def by_date(table: pa.Table, not_before: date = _EPOCH) -> Iterator[tuple[date, 
 
 def uncovered(files: Iterable[DataFile]) -> list[DataFile]:
     """The files whose range is not within another's, ordered by place and offset."""
-    kept: list[DataFile] = []
+    found: list[DataFile] = []
     for file in sorted(files, key=lambda file: (file.place, file.first, -file.last)):
-        if not kept or kept[-1].place != file.place or file.last > kept[-1].last:
-            kept.append(file)
-    return kept
+        if not found or found[-1].place != file.place or file.last > found[-1].last:
+            found.append(file)
+    return found

@@ -1,4 +1,4 @@
-"""Stores which records a file of the lake ends with, in the metadata of the file.
+"""Stores the identities of a file's last records in the file's metadata.
 
 The lake is compared with the log by these. The rows themselves may be missing: they may be in
 another file, expired or forgotten.
@@ -30,7 +30,7 @@ def identity(row: Mapping[str, Any]) -> str:
 def with_last_records(table: pa.Table) -> pa.Table:
     """The table, with the identities of its last records in its metadata.
 
-    They stay when rows expire or are forgotten, as they say nothing about a person.
+    They stay when rows expire or are forgotten, as they contain no personal data.
     """
     if not table.num_rows:
         return table

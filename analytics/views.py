@@ -42,7 +42,7 @@ def views(
         Stopped: the work was stopped.
     """
     if lake.existing() is None:
-        raise Unavailable("the event lake is empty: the analytics consumer has filed nothing yet")
+        raise Unavailable("the event lake is empty: the analytics consumer has written nothing yet")
     filters = filters or Filters()
     with connect(bounds, stop) as connection:
         if not lake.storage.is_local:
@@ -81,7 +81,7 @@ def query(
 
 def read(
     lake: Lake,
-    questions: Mapping[str, str],
+    queries: Mapping[str, str],
     filters: Filters | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
@@ -94,7 +94,7 @@ def read(
         try:
             with views(lake, filters, bounds, stop) as connection:
                 found = {}
-                for name, sql in questions.items():
+                for name, sql in queries.items():
                     found[name] = _rows(connection, sql, parameters)
                     # DuckDB ignores an interruption between two statements.
                     stop.check()

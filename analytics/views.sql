@@ -93,7 +93,7 @@ FROM read_parquet(getvariable('models_files'), hive_partitioning = false, union_
 WHERE invalid IS NULL;
 
 -- Statistics. The 97.5 % quantile of Student's t: a table up to 10 degrees of freedom (rounded down),
--- beyond them the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5), right to 0.0002.
+-- beyond them the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5), exact to 0.0002.
 CREATE OR REPLACE TEMP MACRO t975(df) AS CASE
   WHEN df < 1 OR df IS NULL THEN NULL
   WHEN df < 11 THEN [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281]
@@ -180,7 +180,7 @@ CREATE OR REPLACE TEMP VIEW score_correlation AS
 SELECT count(*) AS ratings, corr(rating, top_score) AS pearson
 FROM feedback WHERE top_score IS NOT NULL;
 
--- Where in its answer the rated picture stood, 1 being the best match.
+-- The position of the rated picture in its answer; 1 is the best match.
 CREATE OR REPLACE TEMP VIEW ratings_by_position AS
 SELECT place, count(*) AS ratings, avg(rating) AS mean_rating,
   avg(rating) - half_width(stddev_samp(rating), count(*)) AS at_least,
@@ -226,9 +226,9 @@ FROM dead_letters GROUP BY ALL ORDER BY letters DESC, error_class, source_topic;
 CREATE OR REPLACE TEMP VIEW model_switches AS
 WITH changes AS (
   FROM models
-  -- A model that is being filled or was retired answers no searches by that.
+  -- Filling or retiring a model does not change the active collection.
   WHERE coalesce(step, 'activated') IN ('activated', 'rolled_back')
-  -- Nor does anything change when the active collection is activated once more.
+  -- Activating the active collection again changes nothing, either.
   QUALIFY lag(collection) OVER (ORDER BY occurred_at, "offset") IS DISTINCT FROM collection
 ), switches AS (
   SELECT occurred_at AS switched_at, model_name, model_version, collection, before.collection AS from_collection,

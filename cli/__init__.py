@@ -1,1 +1,1 @@
-"""The commands behind `./image-search`."""
+"""The commands of `./image-search`."""

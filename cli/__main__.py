@@ -1,4 +1,4 @@
-"""`./image-search`: every command and what each says when it fails."""
+"""`./image-search`: registers every command, and reports expected failures in one line."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ MODULES: Final = ("search", "dlq", "index", "analytics", "models")
 
 
 def build(arguments: Sequence[str] = ()) -> typer.Typer:
-    """The application; of `MODULES` only the one asked for, as their libraries load for a second.
+    """The application for these arguments, with only the module of `MODULES` that they name.
 
-    Where the arguments begin with none of its commands, for instance with `--help`, all are there.
+    Importing all modules takes a second. If the arguments name none, as in `--help`, all are
+    registered.
     """
     app = typer.Typer(
         name="image-search",
@@ -45,12 +46,12 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
 
 def main() -> None:
     """Run a command; an expected failure is one message and exit status 1."""
-    # A broker that is still starting is no news: the launcher says when it is ready.
+    # Do not log that the broker is still starting: the launcher reports when it is ready.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         with told_briefly():
             if "--help" not in sys.argv:
-                StackSettings()  # Each command needs them, some only after a while.
+                StackSettings()  # Report a bad value now; some commands read them only later.
             build(sys.argv[1:])(prog_name="./image-search")
     except (StackError, AdapterError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)

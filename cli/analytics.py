@@ -30,14 +30,16 @@ from stack.errors import StackError
 from stack.settings import StackSettings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Since = Annotated[str | None, typer.Option("--since", help="From this time on (ISO 8601, UTC).")]
-Until = Annotated[str | None, typer.Option("--until", help="Up to, not including, this time.")]
-Model = Annotated[str | None, typer.Option("--model", help="Only this model.")]
-Into = Annotated[Path, typer.Option("--to", help="Folder for the files.")]
+Since = Annotated[
+    str | None, typer.Option("--since", help="Only events from this time on (ISO 8601, UTC).")
+]
+Until = Annotated[str | None, typer.Option("--until", help="Only events before this time.")]
+Model = Annotated[str | None, typer.Option("--model", help="Only events of this model.")]
+Into = Annotated[Path, typer.Option("--to", help="Folder to write the files into.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
+    """Register these commands."""
     group = typer.Typer(help="Searches and ratings: the event lake, replay, queries, exports.")
     group.callback()(lambda: None)
     group.command("sql")(sql)
@@ -58,13 +60,15 @@ def lake() -> Lake:
 
 
 def sql(
-    statement: Annotated[str, typer.Argument(help="For instance: FROM latency_by_stage")],
+    statement: Annotated[
+        str, typer.Argument(help="SQL of DuckDB, for instance FROM latency_by_stage.")
+    ],
     since: Since = None,
     until: Until = None,
     model: Model = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run an SQL query over the views of analytics/views.sql."""
+    """Run an SQL query on the views of analytics/views.sql."""
     try:
         rows = query(lake(), statement, filters(since, until, model))
     except duckdb.Error as error:
@@ -81,13 +85,13 @@ def sql(
 def replay_events(
     topic: Annotated[str, typer.Option("--topic", help=f"One of {', '.join(BY_NAME)}.")],
     start: Annotated[
-        str | None, typer.Option("--from", help="An offset, or a time (ISO 8601).")
+        str | None, typer.Option("--from", help="First offset, or a time (ISO 8601).")
     ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="The same; not included.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Offset or time to stop before.")] = None,
 ) -> None:
-    """Print a topic's events as JSON lines; times are those at which Kafka took them."""
+    """Print a topic's events as JSON lines. Times are those at which Kafka stored them."""
     if topic not in BY_NAME:
-        raise StackError(f"there is no topic {topic!r}; there are {', '.join(BY_NAME)}")
+        raise StackError(f"there is no topic {topic!r}; the topics are {', '.join(BY_NAME)}")
     asyncio.run(_replay(topic, _point("--from", start), _point("--to", end)))
 
 
@@ -98,13 +102,13 @@ async def _replay(topic: str, start: int | datetime | None, end: int | datetime 
 
 
 def rebuild_lake(as_json: AsJson = False) -> None:
-    """Rebuild the lake from the beginning of the log, then replace the present one with it."""
+    """Build a new lake from the beginning of the log, then replace the present one with it."""
 
     async def work() -> Rebuilt:
         async with connections(server_settings()) as servers:
             done = await rebuild(servers.log, lake())
             if days := server_settings().retention_days:
-                # The log deletes by segments, so it may still have what the lake has not.
+                # Kafka deletes whole segments, so the log may hold events that have expired.
                 await asyncio.to_thread(expire, lake(), days)
             return done
 
@@ -114,36 +118,36 @@ def rebuild_lake(as_json: AsJson = False) -> None:
         return
     for topic, count in done.read.items():
         carried = done.carried[topic]
-        kept = f", {carried} kept that the log holds no more" if carried else ""
-        print(f"{topic}: {count} events{kept}")
+        only_lake = f", {carried} of them no longer in the log" if carried else ""
+        print(f"{topic}: {count} events{only_lake}")
 
 
 def compact_lake(
     min_files: Annotated[
-        int, typer.Option(min=2, help="Fewest neighbouring files that are merged.")
+        int, typer.Option(min=2, help="Minimum number of adjacent files to merge.")
     ] = 2,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds that merged files stay for readers.")
+        float, typer.Option(min=0, help="Seconds for which readers may still use merged files.")
     ] = 600.0,
 ) -> None:
-    """Merge small files and remove those that were merged before."""
+    """Merge small files, and delete files that were merged earlier."""
     generation = lake().current()
     for topic in TOPICS:
         done = compact(generation, topic.name, min_files=min_files, grace_seconds=grace)
         print(
-            f"{topic.name}: {done.merged} files became {done.written}; "
-            f"{done.removed} old ones removed"
+            f"{topic.name}: merged {done.merged} files into {done.written}; "
+            f"deleted {done.removed} old files"
         )
 
 
 def forget_events(
-    search: Annotated[list[str] | None, typer.Option("--search", help="A search's id.")] = None,
+    search: Annotated[list[str] | None, typer.Option("--search", help="Id of a search.")] = None,
     client: Annotated[
-        list[str] | None, typer.Option("--client", help="A client's name, as events have it.")
+        list[str] | None, typer.Option("--client", help="Name of a client, as events contain it.")
     ] = None,
     who: Annotated[
         list[str] | None,
-        typer.Option("--who", help="A client by its address, API key or token's subject."),
+        typer.Option("--who", help="Address, API key or token subject of a client."),
     ] = None,
 ) -> None:
     """Remove searches and their ratings from the lake, now and in every rebuild.
@@ -152,26 +156,26 @@ def forget_events(
     its topic's retention (RETENTION_DAYS) removes it.
     """
     if not search and not client and not who:
-        raise StackError("give --search, --client or --who")
+        raise StackError("specify --search, --client or --who")
     names = {*(client or ()), *(name for each in who or () for name in _names(each))}
     taken = forget(lake(), Forgotten(frozenset(search or ()), frozenset(names)))
     print(f"{taken} events removed")
 
 
 def _names(who: str) -> frozenset[str]:
-    """What the gateway calls this client in events."""
+    """The names of this client in events."""
     file = Path(StackSettings().environment()["JWT_SECRET_FILE"])
     settings = GatewaySettings(jwt_secret_file=file)
     return Privacy(settings, receipt_secret(settings)).names(who)
 
 
 def write_report(
-    to: Annotated[Path, typer.Option("--to", help="The file to write.")] = Path("analytics.html"),
+    to: Annotated[Path, typer.Option("--to", help="File to write.")] = Path("analytics.html"),
     since: Since = None,
     until: Until = None,
     model: Model = None,
 ) -> None:
-    """Write the analytics page as one HTML file that needs nothing else."""
+    """Write the analytics page as one self-contained HTML file."""
     to.write_text(report.render(lake(), filters(since, until, model)), encoding="utf-8")
     print(f"wrote {to}")
 
@@ -195,13 +199,13 @@ def export_ubi(
 def metrics(
     since: Since = None, until: Until = None, model: Model = None, as_json: AsJson = False
 ) -> None:
-    """nDCG, reciprocal rank and precision of each model by the ratings of single pictures."""
+    """Show nDCG, reciprocal rank and precision of each model, from ratings of single pictures."""
     found = judgments.metrics(lake(), filters(since, until, model))
     if as_json:
         print(json.dumps(found, indent=2))
         return
     if not found:
-        print("no picture was rated yet")
+        print("no picture has been rated yet")
         return
     names = list(next(iter(found.values())))
     table = Table("model", *names)
@@ -225,7 +229,7 @@ def _time(option: str, text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise StackError(f"{option}: {text!r} is no time; write 2026-01-05T08:00") from error
+        raise StackError(f"{option}: {text!r} is not a time such as 2026-01-05T08:00") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

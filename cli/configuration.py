@@ -1,7 +1,7 @@
-"""The configuration reference, made from the settings: `python -m cli.configuration` writes it.
+"""The configuration reference, generated from the settings by `python -m cli.configuration`.
 
-A setting's text is the docstring of its field. Reading the docstrings from the source, here, keeps
-that out of the start of every process, where pydantic would do the same.
+The description of a setting is the docstring of its field. It is read from the source here, because
+pydantic would read it at the start of every process.
 """
 
 from __future__ import annotations
@@ -38,34 +38,34 @@ PROCESSES: Final[dict[str, tuple[type[EnvironmentSettings], ...]]] = {
 COMMON: Final = "Every process"
 
 INTRODUCTIONS: Final = {
-    COMMON: "The watcher, the indexers, the analytics consumer, the gateway and the provisioning "
-    "of topics and collection (`python -m adapters.provision`, which has no settings of its own).",
-    "Watcher": "`python -m producers`: publishes what changes in the folders and buckets.",
+    COMMON: "Read by the watcher, the indexers, the analytics consumer, the gateway and the "
+    "provisioning of topics and collection, `python -m adapters.provision`, which reads no others.",
+    "Watcher": "`python -m producers`: publishes the changes of the folders and buckets.",
     "Indexer": "`python -m consumers indexing`: a member of the group that fills a collection.",
     "Analytics consumer": "`python -m consumers analytics`: a member of the group that writes the "
     "event lake.",
     "Gateway": "`python -m gateway`: the HTTP API and the page.",
-    "Local stack": "What `./image-search up` starts, and where; every command reads these. The "
-    "processes that it starts are told the addresses and folders of the local stack and otherwise "
-    "take the settings above from its environment.",
+    "Local stack": "What `./image-search up` starts, and where. Every command reads these. The "
+    "processes that it starts get the addresses and folders of the local stack, and inherit all "
+    "other settings from its environment.",
 }
 
 COMMANDS: Final = {
-    "API_KEY": "The key that `search` sends to the gateway; the first of `API_KEYS` if none is "
-    "set.",
+    "API_KEY": "The key that `search` sends to the gateway; by default the first one of "
+    "`API_KEYS`.",
     "HF_ENDPOINT": "Address of the hub that `models pull` uses, Hugging Face's by default; "
-    "`HF_TOKEN` is the token to sign in with.",
-    "NO_FOLLOW": "With any value, `up` does not show what the processes log.",
+    "`HF_TOKEN` is the token for signing in.",
+    "NO_FOLLOW": "If it has any value, `up` does not show the logs of the processes.",
 }
-"""Variables that are read elsewhere than in settings -> what they do."""
+"""Variables that are not fields of settings -> their description."""
 
 HEAD: Final = """\
 # Configuration
 
 Settings are environment variables. This page is generated from the code by
-`python -m cli.configuration`; do not edit it. A value that is not allowed ends the process with one
-line that names the variable. The tables of the processes list what each reads beyond the settings
-of every process; a setting that is repeated has another default there.
+`python -m cli.configuration`; do not edit it. A process that finds an invalid value exits with one
+line that names the variable. Each process reads the settings in its own table and those of every
+process; a setting that is listed in both has another default in the process's own.
 
 Folders and buckets are opened by [fsspec](https://filesystem-spec.readthedocs.io): S3's address and
 keys come from the usual `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` and so on.
@@ -90,14 +90,14 @@ def reference() -> str:
         ]
         sections.append(_section(heading, INTRODUCTIONS[heading], rows))
     others = [(name, "", text) for name, text in COMMANDS.items()]
-    sections.append(_section("Commands", "Read by `./image-search` alone.", others))
+    sections.append(_section("Commands", "Read only by `./image-search`.", others))
     return "\n".join(sections)
 
 
 def _fields(
     classes: Iterable[type[EnvironmentSettings]],
 ) -> Iterator[tuple[type[EnvironmentSettings], str, FieldInfo]]:
-    """Each setting; those of a class itself come before those it inherits."""
+    """Each setting; those that a class defines come before those that it inherits."""
     for settings in classes:
         own = [name for name in settings.model_fields if name in settings.__annotations__]
         inherited = [name for name in settings.model_fields if name not in own]
@@ -106,7 +106,7 @@ def _fields(
 
 
 def description(settings: type[EnvironmentSettings], name: str) -> str:
-    """The text of a setting, in one line.
+    """The description of a setting, in one line.
 
     Raises:
         ValueError: it has none.

@@ -30,13 +30,15 @@ ErrorClass = Annotated[
 ]
 Source = Annotated[
     str | None,
-    typer.Option("--source", help="Only records PARTITION or PARTITION:FIRST-LAST of images."),
+    typer.Option(
+        "--source", help="Only letters about records PARTITION or PARTITION:FIRST-LAST of images."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
+    """Register these commands."""
     group = typer.Typer(help="Records that could not be indexed.", no_args_is_help=True)
     group.command(name="list")(list_letters)
     group.command()(show)
@@ -49,11 +51,11 @@ def list_letters(
     error_class: ErrorClass = None,
     source: Source = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also those retried or dropped before.")
+        bool, typer.Option("--all", help="Include letters that were retried or dropped.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the dead letters, oldest source record first."""
+    """List the open dead letters, oldest source record first."""
     wanted = _filter(None, error_class, source)
 
     async def read(log: EventLog) -> list[Letter]:
@@ -99,9 +101,9 @@ def retry(
     names: Names = None,
     error_class: ErrorClass = None,
     source: Source = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
 ) -> None:
-    """Publish the records again, to be indexed once more."""
+    """Publish the records again, so that they are indexed again."""
     wanted = _selection(names, error_class, source, everything)
 
     async def work(log: EventLog) -> dead_letters.Retried:
@@ -110,9 +112,9 @@ def retry(
     done = _with_log(work)
     print(f"retried {len(done.published)}")
     if done.overtaken:
-        print(f"settled, as their pictures have newer events: {len(done.overtaken)}")
+        print(f"settled, because newer events of their pictures exist: {len(done.overtaken)}")
     if done.unreadable:
-        print("left, as their records cannot be published again:")
+        print("still open, because their records cannot be published again:")
         for name, reason in done.unreadable.items():
             print(f"  {name}: {reason}")
 
@@ -121,7 +123,7 @@ def drop(
     names: Names = None,
     error_class: ErrorClass = None,
     source: Source = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
 ) -> None:
     """Settle letters without publishing their records again."""
     wanted = _selection(names, error_class, source, everything)
@@ -133,18 +135,18 @@ def drop(
 
 
 def _with_log(work: Callable[[EventLog], Awaitable[T]]) -> T:
-    async def run() -> T:
+    async def connected() -> T:
         async with connections(server_settings()) as servers:
             return await work(servers.log)
 
-    return asyncio.run(run())
+    return asyncio.run(connected())
 
 
 def _selection(
     names: list[str] | None, error_class: str | None, source: str | None, everything: bool
 ) -> Filter:
     if not (names or error_class or source or everything):
-        raise StackError("say which: letters, --class, --source or --all")
+        raise StackError("specify the letters, or --class, --source or --all")
     return _filter(names, error_class, source)
 
 

@@ -35,20 +35,20 @@ from stack.settings import StackSettings
 
 SHOWN = 20
 REASONS: dict[str, str] = {
-    SkipReason.NOT_A_PICTURE: "the first bytes are those of no picture",
-    SkipReason.OTHER_SUFFIX: "the name says that it is none; not opened",
-    SkipReason.IGNORED: "hidden, temporary, or by an ignore rule",
+    SkipReason.NOT_A_PICTURE: "the first bytes are not those of a picture",
+    SkipReason.OTHER_SUFFIX: "the suffix is not that of a picture; not opened",
+    SkipReason.IGNORED: "hidden, temporary, or matched by an ignore rule",
     SkipReason.NOT_A_FILE: "a link that is not followed, a pipe, a socket or a device",
-    SkipReason.TOO_LARGE: "over MAX_IMAGE_BYTES; see dlq list",
-    SkipReason.UNREADABLE: "tried again later",
-    SkipReason.NAME_NOT_UTF8: "see dlq list",
+    SkipReason.TOO_LARGE: "larger than MAX_IMAGE_BYTES; see dlq list",
+    SkipReason.UNREADABLE: "cannot be read now; will be retried",
+    SkipReason.NAME_NOT_UTF8: "the name is not UTF-8; see dlq list",
 }
 POLL_SECONDS = 0.2
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    group = typer.Typer(help="The collection that searches are answered from.")
+    """Register these commands."""
+    group = typer.Typer(help="Check the collection that answers searches, and the sources.")
     group.callback()(lambda: None)
     group.command()(audit)
     group.command()(reconcile)
@@ -58,18 +58,18 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Publish what is wrong again, so that it is repaired.")
+        bool, typer.Option("--repair", help="Publish records that repair the differences.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Compare the log with the active collection. Exits with 1 when they disagree."""
+    """Compare the log with the active collection. Exits with status 1 if they differ."""
     result, published = asyncio.run(_audit(repair))
     if as_json:
         print(json.dumps(_audit_as_json(result), indent=2, ensure_ascii=False))
     else:
         _print(result)
     if published:
-        print(f"published {published} records; the indexers repair the rest", flush=True)
+        print(f"published {published} records, from which the indexers repair it", flush=True)
     if not result.is_clean and not published:
         raise typer.Exit(1)
 
@@ -78,12 +78,12 @@ def reconcile(
     allow_mass_removal: Annotated[
         bool,
         typer.Option(
-            "--allow-mass-removal", help="Confirm that most of the pictures were deleted."
+            "--allow-mass-removal", help="Confirm that most pictures were really deleted."
         ),
     ] = False,
-    wait: Annotated[bool, typer.Option(help="Wait for the end of the comparison.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the comparison has ended.")] = True,
 ) -> None:
-    """Have the watcher compare every source with the log now."""
+    """Make the watcher compare every source with the log now."""
     settings = StackSettings()
     record = RecordFile(settings.run).read()
     rows = [row for row in record.processes if row.name == "watcher"] if record else []
@@ -93,14 +93,14 @@ def reconcile(
     before = watcher_status(settings)
     process.send_signal(signal.SIGUSR1 if allow_mass_removal else signal.SIGHUP)
     if not wait:
-        print("comparing; see: ./image-search logs watcher")
+        print("comparison requested; see: ./image-search logs watcher")
         return
-    told = _follow(settings, before, process)
+    after = _wait_for_comparison(settings, before, process)
     print(
-        f"{told['state']}: {told['known']} pictures known, "
-        f"{told['published'] - before.get('published', 0)} published, "
-        f"{told['removed'] - before.get('removed', 0)} removed"
-        f"{'; ' + told['problem'] if told['problem'] else ''}"
+        f"{after['state']}: {after['known']} pictures known, "
+        f"{after['published'] - before.get('published', 0)} published, "
+        f"{after['removed'] - before.get('removed', 0)} removed"
+        f"{'; ' + after['problem'] if after['problem'] else ''}"
     )
 
 
@@ -109,7 +109,7 @@ def list_skipped(
         bool, typer.Option("--json", help="Print JSON, for programs, with more names.")
     ] = False,
 ) -> None:
-    """List what the watcher passed over, and why; a folder stands for everything in it."""
+    """List what the watcher skipped, and why. A folder counts as one, with its content."""
     found = skipped(StackSettings().watcher_status)
     if found is None:
         raise StackError("the watcher has not reported yet; start it with './image-search up'")
@@ -120,21 +120,21 @@ def list_skipped(
     if as_json:
         print(json.dumps({"total": found.counts.total(), "reasons": rows}, indent=2))
         return
-    print(f"{found.counts.total()} passed over")
+    print(f"{found.counts.total()} skipped")
     for reason, count in found.counts.most_common():
         print(f"\n{count} {reason}: {REASONS.get(reason, reason)}")
         names = found.names.get(reason, [])[:SHOWN]
         for name in names:
-            # One line each, whatever is in a name.
+            # One line each, even if a name contains line breaks.
             print(f"  {name if name.isprintable() else ascii(name)}")
         if count > len(names):
-            print(f"  and {count - len(names)} more; --json lists up to {MAX_NAMES} of a source")
+            print(f"  and {count - len(names)} more; --json lists up to {MAX_NAMES} of each source")
 
 
-def _follow(
+def _wait_for_comparison(
     settings: StackSettings, before: dict[str, Any], process: psutil.Process
 ) -> dict[str, Any]:
-    """The watcher's state after its next comparison; on a terminal, a bar meanwhile."""
+    """The watcher's status after its next comparison; shows a progress bar on a terminal."""
     columns = (
         TextColumn("comparing"),
         BarColumn(),
@@ -143,16 +143,16 @@ def _follow(
         TimeRemainingColumn(),
     )
     with Progress(*columns, disable=not sys.stdout.isatty(), transient=True) as bar:
-        # The tree is about as large as what is known of it; a first scan has nothing to go by.
+        # The tree holds about as many images as are known; a first scan has no estimate.
         task = bar.add_task("", total=before.get("known") or None)
         while process.is_running():
-            told = watcher_status(settings)
-            if told and told["last_reconcile"] != before.get("last_reconcile"):
-                return told
-            if told.get("problem") and told["state"] == "folder missing":
-                return told
-            if told.get("scanned") is not None:
-                bar.update(task, completed=told["scanned"])
+            now = watcher_status(settings)
+            if now and now["last_reconcile"] != before.get("last_reconcile"):
+                return now
+            if now.get("problem") and now["state"] == "folder missing":
+                return now
+            if now.get("scanned") is not None:
+                bar.update(task, completed=now["scanned"])
             time.sleep(POLL_SECONDS)
     raise StackError("the watcher ended; see: ./image-search logs watcher")
 
@@ -188,7 +188,7 @@ def _print(result: Audit) -> None:
     console.print(f"{result.agreed} pictures agree")
     for what, ids in (
         ("missing from the collection", result.missing),
-        ("of former content", result.stale),
+        ("with outdated content", result.stale),
         ("orphaned in the collection", result.orphaned),
         ("dead-lettered (see dlq list)", result.dead_lettered),
         ("not read by the indexers yet", result.waiting),

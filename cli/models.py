@@ -43,13 +43,13 @@ MaxMissing = Annotated[
         "--max-missing",
         min=0.0,
         max=1.0,
-        help="The share of pictures that the collection may lack, 0 to 1.",
+        help="Share of the pictures that the collection may lack, 0 to 1.",
     ),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
+    """Register these commands."""
     group = typer.Typer(help="Models: download, inspect, switch and compare.", no_args_is_help=True)
     group.command("list")(list_models)
     for command in (info, pull, add, remove, switch, rollback, retire):
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """A file that cannot be read or written as a message for the terminal."""
+    """Report a file that cannot be read or written in one line."""
     try:
         yield
     except OSError as error:
@@ -76,7 +76,7 @@ def switching_of(servers: Connections) -> Switching:
 
 
 def list_models(as_json: Json = False) -> None:
-    """List the models that are here or can be pulled, with their state."""
+    """List the installed models and those that can be pulled, with their state."""
     settings = StackSettings()
     registry = model_registry(settings)
     state, known, here = registry.read(), read_catalogue(), registry.store()
@@ -94,7 +94,7 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("model", "state", "numbers", "licence", "", box=None)
+    table = Table("model", "state", "dimension", "licence", "", box=None)
     for row in rows:
         table.add_row(*(str(row[k]) for k in ("name", "state", "dimension", "licence", "summary")))
     Console().print(table)
@@ -123,7 +123,7 @@ def info(name: str, as_json: Json = False) -> None:
         if (origin := here.origin(name)) is not None:
             found["origin"] = origin.model_dump(mode="json")
     elif entry is None:
-        raise StackError(f"no model {name!r} is known; see: ./image-search models list")
+        raise StackError(f"there is no model {name!r}; see: ./image-search models list")
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -140,27 +140,34 @@ def info(name: str, as_json: Json = False) -> None:
 
 def pull(
     name: str,
-    revision: Annotated[str | None, typer.Option("--revision", help="Another commit.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Compare with the hub once more.")] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", help="Commit to download instead of the catalogue's."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Compare an installed model with the hub.")
+    ] = False,
 ) -> None:
     """Download a model of the catalogue; an interrupted download is resumed.
 
-    HF_ENDPOINT names another hub, HF_TOKEN is the token to sign in with.
+    HF_ENDPOINT names another hub; HF_TOKEN is the token for signing in.
     """
     settings, entry = StackSettings(), read_catalogue().get(name)
     if entry is None or entry.repository is None or entry.revision is None:
-        raise StackError(f"{name!r} cannot be pulled; see: ./image-search models list")
+        raise StackError(
+            f"{name!r} is not a model of the catalogue; see: ./image-search models list"
+        )
     here = model_registry(settings).store()
     present = here.origin(name) if name in here.names() else None
     if present is not None and not again:
-        print(f"{name} is here already, at {present.revision}")
+        print(f"{name} is already installed, at {present.revision}")
         return
     wanted = revision or (present.revision if present else None) or entry.revision
     got = download(entry.repository, wanted, settings.cache / "hub")
     if present is not None:
         if dict(present.files) != got.files:
-            raise StackError(f"{name}: the hub's files are not those that were recorded")
-        print(f"{name} is as it was at {present.revision}")
+            raise StackError(f"{name}: the hub's files differ from those that were installed")
+        print(f"{name} is unchanged, at {present.revision}")
         return
     with explained():
         _compare(name, entry, got.folder)
@@ -174,7 +181,7 @@ def pull(
                 files=got.files,
             ),
         )
-    print(f"{name} is here, at {got.commit}; to use it: ./image-search models switch {name}")
+    print(f"{name} is installed, at {got.commit}; to use it: ./image-search models switch {name}")
 
 
 def _compare(name: str, entry: CatalogueEntry, folder: Path) -> None:
@@ -189,25 +196,32 @@ def _compare(name: str, entry: CatalogueEntry, folder: Path) -> None:
     for field, (promised, found) in pairs.items():
         if promised != found:
             Console(stderr=True).print(
-                f"note: the catalogue has {field} {promised} for {name}, its files {found}, "
-                "which is what counts"
+                f"note: {name} has {field} {found} according to its files, {promised} according "
+                "to the catalogue; the files are used"
             )
 
 
 def add(
     folder: Annotated[
         Path,
-        typer.Option("--from", help="A folder of the layout.", exists=True, file_okay=False),
+        typer.Option(
+            "--from",
+            help="Folder with config.json, visual/ and textual/.",
+            exists=True,
+            file_okay=False,
+        ),
     ],
     name: Annotated[
-        str | None, typer.Argument(help="Its name here; by default the folder's.")
+        str | None, typer.Argument(help="Name of the model; by default the folder's.")
     ] = None,
-    licence: Annotated[str, typer.Option("--licence", help="SPDX expression.")] = "not stated",
+    licence: Annotated[
+        str, typer.Option("--licence", help="Licence of the model, an SPDX expression.")
+    ] = "not stated",
     min_score: Annotated[
-        float, typer.Option("--min-score", help="Cosine below which a match is noise.")
+        float, typer.Option("--min-score", help="Cosine similarity below which a match is noise.")
     ] = 0.0,
 ) -> None:
-    """Add a model from a local folder: config.json, visual/ and textual/ as in immich-app."""
+    """Install a model from a local folder that is laid out as those of immich-app."""
     with explained():
         source = folder.resolve()
         origin = Origin(source=source.as_uri(), licence=licence)
@@ -217,16 +231,16 @@ def add(
             .add(source, name or source.name, origin, min_score)
         )
     print(
-        f"{spec.name} is here: {spec.width}x{spec.height} pixels, {spec.dimension} numbers, "
+        f"{spec.name} is installed: {spec.width}x{spec.height} pixels, dimension {spec.dimension}, "
         f"version {spec.version}; to use it: ./image-search models switch {spec.name}"
     )
 
 
 def remove(name: str) -> None:
-    """Delete a model's files. One that is served has to be retired first."""
+    """Delete a model's files. A model that is served has to be retired first."""
     registry = model_registry(StackSettings())
     if name in registry.read().current:
-        raise StackError(f"{name} is served; first: ./image-search models retire {name}")
+        raise StackError(f"{name} is served; retire it first: ./image-search models retire {name}")
     with explained():
         registry.store().remove(name)
     print(f"{name} is removed")
@@ -239,7 +253,7 @@ def switch(
         typer.Option(
             "--backfill-only",
             "--feed-only",
-            help="Fill its collection and leave searches as they are (formerly --feed-only).",
+            help="Fill its collection without letting it answer searches (formerly --feed-only).",
         ),
     ] = False,
     gate: Gate = None,
@@ -249,7 +263,7 @@ def switch(
 
     The active model answers searches meanwhile. Repeat the command to resume an interrupted switch.
     Before the change, the model's answers to the recorded searches are compared with the active
-    model's; with --gate, searches move only if the comparison reaches these values.
+    model's. With --gate, the change is made only if the comparison reaches these values.
     """
     with explained():
         asyncio.run(_switch(name, backfill_only, comparing.gates_of(gate), max_missing))
@@ -274,7 +288,7 @@ async def _switch(
                     bar.update(task, detail=detail)
         print(_progress_of(filling), flush=True)
         if backfill_only:
-            print(f"{name} is filled and kept up to date; searches stay as they are")
+            print(f"the collection of {name} is filled and kept current; searches do not use it")
             return
         await until_available(
             lambda: complete(servers, collection, filling.handled, max_missing), what="audit"
@@ -287,11 +301,11 @@ async def _switch(
             comparing.show(result)
             if refused := refusals(result, gates):
                 raise StackError(
-                    f"searches stay with {active.model_name}: {'; '.join(refused)}; "
-                    f"{name} is kept up to date until: ./image-search models retire {name}"
+                    f"{active.model_name} still answers searches: {'; '.join(refused)}; to give up "
+                    f"{name}: ./image-search models retire {name}"
                 )
         await switching.flip(collection, ModelStep.ACTIVATED)
-    print(f"searches are answered by {name}; to go back: ./image-search models rollback")
+    print(f"{name} answers searches now; to go back: ./image-search models rollback")
 
 
 def _progress_of(filling: Filling) -> str:
@@ -303,7 +317,7 @@ def _progress_of(filling: Filling) -> str:
 
 def rollback(max_missing: MaxMissing = 0.01) -> None:
     """Let the previous model answer searches again; this takes effect at once."""
-    print(f"searches are answered by {asyncio.run(_rollback(max_missing))}")
+    print(f"{asyncio.run(_rollback(max_missing))} answers searches now")
 
 
 async def _rollback(max_missing: float) -> str:
@@ -313,9 +327,9 @@ async def _rollback(max_missing: float) -> str:
 
 
 def retire(name: str) -> None:
-    """Unload a model that answers no searches; delete its collection and its consumer group."""
+    """Unload a model that is not active; delete its collection and its consumer group."""
     asyncio.run(_retire(name))
-    print(f"{name} is retired; its files stay: ./image-search models remove {name}")
+    print(f"{name} is retired; to delete its files: ./image-search models remove {name}")
 
 
 async def _retire(name: str) -> None:

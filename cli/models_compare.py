@@ -1,4 +1,4 @@
-"""models compare: how a candidate would have answered the recorded searches."""
+"""models compare: a candidate's answers to the recorded searches."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ from stack.triton_models import model_registry
 
 Gate = Annotated[
     str | None,
-    typer.Option("--gate", help="Minimum values, for instance overlap=0.3,ndcg_gain=0."),
+    typer.Option(
+        "--gate", help="Minimum values of the comparison, for instance overlap=0.3,ndcg_gain=0."
+    ),
 ]
 Limit = Annotated[
-    int, typer.Option("--limit", min=1, help="How many of the newest queries to compare.")
+    int, typer.Option("--limit", min=1, help="Number of the newest queries to compare.")
 ]
 
 
 def register(group: typer.Typer) -> None:
-    """Add this command."""
+    """Register this command."""
     group.command()(compare)
 
 
@@ -41,15 +43,16 @@ def compare(
     name: str,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     page: Annotated[
-        Path | None, typer.Option("--html", help="Write a page with both models' pictures.")
+        Path | None,
+        typer.Option("--html", help="Write an HTML page that shows both answers to this file."),
     ] = None,
     gate: Gate = None,
     limit: Limit = 500,
 ) -> None:
     """Compare a model's answers to the recorded searches with the active model's.
 
-    With --gate, exit with 1 if a value is not reached. Its collection has to be filled first, by
-    'models switch NAME --backfill-only'.
+    With --gate, exits with status 1 if a value is not reached. The model's collection has to be
+    filled first: models switch NAME --backfill-only
     """
     gates = gates_of(gate)
     result = asyncio.run(_compare(name, limit))
@@ -65,7 +68,7 @@ def compare(
 
 
 def gates_of(text: str | None) -> dict[str, float]:
-    """The thresholds that an option names.
+    """The thresholds in an option's value.
 
     Raises:
         StackError: it is not of the form NAME=NUMBER,….
@@ -78,7 +81,9 @@ def gates_of(text: str | None) -> dict[str, float]:
 
 async def _compare(name: str, limit: int) -> Comparison:
     if name not in model_registry(StackSettings()).read().current:
-        raise StackError(f"{name} is not filled; first: models switch {name} --backfill-only")
+        raise StackError(
+            f"{name} has no filled collection; fill it first: models switch {name} --backfill-only"
+        )
     async with connections(server_settings()) as servers:
         spec = await servers.embedder.spec(name)
         candidate = await servers.index.ensure_collection(spec)
@@ -95,22 +100,22 @@ async def against_active(
     """
     active = await servers.index.active()
     if active is None or active.name == candidate.name:
-        raise StackError(f"{candidate.model_name} answers searches; there is nothing to compare")
+        raise StackError(f"{candidate.model_name} is the active model; compare another one")
     return await compare_models(
         servers.log, servers.embedder, servers.index, active, candidate, limit=limit
     )
 
 
 def show(result: Comparison) -> None:
-    """The summary as a table."""
+    """Print the summary as a table."""
     summary = result.summary()
     table = Table("", summary["active"], summary["candidate"], box=None)
     for label, left, right in (
         ("queries compared", summary["queries"], summary["queries"]),
-        ("overlap of the first ten", "", summary["overlap"]),
+        ("overlap of the first 10 pictures", "", summary["overlap"]),
         ("rank-biased overlap", "", summary["rbo"]),
         ("median score", summary["active_scores"].get("median"), _median(summary)),
-        ("nDCG of the rated ones", summary["active_ndcg"], summary["ndcg"]),
+        ("nDCG of the rated queries", summary["active_ndcg"], summary["ndcg"]),
         ("rated queries won", summary["losses"], summary["wins"]),
     ):
         table.add_row(label, _cell(left), _cell(right))
@@ -129,7 +134,7 @@ def _cell(value: object) -> str:
 
 
 def as_page(result: Comparison, gateway: str) -> str:
-    """An HTML page; the pictures come from the gateway. Those least alike come first."""
+    """An HTML page; its pictures come from the gateway. The least similar answers come first."""
 
     def pictures(names: Sequence[str]) -> str:
         return "".join(

@@ -18,11 +18,11 @@ async def complete(
 ) -> None:
     """Return if the collection holds what the log holds up to the offsets `handled`, by partition.
 
-    What came after those is in flight to every collection alike. A dead letter of its model stands
-    for an image that cannot be read, unless the active collection has it.
+    Later records are still in flight to every collection. An image with a dead letter of the
+    collection's model counts as unreadable, unless the active collection holds it.
 
     Raises:
-        StackError: more than the share `most` is missing from it, or has other content in it.
+        StackError: more than the share `most` is missing, or has other content.
         Unavailable: a server does not answer.
     """
     found = await audit(
@@ -33,9 +33,9 @@ async def complete(
     wanted = len(lacking) + found.agreed
     if len(lacking) > most * wanted:
         raise StackError(
-            f"{len(lacking)} of {wanted} pictures of the log are not in {collection.name}, "
-            f"{', '.join(map(repr, lacking[:3]))} for instance, so searches stay as they are. "
-            "See: ./image-search dlq list; or allow more with --max-missing"
+            f"{len(lacking)} of {wanted} pictures of the log are not in {collection.name}, for "
+            f"instance {', '.join(map(repr, lacking[:3]))}; the active model is not changed. See "
+            "./image-search dlq list, or allow more with --max-missing"
         )
 
 

@@ -17,47 +17,58 @@ from stack.triton_models import model_registry
 
 
 class Target(StrEnum):
-    """What the server computes on."""
+    """The hardware that the server computes on."""
 
     CPU = "cpu"
     GPU = "gpu"
 
 
 class Provider(StrEnum):
-    """ONNX Runtime's on a GPU."""
+    """ONNX Runtime's execution providers for a GPU."""
 
     TENSORRT = "tensorrt"
     CUDA = "cuda"
 
 
 class Precision(StrEnum):
-    """Of the numbers within the network; embeddings are FP32."""
+    """Precision within the network; embeddings are always FP32."""
 
     FP16 = "fp16"
     FP32 = "fp32"
 
 
 def register(group: typer.Typer) -> None:
-    """Add this command."""
+    """Register this command."""
     group.command()(render)
 
 
 def render(
     name: str,
-    to: Annotated[Path, typer.Option("--to", help="Triton's model repository.", file_okay=False)],
-    target: Annotated[Target, typer.Option("--target", help="gpu: Triton's native backend.")],
+    to: Annotated[
+        Path, typer.Option("--to", help="Folder of the model repository.", file_okay=False)
+    ],
+    target: Annotated[
+        Target, typer.Option("--target", help="Hardware; gpu uses Triton's native backend.")
+    ],
     provider: Annotated[
-        Provider, typer.Option("--provider", help="On a GPU; TensorRT needs NVIDIA's image.")
+        Provider,
+        typer.Option(
+            "--provider",
+            help="Execution provider on a GPU; TensorRT needs NVIDIA's container image.",
+        ),
     ] = Provider.TENSORRT,
     precision: Annotated[
-        Precision | None, typer.Option("--precision", help="fp16 with TensorRT, else fp32.")
+        Precision | None,
+        typer.Option("--precision", help="By default fp16 with TensorRT, else fp32."),
     ] = None,
-    instances: Annotated[int, typer.Option("--instances", help="Instances of each encoder.")] = 1,
+    instances: Annotated[
+        int, typer.Option("--instances", help="Number of instances of each encoder.")
+    ] = 1,
     engine_cache: Annotated[
-        str, typer.Option("--engine-cache", help="TensorRT's engines, a folder on the server.")
+        str, typer.Option("--engine-cache", help="Folder on the server for TensorRT's engines.")
     ] = ENGINE_CACHE,
 ) -> None:
-    """Write a model's folders for another Triton, which TRITON_URL names to our processes."""
+    """Write a model's folders for a Triton elsewhere; set TRITON_URL to use that one."""
     try:
         source = model_registry(StackSettings()).store().repository(name)
         row_by_row = target is Target.GPU and single_row(source, name)

@@ -1,4 +1,4 @@
-"""search: ask the gateway and show its answer."""
+"""search: send a query to the gateway and show the answer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TIMEOUT_SECONDS = 60
 
 
 class CutOff(StrEnum):
-    """Where matches end."""
+    """How the matches are cut off."""
 
     AUTO = "auto"
     NONE = "none"
 
 
 def register(app: typer.Typer) -> None:
-    """Add this command."""
+    """Register this command."""
     app.command()(search)
 
 
@@ -43,66 +43,67 @@ def search(
         typer.Argument(help="What the pictures should show: tennis, or 2:dog + ./a.jpg - fruit."),
     ] = None,
     like: Annotated[
-        str | None, typer.Option("--like", help="More like this indexed picture.")
+        str | None, typer.Option("--like", help="Find pictures like this indexed one.")
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", help="More like this file.", exists=True, dir_okay=False),
+        typer.Option("--image", help="Find pictures like this file.", exists=True, dir_okay=False),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of matches.")] = 10,
     min_score: Annotated[
-        float | None, typer.Option("--min-score", help="Only matches of this score or more.")
+        float | None, typer.Option("--min-score", help="Minimum score of a match.")
     ] = None,
     cut_off: Annotated[
         CutOff | None,
-        typer.Option("--cut-off", help="auto: only what stands out; the default without --json."),
+        typer.Option("--cut-off", help="auto: only clear matches; the default without --json."),
     ] = None,
     folder: Annotated[
-        str | None, typer.Option("--folder", help="Only in this folder, or below.")
+        str | None, typer.Option("--folder", help="Only pictures in this folder or below it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The gateway's answer as it is.")] = (
+    as_json: Annotated[bool, typer.Option("--json", help="Print the gateway's answer as JSON.")] = (
         False
     ),
-    open_page: Annotated[bool, typer.Option("--open", help="Open the search in a browser.")] = (
-        False
-    ),
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the search on the page in a browser.")
+    ] = (False),
     pictures: Annotated[
         bool | None,
         typer.Option(
-            "--pictures/--no-pictures", help="Show the pictures; by default where that works."
+            "--pictures/--no-pictures",
+            help="Show the pictures; by default if the terminal supports it.",
         ),
     ] = None,
 ) -> None:
     """Find pictures by a text, a picture, or a combination of several."""
     if sum(part is not None for part in (query, like, image)) != 1:
-        raise StackError("give a query, or --like, or --image")
+        raise StackError("specify a query, --like or --image")
     url = StackSettings().gateway_url
     if open_page:
         if image is not None:
-            raise StackError("--open takes a query or --like: an address cannot hold a picture")
+            raise StackError("--open needs a query or --like: an address cannot contain a picture")
         typer.launch(f"{url}/?{urlencode({'q': query or f'./{like}'})}")
         return
-    body: dict[str, Any] = {"limit": limit, **asked(query, like, image)}
+    body: dict[str, Any] = {"limit": limit, **query_body(query, like, image)}
     if min_score is not None:
         body["min_score"] = min_score
     if folder is not None:
         body["filters"] = {"folder": folder}
-    # --json is for programs: they get what the API gives unless they ask for less.
+    # --json is for programs: they get all that the API returns unless they set a cut-off.
     body["cut_off"] = (cut_off or (CutOff.NONE if as_json else CutOff.AUTO)).value
     if not as_json:
         body["include"] = ["width", "height"]
-    answer = ask(url, body)
+    answer = post_search(url, body)
     if as_json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         show(url, answer, pictures)
 
 
-def asked(query: str | None, like: str | None, image: Path | None) -> dict[str, Any]:
-    """What to look for, as the API takes it.
+def query_body(query: str | None, like: str | None, image: Path | None) -> dict[str, Any]:
+    """The fields of the request's body that hold the query.
 
     Raises:
-        StackError: the query cannot be read, or a picture is neither a file nor could be indexed.
+        StackError: the query cannot be parsed, or a term is neither a file nor an image id.
     """
     if like is not None:
         return {"image_name": like}
@@ -126,7 +127,7 @@ def _term(part: Part) -> dict[str, Any]:
     if file.is_file():
         return {"image": _encoded(file)}
     if part.path.startswith("./"):
-        # As the gateway writes the names of indexed pictures.
+        # The gateway's short form of an indexed image.
         return {"image_name": part.path.removeprefix("./")}
     raise StackError(f"there is no file {part.path}")
 
@@ -139,7 +140,7 @@ def _encoded(file: Path) -> str:
 
 
 def show(url: str, answer: dict[str, Any], pictures: bool | None) -> None:
-    """Print the answer as a table, with pictures above it where they can be shown."""
+    """Print the answer as a table, with pictures above it if they can be shown."""
     console = Console()
     way = terminal_pictures.way(os.environ, is_terminal=sys.stdout.isatty())
     if pictures or (pictures is None and way is not None):
@@ -165,12 +166,12 @@ def _show_pictures(url: str, matches: list[dict[str, Any]], way: terminal_pictur
 
 
 def printable(name: str) -> str:
-    """The name without what a terminal would take for a command."""
+    """The name with the characters that control a terminal escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def credentials() -> dict[str, str]:
-    """The key of `API_KEY`, or the first one of `API_KEYS`, as the gateway takes it."""
+    """The header with the key of `API_KEY`, or the first one of `API_KEYS`; empty without one."""
     keys = [
         os.environ.get("API_KEY", ""),
         *os.environ.get("API_KEYS", "").replace(",", " ").split(),
@@ -178,11 +179,11 @@ def credentials() -> dict[str, str]:
     return next(({"X-API-Key": key} for key in keys if key), {})
 
 
-def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+def post_search(url: str, body: dict[str, Any]) -> dict[str, Any]:
     """POST a search.
 
     Raises:
-        StackError: the gateway cannot be reached, or its problem document.
+        StackError: the gateway cannot be reached, or returned a problem document.
     """
     try:
         response = httpx.post(
@@ -195,10 +196,10 @@ def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = response.json()
     except httpx.HTTPError as error:
         raise StackError(
-            f"the gateway at {url} cannot be reached ({error}); is it up? ./image-search status"
+            f"the gateway at {url} cannot be reached ({error}); see: ./image-search status"
         ) from error
     except ValueError as error:
-        raise StackError(f"what answers at {url} is not the gateway") from error
+        raise StackError(f"the server at {url} is not the gateway") from error
     if not response.is_success:
         details = [answer.get("title", ""), answer.get("detail", "")]
         raise StackError(": ".join(part for part in details if part))

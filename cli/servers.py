@@ -1,4 +1,4 @@
-"""Where the stack's servers are, as settings for clients of them."""
+"""Settings for clients of the stack's servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stack.settings import StackSettings
 
 
 def server_settings() -> ServerSettings:
-    """The environment's servers, else those of the local stack."""
+    """The servers that the environment names, else those of the local stack."""
     stack = StackSettings()
     environment = stack.environment()
     return ServerSettings(
@@ -23,9 +23,9 @@ def server_settings() -> ServerSettings:
 
 
 def watcher_status(stack: StackSettings) -> dict[str, Any]:
-    """What the watcher last said of itself; nothing before it was first started."""
+    """The watcher's last status; empty if it was never started."""
     try:
-        told: dict[str, Any] = json.loads(stack.watcher_status.read_text())
+        status: dict[str, Any] = json.loads(stack.watcher_status.read_text())
     except FileNotFoundError:
         return {}
-    return told
+    return status

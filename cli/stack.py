@@ -27,7 +27,7 @@ from stack.settings import StackSettings
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
+    """Register these commands."""
     app.command()(up)
     app.command()(down)
     app.command()(status)
@@ -38,13 +38,14 @@ def register(app: typer.Typer) -> None:
 
 def up(
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when everything is ready.")
+        bool,
+        typer.Option("--detach", help="Run in the background; return when everything is ready."),
     ] = False,
     servers_only: Annotated[
-        bool, typer.Option("--servers-only", help="Kafka, Weaviate and Triton only.")
+        bool, typer.Option("--servers-only", help="Start only Kafka, Weaviate and Triton.")
     ] = False,
     indexers: Annotated[
-        int | None, typer.Option("--indexers", help="How many indexers share the work.")
+        int | None, typer.Option("--indexers", help="Number of indexers of each collection.")
     ] = None,
 ) -> None:
     """Start the servers, the watcher, the indexers and the gateway."""
@@ -57,16 +58,16 @@ def up(
 
 
 def down() -> None:
-    """Stop everything; what was stored stays."""
+    """Stop everything; stored data is kept."""
     stopped = launcher.down(StackSettings())
     print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 def clean() -> None:
-    """Stop everything and delete what was stored. Pictures are not touched."""
+    """Stop everything and delete the stored data. Pictures are not deleted."""
     current = StackSettings()
     for name in launcher.clean(current):
-        print(f"left in place, as it was not made here: {current.state / name}")
+        print(f"not deleted, because image-search did not create it: {current.state / name}")
 
 
 def prepare() -> None:
@@ -77,7 +78,7 @@ def prepare() -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Show what runs, and whether a search can be answered. Exits with 1 when not."""
+    """Show the processes, and whether searches can be answered. Exits with status 1 if not."""
     current = StackSettings()
     file = RecordFile(current.run)
     record = file.read()
@@ -135,7 +136,7 @@ def _process_as_json(row: ProcessRow, run: Path) -> dict[str, Any]:
 
 
 def _waiting_for(ready_file: Path) -> list[str]:
-    """What a process of ours said with its last heartbeat that it waits for, with what to do."""
+    """The servers that a process waits for, by its last heartbeat, each with a hint."""
     try:
         said = ready_file.read_text(errors="replace").splitlines()
     except FileNotFoundError:
@@ -146,15 +147,15 @@ def _waiting_for(ready_file: Path) -> list[str]:
 HINTS: Final = {
     "not enough memory": "give Weaviate more with WEAVIATE_MEMORY (for instance 6GiB) and start "
     "again, or use a machine that has more",
-    "read-only": "Weaviate writes nothing while its disk is nearly full: free some space",
+    "read-only": "Weaviate is read-only while its disk is nearly full: free some space",
     "no space left": "the disk is full: free some space",
 }
-"""A part of a server's complaint -> what can be done about it."""
+"""Part of a server's error message -> what the user can do about it."""
 
 
-def hint(complaint: str) -> str:
-    """What to do, in brackets; empty where that is only to wait."""
-    lowered = complaint.lower().replace("readonly", "read-only")
+def hint(message: str) -> str:
+    """What the user can do about it, in brackets; empty if there is only to wait."""
+    lowered = message.lower().replace("readonly", "read-only")
     return next((f" ({what})" for part, what in HINTS.items() if part in lowered), "")
 
 
@@ -168,11 +169,11 @@ def _health(url: str) -> dict[str, Any]:
 
 
 def _lag(health: dict[str, Any]) -> int | None:
-    """Records that the active collection's group has yet to read; None where nobody can say."""
+    """Records that the active collection's group has not read yet; None if not known."""
     if "collection" not in health:
         return None
 
-    async def ask() -> int | None:
+    async def read() -> int | None:
         settings = server_settings()
         async with connections(settings) as servers:
             active = await servers.index.active()
@@ -181,22 +182,22 @@ def _lag(health: dict[str, Any]) -> int | None:
         return (await group_progress(settings, IMAGES, active.group)).lag
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(read())
     except AdapterError:
         return None
 
 
 def _advice(health: dict[str, Any]) -> Advice | None:
-    """What the ratings say of the active model; None where nobody can say."""
+    """The advice from the ratings of the active model; None if not known."""
     if health["status"] != "ok":
         return None
 
-    async def ask() -> Advice:
+    async def read() -> Advice:
         async with connections(server_settings()) as servers:
             return await advise(servers.log, servers.embedder, servers.index, AdviceSettings())
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(read())
     except AdapterError:
         return None
 
@@ -235,16 +236,16 @@ def _print_status(
 
 
 def logs(
-    name: Annotated[str | None, typer.Argument(help="One process; all of ours if left out.")] = (
-        None
-    ),
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 50,
+    name: Annotated[str | None, typer.Argument(help="Name of a process; by default all.")] = (None),
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, help="Number of lines of each log.")
+    ] = 50,
 ) -> None:
-    """Print the last lines that each process logged."""
+    """Print the last lines of each process's log."""
     folder = StackSettings().logs
     known = sorted(path.stem for path in folder.glob("*.log"))
     if name is not None and name not in known:
-        raise StackError(f"no log of {name!r}; there are: {', '.join(known) or 'none'}")
+        raise StackError(f"there is no log of {name!r}; the logs are: {', '.join(known) or 'none'}")
     for each in known if name is None else [name]:
         print(f"== {folder / each}.log")
         print("\n".join(log_files.last_lines(folder / f"{each}.log", lines)))

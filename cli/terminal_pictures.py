@@ -18,11 +18,11 @@ KITTY_CHUNK: Final = 4096
 
 
 def way(environment: Mapping[str, str], *, is_terminal: bool) -> Way | None:
-    """How this terminal shows pictures, as its environment tells; None if it does not."""
+    """How this terminal shows pictures, by its environment variables; None if it does not."""
     if not is_terminal or environment.get("TERM") in (None, "dumb"):
         return None
     program = environment.get("TERM_PROGRAM", "")
-    # Inside a multiplexer the escape sequences of pictures get lost.
+    # Multiplexers drop the escape sequences of pictures.
     if not environment.get("TMUX") and not environment.get("STY"):
         if environment.get("KITTY_WINDOW_ID") or program == "ghostty":
             return "kitty"
@@ -32,8 +32,8 @@ def way(environment: Mapping[str, str], *, is_terminal: bool) -> Way | None:
 
 
 def lines(data: bytes, way: Way) -> Iterator[str]:
-    """The lines that show a thumbnail, which is a JPEG, when they are printed."""
-    # No other decoder: what answers as a gateway need not be one.
+    """The lines to print to show a thumbnail, which is a JPEG."""
+    # Only JPEG: the server that answered may not be a gateway.
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as opened:
         picture = opened.convert("RGB")
     if way == "blocks":
@@ -62,10 +62,10 @@ def _iterm(png: bytes) -> str:
 
 
 def _blocks(picture: Image.Image) -> Iterator[str]:
-    """Two pixels a character: the upper half block in one's colour, on the other's."""
+    """Two pixels per character: the upper one as a half block, the lower one as its background."""
     small = picture.copy()
     small.thumbnail((COLUMNS, 2 * ROWS))
-    # A last odd line has nothing below it.
+    # An odd last row would have no pixels below it.
     height = small.height - small.height % 2 or 2
     small = small.resize((small.width, height))
     for y in range(0, small.height, 2):

@@ -24,7 +24,7 @@ GARBAGE_THRESHOLD = 20_000
 
 
 async def serve(settings: GatewaySettings) -> None:
-    """Serve until a signal to stop; servers that are down show in the health check."""
+    """Serve until a signal to stop. The health check reports servers that are down."""
     embedder = connect_embedder(settings)
     index = connect_index(settings)
     log = connect_log(settings)
@@ -43,7 +43,7 @@ async def serve(settings: GatewaySettings) -> None:
         server_header=False,
     )
     # What exists now lives as long as the process; scanning it for garbage would delay answers.
-    # Requests leave few cycles behind, so these are collected less often, too.
+    # Requests create few cycles, so these are collected less often, too.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 50, 100)
@@ -56,7 +56,7 @@ async def serve(settings: GatewaySettings) -> None:
 async def _serve_watched(
     server: uvicorn.Server, settings: GatewaySettings, activities: list[Activity]
 ) -> None:
-    """Serve until a signal to stop. Work in the background that is stuck ends it with an error."""
+    """Serve until a signal to stop, or until the watchdog finds the background work stuck."""
     watchdog = Watchdog(activities, stuck_seconds=settings.stuck_seconds, end_process=True)
     watching = asyncio.create_task(watchdog.run())
 

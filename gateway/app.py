@@ -44,7 +44,7 @@ def create_app(
     log: EventLog,
     backlog: Backlog | None = None,
 ) -> FastAPI:
-    """The gateway on these servers; nothing is contacted before it starts.
+    """The gateway as a client of these servers; it contacts none of them before it starts.
 
     Without a `backlog` the state does not include how many images are waiting.
     """
@@ -58,7 +58,7 @@ def create_app(
     app = FastAPI(
         title="Image search",
         version="1",
-        description="Find pictures by describing them, and say how good the answer was.",
+        description="Find pictures by describing them, and rate the answers.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -101,7 +101,7 @@ def _add_middleware(app: FastAPI, settings: GatewaySettings, access: Access) -> 
     app.add_middleware(
         Deadline, seconds=settings.request_timeout, other={UPLOADS: settings.upload_timeout}
     )
-    # Outside of these, so that refusing a request costs little.
+    # The gate is outside of these, so that refusing a request costs little.
     limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
     app.add_middleware(Gate, access=access, limit=limit, origins=settings.cors_origins)
     if settings.cors_origins:

@@ -5,7 +5,7 @@ responses.
 
 GatewayError
 ├── ImageNotFound    there is no such image, or it may not be shown
-├── ImageTooLarge    the image has more bytes than are sent
+├── ImageTooLarge    the image has more bytes than the gateway sends
 ├── NotIndexedYet    the image did not become searchable in time
 ├── TooManyWaiting   too many requests wait for images already
 ├── NameTaken        another image has this name
@@ -46,8 +46,8 @@ class NotIndexedYet(GatewayError):
 
     def __init__(self, image_id: str, sha256: str | None, seconds: float) -> None:
         super().__init__(
-            f"{image_id} could not be found within {seconds:g} s. A picture that can be decoded "
-            "will be found later; otherwise it is among the dead letters."
+            f"{image_id} could not be found within {seconds:g} s. If the picture can be decoded, "
+            "it will be found later; otherwise it becomes a dead letter."
         )
         self.image_id = image_id
         self.sha256 = sha256

@@ -1,4 +1,4 @@
-"""Recording ratings: acknowledged only once Kafka has them."""
+"""Recording ratings: a rating is acknowledged once Kafka has stored it."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ class FeedbackRecorder:
             async with asyncio.timeout(self._timeout):
                 await self._log.publish(FEEDBACK, [Message(str(receipt.search_id), event)])
         except TimeoutError as error:
-            raise Unavailable("Kafka did not take the feedback in time") from error
+            raise Unavailable("Kafka did not acknowledge the feedback in time") from error
         return receipt.search_id

@@ -35,7 +35,7 @@ class LakeQueries:
         self._threads = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="analytics")
         self._shared: Shared[Hashable, Any] = Shared()
 
-    async def run(self, key: Hashable, query: Callable[[Lake, Bounds, Stop], T]) -> T:
+    async def result(self, key: Hashable, query: Callable[[Lake, Bounds, Stop], T]) -> T:
         """The result; callers that use the same key at the same time share one run.
 
         When the last of them is cancelled, the query is interrupted.
@@ -64,6 +64,6 @@ class LakeQueries:
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([work], timeout=INTERRUPT_SECONDS)
             if (error := work.exception()) is not None and not isinstance(error, Stopped):
-                logger.warning("a cancelled query of the lake had failed", exc_info=error)
+                logger.warning("a query of the lake failed after it was cancelled", exc_info=error)
             raise
         return work.result()

@@ -1,4 +1,4 @@
-"""Open dead letters: all are counted, the reasons of only the newest are held in memory."""
+"""Open dead letters: all are counted; reasons are held in memory only for the newest."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from adapters.log.port import EventLog, Position
 from schemas.topics import IMAGES_DLQ
 
 WITH_REASON: Final = 10_000
-"""How many letters, the newest ones, are held with their reasons. Of the others only what counting
-needs is held (some 400 bytes each); their reasons are read from the log when they are shown."""
+"""How many of the newest letters are held with their reasons. The others take some 400 bytes each,
+which counting needs; their reasons are read from the log when they are shown."""
 REASON_CHARACTERS: Final = 2000
 
 

@@ -1,4 +1,4 @@
-"""What the ratings say about the active model, as metrics for Prometheus."""
+"""The ratings of the active model as metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RatingMetrics(Collector):
         self._last: Advice | None = None
 
     async def keep_fresh(self) -> None:
-        """Compute the advice again and again, until cancelled. A failure is logged and retried."""
+        """Compute the advice at intervals until cancelled. A failure is logged and retried."""
         while True:
             try:
                 await self.refresh()
@@ -54,8 +54,8 @@ class RatingMetrics(Collector):
             return
         for name, text, value in (
             ("count", "Ratings of the active model in the window", float(last.ratings)),
-            ("mean", "Their mean, 1 to 10", last.mean),
-            ("low", "1 while the mean is below the threshold", float(last.low)),
+            ("mean", "Mean of these ratings, 1 to 10", last.mean),
+            ("low", "1 if this mean is below the threshold, else 0", float(last.low)),
         ):
             if value is not None:
                 gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["model"])
@@ -64,7 +64,7 @@ class RatingMetrics(Collector):
         if last.candidate and last.candidate_ndcg is not None and last.active_ndcg is not None:
             gain = GaugeMetricFamily(
                 f"{PREFIX}_candidate_ndcg_gain",
-                "By how much this loaded model's nDCG is higher on the rated queries",
+                "nDCG of this loaded model on the rated queries, less that of the active one",
                 labels=["model", "candidate"],
             )
             gain.add_metric([last.model, last.candidate], last.candidate_ndcg - last.active_ndcg)

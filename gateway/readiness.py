@@ -16,14 +16,14 @@ from gateway.search.service import Search
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The collection that searches are answered from, and how many images it holds."""
+    """The collection that answers searches, and how many images it holds."""
 
     collection: Collection
     images: int
 
 
 class Readiness:
-    """Asks every server that a search or a rating needs."""
+    """Checks every server that a search or a rating needs."""
 
     def __init__(
         self,
@@ -40,10 +40,10 @@ class Readiness:
         self._log = log
 
     async def check(self) -> Ready:
-        """What searches are answered from.
+        """The collection that answers searches.
 
         Raises:
-            NotReady: with the missing parts and the reasons.
+            NotReady: parts are missing; it names them and the reasons.
         """
         weaviate, kafka = await asyncio.gather(self._index.is_ready(), self._log.is_ready())
         missing = {

@@ -10,17 +10,17 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from adapters.settings import Port, Seconds
-from analytics.settings import LakeSettings, QuestionSettings
+from analytics.settings import LakeSettings, QuerySettings
 from imaging.settings import DecodingSettings
 from imaging.sources.settings import SourceSettings
 from models.settings import AdviceSettings
 
 MINIMUM_KEY: Final = 16
-"""Characters of an API key: fewer could be guessed."""
+"""Characters of an API key; a shorter one could be guessed."""
 
 
 class GatewaySettings(
-    SourceSettings, LakeSettings, AdviceSettings, QuestionSettings, DecodingSettings
+    SourceSettings, LakeSettings, AdviceSettings, QuerySettings, DecodingSettings
 ):
     """The gateway: the HTTP API and the page."""
 
@@ -29,64 +29,64 @@ class GatewaySettings(
     gateway_port: Port = 3000
     """Port that the gateway listens on."""
     max_image_bytes: Annotated[int, Field(ge=1)] = 200_000_000
-    """A larger picture is neither served nor made a thumbnail of."""
+    """Bytes above which a picture is neither served nor shown as a thumbnail."""
     jwt_secret: SecretStr | None = None
-    """Signs receipts; at least 32 bytes. That of `JWT_SECRET_FILE` if none is set."""
+    """Secret that signs receipts, at least 32 bytes; by default the one in `JWT_SECRET_FILE`."""
     jwt_secret_file: Path = Path(".stack/jwt.secret")
-    """File of the receipts' secret; made once, with mode 0600, where it is missing."""
+    """File with the secret that signs receipts; created with mode 0600 if it is missing."""
     jwt_lifetime: Seconds = 24 * 3600.0
-    """Seconds that a receipt is valid."""
+    """Seconds for which a receipt is valid."""
     request_timeout: Seconds = 20.0
-    """Seconds after which a request is given up."""
+    """Seconds after which a request fails with status 503."""
     outage_patience: Annotated[float, Field(ge=0)] = 15.0
-    """Seconds that a search waits for a server that has just gone away; 0 to refuse it at once."""
+    """Seconds that a search waits for a server that has just gone down; 0 to fail at once."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 30_000_000
-    """A larger request is refused; uploads have a bound of their own."""
+    """Maximum bytes of a request's body; uploads have a limit of their own."""
     event_buffer: Annotated[int, Field(ge=1)] = 10_000
-    """Search events that may wait for Kafka before further ones are dropped and counted."""
+    """Search events that are buffered until Kafka stores them; further ones are dropped."""
     duplicate_score: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Cosine of two pictures' vectors from which they count as near-duplicates."""
+    """Cosine similarity from which two pictures count as near-duplicates."""
     watcher_status_file: Path | None = None
-    """The watcher's `STATUS_FILE`, which names the files it passed over; without it, the gateway
-    does not report them."""
+    """The watcher's `STATUS_FILE`, which names the skipped files; without it, the gateway does not
+    report them."""
     uploads: bool = True
     """Whether pictures may be added over HTTP."""
     max_upload_bytes: Annotated[int, Field(ge=1)] = 100_000_000
-    """A larger upload is refused."""
+    """Maximum bytes of an uploaded picture."""
     upload_timeout: Seconds = 300.0
-    """Seconds after which an upload is given up."""
+    """Seconds after which an upload fails with status 503."""
     picture_workers: Annotated[int, Field(ge=1)] = 2
-    """Processes that decode pictures, of queries, thumbnails and uploads; also, how many uploads
-    are worked on at once."""
+    """Processes that decode pictures of queries, thumbnails and uploads; also the number of uploads
+    that are stored at the same time."""
     thumbnails_dir: Path = Path(".stack/thumbnails")
     """Folder of the thumbnails' cache."""
     thumbnails_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
-    """Bytes, roughly, that the thumbnails may take before the least used ones are deleted."""
+    """Approximate bytes of the thumbnails; beyond them the least recently used ones are deleted."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Keys, separated by commas or white space; with any set, every route but the health check
-    demands a key or a token."""
+    """API keys, separated by commas or white space. If any is set, every route but the health check
+    requires a key or a token."""
     oidc_issuer: str | None = None
-    """Address of an OpenID Connect issuer; with one set, every route but the health check demands a
-    token of it or a key."""
+    """Address of an OpenID Connect issuer. If one is set, every route but the health check requires
+    one of its tokens or a key."""
     oidc_audience: str | None = None
-    """The audience that tokens of the issuer must be for."""
+    """The audience that the issuer's tokens must name."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names under which the gateway may be asked, beside localhost and every IP address, separated
+    """Host names that the gateway answers to, besides localhost and every IP address, separated
     by commas or white space: `photos.example`, `*.example`, or `*` for any (see decision 17)."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of other sites whose pages may use the API, for instance `https://photos.example`."""
     rate_limit: Annotated[float, Field(ge=0)] = 0.0
-    """Requests a second that one client may send on average; 0 for no bound."""
+    """Requests a second that one client may send on average; 0 for no limit."""
     rate_burst: Annotated[int, Field(ge=1)] = 50
-    """Requests that one client may send at once before the rate counts."""
+    """Requests that one client may send at once before `RATE_LIMIT` applies."""
     log_texts: bool = True
     """Whether search and feedback events contain the query's text."""
     log_clients: bool = True
-    """Whether search and feedback events contain the client, as a hashed name."""
+    """Whether search and feedback events identify the client, by a hashed name."""
     client_salt: SecretStr | None = None
-    """The hash's salt; derived from the receipts' secret if none is set."""
+    """Salt of that hash; by default derived from the secret that signs receipts."""
     text_cache: Annotated[int, Field(ge=0)] = 4096
-    """Embeddings of texts that are cached for each model."""
+    """Number of text embeddings that are cached for each model."""
 
     @field_validator("api_keys", "allowed_hosts", "cors_origins", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Work that is done once for all callers that want its result at the same time."""
+"""Work that is done once for all callers that request its result at the same time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Run(Generic[T]):
 
 
 class Shared(Generic[K, T]):
-    """Runs by key: a caller that asks for a key whose run is in flight waits for that run.
+    """Runs by key: a caller that requests a key whose run is in flight waits for that run.
 
     A caller that is cancelled does not cancel the run for the others. A run without callers is
     cancelled, unless runs are always finished.

@@ -16,7 +16,7 @@ from gateway.single_flight import Shared
 from gateway.ttl_cache import TtlCache
 
 Backlog = Callable[[Collection], Awaitable[int]]
-"""How many records of the topic `images` the indexing of a collection has still to read."""
+"""How many records of the topic `images` a collection's indexers have not read yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class StateSnapshot:
 
     collection: Collection
     images: int
-    """Images that searches are answered from."""
+    """Images in the collection that answers searches."""
     waiting: int | None
     """An upper bound of the changes that are not indexed yet; None if it is not known."""
     failed: int

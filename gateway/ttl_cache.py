@@ -1,4 +1,4 @@
-"""One computed value, shared by all callers and kept for a while."""
+"""One computed value, cached for a while and shared by all callers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gateway.single_flight import Shared
 T = TypeVar("T")
 
 TTL_SECONDS = 2.0
-"""How long a value is kept at least."""
+"""Minimum time for which a value is cached."""
 TTL_PER_COST = 10.0
-"""A value that took t seconds to compute is kept for this many times t. However often it is asked
-for, it is being computed for at most a tenth of the time."""
+"""A value that took t seconds to compute is cached for at least this many times t, so computing it
+takes at most a tenth of the time, however often it is requested."""
 TIMEOUT_SECONDS = 300.0
-"""How long computing a value may take."""
+"""Time limit for computing a value."""
 
 
 class TtlCache(Generic[T]):
-    """Keeps one value; computes it again, once for all callers, after it has expired.
+    """Caches one value; computes it again, once for all callers, after it has expired.
 
     A caller that is cancelled does not cancel the computation: its result serves the next caller.
     """
@@ -34,11 +34,11 @@ class TtlCache(Generic[T]):
         self._expires = 0.0
 
     async def get(self) -> T:
-        """The value, computed if none is kept.
+        """The value, computed if none is cached.
 
         Raises:
             Unavailable: computing it took more than `TIMEOUT_SECONDS`.
-            Exception: whatever computing it raises. Errors are not kept.
+            Exception: any error of computing it. Errors are not cached.
         """
         if self._value is not None and time.monotonic() < self._expires:
             return self._value

@@ -1,1 +1,1 @@
-"""Images: where they lie, what they hold, and how they are decoded."""
+"""Images: their sources, formats and metadata, and how they are decoded."""

@@ -20,7 +20,7 @@ _PROFILE_ERRORS: Final = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def flatten(image: Image.Image, background: str) -> Image.Image:
-    """The image as RGB: 16-bit greys scaled to 8 bits, transparency laid on `background`."""
+    """The image as RGB: 16-bit greys scaled to 8 bits, transparency composited on `background`."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         grey, clear = _grey_to_8_bits(image), image.info.get("transparency")
         if isinstance(clear, int):

@@ -21,7 +21,7 @@ from imaging.upright import UNREADABLE, draft
 
 TIFF_STARTS: Final = (b"II*\0", b"MM\0*")
 RAW_TIMES_FILE: Final = 4
-"""Developing takes about this many times the file size; files hold 12 to 16 bits per pixel."""
+"""Developing takes about this many times the file's size; files have 12 to 16 bits per pixel."""
 JPEG_XL_BYTES: Final = 12
 """Per pixel: 7, or 19 with transparency, which the size header does not show."""
 HEIF_BYTES: Final = 8
@@ -30,17 +30,17 @@ AVIF_BYTES: Final = 11
 WEBP_LOSSLESS_BYTES: Final = 7
 """Per pixel: its decoder decodes the whole image before it scales it."""
 COEFFICIENT_BYTES: Final = 2
-"""All coefficients of a progressive JPEG are kept, however small it is scaled."""
+"""All coefficients of a progressive JPEG are held in memory, whatever its scaled size."""
 
 
 def memory_needed(data: bytes, spec: ModelSpec) -> int:
-    """About how many bytes decoding an image for a model takes at its peak."""
+    """Approximate peak memory, in bytes, of decoding an image for a model."""
     edge = DRAFT_FACTOR * max(spec.width, spec.height)
     return memory_needed_at(data, edge, max_pixels=sys.maxsize)
 
 
 def memory_needed_at(data: bytes, edge: int, *, max_pixels: int) -> int:
-    """About how many bytes `open_upright` takes at its peak, without the file itself.
+    """Approximate peak memory, in bytes, of `open_upright`, without the file itself.
 
     0 if the file cannot be read or has more than `max_pixels`, because then nothing is decoded. A
     header can therefore not demand more memory than an accepted image may take.
@@ -85,7 +85,7 @@ def _needed(image: Image.Image, data: bytes, edge: int) -> int:
 
 def _pixel_bytes(image: Image.Image) -> int:
     """Bytes per pixel in Pillow's mode and as RGB, and for a background if it is transparent."""
-    kept = 1 if image.mode in ("1", "L", "P") else 4
+    stored = 1 if image.mode in ("1", "L", "P") else 4
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return kept + 4 + 4 + 4
-    return kept if image.mode == "RGB" else kept + 4
+        return stored + 4 + 4 + 4
+    return stored if image.mode == "RGB" else stored + 4

@@ -1,4 +1,4 @@
-"""What is known of an image once it is decoded. Imports no decoder, for whoever only counts."""
+"""The result of decoding an image. Imports no decoder, so that other processes can use the type."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from adapters.index.facts import FACTS_VERSION, ImageFacts
 class DecodedImage(ImageFacts):
     """A decoded image: its facts, and pixels for the model (uint8 [H, W, 3]).
 
-    `pixels_since` is the `FACTS_VERSION` since which such a file has these pixels: a vector of an
-    earlier version was computed from other pixels.
+    `pixels_since` is the `FACTS_VERSION` since which this file is decoded to these pixels. A vector
+    of an earlier version was computed from other pixels.
     """
 
     pixels: Pixels

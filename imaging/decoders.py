@@ -13,7 +13,7 @@ TASKS: Final = "imaging.worker_tasks"
 
 
 class Decoders:
-    """Decodes for all users of a process, with one bound on processes and memory.
+    """Decodes for all users in this process, with one limit on worker processes and memory.
 
     Every method raises, besides the errors it names:
         Rejected: not an image in a supported format, damaged, or over `max_pixels`. The subclasses
@@ -68,5 +68,5 @@ class Decoders:
 
 
 def _to_hand_over(source: Path | bytes) -> int:
-    """Memory that passing on bytes takes: the message, and the unpacked copy."""
+    """Memory, in bytes, of passing bytes to a worker: the message, and the unpacked copy."""
     return 2 * len(source) if isinstance(source, bytes) else 0

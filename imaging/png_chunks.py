@@ -13,9 +13,9 @@ from typing import Final
 from PIL import PngImagePlugin
 
 MAX_CHUNK: Final = 8 << 20
-"""Bytes unpacked from one chunk. The largest colour profiles of printers have four megabytes."""
+"""Maximum bytes unpacked from one chunk; the largest printer profiles have four megabytes."""
 MAX_TEXT: Final = 16 << 20
-"""Bytes kept of all text chunks together."""
+"""Maximum bytes of all text chunks together."""
 _BITS_OF_GREY: Final = {"L;2": 2, "L;4": 4}
 _TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
 _UNREADABLE: Final = (

@@ -20,7 +20,7 @@ _BLOCKS: Final = (2, 4, 8)
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Within the block, Pillow's decoders keep what they have when the data ends."""
+    """Within the block, Pillow's decoders return the part that they have when the data ends."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:

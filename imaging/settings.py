@@ -1,4 +1,4 @@
-"""Settings: how pictures are decoded."""
+"""Settings of decoding."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class DecodingSettings(EnvironmentSettings):
     """How pictures are decoded, by the indexer and by the gateway."""
 
     decode_memory_bytes: Annotated[int, Field(ge=1)] = 96_000_000
-    """Bytes that the pictures being decoded may take together, and their files half as much; one
-    that needs more is decoded while no other large one is."""
+    """Bytes of memory for all pictures that are being decoded, plus half as much for their files. A
+    picture that needs more is decoded when no other large one is."""
     decode_seconds: Seconds = 30.0
-    """A picture whose decoding takes longer is rejected."""
+    """Seconds that decoding a picture may take; beyond that it is rejected."""
     max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
-    """A picture with more pixels is rejected."""
+    """Maximum number of pixels; a larger picture is rejected."""

@@ -1,4 +1,4 @@
-"""Shrinks large images with libvips while they are read, so they are never in memory as a whole."""
+"""Shrinks large images with libvips while reading them, so they are never entirely in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SALVAGED: Final = {
 """Formats that libvips can read in part, or where Pillow cannot: media type -> Pillow format."""
 BIG_PIXELS: Final = 16_000_000
 BYTES_NEEDED: Final = {"PNG": 3, "TIFF": 5, "WEBP": 1}
-"""About how many bytes per pixel shrinking takes, without the file."""
+"""Approximate memory of shrinking, in bytes per pixel, without the file."""
 PLAIN_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 """Pillow modes that libvips handles here."""
 
@@ -49,7 +49,7 @@ def shrunk(
 ) -> Image.Image | None:
     """The image as RGB, averaged down to at least `edge` in both directions; EXIF is in `info`.
 
-    Transparency is laid on `background` first, so that invisible colours have no effect. None for
+    Transparency is composited on `background` first, so invisible colours have no effect. None for
     colour modes that Pillow handles better (CMYK, floats). If not `whole`, damage is tolerated.
 
     Raises:

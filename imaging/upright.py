@@ -1,7 +1,7 @@
 """Decodes an image file to an upright RGB image, with work-arounds for the decoders' limits.
 
-The input is untrusted: pixel counts are checked before anything is decoded, and files of which
-nothing can be shown are rejected with a reason. Imported only in worker processes
+The input is untrusted: pixel counts are checked before anything is decoded, and a file that cannot
+be decoded at all is rejected with a reason. Imported only in worker processes
 (`imaging.sandbox`), because decoders may crash.
 """
 
@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 PIXELS_CHANGED: Final = 2
 """The `FACTS_VERSION` in which the pixels of some images changed."""
 
-# What Pillow and its plugins raise for input that they cannot read.
+# Errors of Pillow and its plugins for input that they cannot read.
 UNREADABLE: Final = (
     UnidentifiedImageError,
     OSError,
@@ -140,7 +140,7 @@ def _mapping_errors() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise Rejected("not a picture in a supported format") from error
     except MemoryError as error:
-        raise DecoderMemory("decoding it takes more memory than there is for it") from error
+        raise DecoderMemory("decoding it takes more memory than is available") from error
     except UNREADABLE as error:
         raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
 
@@ -200,7 +200,7 @@ def _opened(data: bytes, options: Options, *, whole: bool = True, white: bool = 
 
 
 def _has_former_pixels(image: Image.Image, xmp: object) -> bool:
-    """Whether versions before `PIXELS_CHANGED` decoded the same pixels, as for most images.
+    """Whether versions before `PIXELS_CHANGED` decoded the same pixels, as of most images.
 
     They turned images by XMP, used invisible first frames, and read rare formats differently.
     """
@@ -222,7 +222,7 @@ def _rewritten(data: bytes, options: Options) -> Upright | None:
 
 
 def _partly_opened(data: bytes, options: Options) -> Upright | None:
-    """What Pillow has decoded when the data ends or cannot be understood any more."""
+    """The part that Pillow decodes before the data ends or becomes invalid."""
     with Image.open(io.BytesIO(data), formats=PARTIAL_FORMATS) as image:
         interlaced = bool(image.info.get("interlace"))
     if data.startswith(JPEG_START):
@@ -241,7 +241,7 @@ def _partly_opened(data: bytes, options: Options) -> Upright | None:
 
 
 def _salvaged(data: bytes, options: Options) -> Upright | None:
-    """What libvips can decode."""
+    """The part that libvips can decode."""
     kind = SALVAGED.get(sniff_media_type(data[:64]) or "")
     if kind is None:
         return None
@@ -273,7 +273,7 @@ def _metadata_of(image: Image.Image, xmp: object) -> ImageMetadata:
 
 
 def _take_xmp(image: Image.Image) -> object:
-    """Remove and return the XMP packet: Pillow would turn the image by it, and viewers do not."""
+    """Remove and return the XMP packet: Pillow would turn the image by it, but viewers do not."""
     found = [image.info.pop(name, None) for name in ("xmp", "XML:com.adobe.xmp")]
     return next((each for each in found if each), None)
 

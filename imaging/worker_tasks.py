@@ -81,8 +81,8 @@ def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
 def judged() -> Iterator[None]:
     """Within the block, any unknown error of a decoder means that the file is damaged.
 
-    No list of the errors that decoders raise is complete, and an unmapped error would make the same
-    image be decoded again without end.
+    No list of decoders' errors is complete, and an image with an unmapped error would be decoded
+    again for ever.
 
     Raises:
         Rejected: instead of any error that is not our own.
@@ -92,7 +92,7 @@ def judged() -> Iterator[None]:
     except (AdapterError, NeedsMemory, MemoryError):
         raise
     except Exception as error:
-        logger.warning("unknown error of a decoder", exc_info=True)
+        logger.warning("unexpected error of a decoder", exc_info=True)
         raise Rejected(f"damaged picture: {type(error).__name__}: {error}") from error
 
 

@@ -1,1 +1,1 @@
-"""The watcher: keeps the `images` topic equal to the images that exist in its sources."""
+"""The watcher: keeps the topic `images` in step with the images in its sources."""

@@ -1,6 +1,6 @@
 """`python -m producers`: the watcher.
 
-Imports only when run: its helper processes load this module too, and need nothing of it.
+Imports only when run, because its helper processes load this module too and need none of it.
 """
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main() -> None:
     """Run with the environment's settings; exit status 0 after a signal to stop."""
     configure_logging()
     collect_garbage_seldom()
-    # It logs dropped events as well, and so do we.
+    # watchdog also logs dropped events, which the watcher logs itself.
     logging.getLogger("watchdog").setLevel(logging.ERROR)
     # watchdog warns when a folder that was moved out and back in is watched again.
     warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)

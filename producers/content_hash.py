@@ -11,7 +11,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 
 
 class ContentHash:
-    """SHA-256, size in bytes and first bytes of what was read so far."""
+    """SHA-256, size in bytes and first bytes of the chunks so far."""
 
     __slots__ = ("_digest", "_head", "size")
 

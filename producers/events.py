@@ -15,9 +15,9 @@ from schemas.events import ImageAdded, now
 
 @dataclass(frozen=True, slots=True)
 class EventFactory:
-    """Makes the events of one folder. Kept small, because it is sent to the helper processes.
+    """Makes the events of one source. It is small, because it is sent to the helper processes.
 
-    `id_prefix` and `uri_prefix` are what ids and URIs begin with, before the path in the folder.
+    `id_prefix` and `uri_prefix` precede the path in the source in ids and URIs.
     """
 
     id_prefix: str
@@ -34,7 +34,7 @@ class EventFactory:
         """The event of an image that is new or has changed, encoded.
 
         Making and encoding events is the largest part of a scan's work. It is therefore done in the
-        thread or process that read the file, not on the event loop.
+        thread or process that reads the file, not on the event loop.
         """
         uri = self.uri_prefix + quote(path)
         return encode(addition(self.id_prefix + path, uri, sha256, stat, now(), mount, media_type))
@@ -49,7 +49,7 @@ def addition(
     mount: str | None = None,
     media_type: str | None = None,
 ) -> ImageAdded:
-    """The event of an image that is new, has changed, or lies below another mount point.
+    """The event of an image that is new, has changed, or is below another mount point.
 
     `media_type` is that of the content. If it is None (a damaged file), the name decides.
     """

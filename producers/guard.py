@@ -1,4 +1,4 @@
-"""Keeps an unmounted or emptied folder from emptying the index."""
+"""Holds back removals of an unmounted or emptied folder, so that they do not empty the index."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RemovalGuard:
     An image whose content is known under another path was renamed, and does not count.
 
     Args:
-        share: the share of the known images, 0 to 1, that may vanish at once.
+        share: the share of the known images, 0 to 1, that may be removed at once.
         allow: admit every removal.
         place: name of the folder or disk, for log messages.
     """
@@ -64,8 +64,8 @@ class RemovalGuard:
             state: the known images, these included.
             now: `time.monotonic()`.
             known: number of known images in the same place.
-            emptied: a folder that was just attached to holds no image at all. A disk that is not
-                mounted looks like that, so nothing is admitted, however little it is.
+            emptied: a folder that was just attached holds no image at all, as if its disk were not
+                mounted. Then no removal is admitted, however few images are missing.
         """
         if self._allow or self._confirmed or not missing:
             return True
@@ -84,7 +84,7 @@ class RemovalGuard:
             return True
         return self.hold(
             len(missing),
-            f"{lost} of {known} pictures of {self._place} are gone at once, more than "
+            f"{lost} of {known} pictures of {self._place} are missing at once, more than "
             f"{self._share:.0%}: is a disk missing?",
         )
 
@@ -93,7 +93,7 @@ class RemovalGuard:
         self._recent.extend((now, sha256) for sha256 in removed)
 
     def release(self) -> None:
-        """Nothing is held back any more: it is there again, or was confirmed."""
+        """Hold nothing back any more: the images are there again, or the removal was confirmed."""
         if self.held:
             logger.info("no removals are held back any more")
         self.held, self.reason = 0, ""
@@ -108,7 +108,7 @@ class RemovalGuard:
             known.sha256 for i in state if i not in gone and (known := state.get(i)) is not None
         }
         lost = sum(sha256 is None or sha256 not in remaining for sha256 in contents)
-        # An image that was renamed a moment ago, and is now gone by its new name, counts once.
+        # An image that was just renamed, and is now missing under its new name, counts once.
         elsewhere = remaining.union(contents)
         return lost + sum(sha256 not in elsewhere for _, sha256 in self._recent)
 
@@ -127,7 +127,7 @@ class RemovalGuard:
 class RemovalGuards:
     """One guard for the root and one for each mount point below it.
 
-    When a disk is unmounted all of its images vanish, however small their share of all images is.
+    When a disk is unmounted, all of its images are missing, however small their share of all.
     Removals below a mount point are therefore admitted only while something is mounted there, and
     each mount point is judged like a folder of its own.
     """
@@ -155,8 +155,8 @@ class RemovalGuards:
     def needs_another_scan(self) -> bool:
         """Whether only another scan can show that held removals may be released.
 
-        The return of a mount below the root is noticed in the mount table. A mount that is reached
-        through a link is in the table as well, but is not looked up there.
+        A mount below the root is found in the mount table when it returns. A mount that is reached
+        through a link is in the table, too, but is not looked up there.
         """
         return any(
             guard.held and (mount is None or mount.startswith("/") or mount not in self._away)
@@ -210,7 +210,7 @@ class RemovalGuards:
             if mount is not None and not free and not mounts.has(mount):
                 self._away.add(mount)
                 guard.hold(
-                    len(group), f"nothing is mounted at {mount}, where {count} pictures lay."
+                    len(group), f"nothing is mounted at {mount}, where {count} pictures were."
                 )
             elif guard.admits(
                 group,

@@ -27,7 +27,7 @@ def collect_garbage_seldom() -> None:
     """Raise the thresholds of Python's cyclic garbage collector.
 
     A million known images are millions of small, long-lived objects without cycles. With CPython's
-    threshold of 700 new objects, collecting took a third of the time.
+    threshold of 700 new objects, collecting would take a third of the time.
     """
     gc.set_threshold(100_000, 20, 20)
 
@@ -73,7 +73,7 @@ class HelperPool:
         except BrokenProcessPool as error:
             if self._pool is pool:
                 self.close()
-            raise HelperDied("a helper process died") from error
+            raise HelperDied("a helper process ended unexpectedly") from error
         finally:
             self._at_work -= 1
             self._used = time.monotonic()
@@ -84,7 +84,7 @@ class HelperPool:
         try:
             return await self.run(work, part)
         except HelperDied as error:
-            logger.warning("%s; doing its work again", error)
+            logger.warning("%s; repeating its work in a thread", error)
             return await asyncio.to_thread(work, part)
 
     def _rest(self) -> None:

@@ -28,7 +28,7 @@ class KnownImages:
         return self._count - self._below.total() if mount is None else self._below[mount]
 
     def get(self, path: str) -> KnownImage | None:
-        """What was published last for the path; None if nothing was, or a removal."""
+        """The image as last published for the path; None if there is none, or it was removed."""
         directory, _, name = path.rpartition("/")
         return self._files.get(directory, {}).get(name)
 

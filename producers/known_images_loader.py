@@ -73,7 +73,7 @@ async def load(log: EventLog, uri_prefixes: Mapping[str, str]) -> dict[str, Know
             logger.warning(
                 "%s at %s: %s cannot be read: %s", IMAGES.name, record.position, image_id, error
             )
-            # The key exists, its content is unknown: whatever is there is published again.
+            # The key exists, but its content is unknown: the image is published again if it exists.
             state.put(path, UNKNOWN)
     total = sum(len(state) for state in states.values())
     logger.info("%s holds %d pictures (%d unreadable)", IMAGES.name, total, unreadable)
@@ -89,7 +89,7 @@ def _known(record: LogRecord, value: bytes, image_id: str, uri_prefix: str) -> K
     try:
         facts = _FACTS.validate_json(value)
     except ValidationError as error:
-        # The codec's message is the better one.
+        # The codec's error has the better message.
         decode_image_change(record.key, value)
         raise InvalidEvent(f"{ImageAdded.__name__}: {error}") from error
     if facts["image_id"] != image_id:
@@ -101,6 +101,6 @@ def _known(record: LogRecord, value: bytes, image_id: str, uri_prefix: str) -> K
         bytes.fromhex(facts["sha256"]),
         ListedStat(facts["size_bytes"], modified_us),
         facts["uri"].startswith(uri_prefix),
-        # A few names, each of them many times.
+        # There are few distinct names, each occurring many times.
         sys.intern(mount) if mount else None,
     )

@@ -2,8 +2,8 @@
 
 A Kafka broker that loses power may lose records that it has acknowledged. Later records then take
 the offsets of the lost ones, and soon the log is as long as before. Every answer of the broker is
-therefore compared with what is known: records that were read or acknowledged exist, and later
-records have higher offsets.
+therefore checked: records that were read or acknowledged must exist, and later records must have
+higher offsets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FollowedLog:
     """An `EventLog` for all sources together. Any call may raise `LogLost`.
 
     Several sources may publish at once, and answers arrive in any order. An answer is therefore
-    compared with what was known when its request was sent.
+    checked against the offsets that were known when its request was sent.
     """
 
     def __init__(self, log: EventLog) -> None:
@@ -122,9 +122,9 @@ class FollowedLog:
         self._ends[number] = max(offset + 1, self._ends.get(number, 0))
 
     def _raise_lost(self, number: int, found: str, end: int) -> None:
-        # Remembered: the source that notices it may take long to fail.
+        # Stored for all later calls: the source that notices it may take long to fail.
         self._lost = LogLost(
-            f"partition {number} of {IMAGES.name} {found}, and held everything before {end}: "
-            "the known images are read again, and the rest is published again"
+            f"partition {number} of {IMAGES.name} {found}, but it had reached {end}: the known "
+            "images are read again, and missing ones are published again"
         )
         raise self._lost

@@ -1,4 +1,4 @@
-"""Publishes batches in order and retries until the broker takes them."""
+"""Publishes batches in order, and retries until the broker has stored them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OnRejected = Callable[[str, str], Awaitable[None]]
 
 
 class ChangeWriter:
-    """Writes to `images`. While the broker is down, the batch is kept and retried.
+    """Writes to `images`. While the broker is down, the batch stays in memory and is retried.
 
     At most two batches are in memory: one in flight, and one whose `write` waits for it.
     """
@@ -50,7 +50,7 @@ class ChangeWriter:
             self._in_flight = None
 
     async def close(self) -> None:
-        """Cancel what is in flight. The next start finds that it is missing in the log."""
+        """Cancel the batch in flight. The next start finds that it is missing in the log."""
         if self._in_flight is not None:
             self._in_flight.cancel()
             await asyncio.gather(self._in_flight, return_exceptions=True)

@@ -43,42 +43,42 @@ def registry(statuses: Callable[[], Mapping[str, Status]]) -> CollectorRegistry:
 
 _Count = tuple[str, str, Callable[[Status], float]]
 _Figure = tuple[str, str, Callable[[Status], float | None]]
-"""The value is None where it is not known; the metric is then absent."""
+"""The value is None if it is not known; the metric is then absent."""
 
 _GAUGES: tuple[_Figure, ...] = (
-    ("known_pictures", "Pictures published and not removed", lambda s: s.known()),
-    ("waiting_paths", "Paths still to be examined or published", lambda s: s.waiting),
-    ("held_removals", "Removals held back until they are confirmed", lambda s: s.held),
+    ("known_pictures", "Pictures that were published and not removed since", lambda s: s.known()),
+    ("waiting_paths", "Paths that wait to be examined or published", lambda s: s.waiting),
+    ("held_removals", "Removals that are held back until they are confirmed", lambda s: s.held),
     (
         "unreadable_files",
-        "Files that exist and cannot be read",
+        "Files that exist but cannot be read",
         lambda s: len(s.counters.unreadable),
     ),
     (
         "passed_over",
-        "Files and folders that are not pictures, or not to be indexed",
+        "Skipped files and folders: not pictures, or ignored",
         lambda s: sum(s.skipped.counts().values()),
     ),
     (
         "source_missing",
-        "1 while the folder or bucket cannot be reached",
+        "1 if the folder or bucket cannot be reached, else 0",
         lambda s: bool(s.root_missing or s.unreachable),
     ),
     (
         "poll_interval_seconds",
-        "Seconds between scans; 0 where the kernel notifies",
+        "Seconds between scans; 0 with the kernel's notifications",
         lambda s: s.poll_seconds,
     ),
     (
         "last_reconcile_timestamp_seconds",
-        "When the whole source was last compared; absent if never",
+        "Time of the last complete scan; absent before the first one",
         lambda s: s.last_reconcile.timestamp() if s.last_reconcile else None,
     ),
 )
 _COUNTERS: tuple[_Count, ...] = (
-    ("published", "Additions and changes published", lambda s: s.counters.added),
-    ("removed", "Removals published", lambda s: s.counters.removed),
-    ("refused", "Files refused, each with a dead letter", lambda s: s.counters.refused),
-    ("unchanged", "Files that were touched and found equal", lambda s: s.counters.unchanged),
-    ("dropped_event_bursts", "Overflows of the kernel's queue", lambda s: s.overflows),
+    ("published", "Published additions and changes", lambda s: s.counters.added),
+    ("removed", "Published removals", lambda s: s.counters.removed),
+    ("refused", "Refused files, each with a dead letter", lambda s: s.counters.refused),
+    ("unchanged", "Files with a new time but unchanged content", lambda s: s.counters.unchanged),
+    ("dropped_event_bursts", "Overflows of the kernel's event queue", lambda s: s.overflows),
 )

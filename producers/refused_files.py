@@ -1,4 +1,4 @@
-"""Reports files that can never be published in `images.dlq`, once and not at every start."""
+"""Reports files that can never be published in `images.dlq`: once, not at every start."""
 
 from __future__ import annotations
 

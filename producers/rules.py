@@ -62,7 +62,7 @@ class Rules:
     def judge(self, directory: str, name: str) -> SkipReason | None:
         """Why a file of this name, in a folder that is entered, is skipped; None for an image.
 
-        `SkipReason.UNSURE` if the name does not decide: then the file's first bytes do.
+        `SkipReason.UNSURE` if the name does not decide, so that the file's first bytes must.
         """
         kind = _KINDS.get(suffix_of(name), SkipReason.UNSURE)
         if kind is SkipReason.OTHER_SUFFIX:
@@ -78,7 +78,7 @@ class Rules:
     def judge_path(self, path: str) -> SkipReason | None:
         """As `judge`, for a whole path. The path of a folder ends with a slash.
 
-        None also for anything in a folder that is not entered: the folder counts for its content.
+        None also for a path in a folder that is not entered: that folder counts for its content.
         """
         directory, _, name = path.removesuffix("/").rpartition("/")
         if not self.reaches(directory):
@@ -137,7 +137,7 @@ class Rules:
     def takes(self, path: str) -> bool:
         """Whether the file is to be examined, judged by its whole path."""
         directory, _, name = path.rpartition("/")
-        return self.judge(directory, name) in LOOKED_AT and self.reaches(directory)
+        return self.judge(directory, name) in TO_EXAMINE and self.reaches(directory)
 
 
 def _is_editor_file(name: str) -> bool:
@@ -149,7 +149,8 @@ def _is_editor_file(name: str) -> bool:
     )
 
 
-LOOKED_AT: Final = (None, SkipReason.UNSURE)
+TO_EXAMINE: Final = (None, SkipReason.UNSURE)
+"""Results of `Rules.judge` with which a file is examined."""
 _KINDS: Final[dict[str, SkipReason | None]] = {
     **dict.fromkeys(OTHER, SkipReason.OTHER_SUFFIX),
     **dict.fromkeys(MEDIA_TYPES),
@@ -157,7 +158,7 @@ _KINDS: Final[dict[str, SkipReason | None]] = {
 
 
 def media_type_by_name(name: str) -> str | None:
-    """The media type of the name's suffix; None if it is not an image's."""
+    """The media type of the name's suffix; None if it is not a suffix of images."""
     return MEDIA_TYPES.get(suffix_of(name))
 
 
@@ -173,9 +174,9 @@ def load_rules(root: Path, patterns: Iterable[str], settings: WatcherSettings) -
     except FileNotFoundError:
         pass
     except (OSError, UnicodeDecodeError) as error:
-        logger.warning("cannot read %s, going on without it: %s", root / IGNORE_FILE, error)
+        logger.warning("cannot read %s, continuing without it: %s", root / IGNORE_FILE, error)
     try:
         return Rules(lines, hidden=hidden, defaults=defaults)
     except ValueError as error:
-        logger.warning("the ignore patterns are not valid, going on without them: %s", error)
+        logger.warning("the ignore patterns are not valid, continuing without them: %s", error)
         return Rules(hidden=hidden, defaults=defaults)

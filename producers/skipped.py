@@ -36,7 +36,7 @@ BY_CONTENT: Final = (
     SkipReason.NAME_NOT_UTF8,
 )
 MAX_NAMES: Final = 10_000
-"""Listed per reason and source; all are counted."""
+"""Maximum number of paths that are listed per reason and source; all are counted."""
 _END: Final = "/\0"
 """Separates names. No name contains a slash, except at the end of a folder's."""
 
@@ -108,7 +108,7 @@ class SkippedFiles:
         """Record the results of examining files."""
         with self._lock:
             for path, reason, facts in files:
-                # Called for every file of a tree, of which in most trees none was skipped.
+                # Called for every file of a tree; in most trees none was skipped.
                 others = [
                     each for each in BY_CONTENT if each is not reason and self._by_content[each]
                 ]
@@ -160,7 +160,7 @@ class SkippedFiles:
     def apply_events(
         self, paths: Mapping[str, bool], judge: Callable[[str], SkipReason | None]
     ) -> None:
-        """Record paths that appeared (True) or vanished, if `judge` skips their names."""
+        """Record paths that appeared (True) or disappeared, if `judge` skips their names."""
         changed: dict[tuple[SkipReason, str], dict[str, bool]] = {}
         for path, there in paths.items():
             reason = judge(path)
@@ -170,13 +170,13 @@ class SkippedFiles:
         with self._lock:
             for (reason, directory), names in changed.items():
                 packed = self._by_name[reason].get(directory)
-                kept = dict.fromkeys(packed.split(_END) if packed is not None else ())
+                remaining = dict.fromkeys(packed.split(_END) if packed is not None else ())
                 for name, there in names.items():
                     if there:
-                        kept[name] = None
+                        remaining[name] = None
                     else:
-                        kept.pop(name, None)
-                self._name(reason, directory, kept)
+                        remaining.pop(name, None)
+                self._name(reason, directory, remaining)
 
     def _keep(self, wanted: Callable[[str], bool]) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""All sources of the watcher: one reading of the topic, one status, one heartbeat."""
+"""All sources of the watcher, with one reading of the topic, one status and one heartbeat."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Sources:
         self._end_process = end_process
         self._is_loaded = False
         self._loading = Activity(
-            "reading what is known",
+            "reading the known images",
             pending=lambda: int(not self._is_loaded),
             achieved=lambda: self._is_loaded,
         )
@@ -69,7 +69,7 @@ class Sources:
     async def run(self) -> None:
         """Run until cancelled. Any error but an unavailable server ends it.
 
-        So does the watchdog if a source is stuck; the heartbeat then ends as well.
+        The watchdog ends it, and the heartbeat, if a source makes no progress.
         """
         everything = {"": self.main, **self.others}
         activities = {name: self._activity(name, each) for name, each in everything.items()}
@@ -91,10 +91,10 @@ class Sources:
             self._helpers.close()
 
     async def _follow_log(self) -> None:
-        """Check now and then that the log still holds everything that was read or written.
+        """Check periodically that the log still holds all records that were read or written.
 
         Raises:
-            LogLost: it does not; it was created again, or lost its newest records in a crash.
+            LogLost: the topic was created again, or lost its newest records in a crash.
         """
         while True:
             try:
@@ -109,7 +109,7 @@ class Sources:
         }
         with self._loading.here():
             states = await until_available(
-                lambda: load(self._log, uri_prefixes), what="read what is known"
+                lambda: load(self._log, uri_prefixes), what="read the known images"
             )
         self._is_loaded = True
         return states
@@ -136,7 +136,7 @@ class Sources:
             main = self.main.status
             now = main.write_soon.is_set()
             main.write_soon.clear()
-            # The process is healthy although a source is missing.
+            # The process is healthy even if a source is missing.
             if main.attached or main.root_missing:
                 await asyncio.to_thread(self._write_health, now=now)
             with contextlib.suppress(TimeoutError):

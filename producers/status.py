@@ -1,4 +1,4 @@
-"""The watcher's status as a small JSON file, for the `status` command and for people."""
+"""The watcher's status as a small JSON file, for the `status` command and for users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRESS_SECONDS: Final = 5.0
 
 
 class Progress:
-    """Logs the progress of a slow scan now and then."""
+    """Logs the progress of a slow scan periodically."""
 
     def __init__(self) -> None:
         self._logged_at = time.monotonic()
@@ -78,9 +78,9 @@ class Status:
     """Set when the status file is to be written before its next regular time."""
     scanning: Callable[[], Difference | None] = _nothing
     at_work: Callable[[], int] = int
-    """How much is being compared, examined or published now, without paths that settle first."""
+    """How much is being compared, examined or published now, without paths still settling."""
     steps: Callable[[], object] = _nothing
-    """Changes whenever some of that work is done."""
+    """Changes with each progress of that work."""
 
     def reconciled(self) -> None:
         """Record the end of a comparison of the whole folder."""
@@ -89,7 +89,7 @@ class Status:
 
     @property
     def state(self) -> str:
-        """The state in two words."""
+        """The state in a few words."""
         if self.root_missing:
             return "folder missing"
         if self.unreachable:
@@ -131,8 +131,8 @@ def write_status(path: Path, main: Status, sources: Mapping[str, Status]) -> Non
 class SkippedReport:
     """Writes the names of skipped files into a file beside the status, when they change.
 
-    There may be very many names. Writing takes at most a twentieth of the time, unless somebody
-    waits for the file.
+    There may be very many names. Writing takes at most a twentieth of the time, except when a
+    command waits for the file.
     """
 
     def __init__(self, status_file: Path) -> None:

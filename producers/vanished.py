@@ -1,4 +1,4 @@
-"""Settles the dead letters of images whose files indexing could not find.
+"""Settles the dead letters of images whose files an indexer could not find.
 
 An indexer writes a dead letter of class `Vanished` when a file is missing, its folder exists and
 the log holds no newer record of it. The watcher knows which files exist, so it settles the letter:
@@ -63,7 +63,7 @@ class VanishedLetters:
         for letter in letters:
             path = letter.event.image_id.removeprefix(self._prefix)
             known = state.get(path)
-            # Unknown content: the image was to be published again and could not be read.
+            # Unknown content: the image should be published again, but could not be read.
             if known is None or known.sha256 not in (None, _sha256(letter)):
                 overtaken.append(letter)
             else:
@@ -80,7 +80,7 @@ class VanishedLetters:
                 wanted.add(self._prefix + path)
         letters = [each for each in await self._open() if each.event.image_id in wanted]
         for letter in letters:
-            logger.info("%s is back: published again", letter.event.image_id)
+            logger.info("%s exists again: published again", letter.event.image_id)
         await self._publish([settling(letter, "retried") for letter in letters])
 
     async def _open(self) -> list[Letter]:
@@ -100,7 +100,7 @@ class VanishedLetters:
 
 
 def _sha256(letter: Letter) -> bytes | None:
-    """The content that was not found; None if the letter does not say."""
+    """SHA-256 of the content that was not found; None if the letter does not state it."""
     try:
         change = decode_image_change(letter.event.original_key, letter.event.original_value)
     except InvalidEvent:

@@ -11,15 +11,15 @@ EASY: Final = 0.5
 
 
 PATIENCE: Final = 256
-"""The most easy batches in a row that are needed before a size that failed is tried again."""
+"""Maximum number of consecutive easy batches that are needed to retry a size that failed."""
 
 
 class BatchSize:
-    """Halved when a batch is too slow, and grown by one when batches of that size are easy.
+    """The size of batches: halved if a batch is too slow, raised by one after easy batches.
 
     This is TCP's rule, additive increase and multiplicative decrease: the size settles just below
-    the server's limit and follows when that changes. A size that failed is tried again less and
-    less often, as each try may cost a whole deadline.
+    the server's limit and follows it when it changes. A size that failed is tried again less and
+    less often, because each attempt may take a whole deadline.
     """
 
     def __init__(self, most: int, *, deadline: float) -> None:

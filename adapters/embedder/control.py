@@ -1,4 +1,4 @@
-"""Loading and unloading of models in a running Triton."""
+"""Loading and unloading models in a running Triton."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TritonControl:
     """Triton's explicit model control, for both encoders of a model at once."""
 
     def __init__(self, url: str, embedder: Embedder) -> None:
-        """`url` with or without a scheme; `embedder` of the same server, which `close` closes."""
+        """`url` may lack a scheme; `embedder` is of the same server, and is closed by `close`."""
         scheme, _, address = url.rpartition("://")
         self._embedder = embedder
         self._client = InferenceServerClient(
@@ -57,12 +57,12 @@ class TritonControl:
         ):
             if vectors.shape[1] != spec.dimension:
                 raise Rejected(
-                    f"{name}: the {kind} encoder gives {vectors.shape[1]} numbers, "
+                    f"{name}: the {kind} encoder returns {vectors.shape[1]} numbers, "
                     f"not {spec.dimension}"
                 )
 
     async def unload(self, name: str) -> None:
-        """Unload both encoders; one that is not loaded is no error. Raises as `load`."""
+        """Unload both encoders, if they are loaded. Raises as `load`."""
         for encoder in (image_model(name), text_model(name)):
             with translated(
                 f"unload {encoder}", rejected=(InferenceServerException,), unavailable=_DOWN

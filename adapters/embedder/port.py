@@ -1,4 +1,4 @@
-"""What the application needs of an embedder.
+"""The port of the embedder: what the application needs of it.
 
 Every method may raise `adapters.errors.Unavailable`. The real embedder (`adapters.embedder.triton`)
 and the fake one (`adapters.embedder.fake`) pass the same contract tests (`tests/contract`).

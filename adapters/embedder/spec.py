@@ -1,4 +1,4 @@
-"""The input and output of a served model, as its Triton configuration's parameters state them."""
+"""The input and output of a served model, read from the parameters of its Triton configuration."""
 
 from __future__ import annotations
 

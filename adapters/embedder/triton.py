@@ -27,25 +27,25 @@ from adapters.progress import server_is_away
 
 READY_TIMEOUT_SECONDS: Final = 2.0
 LIVE_TIMEOUT_SECONDS: Final = 5.0
-"""A health check is answered at once, but inference may keep the machine busy."""
+"""A health check takes no time itself, but inference may keep the machine busy."""
 LONGEST_SECONDS: Final = 3600.0
 """Longest deadline of a single input; a model that needs more is too large for this machine."""
 T = TypeVar("T")
 _DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 # The client would accept compressed answers; compressing vectors costs more than it saves.
 _PLAIN: Final = {"Accept-Encoding": "identity"}
-# Triton's status for a request that it would always refuse.
+# Triton's status for a request that it always rejects.
 _REFUSED_STATUS: Final = {"400"}
 
 
 class TritonEmbedder:
     """One long-lived client; at most `concurrency` calls in flight, each with a deadline.
 
-    Further calls wait until one of those ends, which is the back-pressure.
+    Further calls wait until one of those ends: this is the back-pressure.
     """
 
     def __init__(self, url: str, *, timeout: float = 30.0, concurrency: int = 8) -> None:
-        """`url` with or without a scheme; `timeout` in seconds for one call."""
+        """`url` may lack a scheme; `timeout` is in seconds, for one call."""
         scheme, _, address = url.rpartition("://")
         self._address = address.rstrip("/")
         self._secure = scheme == "https"
@@ -132,7 +132,7 @@ class TritonEmbedder:
         """The result of the call, within its deadline.
 
         Raises:
-            TooSlow: the deadline has passed, though Triton is alive.
+            TooSlow: the deadline has passed, although Triton is alive.
             Unavailable: Triton does not even answer a health check.
         """
         seconds = self._single.get(name, self._timeout) if rows == 1 else self._timeout
@@ -145,16 +145,16 @@ class TritonEmbedder:
                 if work.done():
                     break
                 passed = time.monotonic() - started
-                told = f"Triton model {name}: no answer within {passed:.0f} s"
+                message = f"Triton model {name}: no answer within {passed:.0f} s"
                 if not await self._is_live():
-                    raise Unavailable(f"{told}, nor to a health check")
+                    raise Unavailable(f"{message}, nor to a health check")
                 if work.done():
                     break
                 if passed >= seconds:
                     if rows == 1:
                         self._single[name] = min(2 * seconds, LONGEST_SECONDS)
-                    raise TooSlow(f"{told} to {rows} inputs, though Triton is alive")
-                server_is_away("Triton", f"{told}, but it is alive and at work")
+                    raise TooSlow(f"{message} to {rows} inputs, although Triton is alive")
+                server_is_away("Triton", f"{message}, but it is alive and computing")
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

@@ -13,16 +13,16 @@ from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_type_hints
 
 FACTS_VERSION: Final = 2
-"""Raised whenever something else is read of the same file. Images that were indexed by an earlier
-version are then read again, by a replay that begins by itself (`marked_offsets`)."""
+"""Incremented whenever other facts are read from the same file. Images that an earlier version has
+indexed are then read again, in a replay that starts automatically (`marked_offsets`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMetadata:
-    """What an image file says of itself in EXIF or XMP; None where it says nothing.
+    """The facts in an image file's EXIF or XMP; None for those that are absent.
 
-    `latitude` and `longitude` are in degrees. `taken_at` takes the local time for UTC where the
-    file states no offset.
+    `latitude` and `longitude` are in degrees. `taken_at` is the local time taken as UTC if
+    the file states no offset.
     """
 
     taken_at: datetime | None = None
@@ -33,7 +33,7 @@ class ImageMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFacts(ImageMetadata):
-    """All that is known of an image's content.
+    """All facts of an image's content.
 
     `width` and `height` are those of the upright original, in pixels. `facts_version` is the
     `FACTS_VERSION` by which the file was read; 0 where the index does not say.
@@ -56,7 +56,7 @@ def values(kind: type[ImageMetadata], source: ImageMetadata) -> dict[str, Any]:
 
 
 def value_types(kind: type[ImageMetadata]) -> dict[str, type]:
-    """Name -> type of the value, if there is one, of the fields of `kind`."""
+    """Name -> type of the value when it is not None, of the fields of `kind`."""
     hints = get_type_hints(kind)
     return {name: _without_none(hints[name]) for name in names(kind)}
 
@@ -68,7 +68,7 @@ def _without_none(hint: Any) -> Any:
 
 
 def place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
-    """Both, if they are a place on Earth."""
+    """Both numbers, if they are degrees of a place on Earth; else None."""
     if latitude is None or longitude is None:
         return None
     # Comparisons with NaN are false.

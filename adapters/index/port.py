@@ -1,4 +1,4 @@
-"""What the application needs of an image index, and the types that it takes and gives.
+"""The port of the image index: what the application needs of it, and the types that it uses.
 
 Every method may raise `adapters.errors.Unavailable`. The real index (`adapters.index.weaviate`) and
 the fake one (`adapters.index.fake`) pass the same contract tests (`tests/contract`).
@@ -83,7 +83,7 @@ DETAILS: Final[tuple[str, ...]] = (
     *_FIRST_DETAILS,
     *(name for name in STORED if name not in {*_FIRST_DETAILS, *_NOT_DETAILS}),
 )
-"""What a search may give back of each image, besides its id and score; a new one comes last."""
+"""Properties that a search can return of each image, besides id and score; add new ones last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """One image as scrolling through the collection gives it."""
+    """One image as scrolling through the collection returns it."""
 
     image_id: str
     sha256: str
@@ -120,7 +120,7 @@ class Between(Generic[Bound]):
     high: Bound | None = None
 
     def holds(self, value: Bound | None) -> bool:
-        """Whether the value lies between; an absent one does not, unless both ends are open."""
+        """Whether the value is in the range; an absent one is not, unless both ends are open."""
         if value is None:
             return self.low is None and self.high is None
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
@@ -132,8 +132,8 @@ class ImageFilter:
 
     `folder` ends with a slash, or is "" for all folders. It includes the folders below it, and
     matches every Unicode form of its name (`adapters.name_forms.forms`).
-    Every other field but `has_gps` is named as the property that it is about: a range that the
-    property must lie in, texts that it must be one of, or the text that it must be. Texts are
+    Every other field except `has_gps` has the name of its property, and is a range for it, a list
+    of texts of which it must be one, or the text that it must be. Texts are
     compared exactly, except for white space at their ends.
     """
 
@@ -157,7 +157,7 @@ EVERYTHING: Final = ImageFilter()
 
 
 MAX_RESULTS: Final = 10_000
-"""The most results of one search or look-up; Weaviate's own default limit."""
+"""Maximum number of results of one search or look-up; Weaviate's default limit."""
 
 
 class ImageIndex(Protocol):

@@ -1,4 +1,4 @@
-"""Weaviate's answers to the questions that only read: searches, scrolling and look-ups."""
+"""Weaviate's queries: searches, scrolling and look-ups."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _distance(item: Any) -> float:
     distance: float | None = item.metadata.distance
     if distance is None:
         # A missing distance must not count as 0, which would be the best match.
-        raise Unavailable("Weaviate answered without the distance that was asked for")
+        raise Unavailable("Weaviate's answer lacks the distance")
     return distance
 
 

@@ -66,13 +66,13 @@ def stored_properties(record: ImageRecord) -> dict[str, Any]:
 
 
 def folder_of(image_id: str) -> str:
-    """The folder an image id lies in, with a slash at its end; empty for the root."""
+    """The folder of an image id, with a slash at its end; empty for the root."""
     head, slash, _ = image_id.rpartition("/")
     return head + slash
 
 
 def known_vector(properties: Mapping[str, Any], vector: Sequence[float]) -> KnownVector | None:
-    """What can be reused of a stored object; None if it lacks a required fact."""
+    """The reusable part of a stored object; None if it lacks a required fact."""
     read = {name: typed(name, properties.get(name)) for name in names(ImageFacts)}
     facts = {name: value for name, value in read.items() if value is not None}
     if not vector or not facts.keys() >= _REQUIRED_FACTS:
@@ -84,13 +84,13 @@ def typed(name: str, value: object) -> Any:
     """The value of a property as it was stored; None if it is absent, or of another type."""
     kind = STORED[name]
     if kind in (int, float):
-        # Weaviate gives integers back as floats.
+        # Weaviate returns integers as floats.
         return kind(value) if isinstance(value, int | float) else None
     return value if isinstance(value, kind) else None
 
 
 def looks_temporary(message: str) -> bool:
-    """Whether an object's error is due to the server's state rather than to the object."""
+    """Whether an object's error is caused by the server's state rather than by the object."""
     lowered = message.lower()
     return any(
         word in lowered

@@ -1,4 +1,4 @@
-"""Which facts of an image the index can store; a fact that it cannot store is absent."""
+"""Selects the facts of an image that the index can store; the others are left out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _storable_moment(moment: datetime | None) -> datetime | None:
 
 
 def _storable_text(text: str | None) -> str | None:
-    """A text that no request can contain could not be filtered by, so it is absent."""
+    """None for a text that no request can contain: no filter could match it."""
     if text is None or not text.strip():
         return None
     try:

@@ -45,7 +45,7 @@ PAGE: Final = 1000
 
 CACHE_SECONDS: Final = 10.0
 WRITE_CACHE_SECONDS: Final = 1.0
-"""A write may rely on a look at its collection that is at most this old."""
+"""A write relies on a collection's description that was read at most this long ago."""
 _DOWN: Final = (WeaviateBaseError, httpx.HTTPError, OSError, asyncio.TimeoutError)
 
 
@@ -71,7 +71,7 @@ class WeaviateIndex:
             grpc_port=grpc_port,
             grpc_secure=secure,
             auth_credentials=Auth.api_key(api_key) if api_key else None,
-            # One of the checks asks the internet for the newest version of the client.
+            # One of the checks requests the client's newest version from the internet.
             skip_init_checks=True,
             additional_config=AdditionalConfig(timeout=Timeout(init=5, query=15, insert=60)),
         )
@@ -98,7 +98,7 @@ class WeaviateIndex:
     async def find(self, name: str) -> Collection | None:
         """See `ImageIndex.find`."""
         await self.connect()
-        with translated(f"look at {name}", unavailable=_DOWN):
+        with translated(f"read {name}", unavailable=_DOWN):
             return await weaviate_collections.find(self._client, name)
 
     async def all_collections(self) -> Sequence[Collection]:
@@ -123,15 +123,15 @@ class WeaviateIndex:
         self, name: str, max_age: float = CACHE_SECONDS
     ) -> Collection | None:
         """The collection as it was read at most `max_age` seconds ago; None if there is none."""
-        # A collection is replaced by one of the same name only after Weaviate has lost its data.
+        # A collection is replaced by another of the same name only if Weaviate has lost its data.
         known = self._collections.get(name)
         if known is None or time.monotonic() - known[0] > max_age:
-            looked = time.monotonic()
+            read_at = time.monotonic()
             found = await self.find(name)
             if found is None:
                 self._collections.pop(name, None)
                 return None  # The alias points at a deleted collection.
-            known = self._collections[name] = (looked, found)
+            known = self._collections[name] = (read_at, found)
         return known[1]
 
     async def _check_incarnation(

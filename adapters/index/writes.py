@@ -11,7 +11,7 @@ may leave an object that no search finds. Two measures prevent that (they follow
   not updated (weaviate/weaviate, issues 3948 and 3949), even if a kill kept the vector out of it.
   So no two writes use the same vector: each is scaled by a random factor within a millionth of one,
   which does not affect cosine similarity. When the server goes away, the client itself sends the
-  batch again, with the same vectors; such a write counts as failed, and the caller repeats it.
+  batch again, with the same vectors. Such a write counts as failed, and the caller repeats it.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ async def upsert(
 async def _insert(
     objects: Objects, collection: Collection, records: Sequence[ImageRecord]
 ) -> dict[str, str]:
-    """Write these, split where they are too large; a single record that is too large is refused."""
+    """Write these, in halves if they are too large; a single one that is too large is refused."""
     try:
         return await _insert_at_once(objects, collection, records)
     except WeaviateBatchError as error:
         if not looks_too_large(str(error)):
             raise
     if len(records) == 1:
-        return {records[0].image_id: "it is larger than the largest request that Weaviate accepts"}
+        return {records[0].image_id: "it is larger than the requests that Weaviate accepts"}
     half = len(records) // 2
     refused = await _insert(objects, collection, records[:half])
     return refused | await _insert(objects, collection, records[half:])
@@ -107,7 +107,7 @@ async def _insert_at_once(
     if written.uuids:
         await objects.data.insert_many([batch[max(written.uuids)]])
     if _repetitions.seen != repetitions:
-        raise Unavailable(f"write to {collection.name}: the server went away during it")
+        raise Unavailable(f"write to {collection.name}: the connection was lost meanwhile")
     return refused
 
 

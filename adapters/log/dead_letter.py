@@ -1,4 +1,4 @@
-"""The one way to make a dead letter, such that it can be written and read for any record.
+"""Makes dead letters that can be written and read whatever the record contains.
 
 A letter contains the record that it is about. A record may be as large as the largest message that
 the broker accepts, and Base64 makes it a third longer. So a large record is truncated, and the
@@ -20,7 +20,7 @@ KEY_BYTES: Final = 16 * 1024
 TEXT_CHARACTERS: Final = 4096
 ATTEMPTS: Final = 1_000_000
 HISTORY: Final = 50
-"""The most earlier letters that are named; the header grows with every retry."""
+"""Maximum number of earlier letters that are named; the header grows with every retry."""
 
 
 def dead_letter(

@@ -60,7 +60,7 @@ class Letter:
         """The position of the record that the letter is about; None if there is no record.
 
         Earlier versions wrote 0 and 0 for a file without a record. A letter about a record always
-        contains a key or a value, as every record of ours has one.
+        contains a key or a value, as every record has one.
         """
         event = self.event
         if event.source_partition is None or event.source_offset is None:
@@ -100,7 +100,7 @@ async def read_letters(log: EventLog) -> list[Letter]:
 def letter_of(record: LogRecord) -> Letter:
     """The letter in a record with a value.
 
-    A record that cannot be read as a letter gives a letter of the class `UNREADABLE`.
+    A record that cannot be read as a letter becomes a letter of the class `UNREADABLE`.
     """
     history = tuple(_text(record, FROM_HEADER).split())
     try:
@@ -156,7 +156,7 @@ class OpenLetters(Generic[T]):
 
     Args:
         log: the log with `images.dlq`.
-        keep: gives what to remember of a letter, or None to ignore the letter.
+        keep: returns the value to store for a letter, or None to ignore the letter.
     """
 
     def __init__(self, log: EventLog, keep: Callable[[Letter], T | None]) -> None:
@@ -164,7 +164,7 @@ class OpenLetters(Generic[T]):
         self._keep = keep
         self._next: dict[int, int] = {}
         self.known: dict[str, T] = {}
-        """Name -> what `keep` gave, as of the last update."""
+        """Name -> the value that `keep` returned, as of the last update."""
         self._keys: dict[str, str] = {}
         """Name -> the key of the record that settles the letter."""
         self._settled: set[tuple[str, str]] = set()
@@ -172,7 +172,7 @@ class OpenLetters(Generic[T]):
         self._reading = asyncio.Lock()
 
     async def current(self) -> Mapping[str, T]:
-        """Name -> what `keep` gave, updated to the end of the topic.
+        """Name -> the value that `keep` returned, updated to the end of the topic.
 
         Raises:
             Unavailable: the broker cannot be read now.
@@ -207,8 +207,8 @@ class OpenLetters(Generic[T]):
             letter = letter_of(record)
             if (letter.name, letter.key) in self._settled:
                 self._settled.discard((letter.name, letter.key))
-            elif (kept := self._keep(letter)) is not None:
-                self.known[letter.name], self._keys[letter.name] = kept, letter.key
+            elif (value := self._keep(letter)) is not None:
+                self.known[letter.name], self._keys[letter.name] = value, letter.key
         self._next[record.position.partition] = record.position.offset + 1
 
     def _is_ahead(self, name: str) -> bool:

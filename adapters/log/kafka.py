@@ -30,12 +30,12 @@ from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
 
 PUBLISH_TIMEOUT_SECONDS: Final = 30.0
-"""A broker that restarts is back within this time; after it the caller's back-off takes over."""
+"""A broker restarts within this time; after it the caller retries with back-off."""
 FETCH_TIMEOUT_MS: Final = 1000
 READY_TIMEOUT_SECONDS: Final = 3.0
 
 BULK: Final = 64
-"""From this many messages on, batches are built here rather than by the producer."""
+"""Number of messages from which batches are built here rather than by the producer."""
 
 _Record = tuple[bytes, bytes | None, list[tuple[str, bytes]]]
 _REFUSED: Final = (MessageSizeTooLargeError, RecordTooLargeError, InvalidTopicError)
@@ -141,14 +141,14 @@ class KafkaEventLog:
                 unread = [p for p in partitions if await consumer.position(p) < ends[p]]
                 idle_seconds = 0.0
                 while unread:
-                    asked = time.monotonic()
+                    polled = time.monotonic()
                     fetched = await consumer.getmany(
                         *unread, timeout_ms=FETCH_TIMEOUT_MS, max_records=2000
                     )
-                    # The client polls a broker that is gone for ever, without an error.
-                    idle_seconds = 0.0 if fetched else idle_seconds + time.monotonic() - asked
+                    # The client polls an unreachable broker for ever, without an error.
+                    idle_seconds = 0.0 if fetched else idle_seconds + time.monotonic() - polled
                     if idle_seconds > self._timeout:
-                        raise Unavailable(f"read {topic.name}: nothing came for {self._timeout} s")
+                        raise Unavailable(f"read {topic.name}: no records for {self._timeout} s")
                     for partition, records in fetched.items():
                         number, end = partition.partition, ends[partition]
                         for record in records:
@@ -246,7 +246,7 @@ async def _publish(
 async def _publish_in_bulk(
     producer: AIOKafkaProducer, topic: str, prepared: Sequence[_Record]
 ) -> list[Position]:
-    """Send whole batches for each partition: a third of the work of a future for each record."""
+    """Send whole batches for each partition: a third of the work that a future per record takes."""
     # Imports NumPy, which a process that never publishes in bulk need not load.
     from adapters.log.partitions import partitions_of
 
@@ -279,11 +279,11 @@ def _offset(metadata: RecordMetadata) -> int:
     """Where the record was written.
 
     Raises:
-        Unavailable: it was written, but the broker no longer knows where, as the client had sent it
-            twice. The broker then answers -1, from which the client would count the others.
+        Unavailable: it was written, but the client had sent it twice, and the broker no longer
+            knows where. It then answers -1, from which the client would count the others.
     """
     if metadata.offset < 0 or (metadata.log_start_offset or 0) < 0:
-        raise Unavailable(f"{metadata.topic}: the broker did not say where records were written")
+        raise Unavailable(f"{metadata.topic}: the broker did not return the offsets of the records")
     return int(metadata.offset)
 
 

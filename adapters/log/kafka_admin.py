@@ -27,11 +27,11 @@ class Progress:
 
     @property
     def lag(self) -> int:
-        """Their difference, summed over all partitions; with compaction an upper bound."""
+        """Number of records to read, over all partitions; an upper bound on compacted topics."""
         return sum(max(0, end - self.committed.get(p, 0)) for p, end in self.ends.items())
 
     def has_read(self, partition: int, offset: int) -> bool:
-        """Whether the group is done with this record."""
+        """Whether the group has committed an offset after this record."""
         return offset < self.committed.get(partition, 0)
 
 
@@ -50,7 +50,7 @@ async def progress(bootstrap_servers: str, topic: Topic, group_id: str) -> Progr
     """The group's progress on the topic; a group that never committed has read nothing.
 
     Raises:
-        Unavailable: the broker cannot say now.
+        Unavailable: the broker does not answer.
     """
     with translated(f"progress of {group_id}", unavailable=_DOWN):
         async with admin_client(bootstrap_servers) as admin:
@@ -77,7 +77,7 @@ async def delete_group(bootstrap_servers: str, group_id: str) -> None:
     """Delete a group's offsets, so that a group of the same name reads from the beginning.
 
     Raises:
-        Unavailable: the group still has members, or the broker cannot do it now.
+        Unavailable: the group still has members, or the broker does not answer.
     """
     with translated(f"delete the group {group_id}", unavailable=_DOWN):
         async with admin_client(bootstrap_servers) as admin:

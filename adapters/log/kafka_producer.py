@@ -43,11 +43,11 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
         await producer.client.close()
         if sender is None or sender.done():
             break
-        # When cancelled for the first time it still awaits its requests, which have just failed.
+        # After the first cancellation it still awaits its requests, which have just failed.
         sender.cancel()
         await asyncio.wait([sender], timeout=END_SECONDS)
     else:
-        logger.error("a producer's sender does not end: %r", sender)
+        logger.error("the sender task of a producer does not end: %r", sender)
     _fail_waiting(producer)
     await producer.client.close()
 
@@ -69,7 +69,7 @@ def _fail_waiting(producer: AIOKafkaProducer) -> None:
     batches += accumulator._pending_batches
     # A batch that awaits a retry has left this set, and failing it removes it once more.
     accumulator._pending_batches.update(batches)
-    accumulator.fail_all(KafkaError("the producer was given up"))
+    accumulator.fail_all(KafkaError("the producer was abandoned"))
     for batch in batches:
         waiters = (batch.future, batch._drain_waiter, *(each for each, _ in batch._msg_futures))
         for future in waiters:
@@ -85,12 +85,12 @@ async def settled(producer: AIOKafkaProducer) -> None:
     it has answered two later requests on a new connection, with a pause between them for its
     threads, an earlier request is either written or lost.
     """
-    await _ask_every_broker(producer)
+    await _query_every_broker(producer)
     await asyncio.sleep(SETTLE_SECONDS)
-    await _ask_every_broker(producer)
+    await _query_every_broker(producer)
 
 
-async def _ask_every_broker(producer: AIOKafkaProducer) -> None:
+async def _query_every_broker(producer: AIOKafkaProducer) -> None:
     client = producer.client
     await client.fetch_all_metadata()
     for broker in client.cluster.brokers():

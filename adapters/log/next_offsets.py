@@ -1,6 +1,6 @@
-"""The next offset of each partition that one member of a group reads, and what it commits.
+"""The next offset of each partition that one member of a group reads, and its commits.
 
-`consumer` is aiokafka's, here and wherever it is an argument.
+Arguments named `consumer` are an `AIOKafkaConsumer`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from schemas.topics import BY_NAME
 
 logger = logging.getLogger(__name__)
 
-_NOT_OURS: Final = (
+_REVOKED: Final = (
     CommitFailedError,
     IllegalGenerationError,
     IllegalStateError,
@@ -42,53 +42,53 @@ _NOT_OURS: Final = (
 
 
 class LogLost(Exception):
-    """The log has lost records that were read. The process ends, and reads the log anew."""
+    """The log has lost records that were read. The process ends, and starts reading again."""
 
 
 class Fetched(NamedTuple):
-    """What is to be made of the records that a consumer has fetched."""
+    """The records that a consumer has fetched, sorted by whether they are to be handled."""
 
     records: dict[Partition, list[LogRecord]]
     """To be handled, in the order of the log."""
     foreign: set[Partition]
-    """Partitions with fetched records but no next offset: those records are left out."""
+    """Partitions with fetched records but no next offset; those records are dropped."""
 
 
 class NextOffsets:
     """How far one member has read its partitions."""
 
     def __init__(self, *, keep_headers: bool = True) -> None:
-        """Without `keep_headers` records lose their headers, which take a third of the time."""
+        """Without `keep_headers` records have no headers, which saves a third of the time."""
         self._next: dict[Partition, int] = {}
         self._seek_again = False
         self._keep_headers = keep_headers
 
     def begin(self, consumer: Any, starts: Mapping[Partition, int]) -> None:
-        """Read these partitions from these offsets; no others are ours."""
+        """Read these partitions from these offsets, and no others."""
         self._next = dict(starts)
         self._seek(consumer)
 
     def continue_at(self, consumer: Any, partition: Partition, offset: int) -> None:
-        """Read this partition from here, if it is still ours."""
+        """Read this partition from this offset on, if it is still assigned."""
         if partition in self._next:
             self._next[partition] = offset
             self._seek(consumer)
 
     def give_up(self) -> None:
-        """No partition is ours any more. What is in flight may still be committed."""
+        """Read no partition any more. Records in flight may still be committed."""
         self._next = {}
 
     def take(self, consumer: Any, records: Sequence[ConsumerRecord]) -> Fetched:
-        """Sort out what was fetched, and advance the next offsets.
+        """Sort the fetched records, and advance the next offsets.
 
-        Records of a partition that is not ours are left out: they are its next owner's, and
-        applied here could overtake what that one has done since.
+        Records of other partitions are dropped: their owner handles them, and handling them here
+        could undo what it has done since.
 
         Raises:
-            LogLost: a partition goes on before the offset up to which it was read.
+            LogLost: a record has a lower offset than the next one to read.
         """
         if self._next and self._seek_again:
-            # Some of it may have been fetched before it was known where to read.
+            # Some records may have been fetched before the seek.
             self._seek(consumer)
             self._seek_again = False
             return Fetched({}, set())
@@ -103,9 +103,9 @@ class NextOffsets:
             found = taken.setdefault(partition, [])
             for record in fetched:
                 if record.offset < due:
-                    # aiokafka starts at the beginning where its offset does not exist.
+                    # aiokafka restarts at the beginning if the offset does not exist.
                     raise LogLost(
-                        f"{name}-{number} has offset {record.offset} where {due} was due: "
+                        f"{name}-{number} continues at offset {record.offset}, not at {due}: "
                         "it is not the log that was read before"
                     )
                 due = record.offset + 1
@@ -114,22 +114,24 @@ class NextOffsets:
         return Fetched(taken, foreign)
 
     async def check(self, consumer: Any) -> None:
-        """Return if the log still reaches as far as it was read.
+        """Return if no partition ends before its next offset.
 
         Raises:
-            LogLost: it does not.
+            LogLost: one does.
         """
         read = dict(self._next)
         ends = await _ends(consumer, list(read))
         for (topic, number), next_offset in read.items():
             if (end := ends[topic, number]) < next_offset:
-                raise LogLost(f"{topic.name}-{number} ends at {end}, but was read to {next_offset}")
+                raise LogLost(
+                    f"{topic.name}-{number} ends at {end}, but was read up to {next_offset}"
+                )
 
     async def unread(self, consumer: Any) -> int:
         """Records of the assigned partitions that were not yet read."""
         assigned = {(BY_NAME[each.topic], each.partition) for each in consumer.assignment()}
         ends = await _ends(consumer, list(assigned | self._next.keys()))
-        # Of a partition whose beginning is not chosen yet, nothing was read.
+        # A partition without a next offset has not been read at all.
         return sum(max(0, end - self._next.get(each, 0)) for each, end in ends.items())
 
     def _seek(self, consumer: Any) -> None:
@@ -139,8 +141,8 @@ class NextOffsets:
 
 
 async def committed(consumer: Any, partitions: Sequence[Partition]) -> dict[Partition, Committed]:
-    """What the group has committed of these partitions, where it has committed anything."""
-    # aiokafka's own `committed` gives the offset and keeps the metadata to itself.
+    """What the group has committed for these partitions; those without a commit are absent."""
+    # aiokafka's public `committed` returns the offset without the metadata.
     found = await consumer._coordinator.fetch_committed_offsets(
         [_of_kafka(partition) for partition in partitions]
     )
@@ -152,20 +154,20 @@ async def committed(consumer: Any, partitions: Sequence[Partition]) -> dict[Part
 
 
 async def commit(consumer: Any, offsets: Mapping[Partition, Committed]) -> None:
-    """Commit these; what is refused as its partition was given up is left uncommitted."""
+    """Commit these. Offsets of partitions that were revoked meanwhile are not committed."""
     if not offsets:
         return
     try:
         await consumer.commit(
             {_of_kafka(partition): tuple(each) for partition, each in offsets.items()}
         )
-    except _NOT_OURS as error:
-        # The next owner handles the records again, which does no harm.
-        logger.warning("not committed, as the partitions were given up: %s", error)
+    except _REVOKED as error:
+        # The next owner handles the records again, which is harmless.
+        logger.warning("not committed, because the partitions were revoked: %s", error)
 
 
 def log_record(record: ConsumerRecord, *, keep_headers: bool = True) -> LogRecord:
-    """What the consumer fetched, as the log gives it."""
+    """A fetched record in the form of the port."""
     return LogRecord(
         Position(record.partition, record.offset),
         record.key,

@@ -1,4 +1,4 @@
-"""What the application needs of Kafka: an append-only log for each topic, and consumer groups.
+"""The port of the event log: an append-only log for each topic, and consumer groups.
 
 Every method may raise `adapters.errors.Unavailable`. The real log (`adapters.log.kafka`) and the
 fake one (`adapters.log.fake`) pass the same contract tests (`tests/contract`).

@@ -1,8 +1,8 @@
-"""What happens when a group's partitions are given out anew, so that no error of it is lost.
+"""The listener for rebalances of a consumer group, which reports errors in its callbacks.
 
-aiokafka logs whatever a rebalance callback raises and goes on, as if the callback had done its
-work; a consumer then reads from places that nobody chose, and throws away what it reads. So an
-error is kept here, for the next call to raise.
+aiokafka logs an error in a rebalance callback and continues as if the callback had succeeded. The
+consumer would then read from offsets that were never chosen, and drop the records. So the error is
+stored here, and the next call of `check` raises it.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ logger = logging.getLogger(__name__)
 
 
 class RebalanceFailed(Exception):
-    """A rebalance callback failed: the member must leave its group and join anew."""
+    """A rebalance callback failed: the member must leave its group and rejoin."""
 
 
 class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Base of every listener of ours. A subclass says what is to be done, in `revoked` and
-    `assigned`, and calls `check` before it uses what the consumer gives."""
+    """Base of every rebalance listener. A subclass implements `revoked` and `assigned`, and calls
+    `check` before it uses what the consumer returns."""
 
     def __init__(self) -> None:
         self._failure: RebalanceFailed | None = None
         self.rebalancing = True
-        """Whether our partitions are not known, as the group is forming anew."""
+        """Whether a rebalance is in progress, so that this member's partitions are not known."""
 
     @abstractmethod
     async def revoked(self, partitions: list[TopicPartition]) -> None:
-        """Before these partitions are given away."""
+        """Called before these partitions are revoked."""
 
     @abstractmethod
     async def assigned(self, partitions: list[TopicPartition]) -> None:
-        """Once it is known which partitions are this member's."""
+        """Called with this member's partitions once they are assigned."""
 
     def failed(self, error: RebalanceFailed) -> None:
-        """A callback has raised, or was cancelled; called once, for those who are not asked."""
+        """Called once, when a callback has raised or was cancelled; does nothing here."""
 
     def check(self) -> None:
         """Return if no callback has failed.
 
         Raises:
-            RebalanceFailed: one has.
+            RebalanceFailed: a callback has raised or was cancelled.
         """
         if self._failure is not None:
             raise RebalanceFailed(str(self._failure)) from self._failure.__cause__
@@ -53,26 +53,26 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """Called by aiokafka."""
         self.rebalancing = True
-        with self._kept():
+        with self._recording_failure():
             await self.revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Called by aiokafka."""
-        with self._kept():
+        with self._recording_failure():
             await self.assigned(assigned)
         self.rebalancing = False
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _recording_failure(self) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            # Cancelled work is unfinished as well.
+            # A cancelled callback has not finished its work, either.
             self._keep_failure(error)
             raise
 
     def _keep_failure(self, error: BaseException) -> None:
-        """Let every later `check` raise this error, unless there was one before it."""
+        """Let every later `check` raise this error, unless an earlier one is stored."""
         if self._failure is None:
             self._failure = RebalanceFailed(f"{type(error).__name__}: {error}")
             self._failure.__cause__ = error

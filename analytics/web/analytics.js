@@ -41,9 +41,9 @@ const PANELS = [
   { id: "ratings_by_rated_images", title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means, drillDown: (row) => ({ rated_images: row.rated_images }) },
   { id: "time_to_searchable", title: "From file to searchable, seconds", kind: "line", x: (row) => row.day.slice(0, 10),
     series: (rows, labels) => seriesPerName(rows, labels, (row) => row.day.slice(0, 10), (row) => row.model_name, { p50: "p50_s", p95: "p95_s" }) },
-  { id: "weak_queries", title: "Queries with no results or only weak ones", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last asked" }, drillDown: (row) => ({ ...query(row), kind: row.kind, weak: true }) },
-  { id: "most_liked", title: "Most liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, drillDown: (row) => ({ ...query(row), rated: true }) },
-  { id: "least_liked", title: "Least liked queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, drillDown: (row) => ({ ...query(row), rated: true }) },
+  { id: "weak_queries", title: "Queries with no results or only weak ones", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last searched" }, drillDown: (row) => ({ ...query(row), kind: row.kind, weak: true }) },
+  { id: "most_liked", title: "Best rated queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, drillDown: (row) => ({ ...query(row), rated: true }) },
+  { id: "least_liked", title: "Worst rated queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, drillDown: (row) => ({ ...query(row), rated: true }) },
   { id: "rated_images", title: "Rated pictures", columns: { image_name: "picture", ratings: "ratings", mean_rating: "mean" } },
   { id: "dead_letters", title: "Dead letters", columns: { error_class: "class", source_topic: "topic", letters: "letters", images: "pictures", last_at: "last" } },
   { id: "model_switches", title: "Effect of each model change, 95 % interval", columns: { switched_at: "when", from_collection: "from", collection: "to", ratings_before: "ratings before", ratings_after: "after", mean_before: "mean before", mean_after: "after", difference: "difference", at_least: "at least", at_most: "at most" } },
@@ -180,10 +180,10 @@ async function drillDown(title, wanted) {
   }
   try {
     const { searches } = await fetchJson("searches", parameters);
-    $("behind").hidden = false;
-    $("behind-title").textContent = `${title}: ${searches.length} searches, newest first`;
-    $("behind-list").replaceChildren(...searches.map(entry));
-    $("behind-title").focus();
+    $("drill-down").hidden = false;
+    $("drill-down-title").textContent = `${title}: ${searches.length} searches, newest first`;
+    $("drill-down-list").replaceChildren(...searches.map(entry));
+    $("drill-down-title").focus();
   } catch (error) {
     showState(error.message, true);
   }
@@ -219,7 +219,7 @@ async function refresh() {
       select.replaceChildren(new Option("all", ""), ...data.models.map((name) => new Option(name, name)));
       select.value = chosen;
     }
-    showState(`Up to date at ${new Date().toISOString().slice(11, 19)} UTC`);
+    showState(`Updated at ${new Date().toISOString().slice(11, 19)} UTC`);
   } catch (error) {
     showState(error.message, true);
   }

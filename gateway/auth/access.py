@@ -43,7 +43,7 @@ class Denied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request carries to identify its sender; empty texts for what it does not carry."""
+    """What a request carries to identify its sender; an empty string stands for none."""
 
     key: str = ""
     """Sent as an API key."""

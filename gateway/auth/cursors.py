@@ -21,19 +21,19 @@ class BadCursor(Rejected):
 
 
 def fingerprint(*parts: object) -> str:
-    """A digest that identifies a question: equal for equal parts."""
+    """A digest that identifies a search: equal for equal parts."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Cursors:
-    """Signs and checks cursors (JSON Web Tokens, as receipts are, for another audience)."""
+    """Signs and checks cursors (JSON Web Tokens like receipts, but for another audience)."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
 
     def sign(self, question: str, position: int | str) -> str:
-        """A cursor to `position` in the answer to the question with this fingerprint."""
+        """A cursor to `position` in the answer to the search with this fingerprint."""
         claims = {"iss": ISSUER, "aud": AUDIENCE, "q": question, "at": position}
         return jwt.encode(claims, self._secret, algorithm=ALGORITHM, json_encoder=CompactEncoder)
 
@@ -41,7 +41,7 @@ class Cursors:
         """The position in a cursor.
 
         Raises:
-            BadCursor: it was not signed here, or for another question.
+            BadCursor: it was not signed here, or for another search.
         """
         try:
             claims = jwt.decode(

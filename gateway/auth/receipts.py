@@ -35,7 +35,7 @@ class CompactEncoder(json.JSONEncoder):
 
 
 def longest_token(characters: int) -> int:
-    """An upper bound of the bytes of a token whose claims hold `characters` characters of text.
+    """An upper bound on the bytes of a token whose claims hold `characters` characters of text.
 
     JSON writes a character in at most 6 bytes, and Base64 makes 4 bytes of 3.
     """
@@ -118,7 +118,8 @@ def receipt_secret(settings: GatewaySettings) -> str:
 def load_or_create_secret(file: Path) -> str:
     """The secret in `file`, created once with mode 0600.
 
-    Several processes may start at once: a hard link is made only where no file is, so all agree.
+    Several processes may start at once. A hard link never replaces a file, so all use the same
+    secret.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():

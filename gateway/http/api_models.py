@@ -114,43 +114,43 @@ class WaitFor(_Request):
         str | None,
         Field(
             pattern=r"^[0-9a-f]{64}$",
-            description="If absent, any content of that name is accepted.",
+            description="Hash of the content to wait for; any content if absent.",
         ),
     ] = None
     timeout_s: Annotated[float, Field(strict=True, gt=0, le=60, allow_inf_nan=False)] = 10.0
 
 
 class SearchRequest(_Request):
-    """What to look for: exactly one of `text`, `image_name`, `image` and `terms`."""
+    """A search: exactly one of `text`, `image_name`, `image` and `terms` is the query."""
 
     model_config = _one_of(text="string", image_name="string", image="string", terms="array")
 
     text: Annotated[QueryText | None, Field(description="What the pictures should show.")] = None
     image_name: Annotated[
-        ImageName | None, Field(description="More like this indexed picture.")
+        ImageName | None, Field(description="Find pictures like this indexed one.")
     ] = None
     image: Annotated[
-        Base64Bytes | None, Field(description="More like this picture, given in Base64.")
+        Base64Bytes | None, Field(description="Find pictures like this one, in Base64.")
     ] = None
     terms: Annotated[
         list[TermBody] | None,
-        Field(min_length=1, max_length=MAX_TERMS, description="A weighted combination."),
+        Field(min_length=1, max_length=MAX_TERMS, description="A weighted combination of terms."),
     ] = None
     limit: Annotated[
         int,
-        Field(strict=True, ge=1, le=1000, description="At most this many matches."),
+        Field(strict=True, ge=1, le=1000, description="Maximum number of matches."),
         BeforeValidator(whole),
     ] = 10
-    min_score: Annotated[Score | None, Field(description="Only matches of this score or more.")] = (
-        None
-    )
+    min_score: Annotated[Score | None, Field(description="Minimum score of a match.")] = None
     cut_off: Annotated[
         Literal["auto", "none"],
         Field(
             description="`auto`: only matches that score clearly above the rest of the collection."
         ),
     ] = "none"
-    filters: Annotated[Filters | None, Field(description="Which pictures may match.")] = None
+    filters: Annotated[Filters | None, Field(description="Conditions that a match must meet.")] = (
+        None
+    )
     include: Annotated[
         list[Detail],
         Field(max_length=20, description="Further properties of each match in the answer."),
@@ -173,7 +173,7 @@ class SearchRequest(_Request):
         ),
     ] = None
     wait_for: Annotated[
-        WaitFor | None, Field(description="Answer only after this picture can be found.")
+        WaitFor | None, Field(description="Wait until this picture can be found, then answer.")
     ] = None
 
     @model_validator(mode="after")
@@ -186,7 +186,7 @@ class SearchRequest(_Request):
         return self
 
     def question(self) -> Question:
-        """The request as the search service takes it."""
+        """The request in the form that the search service takes."""
         return Question(
             terms=self.as_terms(),
             limit=self.limit,
@@ -256,7 +256,7 @@ class SearchResponse(BaseModel):
 
 
 def search_response(request: SearchRequest, answer: Answer, jwt: str) -> SearchResponse:
-    """The response's body; only fields that the request asked for are set."""
+    """The response's body; optional fields are set only if the request selects them."""
     matches = []
     for each in answer.matches:
         more: dict[str, Any] = dict(each.match.details)

@@ -26,7 +26,7 @@ async def while_connected(request: Request, answer: Awaitable[T]) -> T:
         await asyncio.wait([answering, gone], return_when=asyncio.FIRST_COMPLETED)
         if answering.done():
             return answering.result()
-        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "The client has gone away.")
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "The client has disconnected.")
     finally:
         answering.cancel()
         gone.cancel()

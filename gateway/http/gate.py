@@ -55,7 +55,8 @@ class RateLimit:
 
 
 class Gate:
-    """ASGI middleware: 401 without a valid credential, 403 for a foreign page, 429 for too many."""
+    """ASGI middleware: 401 without a valid credential, 403 for another site's page, 429 for too
+    many requests."""
 
     def __init__(
         self, app: ASGIApp, access: Access, limit: RateLimit | None, origins: Container[str]
@@ -84,7 +85,7 @@ class Gate:
         if scope["method"] not in SAFE_METHODS and not self._same_site(headers):
             raise Problem(
                 HTTPStatus.FORBIDDEN,
-                f"Pages of {headers['origin']} may not send this request; see CORS_ORIGINS.",
+                f"Pages from {headers['origin']} may not send this request; see CORS_ORIGINS.",
             )
         address = client_address(scope)
         if not self._access.open and scope["path"] in sign_in.PATHS:
@@ -139,7 +140,7 @@ class Gate:
         if wait > 0:
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"Too many requests; the next one may come in {wait:.1f} s.",
+                f"Too many requests; try again in {wait:.1f} s.",
                 headers={"Retry-After": str(math.ceil(wait))},
             )
 

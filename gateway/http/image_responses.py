@@ -46,7 +46,7 @@ class BucketResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the object."""
         async with self._transfers.slots:
-            size, facts = await self._transfers.run(lambda: self._transfers.facts(self._uri))
+            size, facts = await self._transfers.in_thread(lambda: self._transfers.facts(self._uri))
             reader = ObjectReader(self._transfers, self._uri)
             try:
                 start = await reader.read()

@@ -37,7 +37,7 @@ class BodyLimit:
             return
         bound = self._other.get(scope["path"], self._max_bytes)
         stated = Headers(scope=scope).get("content-length", "")
-        # A number of more digits is no size; parsing it would only cost time.
+        # No body's size has more digits; parsing such a number would only cost time.
         if stated.isdecimal() and (len(stated) > 18 or int(stated) > bound):
             await self._refuse(scope, receive, send, bound)
             return
@@ -80,8 +80,8 @@ class BodyLimit:
 class Deadline:
     """ASGI middleware that answers 503 when no answer has begun within `seconds`.
 
-    `other` maps paths to deadlines of their own. A handler may extend its own with `extend`. Once
-    an answer has begun, there is no limit to the time that it takes to send.
+    `other` maps paths to deadlines of their own. A handler may extend its own with `extend`.
+    Sending an answer that has begun may take any time.
     """
 
     def __init__(

@@ -34,11 +34,11 @@ DOCUMENT: dict[str, Any] = {
 }
 """An error in the OpenAPI document."""
 RETRY: Final = {"Retry-After": "2"}
-"""Header, in seconds, of an answer that may be different soon."""
+"""Header of an error that may soon be over: seconds until the client should retry."""
 
 
 class Problem(Exception):
-    """An error with its HTTP status and, where one is to blame, the fields."""
+    """An error with its HTTP status and, if fields of the request caused it, these fields."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ def _not_ready(error: NotReady) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), missing=error.missing, headers=RETRY)
 
 
-def _plainly(status: HTTPStatus) -> Callable[[Exception], Problem]:
+def _with_status(status: HTTPStatus) -> Callable[[Exception], Problem]:
     return lambda error: Problem(status, str(error))
 
 
@@ -124,16 +124,16 @@ def _name_taken(error: NameTaken) -> Problem:
 
 TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     Unavailable: _retry_later,
-    Rejected: _plainly(HTTPStatus.UNPROCESSABLE_ENTITY),
+    Rejected: _with_status(HTTPStatus.UNPROCESSABLE_ENTITY),
     InvalidField: _invalid_field,
     InvalidReceipt: _invalid_receipt,
-    NotAllowed: _plainly(HTTPStatus.FORBIDDEN),
-    ImageNotFound: _plainly(HTTPStatus.NOT_FOUND),
-    ImageTooLarge: _plainly(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    NotAllowed: _with_status(HTTPStatus.FORBIDDEN),
+    ImageNotFound: _with_status(HTTPStatus.NOT_FOUND),
+    ImageTooLarge: _with_status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     NameTaken: _name_taken,
     NotIndexedYet: _not_indexed_yet,
     TooManyWaiting: _retry_later,
-    StorageFull: _plainly(HTTPStatus.INSUFFICIENT_STORAGE),
+    StorageFull: _with_status(HTTPStatus.INSUFFICIENT_STORAGE),
     NotReady: _not_ready,
 }
 """Error of a service or an adapter -> its problem document. A subclass without an entry of its own
@@ -141,7 +141,7 @@ is answered as its nearest base class."""
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that `TABLE` gives an error.
+    """The problem to which `TABLE` maps an error.
 
     Raises:
         StopIteration: neither its class nor a base class is in the table.
@@ -177,7 +177,10 @@ def install(app: FastAPI) -> None:
     async def _bug(request: Request, error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return response(
-            Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The request failed; the log says why.")
+            Problem(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "The request failed; the gateway's log has the reason.",
+            )
         )
 
 
@@ -185,7 +188,7 @@ def _validation_problem(error: RequestValidationError) -> Problem:
     problems = [
         {
             "field": _field(each),
-            "message": _plain(each),
+            "message": _message(each),
         }
         for each in error.errors()
     ]
@@ -198,12 +201,12 @@ def _validation_problem(error: RequestValidationError) -> Problem:
 
 def _field(error: dict[str, Any]) -> str:
     if error["type"] == "one_query":
-        # The oldest field stands for the query, for clients that know only it.
+        # Old clients know only this field, so it stands for the whole query.
         return "text"
     return ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
 
 
-def _plain(error: dict[str, Any]) -> str:
+def _message(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     # A message may quote the input, lone surrogates included, which UTF-8 cannot hold.
     return message.encode("utf-8", "replace").decode()

@@ -29,7 +29,7 @@ MEDIA_TYPES: Final = {
 def headers(images: str = "") -> dict[str, str]:
     """The headers of a page and its files: nothing is loaded from another host.
 
-    `images` names what else than files of this host the page shows as images, for instance `blob:`.
+    `images` names further sources of images that the page shows, for instance `blob:`.
     """
     sources = f"img-src 'self' {images}; " if images else ""
     return {
@@ -42,7 +42,7 @@ def headers(images: str = "") -> dict[str, str]:
 
 
 HEADERS: Final = headers("blob:")
-"""Of the gateway's own page, which shows pictures before they are uploaded."""
+"""Headers of the gateway's own page, which shows pictures before they are uploaded."""
 
 
 class StaticPage:

@@ -123,10 +123,10 @@ class ImageFiles:
             ImageNotFound: no image of this name may be shown.
             Unavailable: the index or the log do not answer.
         """
-        place = self._place(await self._served.find(name))
-        if isinstance(place, str):
-            return BucketImage(place)
-        return await asyncio.to_thread(find, *place)
+        location = self._location(await self._served.find(name))
+        if isinstance(location, str):
+            return BucketImage(location)
+        return await asyncio.to_thread(find, *location)
 
     async def find(self, name: str) -> UnreadImage:
         """The image of this name, to be decoded.
@@ -136,17 +136,19 @@ class ImageFiles:
             ImageTooLarge: it is an object of a bucket with more than `max_bytes`.
             Unavailable: the bucket, the index or the log cannot be reached now.
         """
-        place = self._place(await self._served.find(name))
-        if isinstance(place, str):
-            _, facts = await self.transfers.run(lambda: self.transfers.facts(place))
-            return UnreadImage(facts, lambda: self.transfers.run(lambda: self._read(place)))
-        local = await asyncio.to_thread(find, *place)
-        # When a file changes its time does, too.
+        location = self._location(await self._served.find(name))
+        if isinstance(location, str):
+            _, facts = await self.transfers.in_thread(lambda: self.transfers.facts(location))
+            return UnreadImage(
+                facts, lambda: self.transfers.in_thread(lambda: self._read(location))
+            )
+        local = await asyncio.to_thread(find, *location)
+        # Changing a file also changes its modification time.
         return UnreadImage(
             f"{local.path}\0{local.status.st_mtime_ns}\0{local.status.st_size}", local.path
         )
 
-    def _place(self, image_id: str) -> str | tuple[Path, str]:
+    def _location(self, image_id: str) -> str | tuple[Path, str]:
         """The URI of an object, or a folder and the path below it."""
         source = next((each for each in self._sources if image_id.startswith(each.prefix)), None)
         if source is None:

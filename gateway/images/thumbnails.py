@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 Size = Literal[128, 256, 512, 1024]
 """Longest edge, in pixels. Few sizes, so that requests cannot fill the folder."""
 
-KEPT_SHARE: Final = 0.8
-"""How much of a full folder is left after clearing it, as a fraction."""
+SHARE_AFTER_CLEARING: Final = 0.8
+"""How full the folder is after clearing it, as a fraction of its limit."""
 REFUSED_SECONDS: Final = 600.0
-"""How long the reason is remembered why an image cannot be decoded."""
+"""How long the reason why an image cannot be decoded is remembered."""
 REFUSED_COUNT: Final = 10_000
 """How many of these reasons are remembered."""
 
@@ -109,7 +109,7 @@ class Thumbnails:
     def _made(self, path: Path, task: asyncio.Task[None]) -> None:
         del self._being_made[path]
         if not task.cancelled():
-            task.exception()  # Retrieved, as perhaps no request waits for it any more.
+            task.exception()  # Retrieve it: perhaps no request waits for it.
 
     async def _make(self, thumbnail: Thumbnail) -> None:
         try:
@@ -118,7 +118,7 @@ class Thumbnails:
             raise ImageNotFound from error
         await asyncio.to_thread(_write, thumbnail.path, data)
         self._written += len(data)
-        if self._written > self._max_bytes * (1 - KEPT_SHARE):
+        if self._written > self._max_bytes * (1 - SHARE_AFTER_CLEARING):
             self._written = 0
             await asyncio.to_thread(_clear, self._folder, self._max_bytes)
 
@@ -172,7 +172,7 @@ def _clear(folder: Path, max_bytes: int) -> None:
         try:
             status = path.stat()
         except FileNotFoundError:
-            continue  # Another process clears as well.
+            continue  # Another process is clearing the folder, too.
         if path.is_file():
             files.append((status.st_mtime_ns, status.st_size, path))
     total = sum(size for _, size, _ in files)
@@ -181,6 +181,6 @@ def _clear(folder: Path, max_bytes: int) -> None:
     for _, size, path in sorted(files):
         path.unlink(missing_ok=True)
         total -= size
-        if total <= max_bytes * KEPT_SHARE:
+        if total <= max_bytes * SHARE_AFTER_CLEARING:
             break
-    logger.info("the folder of thumbnails was cleared to %d bytes", total)
+    logger.info("the folder of thumbnails was reduced to %d bytes", total)

@@ -27,15 +27,15 @@ class Transfers:
         """An object of more than `max_bytes` is refused."""
         self._max_bytes = max_bytes
         self.slots = asyncio.Semaphore(AT_ONCE)
-        # A bucket that hangs keeps its threads: nothing else may depend on these.
+        # A bucket that hangs blocks its threads, so nothing else may use them.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bucket")
 
-    async def run(self, call: Callable[[], T]) -> T:
+    async def in_thread(self, call: Callable[[], T]) -> T:
         """The result of a blocking call, made in one of the threads."""
         return await asyncio.wrap_future(self.submit(call))
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Like `run`, for a call whose result need not be awaited."""
+        """Like `in_thread`, for a call whose result need not be awaited."""
         return self._threads.submit(call)
 
     def facts(self, uri: str) -> tuple[int | None, str]:

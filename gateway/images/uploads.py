@@ -38,7 +38,7 @@ SUFFIXES: Final = {
     "image/jxl": ".jxl",
     RAW_MEDIA_TYPE: ".dng",
 }
-# Characters that some file system, shell or browser gives a meaning of its own.
+# Characters with a special meaning in some file system, shell or browser.
 _UNSAFE: Final = set('/\\:*?"<>|')
 # Characters at the beginning or end by which the watcher recognizes hidden or unfinished files.
 _STRIPPED: Final = " .~#$"
@@ -113,7 +113,7 @@ class Uploads:
             raise _refused(error) from error
 
     async def close(self) -> None:
-        """Wait for uploads in flight, which takes long unless the decoders are closed before."""
+        """Wait for uploads in flight. Close the decoders first, or this takes long."""
         for _ in range(self._workers):
             await self._slots.acquire()
         self._threads.shutdown(wait=False)
@@ -121,7 +121,7 @@ class Uploads:
     def _stored(self, storing: asyncio.Future[Stored]) -> None:
         self._slots.release()
         if not storing.cancelled():
-            storing.exception()  # Retrieved, as perhaps no request waits for it any more.
+            storing.exception()  # Retrieve it: perhaps no request waits for it.
 
     def _inspector(self, loop: asyncio.AbstractEventLoop) -> Inspect:
         def inspect(file: Path) -> str:
@@ -291,7 +291,7 @@ def _never(_: str) -> bool:
 
 
 def _refused(error: OSError) -> Exception:
-    """The error of ours for an error of the file system; raises what has none."""
+    """The gateway's error for one of the file system; raises any other error unchanged."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull()
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):

@@ -1,4 +1,4 @@
-"""The analytics page and the numbers behind it, read from the event lake."""
+"""The analytics page and its figures, read from the event lake."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _no_number(value: object) -> object:
-    """Refuse a bare number, which pydantic would read as seconds since 1970."""
+    """Reject a bare number, which pydantic would read as seconds since 1970."""
     if isinstance(value, str) and value.replace(".", "").lstrip("-").isdecimal():
         raise ValueError("write a time as 2026-01-05T08:00Z")
     return value
@@ -32,29 +32,29 @@ def _no_number(value: object) -> object:
 
 Moment = Annotated[datetime, BeforeValidator(_no_number)]
 Since = Annotated[
-    Moment | None, Query(description="Events from this time on; UTC if it has no offset.")
+    Moment | None, Query(description="Only events from this time on; UTC if it has no offset.")
 ]
-Until = Annotated[Moment | None, Query(description="Events before this time.")]
-Model = Annotated[str | None, Query(max_length=200, description="Events of this model.")]
+Until = Annotated[Moment | None, Query(description="Only events before this time.")]
+Model = Annotated[str | None, Query(max_length=200, description="Only events of this model.")]
 
 
 def router(queries: LakeQueries) -> APIRouter:
     """The routes; nothing is read from the lake before the first request."""
     routes = APIRouter(tags=["analytics"])
 
-    @routes.get("/api/v1/analytics/dashboard", summary="The numbers of the analytics page")
+    @routes.get("/api/v1/analytics/dashboard", summary="The figures of the analytics page")
     async def numbers(
         request: Request, since: Since = None, until: Until = None, model: Model = None
     ) -> dict[str, Any]:
         filters = _filters(since, until, model)
-        answer = queries.run(
+        answer = queries.result(
             ("dashboard", filters),
             lambda lake, bounds, stop: dashboard(lake, filters, bounds=bounds, stop=stop),
         )
         return await while_connected(request, answer)
 
-    @routes.get("/api/v1/analytics/searches", summary="The searches behind a number")
-    async def behind(
+    @routes.get("/api/v1/analytics/searches", summary="The searches that a figure counts")
+    async def drill_down(
         request: Request,
         since: Since = None,
         until: Until = None,
@@ -63,17 +63,18 @@ def router(queries: LakeQueries) -> APIRouter:
         kind: Annotated[str | None, Query(max_length=20)] = None,
         rating: Annotated[int | None, Query(ge=1, le=10)] = None,
         place: Annotated[
-            int | None, Query(ge=1, le=1000, description="The position of a rated picture.")
+            int | None,
+            Query(ge=1, le=1000, description="Position of a rated picture in the answer."),
         ] = None,
         score_from: Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)] = None,
         score_below: Annotated[float | None, Query(ge=-1, le=2, allow_inf_nan=False)] = None,
         without_result: bool = False,
         weak: Annotated[
-            bool, Query(description="Searches without matches, or with only weak ones.")
+            bool, Query(description="Only searches without matches, or with weak ones.")
         ] = False,
         rated: bool = False,
         rated_images: Annotated[
-            int | None, Query(ge=0, le=1000, description="How many of its pictures were rated.")
+            int | None, Query(ge=0, le=1000, description="Number of rated pictures in the answer.")
         ] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def router(queries: LakeQueries) -> APIRouter:
             rated=rated,
             rated_images=rated_images,
         )
-        answer = queries.run(
+        answer = queries.result(
             ("searches", filters, wanted, limit),
             lambda lake, bounds, stop: searches(
                 lake, filters, wanted, limit=limit, bounds=bounds, stop=stop

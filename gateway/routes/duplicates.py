@@ -25,8 +25,10 @@ class DuplicatesResponse(BaseModel):
     kind: Kind
     model_name: str
     groups: list[list[DuplicateBody]]
-    examined: Annotated[int, Field(description="How many pictures this request examined.")]
-    next_cursor: Annotated[str | None, Field(description="Null on the last page.")]
+    examined: Annotated[int, Field(description="Number of pictures that this request examined.")]
+    next_cursor: Annotated[
+        str | None, Field(description="Cursor of the next page; null on the last one.")
+    ]
 
 
 def router(search: Search, duplicates: Duplicates) -> APIRouter:
@@ -36,9 +38,9 @@ def router(search: Search, duplicates: Duplicates) -> APIRouter:
     @routes.get("/api/v1/duplicates", summary="Groups of duplicate pictures")
     async def list_duplicates(
         kind: Annotated[
-            Kind, Query(description="`exact`: equal content. `near`: similar vectors.")
+            Kind, Query(description="`exact`: equal content; `near`: similar vectors.")
         ] = "exact",
-        limit: Annotated[int, Query(ge=1, le=100, description="At most this many groups.")] = 20,
+        limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of groups.")] = 20,
         min_score: Annotated[
             float | None,
             Query(gt=0, le=1, allow_inf_nan=False, description="For `near`: the minimum cosine."),

@@ -12,7 +12,7 @@ def router(readiness: Readiness) -> APIRouter:
     """The route."""
     routes = APIRouter(tags=["health"])
 
-    @routes.get("/api/v1/healthcheck", summary="Can a search be answered?")
+    @routes.get("/api/v1/healthcheck", summary="Whether searches can be answered")
     async def healthcheck() -> HealthBody:
         ready = await readiness.check()
         return HealthBody(

@@ -40,11 +40,11 @@ FolderField = Annotated[
     str,
     Form(
         max_length=2000,
-        description="Below the watched folder, which is `/`. Created if it is missing.",
+        description="Folder below the watched one, which is `/`; created if it is missing.",
     ),
 ]
 NameField = Annotated[
-    str | None, Form(max_length=1000, description="Used instead of the file's own name.")
+    str | None, Form(max_length=1000, description="Name to store it under; by default the file's.")
 ]
 
 
@@ -57,7 +57,7 @@ def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) 
         summary="Add a picture to the watched folder",
         status_code=HTTPStatus.CREATED,
         responses={
-            200: {"model": UploadResponse, "description": "The same picture existed already"},
+            200: {"model": UploadResponse, "description": "The same picture was stored before"},
             403: problems.DOCUMENT,
             409: problems.DOCUMENT,
             507: problems.DOCUMENT,

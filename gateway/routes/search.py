@@ -22,8 +22,8 @@ from schemas.events import now
 class _Direct(APIRoute):
     """A route that FastAPI only documents: its function takes the request and returns the response.
 
-    FastAPI's own handling, although nothing is left for it to resolve, validate or serialize, would
-    add a hundredth to the time of a search.
+    FastAPI's own handling would add a hundredth to the time of a search, although there is nothing
+    for it to resolve, validate or serialize.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -52,7 +52,7 @@ def router(search: Search, receipts: Receipts, privacy: Privacy) -> APIRouter:
         client = privacy.client(caller_of(request.scope))
         answer = await search.answer(body.question(), client)
         found = search_response(body, answer, receipts.sign(_receipt(answer)))
-        # Fields that were not asked for are absent rather than null, as in version 1.0.
+        # Optional fields that were not selected are absent rather than null, as in version 1.0.
         return Response(found.model_dump_json(exclude_unset=True), media_type="application/json")
 
     return routes

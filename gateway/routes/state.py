@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from gateway.system_state import SystemState
 
 MOST_LETTERS: Final = 1000
-"""The maximum in one answer."""
+"""Maximum number of letters in one answer."""
 
 
 class StateBody(BaseModel):
@@ -20,7 +20,7 @@ class StateBody(BaseModel):
     model_name: str
     model_version: str
     collection: str
-    images: Annotated[int, Field(description="Pictures that searches are answered from.")]
+    images: Annotated[int, Field(description="Pictures in the collection that answers searches.")]
     waiting: Annotated[
         int | None,
         Field(description="Changes that are not indexed yet (an upper bound); null if not known."),
@@ -43,7 +43,7 @@ class StateBody(BaseModel):
 class DeadLetterBody(BaseModel):
     """A picture that could not be indexed, and why."""
 
-    letter: Annotated[str, Field(description="The letter's name in `./image-search dlq`.")]
+    letter: Annotated[str, Field(description="Name of the letter in `./image-search dlq`.")]
     image_name: str
     error_class: str
     reason: str
@@ -52,7 +52,7 @@ class DeadLetterBody(BaseModel):
 
 
 class DeadLettersResponse(BaseModel):
-    """Open letters, newest first; of each picture only the newest one."""
+    """Open dead letters, newest first; for each picture only its newest one."""
 
     total: int
     letters: list[DeadLetterBody]
@@ -79,7 +79,7 @@ def router(state: SystemState, *, uploads: bool, max_upload_bytes: int) -> APIRo
             uploads=uploads,
             max_upload_bytes=max_upload_bytes,
         )
-        # Only what is set is in the answer: both are absent where they are not known.
+        # Fields that are not set are absent from the answer.
         if now.skipped is not None:
             body.skipped, body.skipped_reasons = sum(now.skipped.values()), dict(now.skipped)
         return body
@@ -87,10 +87,10 @@ def router(state: SystemState, *, uploads: bool, max_upload_bytes: int) -> APIRo
     @routes.get("/api/v1/dead-letters", summary="Pictures that could not be indexed, and why")
     async def dead_letters(
         limit: Annotated[
-            int, Query(ge=1, le=MOST_LETTERS, description="At most this many letters.")
+            int, Query(ge=1, le=MOST_LETTERS, description="Maximum number of letters.")
         ] = 100,
         skip: Annotated[
-            int, Query(ge=0, le=10**9, description="How many of the newest letters to skip.")
+            int, Query(ge=0, le=10**9, description="Number of the newest letters to skip.")
         ] = 0,
     ) -> DeadLettersResponse:
         page = await state.letters(limit, skip)

@@ -12,34 +12,34 @@ from adapters.index.port import Match
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
-    """A match, and the ids of its near-duplicates that were left out, best first."""
+class CollapsedMatch:
+    """A match, and the ids of the near-duplicates collapsed into it, best first."""
 
     match: Match
     duplicates: tuple[str, ...] = ()
 
 
-async def collapse(matches: Sequence[Match], least: float) -> list[Folded]:
-    """The matches without those that are near-duplicates of a better one that is kept.
+async def collapse(matches: Sequence[Match], least: float) -> list[CollapsedMatch]:
+    """The matches, each near-duplicate of a better match collapsed into that one.
 
     Two images are near-duplicates if the cosine of their vectors is at least `least`. The matches
-    have vectors and are sorted, best first; whether one is kept depends only on better ones.
+    have vectors and are sorted, best first; whether one is collapsed depends only on better ones.
     """
     return await asyncio.to_thread(_collapse, matches, least)
 
 
-def _collapse(matches: Sequence[Match], least: float) -> list[Folded]:
+def _collapse(matches: Sequence[Match], least: float) -> list[CollapsedMatch]:
     if not matches:
         return []
     vectors = np.array([match.vector for match in matches], dtype=np.float32)
     alike = vectors @ vectors.T
     kept: list[int] = []
-    folded: dict[int, list[str]] = {}
+    collapsed: dict[int, list[str]] = {}
     for number, match in enumerate(matches):
         nearest = kept[int(np.argmax(alike[kept, number]))] if kept else None
         if nearest is not None and alike[nearest, number] >= least:
-            folded[nearest].append(match.image_id)
+            collapsed[nearest].append(match.image_id)
         else:
             kept.append(number)
-            folded[number] = []
-    return [Folded(matches[number], tuple(folded[number])) for number in kept]
+            collapsed[number] = []
+    return [CollapsedMatch(matches[number], tuple(collapsed[number])) for number in kept]

@@ -31,7 +31,7 @@ EXACT_STEPS: Final = 20
 NEAR_STEP: Final = 64
 NEAR_STEPS: Final = 4
 NEIGHBOURS: Final = 50
-"""The maximum of near-duplicates that are looked for per image."""
+"""Maximum number of near-duplicates that are searched for per image."""
 AT_ONCE: Final = 8
 
 
@@ -75,7 +75,7 @@ class Duplicates:
         """The next groups after `cursor`.
 
         Raises:
-            InvalidField: the cursor does not belong to this question.
+            InvalidField: the cursor does not belong to this request.
             Unavailable: the index does not answer.
         """
         least = self._near_score if min_score is None else min_score

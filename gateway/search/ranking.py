@@ -31,7 +31,7 @@ async def ranked(
 ) -> list[Cleaned]:
     """The beginning of the order: at least `needed` matches, if there are as many.
 
-    `clean` removes the matches that the question excludes. Its result for a longer beginning of
+    `clean` removes the matches that the request excludes. Its result for a longer beginning of
     the order must start with its result for a shorter one.
     """
     order: list[Match] = []

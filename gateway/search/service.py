@@ -20,7 +20,7 @@ from gateway.auth.cursors import BadCursor, Cursors, fingerprint
 from gateway.auth.privacy import Privacy
 from gateway.errors import InvalidField
 from gateway.search import cutoff, ranking
-from gateway.search.collapse import Folded, collapse
+from gateway.search.collapse import CollapsedMatch, collapse
 from gateway.search.cutoff import Background
 from gateway.search.events import SearchEvents
 from gateway.search.outage import Patience
@@ -31,7 +31,7 @@ from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimi
 logger = logging.getLogger(__name__)
 
 ALIAS_SECONDS = 1.0
-"""How long a resolved alias is trusted. A flip keeps the old collection, so nothing breaks."""
+"""How long a resolved alias is used. A switch keeps the old collection, so searches in it work."""
 
 WARM_SECONDS = 5.0
 """Interval of checks whether another collection was activated."""
@@ -81,7 +81,7 @@ class Answer:
     search_id: UUID
     query: str
     collection: Collection
-    matches: Sequence[Folded]
+    matches: Sequence[CollapsedMatch]
     cut_off_score: float | None = None
     next_cursor: str | None = None
 
@@ -141,15 +141,15 @@ class Search:
         collection, start, embedded, found = await self._patience(attempt)
         ended = time.perf_counter()
         page = found.matches[start : start + question.limit]
-        following = start + question.limit
+        next_start = start + question.limit
         answer = Answer(
             uuid4(),
             describe(question.terms),
             collection,
             page,
             found.cut_off_score,
-            self._cursors.sign(question.fingerprint(collection), following)
-            if question.paged and len(found.matches) > following
+            self._cursors.sign(question.fingerprint(collection), next_start)
+            if question.paged and len(found.matches) > next_start
             else None,
         )
         timings = SearchTimings(
@@ -192,7 +192,7 @@ class Search:
         least: float | None = question.min_score
         automatic: float | None = None
 
-        async def clean(order: Sequence[Match]) -> list[Folded]:
+        async def clean(order: Sequence[Match]) -> list[CollapsedMatch]:
             nonlocal least, automatic
             others = [match for match in order if match.image_id not in own]
             if question.automatic_cut_off and automatic is None and others:
@@ -201,7 +201,7 @@ class Search:
             wanted = [match for match in others if least is None or match.score >= least]
             if question.collapse:
                 return await collapse(wanted, self._duplicate_score)
-            return [Folded(match) for match in wanted]
+            return [CollapsedMatch(match) for match in wanted]
 
         if question.paged or question.collapse:
             tiers = ranking.COLLAPSING_TIERS if question.collapse else ranking.TIERS
@@ -223,7 +223,7 @@ class Search:
         Raises:
             Unavailable: Weaviate does not answer, or no collection is active yet.
         """
-        # One of the concurrent callers asks the index; the others use its answer.
+        # One of the concurrent callers queries the index; the others use its answer.
         async with self._resolving:
             if self._active is not None and time.monotonic() - self._active[0] < ALIAS_SECONDS:
                 return self._active[1]
@@ -260,7 +260,7 @@ class Search:
 class _Found:
     """The matches of all pages up to and including the requested one."""
 
-    matches: list[Folded]
+    matches: list[CollapsedMatch]
     cut_off_score: float | None
 
 

@@ -12,11 +12,11 @@ from adapters.embedder.port import Embedder
 from adapters.errors import Rejected, TooSlow, Unavailable
 
 MOST: Final = 32
-"""The maximum of texts in one request, which every text model here accepts."""
+"""Maximum number of texts in one request, which every text model here accepts."""
 SLOW_SECONDS: Final = 10.0
 """The limit for a request of many texts, as each search in it waits for the whole request."""
 IN_FLIGHT: Final = 2
-"""The maximum of requests in flight per model; further texts wait for the next request."""
+"""Maximum number of requests in flight per model; further texts wait for the next one."""
 
 Vector = list[float]
 Pending = tuple[str, asyncio.Future[Vector]]
@@ -81,7 +81,7 @@ class TextBatches:
         try:
             vectors = await self._embedder.embed_texts(model, [text for text, _ in batch])
         except Unavailable as error:
-            # The next batch must be smaller than the one that was too slow.
+            # The next batch must be smaller than this one, which was too slow.
             if isinstance(error, TooSlow) or time.monotonic() - started > NEAR * SLOW_SECONDS:
                 size.too_slow(len(batch))
             _fail(batch, error)

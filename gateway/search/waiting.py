@@ -1,7 +1,7 @@
-"""Whether the active collection holds an image, with many such questions in one request.
+"""Whether the active collection holds an image, with many of these look-ups in one request.
 
 A page loads fifty thumbnails at a time, and many clients may wait for images that they just added.
-Without batches each of these questions would be a request to the index.
+Without batches each look-up would be a request to the index.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from adapters.name_forms import forms
 from gateway.errors import NotIndexedYet, TooManyWaiting
 
 GATHER_SECONDS: Final = 0.002
-"""How long a question waits for others to share its request."""
+"""How long a look-up waits for others to share its request."""
 AT_ONCE: Final = 500
-"""The maximum of images in one request to the index."""
+"""Maximum number of images in one request to the index."""
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.25
 MAX_WAITING: Final = 1000
-"""The maximum of requests that wait for images at the same time."""
+"""Maximum number of requests that wait for images at the same time."""
 
 
 class Presence:
@@ -31,7 +31,7 @@ class Presence:
         self._index = index
         self._active = active
         self._wanted: dict[str, asyncio.Future[str | None]] = {}
-        self._asking: set[asyncio.Task[None]] = set()
+        self._look_ups: set[asyncio.Task[None]] = set()
         self.waiting = 0
         """How many requests are waiting for an image now."""
 
@@ -45,9 +45,9 @@ class Presence:
         if future is None:
             future = self._wanted[image_id] = asyncio.get_running_loop().create_future()
             if len(self._wanted) == 1:
-                task = asyncio.create_task(self._ask_soon())
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
+                task = asyncio.create_task(self._look_up_soon())
+                self._look_ups.add(task)
+                task.add_done_callback(self._look_ups.discard)
         # A caller that is cancelled must not cancel the answer for the others.
         return await asyncio.shield(future)
 
@@ -65,7 +65,7 @@ class Presence:
                 if sha256 is not None:
                     yield image_id, sha256
 
-    async def _ask_soon(self) -> None:
+    async def _look_up_soon(self) -> None:
         await asyncio.sleep(GATHER_SECONDS)
         wanted, self._wanted = self._wanted, {}
         names = list(wanted)
@@ -76,7 +76,7 @@ class Presence:
             except Exception as error:
                 for name in part:
                     wanted[name].set_exception(error)
-                    # Retrieved, as perhaps no caller waits for it any more.
+                    # Retrieve it: perhaps no caller waits for it.
                     wanted[name].exception()
             else:
                 for name in part:

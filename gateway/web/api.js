@@ -22,7 +22,7 @@ function signedOut(status, challenge) {
   return true;
 }
 
-async function ask(path, options) {
+async function call(path, options) {
   let response;
   try {
     response = await fetch(path, options);
@@ -38,10 +38,10 @@ async function ask(path, options) {
   return body;
 }
 
-export const get = (path) => ask(path);
+export const get = (path) => call(path);
 
 export function post(path, body, signal) {
-  return ask(path, {
+  return call(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),

@@ -10,7 +10,7 @@ function label(term) {
   const picture = own.find(term.own);
   return picture
     ? [picture.name, el("img", { alt: "", src: picture.preview })]
-    : ["a picture that is no longer here", null];
+    : ["a picture that this tab no longer has", null];
 }
 
 /** One chip; calls `change` with the new term, or with null when it is removed. */
@@ -58,7 +58,7 @@ function chip(term, change) {
       type: "button",
       class: "remove",
       "aria-label": `Remove ${name} from the query`,
-      title: "Take it out",
+      title: "Remove",
       onclick: () => change(null, "remove"),
     },
     "×",

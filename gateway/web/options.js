@@ -1,4 +1,4 @@
-// Filters and switches: a form whose fields have the same names as in the address.
+// Filters and options: a form whose fields have the same names as in the address.
 
 import { $ } from "./dom.js";
 

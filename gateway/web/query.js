@@ -1,4 +1,4 @@
-// The query: terms, filters and switches; its short form, address and request.
+// The query: terms, filters and options; its short form, address and request.
 
 export const MAX_TERMS = 16;
 export const MAX_WEIGHT = 100;

@@ -41,14 +41,14 @@ export function rating(container, label) {
     el("span", { class: "question", "aria-hidden": "true" }, label),
     el(
       "div",
-      { class: "rating-buttons", role: "group", "aria-label": `${label} 1 is useless, 10 just right` },
+      { class: "rating-buttons", role: "group", "aria-label": `${label} 1 is useless, 10 exactly right` },
       ...buttons,
     ),
     el(
       "p",
       { class: "scale", "aria-hidden": "true" },
       el("span", {}, "useless"),
-      el("span", {}, "just right"),
+      el("span", {}, "exactly right"),
     ),
     thanks,
   );

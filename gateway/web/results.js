@@ -8,7 +8,7 @@ import { describe, request } from "./query.js";
 const PAGE = 30;
 
 let running = null; // The search in flight; a newer one aborts it.
-let refusedIn = null; // The search in flight when the typed text was refused: its end shows no message.
+let refusedIn = null; // The search in flight when the typed text was rejected; its end shows no message.
 let cursor = null; // Of the next page; null if there is none.
 let query = null;
 let hooks = {};
@@ -25,7 +25,7 @@ export function refuse(text) {
   refusedIn = running;
 }
 
-/** Show how a search ended, unless a text typed meanwhile was refused. */
+/** Show how a search ended, unless a text typed meanwhile was rejected. */
 function conclude(search, text, bad = false) {
   if (search !== refusedIn) say(text, bad);
 }
@@ -112,7 +112,7 @@ export async function search(wanted) {
   query = wanted;
   const lost = wanted.terms.find((each) => each.own !== undefined && !own.find(each.own));
   if (lost) {
-    say("The picture of this search was kept only in the tab where it was chosen. Choose it again.", true);
+    say("The picture of this search exists only in the tab where it was chosen. Choose it again.", true);
     return;
   }
   say("Searching…");

@@ -62,7 +62,7 @@ function skipped() {
 }
 
 function facts() {
-  const small = state.model_name === "lite" ? " (small, bundled; a stand-in for CLIP)" : "";
+  const small = state.model_name === "lite" ? " (small and bundled; CLIP models find more)" : "";
   return [
     ["Pictures indexed", state.images.toLocaleString("en")],
     ["Waiting", state.waiting === null ? "not known" : state.waiting.toLocaleString("en")],
@@ -86,7 +86,7 @@ async function show() {
     $("letters-none").textContent =
       total === 0
         ? "None: all pictures could be indexed."
-        : `${left ? `The newest 100 of ${total}. ` : ""}To try again after repairing them: ./image-search dlq retry.`;
+        : `${left ? `The newest 100 of ${total}. ` : ""}To retry repaired pictures: ./image-search dlq retry --all.`;
     $("letters").replaceChildren(
       ...letters.map((letter) =>
         el(

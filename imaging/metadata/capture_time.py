@@ -1,4 +1,4 @@
-"""Parses the time at which an image was taken, and rejects impossible ones."""
+"""Parses the time at which an image was taken, and rejects impossible times."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OFFSET: Final = re.compile(
 def moment(
     text: str, *, offset: str = "", fraction: str = "", now: datetime | None = None
 ) -> datetime | None:
-    """The time in this text, in UTC; None if it cannot be parsed or cannot be true.
+    """The time in this text, in UTC; None if it cannot be parsed or is impossible.
 
     `offset` and `fraction` (digits of a second) come from other tags and are used if the text lacks
     them. Without a valid offset the local time is taken as UTC. A date without a time means

@@ -41,7 +41,8 @@ def known_place(latitude: float | None, longitude: float | None) -> tuple[float,
 def degrees(parts: object, hemisphere: str | None, signs: dict[str, int]) -> float | None:
     """Degrees from EXIF's degrees, minutes and seconds; None if they cannot be read.
 
-    Without a hemisphere (None) the number's own sign counts. An unknown hemisphere gives None.
+    Without a hemisphere (None) the number's own sign counts; with an unknown one the result is
+    None.
     """
     if isinstance(parts, str):
         return degrees_of_text(parts, hemisphere, signs)
@@ -78,7 +79,7 @@ def _numbers(parts: object) -> list[float] | None:
         numbers = [float(part) for part in listed]
     except (ValueError, OverflowError, ZeroDivisionError):
         return None
-    # A denominator of 0 gives infinity or NaN.
+    # A denominator of 0 results in infinity or NaN.
     return numbers if all(math.isfinite(number) for number in numbers) else None
 
 

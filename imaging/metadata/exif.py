@@ -1,7 +1,7 @@
 """Reads an image's metadata from EXIF or, where EXIF has none, from XMP.
 
-Each fact is read independently. What cannot be read or cannot be true is None, so damaged metadata
-loses neither the image nor its other facts.
+Each fact is read independently. A fact that is unreadable or impossible is None, so damaged
+metadata affects neither the image nor its other facts.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def _value(tags: Mapping[int, Any] | Image.Exif, tag: int) -> Any:
 def _taken_at(
     exif: Image.Exif, details: Mapping[int, Any], xmp: Mapping[str, str]
 ) -> datetime | None:
-    """The first possible time of: taken, scanned, file last changed."""
+    """The first time that is possible, of the times taken, scanned and last changed."""
 
     def texts(tag: int) -> list[str]:
-        # Each tag belongs in one directory, and some programs write it into the other.
+        # Each tag belongs in one directory, but some programs write it into the other.
         return [text_of(_value(tags, tag)) for tags in (details, exif)]
 
     taken, scanned, changed = kinds = [

@@ -1,4 +1,4 @@
-"""Decodes texts in metadata, and makes camera names of them."""
+"""Decodes texts in metadata, and forms camera names from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from typing import Final
 
 TEXT_CHARACTERS: Final = 200
-"""Characters kept of a text. Cameras write about twenty; a file may hold any number."""
+"""Maximum characters of a text. Cameras write about twenty; a file may hold any number."""
 _MAX_BYTES: Final = 20 * TEXT_CHARACTERS
 _BLANK: Final = "\0 \t\r\n"
 _WORD: Final = re.compile(r"\w+")

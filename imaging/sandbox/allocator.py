@@ -13,11 +13,11 @@ M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 """Constants of glibc's `malloc.h`."""
 MMAP_THRESHOLD_BYTES: Final = 4 << 20
-"""More than a photograph needs that is scaled while it is read. Mapping such a block again for each
-image makes decoding in two threads a quarter slower."""
+"""More than a photograph takes that is scaled while it is read. Mapping such a block anew for each
+image would make decoding in two threads a quarter slower."""
 
 TRIM_THRESHOLD_BYTES: Final = 16 << 20
-"""Free bytes kept at the end of the heap.
+"""Free bytes that stay at the end of the heap.
 
 With glibc's 128 KiB, which apply once the other threshold is set, the megabytes of each photograph
 are mapped again, page by page."""
@@ -34,7 +34,7 @@ def return_memory_promptly() -> None:
     try:
         set_option = ctypes.CDLL(None).mallopt
     except AttributeError:
-        logger.info("this C library has no mallopt; its defaults apply")
+        logger.info("the C library has no mallopt; its defaults apply")
         return
     set_option(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
     set_option(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)

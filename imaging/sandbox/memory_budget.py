@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class MemoryHold:
-    """Bytes taken from a budget. Giving them back twice is harmless."""
+    """Bytes taken from a budget. Returning them twice is harmless."""
 
     __slots__ = ("_budget", "bytes")
 
@@ -42,7 +42,7 @@ class MemoryBudget:
         self.used = 0
 
     async def take(self, needed: int) -> MemoryHold:
-        """Wait until `needed` bytes fit. The caller must give the hold back."""
+        """Wait until `needed` bytes fit. The caller must call `give_back`."""
         share = min(needed, self._limit)
         if not self._waiting and self.used + share <= self._limit:
             return self._held(share)

@@ -1,8 +1,8 @@
-"""Runs tasks on untrusted input in processes that may crash, hang or exhaust memory without harm.
+"""Runs tasks on untrusted input in processes, which may crash, hang or exhaust their memory.
 
 Each process runs one task at a time, so a crash can be attributed to its task. A process is killed
-when its time is over or nobody waits for its result any more. Its slot and its memory are
-given back once it has really ended. Processes are forked from a server process that has loaded the
+when its time is over or its caller is cancelled. Its slot and its memory are released once it has
+really ended. Processes are forked from a server process that has loaded the
 decoders; they start on demand and end when idle.
 
 Decision and measurements: `docs/decisions/0013-decoding-processes.md`.
@@ -52,7 +52,7 @@ class _Job:
         self.abandoned = False
 
     def abandon(self) -> None:
-        """Nobody waits for the result any more."""
+        """The caller was cancelled: kill the process."""
         self.abandoned = True
         if self.process is not None:
             self.process.kill()
@@ -73,15 +73,15 @@ class Sandbox:
             memory_bytes: limit for all tasks together, files and decoded images. A task that needs
                 more runs while no other large task does.
             seconds: time limit of one task, without the time it waits for its turn.
-            once: do not retry a task that timed out, as nobody would wait for it.
+            once: do not retry a task that timed out, as its caller's deadline is over.
         """
         self.workers = workers
         self.seconds = seconds
         self._again = (Ended, DecoderMemory) if once else (Ended, DecoderMemory, DecoderTimeout)
         # Most images need less than this share. The rest is for large ones.
         self.share = max(LEAST_SHARE_BYTES, memory_bytes // (4 * workers))
-        # Each slot has a share. Tasks that need more take it from what the other slots leave, so
-        # large tasks wait for one another while small ones go on.
+        # Each slot has a share. Tasks that need more take it from the common rest, so large ones
+        # wait for one another while small ones continue.
         others = (workers - 1) * self.share
         self._large = MemoryBudget(max(memory_bytes, others + self.share) - others)
         self._slots = asyncio.Semaphore(workers)
@@ -113,20 +113,20 @@ class Sandbox:
             Unavailable: no process could be started, or none began the task in time.
         """
         if self._closed:
-            raise Unavailable("this process is shutting down and decodes nothing more")
+            raise Unavailable("this process is shutting down and decodes no more files")
         try:
             return await self._granted(function, arguments, memory, reading, fresh=False)
         except self._again as error:
             if self._closed:
                 raise Unavailable("not decoded: this process is shutting down") from error
             # The cause may be an earlier task of the process, a lack of memory on the machine, or a
-            # machine that stood still, so that all running tasks timed out.
-            logger.warning("%s ended its process: %s; trying once more", function, error)
+            # machine that was suspended, so that all running tasks timed out.
+            logger.warning("%s ended its process: %s; retrying once", function, error)
         try:
             return await self._granted(function, arguments, memory, reading, fresh=True)
         except Ended as error:
             if error.doing != DECODING or self._closed:
-                raise Unavailable(f"the process that was to decode it ended: {error}") from error
+                raise Unavailable(f"the decoder process ended before decoding: {error}") from error
             raise DecoderCrashed(f"decoding it crashed the decoder ({error})") from error
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class Sandbox:
         *,
         fresh: bool,
     ) -> Any:
-        """Run the task, granting more memory if it asks for more."""
+        """Run the task; grant more memory and run it again if it needs more."""
         memory = max(memory, self.share)
         while True:
             request = Request(function, arguments, memory, self.seconds, reading)
@@ -155,7 +155,9 @@ class Sandbox:
                 return await self._once(request, fresh=fresh)
             except NeedsMemory as more:
                 if more.needed <= memory:
-                    raise RuntimeError(f"{function} was granted {memory} bytes") from more
+                    raise RuntimeError(
+                        f"{function} still needs more than the {memory} bytes that it requested"
+                    ) from more
                 memory = more.needed
 
     async def _once(self, request: Request, *, fresh: bool) -> Any:
@@ -188,8 +190,8 @@ class Sandbox:
         try:
             process = job.process = await self._process(fresh)
             if job.abandoned:
-                raise Ended("nobody waits for its result")
-            result = await process.ask(request)
+                raise Ended("its caller was cancelled")
+            result = await process.execute(request)
             reusable = True
             return result
         except DecoderMemory:
@@ -197,11 +199,13 @@ class Sandbox:
         except Ended as end:
             if end.timed_out and end.doing == READING:
                 seconds = request.reading or request.seconds
-                raise SlowFile(f"a file could not be read in {seconds:g} s") from end
+                raise SlowFile(f"a file could not be read within {seconds:g} s") from end
             if end.timed_out and end.doing != DECODING:
-                raise Unavailable(f"no process began with it in {request.seconds:g} s") from end
+                raise Unavailable(
+                    f"no decoder process began the task within {request.seconds:g} s"
+                ) from end
             if end.timed_out:
-                raise DecoderTimeout(f"decoding it takes over {request.seconds:g} s") from end
+                raise DecoderTimeout(f"decoding it takes more than {request.seconds:g} s") from end
             raise
         except Exception:
             reusable = True  # The task's own error.
@@ -226,14 +230,14 @@ class Sandbox:
                 continue
             if not fresh:
                 return process
-            process.kill()  # To make room: there are never more processes than slots.
+            process.kill()  # There are never more processes than slots.
             fresh = False
             await asyncio.wait([process.ended])
             break
         try:
             process = await SandboxProcess.start()
         except (OSError, EOFError) as error:
-            raise Unavailable(f"no process can be started to decode in: {error}") from error
+            raise Unavailable(f"no decoder process can be started: {error}") from error
         self._all.add(process)
         process.ended.add_done_callback(lambda _: self._all.discard(process))
         return process
@@ -259,6 +263,6 @@ class Sandbox:
 
 
 def _ignore_error(task: asyncio.Task[Any]) -> None:
-    """Retrieve the error of a task that nobody waits for, so that asyncio does not log it."""
+    """Retrieve the error of a task that is no longer awaited, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""The parent's side of one worker process: start, request, kill, and end."""
+"""The parent's side of one worker process: its start, requests and end."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _STARTS: Final = threading.Lock()
 """Held while a process is started or its exit status is read: `multiprocessing` reads the status of
 all others when it starts one, and a status can be read only once."""
 _STARTER: Final = ThreadPoolExecutor(1, thread_name_prefix="sandbox-start")
-"""Not the loop's default threads, which may all be waiting for workers."""
+"""A thread of its own, as all default threads of the loop may be waiting for workers."""
 PIECE_BYTES: Final = 1 << 18
 BUSY_SECONDS: Final = 0.005
 
 
 class Ended(Exception):
-    """The process has ended. `doing` is what it did last, `timed_out` whether its time was over."""
+    """The process has ended. `doing` is its last phase, `timed_out` whether its time was over."""
 
     def __init__(self, reason: str, *, doing: int = 0, timed_out: bool = False) -> None:
         super().__init__(reason)
@@ -85,7 +85,7 @@ class SandboxProcess:
             os.close(descriptor)
         return cls(process, ours, arena)
 
-    async def ask(self, request: Request) -> Any:
+    async def execute(self, request: Request) -> Any:
         """Run a request; return or raise what its function does.
 
         Raises:
@@ -93,7 +93,7 @@ class SandboxProcess:
         """
         loop = asyncio.get_running_loop()
         content = pickle.dumps(request, protocol=5)
-        # A late time-out of the request before does not concern this one.
+        # A late time-out of the previous request does not concern this one.
         self._timed_out = False
         self._arena[0] = READY
         reply = self._reply = loop.create_future()
@@ -147,7 +147,7 @@ class SandboxProcess:
         try:
             failed, result = self._unpacked(content)
         except Exception as error:
-            # The reply makes no sense: the process may have been taken over by its input.
+            # The reply is not valid: its input may have taken over the process.
             logger.warning("a worker's reply cannot be read: %s", error)
             self.kill()
             self._reply = waiting
@@ -162,7 +162,7 @@ class SandboxProcess:
         arrays = [self._arena[start:end] for start, end in reply.arrays]
         result = _load(reply.content, arrays)
         if reply.failed and not isinstance(result, Exception):
-            raise pickle.UnpicklingError("no exception")
+            raise pickle.UnpicklingError("the error is not an exception")
         return reply.failed, result
 
     def _gone(self) -> None:

@@ -34,9 +34,9 @@ FIRST_ARRAY: Final = 64
 NOTHING, READY, READING, DECODING = range(4)
 """What a worker is doing; stored in the first byte of the shared memory."""
 LATE_SECONDS: Final = 2.0
-"""If the parent has not killed a worker this long after its time limit, it ends by itself."""
+"""A worker that the parent has not killed this long after its time limit ends itself."""
 MARGIN_BYTES: Final = (192 << 20) + (32 << 20) * (os.cpu_count() or 1)
-"""Memory that a worker may take beyond the need of its task. Thread stacks of the decoders, one or
+"""Memory that a worker may take beyond the need of its task. The decoders' thread stacks, one or
 more per core, count in full."""
 
 
@@ -55,7 +55,7 @@ def _received(duplicate: Any) -> Descriptor:
 
 
 class NeedsMemory(Exception):
-    """Raised by a task that needs more memory than it was granted; it is run again with that."""
+    """Raised by a task that needs more memory than it was granted; it is rerun with `needed`."""
 
     def __init__(self, needed: int) -> None:
         """`needed` in bytes."""
@@ -139,7 +139,7 @@ def _answer(request: Request, arena: mmap.mmap, limit: _MemoryLimit) -> Reply:
             result = _function(request.function)(*request.arguments, memory=request.memory)
             return _packed(result, arena)
     except MemoryError:
-        return _failure(DecoderMemory("decoding it takes more memory than there is for it"))
+        return _failure(DecoderMemory("decoding it takes more memory than is available"))
     except Exception as error:
         return _failure(error)
 

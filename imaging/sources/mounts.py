@@ -1,4 +1,4 @@
-"""File systems mounted below a watched folder, each of which can vanish with its images."""
+"""File systems mounted below a watched folder; each can be unmounted together with its images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Self
 
 _TABLE: Final = Path("/proc/self/mountinfo")
 _ON_DEMAND: Final = b"autofs"
-"""Marks a place where something will be mounted on access; holds nothing itself."""
+"""Marks a path where a file system is mounted on access; holds no files itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class _Row(NamedTuple):
 class MountTable:
     """The part of the system's mount table that concerns a folder (proc_pid_mountinfo(5)).
 
-    `entries` distinguish different mounts at the same place, as mounting raises no file events. A
+    `entries` distinguish different mounts at the same path, as mounting raises no file events. A
     mount's number is not enough: the next mount may get it again. None if the system has no such
     table.
     """

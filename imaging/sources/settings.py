@@ -1,4 +1,4 @@
-"""Settings: where the pictures are."""
+"""Settings of the sources of pictures."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from imaging.sources.source import Source, parse_sources
 
 
 class SourceSettings(ServerSettings):
-    """Where the pictures are."""
+    """The sources of pictures."""
 
     images_dir: Path = Path("images")
     """The watched folder."""
     images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
-    """Further folders and buckets, as `name=url` separated by spaces; the ids of their pictures
+    """Further folders and buckets, as `name=url` separated by spaces. The ids of their pictures
     start with `name/`."""
     ignore_defaults: bool = True
-    """Whether the files and folders that NAS systems and desktops keep for themselves are left out
+    """Whether files and folders that NAS systems and desktops create for themselves are ignored
     (`docs/names.md`)."""
 
     @field_validator("images_sources", mode="before")

@@ -37,7 +37,7 @@ _NAMES: Final = (
 )
 _DISK_OR_FILE: Final = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
 """Errors of a bad sector, and also of a disk or server that is gone (soft NFS mounts and unplugged
-disks give EIO). One file alone does not show which. Some exist on Linux only."""
+disks return EIO). One file alone does not show which. Some exist on Linux only."""
 
 
 def may_be_the_file_s(error: BaseException | None) -> bool:
@@ -55,11 +55,11 @@ def file_system(url: str) -> tuple[Any, str]:
     """
     parts = urlsplit(url)
     try:
-        # Not `fsspec.open`, which gives `*` and `::` in a name a meaning.
+        # Not `fsspec.open`, which interprets `*` and `::` in a name.
         system = fsspec.filesystem(parts.scheme)
     except (ValueError, ImportError) as error:
         raise Rejected(f"{url}: {error}") from error
-    # What urlsplit takes as query or fragment is part of the name here.
+    # The parts that urlsplit takes as query or fragment belong to the name here.
     path = url.partition("://")[2]
     return system, unquote(path) if parts.scheme != "file" else unquote(parts.path)
 

@@ -1,8 +1,8 @@
-"""Names of files and folders that file systems, NAS systems and desktops keep for themselves.
+"""Names of files and folders that file systems, NAS systems and desktops create for themselves.
 
-Thumbnails, bins, snapshots and indexes lie beside people's images, and nobody searches for them.
+Thumbnails, bins, snapshots and indexes are stored beside users' images but are not to be searched.
 Only complete names that a system creates are listed, in any case; a merely unusual name (`@home`,
-`#1`, `lost`) may be a person's own.
+`#1`, `lost`) may be a user's own.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ TEMPORARY_SUFFIXES: Final = (
     ".swx",
     ".filepart",
 )
-"""Suffixes that browsers and copying programs give to unfinished files and folders."""
+"""Suffixes with which browsers and copying programs mark unfinished files and folders."""
 
 _FOLDER: Final = re.compile(
     "|".join(translate(name.lower()) for names in FOLDERS.values() for name in names)
@@ -112,13 +112,13 @@ _LAST_LETTERS: Final = frozenset(
 
 @lru_cache(maxsize=4096)
 def is_system_folder(name: str) -> bool:
-    """Whether a folder of this name is a system's own."""
+    """Whether a system creates folders of this name for itself."""
     return _FOLDER.match(name.lower()) is not None
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file of this name is a system's own."""
-    # Called for every file of a tree; nearly all names end here.
+    """Whether a system creates files of this name for itself."""
+    # Called for every file of a tree; nearly all names are decided here.
     if name[-1:] not in _LAST_LETTERS and name[:1] != ".":
         return False
     return name.startswith(FILE_BEGINNINGS) or name.endswith(FILE_ENDINGS) or name.lower() in _FILES

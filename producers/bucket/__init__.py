@@ -1,1 +1,1 @@
-"""One bucket, or whatever else fsspec lists, compared now and then."""
+"""One bucket, or another store of fsspec, which is listed at intervals."""

@@ -14,7 +14,7 @@ from imaging.sources.source import Source
 from imaging.sources.storage import file_system, reaching
 from producers.folder.tree import KnownImage, join, to_microseconds
 from producers.known_images import KnownImages
-from producers.rules import LOOKED_AT, Rules
+from producers.rules import TO_EXAMINE, Rules
 from producers.skipped import SkippedFiles, SkipReason
 
 BATCH: Final = 256
@@ -28,8 +28,8 @@ _TAG_KEYS: Final = ("ETag", "etag", "md5Hash", "content_md5")
 class ListedObject(NamedTuple):
     """An object as listed: size in bytes, microseconds since 1970, and a tag of the content.
 
-    What the listing does not contain is None. Only a hash of the tag is kept, as there may be
-    millions: a hash of this process, or a stable one where the name does not decide what it is.
+    Properties that the listing lacks are None. Only a hash of the tag is stored, as there may be
+    millions: Python's hash, or a stable one if the name does not show whether it is an image.
     """
 
     size: int | None
@@ -38,7 +38,7 @@ class ListedObject(NamedTuple):
 
     @property
     def content(self) -> tuple[int | None, int] | None:
-        """Changes with the content: size, and tag or else time. None if neither is known."""
+        """Changes with the content: size, and tag or else time; None if neither is known."""
         last = self.modified_us if self.tag is None else self.tag
         return None if last is None else (self.size, last)
 
@@ -47,7 +47,7 @@ class Listing:
     """Compares one source with its known images; counts the objects it has seen.
 
     Args:
-        source: what is listed.
+        source: the source to list.
         rules: which names are taken.
         state: the known images; must not change while an iterator of this class is advanced.
         skipped: the skipped files known so far; updated by each listing.
@@ -61,7 +61,7 @@ class Listing:
         self._state = state
         self._skipped = skipped or SkippedFiles()
         self._tags: dict[str, dict[str, int]] = {}
-        self.looked_at = 0
+        self.examined = 0
 
     def changes(
         self, again: Container[str], unread: Container[str], missing: list[str]
@@ -69,7 +69,7 @@ class Listing:
         """New and changed objects, in batches. Blocks: advance it in a thread.
 
         Args:
-            again: paths that count as changed whatever the listing says.
+            again: paths that count as changed even if the listing shows no change.
             unread: paths that could not be read before, which count as changed too.
             missing: receives the paths that are known and not listed.
 
@@ -159,11 +159,11 @@ class Listing:
         with reaching(f"list {self._source.url}"):
             system.invalidate_cache()
             try:
-                for place, folders, files in system.walk(root, detail=True, on_error=failed):
+                for path, folders, files in system.walk(root, detail=True, on_error=failed):
                     listed = True
-                    folder = place[place.index(root) + len(root) :].strip("/")
+                    folder = path[path.index(root) + len(root) :].strip("/")
                     yield folder, folders, self._pictures(folder, files, note=note)
-                    system.invalidate_cache(place)
+                    system.invalidate_cache(path)
             except FileNotFoundError:
                 # An empty folder of a bucket does not exist; an empty bucket does.
                 container = root.strip("/").partition("/")[0]
@@ -174,7 +174,7 @@ class Listing:
     def _pictures(
         self, folder: str, files: Mapping[str, Mapping[str, Any]], *, note: bool
     ) -> dict[str, ListedObject]:
-        self.looked_at += len(files) or 1
+        self.examined += len(files) or 1
         found: dict[str, ListedObject] = {}
         named: dict[SkipReason, list[str]] = {}
         entered = self._rules.reaches(folder)
@@ -182,7 +182,7 @@ class Listing:
             if not name:  # An object that stands for the folder.
                 continue
             reason = self._rules.judge(folder, name) if entered else SkipReason.IGNORED
-            if reason in LOOKED_AT:
+            if reason in TO_EXAMINE:
                 found[name] = _listed_object(info, stable=reason is SkipReason.UNSURE)
             else:
                 named.setdefault(reason, []).append(name)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 MAX_OBJECTS: Final = 200_000
 """Number of objects that are remembered."""
 RULE_VERSION: Final = 1
-"""To be raised when images are recognised in another way, so that the objects are read again."""
+"""To be incremented when images are recognised differently, so that objects are read again."""
 
 
 class NonImageCache:
@@ -44,7 +44,7 @@ class NonImageCache:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning("cannot read %s, going on without it: %r", self._path, error)
+            logger.warning("cannot read %s, continuing without it: %r", self._path, error)
         self._version = skipped.version
 
     def save(self, skipped: SkippedFiles) -> None:
@@ -61,10 +61,10 @@ class NonImageCache:
             draft.write_text(json.dumps(content), encoding="utf-8")
             draft.replace(self._path)
         except OSError as error:
-            logger.warning("cannot write %s, going on without it: %s", self._path, error)
+            logger.warning("cannot write %s, continuing without it: %s", self._path, error)
         self._version = skipped.version
 
 
 def _recognisable(skipped: SkippedFiles) -> Iterator[tuple[str, Hashable]]:
-    """Those for which a later listing can show that they are unchanged."""
+    """The objects that a later listing can show to be unchanged."""
     return ((path, facts) for path, facts in skipped.non_images() if facts is not None)

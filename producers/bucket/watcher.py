@@ -1,4 +1,4 @@
-"""Keeps `images` equal to a bucket, or any other store that fsspec knows, by listing it."""
+"""Keeps `images` in step with a bucket, or another store of fsspec, by listing it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class BucketWatcher:
         self.status.known = lambda: len(state)
         self.status.at_work = lambda: int(self._comparing)
         self.status.steps = lambda: (
-            self._listing.looked_at,
+            self._listing.examined,
             self._examined,
             self._writer.written,
         )
@@ -134,7 +134,7 @@ class BucketWatcher:
     def _cannot_be_read(self, reason: str) -> None:
         if reason != self.status.unreachable:
             logger.error(
-                "CANNOT READ %s: %s. Nothing is removed from the index; trying again.",
+                "CANNOT READ %s: %s. Nothing is removed from the index; retrying.",
                 self._source.url,
                 reason,
             )
@@ -150,7 +150,7 @@ class BucketWatcher:
             self.status.waiting = len(batch)
             published += await self._publish(batch, again)
         self.status.waiting = 0
-        # Additions are published before removals, so that a renamed image never vanishes.
+        # Additions are published before removals, so that a renamed image is never missing.
         await self._writer.flush()
         await self._vanished.settle_published(published, self._state)
         self._just_attached = not await self._remove(missing)
@@ -200,7 +200,7 @@ class BucketWatcher:
                     await self._refuse(path, "InvalidName", "the name is not UTF-8")
                 case NotAnImage():
                     await self._remove_former(path)
-                case _:  # gone since it was listed; the next listing shows it
+                case _:  # deleted since it was listed; the next listing shows it
                     pass
         counters.added += len(messages)
         await self._writer.write(messages)
@@ -260,7 +260,7 @@ class BucketWatcher:
         await self._remove_former(path)
 
     async def _remove_former(self, path: str) -> None:
-        """Publish the removal of what was published under this path before."""
+        """Publish the removal of the image that was published under this path before."""
         if self._state.get(path) is not None:
             self._state.remove(path)
             await self._writer.write([removal(self.id_prefix + path)])
@@ -269,8 +269,8 @@ class BucketWatcher:
         """Publish the removal of these; False if it is held back.
 
         A listing comes in pages and is not a snapshot: if the bucket is being emptied, it may lack
-        only a few names. The bucket is therefore listed once more. The guard judges what the second
-        listing lacks, and what both lack is removed.
+        only a few names. The bucket is therefore listed once more. The guard judges all that the
+        second listing lacks; only images that both listings lack are removed.
         """
         left_out, missing = await self._in_thread(self._rules.split_system_paths, missing)
         await self._publish_removals(left_out)

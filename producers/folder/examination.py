@@ -29,7 +29,7 @@ class ParallelExaminer:
         self._examiner = examiner
         self._helpers = helpers
         self._streak = 0
-        self.looked_at = 0
+        self.examined = 0
         """Number of paths examined since the start."""
 
     async def examine(self, candidates: Sequence[Candidate], rules: Rules) -> list[Finding]:
@@ -47,7 +47,7 @@ class ParallelExaminer:
         async def one(part: Sequence[Candidate]) -> list[Finding]:
             async with slots:
                 findings = await call(part)
-            self.looked_at += len(part)
+            self.examined += len(part)
             return findings
 
         count = max(1, -(-len(candidates) // size))

@@ -1,4 +1,4 @@
-"""Examines a file: does it exist, is it complete, and what is its content? Runs in threads."""
+"""Examines files: whether they exist and are complete, and their content. Runs in threads."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from producers.folder.tree import (
     is_plain_directory,
     is_utf8,
 )
-from producers.rules import LOOKED_AT, Rules
+from producers.rules import TO_EXAMINE, Rules
 from producers.skipped import Examined, SkipReason
 
 STALLED_SECONDS: Final = 600.0
 """If a file was not modified for this long, a scan does not check for an open writer. Closing it
 raises an event."""
 
-# The kernel grants a read lease only on a file that nobody has open for writing (fcntl(2)).
+# The kernel grants a read lease only on a file that is not open for writing (fcntl(2)).
 _LEASES: Final = hasattr(fcntl, "F_SETLEASE") and hasattr(fcntl, "F_SETSIG")
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL: Final = int(signal.SIGURG)
@@ -41,13 +41,13 @@ class Candidate(NamedTuple):
 
     Attributes:
         path: POSIX path below the root.
-        known: what was published last.
-        hash_always: an event named this file, so equal size and time prove nothing.
+        known: the image as it was last published.
+        hash_always: an event named this file, so it is hashed even if size and time are equal.
         seen: size and time at an earlier examination, which must not have changed since.
         quiet: seconds for which the file must not have been modified; 0 to skip this check.
         maybe_open: an event reported writing, and none has reported closing.
-        patience_over: unchanged for so long that it counts as complete even if still open.
-        mount: the mount point below which it lies, if not the root's own.
+        patience_over: unchanged so long that it counts as complete although it may be open.
+        mount: the mount point below which it is, if not the root's own.
     """
 
     path: str
@@ -99,7 +99,7 @@ class Unsettled(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """It exists and cannot be read now. What was published before stays."""
+    """It exists but cannot be read now. The image that was published before stays."""
 
     path: str
     reason: str
@@ -141,7 +141,7 @@ class Examiner:
         root: the watched folder.
         event_factory: makes the events of new images.
         follow: whether symbolic links are followed.
-        max_bytes: files larger than this are refused, unread.
+        max_bytes: larger files are refused without reading them.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Examiner:
             try:
                 directory, _, name = path.rpartition("/")
                 reason = rules.judge(directory, name)
-                if reason in LOOKED_AT and reachable(directory):
+                if reason in TO_EXAMINE and reachable(directory):
                     findings.append(
                         self._examine_one(candidate, unsure=reason is SkipReason.UNSURE)
                     )
@@ -247,7 +247,7 @@ def _read(descriptor: int, path: str, now: FileStat) -> Finding:
 def _too_fresh(candidate: Candidate, now: FileStat) -> bool:
     if candidate.seen is not None and candidate.seen != now:
         return True
-    # A time in the future says nothing; only the comparison above delays such a file.
+    # A time in the future does not count; only the comparison above delays such a file.
     return 0 <= time.time() - now.modified_us / 1e6 < candidate.quiet
 
 

@@ -1,4 +1,4 @@
-"""Finds the mount point below which an image lies, also through followed links."""
+"""Finds the mount point of an image, also through followed links."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
 
 logger = logging.getLogger(__name__)
 
-# Without 'opened' and 'closed without writing', which our own reading would cause.
+# Without 'opened' and 'closed without writing', which the watcher's own reading would cause.
 EVENTS: Final[list[type[FileSystemEvent]]] = [
     FileCreatedEvent,
     FileModifiedEvent,
@@ -60,7 +60,7 @@ EVENTS: Final[list[type[FileSystemEvent]]] = [
 
 
 class WatchLimit(Exception):
-    """The kernel grants no more watches, so not every folder can be watched."""
+    """The kernel allows no more watches, so not every folder can be watched."""
 
 
 @dataclass
@@ -70,8 +70,8 @@ class Changes:
     Attributes:
         files: path -> whether it is being written: True, False (closed or moved), None (unknown).
         skipped: path of a file or folder that is skipped by name -> True if it appeared, False if
-            it vanished.
-        folders: directories that appeared, vanished or moved.
+            it disappeared.
+        folders: directories that appeared, disappeared or moved.
         overflow: the kernel dropped events.
         unmounted: a watched file system was unmounted; its watches are gone.
         unwatched: why a folder could not be watched; None if all are.
@@ -86,7 +86,7 @@ class Changes:
 
 
 class Mailbox(FileSystemEventHandler):
-    """Collects events in watchdog's threads. Each path is in it once, however often it changes.
+    """Collects events in watchdog's threads. It holds each path once, however often it changes.
 
     Args:
         root: the watched folder, absolute.
@@ -179,7 +179,7 @@ class Mailbox(FileSystemEventHandler):
 
 
 def _appeared(event: FileSystemEvent, *, is_target: bool) -> bool | None:
-    """True if the path appeared, False if it vanished, None for any other event."""
+    """True if the path appeared, False if it disappeared, None for any other event."""
     if isinstance(event, FileMovedEvent | DirMovedEvent):
         return is_target
     if isinstance(event, FileCreatedEvent | DirCreatedEvent):
@@ -191,8 +191,8 @@ class Notifications:
     """Watches one root until closed.
 
     Raises:
-        WatchLimit: the kernel grants no further watcher at all (inotify instances), not even a
-            watch on the root, or folders are nested too deeply for watchdog.
+        WatchLimit: the kernel allows no further inotify instance, or no watch on the root, or
+            folders are nested too deeply for watchdog.
         OSError: the root cannot be watched.
     """
 
@@ -235,7 +235,7 @@ class Notifications:
             try:
                 observer.stop()
             except (OSError, KeyError) as error:
-                # If its thread ended with an error, watchdog's bookkeeping is wrong here as well.
+                # If its thread ended with an error, watchdog's bookkeeping is inconsistent.
                 logger.warning("cannot remove the watches: %r", error)
             observer.join(timeout=10)
 
@@ -243,7 +243,7 @@ class Notifications:
 if TYPE_CHECKING or sys.platform.startswith("linux"):
 
     class _Inotify(InotifyFD):
-        """Reports what watchdog only logs or hides: dropped events and refused watches."""
+        """Reports dropped events and refused watches, which watchdog only logs or hides."""
 
         def __init__(self, mailbox: Mailbox) -> None:
             super().__init__()
@@ -255,7 +255,7 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
             except Exception as error:  # from watchdog's own bookkeeping, such as KeyError
                 # It is unknown what is still watched; `is_alive` becomes false, and all watches are
                 # set again.
-                logger.warning("cannot follow events, setting the watches again: %r", error)
+                logger.warning("reading events failed, setting the watches again: %r", error)
 
         def handle_event(self, event: InotifyEvent) -> None:
             try:
@@ -282,7 +282,7 @@ if TYPE_CHECKING or sys.platform.startswith("linux"):
                 raise
 
     class _InotifyObserver(BaseObserver):
-        """As watchdog's observer, with our own inotify instance."""
+        """As watchdog's observer, with the inotify instance above."""
 
         def __init__(self, mailbox: Mailbox) -> None:
             self._fd = _Inotify(mailbox)

@@ -1,8 +1,8 @@
-"""Compares findings with the known images and publishes the differences. The only place that does.
+"""Compares findings with the known images and publishes the differences; nothing else does.
 
-Everything passes through a single sequence of batches, so of two changes of one image the later is
-always published last. The next batch is examined while one is decided. An examination starts from
-what is known, so no image is in two batches at once.
+All paths pass through a single sequence of batches, so of two changes of one image the later is
+always published last. While one batch is decided, the next is examined. An examination depends on
+the known image, so no image is in two batches at once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BATCHES_IN_FLIGHT: Final = 2
 """Batches that are examined or decided at the same time."""
 REMOVAL_QUIET_SECONDS: Final = 0.2
 REMOVAL_WAIT_SECONDS: Final = 1.5
-"""A removal waits until no other has followed for `REMOVAL_QUIET_SECONDS`, and at most for
+"""Removals are published after `REMOVAL_QUIET_SECONDS` without another one, and at the latest after
 `REMOVAL_WAIT_SECONDS`, so that removals that belong together are judged together."""
 
 
@@ -122,8 +122,8 @@ class Pipeline:
 
     @property
     def steps(self) -> object:
-        """Changes whenever some of that work is done."""
-        return (self._examiner.looked_at, self._writer.written)
+        """Changes with each progress of that work."""
+        return (self._examiner.examined, self._writer.written)
 
     def touched(
         self, path: str, *, writing: bool | None = None, seen: FileStat | None = None
@@ -267,7 +267,7 @@ class Pipeline:
         self.counters.refused += 1
         await self._refusals.report(self._id_prefix + path, error_class, reason)
         if self._state.get(path) is not None:
-            # What was published under this path before no longer exists.
+            # The image that was published under this path no longer exists.
             self._state.remove(path)
             await self._writer.write([removal(self._id_prefix + path)])
 
@@ -277,8 +277,8 @@ class Pipeline:
             return
         missing = list(self._removals)
         self._removals.clear()
-        # Checked last, so that a root that has vanished meanwhile is noticed. The scan after the
-        # root's return finds what is not removed now.
+        # Checked last, so that it notices a root that has disappeared meanwhile. The scan after the
+        # root's return finds the removals that are skipped now.
         if not await self._removable():
             return
         left_out, missing = self._rules().split_system_paths(missing)

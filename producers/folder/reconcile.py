@@ -35,10 +35,10 @@ class Difference:
     Attributes:
         images: number of images on disk.
         on_mounts: their number on each mount below the root; None is the root's file system.
-        changed: number of images that are new or look different.
-        missing: paths that are known below the folder and were not found.
+        changed: number of images that are new or have another size or time.
+        missing: known paths below the folder that were not found.
         left_out: the same, for paths that belong to a system (`Rules.is_system_path`).
-        unreadable: folders that could not be read; what is known below them stays.
+        unreadable: folders that could not be read; known images below them stay.
         started: `time.monotonic()` at its beginning.
         seconds: duration of the scan and comparison.
     """
@@ -57,7 +57,7 @@ class Difference:
         return (
             f"compared {self.images} pictures in {self.seconds:.2f} s: "
             f"{self.changed} new or changed, {len(self.missing)} missing"
-            + (f", {len(self.left_out)} of names that are ignored now" if self.left_out else "")
+            + (f", {len(self.left_out)} of ignored names" if self.left_out else "")
         )
 
 
@@ -110,7 +110,7 @@ class Reconciler:
         return (self._folders, self._compared)
 
     async def compare(self, top: str, rules: Rules) -> Difference:
-        """Scan `top` ("" is the root), submit what is new or changed, and return the rest.
+        """Scan `top` ("" is the root), submit new and changed images, and return the difference.
 
         Raises:
             RootGone: the root is missing or unreadable.

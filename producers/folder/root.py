@@ -1,4 +1,4 @@
-"""Identifies the watched folder, so that another folder in its place is noticed."""
+"""Identifies the watched folder, to notice when another folder takes its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds changed paths until each has been quiet long enough to be examined."""
+"""Holds changed paths until each has been unchanged long enough to be examined."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Settling:
         writing: bool | None = None,
         seen: FileStat | None = None,
     ) -> None:
-        """Note a change of this path: it is to be examined when it has been quiet.
+        """Note a change of this path: examine it once it has been unchanged for a while.
 
         Args:
             path: relative to the root.
@@ -105,7 +105,7 @@ class Settling:
     def _schedule(self, path: str, waiting: Waiting, due: float) -> None:
         waiting.due = due
         heapq.heappush(self._heap, (due, path))
-        # Paths that change over and over leave stale entries; limit their number.
+        # Paths that change repeatedly leave stale entries; limit their number.
         if len(self._heap) > 64 + 4 * len(self._waiting):
             self._heap = [(entry.due, key) for key, entry in self._waiting.items()]
             heapq.heapify(self._heap)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from producers.rules import LOOKED_AT, Rules
+from producers.rules import TO_EXAMINE, Rules
 from producers.skipped import SkipReason
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ class KnownImage(NamedTuple):
 
 
 UNKNOWN: Final = KnownImage(None, None, uri_is_current=False)
-"""Published in a form that could not be read; the image is published again if it exists."""
+"""An image whose record could not be read; it is published again if it exists."""
 
 
 def file_stat(status: os.stat_result) -> FileStat:
@@ -71,7 +71,7 @@ def to_microseconds(moment: datetime) -> int:
 
 
 class RootGone(Exception):
-    """The watched folder is missing or cannot be read. Says nothing about its images."""
+    """The watched folder is missing or cannot be read, so nothing is known about its images."""
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Listing:
         skipped: reason -> names that are skipped; those of folders end with a slash.
         directories: names of subfolders to scan.
         undecodable: names of images whose paths are not UTF-8 (with surrogate escapes).
-        failed: why the directory could not be read; then nothing follows from a name's absence.
+        failed: why the directory could not be read; an absent name is then no removal.
         missing: the directory does not exist.
         real: its absolute path, if followed links lead there; else None.
     """
@@ -130,7 +130,7 @@ def _classify(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow
                 listing.skipped.setdefault(SkipReason.IGNORED, []).append(f"{name}/")
             return
         reason = rules.judge(listing.directory, name)
-        if reason not in LOOKED_AT:
+        if reason not in TO_EXAMINE:
             listing.skipped.setdefault(reason, []).append(name)
             return
         status = entry.stat(follow_symlinks=follow)

@@ -1,4 +1,4 @@
-"""Keeps `images` equal to a folder: a scan at the start, then notifications, and further scans."""
+"""Keeps `images` in step with a folder by a first scan, notifications, and further scans."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class FolderWatcher:
             if self._rules.reaches(folder):
                 self._schedule.request(folder, self._settings.quiet_seconds)
         if changes.overflow:
-            logger.warning("the kernel dropped events: comparing the whole folder")
+            logger.warning("the kernel dropped events: scanning the whole folder")
             self.status.overflows += 1
             self._schedule.request("", 0.0)
         if changes.unmounted:
@@ -238,8 +238,8 @@ class FolderWatcher:
         if not self._poll_seconds:
             self._poll_seconds = FALLBACK_POLL_SECONDS
             logger.warning(
-                "cannot watch every folder (%s): comparing all every %g s as well; "
-                "raise fs.inotify.max_user_watches to be quicker",
+                "cannot watch every folder (%s): also scanning all of them every %g s; "
+                "raise fs.inotify.max_user_watches to avoid this",
                 reason,
                 self._poll_seconds,
             )
@@ -267,7 +267,7 @@ class FolderWatcher:
         self.status.scanning = lambda: self._reconciler.running
         await self._pipeline.finish_batches()
         difference = await self._reconciler.compare(top, self._rules)
-        # Additions are published before removals, so that a renamed image never vanishes.
+        # Additions are published before removals, so that a renamed image is never missing.
         await self._pipeline.drain()
         if confirmed:
             self._guard.confirm()
@@ -288,7 +288,7 @@ class FolderWatcher:
             return False
         if not await self._root_is_ours():
             return True
-        # First, or they would count among the known images.
+        # Before the others: while they are known images, they would count in the share.
         await self._pipeline.process(difference.left_out)
         admitted = self._guard.admitted(
             missing,
@@ -301,7 +301,7 @@ class FolderWatcher:
         return len(admitted) < len(missing)
 
     async def _publish_again(self, held: Container[str]) -> None:
-        """Publish again the images that indexing did not find and that exist unchanged."""
+        """Publish again the unchanged images whose files an indexer did not find."""
         paths = [path for path in await self._vanished.settle(self._state) if path not in held]
         for path in paths:
             self._state.put(path, UNKNOWN._replace(mount=self._mount_points.of(path)))
@@ -316,7 +316,7 @@ class FolderWatcher:
             again = min(again, HELD_RETRY_SECONDS)
         self._scan_seconds = difference.seconds
         self._schedule.request("", self._pause(again))
-        # Before `reconciled`: whoever waits for the end of a scan reads its results.
+        # Before `reconciled`: a command that waits for the end of the scan then reads its results.
         self._update_status()
         self.status.reconciled()
         logger.info("%s%s", difference.summary(), " (held back)" if held else "")

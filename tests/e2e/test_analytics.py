@@ -255,11 +255,11 @@ async def test_the_page_in_a_browser(
         await page.locator("#rating_counts canvas").scroll_into_view_if_needed()
         spot = await page.evaluate(BAR_OF_NINE)
         await page.locator("#rating_counts canvas").click(position=spot)
-        await page.wait_for_selector("#behind-list li img")
-        assert "tennis" in await page.locator("#behind-list").inner_text()
-        assert "rated 9" in await page.locator("#behind-list").inner_text()
+        await page.wait_for_selector("#drill-down-list li img")
+        assert "tennis" in await page.locator("#drill-down-list").inner_text()
+        assert "rated 9" in await page.locator("#drill-down-list").inner_text()
         loaded = "image => image.decode().then(() => image.naturalWidth > 0)"
-        assert await page.locator("#behind-list img").first.evaluate(loaded)
+        assert await page.locator("#drill-down-list img").first.evaluate(loaded)
         if folder := os.environ.get("SCREENSHOTS"):
             await page.evaluate("scrollTo(0, 0)")
             await page.screenshot(path=f"{folder}/analytics.png", full_page=True)

@@ -294,7 +294,7 @@ async def test_what_was_passed_over_is_listed_and_counted(
     assert state["skipped"] == sum(state["skipped_reasons"].values()) >= 3
     assert expected.keys() <= state["skipped_reasons"].keys()
     text = system.servers.command("index", "skipped").stdout
-    assert "the first bytes are those of no picture" in text
+    assert "the first bytes are not those of a picture" in text
     assert f"{FOLDER}/notes" in text
 
 

@@ -158,7 +158,7 @@ async def test_a_switch_under_load_fails_no_search_and_mixes_none(system: System
     async with load(system, "first") as seen:
         await asyncio.sleep(2)
         done = await command(system, "models", "switch", "tiny")
-        assert "answered by tiny" in done.stdout
+        assert "tiny answers searches now" in done.stdout
         await eventually(_answered_by(seen, "tiny"), seconds=30)
         await asyncio.sleep(2)
     assert seen.failures == []
@@ -184,7 +184,7 @@ async def test_rollback_is_instant_and_the_old_collection_was_kept_up_to_date(
     async with load(system, "back") as seen:
         await asyncio.sleep(2)
         done = await command(system, "models", "rollback")
-        assert "answered by lite" in done.stdout
+        assert "lite answers searches now" in done.stdout
         await eventually(_answered_by(seen, "lite"), seconds=10)
     assert seen.failures == []
     await audit_is_clean(system)
@@ -265,10 +265,10 @@ async def test_a_switch_survives_its_indexer_triton_and_weaviate_being_killed(
                 psutil.Process(row.pid).kill()
             await asyncio.sleep(0.3)
         done = await switching
-        assert "answered by other" in done.stdout
+        assert "other answers searches now" in done.stdout
         await eventually(_answered_by(seen, "other"), seconds=HEAL_SECONDS)
         done = await command(system, "models", "rollback")
-        assert "answered by lite" in done.stdout
+        assert "lite answers searches now" in done.stdout
         await eventually(_answered_by(seen, "lite"), seconds=HEAL_SECONDS)
     # Servers are waited for, so the disasters cost time and no answer.
     assert seen.failures == []

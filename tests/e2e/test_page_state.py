@@ -123,7 +123,7 @@ async def test_the_state_and_why_pictures_failed(
         dialog = page.get_by_role("dialog", name="State of the system")
         await expect(dialog.get_by_text(name)).to_be_visible()
         await expect(dialog.get_by_text(found["reason"]).first).to_be_visible()
-        await expect(dialog.get_by_text("stand-in for CLIP")).to_be_visible()
+        await expect(dialog.get_by_text("CLIP models find more")).to_be_visible()
         await assert_accessible(page)
         await picture_of(page, "page-state")
         await page.keyboard.press("Escape")

@@ -384,7 +384,7 @@ def test_what_is_held_is_reported_mount_by_mount() -> None:
     assert guards.held == 2
     present.add("a")
     assert guards.admitted(["b/x"], state, 0.0, whole=True) == []
-    assert (guards.held, guards.reason) == (1, "nothing is mounted at b, where 1 pictures lay.")
+    assert (guards.held, guards.reason) == (1, "nothing is mounted at b, where 1 pictures were.")
 
 
 async def test_a_root_that_comes_back_empty_is_not_taken_for_whole_because_of_a_disk_below_it(

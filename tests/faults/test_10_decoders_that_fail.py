@@ -42,7 +42,7 @@ WAYS = [
     (hostile.SEGFAULT, DecoderCrashed, "SIGSEGV"),
     (hostile.ABORT, DecoderCrashed, "SIGABRT"),
     (hostile.KILL, DecoderCrashed, "SIGKILL"),
-    (hostile.LOOP, DecoderTimeout, "over 2 s"),
+    (hostile.LOOP, DecoderTimeout, "more than 2 s"),
     (hostile.EAT, DecoderMemory, "memory"),
 ]
 

@@ -15,7 +15,7 @@ from tests.support.gateway_bench import Gateway, assert_problem, gateway, pictur
 
 WAYS = [
     (hostile.SEGFAULT, "SIGSEGV"),
-    (hostile.LOOP, "over 2 s"),
+    (hostile.LOOP, "more than 2 s"),
     (hostile.EAT, "memory"),
 ]
 """What a picture begins with, and what is told of it."""

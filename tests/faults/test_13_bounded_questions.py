@@ -17,7 +17,7 @@ from adapters.errors import Unavailable
 from adapters.settings import BadSettings
 from analytics.engine import Bounds, Stop, Stopped, connect
 from analytics.lake import Lake
-from analytics.settings import QuestionSettings
+from analytics.settings import QuerySettings
 from analytics.views import Filters, query
 from gateway.http import problems
 from gateway.http.limits import Deadline
@@ -329,8 +329,8 @@ async def test_the_gateway_answers_503_to_a_question_that_needs_more(
 def test_the_bounds_come_from_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analytics.engine.machine_memory", lambda: 8 << 30)
     monkeypatch.setattr("analytics.engine.usable_cores", lambda: 8)
-    assert Bounds.of(QuestionSettings()) == Bounds(1 << 30, 4)
-    assert Bounds.of(QuestionSettings(), connections=2) == Bounds(512 << 20, 4)
+    assert Bounds.of(QuerySettings()) == Bounds(1 << 30, 4)
+    assert Bounds.of(QuerySettings(), connections=2) == Bounds(512 << 20, 4)
     monkeypatch.setenv("ANALYTICS_MEMORY", "300MiB")
     monkeypatch.setenv("ANALYTICS_THREADS", "3")
     assert Bounds.of(GatewaySettings(), connections=2) == Bounds(150 << 20, 3)
@@ -339,7 +339,7 @@ def test_the_bounds_come_from_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == ("300.0 MiB",)
     monkeypatch.setenv("ANALYTICS_MEMORY", "1KiB")
     with pytest.raises(BadSettings, match="ANALYTICS_MEMORY"):
-        QuestionSettings()
+        QuerySettings()
 
 
 def test_there_is_one_way_to_a_database() -> None:

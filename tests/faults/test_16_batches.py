@@ -264,7 +264,7 @@ async def test_while_triton_works_on_one_picture_the_watchdog_knows() -> None:
         with activity.here():
             work = asyncio.create_task(embedder.embed_images("small", pictures(1)))
         await asyncio.sleep(0.4)
-        activity.look(100.0)
+        activity.update(100.0)
         assert activity.quiet == 0
         assert activity.outage is not None
         assert activity.outage.what == "Triton"

@@ -61,7 +61,7 @@ async def test_one_that_answers_works(world: World) -> None:
 
 async def test_a_busy_one_works(world: World) -> None:
     alive = works()
-    world.images = TooSlow("no answer within 10 s, though Triton is alive")
+    world.images = TooSlow("no answer within 10 s, although Triton is alive")
     for _ in range(200):
         world.now += 13
         world.completed = (world.completed or 0) + 1

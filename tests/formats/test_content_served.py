@@ -158,6 +158,6 @@ async def test_the_command_lists_what_was_skipped(
         "not_a_picture": (2, ["new\nline", "other/c"]),
     }
     lines = CliRunner().invoke(command, ["index", "skipped"]).stdout.splitlines()
-    assert lines[0] == "27 passed over"
+    assert lines[0] == "27 skipped"
     assert "  'new\\nline'" in lines
-    assert "  and 5 more; --json lists up to 10000 of a source" in lines
+    assert "  and 5 more; --json lists up to 10000 of each source" in lines

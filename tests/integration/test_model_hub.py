@@ -77,12 +77,12 @@ def test_pulling_by_name(folder: Path, tmp_path: Path) -> None:
         done = run_image_search(here, "models", "pull", name)
         assert COMMIT in done.stdout
         # The stand-in is smaller than the real one, which must be said.
-        assert "note: the catalogue has dimension" in " ".join(done.stderr.split())
+        assert f"note: {name} has dimension" in " ".join(done.stderr.split())
         told = json.loads(run_image_search(here, "models", "info", name, "--json").stdout)
         assert told["origin"]["revision"] == COMMIT
         assert told["served_as"]["licence"] == "MIT"
-        assert "here already" in run_image_search(here, "models", "pull", name).stdout
-        assert "as it was" in run_image_search(here, "models", "pull", name, "--again").stdout
+        assert "already installed" in run_image_search(here, "models", "pull", name).stdout
+        assert "is unchanged" in run_image_search(here, "models", "pull", name, "--again").stdout
         listed = json.loads(run_image_search(here, "models", "list", "--json").stdout)
         # With nothing started yet, the better model that is here is the one to start with.
         assert {row["name"]: row["state"] for row in listed}[name] == "active"

@@ -139,7 +139,7 @@ async def test_a_batch_that_the_client_has_sent_twice_counts_as_failed(
         await asyncio.sleep(0.5)
         assert not writing.done()
         await wire.mend()
-        with pytest.raises(Unavailable, match="went away during it"):
+        with pytest.raises(Unavailable, match="connection was lost meanwhile"):
             await writing
         assert not await index.upsert(collection, records)
     finally:

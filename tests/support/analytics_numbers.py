@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import t as student
 from scipy.stats import ttest_ind
 
-from analytics.dashboard import QUESTIONS
+from analytics.dashboard import QUERIES
 from analytics.views import Filters
 
 Row = dict[str, Any]
@@ -425,7 +425,7 @@ def compare(name: str, found: Sequence[Row], facts: Facts, filters: Filters, buc
 def compare_dashboard(found: Mapping[str, Any], facts: Facts, filters: Filters) -> int:
     """Hold every number of the page to the events; how many there were."""
     numbers = 0
-    for question, sql in QUESTIONS.items():
+    for question, sql in QUERIES.items():
         if question == "models":
             assert found["models"] == sorted({s["model_name"] for s in facts.searches})
             continue

@@ -17,7 +17,7 @@ from stack.errors import StackError
         (lambda: analytics.replay_events("models", "yesterday", None), "--from: 'yesterday'"),
         (lambda: analytics.replay_events("models", None, "then"), "--to: 'then'"),
         (lambda: analytics.sql("FROM totals", since="soon"), "--since: 'soon'"),
-        (lambda: analytics.forget_events(None, None, None), "give --search, --client or --who"),
+        (lambda: analytics.forget_events(None, None, None), "specify --search, --client or --who"),
     ],
 )
 def test_wrong_options_are_named(command: Callable[[], None], reason: str) -> None:

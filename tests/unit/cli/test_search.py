@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cli.search import asked, credentials, printable
+from cli.search import credentials, printable, query_body
 from cli.terminal_pictures import ROWS, lines, way
 from stack.errors import StackError
 
@@ -19,28 +19,28 @@ def test_a_query_becomes_what_the_api_takes(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a b.jpg").write_bytes(b"bytes")
     encoded = base64.b64encode(b"bytes").decode()
-    assert asked("tennis", None, None) == {"text": "tennis"}
-    assert asked("2:tennis", None, None) == {"text": "tennis"}
-    assert asked(None, "x.jpg", None) == {"image_name": "x.jpg"}
-    assert asked(None, None, tmp_path / "a b.jpg") == {"image": encoded}
-    assert asked("./a b.jpg", None, None) == {"image": encoded}
-    assert asked("./indexed/c.jpg", None, None) == {"image_name": "indexed/c.jpg"}
-    assert asked("2:dog + ./a b.jpg - fruit", None, None) == {
+    assert query_body("tennis", None, None) == {"text": "tennis"}
+    assert query_body("2:tennis", None, None) == {"text": "tennis"}
+    assert query_body(None, "x.jpg", None) == {"image_name": "x.jpg"}
+    assert query_body(None, None, tmp_path / "a b.jpg") == {"image": encoded}
+    assert query_body("./a b.jpg", None, None) == {"image": encoded}
+    assert query_body("./indexed/c.jpg", None, None) == {"image_name": "indexed/c.jpg"}
+    assert query_body("2:dog + ./a b.jpg - fruit", None, None) == {
         "terms": [
             {"text": "dog", "weight": 2.0},
             {"image": encoded, "weight": 1.0},
             {"text": "fruit", "weight": -1.0},
         ]
     }
-    assert asked("- fruit", None, None) == {"terms": [{"text": "fruit", "weight": -1.0}]}
+    assert query_body("- fruit", None, None) == {"terms": [{"text": "fruit", "weight": -1.0}]}
     # The gateway says what is wrong with a blank text.
-    assert asked(" ", None, None) == {"text": " "}
+    assert query_body(" ", None, None) == {"text": " "}
 
 
 @pytest.mark.parametrize("query", ["dog +", '"dog', "/nowhere/a.jpg", "~/nowhere.jpg"])
 def test_what_cannot_be_asked_is_said(query: str) -> None:
     with pytest.raises(StackError):
-        asked(query, None, None)
+        query_body(query, None, None)
 
 
 def test_a_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ async def test_no_lake_yet_is_unavailable(tmp_path: Path) -> None:
     async with serve(str(tmp_path / "none")) as client:
         response = await client.get(DASHBOARD)
     assert response.status_code == 503
-    assert "filed nothing yet" in response.json()["detail"]
+    assert "written nothing yet" in response.json()["detail"]
     assert not (tmp_path / "none").exists(), "reading makes nothing"
 
 
