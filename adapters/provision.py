@@ -21,7 +21,7 @@ from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog, Message
 from adapters.logging import configure_logging
 from adapters.retry import until_available
-from adapters.settings import ServerSettings, told_briefly
+from adapters.settings import ServerSettings, exit_on_bad_settings
 from schemas.codec import InvalidEvent, decode
 from schemas.events import ModelActivated, ModelStep
 from schemas.topics import IMAGES, IMAGES_INDEXED, MODELS, PERSONAL, TOPICS, Topic
@@ -262,5 +262,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_briefly():
+    with exit_on_bad_settings():
         main()

@@ -61,7 +61,7 @@ def _lines(error: ValidationError) -> str:
 
 
 @contextmanager
-def told_briefly() -> Iterator[None]:
+def exit_on_bad_settings() -> Iterator[None]:
     """Exit with status 1 and one line per bad setting, without a traceback.
 
     For the outermost block of every program.

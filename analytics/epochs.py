@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adapters.log.port import LogRecord, Position
-from analytics.lake import Generation, Place
+from analytics.lake import Generation, LakePartition
 
 FOLDER: Final = "_epochs"
 
@@ -48,7 +48,7 @@ class Epoch:
         return record._replace(position=Position(partition, offset + self.base))
 
 
-def epoch_of(generation: Generation, place: Place) -> Epoch:
+def epoch_of(generation: Generation, place: LakePartition) -> Epoch:
     """The present epoch of a partition. Blocks."""
     stored = generation.lake.storage.read(_path(generation, place))
     if stored is None:
@@ -57,13 +57,13 @@ def epoch_of(generation: Generation, place: Place) -> Epoch:
     return Epoch(int(content["base"]), int(content["start"]))
 
 
-def begin_epoch(generation: Generation, place: Place, epoch: Epoch) -> None:
+def begin_epoch(generation: Generation, place: LakePartition, epoch: Epoch) -> None:
     """Begin an epoch in a partition. Blocks; idempotent."""
     content = {"base": epoch.base, "start": epoch.start}
     generation.lake.storage.write(_path(generation, place), json.dumps(content).encode())
 
 
-def _path(generation: Generation, place: Place) -> str:
+def _path(generation: Generation, place: LakePartition) -> str:
     return f"{generation.name}/{FOLDER}/{place.topic}-{place.partition}.json"
 
 

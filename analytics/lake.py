@@ -48,7 +48,7 @@ _NAME = re.compile(r"-(?P<partition>\d+)-(?P<first>\d+)-(?P<last>\d+)\.parquet$"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class LakePartition:
     """A partition of a topic."""
 
     topic: str
@@ -59,7 +59,7 @@ class Place:
 class DataFile:
     """One file of the lake; `path` is relative to the lake."""
 
-    place: Place
+    place: LakePartition
     date: date
     first: int
     last: int
@@ -77,7 +77,7 @@ class End:
 class Moved(Exception):
     """The partition does not end where its writer expected: another writer or a rebuild wrote."""
 
-    def __init__(self, place: Place, expected: int, end: End) -> None:
+    def __init__(self, place: LakePartition, expected: int, end: End) -> None:
         super().__init__(f"{place} continues at {end.offset}, not at {expected}")
         self.end = end
 
@@ -247,7 +247,7 @@ class Generation:
         for name in self.lake.storage.names(folder):
             if found := _NAME.search(name):
                 yield DataFile(
-                    Place(topic, int(found["partition"])),
+                    LakePartition(topic, int(found["partition"])),
                     date.fromisoformat(day.removeprefix("date=")),
                     int(found["first"]),
                     int(found["last"]),
@@ -258,7 +258,7 @@ class Generation:
         """The files that together hold each record once, ordered by partition and offset."""
         return uncovered(self.files(topic, partition))
 
-    def end(self, place: Place) -> End:
+    def end(self, place: LakePartition) -> End:
         """The present end of the partition."""
         days = self.lake.storage.names(f"{self.name}/topic={place.topic}")
         for day in sorted(days, reverse=True):
@@ -272,7 +272,7 @@ class Generation:
     def append(
         self,
         topic: Topic,
-        place: Place,
+        place: LakePartition,
         begin: End,
         records: Sequence[LogRecord],
         keep: Callable[[pa.Table], pa.Table] | None = None,
@@ -293,7 +293,7 @@ class Generation:
 
     def append_table(
         self,
-        place: Place,
+        place: LakePartition,
         begin: End,
         table: pa.Table,
         keep: Callable[[pa.Table], pa.Table] | None = None,
@@ -320,7 +320,7 @@ class Generation:
                 first, end = last + 1, End(last + 1, day)
             return end
 
-    def path_of(self, place: Place, day: date, first: int, last: int) -> str:
+    def path_of(self, place: LakePartition, day: date, first: int, last: int) -> str:
         """The path of the file with this range."""
         name = f"{place.topic}-{place.partition}-{first}-{last}.parquet"
         return f"{self.name}/topic={place.topic}/date={day.isoformat()}/{name}"

@@ -12,7 +12,7 @@ import typer
 from typer.main import get_group
 
 from adapters.errors import AdapterError
-from adapters.settings import told_briefly
+from adapters.settings import exit_on_bad_settings
 from cli import stack
 from models.errors import ModelError
 from stack.errors import StackError
@@ -49,7 +49,7 @@ def main() -> None:
     # Do not log that the broker is still starting: the launcher reports when it is ready.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        with told_briefly():
+        with exit_on_bad_settings():
             if "--help" not in sys.argv:
                 StackSettings()  # Report a bad value now; some commands read them only later.
             build(sys.argv[1:])(prog_name="./image-search")

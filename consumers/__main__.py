@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from adapters.logging import configure_logging
-from adapters.settings import told_briefly
+from adapters.settings import exit_on_bad_settings
 
 
 def main() -> None:
@@ -22,5 +22,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_briefly():
+    with exit_on_bad_settings():
         main()

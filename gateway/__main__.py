@@ -13,7 +13,7 @@ from adapters.bootstrap import connect_embedder, connect_index, connect_log, gro
 from adapters.index.port import Collection
 from adapters.logging import configure_logging
 from adapters.progress import Activity, Watchdog
-from adapters.settings import told_briefly
+from adapters.settings import exit_on_bad_settings
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from schemas.topics import IMAGES
@@ -90,5 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_briefly():
+    with exit_on_bad_settings():
         main()

@@ -4,8 +4,8 @@ Imports only when run, because its helper processes load this module too and nee
 """
 
 if __name__ == "__main__":
-    from adapters.settings import told_briefly
+    from adapters.settings import exit_on_bad_settings
     from producers.app import main
 
-    with told_briefly():
+    with exit_on_bad_settings():
         main()

@@ -16,7 +16,7 @@ from uuid import uuid4
 from adapters.log.port import EventLog, LogRecord, Partition
 from analytics.columns import table_of
 from analytics.epochs import Epoch, begin_epoch, epoch_of
-from analytics.lake import End, Generation, Place
+from analytics.lake import End, Generation, LakePartition
 from analytics.last_records import identity, last_records
 from schemas.topics import Topic
 
@@ -59,18 +59,20 @@ async def align(
             if number in lost:
                 start = bounds[number][0] if number in bounds else 0
                 epoch = Epoch(aligned.end.offset - start, aligned.end.offset)
-                await asyncio.to_thread(_begin, generation, Place(topic.name, number), epoch)
+                await asyncio.to_thread(
+                    _begin, generation, LakePartition(topic.name, number), epoch
+                )
                 aligned = Aligned(aligned.end, epoch)
             found[topic, number] = aligned
     return found
 
 
 def _aligned(generation: Generation, topic: Topic, number: int) -> Aligned:
-    place = Place(topic.name, number)
+    place = LakePartition(topic.name, number)
     return Aligned(generation.end(place), epoch_of(generation, place))
 
 
-def _begin(generation: Generation, place: Place, epoch: Epoch) -> None:
+def _begin(generation: Generation, place: LakePartition, epoch: Epoch) -> None:
     logger.error(
         "%s-%d is not the log that was filed before: its events are filed after those that only "
         "the lake still holds",
@@ -99,7 +101,9 @@ async def _lost(
         if aligned.log_offset > end or start < aligned.epoch.log_start:
             lost.add(number)
             continue
-        filed = await asyncio.to_thread(_last_filed, generation, Place(topic.name, number), aligned)
+        filed = await asyncio.to_thread(
+            _last_filed, generation, LakePartition(topic.name, number), aligned
+        )
         wanted = {offset: row for offset, row in filed.items() if start <= offset < end}
         if wanted:
             to_compare[number] = wanted
@@ -121,7 +125,7 @@ async def _lost(
 
 
 def _last_filed(
-    generation: Generation, place: Place, aligned: Aligned
+    generation: Generation, place: LakePartition, aligned: Aligned
 ) -> dict[int, tuple[int, str]]:
     """Log offset -> (time in ms, identity) of the last rows filed in this epoch. Blocks."""
     epoch = aligned.epoch

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from adapters.log.port import EventLog, LogRecord
 from analytics.columns import table_of
 from analytics.epochs import Epoch, begin_epoch, earlier_events, without_events
-from analytics.lake import TOPICS, End, Generation, Lake, Place
+from analytics.lake import TOPICS, End, Generation, Lake, LakePartition
 from consumers.analytics.alignment import align
 from schemas.topics import Topic
 
@@ -106,7 +106,7 @@ class _RebuiltPartition:
     ) -> None:
         """`known` are the ids of events that earlier epochs hold."""
         self._topic = topic
-        self._place = Place(topic.name, number)
+        self._place = LakePartition(topic.name, number)
         self._made = made
         self._live = live
         self._epoch = epoch

@@ -10,7 +10,7 @@ from typing import Final
 from adapters.log.port import EventLog, Message
 from analytics.columns import event_of
 from analytics.epochs import epoch_of
-from analytics.lake import Lake, Place
+from analytics.lake import Lake, LakePartition
 from consumers.analytics.alignment import RESTORE
 from schemas.codec import InvalidEvent, decode
 from schemas.topics import PERSONAL, Topic
@@ -49,7 +49,7 @@ async def _is_filed(log: EventLog, lake: Lake, topic: Topic) -> bool:
     """Whether the lake has reached the end of the log."""
     generation = await asyncio.to_thread(lake.current)
     for number, (_, end) in (await log.bounds(topic)).items():
-        place = Place(topic.name, number)
+        place = LakePartition(topic.name, number)
         filed = await asyncio.to_thread(generation.end, place)
         epoch = await asyncio.to_thread(epoch_of, generation, place)
         if epoch.in_log(filed.offset) < end:

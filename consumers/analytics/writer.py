@@ -14,7 +14,7 @@ from adapters.errors import Unavailable
 from adapters.log.port import EventLog, LogRecord, Partition
 from adapters.retry import until_available
 from analytics.epochs import Epoch, earlier_events, without_events
-from analytics.lake import End, Lake, Moved, Place
+from analytics.lake import End, Lake, LakePartition, Moved
 from consumers.analytics.alignment import Aligned, align
 from schemas.topics import Topic
 
@@ -26,7 +26,7 @@ class _Buffer:
     """Records of one partition read since `end`, the partition's end in the lake."""
 
     topic: Topic
-    place: Place
+    place: LakePartition
     end: End
     epoch: Epoch
     records: list[LogRecord] = field(default_factory=list)
@@ -82,7 +82,7 @@ class LakeWriter:
             )
             self._forget_all()
             self._buffers = {
-                (topic, number): _Buffer(topic, Place(topic.name, number), at.end, at.epoch)
+                (topic, number): _Buffer(topic, LakePartition(topic.name, number), at.end, at.epoch)
                 for (topic, number), at in found.items()
             }
         return {partition: at.log_offset for partition, at in found.items()}

@@ -13,7 +13,7 @@ from adapters.log.port import LogRecord
 from analytics.columns import event_of, table_of
 from analytics.compaction import compact
 from analytics.epochs import epoch_of
-from analytics.lake import TOPICS, Lake, Place
+from analytics.lake import TOPICS, Lake, LakePartition
 from analytics.views import query
 from consumers.analytics.alignment import RESTORE
 from consumers.analytics.rebuild import rebuild
@@ -127,10 +127,10 @@ async def test_the_consumer_goes_on_after_that_as_before(lake: Lake) -> None:
     await catch_up(log, lake)
     cut(log, 5)
     await catch_up(log, lake)
-    epochs = [epoch_of(lake.current(), Place("searches", n)) for n in range(6)]
+    epochs = [epoch_of(lake.current(), LakePartition("searches", n)) for n in range(6)]
     await grow(log, 3, 40)
     assert await catch_up(log, lake) == 40
-    assert [epoch_of(lake.current(), Place("searches", n)) for n in range(6)] == epochs
+    assert [epoch_of(lake.current(), LakePartition("searches", n)) for n in range(6)] == epochs
 
 
 async def test_a_rebuild_keeps_what_only_the_lake_has(lake: Lake) -> None:

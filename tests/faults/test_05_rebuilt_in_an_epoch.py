@@ -9,7 +9,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord
 from analytics.compaction import forget
 from analytics.epochs import epoch_of
-from analytics.lake import TOPICS, Forgotten, Lake, Place
+from analytics.lake import TOPICS, Forgotten, Lake, LakePartition
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.restore import restore_lost
 from schemas.topics import SEARCHES
@@ -47,7 +47,7 @@ def forget_the_newest_of_each_partition(lake: Lake) -> None:
 def assert_rows_end_before_the_epochs(lake: Lake) -> None:
     generation = lake.current()
     for number in range(SEARCHES.partitions):
-        place = Place(SEARCHES.name, number)
+        place = LakePartition(SEARCHES.name, number)
         assert generation.end(place).offset < epoch_of(generation, place).start
 
 

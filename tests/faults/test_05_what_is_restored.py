@@ -7,7 +7,7 @@ import pytest
 
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
-from analytics.lake import TOPICS, End, Forgotten, Lake, Place
+from analytics.lake import TOPICS, End, Forgotten, Lake, LakePartition
 from consumers.analytics.alignment import RESTORE, align
 from consumers.analytics.restore import restore_lost
 from consumers.analytics.writer import LakeWriter
@@ -15,7 +15,7 @@ from schemas.codec import decode
 from schemas.topics import SEARCHES, Topic
 from tests.support.lake_events import Events, records
 
-PLACE = Place("searches", 0)
+PLACE = LakePartition("searches", 0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from adapters.errors import Unavailable
 from adapters.log.fake import FakeEventLog
 from analytics.compaction import Sweep, compact, forget
-from analytics.lake import TOPICS, End, Forgotten, Lake, Place
+from analytics.lake import TOPICS, End, Forgotten, Lake, LakePartition
 from consumers.analytics.rebuild import rebuild
 from schemas.topics import SEARCHES
 from tests.support.lake_events import Events, records, table
@@ -31,7 +31,7 @@ def fill(lake: Lake, files: int = 6) -> list[str]:
     end = End()
     for number in range(files):
         part = made[number * 5 : number * 5 + 5]
-        end = lake.current().append(SEARCHES, Place("searches", 0), end, part)
+        end = lake.current().append(SEARCHES, LakePartition("searches", 0), end, part)
     found: list[str] = table(lake, SEARCHES)["search_id"].to_pylist()
     return found
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from analytics.compaction import Sweep, forget
-from analytics.lake import End, Forgotten, Lake, Place
+from analytics.lake import End, Forgotten, Lake, LakePartition
 from schemas.topics import SEARCHES
 from tests.support.lake_events import Events, records, table
 
-PLACE = Place("searches", 0)
+PLACE = LakePartition("searches", 0)
 
 
 @pytest.fixture

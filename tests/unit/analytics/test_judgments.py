@@ -11,7 +11,7 @@ import pytest
 
 from adapters.log.port import Message
 from analytics.judgments import grade, metrics, query_id, write_trec, write_ubi
-from analytics.lake import End, Lake, Place
+from analytics.lake import End, Lake, LakePartition
 from analytics.views import Filters
 from models.rank_metrics import ndcg
 from schemas.events import (
@@ -78,7 +78,7 @@ def lake(tmp_path: Path) -> Lake:
     ]
     for topic, events in (("searches", searches), ("feedback", ratings)):
         messages = [Message(str(event.search_id), event) for event in events]
-        lake.current().append(topic_of(topic), Place(topic, 0), End(), records(messages))
+        lake.current().append(topic_of(topic), LakePartition(topic, 0), End(), records(messages))
     return lake
 
 

@@ -14,7 +14,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Position
 from analytics.columns import schema_of, table_of
 from analytics.compaction import compact, expire, forget
-from analytics.lake import TOPICS, End, Forgotten, Lake, Moved, Place
+from analytics.lake import TOPICS, End, Forgotten, Lake, LakePartition, Moved
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.replay import replay
 from consumers.analytics.writer import LakeWriter
@@ -23,7 +23,7 @@ from schemas.events import SearchPerformed
 from schemas.topics import MODELS, SEARCHES, Topic
 from tests.support.lake_events import BEGIN, Events, all_tables, records, table
 
-PLACE = Place("searches", 0)
+PLACE = LakePartition("searches", 0)
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ class TestForget:
         lake.current().append(SEARCHES, PLACE, End(), records(made))
         feedback = events.messages("feedback", 60)
         topic = next(topic for topic in TOPICS if topic.name == "feedback")
-        lake.current().append(topic, Place("feedback", 0), End(), records(feedback))
+        lake.current().append(topic, LakePartition("feedback", 0), End(), records(feedback))
         return [m.event for m in made if isinstance(m.event, SearchPerformed)]
 
     def test_a_search_and_its_ratings_are_gone(self, lake: Lake) -> None:
@@ -252,7 +252,7 @@ class TestExpire:
     def test_other_topics_stay(self, lake: Lake) -> None:
         rows = records(Events(8).messages("models", 3))
         (topic,) = [topic for topic in TOPICS if topic.name == "models"]
-        lake.current().append(topic, Place("models", 0), End(), rows)
+        lake.current().append(topic, LakePartition("models", 0), End(), rows)
         assert expire(lake, 1) == 0
         assert table(lake, "models").num_rows == 3
 

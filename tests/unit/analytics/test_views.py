@@ -16,7 +16,7 @@ import analytics.views
 from adapters.errors import Unavailable
 from adapters.log.port import LogRecord, Message
 from analytics.compaction import compact
-from analytics.lake import End, Lake, Place
+from analytics.lake import End, Lake, LakePartition
 from analytics.views import SQL, Filters, query, read, views
 from tests.support.analytics_numbers import VIEWS, Facts, compare, kept
 from tests.support.lake_events import BEGIN, Events, records, topic_of
@@ -59,7 +59,7 @@ class World:
         rows = records(messages)
         bad = rows[-1].position
         rows.append(LogRecord(type(bad)(0, bad.offset + 1), b"k", b"no event", 0))
-        place, end, third = Place(name, 0), End(), len(rows) // 3
+        place, end, third = LakePartition(name, 0), End(), len(rows) // 3
         for part in (rows[:third], rows[third : 2 * third], rows[2 * third :]):
             end = self.lake.current().append(topic_of(name), place, end, part)
         compact(self.lake.current(), name, min_files=2)
@@ -140,7 +140,7 @@ def test_files_that_vanish_meanwhile_are_searched_again(
     end = End()
     rows = records(Events(1).messages("searches", 9))
     for part in (rows[:5], rows[5:]):
-        end = lake.current().append(topic_of("searches"), Place("searches", 0), end, part)
+        end = lake.current().append(topic_of("searches"), LakePartition("searches", 0), end, part)
     vanished = False
 
     @contextmanager
@@ -161,7 +161,7 @@ def test_files_that_vanish_meanwhile_are_searched_again(
 def test_a_lake_that_is_not_local(tmp_path: Path) -> None:
     lake = Lake("memory://views-of-tests")
     rows = records(Events(1).messages("searches", 9))
-    lake.current().append(topic_of("searches"), Place("searches", 0), End(), rows)
+    lake.current().append(topic_of("searches"), LakePartition("searches", 0), End(), rows)
     assert query(lake, "SELECT count(*) AS n FROM searches") == [{"n": 9}]
 
 

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from analytics.engine import Bounds
-from analytics.lake import End, Lake, Place
+from analytics.lake import End, Lake, LakePartition
 from analytics.report import ASSETS, WEB, render
 from analytics.views import Filters
 from gateway.http import problems
@@ -34,7 +34,7 @@ class World:
         searches = events.messages("searches", 400)
         feedback = events.messages("feedback", 300)
         for name, messages in (("searches", searches), ("feedback", feedback)):
-            lake.current().append(topic_of(name), Place(name, 0), End(), records(messages))
+            lake.current().append(topic_of(name), LakePartition(name, 0), End(), records(messages))
         self.searches = [m.event for m in searches if isinstance(m.event, SearchPerformed)]
         last = {
             (m.event.search_id, m.event.image_name): m.event
@@ -224,7 +224,7 @@ class TestReport:
         from adapters.log.port import Message
 
         made = records([Message(str(evil.search_id), evil)])
-        lake.current().append(topic_of("searches"), Place("searches", 0), End(), made)
+        lake.current().append(topic_of("searches"), LakePartition("searches", 0), End(), made)
         assert "<script>alert" not in render(lake, Filters())
 
     def test_it_says_what_it_is_about(self, world: World) -> None:
