@@ -53,7 +53,9 @@ def compact(
                 return done
             files = generation.files(topic, number)
             live = uncovered(files)
-            _remove_covered(lake, files, live, grace_seconds, done)
+            for file in _removable(lake, files, live, grace_seconds):
+                lake.storage.remove(file.path)
+                done.removed += 1
             for group in _mergeable(live, min_files):
                 path = generation.path_of(
                     group[0].place, group[0].date, group[0].first, group[-1].last
@@ -61,10 +63,42 @@ def compact(
                 lake.merge(path, [file.path for file in group])
                 done.merged += len(group)
                 done.written += 1
-    if done.written:
-        # Arrow keeps freed memory, and only the thread that allocated it can release it.
-        pa.default_memory_pool().release_unused()
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionJob:
+    """One partition to compact; see `compact`. Can be pickled."""
+
+    lake_url: str
+    topic: str
+    partition: int
+    min_files: int
+    grace_seconds: float
+
+    def is_due(self) -> bool:
+        """Whether there are files to merge or to remove. Lists the files only. Blocks."""
+        lake = Lake(self.lake_url)
+        files = lake.current().files(self.topic, self.partition)
+        live = uncovered(files)
+        if any(_mergeable(live, self.min_files)):
+            return True
+        return any(_removable(lake, files, live, self.grace_seconds))
+
+
+def run_job(job: CompactionJob) -> Compacted:
+    """Compact the partition. Blocks.
+
+    Merging takes a lot of memory for a moment, which neither Arrow nor the C library returns in
+    full: run it in a process that ends.
+    """
+    return compact(
+        Lake(job.lake_url).current(),
+        job.topic,
+        job.partition,
+        min_files=job.min_files,
+        grace_seconds=job.grace_seconds,
+    )
 
 
 class Sweep:
@@ -130,13 +164,10 @@ def _mergeable(files: Iterable[DataFile], min_files: int) -> Iterator[list[DataF
         yield group
 
 
-def _remove_covered(
-    lake: Lake,
-    files: Iterable[DataFile],
-    live: Iterable[DataFile],
-    grace_seconds: float,
-    done: Compacted,
-) -> None:
+def _removable(
+    lake: Lake, files: Iterable[DataFile], live: Iterable[DataFile], grace_seconds: float
+) -> Iterator[DataFile]:
+    """Files that were replaced by a merged one at least `grace_seconds` ago."""
     paths = {file.path for file in live}
     before = datetime.now(UTC) - timedelta(seconds=grace_seconds)
     for file in files:
@@ -144,8 +175,7 @@ def _remove_covered(
             continue
         cover = next(k for k in live if k.first <= file.first and file.last <= k.last)
         if lake.storage.modified(cover.path) <= before:
-            lake.storage.remove(file.path)
-            done.removed += 1
+            yield file
 
 
 def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
@@ -196,7 +226,8 @@ def forget(lake: Lake, wanted: Forgotten) -> int:
             with lake.storage.locked(f"{topic}-{number}"):
                 files = generation.files(topic, number)
                 live = uncovered(files)
-                _remove_covered(lake, files, live, 0.0, Compacted())
+                for file in _removable(lake, files, live, 0.0):
+                    lake.storage.remove(file.path)
                 for file in live:
                     table = lake.storage.read_table(file.path)
                     if named.without(table).num_rows < table.num_rows:

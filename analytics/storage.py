@@ -26,7 +26,7 @@ from adapters.errors import Unavailable
 
 # Small enough that a reader of one column of few rows skips most of a file.
 ROW_GROUP_ROWS = 65_536
-ROW_GROUP_BYTES = 4 << 20
+ROW_GROUP_BYTES = 16 << 20
 """Size in memory; rows that are written in pieces are buffered up to this size."""
 READ_ROWS = 4096
 

@@ -8,8 +8,8 @@ import signal
 import warnings
 
 from adapters.bootstrap import connect_log
+from adapters.helper_processes import collect_garbage_seldom
 from adapters.logging import configure_logging
-from producers.helper_processes import collect_garbage_seldom
 from producers.settings import WatcherSettings
 from producers.sources import Sources
 

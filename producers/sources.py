@@ -8,12 +8,12 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from adapters.errors import Unavailable
+from adapters.helper_processes import HelperPool
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from imaging.sources.source import Source
 from producers.folder.watcher import FolderWatcher
-from producers.helper_processes import HelperPool
 from producers.known_images import KnownImages
 from producers.known_images_loader import load
 from producers.log_follower import FollowedLog

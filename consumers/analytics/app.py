@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from functools import partial
 
 from adapters.bootstrap import connect_log
+from adapters.helper_processes import HelperDied, HelperPool
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
-from analytics.compaction import Sweep, compact, expire
+from analytics.compaction import CompactionJob, Sweep, expire, run_job
 from analytics.lake import Lake
 from consumers.analytics.filing_work import FilingWork, analytics_member
 from consumers.analytics.restore import restore_lost
@@ -77,15 +79,17 @@ async def _join_and_file(
     logger.info("filing events in %s", settings.lake_url)
     progress.joined = True
     watchdog.ready()
+    helpers = HelperPool(1)
     try:
         await first_of(
             stop.wait(),
             member.work.failed,
             progress.backlog.follow(member, lambda: f"{writer.filed} records filed"),
-            _compact(settings, lake, writer),
+            _compact(settings, lake, writer, helpers),
             _restore(lake, log, writer),
         )
     finally:
+        helpers.close()
         await member.stop()
         logger.info("stopped: %d records filed", writer.filed)
 
@@ -116,7 +120,9 @@ async def _restore(lake: Lake, log: EventLog, writer: LakeWriter) -> None:
             await until_available(lambda: restore_lost(log, lake), what="restore events")
 
 
-async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) -> None:
+async def _compact(
+    settings: AnalyticsSettings, lake: Lake, writer: LakeWriter, helpers: HelperPool
+) -> None:
     sweep = Sweep(lake)
     while True:
         await asyncio.sleep(settings.compact_seconds)
@@ -130,19 +136,26 @@ async def _compact(settings: AnalyticsSettings, lake: Lake, writer: LakeWriter) 
         if swept:
             logger.info("erased %d rows that were marked as forgotten", swept)
         for topic, partition in writer.partitions:
-            done = await until_available(
-                lambda topic=topic, partition=partition: asyncio.to_thread(  # type: ignore[misc]
-                    compact,
-                    lake.current(),
-                    topic.name,
-                    partition,
-                    min_files=settings.compact_files,
-                    grace_seconds=settings.compact_grace_seconds,
-                ),
-                what="compact",
+            job = CompactionJob(
+                settings.lake_url,
+                topic.name,
+                partition,
+                min_files=settings.compact_files,
+                grace_seconds=settings.compact_grace_seconds,
             )
-            if done.written or done.removed:
-                logger.info("compacted %s-%d: %s", topic.name, partition, done)
+            await until_available(partial(_run, job, helpers), what="compact")
+
+
+async def _run(job: CompactionJob, helpers: HelperPool) -> None:
+    if not await asyncio.to_thread(job.is_due):
+        return
+    try:
+        done = await helpers.run(run_job, job)
+    except HelperDied as error:
+        logger.warning("compacting %s-%d failed: %s", job.topic, job.partition, error)
+        return
+    if done.written or done.removed:
+        logger.info("compacted %s-%d: %s", job.topic, job.partition, done)
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from multiprocessing import reduction
 from pathlib import Path
 from typing import Any, Final
 
+from adapters.child_process import live_with_the_parent
 from adapters.errors import DecoderMemory
 from imaging.sandbox.allocator import return_memory_promptly
-from imaging.sandbox.child_process import live_with_the_parent
 
 LENGTH: Final = struct.Struct("<Q")
 ARENA_BYTES: Final = 4 << 20

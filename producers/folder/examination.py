@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from adapters.helper_processes import CORES, HelperPool, split
 from producers.folder.hashing import Candidate, Examiner, Finding
-from producers.helper_processes import CORES, HelperPool, split
 from producers.rules import Rules
 
 THREADS: Final = min(4, CORES)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.helper_processes import HelperPool
 from adapters.log.port import EventLog
 from producers.events import EventFactory
 from producers.folder.examination import ParallelExaminer
@@ -15,7 +16,6 @@ from producers.folder.pipeline import Pipeline
 from producers.folder.reconcile import Reconciler
 from producers.folder.settling import Settling
 from producers.guard import RemovalGuards
-from producers.helper_processes import HelperPool
 from producers.known_images import KnownImages
 from producers.log_writer import ChangeWriter
 from producers.refused_files import RefusalReporter

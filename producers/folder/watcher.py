@@ -9,6 +9,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
+from adapters.helper_processes import HelperPool
 from adapters.log.port import EventLog
 from imaging.sources.mounts import Mounts
 from imaging.sources.source import Source
@@ -21,7 +22,6 @@ from producers.folder.root import Identity, identify
 from producers.folder.schedule import Schedule
 from producers.folder.tree import UNKNOWN, RootGone
 from producers.guard import RemovalGuards
-from producers.helper_processes import HelperPool
 from producers.known_images import KnownImages
 from producers.rules import IGNORE_FILE, Rules, load_rules
 from producers.settings import WatcherSettings

@@ -10,10 +10,18 @@ import pyarrow as pa
 import pytest
 
 from adapters.errors import Unavailable
+from adapters.helper_processes import HelperPool
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Position
 from analytics.columns import schema_of, table_of
-from analytics.compaction import compact, expire, forget
+from analytics.compaction import (
+    Compacted,
+    CompactionJob,
+    compact,
+    expire,
+    forget,
+    run_job,
+)
 from analytics.lake import TOPICS, End, Forgotten, Lake, LakePartition, Moved
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.replay import replay
@@ -164,6 +172,28 @@ class TestCompaction:
         assert len(generation.files("searches")) == len(days)
         assert table(lake, SEARCHES).equals(before)
         assert generation.end(PLACE) == end
+
+    async def test_a_job_is_due_while_it_has_something_to_do(self, lake: Lake) -> None:
+        def job(grace: float) -> CompactionJob:
+            return CompactionJob(lake.storage.root, "searches", 0, 4, grace)
+
+        generation = lake.current()
+        end = End()
+        for first in range(0, 15, 5):
+            end = generation.append(SEARCHES, PLACE, end, searches(5, first))
+        assert not job(0).is_due()
+        end = generation.append(SEARCHES, PLACE, end, searches(5, 15))
+        assert job(1000).is_due()
+        helpers = HelperPool(1)
+        try:
+            assert await helpers.run(run_job, job(1000)) == Compacted(merged=4, written=1)
+            assert not job(1000).is_due()
+            assert job(0).is_due()
+            assert await helpers.run(run_job, job(0)) == Compacted(removed=4)
+        finally:
+            helpers.close()
+        assert not job(0).is_due()
+        assert offsets(lake) == list(range(20))
 
     def test_a_reader_with_an_old_list_still_finds_its_files(self, lake: Lake) -> None:
         generation = lake.current()

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from adapters import helper_processes as helpers
 from adapters.errors import Unavailable
+from adapters.helper_processes import HelperPool
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from imaging.sources.mounts import Mounts
-from producers import helper_processes as helpers
 from producers.events import EventFactory
 from producers.folder import pipeline as publish
 from producers.folder.examination import ParallelExaminer
@@ -25,7 +26,6 @@ from producers.folder.pipeline import Pipeline
 from producers.folder.settling import Settling
 from producers.folder.tree import UNKNOWN, FileStat, KnownImage
 from producers.guard import RemovalGuards
-from producers.helper_processes import HelperPool
 from producers.known_images import KnownImages
 from producers.known_images_loader import load
 from producers.log_writer import ChangeWriter

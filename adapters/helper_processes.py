@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final, TypeVar
 
-from imaging.sandbox.child_process import live_with_the_parent
+from adapters.child_process import live_with_the_parent
 
 P = TypeVar("P")
 R = TypeVar("R")
