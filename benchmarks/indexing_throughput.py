@@ -6,8 +6,8 @@
 A bare loop has no servers: one process decodes the same files in a pool on every core, while the
 same ONNX model runs on the decoded pixels. Of several thread counts the best is used. Rounds
 alternate, so that other load on the machine affects both alike.
-With `--against FOLDER` the indexer of another checkout (which must run in the same environment)
-takes turns with this one, and nothing else is measured: old against new.
+With `--against FOLDER...` the indexers of other checkouts (which must run in the same environment)
+take turns with this one, and nothing else is measured: old against new.
 
 The profile shows the processor time of each process, in seconds for 1,000 pictures.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import itertools
 import os
 import random
 import statistics
@@ -35,9 +36,11 @@ import psutil
 from aiokafka.admin import AIOKafkaAdminClient
 from PIL import Image
 
-from adapters.bootstrap import connections
+from adapters.bootstrap import connect_admin, connections
 from adapters.embedder.spec import ModelSpec
+from adapters.log.kafka_admin import delete_group
 from adapters.log.port import Message
+from adapters.provision import create_topic
 from benchmarks.families import family, proportional_bytes
 from benchmarks.intervals import interval
 from cli.servers import server_settings
@@ -258,12 +261,33 @@ async def until(
     return peak
 
 
-def compare(paths: list[Path], indexers: int, rounds: int, other: Path) -> None:
-    """Let the indexers of both checkouts take turns, and print a table in Markdown."""
-    runs: dict[str, list[Run]] = {"before": [], "now": []}
-    codes = {"before": other, "now": ROOT}
+async def empty_topic() -> None:
+    """Make the topic of images anew, without the group's offsets.
+
+    A version that finds offsets of an earlier one may read the whole topic again.
+    """
+    settings = server_settings()
+    async with connections(settings) as servers:
+        spec = await servers.embedder.spec("lite")
+        collection = await servers.index.ensure_collection(spec)
+    await delete_group(settings.kafka_bootstrap_servers, collection.group)
+    async with connect_admin(settings) as admin:
+        await admin.delete_topics([IMAGES.name])
+
+        async def is_gone() -> bool:
+            return IMAGES.name not in await admin.list_topics()
+
+        await until(is_gone)
+    await create_topic(settings, IMAGES)
+
+
+def compare(paths: list[Path], indexers: int, rounds: int, others: Sequence[Path]) -> None:
+    """Let the indexers of all checkouts take turns, and print a table in Markdown."""
+    codes = {path.name: path for path in others} | {"now": ROOT}
+    runs: dict[str, list[Run]] = {name: [] for name in codes}
     for number in range(rounds):
         for name in list(runs)[:: -1 if number % 2 else 1]:
+            asyncio.run(empty_topic())
             runs[name].append(asyncio.run(end_to_end(paths, indexers, code=codes[name])))
     print("| what | images/s | rounds | peak memory, MB | processor seconds for 1,000 pictures |")
     print("|---|---|---|---|---|")
@@ -278,9 +302,12 @@ def compare(paths: list[Path], indexers: int, rounds: int, other: Path) -> None:
             f"{seconds:.1f}",
         ]
         print(f"| {' | '.join(cells)} |")
-    shares = [new.rate / old.rate for old, new in zip(runs["before"], runs["now"], strict=True)]
-    low, high = interval(shares)
-    print(f"\nnow / before: {statistics.median(shares):.3f} ({low:.3f} to {high:.3f} with 95 %)")
+    print()
+    for (old_name, old), (new_name, new) in itertools.combinations(runs.items(), 2):
+        shares = [after.rate / before.rate for before, after in zip(old, new, strict=True)]
+        low, high = interval(shares)
+        median = statistics.median(shares)
+        print(f"{new_name} / {old_name}: {median:.3f} ({low:.3f} to {high:.3f} with 95 %)")
 
 
 async def spec_of() -> ModelSpec:
@@ -298,13 +325,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(1000, 750), metavar="PIXELS")
     parser.add_argument("--distinct", type=int, default=2000, help="number of different crops")
     parser.add_argument("--folder", type=Path, default=Path(".scratch/throughput"))
-    parser.add_argument("--against", type=Path, help="another checkout: old against new")
+    parser.add_argument(
+        "--against", type=Path, nargs="+", help="other checkouts, the oldest first: old against new"
+    )
     chosen = parser.parse_args()
     width, height = chosen.size
     folder = chosen.folder.resolve() / f"{width}x{height}"
     paths = make_pictures(folder, chosen.pictures, (width, height), chosen.distinct)
     if chosen.against:
-        compare(paths, chosen.indexers, chosen.rounds, chosen.against.resolve())
+        others = [path.resolve() for path in chosen.against]
+        compare(paths, chosen.indexers, chosen.rounds, others)
         return
     spec = asyncio.run(spec_of())
     cores = os.cpu_count() or 1
