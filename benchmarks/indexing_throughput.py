@@ -41,6 +41,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.log.kafka_admin import delete_group
 from adapters.log.port import Message
 from adapters.provision import create_topic
+from adapters.retry import until_available
 from benchmarks.families import family, proportional_bytes
 from benchmarks.intervals import interval
 from cli.servers import server_settings
@@ -270,7 +271,9 @@ async def empty_topic() -> None:
     async with connections(settings) as servers:
         spec = await servers.embedder.spec("lite")
         collection = await servers.index.ensure_collection(spec)
-    await delete_group(settings.kafka_bootstrap_servers, collection.group)
+    # Members that have just ended may still be counted for a moment.
+    brokers = settings.kafka_bootstrap_servers
+    await until_available(lambda: delete_group(brokers, collection.group), what="delete the group")
     async with connect_admin(settings) as admin:
         await admin.delete_topics([IMAGES.name])
 
