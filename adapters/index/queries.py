@@ -38,7 +38,8 @@ async def search(
     numbers, filters = [float(number) for number in vector], conditions(where)
     found: dict[object, Any] = {}
     for pause in PAUSES:
-        await asyncio.sleep(pause)
+        if pause:
+            await asyncio.sleep(pause)
         answer = await objects.query.near_vector(
             near_vector=numbers,
             limit=limit,
