@@ -85,20 +85,19 @@ class CompactionJob:
             return True
         return any(_removable(lake, files, live, self.grace_seconds))
 
+    def run(self) -> Compacted:
+        """Compact the partition. Blocks.
 
-def run_job(job: CompactionJob) -> Compacted:
-    """Compact the partition. Blocks.
-
-    Merging takes a lot of memory for a moment, which neither Arrow nor the C library returns in
-    full: run it in a process that ends.
-    """
-    return compact(
-        Lake(job.lake_url).current(),
-        job.topic,
-        job.partition,
-        min_files=job.min_files,
-        grace_seconds=job.grace_seconds,
-    )
+        Merging takes a lot of memory for a moment, which neither Arrow nor the C library returns in
+        full: run it in a process that ends.
+        """
+        return compact(
+            Lake(self.lake_url).current(),
+            self.topic,
+            self.partition,
+            min_files=self.min_files,
+            grace_seconds=self.grace_seconds,
+        )
 
 
 class Sweep:

@@ -12,7 +12,7 @@ from adapters.helper_processes import HelperDied, HelperPool
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
-from analytics.compaction import CompactionJob, Sweep, expire, run_job
+from analytics.compaction import CompactionJob, Sweep, expire
 from analytics.lake import Lake
 from consumers.analytics.filing_work import FilingWork, analytics_member
 from consumers.analytics.restore import restore_lost
@@ -150,7 +150,7 @@ async def _run(job: CompactionJob, helpers: HelperPool) -> None:
     if not await asyncio.to_thread(job.is_due):
         return
     try:
-        done = await helpers.run(run_job, job)
+        done = await helpers.run(CompactionJob.run, job)
     except HelperDied as error:
         logger.warning("compacting %s-%d failed: %s", job.topic, job.partition, error)
         return

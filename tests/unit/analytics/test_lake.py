@@ -20,7 +20,6 @@ from analytics.compaction import (
     compact,
     expire,
     forget,
-    run_job,
 )
 from analytics.lake import TOPICS, End, Forgotten, Lake, LakePartition, Moved
 from consumers.analytics.rebuild import rebuild
@@ -186,10 +185,10 @@ class TestCompaction:
         assert job(1000).is_due()
         helpers = HelperPool(1)
         try:
-            assert await helpers.run(run_job, job(1000)) == Compacted(merged=4, written=1)
+            assert await helpers.run(CompactionJob.run, job(1000)) == Compacted(merged=4, written=1)
             assert not job(1000).is_due()
             assert job(0).is_due()
-            assert await helpers.run(run_job, job(0)) == Compacted(removed=4)
+            assert await helpers.run(CompactionJob.run, job(0)) == Compacted(removed=4)
         finally:
             helpers.close()
         assert not job(0).is_due()
