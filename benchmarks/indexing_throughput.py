@@ -24,14 +24,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import psutil
 from aiokafka.admin import AIOKafkaAdminClient
 from PIL import Image
@@ -42,17 +39,16 @@ from adapters.log.kafka_admin import delete_group
 from adapters.log.port import Message
 from adapters.provision import create_topic
 from adapters.retry import until_available
+from benchmarks.bare_indexing import overlapped, sequential
 from benchmarks.families import family, proportional_bytes
 from benchmarks.intervals import interval
 from cli.servers import server_settings
-from imaging.decode import decode
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
 from stack.record import RecordFile
 from stack.settings import StackSettings
 
 ROOT = Path(__file__).parents[1]
-BATCH = 32
 JOIN_SECONDS = 12.0
 """Time in which indexers start and share the partitions."""
 
@@ -92,58 +88,6 @@ def make_pictures(folder: Path, count: int, size: tuple[int, int], distinct: int
         crop = source.crop((left, top, left + width, top + height))
         crop.resize(size, Image.Resampling.BICUBIC).save(path, quality=88)
     return paths
-
-
-def session(threads: int) -> onnxruntime.InferenceSession:
-    """The model as Triton runs it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        str(ROOT / "triton_models/lite_image/1/model.onnx"),
-        options,
-        providers=["CPUExecutionProvider"],
-    )
-
-
-def batches(paths: list[Path]) -> Iterator[list[Path]]:
-    for start in range(0, len(paths), BATCH):
-        yield paths[start : start + BATCH]
-
-
-def sequential(paths: list[Path], spec: ModelSpec) -> float:
-    """Read, decode, infer, one after the other; pictures per second."""
-    model = session(os.cpu_count() or 1)
-    started = time.perf_counter()
-    for batch in batches(paths):
-        pixels = np.stack([decode(path.read_bytes(), spec).pixels for path in batch])
-        model.run(["EMBEDDING"], {model.get_inputs()[0].name: pixels})
-    return len(paths) / (time.perf_counter() - started)
-
-
-def overlapped(paths: list[Path], spec: ModelSpec, threads: int, workers: int) -> float:
-    """Decode in a pool while the model runs; pictures per second."""
-    model = session(threads)
-    name = model.get_inputs()[0].name
-
-    def one(path: Path) -> np.ndarray:
-        pixels: np.ndarray = decode(path.read_bytes(), spec).pixels
-        return pixels
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: list[list[Future[np.ndarray]]] = []
-        rest = batches(paths)
-        for _ in range(3):
-            if batch := next(rest, None):
-                ahead.append([pool.submit(one, path) for path in batch])
-        while ahead:
-            pixels = np.stack([future.result() for future in ahead.pop(0)])
-            if batch := next(rest, None):
-                ahead.append([pool.submit(one, path) for path in batch])
-            model.run(["EMBEDDING"], {name: pixels})
-    return len(paths) / (time.perf_counter() - started)
 
 
 def messages(paths: list[Path], run: str) -> list[Message]:

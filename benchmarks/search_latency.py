@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -41,16 +40,40 @@ SUBJECTS = ("a cat", "a red car", "a bird on a branch", "fruit in a bowl", "a te
 Search = Callable[[str], Awaitable[None]]
 
 
-async def one_client(queries: dict[str, Search], texts: itertools.count[int], rounds: int) -> None:
-    """Take turns, one request at a time; print p50 and p95 and their ratios."""
+async def alternating(
+    queries: dict[str, Search], texts: itertools.count[int], requests: int
+) -> dict[str, list[float]]:
+    """Take turns, one request at a time; the time of each request in ms."""
     times: dict[str, list[float]] = {name: [] for name in queries}
-    for number in range(rounds + WARM_UP):
+    for number in range(requests):
         # The order alternates, as the second call finds the servers' caches warm.
         for name in list(queries) if number % 2 else list(queries)[::-1]:
             started = time.perf_counter()
             await queries[name](text(next(texts)))
-            if number >= WARM_UP:
-                times[name].append((time.perf_counter() - started) * 1e3)
+            times[name].append((time.perf_counter() - started) * 1e3)
+    return times
+
+
+async def crowd(
+    query: Search, texts: itertools.count[int], clients: int, seconds: float
+) -> tuple[list[float], float]:
+    """Search with `clients` at once for `seconds`; the times of requests in ms, and the seconds."""
+    times: list[float] = []
+    began = time.perf_counter()
+
+    async def client() -> None:
+        while (started := time.perf_counter()) < began + seconds:
+            await query(text(next(texts)))
+            times.append((time.perf_counter() - started) * 1e3)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return times, time.perf_counter() - began
+
+
+async def one_client(queries: dict[str, Search], texts: itertools.count[int], rounds: int) -> None:
+    """Print p50 and p95 of one client, and their ratios."""
+    await alternating(queries, texts, WARM_UP)
+    times = await alternating(queries, texts, rounds)
     print("| one client | p50 ms | p95 ms |\n|---|---|---|")
     quantiles = {name: statistics.quantiles(each, n=100) for name, each in times.items()}
     for name, each in quantiles.items():
@@ -69,24 +92,29 @@ async def many_clients(
     """Take turns of `seconds` with `clients` at once; print throughput, p50 and p95."""
     done: dict[str, list[float]] = {name: [] for name in queries}
     spent = dict.fromkeys(queries, 0.0)
-
-    async def client(name: str, until: float) -> None:
-        while time.perf_counter() < until:
-            started = time.perf_counter()
-            await queries[name](text(next(texts)))
-            done[name].append((time.perf_counter() - started) * 1e3)
-
     for _ in range(rounds):
-        for name in queries:
-            started = time.perf_counter()
-            await asyncio.gather(*(client(name, started + seconds) for _ in range(clients)))
-            spent[name] += time.perf_counter() - started
+        for name, query in queries.items():
+            times, took = await crowd(query, texts, clients, seconds)
+            done[name] += times
+            spent[name] += took
     print(f"| {clients} clients | requests/s | p50 ms | p95 ms |\n|---|---|---|---|")
     rates = {name: len(times) / spent[name] for name, times in done.items()}
     for name, times in done.items():
         p95 = statistics.quantiles(times, n=20)[-1]
         print(f"| {name} | {rates[name]:.1f} | {statistics.median(times):.1f} | {p95:.1f} |")
     print(f"| **ratio** | **{rates['gateway'] / rates['bare calls']:.2f}** | | |")
+
+
+def through(gateway_url: str, session: aiohttp.ClientSession) -> Search:
+    """A search through the gateway at this address."""
+
+    async def search(query: str) -> None:
+        body = {"text": query, "limit": LIMIT}
+        async with session.post(f"{gateway_url}/api/v1/search-image", json=body) as response:
+            assert response.status == 200, await response.text()
+            assert len((await response.json())["matches"]) == LIMIT
+
+    return search
 
 
 def text(number: int) -> str:
@@ -132,41 +160,18 @@ async def compare(
     rates: dict[str, list[float]] = {name: [] for name in ports}
     connector = aiohttp.TCPConnector(limit=clients)
     async with aiohttp.ClientSession(connector=connector, headers=credentials()) as session:
-
-        async def ask(name: str) -> float:
-            url = f"http://127.0.0.1:{ports[name]}/api/v1/search-image"
-            started = time.perf_counter()
-            body = {"text": text(next(texts)), "limit": LIMIT}
-            async with session.post(url, json=body) as response:
-                assert response.status == 200, await response.text()
-                assert len((await response.json())["matches"]) == LIMIT
-            return (time.perf_counter() - started) * 1e3
-
-        async def client(name: str, until: float) -> int:
-            count = 0
-            while time.perf_counter() < until:
-                await ask(name)
-                count += 1
-            return count
-
-        for name in ports:
-            await answering(partial(ask, name))
+        queries = {
+            name: through(f"http://127.0.0.1:{port}", session) for name, port in ports.items()
+        }
+        for query in queries.values():
+            await answering(query)
         for number in range(rounds + 1):
-            names = list(ports)[:: -1 if number % 2 else 1]
-            times: dict[str, list[float]] = {name: [] for name in names}
-            for each in range(requests):
-                for name in names if each % 2 else names[::-1]:
-                    times[name].append(await ask(name))
-            done = dict.fromkeys(names, 0.0)
-            for name in names:
-                started = time.perf_counter()
-                until = started + seconds
-                counts = await asyncio.gather(*(client(name, until) for _ in range(clients)))
-                done[name] = sum(counts) / (time.perf_counter() - started)
-            if number:  # The first one warms up.
-                for name in names:
+            times = await alternating(queries, texts, requests)
+            for name in list(queries)[:: -1 if number % 2 else 1]:
+                done, spent = await crowd(queries[name], texts, clients, seconds)
+                if number:  # The first round warms up.
                     medians[name].append(statistics.median(times[name]))
-                    rates[name].append(done[name])
+                    rates[name].append(len(done) / spent)
     print("| what | before | now | now / before, with 95 % |\n|---|---|---|---|")
     for what, found in (
         (f"p50 of one client, ms, {requests} requests a round", medians),
@@ -181,12 +186,12 @@ async def compare(
         )
 
 
-async def answering(ask: Callable[[], Awaitable[float]]) -> None:
+async def answering(query: Search) -> None:
     """Wait until a gateway answers."""
     async with asyncio.timeout(60):
         while True:
             try:
-                await ask()
+                await query("ready?")
             except (aiohttp.ClientError, AssertionError):
                 await asyncio.sleep(0.2)
             else:
@@ -206,15 +211,8 @@ async def measure(rounds: int, clients: int, seconds: float) -> None:
     texts = itertools.count(int(time.time()) * 1_000_000)
     connections = aiohttp.TCPConnector(limit=clients)
     async with aiohttp.ClientSession(connector=connections, headers=credentials()) as session:
-
-        async def gateway(query: str) -> None:
-            url = f"{stack.gateway_url}/api/v1/search-image"
-            async with session.post(url, json={"text": query, "limit": LIMIT}) as response:
-                assert response.status == 200, await response.text()
-                assert len((await response.json())["matches"]) == LIMIT
-
         queries: dict[str, Search] = {
-            "gateway": gateway,
+            "gateway": through(stack.gateway_url, session),
             "bare calls": bare(embedder, index, collection),
         }
         count = await index.count(collection)
