@@ -13,6 +13,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from adapters.embedder.spec import ModelSpec
+from adapters.log.fake import FakeEventLog
 
 ROOT = Path(__file__).parents[1]
 
@@ -187,3 +188,17 @@ def small_spec() -> ModelSpec:
         resize_mode="stretch",
         licence="Apache-2.0",
     )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty folder to watch."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def log() -> FakeEventLog:
+    """An empty log in memory."""
+    return FakeEventLog()

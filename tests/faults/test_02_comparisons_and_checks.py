@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.log.fake import FakeEventLog
-from tests.unit.producers.test_watcher import eventually, history, log, root, shows, watching
-
-__all__ = ["log", "root"]
+from tests.unit.producers.test_watcher import eventually, history, shows, watching
 
 
 async def test_an_image_that_goes_while_events_are_dropped_is_found_missing(

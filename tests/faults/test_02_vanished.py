@@ -17,18 +17,6 @@ from schemas.topics import IMAGES, IMAGES_DLQ
 from tests.unit.producers.test_watcher import age, eventually, history, on_disk, shows, watching
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vanished_module, "SETTLE_SECONDS", 0.1)

@@ -76,11 +76,6 @@ def disks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disks:
     return Disks(root, tmp_path / "mountinfo")
 
 
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
 def put(root: Path, *names: str) -> None:
     for name in names:
         path = root / name

@@ -36,11 +36,6 @@ from tests.unit.producers.test_watcher import eventually, letters, on_disk, watc
 LATIN1 = "latin1-\udce9.jpg"
 
 
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
 async def test_a_letter_about_a_file_tells_no_position(log: FakeEventLog) -> None:
     await RefusalReporter(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     (letter,) = await letters(log)

@@ -49,11 +49,6 @@ class Bucket:
             yield place, {p.rpartition("/")[2]: {} for p in inside}, files
 
 
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
 def known_as(name: str) -> KnownImage:
     return KnownImage(name.encode(), ListedStat(1, 1_000_000))
 

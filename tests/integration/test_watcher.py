@@ -37,13 +37,6 @@ def broker(module_broker: Broker) -> Broker:
     return module_broker
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
-
-
 def fill(folder: Path, count: int, size: int = 2000) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):

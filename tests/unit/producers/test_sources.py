@@ -62,18 +62,6 @@ def bucket() -> Iterator[Any]:
     system.pseudo_dirs[:] = [""]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
 @asynccontextmanager
 async def running(root: Path, log: FakeEventLog, **changes: Any) -> AsyncIterator[Sources]:
     usual = {"quiet_seconds": 0.1, "list_seconds": 0.1, "images_sources": "cloud=memory://b/x"}

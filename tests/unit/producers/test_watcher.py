@@ -94,18 +94,6 @@ async def watching(
             await task
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def log() -> FakeEventLog:
-    return FakeEventLog()
-
-
 def age(path: Path, seconds: float = 100) -> None:
     """Make a file look as if it had been written a while ago."""
     moment = path.stat().st_mtime - seconds
