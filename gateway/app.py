@@ -32,7 +32,7 @@ from gateway.routes import (
 )
 from gateway.services import Services
 from gateway.settings import GatewaySettings
-from gateway.system_state import Backlog
+from gateway.state.system_state import Backlog
 
 UPLOADS: Final = "/api/v1/images"
 

@@ -19,15 +19,15 @@ from gateway.feedback import FeedbackRecorder
 from gateway.images.files import ImageFiles, ServedImages
 from gateway.images.thumbnails import Thumbnails
 from gateway.images.uploads import Uploads
-from gateway.lake_queries import CONCURRENT, LakeQueries
-from gateway.rating_metrics import RatingMetrics
-from gateway.readiness import Readiness
 from gateway.search.duplicates import Duplicates
 from gateway.search.events import SearchEvents
 from gateway.search.query import QueryEmbedder
 from gateway.search.service import Search
 from gateway.settings import GatewaySettings
-from gateway.system_state import Backlog, SystemState
+from gateway.state.lake_queries import CONCURRENT, LakeQueries
+from gateway.state.rating_metrics import RatingMetrics
+from gateway.state.readiness import Readiness
+from gateway.state.system_state import Backlog, SystemState
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from imaging.sources.mounts import Mounts
 from producers.folder.tree import KnownImage
-from producers.known_images import KnownImages
+from producers.log.known_images import KnownImages
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Final
 from adapters.watcher_status import skipped_file
 from producers.folder.pipeline import Counters
 from producers.folder.reconcile import Difference
-from producers.refused_files import escaped
+from producers.log.refused_files import escaped
 from producers.skipped import SkippedFiles
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from analytics.report import ASSETS, WEB
 from analytics.views import Filters
 from gateway.http.connection import while_connected
 from gateway.http.static import StaticPage, headers
-from gateway.lake_queries import LakeQueries
+from gateway.state.lake_queries import LakeQueries
 
 MAX_TEXT_IN_URL: Final = 16_000
 """Characters of a query in an address: fewer than a query may have, but what servers accept."""

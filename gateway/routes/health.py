@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from gateway.http.api_models import HealthBody
-from gateway.readiness import Readiness
+from gateway.state.readiness import Readiness
 
 
 def router(readiness: Readiness) -> APIRouter:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from gateway.system_state import SystemState
+from gateway.state.system_state import SystemState
 
 MOST_LETTERS: Final = 1000
 """Maximum number of letters in one answer."""

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from imaging.sources.source import Source
 from imaging.sources.storage import file_system, reaching
 from producers.folder.tree import KnownImage, join, to_microseconds
-from producers.known_images import KnownImages
+from producers.log.known_images import KnownImages
 from producers.rules import TO_EXAMINE, Rules
 from producers.skipped import SkippedFiles, SkipReason
 

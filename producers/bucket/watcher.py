@@ -32,14 +32,14 @@ from producers.folder.hashing import (
 )
 from producers.folder.tree import KnownImage, ListedStat, is_utf8
 from producers.guard import RemovalGuard
-from producers.known_images import KnownImages
-from producers.log_writer import ChangeWriter
-from producers.refused_files import RefusalReporter
+from producers.log.known_images import KnownImages
+from producers.log.refused_files import RefusalReporter
+from producers.log.vanished import VanishedLetters
+from producers.log.writer import ChangeWriter
 from producers.rules import Rules
 from producers.settings import WatcherSettings
 from producers.skipped import SkipReason
 from producers.status import Status
-from producers.vanished import VanishedLetters
 from schemas.events import now
 
 T = TypeVar("T")

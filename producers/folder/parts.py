@@ -16,9 +16,9 @@ from producers.folder.pipeline import Pipeline
 from producers.folder.reconcile import Reconciler
 from producers.folder.settling import Settling
 from producers.guard import RemovalGuards
-from producers.known_images import KnownImages
-from producers.log_writer import ChangeWriter
-from producers.refused_files import RefusalReporter
+from producers.log.known_images import KnownImages
+from producers.log.refused_files import RefusalReporter
+from producers.log.writer import ChangeWriter
 from producers.rules import Rules
 from producers.settings import WatcherSettings
 from producers.skipped import SkippedFiles

@@ -33,9 +33,9 @@ from producers.folder.mount_points import MountPoints
 from producers.folder.settling import PATIENCE_SECONDS, Settling, Waiting
 from producers.folder.tree import FileStat, KnownImage, is_utf8
 from producers.guard import RemovalGuards
-from producers.known_images import KnownImages
-from producers.log_writer import ChangeWriter
-from producers.refused_files import RefusalReporter
+from producers.log.known_images import KnownImages
+from producers.log.refused_files import RefusalReporter
+from producers.log.writer import ChangeWriter
 from producers.rules import Rules
 from producers.skipped import SkippedFiles
 

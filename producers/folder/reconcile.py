@@ -13,7 +13,7 @@ from typing import Final
 
 from producers.folder.mount_points import MountPoints
 from producers.folder.tree import FileStat, Listing, join, scan_tree
-from producers.known_images import KnownImages
+from producers.log.known_images import KnownImages
 from producers.rules import Rules
 from producers.skipped import Examined, SkippedFiles, SkipReason
 

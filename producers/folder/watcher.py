@@ -22,11 +22,11 @@ from producers.folder.root import Identity, identify
 from producers.folder.schedule import Schedule
 from producers.folder.tree import UNKNOWN, RootGone
 from producers.guard import RemovalGuards
-from producers.known_images import KnownImages
+from producers.log.known_images import KnownImages
+from producers.log.vanished import VanishedLetters
 from producers.rules import IGNORE_FILE, Rules, load_rules
 from producers.settings import WatcherSettings
 from producers.status import Progress, Status
-from producers.vanished import VanishedLetters
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class FolderWatcher:
     async def run(self, state: KnownImages) -> None:
         """Run until cancelled. Any error but an unavailable server ends it.
 
-        `state` holds the known images of this folder; see `producers.known_images_loader.load`.
+        `state` holds the known images of this folder; see `producers.log.known_images_loader.load`.
         """
         self.status.known = lambda: len(state)
         self.status.at_work = lambda: self._pipeline.at_work + self._reconciler.at_work

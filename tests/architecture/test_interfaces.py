@@ -11,7 +11,7 @@ from typer.main import get_command
 from adapters.embedder.spec import ModelSpec
 from cli.__main__ import build
 from cli.configuration import COMMANDS, PROCESSES
-from gateway.rating_metrics import RatingMetrics
+from gateway.state.rating_metrics import RatingMetrics
 from models.advice import Advice
 from producers.metrics import StatusCollector
 from schemas.topics import TOPICS

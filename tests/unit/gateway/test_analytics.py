@@ -19,8 +19,8 @@ from analytics.lake import End, Lake, LakePartition
 from analytics.report import ASSETS, WEB, render
 from analytics.views import Filters
 from gateway.http import problems
-from gateway.lake_queries import LakeQueries
 from gateway.routes.analytics import router
+from gateway.state.lake_queries import LakeQueries
 from schemas.events import FeedbackGiven, SearchPerformed
 from tests.support.lake_events import BEGIN, Events, records, topic_of
 

@@ -13,8 +13,8 @@ from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
-from gateway.rating_metrics import RatingMetrics
 from gateway.routes.metrics import router
+from gateway.state.rating_metrics import RatingMetrics
 from models.advice import advise
 from models.settings import AdviceSettings
 from schemas.events import (

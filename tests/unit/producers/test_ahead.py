@@ -26,9 +26,9 @@ from producers.folder.pipeline import Pipeline
 from producers.folder.settling import Settling
 from producers.folder.tree import UNKNOWN, FileStat, KnownImage
 from producers.guard import RemovalGuards
-from producers.known_images import KnownImages
-from producers.known_images_loader import load
-from producers.log_writer import ChangeWriter
+from producers.log.known_images import KnownImages
+from producers.log.known_images_loader import load
+from producers.log.writer import ChangeWriter
 from producers.rules import Rules
 from schemas.topics import IMAGES, Topic
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from adapters.log.port import EventLog, LogRecord
 from producers.folder.tree import UNKNOWN, KnownImage, ListedStat, to_microseconds
-from producers.known_images import KnownImages
+from producers.log.known_images import KnownImages
 from schemas.codec import SUPPORTED_MAJOR, InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded, ImageId, Sha256
 from schemas.topics import IMAGES

@@ -19,8 +19,8 @@ from consumers.indexing.decoding import Decoder
 from consumers.indexing.reading import Superseded, read
 from consumers.indexing.settings import IndexingSettings
 from schemas.events import ImageAdded
-from tests.faults.test_02_absent_images import moved_away, waits
-from tests.faults.test_10_decoders_that_fail import png, written
+from tests.faults.test_absent_images import moved_away, waits
+from tests.faults.test_decoders_that_fail import png, written
 from tests.support import hostile
 from tests.unit.consumers.test_indexing import Bench, bench
 

@@ -13,7 +13,7 @@ from cli.models_completeness import complete
 from consumers.indexing.failures import Poison
 from consumers.repair.audit import audit, repair
 from consumers.repair.dead_letters import open_letters, retry
-from gateway import open_dead_letters as of_the_gateway
+from gateway.state import open_dead_letters as of_the_gateway
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES, IMAGES_DLQ, Topic
 from stack.errors import StackError

@@ -24,8 +24,8 @@ from adapters.log.port import Message, Position
 from consumers.repair.audit import audit, repair
 from consumers.repair.dead_letters import Filter, open_letters, retry
 from imaging.metadata.exif import described
+from producers.log.refused_files import RefusalReporter
 from producers.metrics import registry
-from producers.refused_files import RefusalReporter
 from producers.status import Status
 from schemas.codec import decode
 from schemas.events import DeadLetter

@@ -13,7 +13,7 @@ from imaging.sources.mounts import Mounts, MountTable, unescaped
 from producers.events import addition
 from producers.folder.tree import FileStat, KnownImage
 from producers.guard import RemovalGuards
-from producers.known_images import KnownImages
+from producers.log.known_images import KnownImages
 from schemas.codec import decode
 from schemas.events import ImageAdded, now
 from schemas.topics import IMAGES
@@ -266,7 +266,7 @@ def test_the_table_is_read_with_whatever_names_it_has(
 
 
 async def test_a_million_images_share_the_name_of_their_mount() -> None:
-    from producers.known_images_loader import load
+    from producers.log.known_images_loader import load
 
     log = FakeEventLog()
     events = [

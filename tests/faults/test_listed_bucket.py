@@ -15,7 +15,7 @@ from imaging.sources.source import Source
 from producers.bucket import watcher as listed_module
 from producers.bucket.listing import BATCH, ListedObject, Listing
 from producers.folder.tree import KnownImage, ListedStat
-from producers.known_images import KnownImages
+from producers.log.known_images import KnownImages
 from producers.rules import Rules
 from producers.sources import Sources
 from schemas.codec import decode_image_change

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gateway.open_dead_letters
+import gateway.state.open_dead_letters
 import gateway.ttl_cache
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Unavailable
 from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
-from gateway.open_dead_letters import NewestLetters
 from gateway.single_flight import Shared
+from gateway.state.open_dead_letters import NewestLetters
 from gateway.ttl_cache import TtlCache
 from schemas.codec import encode
 from schemas.events import DeadLetter, now
@@ -190,7 +190,7 @@ async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
 async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_same(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.open_dead_letters, "WITH_REASON", 10)
+    monkeypatch.setattr(gateway.state.open_dead_letters, "WITH_REASON", 10)
     log = bench.log
     await log.publish(IMAGES_DLQ, [letter(f"{n:03}") for n in range(95)])
     newest = NewestLetters(log)

@@ -14,8 +14,8 @@ from adapters.log.port import LogRecord, Message, Position
 from producers import sources as module
 from producers.events import addition
 from producers.folder.tree import FileStat
-from producers.log_follower import LogLost
-from producers.log_writer import ChangeWriter
+from producers.log.follower import LogLost
+from producers.log.writer import ChangeWriter
 from producers.settings import WatcherSettings
 from producers.sources import Sources
 from schemas.topics import IMAGES, Topic

@@ -21,8 +21,8 @@ from analytics.settings import QuerySettings
 from analytics.views import Filters, query
 from gateway.http import problems
 from gateway.http.limits import Deadline
-from gateway.lake_queries import CONCURRENT, LakeQueries
 from gateway.settings import GatewaySettings
+from gateway.state.lake_queries import CONCURRENT, LakeQueries
 from tests.conftest import ROOT
 
 DASHBOARD = "/api/v1/analytics/dashboard"

@@ -10,9 +10,9 @@ from pathlib import Path
 from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog
 from adapters.watcher_status import skipped_counts
-from gateway.open_dead_letters import NewestLetters, OpenLetter, Reason
 from gateway.search.service import Search
 from gateway.single_flight import Shared
+from gateway.state.open_dead_letters import NewestLetters, OpenLetter, Reason
 from gateway.ttl_cache import TtlCache
 
 Backlog = Callable[[Collection], Awaitable[int]]

@@ -16,7 +16,7 @@ from adapters.log.dead_letter_reader import VANISHED, Letter, OpenLetters, settl
 from adapters.log.port import EventLog, Message
 from adapters.retry import until_available
 from imaging.sources.source import Source
-from producers.known_images import KnownImages
+from producers.log.known_images import KnownImages
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES_DLQ

@@ -1,0 +1,1 @@
+"""The state of the system, as the API shows it: models, indexing, ratings, dead letters."""
