@@ -10,8 +10,8 @@ from adapters.log.dead_letter_reader import VANISHED, read_letters
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from consumers.indexing.failures import Poison
-from producers.log import vanished as vanished_module
 from producers.folder.tree import UNKNOWN
+from producers.log import vanished as vanished_module
 from producers.log.known_images import KnownImages
 from schemas.topics import IMAGES, IMAGES_DLQ
 from tests.unit.producers.test_watcher import age, eventually, history, on_disk, shows, watching
