@@ -51,6 +51,20 @@ async def described(bootstrap_servers: str) -> tuple[dict[str, int], dict[str, d
     return partitions, configs
 
 
+async def config_becomes(
+    bootstrap_servers: str, wanted: dict[str, dict[str, str]], seconds: float = 30
+) -> dict[str, dict[str, Any]]:
+    """Wait until topics have these settings: the controller accepts them before brokers know."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        _, configs = await described(bootstrap_servers)
+        found = {name: {key: configs[name][key] for key in wanted[name]} for name in wanted}
+        if found == wanted or asyncio.get_running_loop().time() > deadline:
+            assert found == wanted
+            return configs
+        await asyncio.sleep(0.1)
+
+
 async def test_every_topic_is_as_the_table_says(settings: ServerSettings) -> None:
     partitions, configs = await described(settings.kafka_bootstrap_servers)
     for topic in TOPICS:
@@ -72,29 +86,39 @@ async def test_provisioning_again_changes_nothing_and_mends_what_was_changed(
         )
     finally:
         await admin.close()
-    before, _ = await described(settings.kafka_bootstrap_servers)
+    address = settings.kafka_bootstrap_servers
+    await config_becomes(address, {"feedback": {"retention.ms": "1000"}})
+    before, _ = await described(address)
     await provision_topics(settings)
-    after, configs = await described(settings.kafka_bootstrap_servers)
+    await config_becomes(address, {"feedback": {"retention.ms": "-1"}})
+    after, _ = await described(address)
     assert after == before
-    assert configs["feedback"]["retention.ms"] == "-1"
 
 
 async def test_retention_is_set_for_what_people_did_and_taken_back(
     settings: ServerSettings,
 ) -> None:
     day = 24 * 3600 * 1000
+    address = settings.kafka_bootstrap_servers
+    # A day of records goes at a time.
+    limited = {"retention.ms": str(30 * day), "segment.ms": str(day)}
+    unlimited = {"retention.ms": "-1"}
     try:
         await provision_topics(settings.model_copy(update={"retention_days": 30}))
-        _, configs = await described(settings.kafka_bootstrap_servers)
-        for name in ("searches", "feedback"):
-            assert configs[name]["retention.ms"] == str(30 * day)
-            assert configs[name]["segment.ms"] == str(day), "a day of records goes at a time"
-        assert configs["images.dlq"]["retention.ms"] == configs["images"]["retention.ms"] == "-1"
+        await config_becomes(
+            address,
+            {
+                "searches": limited,
+                "feedback": limited,
+                "images.dlq": unlimited,
+                "images": unlimited,
+            },
+        )
     finally:
         await provision_topics(settings)
-    _, configs = await described(settings.kafka_bootstrap_servers)
-    assert configs["searches"]["retention.ms"] == configs["feedback"]["retention.ms"] == "-1"
-    assert configs["searches"]["segment.ms"] == configs["images.dlq"]["segment.ms"]
+    configs = await config_becomes(address, {"searches": unlimited, "feedback": unlimited})
+    usual = configs["images.dlq"]["segment.ms"]
+    await config_becomes(address, {"searches": {"segment.ms": usual}})
 
 
 async def test_the_number_of_partitions_of_the_compacted_log_stays(
@@ -102,9 +126,13 @@ async def test_the_number_of_partitions_of_the_compacted_log_stays(
 ) -> None:
     more = settings.model_copy(update={"images_partitions": IMAGES.partitions + 4})
     await provision_topics(more)
-    partitions, _ = await described(settings.kafka_bootstrap_servers)
+    async with asyncio.timeout(30):
+        while True:
+            partitions, _ = await described(settings.kafka_bootstrap_servers)
+            if partitions["images.indexed"] == IMAGES.partitions + 4:
+                break
+            await asyncio.sleep(0.1)
     assert partitions["images"] == IMAGES.partitions
-    assert partitions["images.indexed"] == IMAGES.partitions + 4
     # Leave what the other tests expect: partitions cannot be taken away, so the topic is remade.
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     await admin.start()
