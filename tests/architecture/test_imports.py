@@ -70,15 +70,22 @@ SHOWS_OUR_OWN = "cli/terminal_pictures.py"
 SCHEMA_LIBRARIES = {"pydantic"}
 CONCRETE = {
     "adapters.log.kafka",
+    "adapters.log.kafka_admin",
     "adapters.embedder.triton",
     "adapters.index.weaviate",
 }
 BUILDERS = {"subscriber.py", "app.py", "__main__.py"}
 ROOT_OF_CLIENTS = "adapters/bootstrap.py"
-CLASSES = {"KafkaEventLog", "WeaviateIndex", "TritonEmbedder", "TritonControl"}
+CLASSES = {
+    "KafkaEventLog",
+    "KafkaGroupAdmin",
+    "WeaviateIndex",
+    "TritonEmbedder",
+    "TritonControl",
+}
 """The clients of servers, which are built in one place."""
-ADMINISTRATION = {"admin_client", "delete_group", "progress"}
-"""Of `adapters.log.kafka_admin`: functions that are given an address instead of settings."""
+ADMINISTRATION = "adapters.log.kafka_admin"
+"""Is given an address instead of settings."""
 FOREIGN = {
     "AIOKafkaAdminClient": "adapters/log/",
     "AIOKafkaConsumer": "adapters/log/",
@@ -212,7 +219,7 @@ def test_groups_are_administered_with_settings(package: str) -> None:
         for path in modules(package)
         if relative(path) != ROOT_OF_CLIENTS
         for name in imports(path)
-        if name in {f"adapters.log.kafka_admin.{each}" for each in ADMINISTRATION}
+        if name == ADMINISTRATION
     }
     assert not wrong
 
