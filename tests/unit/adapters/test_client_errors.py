@@ -18,7 +18,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, RecordTooLargeError
 from huggingface_hub.errors import HFValidationError
 from tritonclient.utils import InferenceServerException
-from weaviate.exceptions import WeaviateConnectionError
+from weaviate.exceptions import WeaviateBaseError, WeaviateConnectionError
 
 from adapters.embedder import triton_errors
 from adapters.errors import AdapterError, ErrorTable, Rejected, TooSlow, Unavailable, translated
@@ -110,7 +110,7 @@ def exceptions(package: str) -> dict[str, type[Exception]]:
     for module in pkgutil.walk_packages(root.__path__, f"{package}.", onerror=refused.add):
         try:
             importlib.import_module(module.name)
-        except (ImportError, RuntimeError, weaviate_errors.WeaviateBaseError):
+        except (ImportError, RuntimeError, WeaviateBaseError):
             refused.add(module.name)
     assert refused <= UNUSABLE
     return {
