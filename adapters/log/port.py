@@ -76,6 +76,10 @@ class LogRecord(NamedTuple):
     headers: Mapping[str, bytes] = NO_HEADERS
 
 
+class LogLost(Exception):
+    """The log lacks records that it held before. The process has to start reading again."""
+
+
 class EventLog(Protocol):
     """An append-only log for each topic."""
 

@@ -1,6 +1,7 @@
 """Imports point one way, and foreign clients stay behind the adapters."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -248,3 +249,15 @@ def test_modules_are_small() -> None:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 350
     }
     assert not long
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A name alone says which class is meant; private ones are read within their module."""
+    found = Counter(
+        node.name
+        for package in PACKAGES
+        for path in modules(package)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in found.items() if count > 1] == []
