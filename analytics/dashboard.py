@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from analytics.engine import Bounds, Stop
 from analytics.lake import Lake
-from analytics.views import Filters, query, read
+from analytics.views import EventFilter, query, read
 
 QUERIES: Final = {
     "totals": "FROM totals",
@@ -63,7 +63,7 @@ class DrillDown:
 
 
 def dashboard(
-    lake: Lake, filters: Filters, *, bounds: Bounds | None = None, stop: Stop | None = None
+    lake: Lake, filters: EventFilter, *, bounds: Bounds | None = None, stop: Stop | None = None
 ) -> dict[str, Any]:
     """Name -> rows, with times as ISO 8601 in UTC. Blocks; raises as `analytics.views.query`."""
     # The first query sets the variable that the others use.
@@ -79,7 +79,7 @@ def dashboard(
 
 def searches(
     lake: Lake,
-    filters: Filters,
+    filters: EventFilter,
     drill_down: DrillDown,
     *,
     limit: int = 50,

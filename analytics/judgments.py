@@ -19,7 +19,7 @@ import ir_measures
 from ir_measures import RR, P, nDCG
 
 from analytics.lake import Lake
-from analytics.views import Filters, query
+from analytics.views import EventFilter, query
 
 APPLICATION: Final = "image-search"
 RELEVANT: Final = 2
@@ -51,7 +51,7 @@ def query_id(text: str) -> str:
     return f"q{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def write_trec(lake: Lake, folder: Path, filters: Filters | None = None) -> dict[Path, int]:
+def write_trec(lake: Lake, folder: Path, filters: EventFilter | None = None) -> dict[Path, int]:
     """Write `qrels.txt`, `queries.tsv` and a run file per model. Blocks.
 
     White space in image names, which TREC's format does not allow, is percent-encoded.
@@ -79,7 +79,7 @@ def write_trec(lake: Lake, folder: Path, filters: Filters | None = None) -> dict
     return _write(folder, written)
 
 
-def metrics(lake: Lake, filters: Filters | None = None) -> dict[str, dict[str, float | int]]:
+def metrics(lake: Lake, filters: EventFilter | None = None) -> dict[str, dict[str, float | int]]:
     """Model -> measure -> mean over the judged queries that the model has answered. Blocks.
 
     Images without a judgment count as irrelevant, so models can only be compared on judgments
@@ -112,7 +112,7 @@ def metrics(lake: Lake, filters: Filters | None = None) -> dict[str, dict[str, f
     return result
 
 
-def write_ubi(lake: Lake, folder: Path, filters: Filters | None = None) -> dict[Path, int]:
+def write_ubi(lake: Lake, folder: Path, filters: EventFilter | None = None) -> dict[Path, int]:
     """Write `ubi_queries.ndjson` and `ubi_events.ndjson` of User Behavior Insights 1.3. Blocks.
 
     A rating is an event with the action `rate`; the rated image is its object, and its rank in

@@ -20,7 +20,7 @@ ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class EventFilter:
     """Selects events: `since` <= time < `until`, and the model."""
 
     since: datetime | None = None
@@ -31,7 +31,7 @@ class Filters:
 @contextmanager
 def views(
     lake: Lake,
-    filters: Filters | None = None,
+    filters: EventFilter | None = None,
     bounds: Bounds | None = None,
     stop: Stop | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -43,7 +43,7 @@ def views(
     """
     if lake.existing() is None:
         raise Unavailable("the event lake is empty: the analytics consumer has written nothing yet")
-    filters = filters or Filters()
+    filters = filters or EventFilter()
     with connect(bounds, stop) as connection:
         if not lake.storage.is_local:
             connection.register_filesystem(lake.storage.fs)
@@ -60,7 +60,7 @@ def views(
 def query(
     lake: Lake,
     sql: str,
-    filters: Filters | None = None,
+    filters: EventFilter | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
     bounds: Bounds | None = None,
@@ -82,7 +82,7 @@ def query(
 def read(
     lake: Lake,
     queries: Mapping[str, str],
-    filters: Filters | None = None,
+    filters: EventFilter | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
     bounds: Bounds | None = None,

@@ -18,7 +18,7 @@ from adapters.bootstrap import connections
 from analytics import judgments, report
 from analytics.compaction import compact, expire, forget
 from analytics.lake import TOPICS, Forgotten, Lake
-from analytics.views import Filters, query
+from analytics.views import EventFilter, query
 from cli.servers import server_settings
 from consumers.analytics.rebuild import Rebuilt, rebuild
 from consumers.analytics.replay import replay
@@ -214,9 +214,9 @@ def metrics(
     Console().print(table)
 
 
-def filters(since: str | None, until: str | None, model: str | None) -> Filters:
+def filters(since: str | None, until: str | None, model: str | None) -> EventFilter:
     """The options as filters; a time without a zone is UTC."""
-    return Filters(_time("--since", since), _time("--until", until), model)
+    return EventFilter(_time("--since", since), _time("--until", until), model)
 
 
 def _point(option: str, text: str | None) -> int | datetime | None:

@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adapters.bootstrap import connections, group_progress
+from adapters.bootstrap import connections
 from adapters.watcher_status import skipped
 from cli.servers import server_settings, watcher_status
 from consumers.repair.audit import Audit
@@ -158,12 +158,11 @@ def _wait_for_comparison(
 
 
 async def _audit(repair: bool) -> tuple[Audit, int]:
-    settings = server_settings()
-    async with connections(settings) as servers:
+    async with connections(server_settings()) as servers:
         collection = await servers.index.active()
         if collection is None:
             raise StackError("no collection is active yet")
-        before = await group_progress(settings, IMAGES, collection.group)
+        before = await servers.groups.progress(IMAGES, collection.group)
         result = await compare(servers.log, servers.index, collection, before.has_read)
         published = (
             0 if result.is_clean or not repair else await publish_repairs(servers.log, result)

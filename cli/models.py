@@ -72,7 +72,7 @@ def switching_of(servers: Connections) -> Switching:
     """The steps of a switch, on the local stack."""
     settings = StackSettings()
     serving = LocalServing(settings, Cache(settings.cache, print))
-    return Switching(model_registry(settings), server_settings(), servers, serving)
+    return Switching(model_registry(settings), servers, serving)
 
 
 def list_models(as_json: Json = False) -> None:

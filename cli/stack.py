@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.bootstrap import connections, group_progress
+from adapters.bootstrap import connections
 from adapters.errors import AdapterError
 from cli.servers import server_settings, watcher_status
 from models.advice import Advice, advise
@@ -174,12 +174,11 @@ def _lag(health: dict[str, Any]) -> int | None:
         return None
 
     async def read() -> int | None:
-        settings = server_settings()
-        async with connections(settings) as servers:
+        async with connections(server_settings()) as servers:
             active = await servers.index.active()
-        if active is None:
-            return None
-        return (await group_progress(settings, IMAGES, active.group)).lag
+            if active is None:
+                return None
+            return (await servers.groups.progress(IMAGES, active.group)).lag
 
     try:
         return asyncio.run(read())

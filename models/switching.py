@@ -13,15 +13,13 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from adapters.bootstrap import Connections, delete_group, group_progress
+from adapters.bootstrap import Connections
 from adapters.errors import Unavailable
 from adapters.index.port import Collection
-from adapters.log.kafka_admin import Progress
-from adapters.log.port import Message
+from adapters.log.port import GroupProgress, Message
 from adapters.naming import collection_name
 from adapters.provision import log_active
 from adapters.retry import until_available
-from adapters.settings import ServerSettings
 from models.errors import SwitchRefused
 from models.registry import ModelRegistry, ModelState
 from schemas.events import ModelActivated, ModelStep
@@ -89,7 +87,6 @@ class Switching:
 
     Args:
         registry: which models are current.
-        settings: addresses of the servers.
         servers: clients of all servers.
         serving: loads models and runs indexers.
     """
@@ -97,12 +94,10 @@ class Switching:
     def __init__(
         self,
         registry: ModelRegistry,
-        settings: ServerSettings,
         servers: Connections,
         serving: Serving,
     ) -> None:
         self._registry = registry
-        self._settings = settings
         self._servers = servers
         self._serving = serving
 
@@ -166,7 +161,7 @@ class Switching:
                 if found.group != group:
                     started, first, before = time.monotonic(), None, None
                     group = found.group
-                now = await group_progress(self._settings, IMAGES, group)
+                now = await self._servers.groups.progress(IMAGES, group)
             except Unavailable as error:
                 yield Filling(0, 0, 0.0, None, False, str(error))
                 await asyncio.sleep(POLL_SECONDS)
@@ -255,7 +250,7 @@ class Switching:
         await asyncio.sleep(GATEWAY_SECONDS)
         # Delete the group first: with old offsets, a new collection would not be backfilled.
         await until_available(
-            lambda: delete_group(self._settings, collection.group),
+            lambda: self._servers.groups.delete(collection.group),
             what="Kafka",
             give_up_after=60,
         )
@@ -281,5 +276,5 @@ class Switching:
         )
 
 
-def _has_read(now: Progress, before: Progress) -> bool:
+def _has_read(now: GroupProgress, before: GroupProgress) -> bool:
     return all(now.committed.get(p, 0) >= end for p, end in before.ends.items())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from adapters.watcher_status import skipped_file
-from producers.folder.pipeline import Counters
+from producers.folder.pipeline import ChangeCounters
 from producers.folder.reconcile import Difference
 from producers.log.refused_files import escaped
 from producers.skipped import SkippedFiles
@@ -71,7 +71,7 @@ class Status:
     overflows: int = 0
     poll_seconds: float = 0.0
     last_reconcile: datetime | None = None
-    counters: Counters = field(default_factory=Counters)
+    counters: ChangeCounters = field(default_factory=ChangeCounters)
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     known: Callable[[], int] = lambda: 0
     write_soon: asyncio.Event = field(default_factory=asyncio.Event)

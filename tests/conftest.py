@@ -46,6 +46,7 @@ SHARING = {
     "servers": [
         "tests/contract/test_embedder.py",
         "tests/contract/test_event_log.py",
+        "tests/contract/test_group_admin.py",
         "tests/contract/test_image_index.py",
         "tests/integration/test_analytics.py",
         "tests/integration/test_indexing_faults.py",

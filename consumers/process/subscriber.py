@@ -19,14 +19,14 @@ from typing import Any, Final, Generic, TypeVar
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
 from faststream.kafka.message import KafkaMessage as Batch
 
-from adapters.errors import Unavailable, translated
+from adapters.errors import Unavailable
+from adapters.log.kafka_errors import kafka_errors
 from adapters.log.next_offsets import NextOffsets, commit, committed
 from adapters.log.port import Committed, EventLog, Partition
 from adapters.log.rebalance import RebalanceFailed, Rebalances
@@ -35,7 +35,6 @@ from schemas.topics import BY_NAME
 
 logger = logging.getLogger(__name__)
 
-_DOWN: Final = (KafkaError, OSError, asyncio.TimeoutError)
 METADATA_MS: Final = 15_000
 """A topic that is recreated or gets more partitions is noticed within this time."""
 
@@ -101,7 +100,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         Raises:
             Unavailable: the broker cannot be reached now.
         """
-        with translated("join the consumer group", unavailable=_DOWN):
+        with kafka_errors("join the consumer group"):
             try:
                 await self._broker.start()
             except BaseException:
@@ -255,7 +254,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
             RebalanceFailed: a callback has failed, so the assigned partitions are unknown.
         """
         self.check()
-        with translated("read the log's end", unavailable=_DOWN):
+        with kafka_errors("read the log's end"):
             await self._next.check(self._consumer)
 
     async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, Committed]:
@@ -264,7 +263,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         Raises:
             Unavailable: the broker does not answer.
         """
-        with translated("read the group's offsets", unavailable=_DOWN):
+        with kafka_errors("read the group's offsets"):
             return await committed(self._consumer, partitions)
 
     async def commit(self, offsets: Mapping[Partition, Committed]) -> None:
@@ -285,7 +284,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         """As `commit`, for use within `GroupWork.begin`."""
         self.check()
         try:
-            with translated("commit", unavailable=_DOWN):
+            with kafka_errors("commit"):
                 await commit(self._consumer, offsets)
         except Unavailable:
             logger.debug("commit failed", exc_info=True)
@@ -301,7 +300,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         self.check()
         if self.rebalancing:
             return 1
-        with translated("lag", unavailable=_DOWN):
+        with kafka_errors("lag"):
             return await self._next.unread(self._consumer)
 
 

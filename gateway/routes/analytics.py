@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 
 from analytics.dashboard import DrillDown, dashboard, searches
 from analytics.report import ASSETS, WEB
-from analytics.views import Filters
+from analytics.views import EventFilter
 from gateway.http.connection import while_connected
 from gateway.http.static import StaticPage, headers
 from gateway.state.lake_queries import LakeQueries
@@ -105,5 +105,5 @@ def router(queries: LakeQueries) -> APIRouter:
     return routes
 
 
-def _filters(since: datetime | None, until: datetime | None, model: str | None) -> Filters:
-    return Filters(_utc(since), _utc(until), model or None)
+def _filters(since: datetime | None, until: datetime | None, model: str | None) -> EventFilter:
+    return EventFilter(_utc(since), _utc(until), model or None)

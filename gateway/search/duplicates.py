@@ -21,8 +21,7 @@ import numpy as np
 
 from adapters.index.port import Collection, ImageIndex, Match, StoredImage
 from adapters.naming import object_id
-from gateway.auth.cursors import BadCursor, Cursors, fingerprint
-from gateway.errors import InvalidField
+from gateway.auth.cursors import Cursors, fingerprint
 
 Kind = Literal["exact", "near"]
 
@@ -115,10 +114,7 @@ class Duplicates:
     def _position(self, cursor: str | None, question: str) -> str | None:
         if cursor is None:
             return None
-        try:
-            return str(self._cursors.check(cursor, question))
-        except BadCursor as error:
-            raise InvalidField("cursor", str(error)) from error
+        return str(self._cursors.check(cursor, question))
 
     async def _equal(
         self, collection: Collection, images: Sequence[StoredImage]

@@ -16,9 +16,8 @@ from uuid import UUID, uuid4
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import EVERYTHING, Collection, ImageFilter, ImageIndex, Match
 from adapters.retry import until_available
-from gateway.auth.cursors import BadCursor, Cursors, fingerprint
+from gateway.auth.cursors import Cursors, fingerprint
 from gateway.auth.privacy import Privacy
-from gateway.errors import InvalidField
 from gateway.search import cutoff, ranking
 from gateway.search.collapse import CollapsedMatch, collapse
 from gateway.search.cutoff import Background
@@ -171,11 +170,7 @@ class Search:
     def _start(self, question: Question, collection: Collection) -> int:
         if question.cursor is None:
             return 0
-        try:
-            at = self._cursors.check(question.cursor, question.fingerprint(collection))
-        except BadCursor as error:
-            raise InvalidField("cursor", str(error)) from error
-        return int(at)
+        return int(self._cursors.check(question.cursor, question.fingerprint(collection)))
 
     async def _found(
         self, question: Question, collection: Collection, query: Query, needed: int

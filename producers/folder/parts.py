@@ -12,7 +12,7 @@ from producers.events import EventFactory
 from producers.folder.examination import ParallelExaminer
 from producers.folder.hashing import Examiner
 from producers.folder.mount_points import MountPoints
-from producers.folder.pipeline import Pipeline
+from producers.folder.pipeline import ChangePipeline
 from producers.folder.reconcile import Reconciler
 from producers.folder.settling import Settling
 from producers.guard import RemovalGuards
@@ -29,7 +29,7 @@ class FolderParts:
     """The reconciler, the pipeline and the log writer of one folder."""
 
     reconciler: Reconciler
-    pipeline: Pipeline
+    pipeline: ChangePipeline
     writer: ChangeWriter
 
 
@@ -56,7 +56,7 @@ def assemble(
         follow=settings.follow_symlinks,
         max_bytes=settings.max_image_bytes,
     )
-    pipeline = Pipeline(
+    pipeline = ChangePipeline(
         state=state,
         rules=rules,
         examiner=ParallelExaminer(examiner, helpers),

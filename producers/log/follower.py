@@ -12,13 +12,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 from adapters.errors import AdapterError
-from adapters.log.port import EventLog, LogRecord, Message, Position
+from adapters.log.port import EventLog, LogLost, LogRecord, Message, Position
 from schemas.codec import encode_key
 from schemas.topics import IMAGES, Topic
-
-
-class LogLost(Exception):
-    """The log lacks records that it held before. The watcher has to start again."""
 
 
 class FollowedLog:

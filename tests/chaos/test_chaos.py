@@ -28,7 +28,6 @@ from PIL import Image
 
 from adapters.bootstrap import connections
 from adapters.errors import AdapterError
-from adapters.log.kafka_admin import progress
 from adapters.settings import ServerSettings
 from consumers.repair.audit import Audit, audit
 from consumers.repair.dead_letters import open_letters
@@ -316,7 +315,7 @@ async def look(stack: Stack) -> tuple[Audit, set[str]]:
         collection = await servers.index.active()
         assert collection is not None
         group = collection.group
-        before = await progress(settings.kafka_bootstrap_servers, IMAGES, group)
+        before = await servers.groups.progress(IMAGES, group)
         result = await audit(servers.log, servers.index, collection, before.has_read)
         return result, {letter.event.image_id for letter in await open_letters(servers.log)}
 

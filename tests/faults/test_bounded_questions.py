@@ -18,7 +18,7 @@ from adapters.settings import BadSettings
 from analytics.engine import Bounds, Stop, Stopped, connect
 from analytics.lake import Lake
 from analytics.settings import QuerySettings
-from analytics.views import Filters, query
+from analytics.views import EventFilter, query
 from gateway.http import problems
 from gateway.http.limits import Deadline
 from gateway.settings import GatewaySettings
@@ -44,13 +44,13 @@ def lake(tmp_path: Path) -> Lake:
 class Asked:
     """Takes the dashboard's place, and counts the threads that are at work."""
 
-    def __init__(self, work: Callable[[Lake, Filters, Bounds, Stop], Any]) -> None:
+    def __init__(self, work: Callable[[Lake, EventFilter, Bounds, Stop], Any]) -> None:
         self._work = work
         self._lock = threading.Lock()
         self.running = self.most = self.begun = 0
         self.ended: list[BaseException | None] = []
 
-    def __call__(self, lake: Lake, filters: Filters, *, bounds: Bounds, stop: Stop) -> Any:
+    def __call__(self, lake: Lake, filters: EventFilter, *, bounds: Bounds, stop: Stop) -> Any:
         with self._lock:
             self.begun += 1
             self.running += 1
@@ -72,11 +72,11 @@ class Asked:
                 await asyncio.sleep(0.01)
 
 
-def endless(lake: Lake, _: Filters, bounds: Bounds, stop: Stop) -> Any:
+def endless(lake: Lake, _: EventFilter, bounds: Bounds, stop: Stop) -> Any:
     return query(lake, ENDLESS, bounds=bounds, stop=stop)
 
 
-def endless_but_for_clip(lake: Lake, filters: Filters, bounds: Bounds, stop: Stop) -> Any:
+def endless_but_for_clip(lake: Lake, filters: EventFilter, bounds: Bounds, stop: Stop) -> Any:
     sql = "SELECT 1 AS n" if filters.model == "clip" else ENDLESS
     return {"rows": query(lake, sql, bounds=bounds, stop=stop)}
 
@@ -188,7 +188,7 @@ async def test_the_same_question_is_worked_on_once_and_one_caller_takes_it_from_
 ) -> None:
     go = threading.Event()
 
-    def waits(lake: Lake, _: Filters, bounds: Bounds, stop: Stop) -> Any:
+    def waits(lake: Lake, _: EventFilter, bounds: Bounds, stop: Stop) -> Any:
         while not go.wait(0.01):
             stop.check()
         return {"rows": query(lake, "SELECT 7 AS n", bounds=bounds, stop=stop)}
@@ -316,7 +316,7 @@ def test_a_question_that_needs_more_is_given_up_and_says_what_to_do(
 async def test_the_gateway_answers_503_to_a_question_that_needs_more(
     lake: Lake, asked: Callable[..., Asked]
 ) -> None:
-    def large(lake: Lake, _: Filters, __: Bounds, stop: Stop) -> Any:
+    def large(lake: Lake, _: EventFilter, __: Bounds, stop: Stop) -> Any:
         return query(lake, LARGE, bounds=Bounds(64 << 20, 1), stop=stop)
 
     asked(large)

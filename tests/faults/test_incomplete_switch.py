@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,19 +14,17 @@ from adapters.embedder.spec import ModelSpec
 from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.dead_letter import dead_letter
-from adapters.log.fake import FakeEventLog
-from adapters.log.kafka_admin import Progress
-from adapters.log.port import Message, Position
+from adapters.log.fake import FakeEventLog, FakeGroupAdmin
+from adapters.log.port import GroupAdmin, GroupProgress, Message, Position
 from adapters.naming import collection_name
 from adapters.provision import newest_activation, recovered_collection
-from adapters.settings import ServerSettings
 from cli import models as commands
 from cli.models_completeness import complete
 from models import switching
 from models.errors import SwitchRefused
 from models.switching import Filling, Switching
 from schemas.events import ImageAdded, ModelStep
-from schemas.topics import IMAGES, IMAGES_DLQ
+from schemas.topics import IMAGES, IMAGES_DLQ, Topic
 from stack.errors import StackError
 from stack.preparation import Cache
 from stack.serving import LocalServing
@@ -72,6 +69,26 @@ def record(number: int, dimension: int, *, version: int = 0) -> ImageRecord:
     )
 
 
+class CaughtUp(FakeGroupAdmin):
+    """Every group has read everything."""
+
+    async def progress(self, topic: Topic, group: str) -> GroupProgress:
+        ends = {n: end for n, (_, end) in (await self.log.bounds(topic)).items()}
+        return GroupProgress(committed=ends, ends=ends)
+
+
+class OneMoreEachTime(FakeGroupAdmin):
+    """Every group reads a record of five between two measurements."""
+
+    def __init__(self, handled: dict[str, int]) -> None:
+        super().__init__()
+        self.handled = handled
+
+    async def progress(self, topic: Topic, group: str) -> GroupProgress:
+        self.handled[group] = self.handled.get(group, 0) + 1
+        return GroupProgress(committed={0: self.handled[group]}, ends={0: 5})
+
+
 @dataclass
 class World:
     """A stack on in-memory servers; `lite` answers searches, `next` is to."""
@@ -81,14 +98,15 @@ class World:
     index: FakeImageIndex = field(default_factory=FakeImageIndex)
     specs: dict[str, ModelSpec] = field(default_factory=dict)
     positions: dict[int, Position] = field(default_factory=dict)
+    groups: GroupAdmin = field(default_factory=FakeGroupAdmin)
 
     def servers(self) -> Connections:
-        return Connections(FakeEmbedder(served=self.specs), self.index, self.log)
+        return Connections(FakeEmbedder(served=self.specs), self.index, self.log, self.groups)
 
     def switching(self) -> Switching:
         serving = LocalServing(self.settings, Cache(self.settings.cache, print))
         registry = model_registry(self.settings)
-        return Switching(registry, ServerSettings(), self.servers(), serving)
+        return Switching(registry, self.servers(), serving)
 
     async def publish(self, *numbers: int, version: int = 0) -> None:
         for number in numbers:
@@ -145,14 +163,10 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     async def prepare(_: Switching, name: str) -> Collection:
         return await world.index.ensure_collection(world.specs[name])
 
-    async def caught_up(*_: object) -> Progress:
-        ends = {n: end for n, (_, end) in (await world.log.bounds(IMAGES)).items()}
-        return Progress(committed=ends, ends=ends)
-
     monkeypatch.setattr(commands, "StackSettings", lambda: world.settings)
     monkeypatch.setattr(commands, "connections", connections)
     monkeypatch.setattr(Switching, "prepare", prepare)
-    monkeypatch.setattr(switching, "group_progress", caught_up)
+    world.groups = CaughtUp(log=world.log)
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
     return world
 
@@ -240,12 +254,7 @@ async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
     spec = world.specs["next"]
     former = await world.index.ensure_collection(spec)
     handled: dict[str, int] = {former.group: 1}
-
-    async def progress(_: object, __: Any, group: str) -> Progress:
-        handled[group] = handled.get(group, 0) + 1
-        return Progress(committed={0: handled[group]}, ends={0: 5})
-
-    monkeypatch.setattr(switching, "group_progress", progress)
+    world.groups = OneMoreEachTime(handled)
     seen: list[Filling] = []
     async for filling in world.switching().filling(former):
         seen.append(filling)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from adapters.errors import Unavailable
 from adapters.log.fake import FakeEventLog
-from adapters.log.next_offsets import LogLost
-from adapters.log.port import LogRecord
+from adapters.log.port import LogLost, LogRecord
 from consumers.indexing import app as process
 from consumers.indexing.batch import Prepared
 from consumers.indexing.indexing_work import IndexingWork, indexing_member

@@ -7,7 +7,7 @@ from adapters.embedder.fake import FakeEmbedder
 from adapters.embedder.spec import ModelSpec
 from adapters.index.fake import FakeImageIndex
 from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
-from adapters.log.fake import FakeEventLog
+from adapters.log.fake import FakeEventLog, FakeGroupAdmin
 from adapters.log.port import LogRecord, Message, Position
 from cli.models_completeness import complete
 from consumers.indexing.failures import Poison
@@ -57,7 +57,12 @@ async def test_a_letter_does_not_excuse_another_record_at_its_place(
     result = await audit(log, index, collection, everything)
     assert (result.missing, result.dead_lettered) == ([image_id], [])
     with pytest.raises(StackError, match=image_id):
-        await complete(Connections(FakeEmbedder(), index, log), collection, {0: 1}, 0.0)
+        await complete(
+            Connections(FakeEmbedder(), index, log, FakeGroupAdmin(log=log)),
+            collection,
+            {0: 1},
+            0.0,
+        )
     assert await repair(log, result) == 1
     assert log.topics[IMAGES.name][0][-1].value == good.value
 
@@ -73,7 +78,9 @@ async def test_a_letter_excuses_its_own_record(
     collection = await index.ensure_collection(small_spec)
     result = await audit(log, index, collection, everything)
     assert (result.missing, result.dead_lettered) == ([], ["bad.png"])
-    await complete(Connections(FakeEmbedder(), index, log), collection, {0: 1}, 0.0)
+    await complete(
+        Connections(FakeEmbedder(), index, log, FakeGroupAdmin(log=log)), collection, {0: 1}, 0.0
+    )
 
 
 async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(

@@ -10,11 +10,10 @@ import pytest
 
 from adapters.errors import Unavailable
 from adapters.log.fake import FakeEventLog
-from adapters.log.port import LogRecord, Message, Position
+from adapters.log.port import LogLost, LogRecord, Message, Position
 from producers import sources as module
 from producers.events import addition
 from producers.folder.tree import FileStat
-from producers.log.follower import LogLost
 from producers.log.writer import ChangeWriter
 from producers.settings import WatcherSettings
 from producers.sources import Sources

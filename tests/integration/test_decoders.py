@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.log.kafka_admin import progress
+from adapters.log.kafka_admin import KafkaGroupAdmin
 from schemas.topics import IMAGES
 from tests.conftest import Servers
 from tests.support import hostile
@@ -52,7 +52,8 @@ async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) 
     assert classes == {f"{bench.prefix}/{name}.jpg": kind for name, (_, kind) in BAD.items()}
 
     async def committed() -> bool:
-        return (await progress(bench.servers.kafka, IMAGES, bench.collection.group)).lag == 0
+        groups = KafkaGroupAdmin(bench.servers.kafka)
+        return (await groups.progress(IMAGES, bench.collection.group)).lag == 0
 
     await eventually(committed, seconds=60, what=bench.story)
     assert indexer.process is not None

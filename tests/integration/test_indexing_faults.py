@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from PIL import Image
 
-from adapters.log.kafka_admin import progress
+from adapters.log.kafka_admin import KafkaGroupAdmin
 from adapters.log.port import Message
 from schemas.topics import IMAGES
 from tests.conftest import Servers
@@ -106,7 +106,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
     assert indexer.process is not None
     assert indexer.process.poll() is None
     group = bench.collection.group
-    assert (await progress(bench.servers.kafka, IMAGES, group)).lag >= len(messages)
+    assert (await KafkaGroupAdmin(bench.servers.kafka).progress(IMAGES, group)).lag >= len(messages)
     away.rename(root)
     await bench.settles()
     assert await bench.dead_letters() == []

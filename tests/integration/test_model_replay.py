@@ -23,7 +23,7 @@ from adapters.index.port import ImageRecord, Match
 from adapters.index.schema import properties, stored_properties
 from adapters.index.weaviate import WeaviateIndex
 from adapters.log.kafka import KafkaEventLog
-from adapters.log.kafka_admin import progress
+from adapters.log.kafka_admin import KafkaGroupAdmin
 from adapters.log.port import Message
 from adapters.naming import collection_name
 from schemas.codec import decode
@@ -121,7 +121,7 @@ async def test_a_replay_of_known_content_makes_no_inference(
         await indexer.start()
 
         async def caught_up() -> bool:
-            found = await progress(servers.kafka, IMAGES, group)
+            found = await KafkaGroupAdmin(servers.kafka).progress(IMAGES, group)
             return found.lag == 0
 
         await eventually(caught_up, seconds=400, every=1.0)

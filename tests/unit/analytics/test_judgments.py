@@ -12,7 +12,7 @@ import pytest
 from adapters.log.port import Message
 from analytics.judgments import grade, metrics, query_id, write_trec, write_ubi
 from analytics.lake import End, Lake, LakePartition
-from analytics.views import Filters
+from analytics.views import EventFilter
 from models.rank_metrics import ndcg
 from schemas.events import (
     FeedbackGiven,
@@ -128,7 +128,7 @@ def test_metrics_by_hand(lake: Lake) -> None:
 
 
 def test_nothing_rated_is_no_metric(lake: Lake) -> None:
-    assert metrics(lake, Filters(since=BEGIN + timedelta(days=3))) == {}
+    assert metrics(lake, EventFilter(since=BEGIN + timedelta(days=3))) == {}
 
 
 def test_ubi_links_events_to_queries(lake: Lake, tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ from adapters.errors import Unavailable
 from adapters.log.port import LogRecord, Message
 from analytics.compaction import compact
 from analytics.lake import End, Lake, LakePartition
-from analytics.views import SQL, Filters, query, read, views
+from analytics.views import SQL, EventFilter, query, read, views
 from tests.support.analytics_numbers import VIEWS, Facts, compare, kept
 from tests.support.lake_events import BEGIN, Events, records, topic_of
 
 FILTERS = [
-    Filters(),
-    Filters(model="clip"),
-    Filters(since=BEGIN + timedelta(days=9), until=BEGIN + timedelta(days=25)),
-    Filters(since=BEGIN + timedelta(days=9), model="lite"),
+    EventFilter(),
+    EventFilter(model="clip"),
+    EventFilter(since=BEGIN + timedelta(days=9), until=BEGIN + timedelta(days=25)),
+    EventFilter(since=BEGIN + timedelta(days=9), model="lite"),
 ]
 BASE = {
     "searches": "searches",
@@ -71,13 +71,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module", params=FILTERS, ids=["all", "model", "period", "both"])
-def filters(request: pytest.FixtureRequest) -> Filters:
-    found: Filters = request.param
+def filters(request: pytest.FixtureRequest) -> EventFilter:
+    found: EventFilter = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def found(world: World, filters: Filters) -> dict[str, list[dict[str, Any]]]:
+def found(world: World, filters: EventFilter) -> dict[str, list[dict[str, Any]]]:
     """Every view's rows."""
     return read(world.lake, {name: f"FROM {name}" for name in _defined()}, filters)
 
@@ -90,7 +90,7 @@ def test_every_view_is_tested_here() -> None:
     assert _defined() == {*VIEWS, *BASE, "all_searches", "all_feedback", "models"}
 
 
-def test_base_views_hold_the_events(world: World, filters: Filters, found: Any) -> None:
+def test_base_views_hold_the_events(world: World, filters: EventFilter, found: Any) -> None:
     for view, name in BASE.items():
         assert {row["event_id"]: row["occurred_at"] for row in found[view]} == {
             event["event_id"]: event["occurred_at"]
@@ -103,7 +103,7 @@ def test_base_views_hold_the_events(world: World, filters: Filters, found: Any) 
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_holds_the_numbers_of_the_events(
-    world: World, filters: Filters, found: Any, name: str
+    world: World, filters: EventFilter, found: Any, name: str
 ) -> None:
     assert len(found[name]) == len(VIEWS[name].rows(world.facts, filters, "hour"))
     assert compare(name, found[name], world.facts, filters, "hour") > 0

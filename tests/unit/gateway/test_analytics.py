@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from analytics.engine import Bounds
 from analytics.lake import End, Lake, LakePartition
 from analytics.report import ASSETS, WEB, render
-from analytics.views import Filters
+from analytics.views import EventFilter
 from gateway.http import problems
 from gateway.routes.analytics import router
 from gateway.state.lake_queries import LakeQueries
@@ -210,7 +210,7 @@ def test_the_chart_library_comes_with_its_licence() -> None:
 
 class TestReport:
     def test_it_holds_the_numbers_and_refers_to_nothing(self, world: World) -> None:
-        page = render(world.lake, Filters(model="lite"))
+        page = render(world.lake, EventFilter(model="lite"))
         data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
         assert data is not None
         found = json.loads(data[1])
@@ -225,9 +225,9 @@ class TestReport:
 
         made = records([Message(str(evil.search_id), evil)])
         lake.current().append(topic_of("searches"), LakePartition("searches", 0), End(), made)
-        assert "<script>alert" not in render(lake, Filters())
+        assert "<script>alert" not in render(lake, EventFilter())
 
     def test_it_says_what_it_is_about(self, world: World) -> None:
-        page = render(world.lake, Filters(datetime(2026, 1, 6, tzinfo=UTC), None, "a<b"))
+        page = render(world.lake, EventFilter(datetime(2026, 1, 6, tzinfo=UTC), None, "a<b"))
         assert "from 2026-01-06" in page
         assert "model a&lt;b" in page

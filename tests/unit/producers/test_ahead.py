@@ -22,7 +22,7 @@ from producers.folder import pipeline as publish
 from producers.folder.examination import ParallelExaminer
 from producers.folder.hashing import Candidate, Examiner, Finding, Present
 from producers.folder.mount_points import MountPoints
-from producers.folder.pipeline import Pipeline
+from producers.folder.pipeline import ChangePipeline
 from producers.folder.settling import Settling
 from producers.folder.tree import UNKNOWN, FileStat, KnownImage
 from producers.guard import RemovalGuards
@@ -66,7 +66,7 @@ class Bench:
         self.log = FakeEventLog()
         self.looks = Scripted()
         self.settling = Settling(0.0)
-        self.pipeline = Pipeline(
+        self.pipeline = ChangePipeline(
             state=state,
             rules=Rules,
             examiner=self.looks,  # type: ignore[arg-type]
