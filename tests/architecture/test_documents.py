@@ -9,8 +9,12 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/failures.md",
     *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/decisions").glob("*.md")),
 )
+RECORDS = sorted((ROOT / "docs/decisions").glob("*.md"))
+RECORD_PARTS = ["Context", "Decision", "Consequences"]
+RECORD_WORDS = 400
 SOURCES = (".py", ".sql", ".js", ".md", ".toml")
 _QUOTED = re.compile(r"`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*/?)`")
 
@@ -46,3 +50,13 @@ def test_how_to_add_something_is_a_list_of_files(what: str) -> None:
     found = re.search(rf"(?ms)^### … an? {what}\b.*?(?=^###? |\Z)", text)
     assert found is not None
     assert paths(found[0])
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
+def test_a_decision_has_three_short_parts(record: Path) -> None:
+    text = record.read_text(encoding="utf-8")
+    assert re.match(rf"# {int(record.stem[:4])}\. ", text)
+    parts = re.split(r"(?m)^## ", text)[1:]
+    assert [part.partition("\n")[0] for part in parts] == RECORD_PARTS
+    assert all(part.partition("\n")[2].strip() for part in parts)
+    assert len(text.split()) <= RECORD_WORDS
