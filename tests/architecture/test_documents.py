@@ -32,7 +32,7 @@ ROOMS = {
     "producers": "the watcher: its rules, the guard against removals, its status",
     "producers/folder": "notifications, scans and examination of a folder",
     "producers/bucket": "listing a bucket",
-    "producers/log": "what the watcher knows of the log, and what it writes to it",
+    "producers/log": "the watcher's reading of the log, and its writes to it",
     "consumers": "the start of a consumer process",
     "consumers/process": "the loop of both consumer groups, shutdown and the report of the lag",
     "consumers/indexing": "the group that fills the image index",
