@@ -69,7 +69,7 @@ def audit(
     else:
         _print(result)
     if published:
-        print(f"published {published} records, from which the indexers repair it", flush=True)
+        print(f"published {published} records; the indexers apply them", flush=True)
     if not result.is_clean and not published:
         raise typer.Exit(1)
 

@@ -46,7 +46,7 @@ class Sources:
         self._end_process = end_process
         self._is_loaded = False
         self._loading = Activity(
-            "reading the known images",
+            "reading the known pictures",
             pending=lambda: int(not self._is_loaded),
             achieved=lambda: self._is_loaded,
         )
@@ -109,7 +109,7 @@ class Sources:
         }
         with self._loading.here():
             states = await until_available(
-                lambda: load(self._log, uri_prefixes), what="read the known images"
+                lambda: load(self._log, uri_prefixes), what="read the known pictures"
             )
         self._is_loaded = True
         return states

@@ -101,7 +101,7 @@ class Launcher:
         try:
             await work
         except asyncio.CancelledError:
-            say("stopped; everything is kept in " + str(self._settings.state))
+            say("stopped; the stored data stays in " + str(self._settings.state))
         finally:
             stopping.cancel()
 

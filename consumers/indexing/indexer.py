@@ -194,7 +194,9 @@ class Indexer:
                 try:
                     await self._publish(IMAGES_INDEXED, [message])
                 except Rejected as error:
-                    logger.error("%r was indexed, but not announced: %s", message.key, error)
+                    logger.error(
+                        "%r was indexed, but its event was not published: %s", message.key, error
+                    )
 
     def _count(
         self, prepared: Prepared, written: Sequence[Addition], poison: Sequence[Poison]

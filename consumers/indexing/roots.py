@@ -78,7 +78,7 @@ def _folder_problem(folder: Path, mount: str | None) -> str | None:
         with os.scandir(folder) as entries:
             is_empty = next(entries, None) is None
     except OSError as error:
-        return f"the folder {folder} is not there: {error.strerror or error}"
+        return f"the folder {folder} is missing: {error.strerror or error}"
     if is_empty:
         return f"the folder {folder} is empty, as if nothing were mounted there"
     if mount is not None and not MountTable.has(folder, mount):

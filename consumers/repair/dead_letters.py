@@ -165,7 +165,9 @@ def _change(letter: Letter, originals: Mapping[Position, LogRecord]) -> ImageAdd
         return decode_image_change(event.original_key, event.original_value)
     original = originals.get(letter.source) if letter.source else None
     if original is None:
-        raise InvalidEvent("the letter holds only the beginning of its record, the log none of it")
+        raise InvalidEvent(
+            "the letter contains only the beginning of its record, and the log has no copy of it"
+        )
     return decode_image_change(original.key, original.value)
 
 

@@ -167,4 +167,4 @@ class Access:
                 return caller
         if self._tokens is not None and (token := bearer or cookie):
             return await self._tokens.check(token)
-        raise Denied("the key is not valid" if any(candidates) else "a key or token is needed")
+        raise Denied("the key is not valid" if any(candidates) else "a key or a token is required")

@@ -121,6 +121,6 @@ class FollowedLog:
         # Stored for all later calls: the source that notices it may take long to fail.
         self._lost = LogLost(
             f"partition {number} of {IMAGES.name} {found}, but it had reached {end}: the known "
-            "images are read again, and missing ones are published again"
+            "pictures are read again, and missing ones are published again"
         )
         raise self._lost

@@ -56,7 +56,7 @@ def _webp_and_avif() -> Iterator[Case]:
     yield shown("webp lossless", saved(card(), "WEBP", lossless=True), "image/webp")
     yield shown("avif grey", saved(card("L"), "AVIF"), "image/avif", grey_card())
     mixed = saved(card(), "AVIF").replace(b"ftypavif", b"ftypmif1", 1)
-    yield shown("avif that is called mif1", mixed, "image/avif")
+    yield shown("avif with the brand mif1", mixed, "image/avif")
 
 
 def _gif() -> Iterator[Case]:
@@ -114,14 +114,14 @@ def _heic() -> Iterator[Case]:
         image.info["exif"] = exif(number).tobytes()  # of which its writer makes irot and imir
         yield shown(f"heic orientation {number}", saved(image, "HEIF", quality=80), media_type)
     data = saved(card(), "HEIF", exif=exif(6), quality=80)
-    yield shown("heic with EXIF that does not count", data, media_type)
+    yield shown("heic with an EXIF orientation, which is ignored", data, media_type)
     several = pillow_heif.from_pillow(card().rotate(180))
     several.add_from_pillow(card())
     buffer = io.BytesIO()
     several.save(buffer, primary_index=1, quality=80)
     yield shown("heic of several pictures, the second first", buffer.getvalue(), media_type)
     named = heif(card(), quality=80).replace(b"ftypheic", b"ftypmif1", 1)
-    yield shown("heic that is called mif1", named, media_type)
+    yield shown("heic with the brand mif1", named, media_type)
     yield shown("heic named .jpg", heif(card(), quality=80), media_type)
     yield shown("heic with trailing bytes", heif(card(), quality=80) + bytes(99), media_type)
 
@@ -135,7 +135,7 @@ def _jpeg_xl() -> Iterator[Case]:
     data = saved(card(), "JXL", use_container=True, effort=3)
     yield shown("jpeg xl in boxes", data, media_type)
     data = saved(card(), "JXL", effort=3, exif=exif(6).tobytes())
-    yield shown("jpeg xl with EXIF that does not count", data, media_type)
+    yield shown("jpeg xl with an EXIF orientation, which is ignored", data, media_type)
     yield shown("jpeg xl made from a jpeg", jpeg_xl_of(saved(card(), "JPEG")), media_type)
     grey = jpeg_xl_of(saved(card("L"), "JPEG"))
     yield shown("jpeg xl made from a grey jpeg", grey, media_type, grey_card())

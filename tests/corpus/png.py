@@ -98,20 +98,22 @@ def _beside() -> Iterator[Case]:
         "an ICC profile of garbage": png_chunk(b"iCCP", b"x\0\0garbage"),
         "packed text of garbage": png_chunk(b"zTXt", text + b"\0garbage"),
         "text of a wrong checksum": png_chunk(b"tEXt", text)[:-4] + bytes(4),
-        "a chunk nobody knows": png_chunk(b"quRk", b"?" * 99),
-        "a density cut short": png_chunk(b"pHYs", b"\0\0"),
-        "a gamma cut short": png_chunk(b"gAMA", b"\0"),
+        "an unknown chunk": png_chunk(b"quRk", b"?" * 99),
+        "a truncated density": png_chunk(b"pHYs", b"\0\0"),
+        "a truncated gamma": png_chunk(b"gAMA", b"\0"),
         "EXIF of garbage": png_chunk(b"eXIf", b"garbage" * 9),
-        "an animation's head cut short": png_chunk(b"acTL", b"\0\0"),
+        "a truncated animation header": png_chunk(b"acTL", b"\0\0"),
     }
     for name, chunk in chunks.items():
         yield shown(f"png with {name}", png_with(chunk), TYPE)
-    yield shown("png with 2 MB of text behind", png_with(chunks["2 MB of text"], last=True), TYPE)
+    yield shown(
+        "png with 2 MB of text after its pixels", png_with(chunks["2 MB of text"], last=True), TYPE
+    )
     data = png_with(last=True)
     yield shown("png with trailing bytes", data + b"\0" * 500, TYPE)
     yield shown("png without its end", data[:-12], TYPE)
     yield shown("png with a wrong checksum of its pixels", data[:-16] + bytes(4) + data[-12:], TYPE)
-    yield shown("png with a wrong checksum of its head", data[:29] + bytes(4) + data[33:], TYPE)
+    yield shown("png with a wrong checksum of its header", data[:29] + bytes(4) + data[33:], TYPE)
     yield Case("png after a line feed", b"\n" + data, "not a picture")
     yield shown("png named .jpg", data, TYPE)
 
@@ -134,4 +136,4 @@ def _moving() -> Iterator[Case]:
     data = saved(frames[0], "PNG", save_all=True, append_images=frames[1:])
     yield shown("png animated, first frame transparent", data, TYPE)
     data = saved(clear(), "PNG", save_all=True, append_images=frames, default_image=True)
-    yield shown("png animated, picture beside it transparent", data, TYPE)
+    yield shown("png animated, default image transparent", data, TYPE)

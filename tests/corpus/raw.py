@@ -119,17 +119,17 @@ def cases() -> Iterator[Case]:
     raw, made = "image/x-raw", Facts(camera="Maker Model")
     nikon = Facts(camera="NIKON CORPORATION")
     yield shown("camera raw (dng)", dng(), raw, distance=60, facts=made)
-    yield shown("camera raw (dng) turned", dng(6), raw, distance=60, facts=made)
+    yield shown("camera raw (dng) rotated", dng(6), raw, distance=60, facts=made)
     for number in (3, 8):
         yield shown(
             f"camera raw (dng) orientation {number}", dng(number), raw, distance=60, facts=made
         )
     for maker in (b"NIKON CORPORATION", b"SONY", b"PENTAX", b"SAMSUNG", b"LEICA"):
-        name = f"tiff in RGB of a {maker.decode().title()} with a directory below"
+        name = f"tiff in RGB of a {maker.decode().title()} with a sub-directory"
         yield shown(name, camera_tiff(maker), "image/tiff", facts=Facts(camera=maker.decode()))
     data = camera_tiff(b"NIKON CORPORATION", order=">")
     yield shown(
-        "tiff in RGB of a Nikon with a directory below, big-endian", data, "image/tiff", facts=nikon
+        "tiff in RGB of a Nikon with a sub-directory, big-endian", data, "image/tiff", facts=nikon
     )
     data = saved(card(), "TIFF", tiffinfo={271: "NIKON CORPORATION"})
     yield shown("tiff in RGB of a Nikon", data, "image/tiff", facts=nikon)

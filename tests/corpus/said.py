@@ -52,7 +52,7 @@ def _case(
 def cases() -> Iterator[Case]:
     """Each format that can say when, then what may be said of time, camera and place."""
     for kind in TYPES:
-        yield _case("with the time of taking", Facts(WHEN), dated(taken=STAMP), kind=kind)
+        yield _case("with a capture time", Facts(WHEN), dated(taken=STAMP), kind=kind)
         yield _case(
             "with an XMP packet alone",
             Facts(WHEN),
@@ -71,9 +71,9 @@ def _times() -> Iterator[Case]:
         ("of the year 1", "0001:01:01 00:00:00"),
         ("of the year 9999", "9999:12:31 23:59:59"),
     ):
-        yield _case(f"with a time of taking {name}", about=dated(taken=blank))
+        yield _case(f"with a capture time {name}", about=dated(taken=blank))
         yield _case(
-            f"with a time of taking {name} and a good time of change",
+            f"with a capture time {name} and a good time of change",
             Facts(WHEN),
             dated(taken=blank, changed=STAMP),
         )

@@ -48,11 +48,11 @@ def _turned_or_not() -> Iterator[Case]:
         data = saved(card(), kind, **said)
         if kind == "PNG":
             data = _png_of(2, 8, _COLOURS, _international("XML:com.adobe.xmp", packet))
-        yield shown(f"{suffix} that XMP alone would turn", data, f"image/{suffix}")
+        yield shown(f"{suffix} with an orientation in XMP alone", data, f"image/{suffix}")
     # What is written as turned is turned by its writer.
     data = saved(card(), "HEIF", xmp=xmp(tiff_Orientation="1"), quality=80)
     data = data.replace(b'tiff:Orientation="1"', b'tiff:Orientation="6"')
-    yield shown("heic that XMP alone would turn", data, "image/heic")
+    yield shown("heic with an orientation in XMP alone", data, "image/heic")
     data = saved(turned(card(), 6), "JPEG", quality=90)
     filled = jpeg_segment(0xE1, b"Exif\0\xff" + exif(6).tobytes().removeprefix(b"Exif\0\0"))
     yield shown("jpeg with EXIF marked in another way", data[:2] + filled + data[2:], "image/jpeg")
@@ -97,7 +97,7 @@ def _png() -> Iterator[Case]:
     frames = [card(), card().rotate(180)]
     for count in (1, 2):
         data = saved(red, "PNG", save_all=True, append_images=frames[:count], default_image=True)
-        yield shown(f"png animated, another picture beside its frames ({count})", data, "image/png")
+        yield shown(f"png animated, default image that is no frame ({count})", data, "image/png")
     empty = _png_of(6, 8, np.zeros((0, WIDTH, 4), np.uint8))
     yield Case("png with alpha without its pixels", empty, "damaged picture")
 

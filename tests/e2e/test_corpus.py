@@ -174,7 +174,7 @@ async (names) => {
 }
 """
 OTHERWISE_IN_CHROMIUM = {
-    "png with a wrong checksum of its head": "refused, though all its pixels are there",
+    "png with a wrong checksum of its header": "refused, though all its pixels are there",
     "bmp 16-bit with a mask of 32 bits": "refused, though its numbers say what they mean",
     "jpeg cut in half": "white below, where others are grey",
 }

@@ -49,7 +49,7 @@ async def test_a_missing_root_is_waited_for_and_then_everything_is_found(
     bench.folder.rename(moved_away(bench))
     work = asyncio.create_task(bench.run(*records))
     async with asyncio.timeout(30):
-        while f"the folder {bench.folder} is not there" not in caplog.text:
+        while f"the folder {bench.folder} is missing" not in caplog.text:
             await asyncio.sleep(0.02)
     assert await waits(work)
     moved_away(bench).rename(bench.folder)
@@ -169,7 +169,7 @@ def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> N
         added_at="2026-01-05T00:00:00Z",
     )
     roots = Roots(IndexingSettings(images_sources=(source,)))
-    assert "nas is not there" in str(roots.missing([event]))
+    assert "nas is missing" in str(roots.missing([event]))
     mount.mkdir()
     (mount / "something").touch()
     assert roots.missing([event]) is None
@@ -177,7 +177,7 @@ def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> N
     (tmp_path / "nas").rename(tmp_path / "gone")
     (tmp_path / "x").mkdir()
     other = event.model_copy(update={"image_id": "sub/a b.png"})
-    assert "nas is not there" in str(Roots(IndexingSettings()).missing([other]))
+    assert "nas is missing" in str(Roots(IndexingSettings()).missing([other]))
 
 
 async def test_an_absent_file_without_a_newer_record_is_a_dead_letter(bench: Bench) -> None:

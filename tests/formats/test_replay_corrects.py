@@ -87,7 +87,7 @@ def test_most_images_are_the_same_pixels_as_ever(name: str, small_spec: ModelSpe
 @pytest.mark.parametrize(
     "name",
     [
-        "jpeg that XMP alone would turn",
+        "jpeg with an orientation in XMP alone",
         "jpeg xl made from a jpeg, orientation 3",
         "png animated, first frame transparent",
         "gif animated, first frame transparent (1)",

@@ -98,7 +98,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
     await indexer.start()
 
     async def says_so() -> bool:
-        return f"the folder {root} is not there" in indexer.log.read_text()
+        return f"the folder {root} is missing" in indexer.log.read_text()
 
     await eventually(says_so, seconds=30, what=bench.story)
     await asyncio.sleep(9)
