@@ -117,8 +117,13 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         return
     servers = request.getfixturevalue("servers")
     await create_topic(ServerSettings(kafka_bootstrap_servers=servers.kafka), topic)
+    kafka = KafkaGroupAdmin(servers.kafka)
+    # A broker makes its topic of offsets when it is first asked for a group.
+    await until_available(
+        lambda: kafka.progress(topic, group), what="groups", give_up_after=LEAVING_SECONDS
+    )
     async with KafkaEventLog(servers.kafka) as real:
-        yield Bench(real, KafkaGroupAdmin(servers.kafka), KafkaMembers(servers.kafka), topic, group)
+        yield Bench(real, kafka, KafkaMembers(servers.kafka), topic, group)
 
 
 async def deleted(bench: Bench) -> None:
