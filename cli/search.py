@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli import terminal_pictures
+from cli import terminal_images
 from gateway.search.short_form import BadShortForm, Part, parse
 from stack.errors import StackError
 from stack.settings import StackSettings
@@ -142,7 +142,7 @@ def _encoded(file: Path) -> str:
 def show(url: str, answer: dict[str, Any], pictures: bool | None) -> None:
     """Print the answer as a table, with pictures above it if they can be shown."""
     console = Console()
-    way = terminal_pictures.way(os.environ, is_terminal=sys.stdout.isatty())
+    way = terminal_images.way(os.environ, is_terminal=sys.stdout.isatty())
     if pictures or (pictures is None and way is not None):
         _show_pictures(url, answer["matches"], way or "blocks")
     table = Table("score", "picture", "size", box=None)
@@ -155,12 +155,12 @@ def show(url: str, answer: dict[str, Any], pictures: bool | None) -> None:
         console.print(f"cut off at {answer['cut_off_score']:.3f}; --cut-off none shows the rest")
 
 
-def _show_pictures(url: str, matches: list[dict[str, Any]], way: terminal_pictures.Way) -> None:
+def _show_pictures(url: str, matches: list[dict[str, Any]], way: terminal_images.Way) -> None:
     with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, headers=credentials()) as client:
         for match in matches:
             response = client.get(f"{url}/thumbnails/{quote(match['image_name'])}?size=256")
             if response.is_success:
-                for line in terminal_pictures.lines(response.content, way):
+                for line in terminal_images.lines(response.content, way):
                     print(line)
             print(f"{match['score']:.3f} {printable(match['image_name'])}")
 

@@ -18,9 +18,9 @@ from consumers.analytics.filing_work import FilingWork, analytics_member
 from consumers.analytics.restore import restore_lost
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
-from consumers.process.process import first_of, run_until_stopped, stop_on_signals, watchdog_of
-from consumers.process.report import Backlog
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.backlog import Backlog
+from consumers.process.consumer_loop import ConsumerLoop
+from consumers.process.lifecycle import first_of, run_until_stopped, stop_on_signals, watchdog_of
 from schemas.topics import SEARCHES
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from adapters.retry import until_available
 from analytics.lake import TOPICS
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
-from consumers.process.ending import EndsWithError
+from consumers.process.background_work import EndsWithError
+from consumers.process.consumer_loop import ConsumerLoop
 from consumers.process.group_work import GroupSettings
-from consumers.process.subscriber import ConsumerLoop
 
 COMMIT_WAIT_SECONDS: Final = 2.0
 READ_RECORDS: Final = 10_000

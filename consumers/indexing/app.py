@@ -21,9 +21,9 @@ from consumers.indexing.indexer import Indexer
 from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
-from consumers.process.process import first_of, run_until_stopped, stop_on_signals, watchdog_of
-from consumers.process.report import Backlog
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.backlog import Backlog
+from consumers.process.consumer_loop import ConsumerLoop
+from consumers.process.lifecycle import first_of, run_until_stopped, stop_on_signals, watchdog_of
 from imaging.sandbox.allocator import return_memory_promptly
 from imaging.sandbox.pool import workers_of
 from schemas.topics import IMAGES

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from adapters.log.port import Committed, EventLog, LogRecord, Partition
 from adapters.retry import until_available
 from consumers.indexing.indexer import Indexer
-from consumers.indexing.marked_offsets import MarkedOffsets, Starts
+from consumers.indexing.offset_fingerprints import MarkedOffsets, Starts
 from consumers.indexing.pipeline import Pipeline
 from consumers.indexing.settings import IndexingSettings
+from consumers.process.consumer_loop import ConsumerLoop
 from consumers.process.group_work import GroupSettings
-from consumers.process.subscriber import ConsumerLoop
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)

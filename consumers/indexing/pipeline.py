@@ -15,7 +15,7 @@ from adapters.log.port import LogRecord
 from adapters.retry import until_available
 from consumers.indexing.batch import Prepared
 from consumers.indexing.indexer import Indexer
-from consumers.process.ending import EndsWithError
+from consumers.process.background_work import EndsWithError
 
 logger = logging.getLogger(__name__)
 

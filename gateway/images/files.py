@@ -12,7 +12,7 @@ from adapters.name_forms import forms
 from gateway.errors import ImageNotFound, ImageTooLarge
 from gateway.images.transfers import Transfers
 from gateway.search.filters import valid_unicode
-from gateway.search.waiting import Presence
+from gateway.search.image_lookup import Presence
 from imaging.media_types import HEAD_BYTES, content_type
 from imaging.sources.settings import SourceSettings
 from imaging.sources.storage import read_bytes

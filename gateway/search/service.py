@@ -23,9 +23,9 @@ from gateway.search import cutoff, ranking
 from gateway.search.collapse import CollapsedMatch, collapse
 from gateway.search.cutoff import Background
 from gateway.search.events import SearchEvents
+from gateway.search.image_lookup import Presence
 from gateway.search.outage import Patience
 from gateway.search.query import Query, QueryEmbedder, Term, describe, kind_of
-from gateway.search.waiting import Presence
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
 logger = logging.getLogger(__name__)

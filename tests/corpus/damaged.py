@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     Case,
     above,
     card,
@@ -16,7 +16,7 @@ from tests.corpus.making import (
     shown,
     vips,
 )
-from tests.corpus.raw import dng
+from tests.corpus.camera_raw import dng
 
 DAMAGED = "damaged picture"
 

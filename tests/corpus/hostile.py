@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from tests.corpus.making import Case, png_bomb, saved
+from tests.corpus.builders import Case, png_bomb, saved
 
 
 def cases() -> Iterator[Case]:

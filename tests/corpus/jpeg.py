@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pyvips
 from PIL import Image, ImageCms
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     HEIGHT,
     WIDTH,
     Case,

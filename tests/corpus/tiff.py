@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageCms
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     Case,
     card,
     exif,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from imaging.media_types import RAW_MEDIA_TYPE
 from imaging.upright import open_upright
-from tests.corpus.making import Case, Facts, saved
+from tests.corpus.builders import Case, Facts, saved
 from tests.e2e.conftest import System, eventually
 from tests.support.browsers import visit
 from tests.support.corpus_cases import INDEXED, cases

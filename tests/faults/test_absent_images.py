@@ -24,7 +24,7 @@ from imaging.sources.storage import read_bytes
 from schemas.codec import decode, encode
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES, Topic
-from tests.support import hostile
+from tests.support import hostile_tasks
 from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]
@@ -122,9 +122,9 @@ async def test_a_disk_that_says_it_is_away_is_waited_for(bench: Bench) -> None:
         bench.added("a.png", bench.picture("a.png")),
         bench.added("b.png", bench.picture("b.png", "blue")),
     )
-    away = bench.folder / hostile.AWAY
+    away = bench.folder / hostile_tasks.AWAY
     away.touch()
-    bench.decoder._task = f"{hostile.MODULE}:read_from_a_disk"
+    bench.decoder._task = f"{hostile_tasks.MODULE}:read_from_a_disk"
     work = asyncio.create_task(bench.run(*records))
     assert await waits(work)
     away.unlink()

@@ -13,9 +13,9 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from adapters.index.port import Collection
 from gateway.images import transfers
-from gateway.search import waiting
+from gateway.search import image_lookup
 from imaging.sources.storage import open_pieces
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, png
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_however_many_wait_for_one_picture_the_index_is_asked_once_at_a_ti
 
 
 async def test_no_more_than_so_many_wait(bench: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "MAX_WAITING", 3)
+    monkeypatch.setattr(image_lookup, "MAX_WAITING", 3)
     wanted = {"image_name": "never.png", "timeout_s": 0.5}
     answers = await asyncio.gather(*(bench.search(text="x", wait_for=wanted) for _ in range(8)))
     assert sorted(answer.status_code for answer in answers) == [409] * 3 + [503] * 5

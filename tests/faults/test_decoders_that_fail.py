@@ -33,17 +33,17 @@ from consumers.indexing.settings import IndexingSettings
 from imaging.sandbox.pool import Sandbox
 from schemas.events import ImageAdded
 from tests.conftest import ROOT
-from tests.support import hostile
+from tests.support import hostile_tasks
 from tests.support.corpus_cases import INDEXED, cases
 from tests.unit.consumers.test_decoding import event
 
 MEGA = 1_000_000
 WAYS = [
-    (hostile.SEGFAULT, DecoderCrashed, "SIGSEGV"),
-    (hostile.ABORT, DecoderCrashed, "SIGABRT"),
-    (hostile.KILL, DecoderCrashed, "SIGKILL"),
-    (hostile.LOOP, DecoderTimeout, "more than 2 s"),
-    (hostile.EAT, DecoderMemory, "memory"),
+    (hostile_tasks.SEGFAULT, DecoderCrashed, "SIGSEGV"),
+    (hostile_tasks.ABORT, DecoderCrashed, "SIGABRT"),
+    (hostile_tasks.KILL, DecoderCrashed, "SIGKILL"),
+    (hostile_tasks.LOOP, DecoderTimeout, "more than 2 s"),
+    (hostile_tasks.EAT, DecoderMemory, "memory"),
 ]
 
 
@@ -59,7 +59,7 @@ async def decoder(small_spec: ModelSpec, request: pytest.FixtureRequest) -> Asyn
     looping = "LOOP" in request.node.name
     settings = IndexingSettings(decode_workers=2, decode_seconds=2 if looping else 60)
     with ThreadPoolExecutor(2) as pool:
-        made = Decoder(small_spec, settings, pool, task=f"{hostile.MODULE}:read_and_decode")
+        made = Decoder(small_spec, settings, pool, task=f"{hostile_tasks.MODULE}:read_and_decode")
         yield made
         made.close()
 
@@ -76,7 +76,7 @@ def written(path: Path, data: bytes) -> ImageAdded:
 
 
 async def call(sandbox: Sandbox, function: str, *arguments: object) -> Any:
-    return await sandbox.run(f"{hostile.MODULE}:{function}", *arguments)
+    return await sandbox.run(f"{hostile_tasks.MODULE}:{function}", *arguments)
 
 
 async def gone(*processes: int) -> None:
@@ -130,7 +130,7 @@ async def test_odd_images_are_refused_as_they_would_be_without_workers(
 
 @pytest.mark.parametrize("memory", [1 << 40, 1 << 63, 1 << 90])
 async def test_no_need_of_memory_is_too_large_to_be_reported(sandbox: Sandbox, memory: int) -> None:
-    assert await sandbox.run(f"{hostile.MODULE}:echo", 1, memory=memory) == 1
+    assert await sandbox.run(f"{hostile_tasks.MODULE}:echo", 1, memory=memory) == 1
 
 
 async def test_memory_that_is_eaten_is_the_worker_s_and_bounded(
@@ -151,7 +151,7 @@ async def test_memory_that_is_eaten_is_the_worker_s_and_bounded(
 
     watching = asyncio.create_task(watch())
     with pytest.raises(DecoderMemory):
-        await decoder.decode(written(tmp_path / "bad.png", hostile.EAT))
+        await decoder.decode(written(tmp_path / "bad.png", hostile_tasks.EAT))
     ended = True
     await watching
     assert peak < 700 * MEGA
@@ -282,9 +282,9 @@ from imaging.sandbox.pool import Sandbox
 
 async def main():
     sandbox = Sandbox(2, memory_bytes=10**8, seconds=3)
-    task = "tests.support.hostile:" + sys.argv[1]
+    task = "tests.support.hostile_tasks:" + sys.argv[1]
     busy = asyncio.create_task(sandbox.run(task, *eval(sys.argv[2])))
-    await sandbox.run("tests.support.hostile:echo", 1)
+    await sandbox.run("tests.support.hostile_tasks:echo", 1)
     await asyncio.sleep(0.3)
     print(*sandbox.processes, flush=True)
     await busy

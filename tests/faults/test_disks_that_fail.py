@@ -21,7 +21,7 @@ from consumers.indexing.settings import IndexingSettings
 from schemas.events import ImageAdded
 from tests.faults.test_absent_images import moved_away, waits
 from tests.faults.test_decoders_that_fail import png, written
-from tests.support import hostile
+from tests.support import hostile_tasks
 from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]
@@ -34,7 +34,7 @@ LARGE = 30_000_000
 async def decoder(small_spec: ModelSpec) -> AsyncIterator[Decoder]:
     settings = IndexingSettings(decode_workers=1, decode_seconds=2)
     with ThreadPoolExecutor(1) as pool:
-        made = Decoder(small_spec, settings, pool, task=f"{hostile.MODULE}:read_slowly")
+        made = Decoder(small_spec, settings, pool, task=f"{hostile_tasks.MODULE}:read_slowly")
         yield made
         made.close()
 
@@ -56,7 +56,7 @@ async def test_the_time_for_decoding_begins_after_reading_and_is_no_longer(
 ) -> None:
     async with asyncio.timeout(25):
         with pytest.raises(DecoderTimeout, match="more than 2 s"):
-            await decoder.decode(large(tmp_path / "slow.png", hostile.LOOP + png("red")))
+            await decoder.decode(large(tmp_path / "slow.png", hostile_tasks.LOOP + png("red")))
 
 
 async def test_a_slow_file_is_distinguished_from_storage_that_is_away(
@@ -73,7 +73,7 @@ async def test_a_file_that_is_read_for_long_does_not_look_like_a_process_that_is
     settings = IndexingSettings(decode_workers=1, decode_seconds=20, stuck_seconds=1)
     activity = Activity("indexing", pending=lambda: 1, achieved=lambda: 0)
     with ThreadPoolExecutor(1) as pool, activity.here():
-        decoder = Decoder(small_spec, settings, pool, task=f"{hostile.MODULE}:read_slowly")
+        decoder = Decoder(small_spec, settings, pool, task=f"{hostile_tasks.MODULE}:read_slowly")
         await decoder.decode(written(tmp_path / "slow.png", png("red")))
         decoder.close()
     activity.update(10)
@@ -89,7 +89,7 @@ async def test_a_file_that_is_never_read_stops_nothing_where_its_place_is_there(
         bench.added("never.png", bench.picture("never.png")),
         bench.added("good.png", bench.picture("good.png", "blue")),
     )
-    bench.decoder._task = f"{hostile.MODULE}:read_slowly"
+    bench.decoder._task = f"{hostile_tasks.MODULE}:read_slowly"
     bench.decoder.sandbox.seconds = 2
     await asyncio.wait_for(bench.run(*records), 60)
     assert bench.ids == {"good.png"}
@@ -104,7 +104,7 @@ async def test_a_bad_sector_is_a_letter_that_is_driven_again(bench: Bench) -> No
         bench.added("bad.png", bench.picture("bad.png")),
         bench.added("good.png", bench.picture("good.png", "blue")),
     )
-    bench.decoder._task = f"{hostile.MODULE}:read_bad_sectors"
+    bench.decoder._task = f"{hostile_tasks.MODULE}:read_bad_sectors"
     await asyncio.wait_for(bench.run(*records), 20)
     assert bench.ids == {"good.png"}
     (letter,) = await bench.dead_letters()
@@ -118,7 +118,7 @@ async def test_a_disk_that_fails_where_its_root_is_away_is_waited_for(bench: Ben
         *(bench.added(n, bench.picture(n, f"#{i:06x}")) for i, n in enumerate(names))
     )
     usual = bench.decoder._task
-    bench.decoder._task = f"{hostile.MODULE}:read_bad_sectors"
+    bench.decoder._task = f"{hostile_tasks.MODULE}:read_bad_sectors"
     bench.folder.rename(moved_away(bench))
     bench.folder.mkdir()
     work = asyncio.create_task(bench.run(*records))

@@ -17,7 +17,7 @@ from consumers.analytics.filing_work import FilingWork, analytics_member
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.consumer_loop import ConsumerLoop
 from schemas.topics import SEARCHES
 from tests.support.consumer_loop import Consumer, fetched, poll
 from tests.support.lake_events import Events, records, table

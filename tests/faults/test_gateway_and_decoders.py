@@ -10,13 +10,13 @@ import httpx
 import pytest
 
 from adapters.embedder.spec import ModelSpec
-from tests.support import hostile
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support import hostile_tasks
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, picture, png, unit
 
 WAYS = [
-    (hostile.SEGFAULT, "SIGSEGV"),
-    (hostile.LOOP, "more than 2 s"),
-    (hostile.EAT, "memory"),
+    (hostile_tasks.SEGFAULT, "SIGSEGV"),
+    (hostile_tasks.LOOP, "more than 2 s"),
+    (hostile_tasks.EAT, "memory"),
 ]
 """What a picture begins with, and what is told of it."""
 
@@ -37,7 +37,7 @@ async def bench(
 
 @pytest.fixture(autouse=True)
 def bad_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)
+    monkeypatch.setattr("imaging.decoders.TASKS", hostile_tasks.MODULE)
 
 
 def base64_of(data: bytes) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapters.embedder.spec import ModelSpec
 from gateway.http.hosts import HostGuard
-from tests.support.gateway_bench import Gateway, gateway
+from tests.support.gateway_on_fakes import Gateway, gateway
 
 
 @pytest.fixture

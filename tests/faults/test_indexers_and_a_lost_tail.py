@@ -18,7 +18,7 @@ from consumers.indexing import app as process
 from consumers.indexing.batch import Prepared
 from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.settings import IndexingSettings
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.consumer_loop import ConsumerLoop
 from schemas.topics import IMAGES
 from tests.support.indexing_group import Group
 

@@ -14,11 +14,11 @@ import pytest
 from adapters.errors import DecoderTimeout
 from imaging.sandbox.pool import Sandbox
 from imaging.sandbox.process import SandboxProcess
-from tests.support import hostile
+from tests.support import hostile_tasks
 
 MEGA = 1_000_000
-AFTER = f"{hostile.MODULE}:process_id_after"
-PROCESS_ID = f"{hostile.MODULE}:process_id"
+AFTER = f"{hostile_tasks.MODULE}:process_id_after"
+PROCESS_ID = f"{hostile_tasks.MODULE}:process_id"
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from gateway.http.credentials import COOKIE, cookie_credential
 from gateway.search.query import describe
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_bench import SECRET, Gateway, assert_problem, gateway, png
+from tests.support.gateway_on_fakes import SECRET, Gateway, assert_problem, gateway, png
 
 KEY = "a-key-of-sixteen-characters"
 VALUE = base64.urlsafe_b64encode(KEY.encode()).decode()

@@ -18,7 +18,7 @@ from adapters.log.port import Message
 from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.consumer_loop import ConsumerLoop
 from imaging.sources.source import Source
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES

@@ -20,7 +20,7 @@ from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
 from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.settings import IndexingSettings
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.consumer_loop import ConsumerLoop
 from schemas.topics import IMAGES, SEARCHES
 from tests.support.consumer_loop import Consumer, fetched, poll
 from tests.support.lake_events import Events, records

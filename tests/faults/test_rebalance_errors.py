@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Partition, Position
 from adapters.log.rebalance import RebalanceFailed, Rebalances
-from consumers.process.ending import EndsWithError
+from consumers.process.background_work import EndsWithError
+from consumers.process.consumer_loop import ConsumerLoop
 from consumers.process.group_work import GroupSettings
-from consumers.process.subscriber import ConsumerLoop
 from schemas.topics import SEARCHES
 from tests.conftest import ROOT
 from tests.support.consumer_loop import Consumer, fetched, poll
@@ -184,7 +184,8 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
 
 async def test_faststream_hands_in_every_record_whatever_its_headers() -> None:
     """Its real loop, with FastStream 0.7.8. Its own parser fails at such headers, and skips the
-    batch: should this fail with another release, see `consumers.process.subscriber._unparsed`."""
+    batch: should this fail with another release, see `_unparsed` in
+    `consumers.process.consumer_loop`."""
     async with member() as made:
         consumer = made._consumer
         consumer.held[7].headers = (("a", b"\xff"), ("b", None))

@@ -30,7 +30,7 @@ from consumers.indexing import app as indexing_app
 from consumers.indexing.decoding import Decoding
 from consumers.indexing.pipeline import Pipeline
 from consumers.indexing.reading import Superseded
-from consumers.process import report
+from consumers.process import backlog
 from gateway.search.events import SearchEvents
 from imaging.decoded_image import DecodedImage
 from producers.folder.examination import ParallelExaminer
@@ -150,7 +150,7 @@ async def test_rebalances_during_a_slow_triton_leave_every_slot_free(bench: Benc
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(report, "LAG_SECONDS", 0.02)
+    monkeypatch.setattr(backlog, "LAG_SECONDS", 0.02)
 
 
 def member_of(pipeline: Pipeline) -> Any:

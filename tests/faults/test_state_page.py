@@ -23,8 +23,8 @@ from gateway.ttl_cache import TtlCache
 from schemas.codec import encode
 from schemas.events import DeadLetter, now
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_bench import Gateway
-from tests.support.gateway_bench import gateway as running
+from tests.support.gateway_on_fakes import Gateway
+from tests.support.gateway_on_fakes import gateway as running
 
 
 def put(log: FakeEventLog, partition: int, message: Message) -> None:

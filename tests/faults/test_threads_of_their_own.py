@@ -15,8 +15,8 @@ import pytest
 from gateway.images.uploads import Uploads
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
-from tests.support import hostile
-from tests.support.gateway_bench import png
+from tests.support import hostile_tasks
+from tests.support.gateway_on_fakes import png
 
 SECONDS = 20
 
@@ -44,7 +44,7 @@ async def test_a_worker_starts_while_all_threads_of_the_loop_are_taken(
     taken: None, sandbox: Sandbox
 ) -> None:
     async with asyncio.timeout(SECONDS):
-        assert await sandbox.run(f"{hostile.MODULE}:echo", 1) == 1
+        assert await sandbox.run(f"{hostile_tasks.MODULE}:echo", 1) == 1
 
 
 async def test_uploads_are_stored_while_all_threads_of_the_loop_are_taken(

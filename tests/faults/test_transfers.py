@@ -13,7 +13,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from adapters.embedder.spec import ModelSpec
 from gateway.images import transfers
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, png
 
 CONTENT = png() + bytes(5_000_000)
 

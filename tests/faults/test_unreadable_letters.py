@@ -17,7 +17,7 @@ from consumers.repair.audit import audit
 from consumers.repair.dead_letters import drop, open_letters, retry
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_bench import Gateway, gateway
+from tests.support.gateway_on_fakes import Gateway, gateway
 from tests.unit.consumers.test_audit import everything
 
 FOREIGN = [

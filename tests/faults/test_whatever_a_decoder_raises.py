@@ -25,7 +25,7 @@ from imaging.decode import resize
 from imaging.decode_memory import memory_needed_at
 from imaging.sandbox.worker import NeedsMemory
 from tests.faults.test_decoders_that_fail import png, written
-from tests.support.gateway_bench import assert_problem, gateway, picture, unit
+from tests.support.gateway_on_fakes import assert_problem, gateway, picture, unit
 
 PLENTY = 1 << 40
 

@@ -16,7 +16,7 @@ from cli.__main__ import build
 from gateway import ttl_cache
 from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES
-from tests.support.gateway_bench import Gateway, gateway
+from tests.support.gateway_on_fakes import Gateway, gateway
 from tests.unit.producers.test_watcher import eventually, watching
 
 STATE = "/api/v1/state"

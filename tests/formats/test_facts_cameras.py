@@ -12,7 +12,7 @@ from adapters.embedder.spec import ModelSpec
 from gateway.search.filters import Filters
 from imaging.decode import decode
 from imaging.metadata.texts import TEXT_CHARACTERS, camera_name, legible, name, text_of
-from tests.support.facts import ASCII, MAKE, MODEL, Entry, exif, picture, text, xmp
+from tests.support.metadata_builders import ASCII, MAKE, MODEL, Entry, exif, picture, text, xmp
 
 
 def camera(make: str | bytes, model: str | bytes, spec: ModelSpec) -> str | None:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import facts
-from tests.support.facts import picture
-from tests.support.facts_strategies import exifs, files, packets
+from tests.support.metadata_builders import picture
+from tests.support.metadata_strategies import exifs, files, packets
 
 EXAMPLES = int(os.environ.get("FACTS_EXAMPLES", "200"))
 pytestmark = [

@@ -14,7 +14,7 @@ from imaging.decode import decode
 from imaging.decode_memory import memory_needed
 from imaging.jpeg_xl import orientation
 from imaging.thumbnail import check, thumbnail
-from tests.corpus.making import (
+from tests.corpus.builders import (
     CORNERS,
     above,
     card,
@@ -27,7 +27,7 @@ from tests.corpus.making import (
     saved,
     vips,
 )
-from tests.corpus.raw import camera_tiff
+from tests.corpus.camera_raw import camera_tiff
 
 
 def looks_like(data: bytes, upright: Image.Image, spec: ModelSpec) -> float:

@@ -15,10 +15,10 @@ from adapters.embedder.spec import ModelSpec
 from adapters.index.port import Collection
 from adapters.log.port import Message
 from adapters.name_forms import MAX_FORMS, forms
-from gateway.search.waiting import Presence
+from gateway.search.image_lookup import Presence
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_bench import Gateway, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, gateway, picture, png, unit
 
 NAMES = ["été.jpg", "한글 사진/가족.jpg", "が/ぎ.jpg", "Ångström/Việt Nam/ở.jpg", "ﬁ é.jpg"]
 

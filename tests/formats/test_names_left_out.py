@@ -19,7 +19,7 @@ from imaging.sources.system_names import (
 )
 from producers.rules import Rules, load_rules
 from producers.settings import WatcherSettings
-from tests.support.gateway_bench import png
+from tests.support.gateway_on_fakes import png
 from tests.unit.producers.test_sources import running
 from tests.unit.producers.test_watcher import eventually, on_disk, shows, view, watching
 

@@ -11,7 +11,7 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from gateway.images.free_names import free_name
 from gateway.images.uploads import MAX_NAME_BYTES, safe_name
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, png
 
 APART = normalize("NFD", "é")
 

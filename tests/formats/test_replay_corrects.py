@@ -11,7 +11,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.index.facts import FACTS_VERSION
 from adapters.index.port import ImageRecord
 from adapters.log.port import Committed, LogRecord
-from consumers.indexing.marked_offsets import _facts_version
+from consumers.indexing.offset_fingerprints import _facts_version
 from imaging.decode import decode
 from tests.faults.test_indexers_and_a_lost_tail import Library, library
 from tests.support.corpus_cases import cases

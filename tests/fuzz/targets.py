@@ -31,7 +31,7 @@ from imaging.thumbnail import check, thumbnail
 from schemas.codec import InvalidEvent, decode, decode_image_change, decode_key, encode
 from schemas.events import Event
 from schemas.topics import TOPICS
-from tests.support.gateway_bench import Gateway, gateway
+from tests.support.gateway_on_fakes import Gateway, gateway
 
 SPEC: Final = ModelSpec(
     name="small",

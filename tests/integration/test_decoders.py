@@ -9,15 +9,15 @@ import pytest
 from adapters.log.kafka_admin import progress
 from schemas.topics import IMAGES
 from tests.conftest import Servers
-from tests.support import hostile
+from tests.support import hostile_tasks
 from tests.support.indexing_processes import Workbench, eventually, workbench
 
 pytestmark = pytest.mark.timeout(180)
 
 BAD = {
-    "crash": (hostile.SEGFAULT, "DecoderCrashed"),
-    "hang": (hostile.LOOP, "DecoderTimeout"),
-    "hog": (hostile.EAT, "DecoderMemory"),
+    "crash": (hostile_tasks.SEGFAULT, "DecoderCrashed"),
+    "hang": (hostile_tasks.LOOP, "DecoderTimeout"),
+    "hog": (hostile_tasks.EAT, "DecoderMemory"),
 }
 
 

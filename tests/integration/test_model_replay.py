@@ -32,8 +32,8 @@ from schemas.topics import IMAGES, IMAGES_INDEXED
 from stack.supervisor import ALIVE_SECONDS
 from tests.conftest import Servers, running_servers
 from tests.e2e.conftest import eventually
-from tests.support.facts import dated, picture
 from tests.support.indexing_processes import IndexerProcess
+from tests.support.metadata_builders import dated, picture
 
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 PICTURES = 10_000

@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from adapters.log.port import LogRecord
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.consumer_loop import ConsumerLoop
 
 
 class Consumer:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.corpus import damaged, hostile, jpeg, others, png, raw, said, tiff, written
-from tests.corpus.making import (
+from tests.corpus import (
+    camera_raw,
+    damaged,
+    hostile,
+    jpeg,
+    metadata_files,
+    other_formats,
+    png,
+    rare_encodings,
+    tiff,
+)
+from tests.corpus.builders import (
     HEIGHT,
     INDEXED,
     WIDTH,
@@ -17,7 +27,7 @@ from tests.corpus.making import (
     png_chunk,
     saved,
 )
-from tests.corpus.raw import dng
+from tests.corpus.camera_raw import dng
 
 __all__ = [
     "HEIGHT",
@@ -37,5 +47,15 @@ __all__ = [
 
 def cases() -> Iterator[Case]:
     """All of them."""
-    for kind in (jpeg, png, others, tiff, raw, said, written, damaged, hostile):
+    for kind in (
+        jpeg,
+        png,
+        other_formats,
+        tiff,
+        camera_raw,
+        metadata_files,
+        rare_encodings,
+        damaged,
+        hostile,
+    ):
         yield from kind.cases()

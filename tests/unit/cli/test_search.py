@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cli.search import credentials, printable, query_body
-from cli.terminal_pictures import ROWS, lines, way
+from cli.terminal_images import ROWS, lines, way
 from stack.errors import StackError
 
 

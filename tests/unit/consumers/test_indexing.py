@@ -122,7 +122,7 @@ async def made_bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Ben
 async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
     async with made_bench(tmp_path, small_spec) as made:
         # The first worker of a process takes a while to start, which tests of time do not mean.
-        await made.decoder.sandbox.run("tests.support.hostile:echo", None)
+        await made.decoder.sandbox.run("tests.support.hostile_tasks:echo", None)
         yield made
 
 

@@ -14,7 +14,7 @@ from adapters.progress import Activity, Stuck, Watchdog
 from consumers.analytics import app as analytics
 from consumers.indexing import app as main
 from consumers.indexing.batch import Counters
-from consumers.process import report
+from consumers.process import backlog
 
 QUIET = 0.1
 
@@ -79,7 +79,7 @@ both = pytest.mark.parametrize("watch", [indexing, filing])
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(report, "LAG_SECONDS", 0.02)
+    monkeypatch.setattr(backlog, "LAG_SECONDS", 0.02)
 
 
 async def lives_on(watching: asyncio.Task[None]) -> bool:

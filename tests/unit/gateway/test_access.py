@@ -18,7 +18,7 @@ from adapters.settings import BadSettings
 from gateway.http.gate import MAX_CLIENTS, RateLimit, client_address
 from gateway.search.text_cache import MODELS, TextCache
 from gateway.settings import GatewaySettings
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, picture, png, unit
 from tests.support.issuer import AUDIENCE, Issuer, local_issuer
 
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"

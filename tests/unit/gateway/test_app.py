@@ -31,7 +31,7 @@ from gateway.settings import GatewaySettings
 from schemas.codec import decode
 from schemas.events import FeedbackGiven, SearchKind, SearchPerformed, SearchTimings
 from schemas.topics import FEEDBACK, SEARCHES
-from tests.support.gateway_bench import picture, unit
+from tests.support.gateway_on_fakes import picture, unit
 
 SEARCH, RATE, HEALTH = "/api/v1/search-image", "/api/v1/create-feedback", "/api/v1/healthcheck"
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)

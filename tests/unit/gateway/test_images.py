@@ -23,11 +23,11 @@ from gateway.images import thumbnails
 from gateway.images.files import ImageFiles, ServedImages
 from gateway.images.uploads import safe_folder, safe_name
 from gateway.search import duplicates
-from gateway.search.waiting import Presence
+from gateway.search.image_lookup import Presence
 from gateway.settings import GatewaySettings
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, picture, png, unit
 
 DUPLICATES, UPLOAD = "/api/v1/duplicates", "/api/v1/images"
 

@@ -9,7 +9,7 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
 from gateway.search.outage import Patience
-from tests.support.gateway_bench import gateway, picture, unit
+from tests.support.gateway_on_fakes import gateway, picture, unit
 
 
 class Server:

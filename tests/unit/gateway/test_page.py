@@ -14,7 +14,7 @@ from gateway.http.credentials import COOKIE
 from gateway.http.sign_in import own_address
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, picture, png, unit
 from tests.support.issuer import AUDIENCE, local_issuer
 
 STATE, LETTERS = "/api/v1/state", "/api/v1/dead-letters"

@@ -17,7 +17,7 @@ from gateway.search import cutoff
 from gateway.search.collapse import collapse
 from gateway.search.filters import Filters
 from gateway.search.ranking import ranked
-from tests.support.gateway_bench import WHEN, Gateway, assert_problem, gateway, picture, unit
+from tests.support.gateway_on_fakes import WHEN, Gateway, assert_problem, gateway, picture, unit
 
 
 @pytest.fixture

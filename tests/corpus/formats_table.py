@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from tests.corpus.making import INDEXED, Case
+from tests.corpus.builders import INDEXED, Case
 
 FILE: Final = Path(__file__).parents[2] / "docs" / "formats.md"
 HEAD: Final = (

@@ -11,7 +11,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     HEIGHT,
     WIDTH,
     Case,

@@ -18,7 +18,7 @@ from imaging.metadata.coordinates import (
     degrees_of_text,
     known_place,
 )
-from tests.support.facts import (
+from tests.support.metadata_builders import (
     ALTITUDE,
     ALTITUDE_REF,
     BYTE,

@@ -7,7 +7,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from tests.support.facts import (
+from tests.support.metadata_builders import (
     ALTITUDE,
     ASCII,
     CHANGED,

@@ -13,7 +13,7 @@ from adapters.embedder.spec import ModelSpec
 from imaging.decode import decode
 from imaging.metadata.capture_time import OLDEST, moment, offset_of
 from imaging.metadata.exif import described
-from tests.support.facts import (
+from tests.support.metadata_builders import (
     TAKEN,
     UNDEFINED,
     WRITERS,

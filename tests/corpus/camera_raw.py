@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from tests.corpus.making import Case, Facts, card, saved, shown, turned
+from tests.corpus.builders import Case, Facts, card, saved, shown, turned
 
 
 def dng(orientation: int = 1) -> bytes:

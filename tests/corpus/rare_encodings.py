@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     HEIGHT,
     WIDTH,
     Case,
@@ -24,8 +24,8 @@ from tests.corpus.making import (
     shown,
     turned,
 )
-from tests.support.facts import MAKE, MODEL, text, xmp
-from tests.support.facts import exif as tags_of
+from tests.support.metadata_builders import MAKE, MODEL, text, xmp
+from tests.support.metadata_builders import exif as tags_of
 
 _TYPES: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "AVIF": "avif"}
 _COLOURS: Final = np.asarray(card())

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from PIL import Image
 
-from tests.corpus.making import HEIGHT, NOTHING, WIDTH, Case, Facts, shown
-from tests.support.facts import (
+from tests.corpus.builders import HEIGHT, NOTHING, WIDTH, Case, Facts, shown
+from tests.support.metadata_builders import (
     FRACTION_TAKEN,
     MAKE,
     MODEL,
