@@ -39,7 +39,7 @@ from adapters.log.kafka import KafkaEventLog
 from analytics.columns import RECORD_FIELDS, schema_of
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
-from analytics.views import Filters, query
+from analytics.views import EventFilters, query
 from schemas.topics import SEARCHES
 from tests.support.lake_events import Events
 from tests.support.watcher_processes import running_broker
@@ -161,7 +161,7 @@ def query_times(folder: Path) -> dict[str, float]:
         "searches over time": lambda: query(lake, "FROM searches_over_time"),
         "latency percentiles": lambda: query(lake, "FROM latency_by_stage"),
         "weak queries": lambda: query(lake, "FROM weak_queries LIMIT 15"),
-        "the whole page, 17 queries": lambda: dashboard(lake, Filters()),
+        "the whole page, 17 queries": lambda: dashboard(lake, EventFilters()),
     }
     found: dict[str, float] = {}
     for name, run in queries.items():

@@ -41,10 +41,12 @@ async def file_events(settings: AnalyticsSettings) -> None:
     gc.set_threshold(500_000, 20, 20)
     lake = Lake(settings.lake_url)
     async with connect_log(settings) as log:
-        await run_until_stopped(_watched(settings, lake, log, stop), stop, seconds=STOP_SECONDS)
+        await run_until_stopped(
+            _run_with_watchdog(settings, lake, log, stop), stop, seconds=STOP_SECONDS
+        )
 
 
-async def _watched(
+async def _run_with_watchdog(
     settings: AnalyticsSettings, lake: Lake, log: EventLog, stop: asyncio.Event
 ) -> None:
     writer = LakeWriter(
@@ -70,12 +72,12 @@ async def _join_and_file(
     progress: FilingProgress,
     watchdog: Watchdog,
 ) -> None:
-    async def joined() -> ConsumerLoop[FilingWork]:
+    async def join() -> ConsumerLoop[FilingWork]:
         member = analytics_member(settings, writer, log)
         await member.start()
         return member
 
-    member = await until_available(joined, what="Kafka")
+    member = await until_available(join, what="Kafka")
     logger.info("filing events in %s", settings.lake_url)
     progress.joined = True
     watchdog.ready()
@@ -143,10 +145,10 @@ async def _compact(
                 min_files=settings.compact_files,
                 grace_seconds=settings.compact_grace_seconds,
             )
-            await until_available(partial(_run, job, helpers), what="compact")
+            await until_available(partial(_compact_partition, job, helpers), what="compact")
 
 
-async def _run(job: CompactionJob, helpers: HelperPool) -> None:
+async def _compact_partition(job: CompactionJob, helpers: HelperPool) -> None:
     if not await asyncio.to_thread(job.is_due):
         return
     try:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from analytics.lake import Lake
-from analytics.views import Filters, query
+from analytics.views import EventFilters, query
 from tests.conftest import run_image_search
 from tests.e2e.conftest import System, eventually, search
 from tests.support.analytics_numbers import Facts, compare_dashboard
@@ -83,7 +83,7 @@ async def test_the_page_follows_within_seconds(system: System, client: httpx.Asy
 
     async def same_as_topics() -> int:
         """How many numbers are compared; other tests' events may come in between."""
-        return compare_dashboard(await dashboard(client), await from_topics(system), Filters())
+        return compare_dashboard(await dashboard(client), await from_topics(system), EventFilters())
 
     assert await eventually(same_as_topics, seconds=60, every=0.5) > 50
     before = (await dashboard(client))["totals"]["ratings"]

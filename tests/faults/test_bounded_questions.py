@@ -15,10 +15,10 @@ from fastapi import FastAPI
 import gateway.routes.analytics
 from adapters.errors import Unavailable
 from adapters.settings import BadSettings
-from analytics.engine import Bounds, Stop, Stopped, connect
+from analytics.engine import CancellationToken, QueryCancelled, QueryLimits, connect
 from analytics.lake import Lake
 from analytics.settings import QuerySettings
-from analytics.views import Filters, query
+from analytics.views import EventFilters, query
 from gateway.http import problems
 from gateway.http.limits import Deadline
 from gateway.settings import GatewaySettings
@@ -26,7 +26,7 @@ from gateway.state.lake_queries import CONCURRENT, LakeQueries
 from tests.conftest import ROOT
 
 DASHBOARD = "/api/v1/analytics/dashboard"
-BOUNDS = Bounds(128 << 20, 1)
+LIMITS = QueryLimits(128 << 20, 1)
 ENDLESS = "SELECT count(*) AS n FROM range(10_000_000) a, range(10_000_000) b"
 """Takes hours."""
 LARGE = "CREATE TEMP TABLE t AS SELECT md5(range::VARCHAR) s, random() r FROM range(40_000_000)"
@@ -44,20 +44,29 @@ def lake(tmp_path: Path) -> Lake:
 class Asked:
     """Takes the dashboard's place, and counts the threads that are at work."""
 
-    def __init__(self, work: Callable[[Lake, Filters, Bounds, Stop], Any]) -> None:
+    def __init__(
+        self, work: Callable[[Lake, EventFilters, QueryLimits, CancellationToken], Any]
+    ) -> None:
         self._work = work
         self._lock = threading.Lock()
         self.running = self.most = self.begun = 0
         self.ended: list[BaseException | None] = []
 
-    def __call__(self, lake: Lake, filters: Filters, *, bounds: Bounds, stop: Stop) -> Any:
+    def __call__(
+        self,
+        lake: Lake,
+        filters: EventFilters,
+        *,
+        limits: QueryLimits,
+        cancellation: CancellationToken,
+    ) -> Any:
         with self._lock:
             self.begun += 1
             self.running += 1
             self.most = max(self.most, self.running)
         error: BaseException | None = None
         try:
-            return self._work(lake, filters, bounds, stop)
+            return self._work(lake, filters, limits, cancellation)
         except BaseException as raised:
             error = raised
             raise
@@ -72,13 +81,17 @@ class Asked:
                 await asyncio.sleep(0.01)
 
 
-def endless(lake: Lake, _: Filters, bounds: Bounds, stop: Stop) -> Any:
-    return query(lake, ENDLESS, bounds=bounds, stop=stop)
+def endless(
+    lake: Lake, _: EventFilters, limits: QueryLimits, cancellation: CancellationToken
+) -> Any:
+    return query(lake, ENDLESS, limits=limits, cancellation=cancellation)
 
 
-def endless_but_for_clip(lake: Lake, filters: Filters, bounds: Bounds, stop: Stop) -> Any:
+def endless_but_for_clip(
+    lake: Lake, filters: EventFilters, limits: QueryLimits, cancellation: CancellationToken
+) -> Any:
     sql = "SELECT 1 AS n" if filters.model == "clip" else ENDLESS
-    return {"rows": query(lake, sql, bounds=bounds, stop=stop)}
+    return {"rows": query(lake, sql, limits=limits, cancellation=cancellation)}
 
 
 @pytest.fixture
@@ -95,7 +108,7 @@ def application(lake: Lake, seconds: float) -> FastAPI:
     app = FastAPI()
     problems.install(app)
     app.add_middleware(Deadline, seconds=seconds)
-    app.include_router(gateway.routes.analytics.router(LakeQueries(lake.url, BOUNDS)))
+    app.include_router(gateway.routes.analytics.router(LakeQueries(lake.url, LIMITS)))
     return app
 
 
@@ -116,7 +129,7 @@ async def test_the_deadline_interrupts_the_scan_and_gives_its_slot_to_the_next(
         )
         assert [each.status_code for each in late] == [503] * CONCURRENT
         await work.until(lambda: work.running == 0)
-        assert [type(error) for error in work.ended] == [Stopped] * CONCURRENT
+        assert [type(error) for error in work.ended] == [QueryCancelled] * CONCURRENT
     async with serving(lake) as client:
         assert (await client.get(DASHBOARD, params={"model": "clip"})).json() == {
             "rows": [{"n": 1}]
@@ -156,7 +169,7 @@ async def test_the_client_going_away_interrupts_the_scan(
     await work.until(lambda: work.running == 1)
     gone.set()
     await work.until(lambda: work.running == 0)
-    assert isinstance(work.ended[0], Stopped)
+    assert isinstance(work.ended[0], QueryCancelled)
     async with asyncio.timeout(SOON):
         await serve
 
@@ -188,10 +201,12 @@ async def test_the_same_question_is_worked_on_once_and_one_caller_takes_it_from_
 ) -> None:
     go = threading.Event()
 
-    def waits(lake: Lake, _: Filters, bounds: Bounds, stop: Stop) -> Any:
+    def waits(
+        lake: Lake, _: EventFilters, limits: QueryLimits, cancellation: CancellationToken
+    ) -> Any:
         while not go.wait(0.01):
-            stop.check()
-        return {"rows": query(lake, "SELECT 7 AS n", bounds=bounds, stop=stop)}
+            cancellation.raise_if_cancelled()
+        return {"rows": query(lake, "SELECT 7 AS n", limits=limits, cancellation=cancellation)}
 
     work = asked(waits)
     async with serving(lake) as client:
@@ -219,7 +234,7 @@ async def test_a_run_that_nobody_waits_for_is_interrupted_and_the_next_one_begin
             for caller in callers:
                 caller.cancel()
             await work.until(lambda: work.running == 0)
-            assert isinstance(work.ended[-1], Stopped)
+            assert isinstance(work.ended[-1], QueryCancelled)
 
 
 async def test_a_question_that_waits_for_a_slot_may_be_given_up(
@@ -240,12 +255,12 @@ async def test_a_question_that_waits_for_a_slot_may_be_given_up(
 
 @pytest.mark.parametrize("sql", [ENDLESS, f"FROM ({ENDLESS}) SELECT n + 1 AS m", LARGE])
 def test_work_in_another_thread_can_be_stopped(lake: Lake, sql: str) -> None:
-    stop, raised = Stop(), []
+    cancellation, raised = CancellationToken(), []
 
     def work() -> None:
         try:
-            query(lake, sql, bounds=Bounds(512 << 20, 1), stop=stop)
-        except Stopped as error:
+            query(lake, sql, limits=QueryLimits(512 << 20, 1), cancellation=cancellation)
+        except QueryCancelled as error:
             raised.append(error)
 
     thread = threading.Thread(target=work)
@@ -253,31 +268,31 @@ def test_work_in_another_thread_can_be_stopped(lake: Lake, sql: str) -> None:
     time.sleep(0.5)
     until = time.monotonic() + SOON
     while thread.is_alive() and time.monotonic() < until:
-        stop.now()
+        cancellation.cancel()
         thread.join(0.05)
     assert not thread.is_alive()
     assert len(raised) == 1
 
 
 def test_what_is_stopped_before_it_begins_does_not_begin(lake: Lake) -> None:
-    stop = Stop()
-    stop.now()
-    with pytest.raises(Stopped):
-        query(lake, ENDLESS, bounds=BOUNDS, stop=stop)
+    cancellation = CancellationToken()
+    cancellation.cancel()
+    with pytest.raises(QueryCancelled):
+        query(lake, ENDLESS, limits=LIMITS, cancellation=cancellation)
 
 
 def test_a_stop_between_two_statements_is_not_forgotten() -> None:
-    stop = Stop()
-    with pytest.raises(Stopped), connect(BOUNDS, stop) as connection:  # noqa: PT012
+    cancellation = CancellationToken()
+    with pytest.raises(QueryCancelled), connect(LIMITS, cancellation) as connection:  # noqa: PT012
         connection.execute("SELECT 1")
-        stop.now()
+        cancellation.cancel()
         # DuckDB itself has forgotten it by now.
         assert connection.execute("SELECT 2").fetchall() == [(2,)]
-        stop.check()
+        cancellation.raise_if_cancelled()
 
 
 def test_memory_threads_and_temporary_files_have_bounds() -> None:
-    with connect(Bounds(100 << 20, 3)) as connection:
+    with connect(QueryLimits(100 << 20, 3)) as connection:
         found = connection.execute(
             "SELECT current_setting('memory_limit'), current_setting('threads'), "
             "current_setting('max_temp_directory_size'), current_setting('temp_directory')"
@@ -302,22 +317,22 @@ def test_a_question_that_needs_more_is_given_up_and_says_what_to_do(
 
     watching = threading.Thread(target=watch)
     watching.start()
-    bounds = Bounds(64 << 20, 1)
+    limits = QueryLimits(64 << 20, 1)
     try:
         with pytest.raises(Unavailable, match="ANALYTICS_MEMORY"):
-            query(lake, LARGE, bounds=bounds)
+            query(lake, LARGE, limits=limits)
     finally:
         done.set()
         watching.join()
-    assert 0 < most <= bounds.temporary_bytes * 1.1
+    assert 0 < most <= limits.temporary_bytes * 1.1
     assert not list(tmp_path.glob("image-search-*"))
 
 
 async def test_the_gateway_answers_503_to_a_question_that_needs_more(
     lake: Lake, asked: Callable[..., Asked]
 ) -> None:
-    def large(lake: Lake, _: Filters, __: Bounds, stop: Stop) -> Any:
-        return query(lake, LARGE, bounds=Bounds(64 << 20, 1), stop=stop)
+    def large(lake: Lake, _: EventFilters, __: QueryLimits, cancellation: CancellationToken) -> Any:
+        return query(lake, LARGE, limits=QueryLimits(64 << 20, 1), cancellation=cancellation)
 
     asked(large)
     async with serving(lake) as client:
@@ -329,11 +344,11 @@ async def test_the_gateway_answers_503_to_a_question_that_needs_more(
 def test_the_bounds_come_from_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analytics.engine.machine_memory", lambda: 8 << 30)
     monkeypatch.setattr("analytics.engine.usable_cores", lambda: 8)
-    assert Bounds.of(QuerySettings()) == Bounds(1 << 30, 4)
-    assert Bounds.of(QuerySettings(), connections=2) == Bounds(512 << 20, 4)
+    assert QueryLimits.of(QuerySettings()) == QueryLimits(1 << 30, 4)
+    assert QueryLimits.of(QuerySettings(), connections=2) == QueryLimits(512 << 20, 4)
     monkeypatch.setenv("ANALYTICS_MEMORY", "300MiB")
     monkeypatch.setenv("ANALYTICS_THREADS", "3")
-    assert Bounds.of(GatewaySettings(), connections=2) == Bounds(150 << 20, 3)
+    assert QueryLimits.of(GatewaySettings(), connections=2) == QueryLimits(150 << 20, 3)
     with connect() as connection:
         found = connection.execute("SELECT current_setting('memory_limit')").fetchone()
     assert found == ("300.0 MiB",)

@@ -22,7 +22,7 @@ from schemas.topics import SEARCHES
 from tests.support.consumer_loop import Consumer, fetched, poll
 from tests.support.lake_events import Events, records, table
 
-PLACE = TopicPartition(SEARCHES.name, 0)
+PARTITION = TopicPartition(SEARCHES.name, 0)
 COUNT = 60
 
 
@@ -44,9 +44,9 @@ class Library:
     async def member(self, flush_records: int) -> AsyncIterator[ConsumerLoop[FilingWork]]:
         writer = LakeWriter(self.lake, self.log, flush_records=flush_records, flush_seconds=0.02)
         made = analytics_member(AnalyticsSettings(flush_records=flush_records), writer, self.log)
-        made._consumer = Consumer(PLACE, self.held)
+        made._consumer = Consumer(PARTITION, self.held)
         made.work.start()
-        await made.on_partitions_assigned([PLACE])
+        await made.on_partitions_assigned([PARTITION])
         try:
             yield made
         finally:
@@ -127,7 +127,7 @@ async def test_a_rebalance_meanwhile_costs_nothing_and_doubles_nothing(library: 
         reading = asyncio.create_task(library.read_all(made))
         for _ in range(4):
             await asyncio.sleep(0.02)
-            await made.on_partitions_revoked([PLACE])
-            await made.on_partitions_assigned([PLACE])
+            await made.on_partitions_revoked([PARTITION])
+            await made.on_partitions_assigned([PARTITION])
         await reading
     assert library.offsets() == list(range(COUNT))

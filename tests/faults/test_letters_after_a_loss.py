@@ -103,8 +103,8 @@ async def test_only_the_letter_that_was_meant_is_settled(
         one = FakeEventLog(topics={IMAGES_DLQ.name: [[]]})
         await one.publish(IMAGES_DLQ, [message])
         (record,) = one.topics[IMAGES_DLQ.name][0]
-        place = Position(partition, len(placed[partition]))
-        placed[partition].append(record._replace(position=place))
+        position = Position(partition, len(placed[partition]))
+        placed[partition].append(record._replace(position=position))
 
     def letter(record: LogRecord, image_id: str) -> Message:
         return Poison(record, image_id, "Rejected", "no picture").message(IMAGES.name, "small")

@@ -41,12 +41,12 @@ class Bucket:
 
     def walk(self, root: str, **_: Any) -> Iterator[tuple[str, Any, Any]]:
         self.walks += 1
-        for place, files in self.folders.items():
+        for folder, files in self.folders.items():
             self.threads.add(threading.get_ident())
             self.cached += len(files)
             self.most_cached = max(self.most_cached, self.cached)
-            inside = [p for p in self.folders if p.rpartition("/")[0] == place]
-            yield place, {p.rpartition("/")[2]: {} for p in inside}, files
+            inside = [p for p in self.folders if p.rpartition("/")[0] == folder]
+            yield folder, {p.rpartition("/")[2]: {} for p in inside}, files
 
 
 def known_as(name: str) -> KnownImage:

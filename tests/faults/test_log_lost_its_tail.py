@@ -15,7 +15,7 @@ from analytics.compaction import compact
 from analytics.epochs import epoch_of
 from analytics.lake import TOPICS, Lake, LakePartition
 from analytics.views import query
-from consumers.analytics.alignment import RESTORE
+from consumers.analytics.alignment import RESTORE_FOLDER
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.restore import restore_lost
 from consumers.analytics.writer import LakeWriter
@@ -26,15 +26,17 @@ from tests.support.lake_events import Events, records, table
 
 async def catch_up(log: FakeEventLog, lake: Lake, topic: Topic = SEARCHES) -> int:
     """A writer that begins anew, reads to the end of the log and files all of it."""
-    places = [(topic, number) for number in range(len(log.topics[topic.name]))]
+    partitions = [(topic, number) for number in range(len(log.topics[topic.name]))]
     writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
-    starts = await writer.assigned(places)
+    starts = await writer.assigned(partitions)
     assert all(start >= 0 for start in starts.values()), "a consumer cannot go there"
-    for place, start in starts.items():
-        rest = [r for r in log.topics[topic.name][place[1]] if r.position.offset >= start]
-        writer.add({place: rest})
+    for partition, start in starts.items():
+        rest = [r for r in log.topics[topic.name][partition[1]] if r.position.offset >= start]
+        writer.add({partition: rest})
     await writer.flush()
-    assert writer.ends() == {place: len(log.topics[topic.name][place[1]]) for place in places}
+    assert writer.ends() == {
+        partition: len(log.topics[topic.name][partition[1]]) for partition in partitions
+    }
     return writer.filed
 
 
@@ -153,7 +155,7 @@ async def test_more_partitions_are_no_loss(lake: Lake) -> None:
     log.topics["searches"].append([])
     await catch_up(log, lake)
     assert ids(lake) == Counter(await told(log))
-    assert lake.storage.names(RESTORE) == []
+    assert lake.storage.names(RESTORE_FOLDER) == []
 
 
 async def test_an_undisturbed_log_begins_no_epoch(lake: Lake) -> None:
@@ -162,7 +164,7 @@ async def test_an_undisturbed_log_begins_no_epoch(lake: Lake) -> None:
         await grow(log, seed, 20)
         await catch_up(log, lake)
     assert lake.storage.names(f"{lake.current().name}/_epochs") == []
-    assert lake.storage.names(RESTORE) == []
+    assert lake.storage.names(RESTORE_FOLDER) == []
 
 
 @pytest.mark.parametrize("topic", [SEARCHES, FEEDBACK], ids=lambda topic: topic.name)
@@ -196,7 +198,7 @@ async def test_a_restoration_that_broke_off_is_gone_on_with(
     from adapters.errors import Unavailable
     from consumers.analytics import restore
 
-    monkeypatch.setattr(restore, "AT_ONCE", 10)
+    monkeypatch.setattr(restore, "BATCH_EVENTS", 10)
     log = FakeEventLog()
     await grow(log, 1, 80)
     await catch_up(log, lake)
@@ -258,10 +260,10 @@ async def test_a_lost_lake_holds_again_what_the_log_has(tmp_path: Path, lake: La
     log = FakeEventLog()
     await grow(log, 1, 60)
     writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
-    places = [(SEARCHES, number) for number in range(6)]
-    await writer.assigned(places)
-    for place in places:
-        writer.add({place: log.topics["searches"][place[1]]})
+    partitions = [(SEARCHES, number) for number in range(6)]
+    await writer.assigned(partitions)
+    for partition in partitions:
+        writer.add({partition: log.topics["searches"][partition[1]]})
     await writer.flush()
     shutil.rmtree(tmp_path / "lake")
     await grow(log, 2, 6)

@@ -340,8 +340,8 @@ def test_a_disk_elsewhere_is_known_by_where_links_lead(
         "23 22 8:4 / /home/me/pictures/disk rw - ext4 d rw",
     ]
     found = table_of(tmp_path, monkeypatch, *rows, root="/home/me/pictures").mounts
-    places = ["/media/usb", "/media/usb/a/b", "/media", "/home/me/x", "/home/me/pictures/disk/x"]
-    assert [found.of_real(place) for place in places] == [
+    folders = ["/media/usb", "/media/usb/a/b", "/media", "/home/me/x", "/home/me/pictures/disk/x"]
+    assert [found.of_real(folder) for folder in folders] == [
         "/media/usb",
         "/media/usb",
         None,

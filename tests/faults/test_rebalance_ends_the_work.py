@@ -63,11 +63,11 @@ async def test_indexing_ends_when_a_rebalance_fails_or_is_cancelled(
     async def fails(_: object) -> None:
         raise error
 
-    place = TopicPartition(IMAGES.name, 0)
-    await app.on_partitions_assigned([place])
+    partition = TopicPartition(IMAGES.name, 0)
+    await app.on_partitions_assigned([partition])
     monkeypatch.setattr(app, step, fails)
     with pytest.raises(type(error)):
-        await getattr(app, f"on_partitions_{step}")([place])
+        await getattr(app, f"on_partitions_{step}")([partition])
     # An ordinary error: one that says "cancelled" would end the process as if all were well.
     assert isinstance(app.work.failed.exception(), RebalanceFailed)
     # FastStream goes on reading.
@@ -116,9 +116,9 @@ async def test_a_disk_that_fails_while_partitions_are_given_out_costs_no_event(
         """As long as the process lives, or until all is filed."""
         writer = LakeWriter(lake, log, flush_records=7, flush_seconds=0.01)
         member = analytics_member(AnalyticsSettings(flush_records=7), writer, log)
-        place = TopicPartition(SEARCHES.name, 0)
-        member._consumer = Consumer(place, held)
-        await member.on_partitions_assigned([place])
+        partition = TopicPartition(SEARCHES.name, 0)
+        member._consumer = Consumer(partition, held)
+        await member.on_partitions_assigned([partition])
         member.work.start()
         async with asyncio.timeout(20):
             while not member.work.failed.done() and writer.filed < len(held):

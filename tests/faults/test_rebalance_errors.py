@@ -21,7 +21,7 @@ from schemas.topics import SEARCHES
 from tests.conftest import ROOT
 from tests.support.consumer_loop import Consumer, fetched, poll
 
-PLACE = TopicPartition(SEARCHES.name, 0)
+PARTITION = TopicPartition(SEARCHES.name, 0)
 SETTINGS = GroupSettings(
     bootstrap_servers="127.0.0.1:9",
     group_id="g",
@@ -80,7 +80,7 @@ async def member(
     work = Work(assigning=assigning, revoking=revoking)
     made = ConsumerLoop(SETTINGS, work, FakeEventLog())
     records = [LogRecord(Position(0, n), b"k", b"v", 0) for n in range(100)]
-    made._consumer = Consumer(PLACE, fetched(SEARCHES.name, records))
+    made._consumer = Consumer(PARTITION, fetched(SEARCHES.name, records))
     yield made
     if work.failed.done():
         work.failed.exception()
@@ -88,7 +88,7 @@ async def member(
 
 async def assign(made: ConsumerLoop[Work]) -> None:
     """Until it is known where to begin, or cannot be."""
-    await made.on_partitions_assigned([PLACE])
+    await made.on_partitions_assigned([PARTITION])
     if made._beginning is not None:
         with suppress(BaseException):
             await made._beginning
@@ -125,7 +125,7 @@ async def test_after_a_failed_revocation_nothing_is_read(error: BaseException) -
     async with member(revoking=error) as made:
         await assign(made)
         with pytest.raises(type(error)):
-            await made.on_partitions_revoked([PLACE])
+            await made.on_partitions_revoked([PARTITION])
         with pytest.raises(RebalanceFailed):
             await read(made)
 
@@ -152,11 +152,11 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
         ours, expected = False, 5
         for step in steps:
             if step == "assign":
-                await made.on_partitions_revoked([PLACE] if ours else [])
+                await made.on_partitions_revoked([PARTITION] if ours else [])
                 await assign(made)
                 ours, expected = True, 5
             elif step == "revoke":
-                await made.on_partitions_revoked([PLACE] if ours else [])
+                await made.on_partitions_revoked([PARTITION] if ours else [])
                 ours = False
             elif step == "go back":
                 made.continue_at((SEARCHES, 0), 3)
@@ -165,7 +165,7 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
                 # Fetched where the consumer was, but handed in after it was told to go elsewhere.
                 found = await made._consumer.getmany(max_records=2)
                 made.continue_at((SEARCHES, 0), expected)
-                message: Any = type("Message", (), {"raw_message": tuple(found[PLACE])})
+                message: Any = type("Message", (), {"raw_message": tuple(found[PARTITION])})
                 made.work.taken.clear()
                 await made._handle(message)
                 assert made.work.taken == []

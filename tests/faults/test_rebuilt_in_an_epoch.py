@@ -9,7 +9,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord
 from analytics.compaction import forget
 from analytics.epochs import epoch_of
-from analytics.lake import TOPICS, Forgotten, Lake, LakePartition
+from analytics.lake import TOPICS, ForgetRequest, Lake, LakePartition
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.restore import restore_lost
 from schemas.topics import SEARCHES
@@ -41,14 +41,14 @@ def forget_the_newest_of_each_partition(lake: Lake) -> None:
     rows = table(lake, SEARCHES).to_pylist()
     newest = {row["partition"]: row["search_id"] for row in rows}
     assert len(newest) == SEARCHES.partitions
-    assert forget(lake, Forgotten(frozenset(newest.values()))) == len(newest)
+    assert forget(lake, ForgetRequest(frozenset(newest.values()))) == len(newest)
 
 
 def assert_rows_end_before_the_epochs(lake: Lake) -> None:
     generation = lake.current()
     for number in range(SEARCHES.partitions):
-        place = LakePartition(SEARCHES.name, number)
-        assert generation.end(place).offset < epoch_of(generation, place).start
+        partition = LakePartition(SEARCHES.name, number)
+        assert generation.end(partition).offset < epoch_of(generation, partition).start
 
 
 async def test_a_rebuild_after_forgetting_and_a_loss_goes_on_from_the_log(

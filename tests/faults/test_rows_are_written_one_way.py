@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from analytics.compaction import Sweep, forget
-from analytics.lake import End, Forgotten, Lake, LakePartition
+from analytics.lake import ForgetRequest, Lake, LakePartition, PartitionEnd
 from schemas.topics import SEARCHES
 from tests.support.lake_events import Events, records, table
 
-PLACE = LakePartition("searches", 0)
+PARTITION = LakePartition("searches", 0)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def held(url: str) -> list[str]:
 def one_file(url: str) -> list[str]:
     lake = Lake(url)
     made = records(Events(1).messages("searches", 10))
-    lake.current().append(SEARCHES, PLACE, End(), made)
+    lake.current().append(SEARCHES, PARTITION, PartitionEnd(), made)
     return held(url)
 
 
@@ -53,19 +53,19 @@ def test_two_that_forget_at_once_do_not_undo_each_other(url: str) -> None:
     slow, other = Lake(url), Lake(url)
 
     def meanwhile() -> None:
-        forget(other, Forgotten(frozenset({names[7]})))
+        forget(other, ForgetRequest(frozenset({names[7]})))
         Sweep(other).run()
 
     before_writing(slow, meanwhile)
-    forget(slow, Forgotten(frozenset({names[2]})))
+    forget(slow, ForgetRequest(frozenset({names[2]})))
     assert held(url) == [name for name in names if name not in (names[2], names[7])]
 
 
 def test_a_sweep_does_not_undo_forgetting(url: str) -> None:
     names = one_file(url)
     slow, other = Lake(url), Lake(url)
-    slow.remember_to_forget(Forgotten(frozenset({names[2]})))
-    before_writing(slow, lambda: forget(other, Forgotten(frozenset({names[7]}))))
+    slow.add_forget_request(ForgetRequest(frozenset({names[2]})))
+    before_writing(slow, lambda: forget(other, ForgetRequest(frozenset({names[7]}))))
     Sweep(slow).run()
     assert held(url) == [name for name in names if name not in (names[2], names[7])]
 
@@ -75,6 +75,6 @@ def test_a_writer_does_not_file_what_is_forgotten_meanwhile(url: str) -> None:
     names = [record.key.decode() for record in made if record.key is not None]
     slow, other = Lake(url), Lake(url)
     slow.current()
-    before_writing(slow, lambda: forget(other, Forgotten(frozenset({names[4]}))))
-    slow.current().append(SEARCHES, PLACE, End(), made)
+    before_writing(slow, lambda: forget(other, ForgetRequest(frozenset({names[4]}))))
+    slow.current().append(SEARCHES, PARTITION, PartitionEnd(), made)
     assert held(url) == [name for name in names if name != names[4]]

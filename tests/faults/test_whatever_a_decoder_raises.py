@@ -86,21 +86,21 @@ def tasks(spec: ModelSpec, folder: Path) -> list[Callable[[], object]]:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("place", ["memory_needed_at", "decode"])
+@pytest.mark.parametrize("stage", ["memory_needed_at", "decode"])
 def test_an_error_that_no_list_names_is_a_damaged_image(
     small_spec: ModelSpec,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
-    place: str,
+    stage: str,
 ) -> None:
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    names = ["memory_needed_at"] if place == "memory_needed_at" else ["decode", "shrunk", "check"]
+    names = ["memory_needed_at"] if stage == "memory_needed_at" else ["decode", "shrunk", "check"]
     for name in names:
         monkeypatch.setattr(decoding_tasks, name, fails)
-    if place == "decode":
+    if stage == "decode":
         monkeypatch.setattr(decoding_task, "decode", fails)
     for task in tasks(small_spec, tmp_path):
         with pytest.raises(Rejected, match=f"damaged picture: {type(error).__name__}"):

@@ -81,7 +81,7 @@ class Bench:
         """A model that is kept current and answers 'cats' with these, best first."""
         collection = await self.index.ensure_collection(self.embedder.served[name])
         (vector,) = await self.embedder.embed_texts(name, ["cats"])
-        for place, picture in enumerate(pictures):
+        for position, picture in enumerate(pictures):
             record = ImageRecord(
                 image_id=picture,
                 uri="file:///x",
@@ -92,7 +92,7 @@ class Bench:
                 height=1,
                 modified_at=now(),
                 added_at=now(),
-                vector=(vector * (1 - place / 10)).tolist(),
+                vector=(vector * (1 - position / 10)).tolist(),
             )
             await self.index.upsert(collection, [record])
         await self.tell(collection, ModelStep.BACKFILLING)
