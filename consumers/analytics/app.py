@@ -20,7 +20,12 @@ from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
 from consumers.process.backlog import Backlog
 from consumers.process.consumer_loop import ConsumerLoop
-from consumers.process.lifecycle import first_of, run_until_stopped, stop_on_signals, watchdog_of
+from consumers.process.lifecycle import (
+    build_watchdog,
+    run_until_first_ends,
+    run_until_stopped,
+    stop_on_signals,
+)
 from schemas.topics import SEARCHES
 
 logger = logging.getLogger(__name__)
@@ -54,11 +59,11 @@ async def _run_with_watchdog(
     )
     progress = FilingProgress(writer)
     activity = Activity("filing events", pending=progress.pending, achieved=progress.achieved)
-    watchdog = watchdog_of(
+    watchdog = build_watchdog(
         activity, stuck_seconds=settings.stuck_seconds, ready_file=settings.ready_file
     )
     with activity.here():
-        await first_of(
+        await run_until_first_ends(
             watchdog.run(), _join_and_file(settings, lake, log, stop, writer, progress, watchdog)
         )
 
@@ -83,7 +88,7 @@ async def _join_and_file(
     watchdog.ready()
     helpers = HelperPool(1)
     try:
-        await first_of(
+        await run_until_first_ends(
             stop.wait(),
             member.work.failed,
             progress.backlog.follow(member, lambda: f"{writer.filed} records filed"),

@@ -23,7 +23,12 @@ from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
 from consumers.process.backlog import Backlog
 from consumers.process.consumer_loop import ConsumerLoop
-from consumers.process.lifecycle import first_of, run_until_stopped, stop_on_signals, watchdog_of
+from consumers.process.lifecycle import (
+    build_watchdog,
+    run_until_first_ends,
+    run_until_stopped,
+    stop_on_signals,
+)
 from imaging.sandbox.allocator import return_memory_promptly
 from imaging.sandbox.pool import workers_of
 from schemas.topics import IMAGES
@@ -66,11 +71,11 @@ async def _watched(
 ) -> None:
     progress = IndexingProgress()
     activity = Activity("indexing", pending=progress.pending, achieved=progress.achieved)
-    watchdog = watchdog_of(
+    watchdog = build_watchdog(
         activity, stuck_seconds=settings.stuck_seconds, ready_file=settings.ready_file
     )
     with activity.here():
-        await first_of(
+        await run_until_first_ends(
             watchdog.run(),
             _join_and_index(settings, embedder, index, log, pool, stop, progress, watchdog),
         )
@@ -108,7 +113,7 @@ async def _join_and_index(
     progress.member, progress.indexer = member, indexer
     watchdog.ready()
     try:
-        await first_of(
+        await run_until_first_ends(
             stop.wait(),
             member.work.failed,
             progress.backlog.follow(member, lambda: indexer.counters),

@@ -36,7 +36,7 @@ class Roots:
             Unavailable: the storage cannot be checked now.
         """
         places = {(self._root(event), event.mount) for event in events}
-        problems = (place_problem(root, mount) for root, mount in sorted(places, key=str))
+        problems = (root_problem(root, mount) for root, mount in sorted(places, key=str))
         return next((problem for problem in problems if problem is not None), None)
 
     def _root(self, event: ImageAdded) -> str:
@@ -61,7 +61,7 @@ def _split(uri: str, parts: int) -> tuple[str, str]:
     return root, uri[len(root) :]
 
 
-def place_problem(root: str, mount: str | None = None) -> str | None:
+def root_problem(root: str, mount: str | None = None) -> str | None:
     """Why a root (a URI with a trailing slash) or a mount point below it is unusable; None if both
     are present. Blocks.
 

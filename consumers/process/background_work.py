@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class EndsWithError:
+class BackgroundWork:
     """Work whose first error is set on `failed`. Create it within a running event loop."""
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ from schemas.topics import BY_NAME
 
 logger = logging.getLogger(__name__)
 
-_DOWN: Final = (KafkaError, OSError, asyncio.TimeoutError)
+_BROKER_ERRORS: Final = (KafkaError, OSError, asyncio.TimeoutError)
 METADATA_MS: Final = 15_000
 """A topic that is recreated or gets more partitions is noticed within this time."""
 
@@ -101,7 +101,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         Raises:
             Unavailable: the broker cannot be reached now.
         """
-        with translated("join the consumer group", unavailable=_DOWN):
+        with translated("join the consumer group", unavailable=_BROKER_ERRORS):
             try:
                 await self._broker.start()
             except BaseException:
@@ -222,7 +222,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
     async def _begin(self, partitions: Sequence[Partition]) -> None:
         """Choose the start offsets; until then, fetched batches are discarded."""
         try:
-            starts = await self.work.choose(partitions)
+            starts = await self.work.choose_offsets(partitions)
         except Exception as error:
             self._keep_failure(error)
             raise
@@ -255,7 +255,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
             RebalanceFailed: a callback has failed, so the assigned partitions are unknown.
         """
         self.check()
-        with translated("read the log's end", unavailable=_DOWN):
+        with translated("read the log's end", unavailable=_BROKER_ERRORS):
             await self._next.check(self._consumer)
 
     async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, Committed]:
@@ -264,7 +264,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         Raises:
             Unavailable: the broker does not answer.
         """
-        with translated("read the group's offsets", unavailable=_DOWN):
+        with translated("read the group's offsets", unavailable=_BROKER_ERRORS):
             return await committed(self._consumer, partitions)
 
     async def commit(self, offsets: Mapping[Partition, Committed]) -> None:
@@ -285,7 +285,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         """As `commit`, for use within `GroupWork.begin`."""
         self.check()
         try:
-            with translated("commit", unavailable=_DOWN):
+            with translated("commit", unavailable=_BROKER_ERRORS):
                 await commit(self._consumer, offsets)
         except Unavailable:
             logger.debug("commit failed", exc_info=True)
@@ -301,7 +301,7 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
         self.check()
         if self.rebalancing:
             return 1
-        with translated("lag", unavailable=_DOWN):
+        with translated("lag", unavailable=_BROKER_ERRORS):
             return await self._next.unread(self._consumer)
 
 

@@ -42,8 +42,8 @@ async def run_until_stopped(
         stopping.cancel()
 
 
-async def first_of(*jobs: Awaitable[object]) -> None:
-    """Run these until the first one ends, cancel the others, and raise the error of the first."""
+async def run_until_first_ends(*jobs: Awaitable[object]) -> None:
+    """Run these until the first one ends, then cancel the others; raises the error of the first."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -56,7 +56,9 @@ async def first_of(*jobs: Awaitable[object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def watchdog_of(activity: Activity, *, stuck_seconds: float, ready_file: Path | None) -> Watchdog:
+def build_watchdog(
+    activity: Activity, *, stuck_seconds: float, ready_file: Path | None
+) -> Watchdog:
     """The watchdog of a process with one activity; it ends the process when that is stuck."""
     return Watchdog(
         [activity], stuck_seconds=stuck_seconds, ready_file=ready_file, end_process=True

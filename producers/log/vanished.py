@@ -59,16 +59,16 @@ class VanishedLetters:
             published again; `settle_published` then settles their letters.
         """
         letters = await self._open()
-        overtaken, left = list[Letter](), list[str]()
+        settled, left = list[Letter](), list[str]()
         for letter in letters:
             path = letter.event.image_id.removeprefix(self._prefix)
             known = state.get(path)
             # Unknown content: the image should be published again, but could not be read.
             if known is None or known.sha256 not in (None, _sha256(letter)):
-                overtaken.append(letter)
+                settled.append(letter)
             else:
                 left.append(path)
-        await self._publish([settling(letter, "overtaken") for letter in overtaken])
+        await self._publish([settling(letter, "overtaken") for letter in settled])
         return left
 
     async def settle_published(self, paths: Sequence[str], state: KnownImages) -> None:

@@ -217,7 +217,7 @@ async def test_a_newer_record_settles_it_even_where_the_root_is_away(bench: Benc
     assert await bench.dead_letters() == []
 
 
-async def test_a_record_that_was_compacted_away_was_overtaken(bench: Bench) -> None:
+async def test_a_record_that_was_compacted_away_counts_as_superseded(bench: Bench) -> None:
     bench.picture("other.png")
     (record,) = await bench.logged(bench.added("a.png", b"it was"))
     await bench.logged(bench.removed("a.png"))
@@ -280,12 +280,12 @@ async def test_many_absent_files_cost_one_reading_of_their_partitions(bench: Ben
 async def test_what_was_read_of_the_log_is_forgotten_behind_the_consumer(bench: Bench) -> None:
     newer = NewerRecords(bench.log)
     records = await bench.logged(*(bench.added("a.png", b"%d" % n) for n in range(100)))
-    assert await newer.overtaken(records) == {each.position for each in records[:-1]}
-    await newer.overtaken(records[-1:])
+    assert await newer.superseded(records) == {each.position for each in records[:-1]}
+    await newer.superseded(records[-1:])
     (partition,) = newer._partitions.values()
     assert len(partition._offsets) == 1
     # After a rebalance an older record may come again.
-    assert await newer.overtaken(records[3:4]) == {records[3].position}
+    assert await newer.superseded(records[3:4]) == {records[3].position}
 
 
 async def test_vanished_files_do_not_stop_the_consumer_as_poison(bench: Bench) -> None:

@@ -28,7 +28,7 @@ from adapters.errors import (
     Rejected,
     Unavailable,
 )
-from consumers.indexing.decoding import Decoder, Decoding
+from consumers.indexing.decoding import Decoder, DecodingResult
 from consumers.indexing.settings import IndexingSettings
 from imaging.sandbox.pool import Sandbox
 from schemas.events import ImageAdded
@@ -121,7 +121,7 @@ async def test_odd_images_are_refused_as_they_would_be_without_workers(
         work = decoder.decode(written(tmp_path / str(number), case.data))
         (done,) = await asyncio.gather(work, return_exceptions=True)
         if case.outcome == INDEXED:
-            assert isinstance(done, Decoding), f"{case.name}: {done}"
+            assert isinstance(done, DecodingResult), f"{case.name}: {done}"
             assert (done.image.width, done.image.height) == case.size, case.name
         else:
             assert type(done) is Rejected, f"{case.name}: {done}"

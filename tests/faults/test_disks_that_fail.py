@@ -144,7 +144,7 @@ async def test_a_place_that_never_answers_is_waited_for(
         assert answers.wait(60)
         return None
 
-    monkeypatch.setattr("consumers.indexing.absent.PLACE_SECONDS", 0.05)
+    monkeypatch.setattr("consumers.indexing.absent.ROOT_CHECK_SECONDS", 0.05)
     monkeypatch.setattr(bench.indexer._preparer._absent._roots, "missing", hangs)
     work = asyncio.create_task(bench.run(record))
     try:

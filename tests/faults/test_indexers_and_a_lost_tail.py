@@ -15,7 +15,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.next_offsets import LogLost
 from adapters.log.port import LogRecord
 from consumers.indexing import app as process
-from consumers.indexing.batch import Prepared
+from consumers.indexing.batch import PreparedBatch
 from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.settings import IndexingSettings
 from consumers.process.consumer_loop import ConsumerLoop
@@ -29,10 +29,10 @@ class Handled:
     def __init__(self) -> None:
         self.keys: list[bytes | None] = []
 
-    async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
-        return Prepared(records)
+    async def prepare(self, records: Sequence[LogRecord]) -> PreparedBatch:
+        return PreparedBatch(records)
 
-    async def apply(self, prepared: Prepared) -> None:
+    async def apply(self, prepared: PreparedBatch) -> None:
         self.keys += [record.key for record in prepared.records]
 
 

@@ -85,7 +85,7 @@ async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(
     (letter,) = await open_letters(log)
     assert letter.source == new.position
     done = await retry(log, [letter])
-    assert (done.published, done.overtaken) == ([], [letter.name])
+    assert (done.published, done.superseded) == ([], [letter.name])
     assert log.topics[IMAGES.name][0] == [new]
 
 

@@ -131,7 +131,7 @@ async def test_a_retry_of_a_letter_that_lacks_some_of_its_record_is_refused(benc
     assert len(letters) == 2
     done = await retry(bench.log, letters)
     assert sorted(done.unreadable) == sorted(letter.name for letter in letters)
-    assert done.published == done.overtaken == []
+    assert done.published == done.superseded == []
     assert len(await open_letters(bench.log)) == len(letters)
 
 

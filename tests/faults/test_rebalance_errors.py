@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Partition, Position
 from adapters.log.rebalance import RebalanceFailed, Rebalances
-from consumers.process.background_work import EndsWithError
+from consumers.process.background_work import BackgroundWork
 from consumers.process.consumer_loop import ConsumerLoop
 from consumers.process.group_work import GroupSettings
 from schemas.topics import SEARCHES
@@ -34,7 +34,7 @@ SETTINGS = GroupSettings(
 )
 
 
-class Work(EndsWithError):
+class Work(BackgroundWork):
     """Notes what it was handed, and fails when it is told to."""
 
     is_full = False
@@ -53,7 +53,7 @@ class Work(EndsWithError):
     async def stop(self) -> None:
         return None
 
-    async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+    async def choose_offsets(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         if self._assigning is not None:
             raise self._assigning
         return dict.fromkeys(partitions, 5)

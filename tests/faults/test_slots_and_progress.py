@@ -27,8 +27,8 @@ from adapters.progress import Activity, Stuck, Watchdog
 from consumers.analytics import app as analytics_app
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.indexing import app as indexing_app
-from consumers.indexing.decoding import Decoding
-from consumers.indexing.pipeline import Pipeline
+from consumers.indexing.decoding import DecodingResult
+from consumers.indexing.pipeline import IndexingPipeline
 from consumers.indexing.reading import Superseded
 from consumers.process import backlog
 from gateway.search.events import SearchEvents
@@ -53,7 +53,7 @@ class FakeDecoder:
         self.turns = turns
         self.failing = failing
 
-    async def decode(self, event: ImageAdded) -> Decoding:
+    async def decode(self, event: ImageAdded) -> DecodingResult:
         for _ in range(self.turns):
             await asyncio.sleep(0)
         if (error := self.failing.get(event.image_id)) is not None:
@@ -65,7 +65,7 @@ class FakeDecoder:
             height=10,
             media_type=event.media_type,
         )
-        return Decoding(picture, 1.0, 1.0)
+        return DecodingResult(picture, 1.0, 1.0)
 
     def close(self) -> None:
         return None
@@ -126,7 +126,7 @@ def test_cancelled_preparation_gives_back_every_decoding_slot(
 
 
 async def test_rebalances_during_a_slow_triton_leave_every_slot_free(bench: Bench) -> None:
-    pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+    pipeline = IndexingPipeline(bench.indexer, Commits(), capacity=1000)
     pipeline.start()
     embedder = with_fakes(bench, turns=10**9, failing={})
     records = some(bench, 40)
@@ -153,7 +153,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "LAG_SECONDS", 0.02)
 
 
-def member_of(pipeline: Pipeline) -> Any:
+def member_of(pipeline: IndexingPipeline) -> Any:
     return SimpleNamespace(work=SimpleNamespace(pipeline=pipeline))
 
 
@@ -180,7 +180,7 @@ async def test_to_be_in_flight_is_no_excuse_for_achieving_nothing(bench: Bench) 
     work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():
-        pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+        pipeline = IndexingPipeline(bench.indexer, Commits(), capacity=1000)
         pipeline.start()
     work.member, work.indexer = member_of(pipeline), bench.indexer
     pipeline.put(some(bench, 3))
@@ -194,7 +194,7 @@ async def test_a_long_outage_is_no_reason_to_restart(bench: Bench, server: str) 
     work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():
-        pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+        pipeline = IndexingPipeline(bench.indexer, Commits(), capacity=1000)
         pipeline.start()
     work.member, work.indexer = member_of(pipeline), bench.indexer
     getattr(bench, server).available = False
@@ -239,7 +239,7 @@ async def test_a_commit_that_fails_while_the_broker_is_well_is_stuck(bench: Benc
         return False
 
     with activity.here():
-        pipeline = Pipeline(bench.indexer, commits, capacity=1000, broker_is_away=is_away)
+        pipeline = IndexingPipeline(bench.indexer, commits, capacity=1000, broker_is_away=is_away)
         pipeline.start()
     work.member, work.indexer = member_of(pipeline), bench.indexer
     pipeline.put(some(bench, 3))

@@ -22,7 +22,7 @@ from adapters.log.dead_letter_reader import read_letters
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from consumers.repair.audit import audit, repair
-from consumers.repair.dead_letters import Filter, open_letters, retry
+from consumers.repair.dead_letters import LetterFilter, open_letters, retry
 from imaging.metadata.exif import described
 from producers.log.refused_files import RefusalReporter
 from producers.metrics import registry
@@ -111,8 +111,8 @@ async def test_a_real_letter_at_the_first_position_still_counts(
 async def test_filters_by_position_take_no_letter_without_one(log: FakeEventLog) -> None:
     await RefusalReporter(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     assert len(await open_letters(log)) == 1
-    assert await open_letters(log, Filter(source_partition=0)) == []
-    assert await open_letters(log, Filter(source_partition=0, offsets=(0, 10))) == []
+    assert await open_letters(log, LetterFilter(source_partition=0)) == []
+    assert await open_letters(log, LetterFilter(source_partition=0, offsets=(0, 10))) == []
 
 
 def test_old_letters_are_still_read() -> None:

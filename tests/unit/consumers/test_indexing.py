@@ -24,7 +24,7 @@ from adapters.log.port import LogRecord, Message, Position
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.failures import PoisonLimit, TooMuchPoison
 from consumers.indexing.indexer import Indexer
-from consumers.indexing.pipeline import Pipeline
+from consumers.indexing.pipeline import IndexingPipeline
 from consumers.indexing.settings import IndexingSettings
 from schemas.codec import decode, encode
 from schemas.events import DeadLetter, ImageAdded, ImageIndexed
@@ -320,8 +320,8 @@ class Commits:
         self.made.append(dict(next_offsets))
 
 
-async def pipeline_of(bench: Bench, commits: Commits) -> Pipeline:
-    pipeline = Pipeline(bench.indexer, commits, capacity=16)
+async def pipeline_of(bench: Bench, commits: Commits) -> IndexingPipeline:
+    pipeline = IndexingPipeline(bench.indexer, commits, capacity=16)
     pipeline.start()
     return pipeline
 

@@ -13,7 +13,7 @@ from adapters.errors import Unavailable
 from adapters.progress import Activity, Stuck, Watchdog
 from consumers.analytics import app as analytics
 from consumers.indexing import app as main
-from consumers.indexing.batch import Counters
+from consumers.indexing.batch import IndexingCounters
 from consumers.process import backlog
 
 QUIET = 0.1
@@ -28,7 +28,7 @@ class Group:
     pipeline: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(in_flight=0, committed=0)
     )
-    counters: Counters = field(default_factory=Counters)
+    counters: IndexingCounters = field(default_factory=IndexingCounters)
     filed: int = 0
     due_in: float = 1.0
 
