@@ -14,9 +14,9 @@ from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from imaging.sources.source import Source
 from producers.folder.watcher import FolderWatcher
-from producers.log.follower import FollowedLog
 from producers.log.known_images import KnownImages
 from producers.log.known_images_loader import load
+from producers.log.loss_detection import FollowedLog
 from producers.settings import WatcherSettings
 from producers.status import SkippedReport, Status, write_status
 from schemas.topics import IMAGES

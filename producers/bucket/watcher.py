@@ -34,7 +34,7 @@ from producers.folder.tree import KnownImage, ListedStat, is_utf8
 from producers.guard import RemovalGuard
 from producers.log.known_images import KnownImages
 from producers.log.refused_files import RefusalReporter
-from producers.log.vanished import VanishedLetters
+from producers.log.vanished_letters import VanishedLetters
 from producers.log.writer import ChangeWriter
 from producers.rules import Rules
 from producers.settings import WatcherSettings

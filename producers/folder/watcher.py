@@ -14,16 +14,16 @@ from adapters.log.port import EventLog
 from imaging.sources.mounts import Mounts
 from imaging.sources.source import Source
 from producers.events import EventFactory
+from producers.folder.components import assemble
 from producers.folder.mount_points import MountPoints
 from producers.folder.notifications import Changes, Mailbox, Notifications, WatchLimit
-from producers.folder.parts import assemble
 from producers.folder.reconcile import Difference
-from producers.folder.root import Identity, identify
-from producers.folder.schedule import Schedule
+from producers.folder.root_identity import Identity, identify
+from producers.folder.scan_schedule import Schedule
 from producers.folder.tree import UNKNOWN, RootGone
 from producers.guard import RemovalGuards
 from producers.log.known_images import KnownImages
-from producers.log.vanished import VanishedLetters
+from producers.log.vanished_letters import VanishedLetters
 from producers.rules import IGNORE_FILE, Rules, load_rules
 from producers.settings import WatcherSettings
 from producers.status import Progress, Status

@@ -19,7 +19,7 @@ from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
 from consumers.process.consumer_loop import ConsumerLoop
 from schemas.topics import SEARCHES
-from tests.support.consumer_loop import Consumer, fetched, poll
+from tests.support.fake_consumer import Consumer, fetched, poll
 from tests.support.lake_events import Events, records, table
 
 PARTITION = TopicPartition(SEARCHES.name, 0)

@@ -17,7 +17,7 @@ from consumers.analytics.filing_work import analytics_member
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
 from schemas.topics import SEARCHES
-from tests.support.consumer_loop import Consumer, fetched, poll
+from tests.support.fake_consumer import Consumer, fetched, poll
 from tests.support.lake_events import Events, records
 
 STRANGE = [-1, -2, -(10**18), LATEST_MS, LATEST_MS + 1, 10**17, 2**63 - 1]

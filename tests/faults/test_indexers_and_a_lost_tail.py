@@ -20,7 +20,7 @@ from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.settings import IndexingSettings
 from consumers.process.consumer_loop import ConsumerLoop
 from schemas.topics import IMAGES
-from tests.support.indexing_group import Group
+from tests.support.fake_indexing_group import Group
 
 
 class Handled:

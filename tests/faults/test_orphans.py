@@ -22,7 +22,7 @@ from consumers.process.consumer_loop import ConsumerLoop
 from imaging.sources.source import Source
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
-from tests.support.indexing_group import Group
+from tests.support.fake_indexing_group import Group
 from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]

@@ -22,7 +22,7 @@ from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.settings import IndexingSettings
 from consumers.process.consumer_loop import ConsumerLoop
 from schemas.topics import IMAGES, SEARCHES
-from tests.support.consumer_loop import Consumer, fetched, poll
+from tests.support.fake_consumer import Consumer, fetched, poll
 from tests.support.lake_events import Events, records
 
 ERRORS = [OSError("disk"), ValueError("bug"), asyncio.CancelledError()]

@@ -19,7 +19,7 @@ from consumers.process.consumer_loop import ConsumerLoop
 from consumers.process.group_work import GroupSettings
 from schemas.topics import SEARCHES
 from tests.conftest import ROOT
-from tests.support.consumer_loop import Consumer, fetched, poll
+from tests.support.fake_consumer import Consumer, fetched, poll
 
 PARTITION = TopicPartition(SEARCHES.name, 0)
 SETTINGS = GroupSettings(

@@ -11,7 +11,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from consumers.indexing.failures import Poison
 from producers.folder.tree import UNKNOWN
-from producers.log import vanished as vanished_module
+from producers.log import vanished_letters as vanished_module
 from producers.log.known_images import KnownImages
 from schemas.topics import IMAGES, IMAGES_DLQ
 from tests.unit.producers.test_watcher import age, eventually, history, on_disk, shows, watching

@@ -14,7 +14,7 @@ from adapters.log.port import LogRecord, Message, Position
 from producers import sources as module
 from producers.events import addition
 from producers.folder.tree import FileStat
-from producers.log.follower import LogLost
+from producers.log.loss_detection import LogLost
 from producers.log.writer import ChangeWriter
 from producers.settings import WatcherSettings
 from producers.sources import Sources
