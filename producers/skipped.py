@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 class SkipReason(StrEnum):
     """Why a file or folder is not in the index."""
 
-    NOT_A_PICTURE = "not_a_picture"
+    NOT_AN_IMAGE = "not_a_picture"
     """Its first bytes are not those of an image."""
     OTHER_SUFFIX = "other_suffix"
     """Its name shows that it is not an image; it was not opened."""
@@ -29,7 +29,7 @@ class SkipReason(StrEnum):
 
 BY_NAME: Final = (SkipReason.OTHER_SUFFIX, SkipReason.IGNORED)
 BY_CONTENT: Final = (
-    SkipReason.NOT_A_PICTURE,
+    SkipReason.NOT_AN_IMAGE,
     SkipReason.NOT_A_FILE,
     SkipReason.TOO_LARGE,
     SkipReason.UNREADABLE,
@@ -91,7 +91,7 @@ class SkippedFiles:
         return facts is not None and any(
             (files := self._by_content[reason].get(directory)) is not None
             and files.get(name) == facts
-            for reason in (SkipReason.NOT_A_PICTURE, SkipReason.TOO_LARGE)
+            for reason in (SkipReason.NOT_AN_IMAGE, SkipReason.TOO_LARGE)
         )
 
     def non_images(self) -> Iterator[tuple[str, Hashable]]:
@@ -99,7 +99,7 @@ class SkippedFiles:
         with self._lock:
             found = [
                 (_joined(directory, name), facts)
-                for directory, files in self._by_content[SkipReason.NOT_A_PICTURE].items()
+                for directory, files in self._by_content[SkipReason.NOT_AN_IMAGE].items()
                 for name, facts in files.items()
             ]
         yield from found

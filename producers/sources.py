@@ -16,7 +16,7 @@ from imaging.sources.source import Source
 from producers.folder.watcher import FolderWatcher
 from producers.log.known_images import KnownImages
 from producers.log.known_images_loader import load
-from producers.log.loss_detection import FollowedLog
+from producers.log.loss_detection import LossDetectingLog
 from producers.settings import WatcherSettings
 from producers.status import SkippedReport, Status, write_status
 from schemas.topics import IMAGES
@@ -51,7 +51,7 @@ class Sources:
             achieved=lambda: self._is_loaded,
         )
         self._skipped = SkippedReport(settings.status_file) if settings.status_file else None
-        self._log = FollowedLog(log)
+        self._log = LossDetectingLog(log)
         self._helpers = HelperPool(2)
         self.main = FolderWatcher(settings, self._log, self._helpers)
         self.others: dict[str, FolderWatcher | BucketWatcher] = {
@@ -94,7 +94,7 @@ class Sources:
         """Check periodically that the log still holds all records that were read or written.
 
         Raises:
-            LogLost: the topic was created again, or lost its newest records in a crash.
+            RecordsLost: the topic was created again, or lost its newest records in a crash.
         """
         while True:
             try:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 PROGRESS_SECONDS: Final = 5.0
 
 
-class Progress:
+class ScanProgressLog:
     """Logs the progress of a slow scan periodically."""
 
     def __init__(self) -> None:
@@ -59,9 +59,12 @@ def _nothing() -> None:
 
 @dataclass
 class Status:
-    """The status of one source; numbers count images."""
+    """The status of one source; numbers count images.
 
-    place: str
+    `location` is the path of its folder or the URL of its bucket.
+    """
+
+    location: str
     attached: bool = False
     root_missing: str = ""
     unreachable: str = ""
@@ -100,7 +103,7 @@ class Status:
         """The status in plain types."""
         running = self.scanning()
         return {
-            "place": self.place,
+            "place": self.location,
             "state": self.state,
             "problem": self.root_missing or self.unreachable or self.held_reason,
             "known": self.known(),

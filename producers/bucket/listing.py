@@ -43,7 +43,7 @@ class ListedObject(NamedTuple):
         return None if last is None else (self.size, last)
 
 
-class Listing:
+class BucketListing:
     """Compares one source with its known images; counts the objects it has seen.
 
     Args:
@@ -162,7 +162,7 @@ class Listing:
                 for path, folders, files in system.walk(root, detail=True, on_error=failed):
                     listed = True
                     folder = path[path.index(root) + len(root) :].strip("/")
-                    yield folder, folders, self._pictures(folder, files, note=note)
+                    yield folder, folders, self._images(folder, files, note=note)
                     system.invalidate_cache(path)
             except FileNotFoundError:
                 # An empty folder of a bucket does not exist; an empty bucket does.
@@ -171,7 +171,7 @@ class Listing:
                     raise
                 yield "", (), {}
 
-    def _pictures(
+    def _images(
         self, folder: str, files: Mapping[str, Mapping[str, Any]], *, note: bool
     ) -> dict[str, ListedObject]:
         self.examined += len(files) or 1

@@ -25,7 +25,7 @@ from producers.skipped import SkippedFiles
 
 
 @dataclass(frozen=True, slots=True)
-class FolderParts:
+class FolderComponents:
     """The reconciler, the pipeline and the log writer of one folder."""
 
     reconciler: Reconciler
@@ -33,7 +33,7 @@ class FolderParts:
     writer: ChangeWriter
 
 
-def assemble(
+def build_components(
     settings: WatcherSettings,
     log: EventLog,
     helpers: HelperPool,
@@ -46,7 +46,7 @@ def assemble(
     removable: Callable[[], Awaitable[bool]],
     mounts: MountPoints,
     skipped: SkippedFiles,
-) -> FolderParts:
+) -> FolderComponents:
     """The parts for one folder. `rules` is called whenever the present rules are needed."""
     refusals = RefusalReporter(log)
     writer = ChangeWriter(log, lambda key, reason: refusals.report(key, "Rejected", reason))
@@ -79,4 +79,4 @@ def assemble(
         always_twice=settings.poll_seconds > 0,
         skipped=skipped,
     )
-    return FolderParts(reconciler, pipeline, writer)
+    return FolderComponents(reconciler, pipeline, writer)

@@ -11,7 +11,7 @@ from producers.folder.tree import RootGone
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class RootIdentity:
     """Device and inode of the root, and the file systems mounted at it or below it."""
 
     device: int
@@ -19,7 +19,7 @@ class Identity:
     table: MountTable
 
 
-def identify(root: Path) -> Identity:
+def identify_root(root: Path) -> RootIdentity:
     """Identify the folder that is at the path now. Blocks: call it in a thread.
 
     Raises:
@@ -30,4 +30,4 @@ def identify(root: Path) -> Identity:
             status = root.stat()
     except OSError as error:
         raise RootGone(f"{root}: {error.strerror or error}") from error
-    return Identity(status.st_dev, status.st_ino, MountTable.read(root))
+    return RootIdentity(status.st_dev, status.st_ino, MountTable.read(root))

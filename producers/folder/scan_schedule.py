@@ -7,7 +7,7 @@ import contextlib
 import time
 
 
-class Schedule:
+class ScanSchedule:
     """Folders to scan, each with its earliest requested time."""
 
     def __init__(self) -> None:

@@ -17,12 +17,12 @@ from schemas.codec import encode_key
 from schemas.topics import IMAGES, Topic
 
 
-class LogLost(Exception):
-    """The log lacks records that it held before. The watcher has to start again."""
+class RecordsLost(Exception):
+    """The log has lost records that it held before. The watcher has to start again."""
 
 
-class FollowedLog:
-    """An `EventLog` for all sources together. Any call may raise `LogLost`.
+class LossDetectingLog:
+    """An `EventLog` for all sources together. Any call may raise `RecordsLost`.
 
     Several sources may publish at once, and answers arrive in any order. An answer is therefore
     checked against the offsets that were known when its request was sent.
@@ -33,7 +33,7 @@ class FollowedLog:
         self._ends: dict[int, int] = {}
         self._newest: dict[int, tuple[int, bytes | None]] = {}
         self._uncertain = False
-        self._lost: LogLost | None = None
+        self._lost: RecordsLost | None = None
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
         """See `EventLog.publish`."""
@@ -123,7 +123,7 @@ class FollowedLog:
 
     def _raise_lost(self, number: int, found: str, end: int) -> None:
         # Stored for all later calls: the source that notices it may take long to fail.
-        self._lost = LogLost(
+        self._lost = RecordsLost(
             f"partition {number} of {IMAGES.name} {found}, but it had reached {end}: the known "
             "images are read again, and missing ones are published again"
         )

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 SETTLE_SECONDS: Final = 30.0
 
 
-def _only_vanished(letter: Letter) -> Letter | None:
+def _if_vanished(letter: Letter) -> Letter | None:
     return letter if letter.event.error_class == VANISHED else None
 
 
@@ -41,7 +41,7 @@ class VanishedLetters:
 
     def __init__(self, log: EventLog, sources: Sequence[Source], id_prefix: str) -> None:
         self._log = log
-        self._letters: OpenLetters[Letter] = OpenLetters(log, _only_vanished)
+        self._letters: OpenLetters[Letter] = OpenLetters(log, _if_vanished)
         self._others = {source.prefix for source in sources if source.prefix != id_prefix}
         self._prefix = id_prefix
 

@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from adapters.log.fake import FakeEventLog
 from imaging.sources.source import Source
 from producers.bucket import watcher as listed_module
-from producers.bucket.listing import BATCH, ListedObject, Listing
+from producers.bucket.listing import BATCH, BucketListing, ListedObject
 from producers.folder.tree import KnownImage, ListedStat
 from producers.log.known_images import KnownImages
 from producers.rules import Rules
@@ -120,7 +120,7 @@ def test_one_folder_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> N
     bucket = Bucket({"b": {}, **folders})
     uses(monkeypatch, bucket)
     state = KnownImages()
-    listing = Listing(Source("cloud", "fake://b"), Rules(), state)
+    listing = BucketListing(Source("cloud", "fake://b"), Rules(), state)
     missing: list[str] = []
     sizes = [len(batch) for batch in listing.changes((), (), missing)]
     assert sizes == [10] * 50
@@ -133,7 +133,7 @@ def test_what_is_missing_is_found_folder_by_folder(monkeypatch: pytest.MonkeyPat
     state = KnownImages()
     for path in ("a.jpg", "b.jpg", "x/c.jpg", "x/d.jpg", "x/deep/e.jpg", "y/f.jpg"):
         state.put(path, known_as(path))
-    listing = Listing(Source("cloud", "fake://b"), Rules(), state)
+    listing = BucketListing(Source("cloud", "fake://b"), Rules(), state)
     missing: list[str] = []
     assert list(listing.changes((), (), missing)) == []
     assert sorted(missing) == ["b.jpg", "x/d.jpg", "x/deep/e.jpg", "y/f.jpg"]
@@ -164,7 +164,7 @@ def test_what_a_listing_does_not_tell_is_not_taken_for_zero(
     uses(monkeypatch, bucket)
     state = KnownImages()
     state.put("a.jpg", known_as("a"))
-    listing = Listing(Source("cloud", "fake://b"), Rules(), state)
+    listing = BucketListing(Source("cloud", "fake://b"), Rules(), state)
     assert list(listing.changes((), (), [])) == []
     bucket.folders["b"]["a.jpg"] = told
     found = [path for batch in listing.changes((), (), []) for path, _ in batch]
@@ -235,7 +235,7 @@ async def test_a_folder_that_is_emptied_meanwhile_hides_nothing_of_the_rest(
     monkeypatch.setattr(MemoryFileSystem, "ls", ls)
     try:
         state = KnownImages()
-        listing = Listing(Source("cloud", "memory://emptied"), Rules(), state)
+        listing = BucketListing(Source("cloud", "memory://emptied"), Rules(), state)
         missing: list[str] = []
         found = [path for batch in listing.changes((), (), missing) for path, _ in batch]
         assert found == ["a/1.jpg", "c/3.jpg"]

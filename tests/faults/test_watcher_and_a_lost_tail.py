@@ -14,7 +14,7 @@ from adapters.log.port import LogRecord, Message, Position
 from producers import sources as module
 from producers.events import addition
 from producers.folder.tree import FileStat
-from producers.log.loss_detection import LogLost
+from producers.log.loss_detection import RecordsLost
 from producers.log.writer import ChangeWriter
 from producers.settings import WatcherSettings
 from producers.sources import Sources
@@ -114,7 +114,7 @@ async def test_a_write_behind_a_lost_end_has_the_watcher_begin_anew(
         (tmp_path / f"{number}.png").write_bytes(b"%d" % number)
     with pytest.raises(ExceptionGroup) as caught:
         await asyncio.wait_for(work, 60)
-    assert caught.group_contains(LogLost)
+    assert caught.group_contains(RecordsLost)
     again = asyncio.create_task(Sources(settings, log).run())
     await shows(120)
     again.cancel()
@@ -128,7 +128,7 @@ async def test_what_was_read_at_the_start_is_held_against_the_first_look(
     await log.publish(IMAGES, pictures(0, 200))
     await sources._load()
     log.lose(1)
-    with pytest.raises(LogLost):
+    with pytest.raises(RecordsLost):
         await look(sources)
 
 
@@ -139,7 +139,7 @@ async def test_what_was_written_since_the_last_look_is_held_against_the_next(
     await look(sources)
     await write(sources, pictures(200, 400))
     log.lose(1)
-    with pytest.raises(LogLost):
+    with pytest.raises(RecordsLost):
         await look(sources)
 
 
@@ -149,7 +149,7 @@ async def test_what_was_seen_at_a_look_is_held_against_the_next_write(
     await log.publish(IMAGES, pictures(0, 200))
     await look(sources)
     log.lose(1)
-    with pytest.raises(LogLost):
+    with pytest.raises(RecordsLost):
         await write(sources, pictures(200, 400))
 
 
@@ -158,9 +158,9 @@ async def test_a_loss_that_one_write_has_found_is_reported_by_the_next_check(
 ) -> None:
     await write(sources, pictures(0, 200))
     log.lose(1)
-    with pytest.raises(LogLost):
+    with pytest.raises(RecordsLost):
         await write(sources, pictures(200, 400))
-    with pytest.raises(LogLost):
+    with pytest.raises(RecordsLost):
         await look(sources)
 
 
@@ -177,7 +177,7 @@ async def test_an_end_lost_between_two_records_of_one_batch_is_noticed(
         return [*first, *await publish(topic, messages[half:])]
 
     monkeypatch.setattr(log, "publish", publishing)
-    with pytest.raises(LogLost):
+    with pytest.raises(RecordsLost):
         await write(sources, pictures(0, 200))
 
 
@@ -193,7 +193,7 @@ async def test_an_attempt_without_an_answer_hides_no_lost_end(
     log.lose(1)
     # Behind the cut, and far beyond where the log ended before.
     log.unanswered = 1
-    with pytest.raises(LogLost):
+    with pytest.raises(RecordsLost):
         await write(sources, pictures(200, 600))
 
 

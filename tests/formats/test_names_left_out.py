@@ -80,30 +80,30 @@ def test_what_systems_make_is_left_out_at_any_depth(name: str) -> None:
     # Hidden names too are left out for what they are, where hidden ones are taken.
     rules = Rules(hidden=True)
     for path in (f"{name}/a.png", f"x/y/{name}/a.png", f"x/{name}/y/z/a.png"):
-        assert not rules.takes(path)
+        assert not rules.includes(path)
         assert rules.is_system_path(path)
-    assert Rules(hidden=True, defaults=False).takes(f"x/{name}/a.png")
+    assert Rules(hidden=True, defaults=False).includes(f"x/{name}/a.png")
     assert not Rules(hidden=True, defaults=False).is_system_path(f"x/{name}/a.png")
 
 
 @pytest.mark.parametrize("name", MERELY_ODD)
 def test_folders_that_merely_look_odd_are_taken(name: str) -> None:
     for path in (f"{name}/a.png", f"x/{name}/y/a.png"):
-        assert Rules().takes(path)
+        assert Rules().includes(path)
         assert not Rules().is_system_path(path)
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
 def test_files_that_merely_look_odd_are_taken(name: str) -> None:
-    assert Rules().takes(name)
-    assert Rules().takes(f"x/{name}")
+    assert Rules().includes(name)
+    assert Rules().includes(f"x/{name}")
 
 
 @pytest.mark.parametrize("name", ["._a.png", ".trashed-1700000000-IMG_1.png", ".pending-1-a.png"])
 def test_files_that_systems_make_are_left_out_where_hidden_ones_are_taken(name: str) -> None:
-    assert not Rules(hidden=True).takes(f"x/{name}")
+    assert not Rules(hidden=True).includes(f"x/{name}")
     assert Rules(hidden=True).is_system_path(f"x/{name}")
-    assert Rules(hidden=True).takes("x/.a.png")
+    assert Rules(hidden=True).includes("x/.a.png")
 
 
 @pytest.mark.parametrize("name", ["#a.png#", "a.png~", "~$a.png"])
@@ -119,13 +119,13 @@ def test_files_of_systems_are_known(name: str) -> None:
 
 def test_a_pattern_takes_a_name_back() -> None:
     rules = Rules(["!@eaDir/", "!/lost+found/", "*.gif", "!#recycle/", "#recycle/old/"])
-    assert rules.takes("a/@eaDir/b.png")
+    assert rules.includes("a/@eaDir/b.png")
     assert not rules.is_system_path("a/@eaDir/b.png")
-    assert not rules.takes("a/@eaDir/b.gif")
-    assert rules.takes("lost+found/b.png")
-    assert not rules.takes("a/lost+found/b.png")
-    assert rules.takes("#recycle/b.png")
-    assert not rules.takes("$RECYCLE.BIN/b.png")
+    assert not rules.includes("a/@eaDir/b.gif")
+    assert rules.includes("lost+found/b.png")
+    assert not rules.includes("a/lost+found/b.png")
+    assert rules.includes("#recycle/b.png")
+    assert not rules.includes("$RECYCLE.BIN/b.png")
 
 
 def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +133,9 @@ def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("IGNORE_DEFAULTS", "false")
     rules = load_rules(root, (), WatcherSettings())
     assert rules != Rules()
-    assert rules.takes("@eaDir/a.png")
+    assert rules.includes("@eaDir/a.png")
     (root / ".imageignore").write_text("!(\n[")
-    assert load_rules(root, (), WatcherSettings()).takes("@eaDir/a.png")
+    assert load_rules(root, (), WatcherSettings()).includes("@eaDir/a.png")
 
 
 def test_each_name_is_in_the_docs() -> None:

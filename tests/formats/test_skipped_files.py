@@ -96,7 +96,7 @@ def test_a_name_may_hold_anything() -> None:
 def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> None:
     before, after = SkippedFiles(), SkippedFiles()
     before.record(
-        [Examined("a", SkipReason.NOT_A_PICTURE), Examined("b", SkipReason.NOT_A_PICTURE, (1, 2))]
+        [Examined("a", SkipReason.NOT_AN_IMAGE), Examined("b", SkipReason.NOT_AN_IMAGE, (1, 2))]
     )
     source = Source("cloud", "memory://b/x")
     NonImageCache(tmp_path / "watcher.json", source).save(before)
