@@ -41,7 +41,7 @@ from tests.conftest import ROOT, run_image_search, stack_environment
 from tests.support.corpus_cases import INDEXED, cases
 
 SAMPLE_SECONDS = 10.0
-KEPT_PICTURES = 600
+MAX_IMAGES = 600
 WORDS = ("cat", "tennis", "a red car", "bird on a branch", "fruit", "mountains", "猫", "", "?")
 EXPECTED = frozenset({200, 201, 304, 404, 409, 413, 415, 422, 429, 503, 504})
 """Answers that a busy system with hostile clients may give; 500 is not among them."""
@@ -91,7 +91,7 @@ async def churn(soak: Soak) -> None:
         soak.written.append(path)
         soak.done["pictures written"] += 1
     soak.chance.choice(soak.written).write_bytes(soak.jpeg())
-    while len(soak.written) > KEPT_PICTURES:
+    while len(soak.written) > MAX_IMAGES:
         soak.written.pop(0).unlink(missing_ok=True)
         soak.done["pictures removed"] += 1
 
@@ -166,14 +166,14 @@ async def outage(soak: Soak) -> None:
 
 async def searching(soak: Soak, client: httpx.AsyncClient) -> None:
     """Send one valid or invalid request."""
-    picture = base64.b64encode(soak.jpeg(soak.chance.choice((64, 640, 1600)))).decode()
+    image = base64.b64encode(soak.jpeg(soak.chance.choice((64, 640, 1600)))).decode()
     word = soak.chance.choice(WORDS)
     bodies: list[object] = [
         {"text": word},
         {"text": f"{word} {soak.chance.randrange(10**6)}", "limit": 100},
-        {"image": picture},
-        {"terms": [{"text": word or "x", "weight": 2}, {"image": picture, "weight": -1}]},
-        {"terms": [{"image": picture}] * 16},
+        {"image": image},
+        {"terms": [{"text": word or "x", "weight": 2}, {"image": image, "weight": -1}]},
+        {"terms": [{"image": image}] * 16},
         {"image": base64.b64encode(soak.chance.randbytes(2000)).decode()},
         {"image": base64.b64encode(bytes(soak.chance.choice(HOSTILE).data)).decode()},
         {"text": word, "filters": {"folder": "folder-1/"}},

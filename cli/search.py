@@ -66,7 +66,7 @@ def search(
     open_page: Annotated[
         bool, typer.Option("--open", help="Open the search on the page in a browser.")
     ] = (False),
-    pictures: Annotated[
+    show_images: Annotated[
         bool | None,
         typer.Option(
             "--pictures/--no-pictures",
@@ -96,7 +96,7 @@ def search(
     if as_json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
-        show(url, answer, pictures)
+        show(url, answer, show_images)
 
 
 def query_body(query: str | None, like: str | None, image: Path | None) -> dict[str, Any]:
@@ -139,12 +139,12 @@ def _encoded(file: Path) -> str:
         raise StackError(f"{file} cannot be read: {error.strerror}") from error
 
 
-def show(url: str, answer: dict[str, Any], pictures: bool | None) -> None:
+def show(url: str, answer: dict[str, Any], show_images: bool | None) -> None:
     """Print the answer as a table, with pictures above it if they can be shown."""
     console = Console()
     way = terminal_images.way(os.environ, is_terminal=sys.stdout.isatty())
-    if pictures or (pictures is None and way is not None):
-        _show_pictures(url, answer["matches"], way or "blocks")
+    if show_images or (show_images is None and way is not None):
+        _show_images(url, answer["matches"], way or "blocks")
     table = Table("score", "picture", "size", box=None)
     for match in answer["matches"]:
         size = f"{match['width']} x {match['height']}"
@@ -155,7 +155,7 @@ def show(url: str, answer: dict[str, Any], pictures: bool | None) -> None:
         console.print(f"cut off at {answer['cut_off_score']:.3f}; --cut-off none shows the rest")
 
 
-def _show_pictures(url: str, matches: list[dict[str, Any]], way: terminal_images.Way) -> None:
+def _show_images(url: str, matches: list[dict[str, Any]], way: terminal_images.Way) -> None:
     with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, headers=credentials()) as client:
         for match in matches:
             response = client.get(f"{url}/thumbnails/{quote(match['image_name'])}?size=256")

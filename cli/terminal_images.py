@@ -35,12 +35,12 @@ def lines(data: bytes, way: Way) -> Iterator[str]:
     """The lines to print to show a thumbnail, which is a JPEG."""
     # Only JPEG: the server that answered may not be a gateway.
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as opened:
-        picture = opened.convert("RGB")
+        image = opened.convert("RGB")
     if way == "blocks":
-        yield from _blocks(picture)
+        yield from _blocks(image)
     else:
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
         yield (_kitty if way == "kitty" else _iterm)(buffer.getvalue())
 
 
@@ -61,9 +61,9 @@ def _iterm(png: bytes) -> str:
     return f"\x1b]1337;File=inline=1;size={len(png)};height={ROWS};preserveAspectRatio=1:{text}\a"
 
 
-def _blocks(picture: Image.Image) -> Iterator[str]:
+def _blocks(image: Image.Image) -> Iterator[str]:
     """Two pixels per character: the upper one as a half block, the lower one as its background."""
-    small = picture.copy()
+    small = image.copy()
     small.thumbnail((COLUMNS, 2 * ROWS))
     # An odd last row would have no pixels below it.
     height = small.height - small.height % 2 or 2

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageColor
 from adapters.errors import Rejected
 from imaging.colours import flatten
 from imaging.limits import check_pixels
-from imaging.salvage import spread
+from imaging.salvage import fill_missing
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def is_shrinkable(kind: str | None, pixels: int) -> bool:
     return kind in FORMATS and pixels >= BIG_PIXELS
 
 
-def shrunk(
+def shrink_on_load(
     data: bytes, kind: str, edge: int, background: str, *, whole: bool = True
 ) -> Image.Image | None:
     """The image as RGB, averaged down to at least `edge` in both directions; EXIF is in `info`.
@@ -62,10 +62,12 @@ def shrunk(
         raise _damaged(error) from error
 
 
-def salvaged(
+def salvage(
     data: bytes, kind: str, edge: int, background: str, max_pixels: int
 ) -> tuple[Image.Image, int, int]:
-    """The readable part of an image that Pillow cannot read, as `shrunk`, with width and height.
+    """The readable part of an image that Pillow cannot read, and its full width and height.
+
+    The part is shrunk as by `shrink_on_load`.
 
     Raises:
         Rejected: nothing can be decoded.
@@ -79,7 +81,7 @@ def salvaged(
             image = image.colourspace("srgb")
         if kind == "GIF" and image.hasalpha() and "interlaced" in image.get_fields():
             pixels = image.numpy()
-            filled = spread(Image.fromarray(pixels), pixels[:, :, -1] == 0)
+            filled = fill_missing(Image.fromarray(pixels), pixels[:, :, -1] == 0)
             image = pyvips.Image.new_from_array(np.asarray(filled), interpretation="srgb")
         return _reduced(image, edge, background), width, height
     except pyvips.Error as error:

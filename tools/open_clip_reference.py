@@ -53,9 +53,9 @@ def main() -> None:
         },
     }
     pixels = {
-        f"{name}/{picture}": prepared(stated, image)
+        f"{name}/{sample}": prepared(stated, image)
         for name, stated in presets.items()
-        for picture, image in samples.asked().items()
+        for sample, image in samples.asked().items()
     }
     together = io.BytesIO()
     np.savez(together, **pixels)

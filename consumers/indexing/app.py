@@ -30,7 +30,7 @@ from consumers.process.lifecycle import (
     stop_on_signals,
 )
 from imaging.sandbox.allocator import return_memory_promptly
-from imaging.sandbox.pool import workers_of
+from imaging.sandbox.pool import worker_count
 from schemas.topics import IMAGES
 
 logger = logging.getLogger("consumers")
@@ -48,7 +48,7 @@ async def index_images(settings: IndexingSettings) -> None:
     stop = stop_on_signals()
     embedder = connect_embedder(settings)
     index = connect_index(settings)
-    workers = workers_of(settings.decode_workers)
+    workers = worker_count(settings.decode_workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         async with connect_log(settings) as log:
             try:

@@ -15,7 +15,7 @@ from consumers.indexing.reading import Limits, read
 from consumers.indexing.settings import IndexingSettings
 from imaging.decoded_image import DecodedImage
 from imaging.sandbox.memory_budget import MemoryBudget, MemoryHold
-from imaging.sandbox.pool import Sandbox, workers_of
+from imaging.sandbox.pool import Sandbox, worker_count
 from schemas.events import ImageAdded
 
 TASK: Final = "consumers.indexing.worker_task:read_and_decode"
@@ -54,7 +54,7 @@ class Decoder:
         # that waits for a worker already holds its file.
         self._files = MemoryBudget(settings.decode_memory_bytes // 2)
         self.sandbox = Sandbox(
-            workers_of(settings.decode_workers),
+            worker_count(settings.decode_workers),
             memory_bytes=settings.decode_memory_bytes * 3 // 2,
             seconds=settings.decode_seconds,
         )

@@ -21,7 +21,7 @@ from adapters.log.port import EventLog
 from consumers.indexing.roots import root_problem
 from imaging.sources.settings import SourceSettings
 from imaging.sources.source import Source
-from imaging.sources.storage import file_system, on_disk, reaching
+from imaging.sources.storage import disk_errors, file_system, storage_errors
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
@@ -142,7 +142,7 @@ def _is_gone(root: Path, path: str) -> bool:
     """Whether a file is missing; False if unknown, as below an empty folder, which may be the mount
     point of a disk that is away."""
     try:
-        with on_disk(path):
+        with disk_errors(path):
             try:
                 os.lstat(root / path)
             except (FileNotFoundError, NotADirectoryError):
@@ -165,7 +165,7 @@ def _gone_from_bucket(source: Source, ids: Sequence[str]) -> list[str]:
     def is_there(image_id: str) -> bool:
         uri = source.uri(_path(source, image_id))
         system, path = file_system(uri)
-        with reaching(uri):
+        with storage_errors(uri):
             return bool(system.exists(path))
 
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:

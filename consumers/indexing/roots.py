@@ -14,7 +14,7 @@ from adapters.errors import Rejected, Unavailable
 from imaging.sources.mounts import MountTable
 from imaging.sources.settings import SourceSettings
 from imaging.sources.source import Source
-from imaging.sources.storage import file_system, reaching
+from imaging.sources.storage import file_system, storage_errors
 from schemas.events import ImageAdded
 
 
@@ -95,6 +95,6 @@ def _bucket_problem(root: str) -> str | None:
     if not container:
         return None
     # An empty folder in a bucket does not exist, an empty bucket does: so check only the bucket.
-    with reaching(root):
+    with storage_errors(root):
         system.invalidate_cache()
         return None if system.exists(container) else f"{root}: there is no {container}"

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Final, TypeVar
 
 from gateway.errors import ImageNotFound, ImageTooLarge
-from imaging.sources.storage import file_system, open_pieces, reaching
+from imaging.sources.storage import file_system, open_pieces, storage_errors
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Transfers:
         """
         system, path = file_system(uri)
         try:
-            with reaching(uri):
+            with storage_errors(uri):
                 info = system.info(path)
         except FileNotFoundError as error:
             raise ImageNotFound from error
@@ -97,7 +97,7 @@ class ObjectReader:
                 self._file = open_pieces(self._uri, PIECE_BYTES)
             except FileNotFoundError as error:
                 raise ImageNotFound from error
-        with reaching(self._uri):
+        with storage_errors(self._uri):
             return self._file.read(PIECE_BYTES)
 
     def _close(self) -> None:

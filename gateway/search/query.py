@@ -130,7 +130,7 @@ class QueryEmbedder:
             return named[term.image_name][1]
         spec = await self.check_model(collection)
         try:
-            image = await self._decoders.picture(term.image or b"", spec)
+            image = await self._decoders.decode(term.image or b"", spec)
         except Rejected as error:
             raise InvalidField(term.field, str(error)) from error
         vectors = await self._embedder.embed_images(collection.model_name, image.pixels[np.newaxis])

@@ -30,8 +30,13 @@ _NUMBERS: Final = re.compile(
 )
 
 
-def known_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
-    """As `place`, but None for 0, 0, which some cameras write without a position."""
+def known_coordinates(
+    latitude: float | None, longitude: float | None
+) -> tuple[float, float] | None:
+    """Latitude and longitude; None if they are not degrees on Earth, or both are 0.
+
+    Some cameras write 0, 0 when they do not know the position.
+    """
     found = place(latitude, longitude)
     if found is None or not any(round(part, DECIMALS) for part in found):
         return None

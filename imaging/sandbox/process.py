@@ -40,12 +40,12 @@ PIECE_BYTES: Final = 1 << 18
 BUSY_SECONDS: Final = 0.005
 
 
-class Ended(Exception):
-    """The process has ended. `doing` is its last phase, `timed_out` whether its time was over."""
+class ProcessEnded(Exception):
+    """The process has ended. `phase` is its last one, `timed_out` whether its time was over."""
 
-    def __init__(self, reason: str, *, doing: int = 0, timed_out: bool = False) -> None:
+    def __init__(self, reason: str, *, phase: int = 0, timed_out: bool = False) -> None:
         super().__init__(reason)
-        self.doing = doing
+        self.phase = phase
         self.timed_out = timed_out
 
 
@@ -65,7 +65,7 @@ class SandboxProcess:
         self.ended: asyncio.Future[None] = loop.create_future()
         """Done when the process has ended."""
         loop.add_reader(connection, self._read)
-        loop.add_reader(process.sentinel, self._gone)
+        loop.add_reader(process.sentinel, self._on_exit)
 
     @classmethod
     async def start(cls) -> SandboxProcess:
@@ -97,9 +97,9 @@ class SandboxProcess:
         self._timed_out = False
         self._arena[0] = READY
         reply = self._reply = loop.create_future()
-        timer = loop.call_later(request.seconds + request.reading, self._time_is_over)
+        timer = loop.call_later(request.seconds + request.reading, self._on_timeout)
         try:
-            with contextlib.suppress(OSError):  # The end of the process is noticed by `_gone`.
+            with contextlib.suppress(OSError):  # The end of the process is noticed by `_on_exit`.
                 await loop.sock_sendall(self._connection, LENGTH.pack(len(content)) + content)
             return await reply
         finally:
@@ -110,7 +110,7 @@ class SandboxProcess:
         if not self._closing:
             self._process.kill()
 
-    def _time_is_over(self) -> None:
+    def _on_timeout(self) -> None:
         if self._reply is None:
             return  # The reply came in the same turn of the loop.
         self._timed_out = True
@@ -123,7 +123,7 @@ class SandboxProcess:
                 if len(piece) < PIECE_BYTES:
                     break
             else:
-                # It closes its end when it exits; see `_gone`.
+                # It closes its end when it exits; see `_on_exit`.
                 asyncio.get_running_loop().remove_reader(self._connection)
                 self.kill()
         except BlockingIOError:
@@ -165,7 +165,7 @@ class SandboxProcess:
             raise pickle.UnpicklingError("the error is not an exception")
         return reply.failed, result
 
-    def _gone(self) -> None:
+    def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)
         self._closing = True
         self._close()
@@ -185,7 +185,7 @@ class SandboxProcess:
             self._read_rest()
         if self._reply is not None and not self._reply.done():
             timed_out = self._timed_out or code == -signal.SIGALRM
-            end = Ended(_describe_exit(code), doing=self._arena[0], timed_out=timed_out)
+            end = ProcessEnded(_describe_exit(code), phase=self._arena[0], timed_out=timed_out)
             self._reply.set_exception(end)
         self._connection.close()
         self._arena.close()

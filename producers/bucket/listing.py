@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from imaging.sources.source import Source
-from imaging.sources.storage import file_system, reaching
+from imaging.sources.storage import file_system, storage_errors
 from producers.folder.tree import KnownImage, join, to_microseconds
 from producers.log.known_images import KnownImages
 from producers.rules import TO_EXAMINE, Rules
@@ -156,7 +156,7 @@ class BucketListing:
             if not isinstance(error, FileNotFoundError) or not listed:
                 raise error
 
-        with reaching(f"list {self._source.url}"):
+        with storage_errors(f"list {self._source.url}"):
             system.invalidate_cache()
             try:
                 for path, folders, files in system.walk(root, detail=True, on_error=failed):

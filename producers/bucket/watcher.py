@@ -16,7 +16,7 @@ from adapters.errors import Unavailable
 from adapters.log.port import EventLog, Message
 from imaging.media_types import HEAD_BYTES, sniff_media_type
 from imaging.sources.source import Source
-from imaging.sources.storage import first_bytes, open_uri, reaching
+from imaging.sources.storage import first_bytes, open_uri, storage_errors
 from producers.bucket.listing import BATCH, BucketListing, ListedObject
 from producers.bucket.non_images import NonImageCache
 from producers.content_hash import CHUNK_BYTES, ContentHash
@@ -229,7 +229,7 @@ class BucketWatcher:
             reason = f"{listed.size} bytes are more than {limit}"
             return TooLarge(path, reason, listed.content)
         content = ContentHash()
-        with open_uri(uri) as file, reaching(uri):
+        with open_uri(uri) as file, storage_errors(uri):
             while chunk := file.read(CHUNK_BYTES):
                 content.update(chunk)
                 if content.size > limit:

@@ -46,7 +46,7 @@ VICTIMS = (
     "lost weaviate folder",
 )
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
-PICTURES_PER_ROUND = int(os.environ.get("CHAOS_PICTURES", "60"))
+IMAGES_PER_ROUND = int(os.environ.get("CHAOS_PICTURES", "60"))
 SETTLE_SECONDS = 600.0
 """After the last loss of Weaviate's folder every picture has to be embedded once more."""
 
@@ -172,11 +172,11 @@ class Stack:
                 self.poison.add(name)
                 self.write(name, f"no picture {self.written}".encode())
                 continue
-            data = self.picture()
+            data = self.random_jpeg()
             self.expected[name] = hashlib.sha256(data).hexdigest()
             self.write(name, data)
 
-    def picture(self) -> bytes:
+    def random_jpeg(self) -> bytes:
         buffer = io.BytesIO()
         pixels = np.frombuffer(self.chance.randbytes(8 * 6 * 3), np.uint8).reshape(6, 8, 3)
         Image.fromarray(pixels).resize((320, 240)).save(buffer, "JPEG")
@@ -211,10 +211,10 @@ def rounds(chance: random.Random) -> Iterator[str]:
 
 
 async def test_nothing_is_lost_whatever_dies(stack: Stack) -> None:
-    await asyncio.to_thread(stack.burst, PICTURES_PER_ROUND)
+    await asyncio.to_thread(stack.burst, IMAGES_PER_ROUND)
     for number, victim in enumerate(rounds(stack.chance)):
         started = time.monotonic()
-        writing = asyncio.create_task(asyncio.to_thread(stack.burst, PICTURES_PER_ROUND))
+        writing = asyncio.create_task(asyncio.to_thread(stack.burst, IMAGES_PER_ROUND))
         await asyncio.sleep(stack.chance.uniform(0.0, 1.0))
         if victim == "another indexer":
             await come_and_go(stack)

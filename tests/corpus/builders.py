@@ -122,7 +122,7 @@ def grey_card() -> Image.Image:
     return card("L").convert("RGB")
 
 
-def picture(mode: str = "RGB") -> Image.Image:
+def gradient(mode: str = "RGB") -> Image.Image:
     """A gradient with some texture, in any of Pillow's 8-bit modes."""
     across, down = np.meshgrid(np.linspace(0, 255, WIDTH), np.linspace(0, 255, HEIGHT))
     pixels = np.stack([across, down, (across + down) % 256], axis=2).astype(np.uint8)
@@ -187,7 +187,7 @@ def oriented(number: int) -> bytes:
 
 def heif(image: Image.Image | None = None, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    pillow_heif.from_pillow(image or picture()).save(buffer, **options)
+    pillow_heif.from_pillow(image or gradient()).save(buffer, **options)
     return buffer.getvalue()
 
 

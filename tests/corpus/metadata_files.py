@@ -16,8 +16,8 @@ from tests.support.metadata_builders import (
     TAKEN,
     dated,
     exif,
+    image_with_metadata,
     located,
-    picture,
     text,
     xmp,
 )
@@ -45,7 +45,7 @@ def _case(
     kind: str = "JPEG",
 ) -> Case:
     plain = Image.new("RGB", (WIDTH, HEIGHT), "teal")
-    data = picture(kind, about, packet, plain.size)
+    data = image_with_metadata(kind, about, packet, plain.size)
     return shown(f"{kind.lower()} {name}", data, TYPES[kind], plain, facts=facts)
 
 

@@ -18,11 +18,11 @@ from tests.corpus.builders import (
     card,
     clear,
     exif,
+    gradient,
     grey_card,
     heif,
     jpeg_xl_of,
     oriented,
-    picture,
     saved,
     shown,
     turned,
@@ -66,7 +66,7 @@ def _gif() -> Iterator[Case]:
     yield shown("gif grey", saved(card("L"), "GIF"), media_type, grey_card())
     data = saved(card("P"), "GIF", transparency=60)
     yield shown("gif with transparency", data, media_type)
-    data = saved(card("P"), "GIF", save_all=True, append_images=[picture("P")] * 3)
+    data = saved(card("P"), "GIF", save_all=True, append_images=[gradient("P")] * 3)
     yield shown("gif animated", data, media_type)
     for count in (1, 5):
         frames = [clear()] * (count - 1) + [card("RGBA")]

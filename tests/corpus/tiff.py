@@ -11,8 +11,8 @@ from tests.corpus.builders import (
     Case,
     card,
     exif,
+    gradient,
     grey_card,
-    picture,
     saved,
     shown,
     turned,
@@ -35,7 +35,7 @@ def cases() -> Iterator[Case]:
     yield shown("tiff with alpha", saved(card("RGBA"), "TIFF"), TYPE)
     yield shown("tiff YCbCr", saved(card("YCbCr"), "TIFF"), TYPE)
     yield shown("tiff grey with alpha", saved(card("LA"), "TIFF"), TYPE, grey_card())
-    pages = saved(card(), "TIFF", save_all=True, append_images=[picture()])
+    pages = saved(card(), "TIFF", save_all=True, append_images=[gradient()])
     yield shown("tiff of two pages", pages, TYPE)
     for number in range(2, 9):
         data = saved(turned(card(), number), "TIFF", tiffinfo=exif(number))

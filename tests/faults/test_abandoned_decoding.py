@@ -25,7 +25,7 @@ from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
 from schemas.events import ImageAdded, now
 from tests.support import hostile_tasks
-from tests.support.gateway_on_fakes import Gateway, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, gateway, image_record, png, unit
 
 ENDLESS = 600.0
 
@@ -42,7 +42,7 @@ async def bench(
         "request_timeout": 10 * ENDLESS,
         "thumbnails_dir": tmp_path / "thumbnails",
     }
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         yield bench
 
 

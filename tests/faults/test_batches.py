@@ -120,7 +120,7 @@ async def test_of_a_refused_batch_each_picture_has_its_own_chance(bench: Bench) 
             return await super().embed_images(model_name, pixels)
 
     bench.indexer._preparer._inference._embedder = NotFinite(served=bench.embedder.served)
-    white = bench.added("white.png", bench.picture("white.png", "white"))
+    white = bench.added("white.png", bench.put_image("white.png", "white"))
     await bench.run(white, *some(bench, 5))
     assert bench.ids == {f"p{n}.png" for n in range(5)}
     assert [letter.image_id for letter in await bench.dead_letters()] == ["white.png"]
@@ -217,7 +217,7 @@ async def triton(seconds: float, *, live: bool = True) -> AsyncIterator[FakeTrit
         await runner.cleanup()
 
 
-def pictures(count: int) -> Pixels:
+def images(count: int) -> Pixels:
     return np.zeros((count, 16, 16, 3), np.uint8)
 
 
@@ -229,7 +229,7 @@ async def test_a_busy_triton_is_told_apart_from_a_dead_one(
         for fake, kind in ((busy, TooSlow), (dead, Unavailable)):
             embedder = TritonEmbedder(fake.address, timeout=0.1)
             with pytest.raises(Unavailable) as caught:
-                await embedder.embed_images("small", pictures(4))
+                await embedder.embed_images("small", images(4))
             assert type(caught.value) is kind
             await embedder.close()
 
@@ -243,15 +243,15 @@ async def test_a_single_slow_picture_gets_more_time_until_it_passes() -> None:
             tries += 1
             assert tries < 6
             try:
-                vectors = await embedder.embed_images("small", pictures(1))
+                vectors = await embedder.embed_images("small", images(1))
             except TooSlow:
                 continue
             break
         assert vectors.shape == (1, 8)
         # What was learnt serves the next one, and is forgotten when it is quick again.
-        await embedder.embed_images("small", pictures(1))
+        await embedder.embed_images("small", images(1))
         fake.seconds = 0.0
-        await embedder.embed_images("small", pictures(1))
+        await embedder.embed_images("small", images(1))
         assert embedder._single == {}
         await embedder.close()
 
@@ -262,7 +262,7 @@ async def test_while_triton_works_on_one_picture_the_watchdog_knows() -> None:
         embedder._single["small_image"] = 10.0
         activity = Activity("test", pending=lambda: 1, achieved=lambda: 0)
         with activity.here():
-            work = asyncio.create_task(embedder.embed_images("small", pictures(1)))
+            work = asyncio.create_task(embedder.embed_images("small", images(1)))
         await asyncio.sleep(0.4)
         activity.update(100.0)
         assert activity.quiet == 0
@@ -279,7 +279,7 @@ async def test_a_picture_waits_for_no_triton_that_has_died_meanwhile(
     async with triton(1.5) as fake:
         embedder = TritonEmbedder(fake.address, timeout=0.1)
         embedder._single["small_image"] = 1000.0
-        work = asyncio.create_task(embedder.embed_images("small", pictures(1)))
+        work = asyncio.create_task(embedder.embed_images("small", images(1)))
         await asyncio.sleep(0.25)
         assert not work.done()
         fake.live = False

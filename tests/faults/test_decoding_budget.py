@@ -17,7 +17,7 @@ from PIL import Image
 from adapters.embedder.spec import ModelSpec
 from imaging.sandbox.pool import Sandbox
 from tests.support import hostile_tasks
-from tests.support.gateway_on_fakes import assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import assert_problem, gateway, image_record, png, unit
 
 MEGA = 1_000_000
 
@@ -75,7 +75,7 @@ async def test_sixteen_large_terms_beside_thumbnails_take_what_is_granted(
         "request_timeout": 120.0,
         "thumbnails_dir": tmp_path / "thumbnails",
     }
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         for name in names:
             (bench.images / name).write_bytes(data)
         await bench.holds(*names)
@@ -97,7 +97,7 @@ async def test_one_over_the_whole_budget_is_decoded_alone(
     tmp_path: Path, small_spec: ModelSpec
 ) -> None:
     settings = {"decode_memory_bytes": 1, "request_timeout": 120.0}
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         image = base64.b64encode(large()).decode()
         answers = await asyncio.gather(*(bench.search(image=image) for _ in range(3)))
         assert [answer.status_code for answer in answers] == [200] * 3
@@ -125,7 +125,7 @@ async def test_what_waits_too_long_for_its_turn_is_asked_to_come_again(
 ) -> None:
     monkeypatch.setattr("imaging.decoders.TASKS", hostile_tasks.MODULE)
     settings = {"picture_workers": 1, "decode_seconds": 2.0, "request_timeout": 8.0}
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         good = base64.b64encode(png()).decode()
         assert (await bench.search(image=good)).status_code == 200
         bad = base64.b64encode(hostile_tasks.LOOP).decode()
@@ -146,7 +146,7 @@ async def test_one_bad_term_ends_the_work_on_the_others(
 ) -> None:
     monkeypatch.setattr("imaging.decoders.TASKS", hostile_tasks.MODULE)
     settings = {"picture_workers": 2, "decode_seconds": 500.0, "request_timeout": 1000.0}
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         terms = [
             {"image": base64.b64encode(data).decode()}
             for data in (hostile_tasks.SLOW + b" 400", b"no picture")

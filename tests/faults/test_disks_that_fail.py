@@ -86,8 +86,8 @@ async def test_a_file_that_is_never_read_stops_nothing_where_its_place_is_there(
     bench: Bench,
 ) -> None:
     records = await bench.logged(
-        bench.added("never.png", bench.picture("never.png")),
-        bench.added("good.png", bench.picture("good.png", "blue")),
+        bench.added("never.png", bench.put_image("never.png")),
+        bench.added("good.png", bench.put_image("good.png", "blue")),
     )
     bench.decoder._task = f"{hostile_tasks.MODULE}:read_slowly"
     bench.decoder.sandbox.seconds = 2
@@ -101,8 +101,8 @@ async def test_a_file_that_is_never_read_stops_nothing_where_its_place_is_there(
 
 async def test_a_bad_sector_is_a_letter_that_is_driven_again(bench: Bench) -> None:
     records = await bench.logged(
-        bench.added("bad.png", bench.picture("bad.png")),
-        bench.added("good.png", bench.picture("good.png", "blue")),
+        bench.added("bad.png", bench.put_image("bad.png")),
+        bench.added("good.png", bench.put_image("good.png", "blue")),
     )
     bench.decoder._task = f"{hostile_tasks.MODULE}:read_bad_sectors"
     await asyncio.wait_for(bench.run(*records), 20)
@@ -115,7 +115,7 @@ async def test_a_bad_sector_is_a_letter_that_is_driven_again(bench: Bench) -> No
 async def test_a_disk_that_fails_where_its_root_is_away_is_waited_for(bench: Bench) -> None:
     names = [f"bad{n}.png" for n in range(20)]
     records = await bench.logged(
-        *(bench.added(n, bench.picture(n, f"#{i:06x}")) for i, n in enumerate(names))
+        *(bench.added(n, bench.put_image(n, f"#{i:06x}")) for i, n in enumerate(names))
     )
     usual = bench.decoder._task
     bench.decoder._task = f"{hostile_tasks.MODULE}:read_bad_sectors"
@@ -134,7 +134,7 @@ async def test_a_disk_that_fails_where_its_root_is_away_is_waited_for(bench: Ben
 async def test_a_place_that_never_answers_is_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = bench.picture("a.png")
+    data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
     (bench.folder / "a.png").unlink()
     answers, asked = threading.Event(), list[Iterable[ImageAdded]]()
@@ -152,7 +152,7 @@ async def test_a_place_that_never_answers_is_waited_for(
         assert "its storage does not respond" in caplog.text
         # No more threads hang the longer this lasts.
         assert len(asked) == 1
-        bench.picture("a.png")
+        bench.put_image("a.png")
         await asyncio.wait_for(work, 10)
     finally:
         answers.set()

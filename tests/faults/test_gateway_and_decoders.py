@@ -11,7 +11,7 @@ import pytest
 
 from adapters.embedder.spec import ModelSpec
 from tests.support import hostile_tasks
-from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, image_record, png, unit
 
 WAYS = [
     (hostile_tasks.SEGFAULT, "SIGSEGV"),
@@ -31,7 +31,7 @@ async def bench(
         "request_timeout": 120.0,
         "thumbnails_dir": tmp_path / "thumbnails",
     }
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         yield bench
 
 

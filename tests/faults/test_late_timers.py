@@ -74,7 +74,7 @@ async def test_what_comes_after_a_timer_is_not_blamed_for_it(
     following = asyncio.create_task(sandbox.run(PROCESS_ID))
     await begun(tmp_path / "mark")
     until_answered(process)
-    process._time_is_over()
+    process._on_timeout()
     assert await slow == process.pid
     assert await following != process.pid
 

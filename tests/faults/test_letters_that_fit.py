@@ -49,7 +49,7 @@ def on_broker(bench: Bench) -> Broker:
 
 async def test_the_letter_of_a_huge_foreign_record_keeps_its_beginning(bench: Bench) -> None:
     on_broker(bench)
-    good = bench.added("good.png", bench.picture("good.png"))
+    good = bench.added("good.png", bench.put_image("good.png"))
     await bench.run(bench.record(b"huge.jpg", FOREIGN), good)
     assert bench.ids == {"good.png"}
     (letter,) = await bench.dead_letters()
@@ -137,8 +137,8 @@ async def test_a_retry_of_a_letter_that_lacks_some_of_its_record_is_refused(benc
 
 async def test_an_announcement_that_is_refused_stops_nothing(bench: Bench) -> None:
     on_broker(bench).dislikes = b"odd.png"
-    odd = bench.added("odd.png", bench.picture("odd.png"))
-    good = bench.added("good.png", bench.picture("good.png", "blue"))
+    odd = bench.added("odd.png", bench.put_image("odd.png"))
+    good = bench.added("good.png", bench.put_image("good.png", "blue"))
     await bench.run(odd, good)
     assert bench.ids == {"odd.png", "good.png"}
     assert [event.image_id for event in await bench.announced()] == ["good.png"]

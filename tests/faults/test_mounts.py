@@ -9,7 +9,7 @@ import pytest
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from imaging.sources import mounts
-from imaging.sources.mounts import Mounts, MountTable, unescaped
+from imaging.sources.mounts import Mounts, MountTable, unescape
 from producers.events import addition
 from producers.folder.tree import FileStat, KnownImage
 from producers.guard import RemovalGuards
@@ -262,7 +262,7 @@ def test_the_table_is_read_with_whatever_names_it_has(
     assert found.mounts.points == {"my disk\\x", "l\udce4tin"}
     assert found.entries is not None
     assert len(found.entries) == 3
-    assert unescaped(b"a\\011b") == b"a\tb"
+    assert unescape(b"a\\011b") == b"a\tb"
 
 
 async def test_a_million_images_share_the_name_of_their_mount() -> None:

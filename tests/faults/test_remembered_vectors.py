@@ -10,7 +10,7 @@ FLOAT32 = 4
 
 
 async def test_vectors_of_recent_pictures_take_four_bytes_a_number(bench: Bench) -> None:
-    data = bench.picture("a.png")
+    data = bench.put_image("a.png")
     await bench.run(bench.added("a.png", data))
     inference = bench.indexer._preparer._inference
     (known,) = inference._recent.values()

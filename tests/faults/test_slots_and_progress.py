@@ -59,13 +59,13 @@ class FakeDecoder:
         if (error := self.failing.get(event.image_id)) is not None:
             raise error
         colour = int(event.sha256[:2], 16)
-        picture = DecodedImage(
+        image = DecodedImage(
             pixels=np.full((16, 16, 3), colour, np.uint8),
             width=20,
             height=10,
             media_type=event.media_type,
         )
-        return DecodingResult(picture, 1.0, 1.0)
+        return DecodingResult(image, 1.0, 1.0)
 
     def close(self) -> None:
         return None

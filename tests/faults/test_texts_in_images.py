@@ -18,7 +18,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.index import writes as weaviate_writes
 from adapters.index.port import Collection, ImageRecord
 from imaging.decode import decode
-from imaging.metadata.exif import TEXT_CHARACTERS, described
+from imaging.metadata.exif import TEXT_CHARACTERS, read_metadata
 
 COLLECTION = Collection("C", "m", "1", 2, "x")
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
@@ -53,9 +53,9 @@ def test_a_camera_s_name_is_bounded(small_spec: ModelSpec, tags: dict[str, str])
 def test_what_follows_a_time_does_not_matter_however_much_it_is() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.DateTime] = "2026:01:05 00:00:00" + "\0" * 1_000_000
-    assert described(exif).taken_at == WHEN
+    assert read_metadata(exif).taken_at == WHEN
     exif[ExifTags.Base.DateTime] = "2026:01:05 00:00:00" + "x" * 1_000_000
-    assert described(exif).taken_at is None
+    assert read_metadata(exif).taken_at is None
 
 
 class Objects(NamedTuple):

@@ -23,7 +23,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from consumers.repair.audit import audit, repair
 from consumers.repair.dead_letters import LetterFilter, open_letters, retry
-from imaging.metadata.exif import described
+from imaging.metadata.exif import read_metadata
 from producers.log.refused_files import RefusalReporter
 from producers.metrics import registry
 from producers.status import Status
@@ -241,6 +241,6 @@ def test_a_camera_without_a_position_is_nowhere(
     exif = Image.Exif()
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLongitude] = (0.0, 0.0, 0.0), degrees
-    found = described(exif)
+    found = read_metadata(exif)
     assert found.longitude == expected
     assert found.latitude == (None if expected is None else 0.0)

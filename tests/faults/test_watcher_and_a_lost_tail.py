@@ -53,7 +53,7 @@ class Log(FakeEventLog):
         return {(record.key or b"").decode() async for record in self.read_all(IMAGES)}
 
 
-def pictures(start: int, end: int) -> list[Message]:
+def images(start: int, end: int) -> list[Message]:
     moment, stat = datetime.now(UTC), FileStat(1, 1)
     return [
         Message(name, addition(name, f"file:///x/{name}", bytes(32), stat, moment))
@@ -125,7 +125,7 @@ async def test_a_write_behind_a_lost_end_has_the_watcher_begin_anew(
 async def test_what_was_read_at_the_start_is_held_against_the_first_look(
     sources: Sources, log: Log
 ) -> None:
-    await log.publish(IMAGES, pictures(0, 200))
+    await log.publish(IMAGES, images(0, 200))
     await sources._load()
     log.lose(1)
     with pytest.raises(RecordsLost):
@@ -135,9 +135,9 @@ async def test_what_was_read_at_the_start_is_held_against_the_first_look(
 async def test_what_was_written_since_the_last_look_is_held_against_the_next(
     sources: Sources, log: Log
 ) -> None:
-    await write(sources, pictures(0, 200))
+    await write(sources, images(0, 200))
     await look(sources)
-    await write(sources, pictures(200, 400))
+    await write(sources, images(200, 400))
     log.lose(1)
     with pytest.raises(RecordsLost):
         await look(sources)
@@ -146,20 +146,20 @@ async def test_what_was_written_since_the_last_look_is_held_against_the_next(
 async def test_what_was_seen_at_a_look_is_held_against_the_next_write(
     sources: Sources, log: Log
 ) -> None:
-    await log.publish(IMAGES, pictures(0, 200))
+    await log.publish(IMAGES, images(0, 200))
     await look(sources)
     log.lose(1)
     with pytest.raises(RecordsLost):
-        await write(sources, pictures(200, 400))
+        await write(sources, images(200, 400))
 
 
 async def test_a_loss_that_one_write_has_found_is_reported_by_the_next_check(
     sources: Sources, log: Log
 ) -> None:
-    await write(sources, pictures(0, 200))
+    await write(sources, images(0, 200))
     log.lose(1)
     with pytest.raises(RecordsLost):
-        await write(sources, pictures(200, 400))
+        await write(sources, images(200, 400))
     with pytest.raises(RecordsLost):
         await look(sources)
 
@@ -178,7 +178,7 @@ async def test_an_end_lost_between_two_records_of_one_batch_is_noticed(
 
     monkeypatch.setattr(log, "publish", publishing)
     with pytest.raises(RecordsLost):
-        await write(sources, pictures(0, 200))
+        await write(sources, images(0, 200))
 
 
 @pytest.mark.parametrize("read", [False, True])
@@ -186,23 +186,23 @@ async def test_an_attempt_without_an_answer_hides_no_lost_end(
     sources: Sources, log: Log, read: bool
 ) -> None:
     if read:
-        await log.publish(IMAGES, pictures(0, 200))
+        await log.publish(IMAGES, images(0, 200))
         await sources._load()
     else:
-        await write(sources, pictures(0, 200))
+        await write(sources, images(0, 200))
     log.lose(1)
     # Behind the cut, and far beyond where the log ended before.
     log.unanswered = 1
     with pytest.raises(RecordsLost):
-        await write(sources, pictures(200, 600))
+        await write(sources, images(200, 600))
 
 
 @pytest.mark.parametrize("known", [0, 200])
 async def test_an_outage_is_no_loss(sources: Sources, log: Log, known: int) -> None:
-    await write(sources, pictures(0, known))
+    await write(sources, images(0, known))
     log.unanswered = 2
     log.available = False
-    writing = asyncio.create_task(write(sources, pictures(known, 400)))
+    writing = asyncio.create_task(write(sources, images(known, 400)))
     await asyncio.sleep(0.05)
     await look(sources)
     log.available = True
@@ -212,24 +212,24 @@ async def test_an_outage_is_no_loss(sources: Sources, log: Log, known: int) -> N
 
 
 async def test_a_record_that_was_compacted_away_is_no_loss(sources: Sources, log: Log) -> None:
-    await write(sources, pictures(0, 200))
+    await write(sources, images(0, 200))
     log.compacted = {partition[-1].position for partition in log._partitions(IMAGES)}
-    await log.publish(IMAGES, pictures(0, 200))
+    await log.publish(IMAGES, images(0, 200))
     log.unanswered = 1
-    await write(sources, pictures(200, 400))
+    await write(sources, images(200, 400))
     await look(sources)
 
 
 async def test_answers_that_come_in_another_order_are_no_loss(sources: Sources, log: Log) -> None:
-    await write(sources, pictures(0, 200))
+    await write(sources, images(0, 200))
     log.answer_first = asyncio.Event()
     answer = log.answer_first
-    slow = asyncio.create_task(write(sources, pictures(200, 400)))
+    slow = asyncio.create_task(write(sources, images(200, 400)))
     await asyncio.sleep(0.01)
-    await write(sources, pictures(400, 600))
+    await write(sources, images(400, 600))
     await look(sources)
     answer.set()
     await slow
-    await log.publish(IMAGES, pictures(600, 700))  # another program
-    await write(sources, pictures(700, 800))
+    await log.publish(IMAGES, images(600, 700))  # another program
+    await write(sources, images(700, 800))
     await look(sources)

@@ -25,7 +25,7 @@ from imaging.decode import resize
 from imaging.decode_memory import memory_needed_at
 from imaging.sandbox.worker import NeedsMemory
 from tests.faults.test_decoders_that_fail import png, written
-from tests.support.gateway_on_fakes import assert_problem, gateway, picture, unit
+from tests.support.gateway_on_fakes import assert_problem, gateway, image_record, unit
 
 PLENTY = 1 << 40
 
@@ -78,7 +78,7 @@ def tasks(spec: ModelSpec, folder: Path) -> list[Callable[[], object]]:
     event = written(folder / "a.png", data)
     limits = Limits(10**6, 10**6)
     return [
-        lambda: decoding_tasks.picture(data, spec, 10**6, memory=PLENTY),
+        lambda: decoding_tasks.decode_image(data, spec, 10**6, memory=PLENTY),
         lambda: decoding_tasks.thumbnail(data, 64, 10**6, 10**6, memory=PLENTY),
         lambda: decoding_tasks.media_type(data, 10**6, 10**6, memory=PLENTY),
         lambda: decoding_task.read_and_decode(event, None, spec, limits, memory=PLENTY),
@@ -97,7 +97,11 @@ def test_an_error_that_no_list_names_is_a_damaged_image(
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    names = ["memory_needed_at"] if stage == "memory_needed_at" else ["decode", "shrunk", "check"]
+    names = (
+        ["memory_needed_at"]
+        if stage == "memory_needed_at"
+        else ["decode", "make_thumbnail", "check"]
+    )
     for name in names:
         monkeypatch.setattr(decoding_tasks, name, fails)
     if stage == "decode":
@@ -142,7 +146,7 @@ async def test_an_indexer_refuses_what_its_decoders_stumble_over(
 async def test_a_gateway_names_the_image_that_its_decoders_stumble_over(
     small_spec: ModelSpec, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))]) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))]) as bench:
         data = no_samples()
         asked = await bench.search(image=base64.b64encode(data).decode())
         assert_problem(asked, 422, "image")

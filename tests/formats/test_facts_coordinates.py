@@ -16,7 +16,7 @@ from imaging.metadata.coordinates import (
     NORTH_OR_SOUTH,
     degrees,
     degrees_of_text,
-    known_place,
+    known_coordinates,
 )
 from tests.support.metadata_builders import (
     ALTITUDE,
@@ -29,8 +29,8 @@ from tests.support.metadata_builders import (
     SIGNED_RATIONAL,
     Entry,
     exif,
+    image_with_metadata,
     located,
-    picture,
     rationals,
     text,
     xmp,
@@ -41,8 +41,8 @@ EAST = ((151, 1), (12, 1), (54, 1))
 NOWHERE = (None, None)
 
 
-def place(about: bytes, spec: ModelSpec, packet: bytes | None = None) -> Any:
-    found = decode(picture("WEBP", about, packet), spec)
+def coordinates(about: bytes, spec: ModelSpec, packet: bytes | None = None) -> Any:
+    found = decode(image_with_metadata("WEBP", about, packet), spec)
     assert (found.latitude is None) == (found.longitude is None)
     return (found.latitude, found.longitude)
 
@@ -56,7 +56,7 @@ def test_a_hemisphere_is_written_in_many_ways(
     south: str | bytes, west: str, small_spec: ModelSpec
 ) -> None:
     expected = pytest.approx((-33.857, -151.215))
-    assert place(located(SYDNEY, south, EAST, west), small_spec) == expected
+    assert coordinates(located(SYDNEY, south, EAST, west), small_spec) == expected
 
 
 @pytest.mark.parametrize("unknown", ["", " ", "\0", "X", "None", "unknown", "O", "5", "\ufffd"])
@@ -65,17 +65,19 @@ def test_a_hemisphere_that_is_not_to_be_read_is_no_place(
     unknown: str, which: int, small_spec: ModelSpec
 ) -> None:
     north, east = (unknown, "E") if which == 0 else ("S", unknown)
-    assert place(located(SYDNEY, north, EAST, east), small_spec) == NOWHERE
+    assert coordinates(located(SYDNEY, north, EAST, east), small_spec) == NOWHERE
     # Each has its own two.
-    assert place(located(SYDNEY, "E", EAST, "N"), small_spec) == NOWHERE
+    assert coordinates(located(SYDNEY, "E", EAST, "N"), small_spec) == NOWHERE
 
 
 def test_seconds_may_be_no_number_where_minutes_have_decimals(small_spec: ModelSpec) -> None:
     nothing = (0, 0)
     north, east = ((33, 1), (5142, 100), nothing), ((151, 1), (129, 10), nothing)
-    assert place(located(north, "N", east, "E"), small_spec) == pytest.approx((33.857, 151.215))
+    assert coordinates(located(north, "N", east, "E"), small_spec) == pytest.approx(
+        (33.857, 151.215)
+    )
     for parts in ((nothing, (51, 1), (25, 1)), ((33, 1), nothing, (25, 1)), ((33, 1), (1, 0))):
-        assert place(located(parts, "N", EAST, "E"), small_spec) == NOWHERE
+        assert coordinates(located(parts, "N", EAST, "E"), small_spec) == NOWHERE
 
 
 def test_a_hemisphere_may_have_the_type_of_bytes_but_not_be_a_number(
@@ -83,9 +85,9 @@ def test_a_hemisphere_may_have_the_type_of_bytes_but_not_be_a_number(
 ) -> None:
     both = [rationals(LATITUDE, *SYDNEY), rationals(LONGITUDE, *EAST)]
     refs = [text(LATITUDE_REF, "S", BYTE), text(LONGITUDE_REF, "E", BYTE)]
-    assert place(exif(gps=[*both, *refs]), small_spec) == pytest.approx((-33.857, 151.215))
+    assert coordinates(exif(gps=[*both, *refs]), small_spec) == pytest.approx((-33.857, 151.215))
     refs[0] = Entry(LATITUDE_REF, 3, 1, b"\x53\x00")
-    assert place(exif(gps=[*both, *refs]), small_spec) == NOWHERE
+    assert coordinates(exif(gps=[*both, *refs]), small_spec) == NOWHERE
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,11 @@ def test_a_hemisphere_may_have_the_type_of_bytes_but_not_be_a_number(
 def test_what_is_not_on_earth_is_no_place(
     degrees: tuple[tuple[int, int], ...], small_spec: ModelSpec
 ) -> None:
-    assert place(located(degrees, "S", EAST, "E"), small_spec) == NOWHERE
-    assert place(located(SYDNEY, "S", (*degrees[:2], (181 * 3600, 1)), "E"), small_spec) == NOWHERE
+    assert coordinates(located(degrees, "S", EAST, "E"), small_spec) == NOWHERE
+    assert (
+        coordinates(located(SYDNEY, "S", (*degrees[:2], (181 * 3600, 1)), "E"), small_spec)
+        == NOWHERE
+    )
 
 
 @pytest.mark.parametrize("letters", [("N", "E"), ("S", "W"), (None, None)])
@@ -115,11 +120,11 @@ def test_what_is_not_on_earth_is_no_place(
 def test_zeros_are_what_is_written_without_a_place(
     letters: tuple[str | None, str | None], zero: Any, small_spec: ModelSpec
 ) -> None:
-    assert place(located(zero, letters[0], zero, letters[1]), small_spec) == NOWHERE
-    found = place(located(zero, letters[0], EAST, letters[1]), small_spec)
+    assert coordinates(located(zero, letters[0], zero, letters[1]), small_spec) == NOWHERE
+    found = coordinates(located(zero, letters[0], EAST, letters[1]), small_spec)
     assert (abs(found[0]), abs(found[1])) == pytest.approx((0, 151.215), abs=1e-6)
     zeros = xmp(exif_GPSLatitude="0,0.0N", exif_GPSLongitude="0,0.0E")
-    assert place(exif(), small_spec, zeros) == NOWHERE
+    assert coordinates(exif(), small_spec, zeros) == NOWHERE
 
 
 @pytest.mark.parametrize(
@@ -133,16 +138,16 @@ def test_zeros_are_what_is_written_without_a_place(
     ],
 )
 def test_degrees_may_have_minutes_and_seconds(degrees: Any, small_spec: ModelSpec) -> None:
-    found = place(located(degrees, "S", EAST, "E"), small_spec)
+    found = coordinates(located(degrees, "S", EAST, "E"), small_spec)
     assert found == pytest.approx((-33.857, 151.215))
 
 
 def test_a_number_s_own_sign_counts_where_no_hemisphere_is_given(small_spec: ModelSpec) -> None:
     south = ((-33, 1), (51, 1), (252, 10))
     about = located(south, None, EAST, None, kind=SIGNED_RATIONAL)
-    assert place(about, small_spec) == pytest.approx((-33.857, 151.215))
+    assert coordinates(about, small_spec) == pytest.approx((-33.857, 151.215))
     about = located(south, "S", EAST, "E", kind=SIGNED_RATIONAL)
-    assert place(about, small_spec) == pytest.approx((-33.857, 151.215))
+    assert coordinates(about, small_spec) == pytest.approx((-33.857, 151.215))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +160,7 @@ def test_a_number_s_own_sign_counts_where_no_hemisphere_is_given(small_spec: Mod
     ],
 )
 def test_how_high_it_is_says_nothing_of_where(altitude: Any, small_spec: ModelSpec) -> None:
-    found = place(located(SYDNEY, "S", EAST, "E", *altitude), small_spec)
+    found = coordinates(located(SYDNEY, "S", EAST, "E", *altitude), small_spec)
     assert found == pytest.approx((-33.857, 151.215))
 
 
@@ -182,7 +187,7 @@ def test_xmp_says_where(
     latitude: str, longitude: str, expected: Any, small_spec: ModelSpec
 ) -> None:
     packet = xmp(exif_GPSLatitude=latitude, exif_GPSLongitude=longitude)
-    found = place(exif(), small_spec, packet)
+    found = coordinates(exif(), small_spec, packet)
     assert found == (expected if expected == NOWHERE else pytest.approx(expected))
 
 
@@ -193,14 +198,14 @@ def test_xmp_may_tell_the_hemisphere_by_itself(small_spec: ModelSpec) -> None:
         exif_GPSLongitude="151.215",
         exif_GPSLongitudeRef="E",
     )
-    assert place(exif(), small_spec, packet) == pytest.approx((-33.857, 151.215))
+    assert coordinates(exif(), small_spec, packet) == pytest.approx((-33.857, 151.215))
 
 
 def test_exif_says_where_before_xmp_does(small_spec: ModelSpec) -> None:
     packet = xmp(exif_GPSLatitude="48,0N", exif_GPSLongitude="16,0E")
-    found = place(located(SYDNEY, "S", EAST, "E"), small_spec, packet)
+    found = coordinates(located(SYDNEY, "S", EAST, "E"), small_spec, packet)
     assert found == pytest.approx((-33.857, 151.215))
-    assert place(located(SYDNEY, "?", EAST, "E"), small_spec, packet) == (48, 16)
+    assert coordinates(located(SYDNEY, "?", EAST, "E"), small_spec, packet) == (48, 16)
 
 
 NUMBERS = st.one_of(st.floats(), st.integers(), st.text(max_size=5), st.none(), st.booleans())
@@ -214,7 +219,7 @@ def test_any_value_is_a_place_or_none(parts: object, hemisphere: str | None) -> 
     for signs in (NORTH_OR_SOUTH, EAST_OR_WEST):
         found = degrees(parts, hemisphere, signs)
         assert found is None or math.isfinite(found)
-        where = known_place(found, found)
+        where = known_coordinates(found, found)
         assert where is None or (abs(where[0]) <= 90 and any(where))
 
 

@@ -11,8 +11,8 @@ from PIL import ExifTags, Image
 
 from adapters.embedder.spec import ModelSpec
 from imaging.decode import decode
-from imaging.metadata.capture_time import OLDEST, moment, offset_of
-from imaging.metadata.exif import described
+from imaging.metadata.capture_time import OLDEST, offset_of, parse_time
+from imaging.metadata.exif import read_metadata
 from tests.support.metadata_builders import (
     TAKEN,
     UNDEFINED,
@@ -20,8 +20,8 @@ from tests.support.metadata_builders import (
     Entry,
     dated,
     exif,
+    image_with_metadata,
     packet,
-    picture,
     text,
     xmp,
 )
@@ -58,15 +58,15 @@ NOTHING = [
 @pytest.mark.parametrize("good", ["scanned", "changed"])
 def test_what_says_nothing_hides_nothing(nothing: str, good: str, small_spec: ModelSpec) -> None:
     about = dated(**{"taken": nothing, good: "2024:05:06 07:08:09"})
-    assert decode(picture("TIFF", about), small_spec).taken_at == WHEN
-    assert decode(picture("TIFF", dated(taken=nothing)), small_spec).taken_at is None
+    assert decode(image_with_metadata("TIFF", about), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata("TIFF", dated(taken=nothing)), small_spec).taken_at is None
 
 
 def test_the_time_of_taking_comes_first(small_spec: ModelSpec) -> None:
     times = {"taken": "2024:05:06 07:08:09", "scanned": "2025:01:01 00:00:00"}
-    assert decode(picture(about=dated(**times)), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata(about=dated(**times)), small_spec).taken_at == WHEN
     times = {"scanned": "2024:05:06 07:08:09", "changed": "2025:01:01 00:00:00"}
-    assert decode(picture(about=dated(**times)), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata(about=dated(**times)), small_spec).taken_at == WHEN
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_times_are_read_as_they_are_written(
     written: str | bytes, seconds: float, small_spec: ModelSpec
 ) -> None:
     expected = WHEN + timedelta(seconds=seconds)
-    found = decode(picture(about=dated(taken=written)), small_spec).taken_at
+    found = decode(image_with_metadata(about=dated(taken=written)), small_spec).taken_at
     assert found == expected
 
 
@@ -122,13 +122,13 @@ def test_a_time_may_have_the_type_of_bytes_or_lie_in_the_first_directory(
     small_spec: ModelSpec,
 ) -> None:
     stamp = text(TAKEN, "2024:05:06 07:08:09", UNDEFINED)
-    assert decode(picture(about=exif(details=[stamp])), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata(about=exif(details=[stamp])), small_spec).taken_at == WHEN
     blank = text(TAKEN, "    :  :     :  :  ")
-    assert decode(picture(about=exif([stamp])), small_spec).taken_at == WHEN
-    assert decode(picture(about=exif([stamp], [blank])), small_spec).taken_at == WHEN
-    assert decode(picture(about=exif([blank], [stamp])), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata(about=exif([stamp])), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata(about=exif([stamp], [blank])), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata(about=exif([blank], [stamp])), small_spec).taken_at == WHEN
     numbers = Entry(TAKEN, 3, 3, b"\x07\x00\x08\x00\x09\x00")
-    assert decode(picture(about=exif(details=[numbers])), small_spec).taken_at is None
+    assert decode(image_with_metadata(about=exif(details=[numbers])), small_spec).taken_at is None
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_a_time_may_have_the_type_of_bytes_or_lie_in_the_first_directory(
 def test_offsets_and_fractions_belong_to_their_times(
     tags: dict[str, str], expected: float, small_spec: ModelSpec
 ) -> None:
-    found = decode(picture(about=dated(**tags)), small_spec).taken_at
+    found = decode(image_with_metadata(about=dated(**tags)), small_spec).taken_at
     assert found == WHEN + timedelta(seconds=expected)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_format_says_when_in_exif(kind: str, small_spec: ModelSpec) -> None:
     about = dated(taken="2024:05:06 07:08:09", make="Ricoh", model="GR III")
-    found = decode(picture(kind, about), small_spec)
+    found = decode(image_with_metadata(kind, about), small_spec)
     assert (found.taken_at, found.camera) == (WHEN, "Ricoh GR III")
 
 
@@ -182,7 +182,7 @@ def test_every_format_says_when_in_xmp(kind: str, small_spec: ModelSpec) -> None
         exif_GPSLatitude="48,12.5N",
         exif_GPSLongitude="16,22,30W",
     )
-    found = decode(picture(kind, packet=said), small_spec)
+    found = decode(image_with_metadata(kind, packet=said), small_spec)
     assert (found.taken_at, found.camera) == (WHEN, "Ricoh GR III")
     assert found.latitude == pytest.approx(48 + 12.5 / 60)
     assert found.longitude == pytest.approx(-16.375)
@@ -194,15 +194,19 @@ def test_big_images_say_when_in_xmp(
 ) -> None:
     monkeypatch.setattr("imaging.shrink.BIG_PIXELS", 1000)
     said = xmp(exif_DateTimeOriginal="2024-05-06T07:08:09")
-    assert decode(picture(kind, packet=said, size=(64, 64)), small_spec).taken_at == WHEN
+    assert (
+        decode(image_with_metadata(kind, packet=said, size=(64, 64)), small_spec).taken_at == WHEN
+    )
 
 
 @pytest.mark.parametrize("name", ["photoshop_DateCreated", "exif_DateTimeDigitized"])
 @pytest.mark.parametrize("taken", ["", "0000:00:00 00:00:00", "    :  :     :  :  "])
 def test_xmp_says_what_exif_does_not(name: str, taken: str, small_spec: ModelSpec) -> None:
-    data = picture("WEBP", dated(taken=taken), xmp(**{name: "2024-05-06T07:08:09"}))
+    data = image_with_metadata("WEBP", dated(taken=taken), xmp(**{name: "2024-05-06T07:08:09"}))
     assert decode(data, small_spec).taken_at == WHEN
-    data = picture("WEBP", dated(taken="2024:05:06 07:08:09"), xmp(**{name: "2020-01-01T00:00:00"}))
+    data = image_with_metadata(
+        "WEBP", dated(taken="2024:05:06 07:08:09"), xmp(**{name: "2020-01-01T00:00:00"})
+    )
     assert decode(data, small_spec).taken_at == WHEN
 
 
@@ -211,11 +215,11 @@ def test_xmp_may_be_written_in_elements(small_spec: ModelSpec) -> None:
         '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/">'
         "<xmp:CreateDate>2024-05-06T07:08:09</xmp:CreateDate></rdf:Description>"
     )
-    assert decode(picture("WEBP", packet=said), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata("WEBP", packet=said), small_spec).taken_at == WHEN
     utf16 = said.decode().replace("\ufeff", "", 1).encode("utf-16")
-    assert decode(picture("WEBP", packet=utf16), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata("WEBP", packet=utf16), small_spec).taken_at == WHEN
     cut = said.partition(b"</rdf:Description>")[0]
-    assert decode(picture("WEBP", packet=cut), small_spec).taken_at == WHEN
+    assert decode(image_with_metadata("WEBP", packet=cut), small_spec).taken_at == WHEN
 
 
 def test_what_xmp_says_of_other_images_does_not_count(small_spec: ModelSpec) -> None:
@@ -224,7 +228,7 @@ def test_what_xmp_says_of_other_images_does_not_count(small_spec: ModelSpec) -> 
         '<xmpMM:Pantry><rdf:Bag><rdf:li><rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
         'xmp:CreateDate="2024-05-06"/></rdf:li></rdf:Bag></xmpMM:Pantry></rdf:Description>'
     )
-    assert decode(picture("WEBP", packet=said), small_spec).taken_at is None
+    assert decode(image_with_metadata("WEBP", packet=said), small_spec).taken_at is None
 
 
 def test_xmp_with_entities_is_not_unfolded(small_spec: ModelSpec) -> None:
@@ -232,15 +236,15 @@ def test_xmp_with_entities_is_not_unfolded(small_spec: ModelSpec) -> None:
         f'<!ENTITY {chr(98 + n)} "{f"&{chr(97 + n)};" * 50}">' for n in range(12)
     )
     data = (bomb + "]>").encode() + xmp(exif_DateTimeOriginal="2024-05-06T07:08:09")
-    assert decode(picture("WEBP", packet=data), small_spec).taken_at is None
+    assert decode(image_with_metadata("WEBP", packet=data), small_spec).taken_at is None
 
 
 def test_what_is_after_tomorrow_is_no_time_of_taking() -> None:
     now = datetime(2026, 11, 28, 23, tzinfo=UTC)
-    assert moment("2026:11:29 23:59:59", now=now) is not None
-    assert moment("2026:11:30 00:00:00", now=now) is None
+    assert parse_time("2026:11:29 23:59:59", now=now) is not None
+    assert parse_time("2026:11:30 00:00:00", now=now) is None
     # A clock of ours that was never set says nothing of others.
-    assert moment("2024:05:06 07:08:09", now=datetime(1970, 1, 1, tzinfo=UTC)) == WHEN
+    assert parse_time("2024:05:06 07:08:09", now=datetime(1970, 1, 1, tzinfo=UTC)) == WHEN
 
 
 @given(
@@ -251,14 +255,14 @@ def test_every_instant_is_read_back(local: datetime, ahead: int) -> None:
     zone = timezone(timedelta(minutes=ahead))
     told = local.replace(tzinfo=zone)
     offset = told.isoformat()[-6:]
-    assert moment(told.isoformat()) == told
+    assert parse_time(told.isoformat()) == told
     seconds = told.replace(microsecond=0)
-    assert moment(told.strftime("%Y:%m:%d %H:%M:%S").zfill(19), offset=offset) == seconds
+    assert parse_time(told.strftime("%Y:%m:%d %H:%M:%S").zfill(19), offset=offset) == seconds
 
 
 @given(st.text(max_size=100), st.text(max_size=10), st.text(max_size=10))
 def test_no_text_is_an_impossible_time(told: str, offset: str, fraction: str) -> None:
-    found = moment(told, offset=offset, fraction=fraction)
+    found = parse_time(told, offset=offset, fraction=fraction)
     assert found is None or (found >= OLDEST and found.tzinfo is UTC)
     assert abs(offset_of(offset) or timedelta()) <= timedelta(hours=14)
 
@@ -274,5 +278,5 @@ def test_a_fact_that_cannot_be_read_takes_no_other_along() -> None:
     found.get_ifd(ExifTags.IFD.Exif)
     found._ifds[ExifTags.IFD.Exif] = Broken()
     found._ifds[ExifTags.IFD.GPSInfo] = Broken()
-    about = described(found)
+    about = read_metadata(found)
     assert (about.taken_at, about.camera, about.latitude) == (WHEN, "Ricoh", None)

@@ -18,7 +18,7 @@ from adapters.name_forms import MAX_FORMS, forms
 from gateway.search.image_lookup import Presence
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_on_fakes import Gateway, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, gateway, image_record, png, unit
 
 NAMES = ["été.jpg", "한글 사진/가족.jpg", "が/ぎ.jpg", "Ångström/Việt Nam/ở.jpg", "ﬁ é.jpg"]
 
@@ -39,7 +39,7 @@ async def put(bench: Gateway, name: str, colour: str = "green", **more: Any) -> 
     target = bench.images / name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(png(colour))
-    await bench.index.upsert(bench.collection, [picture(name, unit(1), **more)])
+    await bench.index.upsert(bench.collection, [image_record(name, unit(1), **more)])
     return png(colour)
 
 

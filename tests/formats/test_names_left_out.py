@@ -170,17 +170,17 @@ async def test_what_was_indexed_before_leaves_however_much_it_is(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(root, *(f"{n}.jpg" for n in range(10)))
-    pictures = on_disk(root)
+    images = on_disk(root)
     put(root, *(f"@eaDir/{n}.jpg/thumb.jpg" for n in range(90)))
     async with watching(root, log, ignore_defaults=False):
         await shows(log, on_disk(root))
     async with watching(root, log) as watcher:
-        await shows(log, pictures)
+        await shows(log, images)
         assert watcher.status.counters.removed == 90
         assert watcher.status.held == 0
         # Nor do they count for what goes after them.
         (root / "0.jpg").unlink()
-        await shows(log, {name: each for name, each in pictures.items() if name != "0.jpg"})
+        await shows(log, {name: each for name, each in images.items() if name != "0.jpg"})
     assert "HELD BACK" not in caplog.text
     assert (root / "@eaDir/0.jpg/thumb.jpg").exists()
 
@@ -188,22 +188,22 @@ async def test_what_was_indexed_before_leaves_however_much_it_is(
 async def test_of_the_others_none_goes_because_of_them(root: Path, log: FakeEventLog) -> None:
     """Thirty of forty pictures are gone: hundreds of thumbnails beside them make that no less."""
     put(root, *(f"{n}.jpg" for n in range(40)))
-    pictures = on_disk(root)
+    images = on_disk(root)
     put(root, *(f"@eaDir/{n}.jpg" for n in range(200)))
     async with watching(root, log, ignore_defaults=False):
         await shows(log, on_disk(root))
     for n in range(30):
         (root / f"{n}.jpg").unlink()
     async with watching(root, log) as watcher:
-        await shows(log, pictures)
+        await shows(log, images)
 
         async def held() -> bool:
             return watcher.status.held == 30
 
         await eventually(held)
-        assert await view(log) == pictures
+        assert await view(log) == images
         watcher.request_scan(confirm_removals=True)
-        await shows(log, {f"{n}.jpg": pictures[f"{n}.jpg"] for n in range(30, 40)})
+        await shows(log, {f"{n}.jpg": images[f"{n}.jpg"] for n in range(30, 40)})
 
 
 async def test_a_folder_that_is_gone_keeps_them(root: Path, log: FakeEventLog) -> None:
@@ -236,22 +236,22 @@ async def test_a_bucket_too_lets_them_go_and_no_more(
 ) -> None:
     bucket.pipe({f"/b/x/{n}.jpg": png(size=(n + 1, 1)) for n in range(40)})
     bucket.pipe({f"/b/x/@eaDir/{n}.jpg": png(size=(n + 1, 2)) for n in range(100)})
-    pictures = {f"cloud/{n}.jpg" for n in range(40)}
+    images = {f"cloud/{n}.jpg" for n in range(40)}
 
     async def all_known() -> bool:
         return len(await view(log)) == 140
 
-    async def only_pictures() -> bool:
-        return set(await view(log)) == pictures
+    async def only_images() -> bool:
+        return set(await view(log)) == images
 
     async with running(root, log, ignore_defaults=False):
         await eventually(all_known)
     bucket.rm([f"/b/x/{n}.jpg" for n in range(30)])
     async with running(root, log) as sources:
-        await eventually(only_pictures)
+        await eventually(only_images)
 
         async def held() -> bool:
             return sources.statuses()["cloud"].held == 30
 
         await eventually(held)
-        assert await only_pictures()
+        assert await only_images()

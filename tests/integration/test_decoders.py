@@ -28,7 +28,7 @@ async def bench(servers: Servers, tmp_path: Path) -> AsyncIterator[Workbench]:
 
 
 async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) -> None:
-    good = bench.pictures(20)
+    good = bench.put_images(20)
     bad = []
     for name, (data, _) in BAD.items():
         image_id = f"{bench.prefix}/{name}.jpg"
@@ -39,7 +39,7 @@ async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) 
     await indexer.start()
     await bench.publish([*good[:10], *bad, *good[10:]])
     await bench.settles(90)
-    later = bench.pictures(5, "later")
+    later = bench.put_images(5, "later")
     await bench.publish(later)
     await bench.settles()
 

@@ -69,7 +69,7 @@ async def test_rebalances_while_pictures_are_decoded_leave_an_indexer_that_works
     """Each time some are decoded and wait for the others of their chunk, or for a slow Triton."""
     indexer = bench.indexer(decode_workers=1, embed_in_flight=1, rebalance_grace=0.2)
     await indexer.start()
-    await bench.publish(bench.pictures(1, "warm"))
+    await bench.publish(bench.put_images(1, "warm"))
     await bench.settles()
     bench.triton.delay = 20.0
     await bench.publish([slow_to_decode(bench, number) for number in range(60)])
@@ -89,7 +89,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
 ) -> None:
     root = bench.folder / bench.prefix
     away = bench.folder / "away"
-    messages = bench.pictures(40)
+    messages = bench.put_images(40)
     root.rename(away)
     await bench.publish(messages)
     indexer = bench.indexer(
@@ -115,7 +115,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
 
 async def test_an_absent_file_is_judged_by_what_the_log_holds(bench: Workbench) -> None:
     indexer = bench.indexer()
-    gone, left = bench.pictures(20, "gone"), bench.pictures(20, "left")
+    gone, left = bench.put_images(20, "gone"), bench.put_images(20, "left")
     for message in gone:
         (bench.folder / message.key).unlink()
     # Of the first half the log tells that they are gone; of the others nothing does.
@@ -136,7 +136,7 @@ async def test_an_absent_file_is_judged_by_what_the_log_holds(bench: Workbench) 
 async def test_a_foreign_record_of_the_largest_size_becomes_a_letter(bench: Workbench) -> None:
     key = f"{bench.prefix}/foreign.jpg"
     await bench.log.publish(IMAGES, [Message(key, b"\xff" * 6_500_000)])
-    await bench.publish(bench.pictures(3))
+    await bench.publish(bench.put_images(3))
     indexer = bench.indexer()
     await indexer.start()
     await bench.settles()

@@ -110,7 +110,7 @@ async def assert_fits(page: Page) -> None:
     assert scrolled <= inner, (scrolled, inner)
 
 
-async def picture_of(page: Page, name: str, **options: Any) -> None:
+async def save_screenshot(page: Page, name: str, **options: Any) -> None:
     """A screenshot for the documentation, where `SCREENSHOTS` names a folder for them."""
     if folder := os.environ.get("SCREENSHOTS"):
         await page.wait_for_load_state("networkidle")

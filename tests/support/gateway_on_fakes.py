@@ -58,7 +58,7 @@ class Gateway:
 
     async def holds(self, *names: str) -> None:
         """Have the index hold pictures of these names, whatever their files are."""
-        await self.index.upsert(self.collection, [picture(name, unit(1)) for name in names])
+        await self.index.upsert(self.collection, [image_record(name, unit(1)) for name in names])
 
     async def searches(self) -> list[SearchPerformed]:
         return [decode(SearchPerformed, r.value) async for r in self.log.read_all(SEARCHES)]
@@ -101,7 +101,7 @@ def unit(*numbers: float, dimension: int = 8) -> list[float]:
     return [float(number) for number in vector / np.linalg.norm(vector)]
 
 
-def picture(image_id: str, vector: Sequence[float], **more: Any) -> ImageRecord:
+def image_record(image_id: str, vector: Sequence[float], **more: Any) -> ImageRecord:
     """A record with unremarkable properties, but for those given."""
     properties: dict[str, Any] = {
         "uri": "file:///x",

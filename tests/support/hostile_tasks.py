@@ -23,7 +23,7 @@ from consumers.indexing import worker_task as decoding_task
 from consumers.indexing.reading import Limits, read
 from imaging import worker_tasks as decoding_tasks
 from imaging.decoded_image import DecodedImage
-from imaging.sandbox.worker import DECODING, READING, doing
+from imaging.sandbox.worker import DECODING, READING, enter_phase
 from schemas.events import ImageAdded
 
 MODULE = __name__
@@ -50,9 +50,9 @@ def misbehave(data: bytes) -> None:
             eaten.append(bytearray(os.urandom(1 << 12) * 4096))
 
 
-def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> DecodedImage:
+def decode_image(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> DecodedImage:
     misbehave(data)
-    return decoding_tasks.picture(data, spec, max_pixels, memory=memory)
+    return decoding_tasks.decode_image(data, spec, max_pixels, memory=memory)
 
 
 def thumbnail(
@@ -109,7 +109,7 @@ def read_slowly(
         return read(event, max_bytes=max_bytes)
 
     def begin(data: bytes, *others: int) -> None:
-        doing(DECODING)
+        enter_phase(DECODING)
         misbehave(data)
         decoding_tasks.begin(data, *others)
 
@@ -156,7 +156,7 @@ def spoil(*, memory: int) -> None:
 
 
 def hang_while_reading(*, memory: int) -> None:
-    doing(READING)
+    enter_phase(READING)
     time.sleep(600)
 
 

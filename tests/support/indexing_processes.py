@@ -171,7 +171,7 @@ class Workbench:
         self.indexers.append(process)
         return process
 
-    def picture(self, name: str) -> tuple[str, bytes]:
+    def put_image(self, name: str) -> tuple[str, bytes]:
         """A picture like no other, on disk; its id and bytes."""
         image_id = f"{self.prefix}/{name}.jpg"
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]))
@@ -204,8 +204,8 @@ class Workbench:
         self.expected.pop(image_id, None)
         return Message(image_id, None)
 
-    def pictures(self, count: int, name: str = "p") -> list[Message]:
-        return [self.added(*self.picture(f"{name}{number}")) for number in range(count)]
+    def put_images(self, count: int, name: str = "p") -> list[Message]:
+        return [self.added(*self.put_image(f"{name}{number}")) for number in range(count)]
 
     async def publish(self, messages: Sequence[Message]) -> None:
         await self.log.publish(IMAGES, messages)

@@ -133,7 +133,7 @@ def packet(description: str) -> bytes:
 WRITERS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "JXL")
 
 
-def picture(
+def image_with_metadata(
     kind: str = "JPEG",
     about: bytes | None = None,
     packet: bytes | None = None,

@@ -25,7 +25,7 @@ from tests.support.metadata_builders import (
     Entry,
     dated,
     exif,
-    picture,
+    image_with_metadata,
     rationals,
     text,
     xmp,
@@ -136,7 +136,7 @@ def sample(kind: str) -> bytes:
     """A whole picture of this format, with all that it may say."""
     about = dated(taken="2024:05:06 07:08:09", make="Ricoh", model="GR III")
     packet = xmp(exif_DateTimeOriginal="2024-05-06", exif_GPSLatitude="48,0N")
-    return picture(kind, about, packet)
+    return image_with_metadata(kind, about, packet)
 
 
 files = st.sampled_from(WRITERS).flatmap(lambda kind: damaged(sample(kind), 600))

@@ -151,10 +151,10 @@ def opaque() -> dict[str, Image.Image]:
         "large": smooth(1601, 1203),
         "line": rough(300, 1),
     }
-    pictures = {name: Image.fromarray(pixels) for name, pixels in made.items()}
-    pictures["grey"] = Image.fromarray(rough(301, 203)[:, :, 0])
-    pictures["opaque alpha"] = with_alpha(rough(259, 311), np.full((311, 259), 255, np.uint8))
-    return pictures
+    images = {name: Image.fromarray(pixels) for name, pixels in made.items()}
+    images["grey"] = Image.fromarray(rough(301, 203)[:, :, 0])
+    images["opaque alpha"] = with_alpha(rough(259, 311), np.full((311, 259), 255, np.uint8))
+    return images
 
 
 def indexed() -> dict[str, Image.Image]:

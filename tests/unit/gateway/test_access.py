@@ -18,7 +18,7 @@ from adapters.settings import BadSettings
 from gateway.http.gate import MAX_CLIENTS, RateLimit, client_address
 from gateway.search.text_cache import MODELS, TextCache
 from gateway.settings import GatewaySettings
-from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, image_record, png, unit
 from tests.support.issuer import AUDIENCE, Issuer, local_issuer
 
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
@@ -342,7 +342,7 @@ class TestTime:
             return await embed(self, *arguments)
 
         monkeypatch.setattr(FakeEmbedder, "embed_texts", slow)
-        async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))]) as bench:
+        async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))]) as bench:
             response = await bench.client.get(HEALTH)
             assert_problem(response, 503)
             assert "warmed up" in response.json()["missing"]["model"]

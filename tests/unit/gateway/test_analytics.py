@@ -154,10 +154,8 @@ async def test_behind_a_number_are_its_searches(client: httpx.AsyncClient, world
         if not search.results or search.results[0].score < 0.2
     }
     assert await ids(rated=True) == {str(feedback.search_id) for feedback in world.feedback}
-    pictures = Counter(
-        str(feedback.search_id) for feedback in world.feedback if feedback.image_name
-    )
-    assert await ids(rated_images=1) == {name for name, count in pictures.items() if count == 1}
+    images = Counter(str(feedback.search_id) for feedback in world.feedback if feedback.image_name)
+    assert await ids(rated_images=1) == {name for name, count in images.items() if count == 1}
     day = BEGIN + timedelta(days=2)
     assert await ids(since=day.isoformat(), until=(day + timedelta(days=1)).isoformat()) == {
         str(search.search_id)

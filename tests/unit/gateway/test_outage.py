@@ -9,7 +9,7 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
 from gateway.search.outage import Patience
-from tests.support.gateway_on_fakes import gateway, picture, unit
+from tests.support.gateway_on_fakes import gateway, image_record, unit
 
 
 class Server:
@@ -79,7 +79,7 @@ async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
 async def test_a_search_outlives_a_restart(
     tmp_path: Path, small_spec: ModelSpec, server: str
 ) -> None:
-    records = [picture("a.jpg", unit(1))]
+    records = [image_record("a.jpg", unit(1))]
     async with gateway(tmp_path, small_spec, records, outage_patience=20) as bench:
         fake = getattr(bench, server)
         fake.available = False

@@ -17,14 +17,21 @@ from gateway.search import cutoff
 from gateway.search.collapse import collapse
 from gateway.search.filters import Filters
 from gateway.search.ranking import ranked
-from tests.support.gateway_on_fakes import WHEN, Gateway, assert_problem, gateway, picture, unit
+from tests.support.gateway_on_fakes import (
+    WHEN,
+    Gateway,
+    assert_problem,
+    gateway,
+    image_record,
+    unit,
+)
 
 
 @pytest.fixture
 async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Gateway]:
     """Pictures on an arc: the query `image_name: here.jpg` finds 000.jpg first, then 001.jpg …"""
-    records = [picture("here.jpg", unit(1))] + [
-        picture(
+    records = [image_record("here.jpg", unit(1))] + [
+        image_record(
             f"{'even' if n % 2 == 0 else 'odd'}/{n:03}.jpg",
             unit(np.cos(0.3 + n / 400), np.sin(0.3 + n / 400)),
             width=n,
@@ -236,8 +243,8 @@ class TestCutOff:
     async def test_what_does_not_stand_out_is_cut(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
-        near = [picture(f"near/{n}.jpg", unit(1, 0.1 * n)) for n in range(4)]
-        far = [picture(f"far/{n}.jpg", unit(0.1, 1, n)) for n in range(60)]
+        near = [image_record(f"near/{n}.jpg", unit(1, 0.1 * n)) for n in range(4)]
+        far = [image_record(f"far/{n}.jpg", unit(0.1, 1, n)) for n in range(60)]
         async with gateway(tmp_path, small_spec, [*near, *far]) as bench:
             body = {"image_name": "near/0.jpg", "limit": 100}
             assert len(await bench.names(**body)) == 63
@@ -261,7 +268,7 @@ class TestCollapse:
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         records = [
-            picture(
+            image_record(
                 f"{group}/{copy}.jpg", unit(np.cos(group * 0.35), np.sin(group * 0.35), copy / 1000)
             )
             for group in range(5)

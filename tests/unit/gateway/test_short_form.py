@@ -70,10 +70,10 @@ def test_what_the_gateway_writes_is_read_back(
         Term(
             "x",
             -weight if negative else weight,
-            text=None if picture else word,
-            image_name=word if picture else None,
+            text=None if image else word,
+            image_name=word if image else None,
         )
-        for word, weight, negative, picture in terms
+        for word, weight, negative, image in terms
     ]
     expected = [
         Part(term.weight, term.text, None if term.image_name is None else f"./{term.image_name}")
