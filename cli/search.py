@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import terminal_images
-from gateway.search.short_form import BadShortForm, Part, parse
+from gateway.search.short_form import BadShortForm, ShortFormTerm, parse
 from stack.errors import StackError
 from stack.settings import StackSettings
 
@@ -120,7 +120,7 @@ def query_body(query: str | None, like: str | None, image: Path | None) -> dict[
     return {"terms": [{**_term(part), "weight": part.weight} for part in parts]}
 
 
-def _term(part: Part) -> dict[str, Any]:
+def _term(part: ShortFormTerm) -> dict[str, Any]:
     if part.path is None:
         return {"text": part.text}
     file = Path(part.path).expanduser()
@@ -142,9 +142,9 @@ def _encoded(file: Path) -> str:
 def show(url: str, answer: dict[str, Any], show_images: bool | None) -> None:
     """Print the answer as a table, with pictures above it if they can be shown."""
     console = Console()
-    way = terminal_images.way(os.environ, is_terminal=sys.stdout.isatty())
-    if show_images or (show_images is None and way is not None):
-        _show_images(url, answer["matches"], way or "blocks")
+    protocol = terminal_images.image_protocol(os.environ, is_terminal=sys.stdout.isatty())
+    if show_images or (show_images is None and protocol is not None):
+        _show_images(url, answer["matches"], protocol or "blocks")
     table = Table("score", "picture", "size", box=None)
     for match in answer["matches"]:
         size = f"{match['width']} x {match['height']}"
@@ -155,12 +155,14 @@ def show(url: str, answer: dict[str, Any], show_images: bool | None) -> None:
         console.print(f"cut off at {answer['cut_off_score']:.3f}; --cut-off none shows the rest")
 
 
-def _show_images(url: str, matches: list[dict[str, Any]], way: terminal_images.Way) -> None:
+def _show_images(
+    url: str, matches: list[dict[str, Any]], protocol: terminal_images.ImageProtocol
+) -> None:
     with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, headers=credentials()) as client:
         for match in matches:
             response = client.get(f"{url}/thumbnails/{quote(match['image_name'])}?size=256")
             if response.is_success:
-                for line in terminal_images.lines(response.content, way):
+                for line in terminal_images.lines(response.content, protocol):
                     print(line)
             print(f"{match['score']:.3f} {printable(match['image_name'])}")
 

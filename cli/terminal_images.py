@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from PIL import Image
 
-Way = Literal["kitty", "iterm", "blocks"]
+ImageProtocol = Literal["kitty", "iterm", "blocks"]
 
 ROWS: Final = 8
 """Height of a picture, in lines of text."""
@@ -17,7 +17,7 @@ COLUMNS: Final = 2 * ROWS
 KITTY_CHUNK: Final = 4096
 
 
-def way(environment: Mapping[str, str], *, is_terminal: bool) -> Way | None:
+def image_protocol(environment: Mapping[str, str], *, is_terminal: bool) -> ImageProtocol | None:
     """How this terminal shows pictures, by its environment variables; None if it does not."""
     if not is_terminal or environment.get("TERM") in (None, "dumb"):
         return None
@@ -31,17 +31,17 @@ def way(environment: Mapping[str, str], *, is_terminal: bool) -> Way | None:
     return "blocks" if environment.get("COLORTERM") in ("truecolor", "24bit") else None
 
 
-def lines(data: bytes, way: Way) -> Iterator[str]:
+def lines(data: bytes, protocol: ImageProtocol) -> Iterator[str]:
     """The lines to print to show a thumbnail, which is a JPEG."""
     # Only JPEG: the server that answered may not be a gateway.
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as opened:
         image = opened.convert("RGB")
-    if way == "blocks":
+    if protocol == "blocks":
         yield from _blocks(image)
     else:
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        yield (_kitty if way == "kitty" else _iterm)(buffer.getvalue())
+        yield (_kitty if protocol == "kitty" else _iterm)(buffer.getvalue())
 
 
 def _kitty(png: bytes) -> str:

@@ -75,7 +75,7 @@ class Services:
         self.duplicates = Duplicates(index, cursors, near_score=settings.duplicate_score)
         self.images = ImageFiles(
             settings,
-            ServedImages(self.search.presence, self.state.failed_images),
+            ServedImages(self.search.image_lookup, self.state.failed_images),
             max_bytes=settings.max_image_bytes,
         )
         self.thumbnails = Thumbnails(

@@ -1,4 +1,4 @@
-"""What a model switch needs from the local stack: implements `models.switching.Serving`."""
+"""What a model switch needs from the local stack: implements `models.switching.ModelServing`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PIECE_BYTES: Final = 256 * 1024
 """How much of an object is held in memory while it is sent."""
 THREADS: Final = 8
 """Calls to buckets in flight at once; each blocks a thread."""
-AT_ONCE = 64
+MAX_TRANSFERS = 64
 """Objects that are sent at once; further ones wait for a slot, within the request's deadline."""
 
 
@@ -26,7 +26,7 @@ class Transfers:
     def __init__(self, *, max_bytes: int) -> None:
         """An object of more than `max_bytes` is refused."""
         self._max_bytes = max_bytes
-        self.slots = asyncio.Semaphore(AT_ONCE)
+        self.slots = asyncio.Semaphore(MAX_TRANSFERS)
         # A bucket that hangs blocks its threads, so nothing else may use them.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bucket")
 

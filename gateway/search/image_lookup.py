@@ -16,7 +16,7 @@ from gateway.errors import NotIndexedYet, TooManyWaiting
 
 GATHER_SECONDS: Final = 0.002
 """How long a look-up waits for others to share its request."""
-AT_ONCE: Final = 500
+BATCH_IDS: Final = 500
 """Maximum number of images in one request to the index."""
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.25
@@ -24,7 +24,7 @@ MAX_WAITING: Final = 1000
 """Maximum number of requests that wait for images at the same time."""
 
 
-class Presence:
+class ImageLookup:
     """Looks up content hashes of images by id, in batches."""
 
     def __init__(self, index: ImageIndex, active: Callable[[], Awaitable[Collection]]) -> None:
@@ -51,7 +51,7 @@ class Presence:
         # A caller that is cancelled must not cancel the answer for the others.
         return await asyncio.shield(future)
 
-    async def held(self, name: str) -> AsyncIterator[tuple[str, str]]:
+    async def matching(self, name: str) -> AsyncIterator[tuple[str, str]]:
         """Ids and content hashes of the images of this name in any Unicode form, itself first.
 
         The other forms are looked up only if the caller iterates past the first one.
@@ -69,8 +69,8 @@ class Presence:
         await asyncio.sleep(GATHER_SECONDS)
         wanted, self._wanted = self._wanted, {}
         names = list(wanted)
-        for start in range(0, len(names), AT_ONCE):
-            part = names[start : start + AT_ONCE]
+        for start in range(0, len(names), BATCH_IDS):
+            part = names[start : start + BATCH_IDS]
             try:
                 held = await self._index.hashes(await self._active(), part)
             except Exception as error:
@@ -99,7 +99,7 @@ class Presence:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    async for _, found in self.held(image_name):
+                    async for _, found in self.matching(image_name):
                         if sha256 in (None, found):
                             return
                     await asyncio.sleep(pause)

@@ -16,7 +16,7 @@ PAUSE_SECONDS: Final = 0.5
 """The maximum pause between attempts. It is random, so that attempts are spread out."""
 
 
-class Patience:
+class OutageRetry:
     """Repeats a call that fails until the outage, not the request, has lasted `seconds`.
 
     So a request during a restart is answered late, and one during a lasting outage fails at once.

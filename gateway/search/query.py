@@ -47,7 +47,7 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class QueryVector:
     """A query as a unit vector; `own` are the ids of its images of positive weight."""
 
     vector: list[float]
@@ -84,7 +84,7 @@ class QueryEmbedder:
         self._texts = TextCache(text_cache)
         self._batches = TextBatches(embedder)
 
-    async def embed(self, collection: Collection, terms: Sequence[Term]) -> Query:
+    async def embed(self, collection: Collection, terms: Sequence[Term]) -> QueryVector:
         """The query as a vector.
 
         Raises:
@@ -96,7 +96,7 @@ class QueryEmbedder:
             named[term.image_name][0] for term in terms if term.image_name and term.weight > 0
         )
         if len(terms) == 1 and terms[0].weight == 1:
-            return Query(await self._vector(collection, terms[0], named), own)
+            return QueryVector(await self._vector(collection, terms[0], named), own)
         vectors = await _all(self._vector(collection, term, named) for term in terms)
         weights = np.array([term.weight for term in terms])
         combined = weights @ np.array(vectors)
@@ -104,7 +104,7 @@ class QueryEmbedder:
         if length < SMALLEST_LENGTH:
             raise InvalidField("terms", "the terms cancel each other out")
         unit: list[float] = (combined / length).tolist()
-        return Query(unit, own)
+        return QueryVector(unit, own)
 
     async def _named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
         """The named images, in one request to the index, and one more for other Unicode forms."""

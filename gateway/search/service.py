@@ -21,11 +21,11 @@ from gateway.auth.privacy import Privacy
 from gateway.errors import InvalidField
 from gateway.search import cutoff, ranking
 from gateway.search.collapse import CollapsedMatch, collapse
-from gateway.search.cutoff import Background
+from gateway.search.cutoff import BackgroundSample
 from gateway.search.events import SearchEvents
-from gateway.search.image_lookup import Presence
-from gateway.search.outage import Patience
-from gateway.search.query import Query, QueryEmbedder, Term, describe, kind_of
+from gateway.search.image_lookup import ImageLookup
+from gateway.search.outage import OutageRetry
+from gateway.search.query import QueryEmbedder, QueryVector, Term, describe, kind_of
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Search:
     ) -> None:
         """`duplicate_score` is the cosine from which two images are near-duplicates.
 
-        `patience` is how many seconds to wait for a server that is down; see `Patience`.
+        `patience` is how many seconds to wait for a server that is down; see `OutageRetry`.
         """
         self._queries = queries
         self._index = index
@@ -110,9 +110,9 @@ class Search:
         self._cursors = cursors
         self._privacy = privacy
         self._duplicate_score = duplicate_score
-        self._patience = Patience(patience)
-        self._background = Background(index)
-        self.presence = Presence(index, self.active)
+        self._patience = OutageRetry(patience)
+        self._background = BackgroundSample(index)
+        self.image_lookup = ImageLookup(index, self.active)
         """Which images searches can find."""
         self._active: tuple[float, Collection] | None = None
         self._resolving = asyncio.Lock()
@@ -178,7 +178,7 @@ class Search:
         return int(at)
 
     async def _found(
-        self, question: Question, collection: Collection, query: Query, needed: int
+        self, question: Question, collection: Collection, query: QueryVector, needed: int
     ) -> _Found:
         vector, own = query.vector, query.own
         search = functools.partial(
@@ -215,7 +215,9 @@ class Search:
     ) -> float:
         spec = await self._queries.check_model(collection)
         background = await self._background.scores(collection, vector)
-        return cutoff.bound(best, background, spec.min_score if len(question.terms) == 1 else -1.0)
+        return cutoff.cut_off_score(
+            best, background, spec.min_score if len(question.terms) == 1 else -1.0
+        )
 
     async def active(self) -> Collection:
         """The collection that answers searches now.

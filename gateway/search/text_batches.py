@@ -11,7 +11,7 @@ from adapters.embedder.batch_size import NEAR, BatchSize
 from adapters.embedder.port import Embedder
 from adapters.errors import Rejected, TooSlow, Unavailable
 
-MOST: Final = 32
+MAX_TEXTS: Final = 32
 """Maximum number of texts in one request, which every text model here accepts."""
 SLOW_SECONDS: Final = 10.0
 """The limit for a request of many texts, as each search in it waits for the whole request."""
@@ -68,7 +68,7 @@ class TextBatches:
         sender.add_done_callback(self._senders.discard)
 
     def _size(self, model: str) -> BatchSize:
-        return self._sizes.setdefault(model, BatchSize(MOST, deadline=SLOW_SECONDS))
+        return self._sizes.setdefault(model, BatchSize(MAX_TEXTS, deadline=SLOW_SECONDS))
 
     async def _send(self, model: str, batch: list[Pending]) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast
 
 from analytics.engine import CancellationToken, QueryCancelled, QueryLimits
 from analytics.lake import Lake
-from gateway.single_flight import Shared
+from gateway.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class LakeQueries:
         self._slots = asyncio.Semaphore(CONCURRENT)
         # Threads of its own: the default ones read image files for other requests.
         self._threads = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="analytics")
-        self._shared: Shared[Hashable, Any] = Shared()
+        self._shared: SingleFlight[Hashable, Any] = SingleFlight()
 
     async def result(
         self, key: Hashable, query: Callable[[Lake, QueryLimits, CancellationToken], T]

@@ -52,7 +52,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def works() -> Callable[[], Any]:
-    return probes.TritonWorks("http://x", lambda: "lite")
+    return probes.TritonProbe("http://x", lambda: "lite")
 
 
 async def test_one_that_answers_works(world: World) -> None:

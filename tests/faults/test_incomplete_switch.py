@@ -22,10 +22,10 @@ from adapters.naming import collection_name
 from adapters.provision import newest_activation, recovered_collection
 from adapters.settings import ServerSettings
 from cli import models as commands
-from cli.models_completeness import complete
+from cli.models_completeness import check_complete
 from models import switching
 from models.errors import SwitchRefused
-from models.switching import Filling, Switching
+from models.switching import BackfillProgress, ModelSwitcher
 from schemas.events import ImageAdded, ModelStep
 from schemas.topics import IMAGES, IMAGES_DLQ
 from stack.errors import StackError
@@ -85,10 +85,10 @@ class World:
     def servers(self) -> Connections:
         return Connections(FakeEmbedder(served=self.specs), self.index, self.log)
 
-    def switching(self) -> Switching:
+    def switching(self) -> ModelSwitcher:
         serving = LocalServing(self.settings, Cache(self.settings.cache, print))
         registry = model_registry(self.settings)
-        return Switching(registry, ServerSettings(), self.servers(), serving)
+        return ModelSwitcher(registry, ServerSettings(), self.servers(), serving)
 
     async def publish(self, *numbers: int, version: int = 0) -> None:
         for number in numbers:
@@ -142,7 +142,7 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     async def connections(_: object) -> AsyncIterator[Connections]:
         yield world.servers()
 
-    async def prepare(_: Switching, name: str) -> Collection:
+    async def prepare(_: ModelSwitcher, name: str) -> Collection:
         return await world.index.ensure_collection(world.specs[name])
 
     async def caught_up(*_: object) -> Progress:
@@ -151,7 +151,7 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(commands, "StackSettings", lambda: world.settings)
     monkeypatch.setattr(commands, "connections", connections)
-    monkeypatch.setattr(Switching, "prepare", prepare)
+    monkeypatch.setattr(ModelSwitcher, "prepare", prepare)
     monkeypatch.setattr(switching, "group_progress", caught_up)
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
     return world
@@ -184,7 +184,7 @@ async def test_an_empty_log_flips(switches: World) -> None:
 async def lacks(world: World, most: float = 0.01, handled: Mapping[int, int] = EVERYTHING) -> bool:
     collection = await world.index.ensure_collection(world.specs["next"])
     try:
-        await complete(world.servers(), collection, handled, most)
+        await check_complete(world.servers(), collection, handled, most)
     except StackError:
         return True
     return False
@@ -246,9 +246,9 @@ async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
         return Progress(committed={0: handled[group]}, ends={0: 5})
 
     monkeypatch.setattr(switching, "group_progress", progress)
-    seen: list[Filling] = []
-    async for filling in world.switching().filling(former):
-        seen.append(filling)
+    seen: list[BackfillProgress] = []
+    async for progress in world.switching().backfill_progress(former):
+        seen.append(backfill)
         if len(seen) == 2:
             await world.index.drop(former)
             new = await world.index.ensure_collection(spec)

@@ -9,7 +9,7 @@ from adapters.index.fake import FakeImageIndex
 from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
-from cli.models_completeness import complete
+from cli.models_completeness import check_complete
 from consumers.indexing.failures import Poison
 from consumers.repair.audit import audit, repair
 from consumers.repair.dead_letters import open_letters, retry
@@ -57,7 +57,7 @@ async def test_a_letter_does_not_excuse_another_record_at_its_place(
     result = await audit(log, index, collection, everything)
     assert (result.missing, result.dead_lettered) == ([image_id], [])
     with pytest.raises(StackError, match=image_id):
-        await complete(Connections(FakeEmbedder(), index, log), collection, {0: 1}, 0.0)
+        await check_complete(Connections(FakeEmbedder(), index, log), collection, {0: 1}, 0.0)
     assert await repair(log, result) == 1
     assert log.topics[IMAGES.name][0][-1].value == good.value
 
@@ -73,7 +73,7 @@ async def test_a_letter_excuses_its_own_record(
     collection = await index.ensure_collection(small_spec)
     result = await audit(log, index, collection, everything)
     assert (result.missing, result.dead_lettered) == ([], ["bad.png"])
-    await complete(Connections(FakeEmbedder(), index, log), collection, {0: 1}, 0.0)
+    await check_complete(Connections(FakeEmbedder(), index, log), collection, {0: 1}, 0.0)
 
 
 async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(
@@ -141,10 +141,10 @@ async def test_no_letter_is_told_the_reason_of_another(
         return Message(name, event)
 
     await log.publish(IMAGES_DLQ, [letter("a"), letter("b")])
-    newest = of_the_gateway.NewestLetters(log)
+    newest = of_the_gateway.NewestOpenLetters(log)
     known = await newest.current()
     assert [each.reason for each in known] == [None, None]
     lose_the_last(log, IMAGES_DLQ)
     await log.publish(IMAGES_DLQ, [letter("c")])
-    told = [(each.image_id, why.text) for each, why in await newest.complete(known)]
+    told = [(each.image_id, why.text) for each, why in await newest.with_reasons(known)]
     assert told == [("a", "why a")]

@@ -17,8 +17,8 @@ from adapters.errors import Unavailable
 from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
-from gateway.single_flight import Shared
-from gateway.state.open_dead_letters import NewestLetters
+from gateway.single_flight import SingleFlight
+from gateway.state.open_dead_letters import NewestOpenLetters
 from gateway.ttl_cache import TtlCache
 from schemas.codec import encode
 from schemas.events import DeadLetter, now
@@ -131,7 +131,7 @@ async def test_a_shared_run_ends_with_the_last_of_those_who_wait_and_not_before(
             cancelled += 1
             raise
 
-    shared: Shared[str, None] = Shared()
+    shared: SingleFlight[str, None] = SingleFlight()
     callers = [asyncio.create_task(shared.get("k", work)) for _ in range(4)]
     await asyncio.sleep(0.01)
     for caller in callers:
@@ -193,7 +193,7 @@ async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_
     monkeypatch.setattr(gateway.state.open_dead_letters, "WITH_REASON", 10)
     log = bench.log
     await log.publish(IMAGES_DLQ, [letter(f"{n:03}") for n in range(95)])
-    newest = NewestLetters(log)
+    newest = NewestOpenLetters(log)
     known = await newest.current()
     assert [each.image_id for each in known] == [f"{n:03}" for n in reversed(range(95))]
     assert [each.reason is not None for each in known] == [True] * 10 + [False] * 85

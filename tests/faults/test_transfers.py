@@ -128,7 +128,7 @@ async def test_a_bucket_that_hangs_takes_no_thread_from_others(
 async def test_only_so_many_objects_are_passed_on_at_a_time(
     tmp_path: Path, small_spec: ModelSpec, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "AT_ONCE", 2)
+    monkeypatch.setattr(transfers, "MAX_TRANSFERS", 2)
     names = [f"cloud/{number}.png" for number in range(20)]
     async with gateway(tmp_path, small_spec, images_sources="cloud=ranged://bucket") as bench:
         await bench.holds(*names)

@@ -15,7 +15,7 @@ from adapters.embedder.spec import ModelSpec
 from adapters.index.port import Collection
 from adapters.log.port import Message
 from adapters.name_forms import MAX_FORMS, forms
-from gateway.search.image_lookup import Presence
+from gateway.search.image_lookup import ImageLookup
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
 from tests.support.gateway_on_fakes import Gateway, gateway, image_record, png, unit
@@ -201,8 +201,8 @@ async def test_a_name_that_is_there_costs_one_id(
     async def active() -> Collection:
         return bench.collection
 
-    presence = Presence(bench.index, active)
-    await presence.until_indexed(name, None, timeout=5)
+    image_lookup = ImageLookup(bench.index, active)
+    await image_lookup.until_indexed(name, None, timeout=5)
     await bench.search(image_name=name)
     assert asked == [name, name]
     asked.clear()

@@ -134,7 +134,10 @@ async def nested(mounted: MountedFolder) -> None:
     everything = on_disk(mounted.root)
     async with watching(mounted.root, mounted.log) as watcher:
         await shows(mounted.log, everything)
-        assert await mounted.published_mounts() == {"outer/o.jpg": "outer", "outer/inner/i.jpg": "outer/inner"}
+        assert await mounted.published_mounts() == {
+            "outer/o.jpg": "outer",
+            "outer/inner/i.jpg": "outer/inner",
+        }
         mounted.unmount("outer/inner")
         await holds(watcher, 1, "at outer/inner,")
         mounted.unmount("outer")
@@ -211,7 +214,9 @@ async def one_file(mounted: MountedFolder) -> None:
     """A single file that is bound, as into a container, is a mount point, too."""
     put(mounted.root.with_name("other"), "x.jpg")
     put(mounted.root, "one/x.jpg", "one/y.jpg")
-    command("mount", "--bind", mounted.root.with_name("other") / "x.jpg", mounted.root / "one/x.jpg")
+    command(
+        "mount", "--bind", mounted.root.with_name("other") / "x.jpg", mounted.root / "one/x.jpg"
+    )
     async with watching(mounted.root, mounted.log) as watcher:
         await shows(mounted.log, on_disk(mounted.root))
         assert await mounted.published_mounts() == {"one/x.jpg": "one/x.jpg", "one/y.jpg": None}

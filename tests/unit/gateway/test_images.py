@@ -23,7 +23,7 @@ from gateway.images import thumbnails
 from gateway.images.files import ImageFiles, ServedImages
 from gateway.images.uploads import safe_folder, safe_name
 from gateway.search import duplicates
-from gateway.search.image_lookup import Presence
+from gateway.search.image_lookup import ImageLookup
 from gateway.settings import GatewaySettings
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
@@ -206,7 +206,7 @@ class TestThumbnails:
         async def active() -> Collection:
             return bench.collection
 
-        served = ServedImages(Presence(bench.index, active), no_letters)
+        served = ServedImages(ImageLookup(bench.index, active), no_letters)
         images = ImageFiles(GatewaySettings(images_dir=bench.images), served, max_bytes=10**7)
         sandbox = Sandbox(1, memory_bytes=10**7, seconds=60)
         decoders = Decoders(sandbox, max_pixels=10**7)

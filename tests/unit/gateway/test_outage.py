@@ -8,7 +8,7 @@ import pytest
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from gateway.search.outage import Patience
+from gateway.search.outage import OutageRetry
 from tests.support.gateway_on_fakes import gateway, image_record, unit
 
 
@@ -28,7 +28,7 @@ class Server:
 
 async def test_a_restart_is_waited_out() -> None:
     server = Server()
-    asked = asyncio.create_task(Patience(20)(server.ask))
+    asked = asyncio.create_task(OutageRetry(20)(server.ask))
     await asyncio.sleep(0.6)
     assert not asked.done()
     assert server.asked >= 2
@@ -37,7 +37,7 @@ async def test_a_restart_is_waited_out() -> None:
 
 
 async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later() -> None:
-    server, patience = Server(), Patience(0.8)
+    server, patience = Server(), OutageRetry(0.8)
     began = time.monotonic()
     with pytest.raises(Unavailable):
         await patience(server.ask)
@@ -50,7 +50,7 @@ async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later
 
 
 async def test_the_next_outage_is_waited_for_again() -> None:
-    server, patience = Server(), Patience(0.3)
+    server, patience = Server(), OutageRetry(0.3)
     with pytest.raises(Unavailable):
         await patience(server.ask)
     await asyncio.sleep(0.4)
@@ -63,7 +63,7 @@ async def test_the_next_outage_is_waited_for_again() -> None:
 async def test_no_patience_asks_once() -> None:
     server = Server()
     with pytest.raises(Unavailable):
-        await Patience(0)(server.ask)
+        await OutageRetry(0)(server.ask)
     assert server.asked == 1
 
 
@@ -72,7 +72,7 @@ async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
         raise Rejected("no")
 
     with pytest.raises(Rejected):
-        await asyncio.wait_for(Patience(20)(refused), 1)
+        await asyncio.wait_for(OutageRetry(20)(refused), 1)
 
 
 @pytest.mark.parametrize("server", ["embedder", "index"])

@@ -236,9 +236,9 @@ class TestPages:
 
 class TestCutOff:
     def test_the_bound_is_half_way_from_the_background_to_the_best(self) -> None:
-        assert cutoff.bound(0.5, [0.1, 0.1, 0.4], 0.0) == pytest.approx(0.3)
-        assert cutoff.bound(0.5, [0.1, 0.1, 0.4], 0.35) == 0.35
-        assert cutoff.bound(0.5, [], 0.2) == 0.2
+        assert cutoff.cut_off_score(0.5, [0.1, 0.1, 0.4], 0.0) == pytest.approx(0.3)
+        assert cutoff.cut_off_score(0.5, [0.1, 0.1, 0.4], 0.35) == 0.35
+        assert cutoff.cut_off_score(0.5, [], 0.2) == 0.2
 
     async def test_what_does_not_stand_out_is_cut(
         self, tmp_path: Path, small_spec: ModelSpec

@@ -9,7 +9,7 @@ import pytest
 from adapters.embedder.arrays import Vectors
 from adapters.embedder.fake import FakeEmbedder
 from adapters.errors import Rejected, Unavailable
-from gateway.search.text_batches import IN_FLIGHT, MOST, TextBatches
+from gateway.search.text_batches import IN_FLIGHT, MAX_TEXTS, TextBatches
 
 
 class Slow(FakeEmbedder):
@@ -42,11 +42,11 @@ async def test_who_asks_alone_is_asked_for_at_once() -> None:
 async def test_what_comes_meanwhile_goes_together_and_each_gets_its_own() -> None:
     embedder = Slow()
     batches = TextBatches(embedder)
-    count = 3 * MOST
+    count = 3 * MAX_TEXTS
     found = await asyncio.gather(*(batches.embed("m", str(n)) for n in range(count)))
     assert found == [[float(n)] for n in range(count)]
     assert sorted(int(t) for texts in embedder.asked for t in texts) == list(range(count))
-    assert max(map(len, embedder.asked)) <= MOST
+    assert max(map(len, embedder.asked)) <= MAX_TEXTS
     assert len(embedder.asked) <= 2 * IN_FLIGHT + 2
     assert embedder.most_at_once <= IN_FLIGHT
 

@@ -24,7 +24,7 @@ from stack.supervisor import (
     LONGEST_BACKOFF_SECONDS,
     ProcessSpec,
     ProcessState,
-    Supervised,
+    SupervisedProcess,
     Supervisor,
     backoff,
 )
@@ -133,11 +133,11 @@ class TestPreparation:
 class TestRecord:
     def test_a_second_launcher_is_told_of_the_first(self, tmp_path: Path) -> None:
         first = RecordFile(tmp_path / "run")
-        with first.held():
+        with first.locked():
             assert first.launcher_runs()
             with (
                 pytest.raises(StackError, match=f"already running as process {os.getpid()}"),
-                RecordFile(tmp_path / "run").held(),
+                RecordFile(tmp_path / "run").locked(),
             ):
                 pass
         assert not first.launcher_runs()
@@ -297,7 +297,7 @@ class TestSupervisor:
         ready = asyncio.Event()
         work = asyncio.create_task(supervisor.run(ready.set))
         await asyncio.wait_for(ready.wait(), 15)
-        process: Supervised = supervisor.processes["hung"]
+        process: SupervisedProcess = supervisor.processes["hung"]
         first = process.pid
         healthy.unlink()
         await self.until(lambda: process.restarts == 1)
