@@ -82,7 +82,7 @@ class ImageLookup:
                 for name in part:
                     wanted[name].set_result(held.get(name))
 
-    async def until_indexed(self, image_name: str, sha256: str | None, *, timeout: float) -> None:
+    async def until_indexed(self, image_id: str, sha256: str | None, *, timeout: float) -> None:
         """Return once the active collection holds the image, with this content if one is given.
 
         Its id may be another Unicode form of the name: some file systems change it.
@@ -99,12 +99,12 @@ class ImageLookup:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    async for _, found in self.matching(image_name):
+                    async for _, found in self.matching(image_id):
                         if sha256 in (None, found):
                             return
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, LONGEST_PAUSE)
         except TimeoutError as error:
-            raise NotIndexedYet(image_name, sha256, timeout) from error
+            raise NotIndexedYet(image_id, sha256, timeout) from error
         finally:
             self.waiting -= 1

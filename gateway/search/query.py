@@ -37,12 +37,12 @@ class Term:
     """Its field in the request, for error messages."""
     weight: float = 1.0
     text: str | None = None
-    image_name: str | None = None
+    image_id: str | None = None
     image: bytes | None = None
 
     def describe(self) -> str:
         """The term in the short form, for instance `2:dog` or `./a.jpg`."""
-        what = self.text or (f"./{self.image_name}" if self.image_name else "(picture)")
+        what = self.text or (f"./{self.image_id}" if self.image_id else "(picture)")
         return what if abs(self.weight) == 1 else f"{abs(self.weight):g}:{what}"
 
 
@@ -93,7 +93,7 @@ class QueryEmbedder:
         """
         named = await self._named(collection, terms)
         own = frozenset(
-            named[term.image_name][0] for term in terms if term.image_name and term.weight > 0
+            named[term.image_id][0] for term in terms if term.image_id and term.weight > 0
         )
         if len(terms) == 1 and terms[0].weight == 1:
             return QueryVector(await self._vector(collection, terms[0], named), own)
@@ -108,7 +108,7 @@ class QueryEmbedder:
 
     async def _named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
         """The named images, in one request to the index, and one more for other Unicode forms."""
-        names = {term.image_name: term.field for term in terms if term.image_name is not None}
+        names = {term.image_id: term.field for term in terms if term.image_id is not None}
         if not names:
             return {}
         held = dict(await self._index.vectors(collection, list(names)))
@@ -126,8 +126,8 @@ class QueryEmbedder:
     async def _vector(self, collection: Collection, term: Term, named: _Named) -> list[float]:
         if term.text is not None:
             return await self._of_text(collection, term.text)
-        if term.image_name is not None:
-            return named[term.image_name][1]
+        if term.image_id is not None:
+            return named[term.image_id][1]
         spec = await self.check_model(collection)
         try:
             image = await self._decoders.decode(term.image or b"", spec)

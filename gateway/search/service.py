@@ -59,7 +59,7 @@ class Question:
             (
                 term.weight,
                 term.text,
-                term.image_name,
+                term.image_id,
                 term.image and hashlib.sha256(term.image).hexdigest(),
             )
             for term in self.terms

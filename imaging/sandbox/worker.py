@@ -186,7 +186,7 @@ class _Termination:
     """
 
     def __init__(self) -> None:
-        self._busy = self._asked = False
+        self._busy = self._is_requested = False
         signal.signal(signal.SIGTERM, self._end)
 
     @contextmanager
@@ -195,13 +195,13 @@ class _Termination:
         self._busy = True
         yield
         self._busy = False
-        if self._asked:
+        if self._is_requested:
             os._exit(0)
 
     def _end(self, *_: object) -> None:
         if not self._busy:
             os._exit(0)
-        self._asked = True
+        self._is_requested = True
 
 
 class _MemoryLimit:

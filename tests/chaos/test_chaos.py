@@ -323,15 +323,16 @@ async def look(stack: Stack) -> tuple[Audit, set[str]]:
 
 def verdict(stack: Stack, result: Audit, letters: set[str]) -> str | None:
     """What is not as it should be, if anything."""
-    told = {
+    reported = {
         image_id: found.change.sha256
         for image_id, found in result.latest.items()
         if isinstance(found.change, ImageAdded) and image_id not in stack.poison
     }
     if result.waiting:
         return f"{len(result.waiting)} waiting"
-    if told != stack.expected:
-        return f"the log differs from the folder: {set(told.items()) ^ set(stack.expected.items())}"
+    if reported != stack.expected:
+        differences = set(reported.items()) ^ set(stack.expected.items())
+        return f"the log differs from the folder: {differences}"
     if not result.is_clean or result.agreed != len(stack.expected):
         return f"missing {result.missing}, stale {result.stale}, orphaned {result.orphaned}"
     if letters != stack.poison:

@@ -51,11 +51,11 @@ class Facts(NamedTuple):
     longitude: float | None = None
 
     @classmethod
-    def of(cls, told: object) -> Facts:
-        """The facts in `told`, by its attributes or keys; texts of times are ISO 8601."""
-        known = told if isinstance(told, Mapping) else None
+    def of(cls, source: object) -> Facts:
+        """The facts in `source`, by its attributes or keys; texts of times are ISO 8601."""
+        known = source if isinstance(source, Mapping) else None
         taken, camera, *place = (
-            getattr(told, name) if known is None else known.get(name) for name in cls._fields
+            getattr(source, name) if known is None else known.get(name) for name in cls._fields
         )
         taken = datetime.fromisoformat(taken) if isinstance(taken, str) else taken
         return cls(taken, camera, *(None if part is None else round(part, 6) for part in place))

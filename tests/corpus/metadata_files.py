@@ -61,7 +61,7 @@ def cases() -> Iterator[Case]:
         )
     yield from _times()
     yield from _cameras()
-    yield from _places()
+    yield from _coordinates()
 
 
 def _times() -> Iterator[Case]:
@@ -100,7 +100,7 @@ def _cameras() -> Iterator[Case]:
         yield _case(name, Facts(camera=camera), about)
 
 
-def _places() -> Iterator[Case]:
+def _coordinates() -> Iterator[Case]:
     sydney = Facts(latitude=-33.857, longitude=151.215)
     yield _case("of Sydney", sydney, located(SYDNEY, "S", EAST, "E"))
     yield _case("of Sydney in small letters", sydney, located(SYDNEY, "s", EAST, "east"))

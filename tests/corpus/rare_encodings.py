@@ -44,8 +44,8 @@ def cases() -> Iterator[Case]:
 def _turned_or_not() -> Iterator[Case]:
     packet = xmp(tiff_Orientation="6")
     for kind, suffix in _TYPES.items():
-        said: dict[str, Any] = {"tiffinfo": {700: packet}} if kind == "TIFF" else {"xmp": packet}
-        data = saved(card(), kind, **said)
+        options: dict[str, Any] = {"tiffinfo": {700: packet}} if kind == "TIFF" else {"xmp": packet}
+        data = saved(card(), kind, **options)
         if kind == "PNG":
             data = _png_of(2, 8, _COLOURS, _international("XML:com.adobe.xmp", packet))
         yield shown(f"{suffix} that XMP alone would turn", data, f"image/{suffix}")
@@ -140,8 +140,8 @@ def _bmp() -> Iterator[Case]:
         )  # fmt: skip
     # What lies beyond a pixel's 16 bits.
     values = lines[:, :, 0] >> 4 << 8 | lines[:, :, 1] >> 4 << 4 | lines[:, :, 2] >> 4
-    told = struct.pack("<3I", 0xFFFF0F00, 0xF0, 0xF)
-    data = _bmp_of(16, values.astype("<u2").tobytes(), told, packing=3)
+    header = struct.pack("<3I", 0xFFFF0F00, 0xF0, 0xF)
+    data = _bmp_of(16, values.astype("<u2").tobytes(), header, packing=3)
     yield shown("bmp 16-bit with a mask of 32 bits", data, media_type)
     numbers = np.repeat(np.repeat([[2, 3], [0, 1]], HEIGHT // 2, 0), WIDTH // 2, 1)
     corners = b"".join(bytes([*_COLOURS[y, x][::-1], 0]) for y in (0, -1) for x in (0, -1))
@@ -161,10 +161,10 @@ def _below_white(rows: int) -> Image.Image:
     return upright
 
 
-def _bmp_of(bits: int, body: bytes, told: bytes, packing: int = 0) -> bytes:
+def _bmp_of(bits: int, body: bytes, header: bytes, packing: int = 0) -> bytes:
     head = struct.pack("<IiiHHIIii8x", 40, WIDTH, HEIGHT, 1, bits, packing, len(body), 0, 0)
-    start = 54 + len(told)
-    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + told + body
+    start = 54 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + header + body
 
 
 def tiff_of(order: str, strips: Sequence[bytes], tags: Mapping[int, tuple[int, ...]]) -> bytes:
@@ -232,9 +232,9 @@ def _tiff() -> Iterator[Case]:
         data = tiff_of("II", [blocks], {262: (6,), **more})
         yield shown(f"tiff YCbCr of shared colours{name}", data, "image/tiff")
     palette = card("P")
-    told = np.array(palette.getpalette(), np.uint16).reshape(-1, 3)
+    palette_rows = np.array(palette.getpalette(), np.uint16).reshape(-1, 3)
     colours = np.zeros((256, 3), np.uint16)
-    colours[: len(told)] = told
+    colours[: len(palette_rows)] = palette_rows
     tags = {258: (8,), 262: (3,), 277: (1,), 320: tuple(map(int, colours.T.ravel()))}
     data = tiff_of("II", [np.asarray(palette).tobytes()], tags)
     yield shown("tiff whose palette has 8 bits", data, "image/tiff")

@@ -218,8 +218,8 @@ async def test_low_ratings_are_told_and_who_would_have_done_better(system: Syste
         assert (advice["model"], advice["low"], advice["candidate"]) == ("lite", True, "tiny")
         assert advice["mean"] < 5
         assert advice["candidate_ndcg"] > advice["active_ndcg"]
-        said = " ".join((await command(system, "status")).stdout.split())
-        assert "./image-search models switch tiny" in said
+        printed = " ".join((await command(system, "status")).stdout.split())
+        assert "./image-search models switch tiny" in printed
 
         async def measured() -> bool:
             metrics = (await client.get("/metrics")).text

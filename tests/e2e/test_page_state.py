@@ -112,10 +112,10 @@ async def test_the_state_and_why_pictures_failed(
     assert found is not None
     try:
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return "failed" in await page.locator("#state").inner_text()
 
-        await eventually(told, seconds=60)
+        await eventually(reported, seconds=60)
         text = await page.locator("#state").inner_text()
         assert "pictures" in text
         assert "model lite" in text

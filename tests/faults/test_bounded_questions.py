@@ -41,7 +41,7 @@ def lake(tmp_path: Path) -> Lake:
     return made
 
 
-class Asked:
+class FakeDashboard:
     """Takes the dashboard's place, and counts the threads that are at work."""
 
     def __init__(
@@ -95,9 +95,9 @@ def endless_but_for_clip(
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
-    def replace(work: Callable[..., Any]) -> Asked:
-        made = Asked(work)
+def fake_dashboard(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeDashboard]:
+    def replace(work: Callable[..., Any]) -> FakeDashboard:
+        made = FakeDashboard(work)
         monkeypatch.setattr(gateway.routes.analytics, "dashboard", made)
         return made
 
@@ -120,9 +120,9 @@ async def serving(lake: Lake, seconds: float = 60.0) -> AsyncIterator[httpx.Asyn
 
 
 async def test_the_deadline_interrupts_the_scan_and_gives_its_slot_to_the_next(
-    lake: Lake, asked: Callable[..., Asked]
+    lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
-    work = asked(endless_but_for_clip)
+    work = fake_dashboard(endless_but_for_clip)
     async with serving(lake, seconds=0.5) as client:
         late = await asyncio.gather(
             *(client.get(DASHBOARD, params={"model": f"m{n}"}) for n in range(CONCURRENT))
@@ -137,9 +137,9 @@ async def test_the_deadline_interrupts_the_scan_and_gives_its_slot_to_the_next(
 
 
 async def test_the_client_going_away_interrupts_the_scan(
-    lake: Lake, asked: Callable[..., Asked]
+    lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
-    work = asked(endless)
+    work = fake_dashboard(endless)
     gone = asyncio.Event()
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
 
@@ -175,13 +175,13 @@ async def test_the_client_going_away_interrupts_the_scan(
 
 
 async def test_a_slot_is_free_when_the_thread_has_ended_and_not_before(
-    lake: Lake, asked: Callable[..., Asked]
+    lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     def deaf(*_: Any) -> Any:
         time.sleep(0.4)
         return {}
 
-    work = asked(deaf)
+    work = fake_dashboard(deaf)
     async with serving(lake) as client:
 
         async def impatient(name: str) -> None:
@@ -197,7 +197,7 @@ async def test_a_slot_is_free_when_the_thread_has_ended_and_not_before(
 
 
 async def test_the_same_question_is_worked_on_once_and_one_caller_takes_it_from_nobody(
-    lake: Lake, asked: Callable[..., Asked]
+    lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     go = threading.Event()
 
@@ -208,7 +208,7 @@ async def test_the_same_question_is_worked_on_once_and_one_caller_takes_it_from_
             cancellation.raise_if_cancelled()
         return {"rows": query(lake, "SELECT 7 AS n", limits=limits, cancellation=cancellation)}
 
-    work = asked(waits)
+    work = fake_dashboard(waits)
     async with serving(lake) as client:
         first = asyncio.create_task(client.get(DASHBOARD))
         await work.until(lambda: work.running == 1)
@@ -224,9 +224,9 @@ async def test_the_same_question_is_worked_on_once_and_one_caller_takes_it_from_
 
 
 async def test_a_run_that_nobody_waits_for_is_interrupted_and_the_next_one_begins_anew(
-    lake: Lake, asked: Callable[..., Asked]
+    lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
-    work = asked(endless)
+    work = fake_dashboard(endless)
     async with serving(lake) as client:
         for begun in (1, 2):
             callers = [asyncio.create_task(client.get(DASHBOARD)) for _ in range(3)]
@@ -238,9 +238,9 @@ async def test_a_run_that_nobody_waits_for_is_interrupted_and_the_next_one_begin
 
 
 async def test_a_question_that_waits_for_a_slot_may_be_given_up(
-    lake: Lake, asked: Callable[..., Asked]
+    lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
-    work = asked(endless)
+    work = fake_dashboard(endless)
     async with serving(lake) as client:
         callers = [
             asyncio.create_task(client.get(DASHBOARD, params={"model": f"{n}"}))
@@ -329,12 +329,12 @@ def test_a_question_that_needs_more_is_given_up_and_says_what_to_do(
 
 
 async def test_the_gateway_answers_503_to_a_question_that_needs_more(
-    lake: Lake, asked: Callable[..., Asked]
+    lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     def large(lake: Lake, _: EventFilters, __: QueryLimits, cancellation: CancellationToken) -> Any:
         return query(lake, LARGE, limits=QueryLimits(64 << 20, 1), cancellation=cancellation)
 
-    asked(large)
+    fake_dashboard(large)
     async with serving(lake) as client:
         answer = await client.get(DASHBOARD)
     assert answer.status_code == 503

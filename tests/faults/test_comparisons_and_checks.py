@@ -41,8 +41,8 @@ async def test_an_image_that_goes_while_events_are_dropped_is_found_missing(
         (root / "a.jpg").unlink()
         mailbox.overflowed()
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return [image_id for image_id, _ in await history(log)] == ["a.jpg", "a.jpg"]
 
-        await eventually(told, seconds=10)
+        await eventually(reported, seconds=10)
         await shows(log, {})

@@ -137,10 +137,10 @@ async def test_a_place_that_never_answers_is_waited_for(
     data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
     (bench.folder / "a.png").unlink()
-    answers, asked = threading.Event(), list[Iterable[ImageAdded]]()
+    answers, requested = threading.Event(), list[Iterable[ImageAdded]]()
 
     def hangs(events: Iterable[ImageAdded]) -> str | None:
-        asked.append(events)
+        requested.append(events)
         assert answers.wait(60)
         return None
 
@@ -151,7 +151,7 @@ async def test_a_place_that_never_answers_is_waited_for(
         assert await waits(work)
         assert "its storage does not respond" in caplog.text
         # No more threads hang the longer this lasts.
-        assert len(asked) == 1
+        assert len(requested) == 1
         bench.put_image("a.png")
         await asyncio.wait_for(work, 10)
     finally:

@@ -247,8 +247,8 @@ async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
 
     monkeypatch.setattr(switching, "group_progress", progress)
     seen: list[BackfillProgress] = []
-    async for progress in world.switching().backfill_progress(former):
-        seen.append(backfill)
+    async for each in world.switching().backfill_progress(former):
+        seen.append(each)
         if len(seen) == 2:
             await world.index.drop(former)
             new = await world.index.ensure_collection(spec)
@@ -276,7 +276,7 @@ async def test_a_rollback_counts(world: World, there: int, refused: bool) -> Non
     else:
         await world.switching().rollback(0.01)
     assert await world.alias() == "lite"
-    told = await newest_activation(world.log)
-    assert told is not None
-    assert (told.model_name, told.step) == ("lite", ModelStep.ROLLED_BACK)
-    assert told.collection == collection_name(world.specs["lite"])
+    reported = await newest_activation(world.log)
+    assert reported is not None
+    assert (reported.model_name, reported.step) == ("lite", ModelStep.ROLLED_BACK)
+    assert reported.collection == collection_name(world.specs["lite"])

@@ -146,5 +146,5 @@ async def test_no_letter_is_told_the_reason_of_another(
     assert [each.reason for each in known] == [None, None]
     lose_the_last(log, IMAGES_DLQ)
     await log.publish(IMAGES_DLQ, [letter("c")])
-    told = [(each.image_id, why.text) for each, why in await newest.with_reasons(known)]
-    assert told == [("a", "why a")]
+    reported = [(each.image_id, why.text) for each, why in await newest.with_reasons(known)]
+    assert reported == [("a", "why a")]

@@ -142,7 +142,7 @@ def test_what_is_missing_is_found_folder_by_folder(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("reported", "expected"),
     [
         (entry(), []),
         (entry(size=2), ["a.jpg"]),
@@ -157,7 +157,7 @@ def test_what_is_missing_is_found_folder_by_folder(monkeypatch: pytest.MonkeyPat
     ids=str,
 )
 def test_what_a_listing_does_not_tell_is_not_taken_for_zero(
-    told: dict[str, Any], expected: list[str], monkeypatch: pytest.MonkeyPatch
+    reported: dict[str, Any], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else every listing would find a difference, or none."""
     bucket = Bucket({"b": {"a.jpg": entry()}})
@@ -166,7 +166,7 @@ def test_what_a_listing_does_not_tell_is_not_taken_for_zero(
     state.put("a.jpg", known_as("a"))
     listing = BucketListing(Source("cloud", "fake://b"), Rules(), state)
     assert list(listing.changes((), (), [])) == []
-    bucket.folders["b"]["a.jpg"] = told
+    bucket.folders["b"]["a.jpg"] = reported
     found = [path for batch in listing.changes((), (), []) for path, _ in batch]
     assert found == expected
 
@@ -205,12 +205,12 @@ async def test_an_image_whose_time_is_not_listed_has_none(
         for expected in ([(3, None)], [(3, None), (4, None)]):
             work = asyncio.create_task(Sources(chosen, log).run())
 
-            async def told(wanted: list[Any] = expected) -> bool:
+            async def reported(wanted: list[Any] = expected) -> bool:
                 return sorted(await sizes(), key=str) == sorted(wanted, key=str)
 
-            await eventually(told)
+            await eventually(reported)
             await asyncio.sleep(0.3)
-            assert await told()
+            assert await reported()
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             system.pipe_file("/box/a.jpg", b"four")

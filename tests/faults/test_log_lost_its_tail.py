@@ -44,7 +44,7 @@ def ids(lake: Lake, topic: Topic = SEARCHES) -> Counter[str]:
     return Counter(table(lake, topic)["event_id"].to_pylist())
 
 
-async def told(log: FakeEventLog, topic: Topic = SEARCHES) -> list[str]:
+async def reported(log: FakeEventLog, topic: Topic = SEARCHES) -> list[str]:
     return [str(decode(topic.event, r.value).event_id) async for r in log.read_all(topic)]
 
 
@@ -82,7 +82,7 @@ async def test_every_event_is_there_once_whatever_the_log_loses(
         seed = 1
         await grow(log, seed, first)
         await catch_up(log, lake)
-        expected = set(await told(log))
+        expected = set(await reported(log))
         for step, amount in [*steps, ("file", 0)]:
             if step == "cut":
                 cut(log, amount)
@@ -101,7 +101,7 @@ async def test_every_event_is_there_once_whatever_the_log_loses(
             else:
                 await catch_up(log, lake)
             if step in ("file", "rebuild"):
-                expected |= set(await told(log))
+                expected |= set(await reported(log))
                 assert ids(lake) == Counter(expected), (step, steps)
         assert query(lake, "SELECT count(*) AS n FROM all_searches") == [{"n": len(expected)}]
 
@@ -120,7 +120,7 @@ async def test_a_log_that_regrew_past_the_lakes_end_is_not_skipped(lake: Lake) -
     await grow(log, 2, 300)
     assert all(len(p) > 20 for p in log.topics["searches"]), "all are longer than before"
     await catch_up(log, lake)
-    assert ids(lake) == Counter(before | set(await told(log)))
+    assert ids(lake) == Counter(before | set(await reported(log)))
 
 
 async def test_the_consumer_goes_on_after_that_as_before(lake: Lake) -> None:
@@ -154,7 +154,7 @@ async def test_more_partitions_are_no_loss(lake: Lake) -> None:
     await catch_up(log, lake)
     log.topics["searches"].append([])
     await catch_up(log, lake)
-    assert ids(lake) == Counter(await told(log))
+    assert ids(lake) == Counter(await reported(log))
     assert lake.storage.names(RESTORE_FOLDER) == []
 
 
@@ -218,7 +218,7 @@ async def test_a_restoration_that_broke_off_is_gone_on_with(
     with pytest.raises(Unavailable):
         await restore_lost(log, lake)
     await restore_lost(log, lake)
-    found = await told(log)
+    found = await reported(log)
     assert len(found) == len(set(found)) == 80
 
 
@@ -233,7 +233,7 @@ async def test_what_was_restored_is_lost_again_before_it_is_filed(lake: Lake) ->
     log.topics.clear()
     log._partitions(SEARCHES)
     await restore_lost(log, lake)
-    assert len(set(await told(log))) == 60
+    assert len(set(await reported(log))) == 60
 
 
 async def test_a_restored_log_that_is_made_anew_and_regrows_is_not_skipped(lake: Lake) -> None:
@@ -250,7 +250,7 @@ async def test_a_restored_log_that_is_made_anew_and_regrows_is_not_skipped(lake:
         partition.clear()
     await grow(log, 2, 200)
     await catch_up(log, lake)
-    assert set(await told(log)) <= set(ids(lake))
+    assert set(await reported(log)) <= set(ids(lake))
     assert len(ids(lake)) == 260
 
 
@@ -270,7 +270,7 @@ async def test_a_lost_lake_holds_again_what_the_log_has(tmp_path: Path, lake: La
     for (topic, number), start in (await writer.flush()).items():
         writer.add({(topic, number): log.topics["searches"][number][start:]})
     await writer.flush()
-    assert ids(lake) == Counter(await told(log))
+    assert ids(lake) == Counter(await reported(log))
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)

@@ -215,8 +215,8 @@ async def test_events_of_before_learn_their_mount_once(
     for expected in (1, 1):
         async with watching(root, log):
             await rests(None, 0.5)
-        told = len([record async for record in log.read_all(IMAGES)])
-        assert told - before == expected
+        reported = len([record async for record in log.read_all(IMAGES)])
+        assert reported - before == expected
     assert (await published_mounts(log))["disk/x.jpg"] == "disk"
 
 

@@ -186,17 +186,17 @@ async def test_many_pictures_asked_for_at_once_are_one_question(
     for name in names:
         put(bench, name)
     await bench.holds(*names)
-    asked = []
+    requested = []
     hashes = bench.index.hashes
 
     async def counted(collection: Collection, wanted: Sequence[str]) -> Mapping[str, str]:
-        asked.append(len(wanted))
+        requested.append(len(wanted))
         return await hashes(collection, wanted)
 
     monkeypatch.setattr(bench.index, "hashes", counted)
     answers = await asyncio.gather(*(bench.client.get(f"/images/{name}") for name in names))
     assert {answer.status_code for answer in answers} == {200}
-    assert len(asked) < 10
+    assert len(requested) < 10
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ def test_threads_of_arrow_hold_no_object_of_python(
     given: list[Any] = []
     opened = pq.ParquetFile
 
-    def told(source: Any) -> pq.ParquetFile:
+    def reported(source: Any) -> pq.ParquetFile:
         given.append(source)
         return opened(source)
 
-    monkeypatch.setattr("analytics.storage.pq.ParquetFile", told)
+    monkeypatch.setattr("analytics.storage.pq.ParquetFile", reported)
     assert storage.read_table("file.parquet") == rows
     assert storage.read_table("file.parquet", ["b"]) == rows.select(["b"])
     assert b"ARROW:schema" not in storage.read_metadata("file.parquet")

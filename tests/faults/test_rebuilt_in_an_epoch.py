@@ -13,7 +13,7 @@ from analytics.lake import TOPICS, ForgetRequest, Lake, LakePartition
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.restore import restore_lost
 from schemas.topics import SEARCHES
-from tests.faults.test_log_lost_its_tail import catch_up, grow, ids, told
+from tests.faults.test_log_lost_its_tail import catch_up, grow, ids, reported
 from tests.support.lake_events import table
 
 
@@ -63,7 +63,7 @@ async def test_a_rebuild_after_forgetting_and_a_loss_goes_on_from_the_log(
     assert await catch_up(log, lake) == 0
     await grow(log, 2, 30)
     assert await catch_up(log, lake) == 30
-    assert ids(lake) == Counter({*before, *await told(log)})
+    assert ids(lake) == Counter({*before, *await reported(log)})
 
 
 async def test_a_rebuild_after_two_losses_goes_on_from_the_log(
@@ -80,10 +80,10 @@ async def test_a_rebuild_after_two_losses_goes_on_from_the_log(
     assert_rows_end_before_the_epochs(lake)
     assert await catch_up(log, lake) == 0
     await restore_lost(log, lake)
-    assert set(await told(log)) == set(before)
+    assert set(await reported(log)) == set(before)
     await grow(log, 2, 30)
     await catch_up(log, lake)
-    assert ids(lake) == Counter({*before, *await told(log)})
+    assert ids(lake) == Counter({*before, *await reported(log)})
     assert len(ids(lake)) == 90
 
 
@@ -111,7 +111,7 @@ async def test_a_second_rebuild_and_a_further_loss_keep_every_row_once(
         await rebuild(log, lake)
         await grow(log, seed, 30)
         await rebuild(log, lake)
-        expected |= set(await told(log))
+        expected |= set(await reported(log))
         assert ids(lake) == Counter(expected)
         assert await catch_up(log, lake) == 0
         lose(log)
@@ -146,4 +146,4 @@ async def test_a_log_that_begins_before_the_epochs_is_another_one(lake: Lake) ->
     log.first = 0
     await grow(log, 2, 200)
     await rebuild(log, lake)
-    assert ids(lake) == Counter({*before, *await told(log)})
+    assert ids(lake) == Counter({*before, *await reported(log)})

@@ -47,7 +47,7 @@ async def file_all(log: FakeEventLog, lake: Lake) -> None:
     await writer.flush()
 
 
-async def told(log: FakeEventLog) -> list[str]:
+async def reported(log: FakeEventLog) -> list[str]:
     return [str(decode(SEARCHES.event, r.value).event_id) async for r in log.read_all(SEARCHES)]
 
 
@@ -69,7 +69,7 @@ async def test_what_is_lost_while_restoring_is_restored_next(
     await restore_lost(log, lake)
     monkeypatch.undo()
     await restore_lost(log, lake)
-    assert len(set(await told(log))) == 10
+    assert len(set(await reported(log))) == 10
     # The markers stay until what was restored is filed.
     await file_all(log, lake)
     await restore_lost(log, lake)
@@ -82,6 +82,6 @@ async def test_what_is_to_be_forgotten_is_not_restored(lake: Lake, log: FakeEven
     # Remembered, but not yet taken out of the files.
     lake.add_forget_request(ForgetRequest(frozenset({row["search_id"]})))
     await restore_lost(log, lake)
-    found = await told(log)
+    found = await reported(log)
     assert len(found) == 9
     assert row["event_id"] not in found

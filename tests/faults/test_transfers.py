@@ -103,11 +103,11 @@ async def test_no_more_than_a_piece_of_an_object_is_fetched_at_a_time(
 async def test_an_object_is_closed_when_its_client_goes_away(bench: Gateway, store: Store) -> None:
     store.hold_after = 1_000_000
     store.free.clear()
-    asked = asyncio.create_task(bench.client.get("/images/cloud/0.png"))
+    requested = asyncio.create_task(bench.client.get("/images/cloud/0.png"))
     while not store.under_way:
         await asyncio.sleep(0.01)
-    asked.cancel()
-    await asyncio.gather(asked, return_exceptions=True)
+    requested.cancel()
+    await asyncio.gather(requested, return_exceptions=True)
     store.free.set()
     assert await asyncio.to_thread(store.closed.acquire, timeout=10)
 

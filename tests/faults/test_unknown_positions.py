@@ -70,12 +70,12 @@ async def test_the_picture_at_the_first_position_is_repaired(
     expected = {name: sha for name, sha in on_disk(root).items() if name != LATIN1}
     async with watching(root, log):
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return (
                 len([r async for r in log.read_all(IMAGES)]) == 40 and len(await letters(log)) == 1
             )
 
-        await eventually(told)
+        await eventually(reported)
     if old:
         await log.publish(IMAGES_DLQ, [Message("k", of_before())])
     firsts = [r async for r in log.read_all(IMAGES) if r.position == Position(0, 0)]
@@ -166,12 +166,12 @@ async def test_a_letter_with_the_beginning_of_its_record_is_retried_from_the_log
 def test_when_a_source_was_never_compared_no_time_is_told() -> None:
     """A 0 would be a time: alerts on how long ago it was would go by it."""
     status = Status("folder")
-    told = generate_latest(registry(lambda: {"": status})).decode()
-    assert 'known_pictures{source="main"}' in told
-    assert "last_reconcile_timestamp_seconds{" not in told
+    reported = generate_latest(registry(lambda: {"": status})).decode()
+    assert 'known_pictures{source="main"}' in reported
+    assert "last_reconcile_timestamp_seconds{" not in reported
     status.reconciled()
-    told = generate_latest(registry(lambda: {"": status})).decode()
-    assert 'last_reconcile_timestamp_seconds{source="main"}' in told
+    reported = generate_latest(registry(lambda: {"": status})).decode()
+    assert 'last_reconcile_timestamp_seconds{source="main"}' in reported
 
 
 async def test_a_match_without_a_distance_is_not_the_best() -> None:

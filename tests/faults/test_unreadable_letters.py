@@ -51,10 +51,10 @@ async def test_the_state_is_told_whatever_is_in_the_topic(bench: Gateway, value:
     state = await bench.client.get("/api/v1/state")
     assert state.status_code == 200, state.text
     assert state.json()["failed"] == 2
-    told = (await bench.client.get("/api/v1/dead-letters")).json()
-    assert told["total"] == 2
-    assert {each["error_class"] for each in told["letters"]} == {"Rejected", UNREADABLE}
-    assert all(len(each["reason"]) < 5000 for each in told["letters"])
+    reported = (await bench.client.get("/api/v1/dead-letters")).json()
+    assert reported["total"] == 2
+    assert {each["error_class"] for each in reported["letters"]} == {"Rejected", UNREADABLE}
+    assert all(len(each["reason"]) < 5000 for each in reported["letters"])
 
 
 @pytest.mark.parametrize("value", FOREIGN, ids=lambda value: repr(value[:20]))

@@ -61,9 +61,9 @@ async def test_an_image_that_is_there_as_it_was_is_published_again(
         await becomes(log, {"a.jpg": "retried"})
         watcher.request_scan()
         await asyncio.sleep(0.5)
-    told = [image_id for image_id, _ in await history(log)]
-    assert told.count("a.jpg") == 2
-    assert told.count("b.jpg") == 1
+    reported = [image_id for image_id, _ in await history(log)]
+    assert reported.count("a.jpg") == 2
+    assert reported.count("b.jpg") == 1
 
 
 async def test_its_removal_settles_a_letter(root: Path, log: FakeEventLog) -> None:

@@ -148,8 +148,8 @@ async def test_a_gateway_names_the_image_that_its_decoders_stumble_over(
 ) -> None:
     async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))]) as bench:
         data = no_samples()
-        asked = await bench.search(image=base64.b64encode(data).decode())
-        assert_problem(asked, 422, "image")
+        requested = await bench.search(image=base64.b64encode(data).decode())
+        assert_problem(requested, 422, "image")
         sent = {"image": ("x.jpg", data, "image/jpeg")}
         assert_problem(await bench.client.post("/api/v1/images", files=sent), 422, "image")
 

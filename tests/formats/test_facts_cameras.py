@@ -102,10 +102,14 @@ def test_what_is_no_text_is_no_name(small_spec: ModelSpec) -> None:
 
 
 def test_xmp_gives_what_exif_lacks(small_spec: ModelSpec) -> None:
-    said = xmp(tiff_Make="Ricoh", tiff_Model="GR III")
-    assert decode(image_with_metadata("WEBP", exif(), said), small_spec).camera == "Ricoh GR III"
+    xmp_packet = xmp(tiff_Make="Ricoh", tiff_Model="GR III")
+    assert (
+        decode(image_with_metadata("WEBP", exif(), xmp_packet), small_spec).camera == "Ricoh GR III"
+    )
     about = exif([text(MAKE, "\x01"), text(MODEL, "GR II")])
-    assert decode(image_with_metadata("WEBP", about, said), small_spec).camera == "Ricoh GR II"
+    assert (
+        decode(image_with_metadata("WEBP", about, xmp_packet), small_spec).camera == "Ricoh GR II"
+    )
 
 
 @given(st.one_of(st.text(), st.binary()), st.one_of(st.text(), st.binary()))

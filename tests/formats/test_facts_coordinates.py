@@ -224,6 +224,6 @@ def test_any_value_is_a_place_or_none(parts: object, hemisphere: str | None) -> 
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_degrees_or_nothing(told: str) -> None:
-    found = degrees_of_text(told, None, NORTH_OR_SOUTH)
+def test_any_text_is_degrees_or_nothing(text: str) -> None:
+    found = degrees_of_text(text, None, NORTH_OR_SOUTH)
     assert found is None or math.isfinite(found)

@@ -175,14 +175,14 @@ def test_every_format_says_when_in_exif(kind: str, small_spec: ModelSpec) -> Non
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_format_says_when_in_xmp(kind: str, small_spec: ModelSpec) -> None:
-    said = xmp(
+    xmp_packet = xmp(
         exif_DateTimeOriginal="2024-05-06T09:08:09+02:00",
         tiff_Make="Ricoh",
         tiff_Model="GR III",
         exif_GPSLatitude="48,12.5N",
         exif_GPSLongitude="16,22,30W",
     )
-    found = decode(image_with_metadata(kind, packet=said), small_spec)
+    found = decode(image_with_metadata(kind, packet=xmp_packet), small_spec)
     assert (found.taken_at, found.camera) == (WHEN, "Ricoh GR III")
     assert found.latitude == pytest.approx(48 + 12.5 / 60)
     assert found.longitude == pytest.approx(-16.375)
@@ -193,9 +193,10 @@ def test_big_images_say_when_in_xmp(
     kind: str, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imaging.shrink.BIG_PIXELS", 1000)
-    said = xmp(exif_DateTimeOriginal="2024-05-06T07:08:09")
+    xmp_packet = xmp(exif_DateTimeOriginal="2024-05-06T07:08:09")
     assert (
-        decode(image_with_metadata(kind, packet=said, size=(64, 64)), small_spec).taken_at == WHEN
+        decode(image_with_metadata(kind, packet=xmp_packet, size=(64, 64)), small_spec).taken_at
+        == WHEN
     )
 
 
@@ -211,24 +212,24 @@ def test_xmp_says_what_exif_does_not(name: str, taken: str, small_spec: ModelSpe
 
 
 def test_xmp_may_be_written_in_elements(small_spec: ModelSpec) -> None:
-    said = packet(
+    xmp_packet = packet(
         '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/">'
         "<xmp:CreateDate>2024-05-06T07:08:09</xmp:CreateDate></rdf:Description>"
     )
-    assert decode(image_with_metadata("WEBP", packet=said), small_spec).taken_at == WHEN
-    utf16 = said.decode().replace("\ufeff", "", 1).encode("utf-16")
+    assert decode(image_with_metadata("WEBP", packet=xmp_packet), small_spec).taken_at == WHEN
+    utf16 = xmp_packet.decode().replace("\ufeff", "", 1).encode("utf-16")
     assert decode(image_with_metadata("WEBP", packet=utf16), small_spec).taken_at == WHEN
-    cut = said.partition(b"</rdf:Description>")[0]
+    cut = xmp_packet.partition(b"</rdf:Description>")[0]
     assert decode(image_with_metadata("WEBP", packet=cut), small_spec).taken_at == WHEN
 
 
 def test_what_xmp_says_of_other_images_does_not_count(small_spec: ModelSpec) -> None:
-    said = packet(
+    xmp_packet = packet(
         '<rdf:Description rdf:about="" xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/">'
         '<xmpMM:Pantry><rdf:Bag><rdf:li><rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
         'xmp:CreateDate="2024-05-06"/></rdf:li></rdf:Bag></xmpMM:Pantry></rdf:Description>'
     )
-    assert decode(image_with_metadata("WEBP", packet=said), small_spec).taken_at is None
+    assert decode(image_with_metadata("WEBP", packet=xmp_packet), small_spec).taken_at is None
 
 
 def test_xmp_with_entities_is_not_unfolded(small_spec: ModelSpec) -> None:
@@ -253,16 +254,16 @@ def test_what_is_after_tomorrow_is_no_time_of_taking() -> None:
 )
 def test_every_instant_is_read_back(local: datetime, ahead: int) -> None:
     zone = timezone(timedelta(minutes=ahead))
-    told = local.replace(tzinfo=zone)
-    offset = told.isoformat()[-6:]
-    assert parse_time(told.isoformat()) == told
-    seconds = told.replace(microsecond=0)
-    assert parse_time(told.strftime("%Y:%m:%d %H:%M:%S").zfill(19), offset=offset) == seconds
+    taken = local.replace(tzinfo=zone)
+    offset = taken.isoformat()[-6:]
+    assert parse_time(taken.isoformat()) == taken
+    seconds = taken.replace(microsecond=0)
+    assert parse_time(taken.strftime("%Y:%m:%d %H:%M:%S").zfill(19), offset=offset) == seconds
 
 
 @given(st.text(max_size=100), st.text(max_size=10), st.text(max_size=10))
-def test_no_text_is_an_impossible_time(told: str, offset: str, fraction: str) -> None:
-    found = parse_time(told, offset=offset, fraction=fraction)
+def test_no_text_is_an_impossible_time(text: str, offset: str, fraction: str) -> None:
+    found = parse_time(text, offset=offset, fraction=fraction)
     assert found is None or (found >= OLDEST and found.tzinfo is UTC)
     assert abs(offset_of(offset) or timedelta()) <= timedelta(hours=14)
 

@@ -95,25 +95,25 @@ async def test_a_name_is_taken_in_either_form(bench: Gateway) -> None:
     assert there.read_bytes() == png("blue")
 
 
-@pytest.mark.parametrize("asked", ["é", APART])
+@pytest.mark.parametrize("requested", ["é", APART])
 async def test_a_folder_that_is_there_in_another_form_is_the_one(
-    bench: Gateway, asked: str
+    bench: Gateway, requested: str
 ) -> None:
     (bench.images / APART).mkdir()
-    stored = await send(bench, png(), folder=f"{asked}/{asked}")
+    stored = await send(bench, png(), folder=f"{requested}/{requested}")
     # What is new gets the form that most systems use.
     assert stored.json()["image_name"] == f"{APART}/é/x.png"
     assert [path.name for path in bench.images.iterdir()] == [APART]
 
 
-@pytest.mark.parametrize("asked", ["é", APART])
-async def test_of_both_forms_the_given_one_is_meant(bench: Gateway, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["é", APART])
+async def test_of_both_forms_the_given_one_is_meant(bench: Gateway, requested: str) -> None:
     for folder in ("é", APART):
         (bench.images / folder).mkdir()
         for name in ("é.png", f"{APART}.png"):
             (bench.images / folder / name).write_bytes(png("red"))
-    stored = await send(bench, png("blue"), f"{asked}.png", folder=asked, overwrite="true")
-    assert stored.json()["image_name"] == f"{asked}/{asked}.png"
+    stored = await send(bench, png("blue"), f"{requested}.png", folder=requested, overwrite="true")
+    assert stored.json()["image_name"] == f"{requested}/{requested}.png"
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,17 @@ def stored(bench: Bench, name: str) -> ImageRecord:
     return bench.index.records[bench.collection.name][name]
 
 
-async def indexed_before(bench: Bench, name: str, data: bytes, **told: object) -> LogRecord:
+async def indexed_before(bench: Bench, name: str, data: bytes, **stored_facts: object) -> LogRecord:
     """A picture as an earlier version left it in the index, and its record in the log."""
     bench.file(name, data)
     record = bench.added(name, data)
     await bench.run(record)
-    old = {"camera": None, "taken_at": None, "media_type": "image/heic", "facts_version": 0} | told
+    old = {
+        "camera": None,
+        "taken_at": None,
+        "media_type": "image/heic",
+        "facts_version": 0,
+    } | stored_facts
     as_before = replace(stored(bench, name), **old)  # type: ignore[arg-type]
     bench.index.records[bench.collection.name][name] = as_before
     bench.indexer._preparer._inference._recent.clear()  # it is another process now

@@ -23,8 +23,8 @@ from tests.unit.producers.test_watcher import eventually, letters, view, watchin
 
 def status(**changes: Any) -> dict[str, Any]:
     """What a watcher writes that has compared everything just now."""
-    told = {"written_at": "now", "last_reconcile": "now", "skipped": {"ignored": 1}}
-    return {**told, "sources": {}, **changes}
+    status = {"written_at": "now", "last_reconcile": "now", "skipped": {"ignored": 1}}
+    return {**status, "sources": {}, **changes}
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,11 @@ async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) 
     await bench.publish(later)
     await bench.settles()
 
-    async def told() -> bool:
+    async def reported() -> bool:
         found = {letter.image_id.split("/")[-1] for letter in await bench.dead_letters()}
         return found == {f"{name}.jpg" for name in BAD}
 
-    await eventually(told, seconds=60, what=bench.story)
+    await eventually(reported, seconds=60, what=bench.story)
     classes = {letter.image_id: letter.error_class for letter in await bench.dead_letters()}
     assert classes == {f"{bench.prefix}/{name}.jpg": kind for name, (_, kind) in BAD.items()}
 

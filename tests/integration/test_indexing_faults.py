@@ -29,13 +29,13 @@ class Assigned(ConsumerRebalanceListener):  # type: ignore[misc]
     """Tells when the group has formed anew."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.reported = asyncio.Event()
 
     def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         return None
 
     def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
-        self.told.set()
+        self.reported.set()
 
 
 async def join_and_leave(bench: Workbench) -> None:
@@ -50,7 +50,7 @@ async def join_and_leave(bench: Workbench) -> None:
     consumer.subscribe([IMAGES.name], listener=listener)
     await consumer.start()
     try:
-        await asyncio.wait_for(listener.told.wait(), 60)
+        await asyncio.wait_for(listener.reported.wait(), 60)
     finally:
         await consumer.stop()
 
@@ -141,10 +141,10 @@ async def test_a_foreign_record_of_the_largest_size_becomes_a_letter(bench: Work
     await indexer.start()
     await bench.settles()
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return bool(await bench.dead_letters())
 
-    await eventually(told, seconds=30, what=bench.story)
+    await eventually(reported, seconds=30, what=bench.story)
     (letter,) = await bench.dead_letters()
     assert letter.original_value_bytes == 6_500_000
     assert indexer.process is not None

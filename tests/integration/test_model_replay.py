@@ -131,8 +131,8 @@ async def test_a_replay_of_known_content_makes_no_inference(
         looks = (time.monotonic() - began) / ALIVE_SECONDS + 1
         assert await inferences(servers) - before <= looks
         async with KafkaEventLog(servers.kafka) as log:
-            told = [decode(ImageIndexed, r.value) async for r in log.read_all(IMAGES_INDEXED)]
-        reused = [event.image_id for event in told if event.vector_reused]
+            reported = [decode(ImageIndexed, r.value) async for r in log.read_all(IMAGES_INDEXED)]
+        reused = [event.image_id for event in reported if event.vector_reused]
         assert set(reused) >= names.keys()
         held = {image_id async for image_id, _ in index.stored(collection)}
         assert held >= names.keys()
@@ -194,8 +194,8 @@ async def test_pictures_of_an_earlier_version_get_their_facts_and_keep_their_vec
     with monkeypatch.context() as before:
         known = [each for each in properties() if each.name != "facts_version"]
         before.setattr(weaviate_collections, "properties", lambda: known)
-        told = {k: v for k, v in stored_properties(stored).items() if k != "facts_version"}
-        before.setattr(weaviate_writes, "stored_properties", lambda _: told)
+        reported = {k: v for k, v in stored_properties(stored).items() if k != "facts_version"}
+        before.setattr(weaviate_writes, "stored_properties", lambda _: reported)
         collection = await index.ensure_collection(spec)
         assert not await index.upsert(collection, [stored])
     async with KafkaEventLog(servers.kafka) as log:

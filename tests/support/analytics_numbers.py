@@ -431,14 +431,14 @@ def compare_dashboard(found: Mapping[str, Any], facts: Facts, filters: EventFilt
         if question == "models":
             assert found["models"] == sorted({s["model_name"] for s in facts.searches})
             continue
-        said = re.fullmatch(r"FROM (\w+)(?: WHERE place <= 20)?(?: LIMIT (\d+))?", sql)
-        assert said is not None, sql
+        printed = re.fullmatch(r"FROM (\w+)(?: WHERE place <= 20)?(?: LIMIT (\d+))?", sql)
+        assert printed is not None, sql
         rows = found[question]
         rows = rows if isinstance(rows, list) else [rows]
-        total = len(VIEWS[said[1]].rows(facts, filters, found["bucket"]))
+        total = len(VIEWS[printed[1]].rows(facts, filters, found["bucket"]))
         if question != "ratings_by_position":
-            assert len(rows) == min(total, int(said[2] or total)), question
-        numbers += compare(said[1], rows, facts, filters, found["bucket"])
+            assert len(rows) == min(total, int(printed[2] or total)), question
+        numbers += compare(printed[1], rows, facts, filters, found["bucket"])
     return numbers
 
 

@@ -47,7 +47,7 @@ async def visit(
     complaints: list[str] = []
     foreign: list[str] = []
 
-    def said(message: ConsoleMessage) -> None:
+    def printed(message: ConsoleMessage) -> None:
         known = any(f"with a status of {status}" in message.text for status in refused)
         if message.type in ("error", "warning") and not known:
             complaints.append(f"{message.text} ({message.location})")
@@ -55,14 +55,14 @@ async def visit(
     async with running_browser() as browser:
         page = await browser.new_page(viewport={"width": width, "height": height}, **context)
         page.set_default_timeout(PATIENCE_MS)
-        page.on("console", said)
+        page.on("console", printed)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
-            lambda asked: (
+            lambda requested: (
                 None
-                if asked.url.startswith((f"{url}/", "about:", "data:", f"blob:{url}"))
-                else foreign.append(asked.url)
+                if requested.url.startswith((f"{url}/", "about:", "data:", f"blob:{url}"))
+                else foreign.append(requested.url)
             ),
         )
         await page.goto(url)

@@ -55,7 +55,7 @@ class Consumer:
         return dict.fromkeys(partitions, len(self.held))
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
-        self.committed |= {each.partition: said for each, said in offsets.items()}
+        self.committed |= {each.partition: printed for each, printed in offsets.items()}
 
 
 def fetched(topic: str, records: Sequence[LogRecord]) -> list[Any]:

@@ -66,8 +66,10 @@ class _Handler(BaseHTTPRequestHandler):
                 for p in sorted(self.server.folder.rglob("*"))
                 if p.is_file()
             ]
-            told = {"id": found[1], "sha": COMMIT, "siblings": files, "private": False}
-            self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"}, body)
+            listing = {"id": found[1], "sha": COMMIT, "siblings": files, "private": False}
+            self._send(
+                200, json.dumps(listing).encode(), {"Content-Type": "application/json"}, body
+            )
             return
         match = re.fullmatch(r"/(?:[^/]+/[^/]+)/resolve/[^/]+/(.+)", address)
         path = self.server.folder / match[1] if match else None
@@ -81,9 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
             "Accept-Ranges": "bytes",
         }
         status, start = 200, 0
-        if asked := self.headers.get("Range"):
-            self.server.ranges.append(asked)
-            start = int(re.findall(r"\d+", asked)[0])
+        if requested := self.headers.get("Range"):
+            self.server.ranges.append(requested)
+            start = int(re.findall(r"\d+", requested)[0])
             status = 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if body:

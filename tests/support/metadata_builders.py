@@ -150,9 +150,9 @@ def image_with_metadata(
             options["exif"].load(about)  # type: ignore[attr-defined]
     if packet is not None:
         if kind == "PNG":
-            said = PngImagePlugin.PngInfo()
-            said.add_itxt("XML:com.adobe.xmp", packet.decode("utf-8", "replace"))
-            options["pnginfo"] = said
+            png_info = PngImagePlugin.PngInfo()
+            png_info.add_itxt("XML:com.adobe.xmp", packet.decode("utf-8", "replace"))
+            options["pnginfo"] = png_info
         elif kind == "TIFF":
             options["tiffinfo"] = {XMP: packet}
         else:

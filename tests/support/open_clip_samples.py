@@ -185,7 +185,7 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
 
 
-def asked() -> dict[str, Image.Image]:
+def reference_images() -> dict[str, Image.Image]:
     """All pictures that open_clip prepares, by what names its answer."""
     found = dict(opaque())
     for name, image in indexed().items():

@@ -145,13 +145,13 @@ def test_ubi_links_events_to_queries(lake: Lake, tmp_path: Path) -> None:
     assert len(by_id) == len(ANSWERS)
     assert len(events) == 5, "a later rating replaces the earlier one"
     for event in events:
-        asked = by_id[event["query_id"]]
-        assert event["user_query"] == asked["user_query"]
+        requested = by_id[event["query_id"]]
+        assert event["user_query"] == requested["user_query"]
         assert event["action_name"] == "rate"
         if "object" in event["event_attributes"]:
             name = event["event_attributes"]["object"]["object_id"]
             position = event["event_attributes"]["position"]["ordinal"]
-            assert asked["query_response_hit_ids"][position - 1] == name
+            assert requested["query_response_hit_ids"][position - 1] == name
     assert queries[0]["timestamp"] == "2026-01-05T06:00:00.000+00:00"
 
 

@@ -80,14 +80,14 @@ async def world(small_spec: ModelSpec) -> World:
 
 
 async def test_audit_tells_what_is_wrong_and_repair_publishes_it(world: World) -> None:
-    for image_id, told, stored in (
+    for image_id, reported, stored in (
         ("good", "a", "a"),
         ("missing", "b", None),
         ("stale", "c", "d"),
         ("orphan-removed", None, "e"),
         ("removed", None, None),
     ):
-        await world.tell(image_id, told)
+        await world.tell(image_id, reported)
         if stored:
             await world.store(image_id, stored)
     await world.store("orphan-unheard-of", "f")

@@ -93,8 +93,8 @@ class TestDuplicates:
             found, requests = await groups(bench, kind="near", min_score=least, limit=7)
         assert requests > 3
         numbered = [[int(name.split(".")[0]) for name in group] for group in found]
-        told = {frozenset((a, b)) for group in numbered for a in group for b in group if a != b}
-        assert pairs <= told
+        reported = {frozenset((a, b)) for group in numbered for a in group for b in group if a != b}
+        assert pairs <= reported
         for first, *others in numbered:
             assert all(alike[first, other] for other in others)
         assert len({tuple(sorted(group)) for group in numbered}) == len(numbered)
@@ -451,7 +451,7 @@ class TestUploads:
 class TestWaiting:
     async def test_it_answers_once_the_picture_is_there(self, bench: Gateway) -> None:
         wanted = {"image_name": "new.jpg", "sha256": "c" * 64}
-        asked = asyncio.create_task(
+        requested = asyncio.create_task(
             bench.search(text="x", limit=100, wait_for={**wanted, "timeout_s": 60})
         )
         await asyncio.sleep(0.2)
@@ -459,11 +459,11 @@ class TestWaiting:
             bench.collection, [image_record("new.jpg", unit(1), sha256="d" * 64)]
         )
         await asyncio.sleep(0.4)
-        assert not asked.done()
+        assert not requested.done()
         await bench.index.upsert(
             bench.collection, [image_record("new.jpg", unit(1), sha256="c" * 64)]
         )
-        response = await asked
+        response = await requested
         assert response.status_code == 200
         assert "new.jpg" in [match["image_name"] for match in response.json()["matches"]]
 

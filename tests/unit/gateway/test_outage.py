@@ -17,10 +17,10 @@ class Server:
 
     def __init__(self) -> None:
         self.up = False
-        self.asked = 0
+        self.requested = 0
 
     async def ask(self) -> str:
-        self.asked += 1
+        self.requested += 1
         if not self.up:
             raise Unavailable("gone")
         return "answer"
@@ -28,12 +28,12 @@ class Server:
 
 async def test_a_restart_is_waited_out() -> None:
     server = Server()
-    asked = asyncio.create_task(OutageRetry(20)(server.ask))
+    requested = asyncio.create_task(OutageRetry(20)(server.ask))
     await asyncio.sleep(0.6)
-    assert not asked.done()
-    assert server.asked >= 2
+    assert not requested.done()
+    assert server.requested >= 2
     server.up = True
-    assert await asked == "answer"
+    assert await requested == "answer"
 
 
 async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later() -> None:
@@ -42,11 +42,11 @@ async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later
     with pytest.raises(Unavailable):
         await patience(server.ask)
     assert time.monotonic() - began >= 0.8
-    before = server.asked
+    before = server.requested
     for _ in range(5):
         with pytest.raises(Unavailable):
             await patience(server.ask)
-    assert server.asked == before + 5
+    assert server.requested == before + 5
 
 
 async def test_the_next_outage_is_waited_for_again() -> None:
@@ -54,17 +54,17 @@ async def test_the_next_outage_is_waited_for_again() -> None:
     with pytest.raises(Unavailable):
         await patience(server.ask)
     await asyncio.sleep(0.4)
-    before = server.asked
+    before = server.requested
     with pytest.raises(Unavailable):
         await patience(server.ask)
-    assert server.asked > before + 1
+    assert server.requested > before + 1
 
 
 async def test_no_patience_asks_once() -> None:
     server = Server()
     with pytest.raises(Unavailable):
         await OutageRetry(0)(server.ask)
-    assert server.asked == 1
+    assert server.requested == 1
 
 
 async def test_what_waiting_cannot_help_is_not_waited_for() -> None:

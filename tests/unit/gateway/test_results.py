@@ -158,10 +158,10 @@ class TestPages:
     async def pages(self, bench: Gateway, limit: int, **body: Any) -> list[list[str]]:
         pages, cursor = [], None
         while True:
-            asked = {**HERE, **body, "limit": limit, "paged": True}
+            requested = {**HERE, **body, "limit": limit, "paged": True}
             if cursor is not None:
-                asked["cursor"] = cursor
-            response = await bench.search(**asked)
+                requested["cursor"] = cursor
+            response = await bench.search(**requested)
             assert response.status_code == 200, response.text
             pages.append([match["image_name"] for match in response.json()["matches"]])
             cursor = response.json()["next_cursor"]

@@ -74,13 +74,13 @@ def test_what_the_gateway_writes_is_read_back(
             "x",
             -weight if negative else weight,
             text=None if image else word,
-            image_name=word if image else None,
+            image_id=word if image else None,
         )
         for word, weight, negative, image in terms
     ]
     expected = [
         ShortFormTerm(
-            term.weight, term.text, None if term.image_name is None else f"./{term.image_name}"
+            term.weight, term.text, None if term.image_id is None else f"./{term.image_id}"
         )
         for term in written
     ]

@@ -83,13 +83,13 @@ class TestPreparation:
         return write
 
     def test_a_step_is_done_once(self, tmp_path: Path) -> None:
-        said: list[str] = []
-        cache = Cache(tmp_path, said.append)
+        printed: list[str] = []
+        cache = Cache(tmp_path, printed.append)
         first = cache.prepared("tool", "1", "the tool", self.make("a"))
         assert cache.prepared("tool", "1", "the tool", self.make("b")) == first
         assert (first / "thing").read_text() == "a"
-        assert said[0] == "preparing the tool"
-        assert len(said) == 2
+        assert printed[0] == "preparing the tool"
+        assert len(printed) == 2
         assert cache.prepared("tool", "2", "the tool", self.make("c")) != first
 
     def test_a_failed_step_leaves_nothing_and_can_be_repeated(self, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ class TestSupervisor:
                 await asyncio.sleep(0.02)
 
     async def test_order_restart_and_stop(self, tmp_path: Path) -> None:
-        said: list[str] = []
+        printed: list[str] = []
         states: list[dict[str, ProcessState]] = []
 
         def changed(processes: object) -> None:
@@ -228,19 +228,19 @@ class TestSupervisor:
                 self.spec(tmp_path, "once", "exit 0", needs=("server",), one_shot=True),
                 self.spec(tmp_path, "ours", up.format(tmp_path, "ours"), needs=("once",)),
             ],
-            said.append,
+            printed.append,
             changed,
         )
         ready = asyncio.Event()
         work = asyncio.create_task(supervisor.run(ready.set))
         await asyncio.wait_for(ready.wait(), 15)
-        assert [line.split()[0] for line in said] == ["server", "once", "ours"]
+        assert [line.split()[0] for line in printed] == ["server", "once", "ours"]
         first = supervisor.processes["ours"].pid
         assert first is not None
         os.kill(first, 9)
         await self.until(lambda: supervisor.processes["ours"].pid not in (None, first))
         assert supervisor.processes["ours"].restarts == 1
-        assert any("SIGKILL" in line for line in said)
+        assert any("SIGKILL" in line for line in printed)
         pids = [p.pid for p in supervisor.processes.values() if p.pid]
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -267,9 +267,9 @@ class TestSupervisor:
 
     async def test_what_ignores_the_polite_signal_is_killed(self, tmp_path: Path) -> None:
         script = f"trap '' TERM; touch {tmp_path}/deaf.up; while :; do sleep 0.1; done"
-        said: list[str] = []
+        printed: list[str] = []
         spec = self.spec(tmp_path, "deaf", script, stop_grace=0.5)
-        supervisor = Supervisor([spec], said.append, lambda _: None)
+        supervisor = Supervisor([spec], printed.append, lambda _: None)
         ready = asyncio.Event()
         work = asyncio.create_task(supervisor.run(ready.set))
         await asyncio.wait_for(ready.wait(), 15)
@@ -279,7 +279,7 @@ class TestSupervisor:
         with pytest.raises(asyncio.CancelledError):
             await work
         assert not psutil.pid_exists(pid)
-        assert any("did not stop in time" in line for line in said)
+        assert any("did not stop in time" in line for line in printed)
 
     async def test_what_hangs_is_killed_and_started_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
