@@ -135,11 +135,11 @@ def drop(
 
 
 def _with_log(work: Callable[[EventLog], Awaitable[T]]) -> T:
-    async def connected() -> T:
+    async def connect() -> T:
         async with connections(server_settings()) as servers:
             return await work(servers.log)
 
-    return asyncio.run(connected())
+    return asyncio.run(connect())
 
 
 def _selection(

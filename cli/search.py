@@ -108,7 +108,7 @@ def query_body(query: str | None, like: str | None, image: Path | None) -> dict[
     if like is not None:
         return {"image_name": like}
     if image is not None:
-        return {"image": _encoded(image)}
+        return {"image": _encode_file(image)}
     if query is None or not query.strip():
         return {"text": query or ""}
     try:
@@ -125,14 +125,14 @@ def _term(part: ShortFormTerm) -> dict[str, Any]:
         return {"text": part.text}
     file = Path(part.path).expanduser()
     if file.is_file():
-        return {"image": _encoded(file)}
+        return {"image": _encode_file(file)}
     if part.path.startswith("./"):
         # The gateway's short form of an indexed image.
         return {"image_name": part.path.removeprefix("./")}
     raise StackError(f"there is no file {part.path}")
 
 
-def _encoded(file: Path) -> str:
+def _encode_file(file: Path) -> str:
     try:
         return base64.b64encode(file.read_bytes()).decode()
     except OSError as error:

@@ -75,7 +75,7 @@ class ModelServing(Protocol):
         """
         ...
 
-    async def indexers_stopped(self, name: str) -> None:
+    async def wait_for_indexers_to_stop(self, name: str) -> None:
         """Return once all indexers of a model that is no longer current have stopped.
 
         Raises:
@@ -124,7 +124,7 @@ class ModelSwitcher:
         with self._registry.changing() as change:
             before = change.state
             candidate = None if name == before.active else name
-            change.state = before.keeping_current(name).model_copy(update={"candidate": candidate})
+            change.state = before.with_current(name).model_copy(update={"candidate": candidate})
         if change.state != before:
             await self._publish_step(ModelStep.BACKFILLING, collection, None)
         return collection
@@ -205,7 +205,7 @@ class ModelSwitcher:
         # Both under the lock, so that `agree_with_alias` cannot run in between.
         with self._registry.changing() as change:
             await self._servers.index.activate(collection)
-            change.state = change.state.activated(collection.model_name)
+            change.state = change.state.with_active(collection.model_name)
 
     async def rollback(self, most_missing: float = 1.0) -> Collection:
         """Switch back to the previous model, which was kept current, so this is immediate.
@@ -251,7 +251,7 @@ class ModelSwitcher:
         collection = await self._servers.index.find(known.name) or known
         with self._registry.changing() as change:
             change.state = change.state.without(name)
-        await self._serving.indexers_stopped(name)
+        await self._serving.wait_for_indexers_to_stop(name)
         await asyncio.sleep(GATEWAY_SECONDS)
         # Delete the group first: with old offsets, a new collection would not be backfilled.
         await until_available(

@@ -98,7 +98,7 @@ class SkippedFiles:
         """Path and facts of all files that were examined and are not images."""
         with self._lock:
             found = [
-                (_joined(directory, name), facts)
+                (_join(directory, name), facts)
                 for directory, files in self._by_content[SkipReason.NOT_AN_IMAGE].items()
                 for name, facts in files.items()
             ]
@@ -220,10 +220,10 @@ class SkippedFiles:
     def _paths(self, reason: SkipReason) -> Iterator[str]:
         if reason in BY_NAME:
             for directory, packed in self._by_name[reason].items():
-                yield from (_joined(directory, name) for name in packed.split(_END))
+                yield from (_join(directory, name) for name in packed.split(_END))
         else:
             for directory, files in self._by_content[reason].items():
-                yield from (_joined(directory, name) for name in files)
+                yield from (_join(directory, name) for name in files)
 
 
 def _split(path: str) -> tuple[str, str, str]:
@@ -232,7 +232,7 @@ def _split(path: str) -> tuple[str, str, str]:
     return directory, slash, f"{name}/" if path.endswith("/") else name
 
 
-def _joined(directory: str, name: str) -> str:
+def _join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 

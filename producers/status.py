@@ -15,7 +15,7 @@ from typing import Final
 from adapters.watcher_status import skipped_file
 from producers.folder.pipeline import Counters
 from producers.folder.reconcile import Difference
-from producers.log.refused_files import escaped
+from producers.log.refused_files import escape_path
 from producers.skipped import SkippedFiles
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class SkippedReport:
             name: {
                 "counts": skipped.counts(),
                 "names": {
-                    reason: [path if path.isascii() else escaped(path) for path in paths]
+                    reason: [path if path.isascii() else escape_path(path) for path in paths]
                     for reason, paths in skipped.names().items()
                 },
             }

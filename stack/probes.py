@@ -94,7 +94,7 @@ class TritonProbe:
             triton_url=url, triton_timeout=INFERENCE_TIMEOUT_SECONDS, triton_concurrency=2
         )
         self._model_name = model_name
-        self._completed: int | None = None
+        self._count_completed: int | None = None
         self._progressed = time.monotonic()
 
     async def __call__(self) -> bool:
@@ -112,10 +112,10 @@ class TritonProbe:
         return True
 
     async def _makes_progress(self) -> bool:
-        completed = await _completed(self._url)
+        completed = await _count_completed(self._url)
         now = time.monotonic()
-        if completed is not None and completed != self._completed:
-            self._completed, self._progressed = completed, now
+        if completed is not None and completed != self._count_completed:
+            self._count_completed, self._progressed = completed, now
         return now - self._progressed < HUNG_SECONDS
 
 
@@ -137,7 +137,7 @@ async def _embed_something(embedder: Embedder, model_name: str) -> None:
         raise error
 
 
-async def _completed(url: str) -> int | None:
+async def _count_completed(url: str) -> int | None:
     """Number of executions that all models have completed; None if Triton does not report it."""
     try:
         async with httpx.AsyncClient(timeout=READY_TIMEOUT_SECONDS, trust_env=False) as client:

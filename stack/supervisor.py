@@ -179,7 +179,7 @@ class Supervisor:
             self._set(supervised, ProcessState.RESTARTING)
             supervised.restarts += 1
             self._say(
-                f"{spec.name} {_how_it_ended(status)} after {lived:.0f} s; "
+                f"{spec.name} {_exit_description(status)} after {lived:.0f} s; "
                 f"restarting it in {wait:.1f} s (log: {spec.log})"
             )
             await asyncio.sleep(wait)
@@ -298,7 +298,7 @@ def _signal_group(supervised: SupervisedProcess, number: signal.Signals) -> None
             return
 
 
-def _how_it_ended(status: int) -> str:
+def _exit_description(status: int) -> str:
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"exited with status {status}"

@@ -52,7 +52,9 @@ async def align(
     for topic, number in partitions:
         by_topic.setdefault(topic, []).append(number)
     for topic, numbers in by_topic.items():
-        before = {n: await asyncio.to_thread(_aligned, generation, topic, n) for n in numbers}
+        before = {
+            n: await asyncio.to_thread(_read_alignment, generation, topic, n) for n in numbers
+        }
         bounds = await log.bounds(topic)
         lost = await _find_lost(log, generation, topic, before, bounds)
         for number, aligned in before.items():
@@ -67,7 +69,7 @@ async def align(
     return found
 
 
-def _aligned(generation: Generation, topic: Topic, number: int) -> Alignment:
+def _read_alignment(generation: Generation, topic: Topic, number: int) -> Alignment:
     partition = LakePartition(topic.name, number)
     return Alignment(generation.end(partition), epoch_of(generation, partition))
 
@@ -102,7 +104,7 @@ async def _find_lost(
             lost.add(number)
             continue
         filed = await asyncio.to_thread(
-            _last_filed, generation, LakePartition(topic.name, number), aligned
+            _read_last_filed, generation, LakePartition(topic.name, number), aligned
         )
         wanted = {offset: row for offset, row in filed.items() if start <= offset < end}
         if wanted:
@@ -124,7 +126,7 @@ async def _find_lost(
     return lost
 
 
-def _last_filed(
+def _read_last_filed(
     generation: Generation, partition: LakePartition, aligned: Alignment
 ) -> dict[int, tuple[int, str]]:
     """Log offset -> (time in ms, identity) of the last rows filed in this epoch. Blocks."""
@@ -140,6 +142,6 @@ def _last_filed(
 
 
 def _fingerprint(topic: Topic, record: LogRecord) -> tuple[int, str]:
-    """(time in ms, identity) of a record of the log, to compare with `_last_filed`."""
+    """(time in ms, identity) of a record of the log, to compare with `_read_last_filed`."""
     (row,) = table_of(topic, [record]).select(["event_id", "raw"]).to_pylist()
     return record.timestamp_ms, identity(row)

@@ -78,7 +78,7 @@ class LakeWriter:
 
         async with self._writing:
             found = await until_available(
-                lambda: self._aligned(partitions), what="find the end of the lake"
+                lambda: self._align(partitions), what="find the end of the lake"
             )
             self._forget_all()
             self._buffers = {
@@ -141,7 +141,7 @@ class LakeWriter:
                     self.filed += len(buffer.records)
                 except WriteConflict as moved_by_other:
                     logger.warning("%s", moved_by_other)
-                    again = (await self._aligned([partition]))[partition]
+                    again = (await self._align([partition]))[partition]
                     buffer.end, buffer.epoch = again.end, again.epoch
                     self._moved[partition] = again.log_offset
                 self._waiting -= len(buffer.records)
@@ -162,7 +162,7 @@ class LakeWriter:
         generation = await asyncio.to_thread(self._lake.current)
         if generation.name == self._generation:
             return
-        found = await self._aligned(list(self._buffers))
+        found = await self._align(list(self._buffers))
         for partition, buffer in self._buffers.items():
             at = found[partition]
             if (at.end, at.epoch) != (buffer.end, buffer.epoch):
@@ -170,7 +170,7 @@ class LakeWriter:
                 buffer.end, buffer.epoch, buffer.records = at.end, at.epoch, []
                 self._moved[partition] = at.log_offset
 
-    async def _aligned(self, partitions: Sequence[Partition]) -> dict[Partition, Alignment]:
+    async def _align(self, partitions: Sequence[Partition]) -> dict[Partition, Alignment]:
         generation = await asyncio.to_thread(self._lake.current)
         found = await align(self._log, generation, partitions)
         for topic in {topic for topic, _ in partitions}:

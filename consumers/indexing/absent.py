@@ -99,7 +99,7 @@ class AbsentImages:
     async def _without_superseded(
         self, absent: Sequence[AbsentImage], prepared: PreparedBatch
     ) -> list[AbsentImage]:
-        superseded = await self._newer.superseded([each.wanted.record for each in absent])
+        superseded = await self._newer.find_superseded([each.wanted.record for each in absent])
         prepared.superseded += len(superseded)
         return [each for each in absent if each.wanted.record.position not in superseded]
 
@@ -111,7 +111,7 @@ class AbsentImages:
             return reason
         events = [each.wanted.event for each in absent]
         check = asyncio.get_running_loop().run_in_executor(
-            self._checks, self._roots.missing, events
+            self._checks, self._roots.find_missing, events
         )
         try:
             return await asyncio.wait_for(check, ROOT_CHECK_SECONDS)

@@ -53,7 +53,7 @@ async def index_images(settings: IndexingSettings) -> None:
         async with connect_log(settings) as log:
             try:
                 await run_until_stopped(
-                    _watched(settings, embedder, index, log, pool, stop),
+                    _run_with_watchdog(settings, embedder, index, log, pool, stop),
                     stop,
                     seconds=settings.shutdown_grace + 5,
                 )
@@ -61,7 +61,7 @@ async def index_images(settings: IndexingSettings) -> None:
                 await asyncio.gather(embedder.close(), index.close())
 
 
-async def _watched(
+async def _run_with_watchdog(
     settings: IndexingSettings,
     embedder: TritonEmbedder,
     index: ImageIndex,
@@ -103,12 +103,12 @@ async def _join_and_index(
         # A log that has lost records may also have lost the removals of indexed images.
         await retry.until_available(orphans.remove, "Weaviate")
 
-    async def joined() -> ConsumerLoop[IndexingWork]:
+    async def join() -> ConsumerLoop[IndexingWork]:
         member = indexing_member(settings, indexer, collection.group, log, remove_orphans)
         await member.start()
         return member
 
-    member = await retry.until_available(joined, "Kafka")
+    member = await retry.until_available(join, "Kafka")
     logger.info("indexing %s into %s", IMAGES.name, collection.name)
     progress.member, progress.indexer = member, indexer
     watchdog.ready()

@@ -136,7 +136,7 @@ class IndexingWork:
         await self._member.commit(self._with_fingerprints(next_offsets))
 
     def _with_fingerprints(self, next_offsets: Mapping[int, int]) -> dict[Partition, Committed]:
-        fingerprinted = self._fingerprints.committed(next_offsets)
+        fingerprinted = self._fingerprints.with_fingerprints(next_offsets)
         return {(IMAGES, number): each for number, each in fingerprinted.items()}
 
 

@@ -151,7 +151,7 @@ class Inference:
                 )
             else:
                 self._counters.decoded += 1
-                corrected = self._corrected(each, done)
+                corrected = self._correct_facts(each, done)
                 if corrected is None:
                     decoded.put_nowait(_PendingEmbedding(each, done, slot))
                     return
@@ -163,7 +163,7 @@ class Inference:
                 group.create_task(decode_one(each, await pixels.take()))
         decoded.put_nowait(None)
 
-    def _corrected(self, wanted: ImageToIndex, done: DecodingResult) -> Addition | None:
+    def _correct_facts(self, wanted: ImageToIndex, done: DecodingResult) -> Addition | None:
         """A known image with its facts read again; None if it has to be embedded as well."""
         known, image = wanted.known, done.image
         if known is None or known.facts_version < image.pixels_since:

@@ -30,7 +30,7 @@ class NewerRecords:
         self._log = log
         self._partitions: dict[int, _PartitionTail] = {}
 
-    async def superseded(self, records: Sequence[LogRecord]) -> set[Position]:
+    async def find_superseded(self, records: Sequence[LogRecord]) -> set[Position]:
         """The positions of those records whose key has a newer record in `images`.
 
         A record that is missing from the log while later ones are present was compacted away, which

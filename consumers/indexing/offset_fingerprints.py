@@ -93,7 +93,7 @@ class OffsetFingerprints:
             number, offset = batch[-1].position
             self._fingerprints[Position(number, offset + 1)] = fingerprint(batch[-1])
 
-    def committed(self, next_offsets: Mapping[int, int]) -> dict[int, Committed]:
+    def with_fingerprints(self, next_offsets: Mapping[int, int]) -> dict[int, Committed]:
         """These next offsets with their fingerprints; forgets those of earlier offsets."""
         for position in list(self._fingerprints):
             if position.offset < next_offsets.get(position.partition, 0):

@@ -29,7 +29,7 @@ class Roots:
             reverse=True,
         )
 
-    def missing(self, events: Iterable[ImageAdded]) -> str | None:
+    def find_missing(self, events: Iterable[ImageAdded]) -> str | None:
         """A description of the first root or mount of these images that is missing. Blocks.
 
         Raises:

@@ -89,8 +89,8 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
             max_partition_fetch_bytes=settings.partition_fetch_bytes,
             partition_assignment_strategy=(StickyPartitionAssignor,),
             listener=self,
-            parser=_unparsed,
-            decoder=_undecoded,
+            parser=_skip_parsing,
+            decoder=_skip_decoding,
         )
         self._subscriber(self._handle)
         work.attach(self)
@@ -305,11 +305,11 @@ class ConsumerLoop(Rebalances, Generic[WorkT]):
             return await self._next.unread(self._consumer)
 
 
-async def _unparsed(records: tuple[ConsumerRecord, ...]) -> Batch:
+async def _skip_parsing(records: tuple[ConsumerRecord, ...]) -> Batch:
     """The batch as fetched: FastStream's parser decodes headers, which may hold any bytes."""
     return Batch(raw_message=records, body=b"", consumer=FAKE_CONSUMER)
 
 
-async def _undecoded(message: KafkaMessage) -> object:
+async def _skip_decoding(message: KafkaMessage) -> object:
     """The handler reads raw records, so FastStream need not decode their content."""
     return message.body

@@ -110,7 +110,7 @@ class Uploads:
         except Rejected as error:
             raise InvalidField("image", str(error)) from error
         except OSError as error:
-            raise _refused(error) from error
+            raise _error_for(error) from error
 
     async def close(self) -> None:
         """Wait for uploads in flight. Close the decoders first, or this takes long."""
@@ -290,7 +290,7 @@ def _never(_: str) -> bool:
     return False
 
 
-def _refused(error: OSError) -> Exception:
+def _error_for(error: OSError) -> Exception:
     """The gateway's error for one of the file system; raises any other error unchanged."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull()

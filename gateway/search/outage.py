@@ -37,11 +37,11 @@ class OutageRetry:
             try:
                 return await attempt()
             except Unavailable:
-                if self._lasting() >= self._seconds:
+                if self._outage_seconds() >= self._seconds:
                     raise
             await asyncio.sleep(random.uniform(0, PAUSE_SECONDS))  # noqa: S311  # no secret
 
-    def _lasting(self) -> float:
+    def _outage_seconds(self) -> float:
         """For how many seconds the current outage has lasted; counts this failure."""
         now = time.monotonic()
         if now - self._last > self._seconds:

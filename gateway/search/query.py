@@ -91,7 +91,7 @@ class QueryEmbedder:
             InvalidField: an image is not indexed or cannot be decoded, or the terms cancel out.
             Unavailable: a required server does not answer.
         """
-        named = await self._named(collection, terms)
+        named = await self._find_named(collection, terms)
         own = frozenset(
             named[term.image_id][0] for term in terms if term.image_id and term.weight > 0
         )
@@ -106,7 +106,7 @@ class QueryEmbedder:
         unit: list[float] = (combined / length).tolist()
         return QueryVector(unit, own)
 
-    async def _named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
+    async def _find_named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
         """The named images, in one request to the index, and one more for other Unicode forms."""
         names = {term.image_id: term.field for term in terms if term.image_id is not None}
         if not names:

@@ -162,7 +162,7 @@ class Search:
         asyncio.get_running_loop().call_soon(
             lambda: self._events.add(
                 self._privacy.recorded(
-                    _performed(question, answer, start, timings, occurred_at), client
+                    _search_event(question, answer, start, timings, occurred_at), client
                 )
             )
         )
@@ -205,7 +205,7 @@ class Search:
 
         if question.paged or question.collapse:
             tiers = ranking.COLLAPSING_TIERS if question.collapse else ranking.TIERS
-            matches = await ranking.ranked(search, clean, needed=needed + 1, tiers=tiers)
+            matches = await ranking.rank(search, clean, needed=needed + 1, tiers=tiers)
         else:
             matches = await clean(await search(needed + len(own)))
         return _Found(matches, automatic)
@@ -266,7 +266,7 @@ class _Found:
     cut_off_score: float | None
 
 
-def _performed(
+def _search_event(
     question: Question,
     answer: Answer,
     start: int,

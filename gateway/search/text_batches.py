@@ -47,11 +47,11 @@ class TextBatches:
         try:
             vectors = await self._embedder.embed_texts(model, [text])
         finally:
-            self._ended(model)
+            self._on_request_ended(model)
         own: Vector = vectors[0].tolist()
         return own
 
-    def _ended(self, model: str) -> None:
+    def _on_request_ended(self, model: str) -> None:
         """A request has ended: send the texts that are waiting in its place."""
         waiting = self._waiting[model]
         batch: list[Pending] = []
@@ -74,7 +74,7 @@ class TextBatches:
         try:
             await self._answer(model, batch)
         finally:
-            self._ended(model)
+            self._on_request_ended(model)
 
     async def _answer(self, model: str, batch: list[Pending]) -> None:
         size, started = self._size(model), time.monotonic()

@@ -54,7 +54,7 @@ def degrees(parts: object, hemisphere: str | None, signs: dict[str, int]) -> flo
     numbers = _numbers(parts)
     if numbers is None:
         return None
-    return _signed(numbers, hemisphere, signs)
+    return _with_sign(numbers, hemisphere, signs)
 
 
 def degrees_of_text(text: str, hemisphere: str | None, signs: dict[str, int]) -> float | None:
@@ -66,7 +66,7 @@ def degrees_of_text(text: str, hemisphere: str | None, signs: dict[str, int]) ->
     found = _NUMBERS.fullmatch(text)
     if found is None:
         return None
-    return _signed([float(part) for part in found.groups() if part], hemisphere, signs)
+    return _with_sign([float(part) for part in found.groups() if part], hemisphere, signs)
 
 
 def _numbers(parts: object) -> list[float] | None:
@@ -93,7 +93,7 @@ def _is_nothing(part: object) -> bool:
     return isinstance(part, Rational) and part.numerator == part.denominator == 0
 
 
-def _signed(
+def _with_sign(
     numbers: Sequence[float], hemisphere: str | None, signs: dict[str, int]
 ) -> float | None:
     whole, *sixtieths = numbers

@@ -117,7 +117,7 @@ class Sandbox:
         if self._closed:
             raise Unavailable("this process is shutting down and decodes no more files")
         try:
-            return await self._granted(function, arguments, memory, reading, fresh=False)
+            return await self._run_granted(function, arguments, memory, reading, fresh=False)
         except self._again as error:
             if self._closed:
                 raise Unavailable("not decoded: this process is shutting down") from error
@@ -125,7 +125,7 @@ class Sandbox:
             # machine that was suspended, so that all running tasks timed out.
             logger.warning("%s ended its process: %s; retrying once", function, error)
         try:
-            return await self._granted(function, arguments, memory, reading, fresh=True)
+            return await self._run_granted(function, arguments, memory, reading, fresh=True)
         except ProcessEnded as error:
             if error.phase != DECODING or self._closed:
                 raise Unavailable(f"the decoder process ended before decoding: {error}") from error
@@ -140,7 +140,7 @@ class Sandbox:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
 
-    async def _granted(
+    async def _run_granted(
         self,
         function: str,
         arguments: tuple[object, ...],

@@ -57,7 +57,7 @@ class SandboxProcess:
         self._process = process
         self._connection = connection
         self._arena = arena
-        self._received = bytearray()
+        self._receive = bytearray()
         self._reply: asyncio.Future[Any] | None = None
         self._timed_out = False
         self._closing = False
@@ -119,7 +119,7 @@ class SandboxProcess:
     def _read(self) -> None:
         try:
             while piece := self._connection.recv(PIECE_BYTES):
-                self._received += piece
+                self._receive += piece
                 if len(piece) < PIECE_BYTES:
                     break
             else:
@@ -134,18 +134,18 @@ class SandboxProcess:
         self._take_reply()
 
     def _take_reply(self) -> None:
-        if len(self._received) < LENGTH.size:
+        if len(self._receive) < LENGTH.size:
             return
-        (length,) = LENGTH.unpack_from(self._received)
-        if len(self._received) < LENGTH.size + length:
+        (length,) = LENGTH.unpack_from(self._receive)
+        if len(self._receive) < LENGTH.size + length:
             return
-        content = bytes(memoryview(self._received)[LENGTH.size : LENGTH.size + length])
-        self._received.clear()
+        content = bytes(memoryview(self._receive)[LENGTH.size : LENGTH.size + length])
+        self._receive.clear()
         waiting, self._reply = self._reply, None
         if waiting is None or waiting.done():
             return
         try:
-            failed, result = self._unpacked(content)
+            failed, result = self._unpack(content)
         except Exception as error:
             # The reply is not valid: its input may have taken over the process.
             logger.warning("a worker's reply cannot be read: %s", error)
@@ -157,7 +157,7 @@ class SandboxProcess:
         else:
             waiting.set_result(result)
 
-    def _unpacked(self, content: bytes) -> tuple[bool, Any]:
+    def _unpack(self, content: bytes) -> tuple[bool, Any]:
         reply = _load(content, ())
         arrays = [self._arena[start:end] for start, end in reply.arrays]
         result = _load(reply.content, arrays)
@@ -194,7 +194,7 @@ class SandboxProcess:
     def _read_rest(self) -> None:
         with contextlib.suppress(OSError):
             while piece := self._connection.recv(PIECE_BYTES):
-                self._received += piece
+                self._receive += piece
         self._take_reply()
 
 

@@ -47,10 +47,10 @@ class Descriptor:
         self.number = number
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (reduction.DupFd(self.number),)
+        return _receive, (reduction.DupFd(self.number),)
 
 
-def _received(duplicate: Any) -> Descriptor:
+def _receive(duplicate: Any) -> Descriptor:
     return Descriptor(duplicate.detach())
 
 
@@ -137,14 +137,14 @@ def _answer(request: Request, arena: mmap.mmap, limit: _MemoryLimit) -> Reply:
     try:
         with limit.at(request.memory):
             result = _function(request.function)(*request.arguments, memory=request.memory)
-            return _packed(result, arena)
+            return _pack(result, arena)
     except MemoryError:
         return _failure(DecoderMemory("decoding it takes more memory than is available"))
     except Exception as error:
         return _failure(error)
 
 
-def _packed(result: object, arena: mmap.mmap) -> Reply:
+def _pack(result: object, arena: mmap.mmap) -> Reply:
     arrays: list[tuple[int, int]] = []
     end = FIRST_ARRAY
 

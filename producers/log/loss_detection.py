@@ -63,7 +63,7 @@ class LossDetectingLog:
     ) -> AsyncIterator[LogRecord]:
         """See `EventLog.read_all`."""
         records = self._log.read_all(topic, start)
-        return self._tracked(records) if topic is IMAGES else records
+        return self._track(records) if topic is IMAGES else records
 
     async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
         """See `EventLog.bounds`."""
@@ -87,7 +87,7 @@ class LossDetectingLog:
         """See `EventLog.close`."""
         await self._log.close()
 
-    async def _tracked(self, records: AsyncIterator[LogRecord]) -> AsyncIterator[LogRecord]:
+    async def _track(self, records: AsyncIterator[LogRecord]) -> AsyncIterator[LogRecord]:
         last: dict[int, LogRecord] = {}
         async for record in records:
             last[record.position.partition] = record

@@ -26,7 +26,7 @@ from adapters.index.port import (
 from adapters.index.weaviate import WeaviateIndex
 from adapters.name_forms import forms
 from adapters.naming import object_id
-from gateway.search.ranking import ranked
+from gateway.search.ranking import rank
 
 WHEN = datetime(2026, 1, 5, 9, 58, 21, 123000, tzinfo=UTC)
 
@@ -547,7 +547,7 @@ async def test_pages_repeat_and_skip_nothing(index: ImageIndex, collection: Coll
     ):
         search = functools.partial(index.search, collection, unit(1, 1), where=where)
         met: list[str] = []
-        while page := (await ranked(search, clean, needed=len(met) + 130))[len(met) :][:130]:
+        while page := (await rank(search, clean, needed=len(met) + 130))[len(met) :][:130]:
             met += page
         assert len(met) == len(set(met))
         assert set(met) == wanted

@@ -149,8 +149,8 @@ def test_a_missing_bucket_is_away_and_a_missing_object_is_not() -> None:
             added_at="2026-01-05T00:00:00Z",
         )
 
-    assert roots.missing([event("memory://bucket/folder/gone.png")]) is None
-    problem = roots.missing([event("memory://elsewhere/folder/gone.png")])
+    assert roots.find_missing([event("memory://bucket/folder/gone.png")]) is None
+    problem = roots.find_missing([event("memory://elsewhere/folder/gone.png")])
     assert problem is not None
     assert "elsewhere" in problem
 
@@ -169,15 +169,15 @@ def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> N
         added_at="2026-01-05T00:00:00Z",
     )
     roots = Roots(IndexingSettings(images_sources=(source,)))
-    assert "nas is not there" in str(roots.missing([event]))
+    assert "nas is not there" in str(roots.find_missing([event]))
     mount.mkdir()
     (mount / "something").touch()
-    assert roots.missing([event]) is None
+    assert roots.find_missing([event]) is None
     # A source that the settings do not name: the event's own words tell.
     (tmp_path / "nas").rename(tmp_path / "gone")
     (tmp_path / "x").mkdir()
     other = event.model_copy(update={"image_id": "sub/a b.png"})
-    assert "nas is not there" in str(Roots(IndexingSettings()).missing([other]))
+    assert "nas is not there" in str(Roots(IndexingSettings()).find_missing([other]))
 
 
 async def test_an_absent_file_without_a_newer_record_is_a_dead_letter(bench: Bench) -> None:
@@ -280,12 +280,12 @@ async def test_many_absent_files_cost_one_reading_of_their_partitions(bench: Ben
 async def test_what_was_read_of_the_log_is_forgotten_behind_the_consumer(bench: Bench) -> None:
     newer = NewerRecords(bench.log)
     records = await bench.logged(*(bench.added("a.png", b"%d" % n) for n in range(100)))
-    assert await newer.superseded(records) == {each.position for each in records[:-1]}
-    await newer.superseded(records[-1:])
+    assert await newer.find_superseded(records) == {each.position for each in records[:-1]}
+    await newer.find_superseded(records[-1:])
     (partition,) = newer._partitions.values()
     assert len(partition._offsets) == 1
     # After a rebalance an older record may come again.
-    assert await newer.superseded(records[3:4]) == {records[3].position}
+    assert await newer.find_superseded(records[3:4]) == {records[3].position}
 
 
 async def test_vanished_files_do_not_stop_the_consumer_as_poison(bench: Bench) -> None:

@@ -46,7 +46,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         return world.completed
 
     monkeypatch.setattr(probes, "connect_embedder", Embedder)
-    monkeypatch.setattr(probes, "_completed", completed)
+    monkeypatch.setattr(probes, "_count_completed", completed)
     monkeypatch.setattr(time, "monotonic", lambda: world.now)
     return world
 

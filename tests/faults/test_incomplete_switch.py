@@ -261,7 +261,7 @@ async def back(world: World, there: int, here: int) -> None:
     await world.fill("lite", *range(there))
     collection = await world.fill("next", *range(here))
     with model_registry(world.settings).changing() as change:
-        change.state = change.state.activated("next")
+        change.state = change.state.with_active("next")
     await world.index.activate(collection)
 
 

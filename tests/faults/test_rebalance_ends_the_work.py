@@ -103,14 +103,14 @@ async def test_a_disk_that_fails_while_partitions_are_given_out_costs_no_event(
     log._partitions(SEARCHES)[0].extend(written)
     held = fetched(SEARCHES.name, written)
     lake, failures = Lake(str(tmp_path)), [OSError("input/output error")]
-    aligned = LakeWriter._aligned
+    aligned = LakeWriter._align
 
     async def failing(writer: LakeWriter, partitions: Sequence[Partition]) -> Any:
         if failures:
             raise failures.pop()
         return await aligned(writer, partitions)
 
-    monkeypatch.setattr(LakeWriter, "_aligned", failing)
+    monkeypatch.setattr(LakeWriter, "_align", failing)
 
     async def run() -> None:
         """As long as the process lives, or until all is filed."""

@@ -184,7 +184,7 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
 
 async def test_faststream_hands_in_every_record_whatever_its_headers() -> None:
     """Its real loop, with FastStream 0.7.8. Its own parser fails at such headers, and skips the
-    batch: should this fail with another release, see `_unparsed` in
+    batch: should this fail with another release, see `_skip_parsing` in
     `consumers.process.consumer_loop`."""
     async with member() as made:
         consumer = made._consumer

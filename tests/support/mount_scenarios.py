@@ -203,9 +203,9 @@ async def same_device(mounted: MountedFolder) -> None:
             if record.key == b"bound/x.jpg"
         ]
         roots = Roots(SourceSettings(images_dir=mounted.root))
-        assert roots.missing(events) is None
+        assert roots.find_missing(events) is None
         mounted.unmount("bound")
-        assert "nothing is mounted at" in (roots.missing(events) or "")
+        assert "nothing is mounted at" in (roots.find_missing(events) or "")
         await holds(watcher, 1, "at bound,")
         assert await view(mounted.log) == everything
 

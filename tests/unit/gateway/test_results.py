@@ -16,7 +16,7 @@ from adapters.index.port import Match
 from gateway.search import cutoff
 from gateway.search.collapse import collapse
 from gateway.search.filters import Filters
-from gateway.search.ranking import ranked
+from gateway.search.ranking import rank
 from tests.support.gateway_on_fakes import (
     WHEN,
     Gateway,
@@ -206,7 +206,7 @@ class TestPages:
             return list(order)
 
         met: list[str] = []
-        while page := (await ranked(search, clean, needed=len(met) + 25))[len(met) :][:24]:
+        while page := (await rank(search, clean, needed=len(met) + 25))[len(met) :][:24]:
             met += [match.image_id for match in page]
         assert len(met) == len(set(met)) >= 10_000
         assert set(met) >= {match.image_id for found in answers.values() for match in found}

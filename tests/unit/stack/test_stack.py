@@ -85,12 +85,12 @@ class TestPreparation:
     def test_a_step_is_done_once(self, tmp_path: Path) -> None:
         printed: list[str] = []
         cache = Cache(tmp_path, printed.append)
-        first = cache.prepared("tool", "1", "the tool", self.make("a"))
-        assert cache.prepared("tool", "1", "the tool", self.make("b")) == first
+        first = cache.get_or_prepare("tool", "1", "the tool", self.make("a"))
+        assert cache.get_or_prepare("tool", "1", "the tool", self.make("b")) == first
         assert (first / "thing").read_text() == "a"
         assert printed[0] == "preparing the tool"
         assert len(printed) == 2
-        assert cache.prepared("tool", "2", "the tool", self.make("c")) != first
+        assert cache.get_or_prepare("tool", "2", "the tool", self.make("c")) != first
 
     def test_a_failed_step_leaves_nothing_and_can_be_repeated(self, tmp_path: Path) -> None:
         cache = Cache(tmp_path, silent)
@@ -100,13 +100,13 @@ class TestPreparation:
             raise StackError("the network is gone")
 
         with pytest.raises(StackError, match="network"):
-            cache.prepared("tool", "1", "the tool", half)
+            cache.get_or_prepare("tool", "1", "the tool", half)
         assert [path.name for path in tmp_path.iterdir()] == [".tool.lock"]
-        assert (cache.prepared("tool", "1", "the tool", self.make("a")) / "thing").exists()
+        assert (cache.get_or_prepare("tool", "1", "the tool", self.make("a")) / "thing").exists()
 
     def test_what_a_killed_step_left_is_cleared(self, tmp_path: Path) -> None:
         (tmp_path / ".tool-abc.part").mkdir()
-        Cache(tmp_path, silent).prepared("tool", "1", "the tool", self.make("a"))
+        Cache(tmp_path, silent).get_or_prepare("tool", "1", "the tool", self.make("a"))
         assert not list(tmp_path.glob("*.part"))
 
     def test_read_only_folders_are_removed_too(self, tmp_path: Path) -> None:
