@@ -244,7 +244,7 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
         log=settings.logs / "provision.log",
         ready=never_ready,
         needs=needs,
-        environment=_ours(settings),
+        environment=_own_environment(settings),
         one_shot=True,
     )
 
@@ -275,7 +275,7 @@ def own_processes(settings: StackSettings) -> list[ProcessSpec]:
         alive=http_probe(f"{settings.gateway_url}/", accept_refusal=True),
         needs=("provision",),
         environment={
-            **_ours(settings),
+            **_own_environment(settings),
             "WATCHER_STATUS_FILE": str(settings.watcher_status),
         },
     )
@@ -293,14 +293,14 @@ def _worker(settings: StackSettings, name: str, module: list[str], **more: str) 
         ready=heartbeat_probe(ready_file),
         alive=heartbeat_probe(ready_file),
         needs=("provision",),
-        environment={**_ours(settings), "READY_FILE": str(ready_file), **more},
+        environment={**_own_environment(settings), "READY_FILE": str(ready_file), **more},
         # Remove the ready file of the previous process.
         prepare=lambda: ready_file.unlink(missing_ok=True),
         stop_grace=30.0,
     )
 
 
-def _ours(settings: StackSettings) -> dict[str, str]:
+def _own_environment(settings: StackSettings) -> dict[str, str]:
     return {
         **settings.environment(),
         "PYTHONPATH": str(ROOT),

@@ -110,7 +110,7 @@ class Search:
         self._cursors = cursors
         self._privacy = privacy
         self._duplicate_score = duplicate_score
-        self._patience = OutageRetry(patience)
+        self._outage_retry = OutageRetry(patience)
         self._background = BackgroundSample(index)
         self.image_lookup = ImageLookup(index, self.active)
         """Which images searches can find."""
@@ -129,16 +129,16 @@ class Search:
         """
         started = time.perf_counter()
 
-        async def attempt() -> tuple[Collection, int, float, _Found]:
+        async def attempt() -> tuple[Collection, int, float, _Matches]:
             # Each attempt starts again, as another model may have been activated.
             collection = await self.active()
-            start = self._start(question, collection)
+            start = self._page_start(question, collection)
             query = await self._queries.embed(collection, question.terms)
             embedded = time.perf_counter()
-            found = await self._found(question, collection, query, start + question.limit)
+            found = await self._find_matches(question, collection, query, start + question.limit)
             return collection, start, embedded, found
 
-        collection, start, embedded, found = await self._patience(attempt)
+        collection, start, embedded, found = await self._outage_retry(attempt)
         ended = time.perf_counter()
         page = found.matches[start : start + question.limit]
         next_start = start + question.limit
@@ -168,7 +168,7 @@ class Search:
         )
         return answer
 
-    def _start(self, question: Question, collection: Collection) -> int:
+    def _page_start(self, question: Question, collection: Collection) -> int:
         if question.cursor is None:
             return 0
         try:
@@ -177,9 +177,9 @@ class Search:
             raise InvalidField("cursor", str(error)) from error
         return int(at)
 
-    async def _found(
+    async def _find_matches(
         self, question: Question, collection: Collection, query: QueryVector, needed: int
-    ) -> _Found:
+    ) -> _Matches:
         vector, own = query.vector, query.own
         search = functools.partial(
             self._index.search,
@@ -208,7 +208,7 @@ class Search:
             matches = await ranking.rank(search, clean, needed=needed + 1, tiers=tiers)
         else:
             matches = await clean(await search(needed + len(own)))
-        return _Found(matches, automatic)
+        return _Matches(matches, automatic)
 
     async def _cut_off(
         self, question: Question, collection: Collection, vector: Sequence[float], best: float
@@ -259,7 +259,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Matches:
     """The matches of all pages up to and including the requested one."""
 
     matches: list[CollapsedMatch]
