@@ -24,7 +24,7 @@ from imaging import worker_tasks as decoding_tasks
 from imaging.decode import resize
 from imaging.decode_memory import memory_needed_at
 from imaging.sandbox.worker import NeedsMemory
-from tests.faults.test_decoders_that_fail import png, written
+from tests.faults.test_failing_decoders import png, written
 from tests.support.gateway_on_fakes import assert_problem, gateway, image_record, unit
 
 PLENTY = 1 << 40

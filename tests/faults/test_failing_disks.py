@@ -20,7 +20,7 @@ from consumers.indexing.reading import Superseded, read
 from consumers.indexing.settings import IndexingSettings
 from schemas.events import ImageAdded
 from tests.faults.test_absent_images import moved_away, waits
-from tests.faults.test_decoders_that_fail import png, written
+from tests.faults.test_failing_decoders import png, written
 from tests.support import hostile_tasks
 from tests.unit.consumers.test_indexing import Bench, bench
 

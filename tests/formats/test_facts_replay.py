@@ -13,7 +13,7 @@ from adapters.index.port import ImageRecord
 from adapters.log.port import Committed, LogRecord
 from consumers.indexing.offset_fingerprints import _facts_version
 from imaging.decode import decode
-from tests.faults.test_indexers_and_a_lost_tail import Library, library
+from tests.faults.test_indexers_after_log_loss import Library, library
 from tests.support.corpus_cases import cases
 from tests.unit.consumers.test_indexing import Bench, bench
 

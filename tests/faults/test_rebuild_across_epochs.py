@@ -13,7 +13,7 @@ from analytics.lake import TOPICS, ForgetRequest, Lake, LakePartition
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.restore import restore_lost
 from schemas.topics import SEARCHES
-from tests.faults.test_log_lost_its_tail import catch_up, grow, ids, reported
+from tests.faults.test_lake_after_log_loss import catch_up, grow, ids, reported
 from tests.support.lake_events import table
 
 
