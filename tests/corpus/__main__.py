@@ -1,4 +1,4 @@
-"""Write the table of `docs/formats.md` anew."""
+"""Write the table of `docs/formats.md` again."""
 
 from tests.corpus.formats_table import write
 from tests.support.corpus_cases import cases

@@ -1,4 +1,4 @@
-"""What pictures of the corpus are made of."""
+"""Builders of the images in the corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a disk, a network or a program left of pictures: shown in part, or not at all."""
+"""Damaged images, which are shown in part or not at all."""
 
 from __future__ import annotations
 

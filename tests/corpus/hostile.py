@@ -1,4 +1,4 @@
-"""What is no picture, or asks for too much."""
+"""Files that are not images, or that demand too many resources."""
 
 from __future__ import annotations
 

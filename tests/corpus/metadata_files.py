@@ -1,4 +1,4 @@
-"""What pictures say of when, where and with what they were taken, true or not."""
+"""Images with times, cameras and coordinates in their metadata, valid or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds that no library writes, put together byte by byte."""
+"""Encodings that no library writes, built byte by byte."""
 
 from __future__ import annotations
 

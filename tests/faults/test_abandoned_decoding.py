@@ -1,4 +1,4 @@
-"""What was given up holds its place until it has really ended; shared work is finished."""
+"""Abandoned decoding keeps its slot until its process has ended; shared work is finished."""
 
 from __future__ import annotations
 

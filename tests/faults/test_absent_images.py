@@ -1,4 +1,4 @@
-"""Absent is not removed: its root and the log decide what a missing file means."""
+"""A missing file is retried, dead-lettered or superseded, depending on its root and the log."""
 
 from __future__ import annotations
 

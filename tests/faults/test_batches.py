@@ -1,4 +1,4 @@
-"""Batches adapt to the time they take, and a busy Triton is not taken for a dead one."""
+"""Batch sizes adapt to the time of a request; a busy Triton is not mistaken for a dead one."""
 
 from __future__ import annotations
 

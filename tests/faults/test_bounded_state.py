@@ -1,4 +1,4 @@
-"""What grew with the number of requests, and no longer does."""
+"""State that once grew with the number of requests is bounded."""
 
 import asyncio
 import threading

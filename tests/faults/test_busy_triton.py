@@ -1,4 +1,4 @@
-"""A Triton that is busy is not killed as a dead one; one that hangs still is."""
+"""A busy Triton is not restarted; a hanging one is."""
 
 import time
 from collections.abc import Callable

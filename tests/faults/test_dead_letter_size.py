@@ -1,4 +1,4 @@
-"""Whatever a record is, its dead letter can be written, and the consumer goes on."""
+"""A dead letter can be written for any record, and the consumer continues."""
 
 from __future__ import annotations
 

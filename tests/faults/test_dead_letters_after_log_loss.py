@@ -1,4 +1,4 @@
-"""A topic lost its end and the other one did not: a letter's position is another record's now."""
+"""After a topic has lost its end, a letter is not mistaken for that of another record."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""All decoding of a gateway goes through one budget of bytes and one of workers."""
+"""All decoding of a gateway shares one memory budget and one limit on workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers start, and uploads are stored, whatever the loop's own threads are busy with."""
+"""Worker starts and uploads do not wait for the event loop's default threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command that has read the lake ends with its own status, whatever its libraries still do."""
+"""A command that has queried the lake exits with its own status."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whoever reads a group ends when a rebalance fails, in whatever way, and loses no record."""
+"""A consumer whose rebalance fails ends, and loses no record."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

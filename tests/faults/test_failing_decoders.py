@@ -1,4 +1,4 @@
-"""A picture that crashes its decoder, hangs it or has it eat memory harms nobody else."""
+"""An image that crashes, hangs or exhausts its decoder affects no other image."""
 
 from __future__ import annotations
 

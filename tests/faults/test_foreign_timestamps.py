@@ -1,4 +1,4 @@
-"""A record's timestamp is whatever its producer said; no reader stops at it."""
+"""Records with any timestamp are read, also impossible ones."""
 
 from datetime import datetime
 from pathlib import Path

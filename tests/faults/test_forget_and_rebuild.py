@@ -1,4 +1,4 @@
-"""Forgetting and rebuilding while others work on the lake, on a store that has no locks."""
+"""Forgetting and rebuilding while other processes use the lake, also without locks."""
 
 import asyncio
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Doors that stood open, or were shut to those who may come in."""
+"""Receipts, cursors, cookies and files: what is valid is accepted, anything else is refused."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""A picture that its decoder does not survive is refused by the gateway, which stays up."""
+"""The gateway refuses an image whose decoder fails, and keeps running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A website must not reach the gateway of its visitor's machine under the website's own name."""
+"""Requests for other host names are refused, which prevents DNS rebinding."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A log that lost its end is noticed by the indexers, also once it has grown again."""
+"""Indexers notice that the log has lost its end, even after it has grown again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""Kafka loses records that the lake holds: the lake keeps them, and goes on with what comes."""
+"""The lake keeps events that Kafka has lost, and continues with new ones."""
 
 import tempfile
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What merging takes does not grow with what there is to be merged."""
+"""The memory of merging files does not grow with their size."""
 
 from pathlib import Path
 

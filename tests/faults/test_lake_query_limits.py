@@ -1,4 +1,4 @@
-"""Questions to the lake end with those who asked them, and never take more than their share."""
+"""Queries of the lake end with their callers, and stay within their limits."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""A bucket of very many pictures: compared beside the event loop, folder by folder."""
+"""A bucket with very many images is compared in threads, folder by folder."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""A timer that is read late, and a machine that stood still, are no fault of a picture."""
+"""A late timer or a suspended machine is not blamed on an image."""
 
 from __future__ import annotations
 

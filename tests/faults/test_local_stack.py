@@ -1,4 +1,4 @@
-"""The local stack over a set clock, growing logs and bad settings."""
+"""The local stack with a changed clock, growing logs and invalid settings."""
 
 import os
 import re

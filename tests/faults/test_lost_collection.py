@@ -1,4 +1,4 @@
-"""A collection that is made anew is filled from the beginning, whoever made it."""
+"""A collection that was created again is filled from the beginning of the log."""
 
 import asyncio
 

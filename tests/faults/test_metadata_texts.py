@@ -1,4 +1,4 @@
-"""Whatever a picture says of itself, it can be written to the index, or is refused alone."""
+"""Any text in metadata can be written to the index, or only its image is refused."""
 
 from __future__ import annotations
 

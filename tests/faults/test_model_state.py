@@ -1,4 +1,4 @@
-"""The file of which models are served: changed by one at a time, and never torn for good."""
+"""The state file of models is changed by one process at a time, and recovered when damaged."""
 
 import multiprocessing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What counts as a switch of the model: a change of the active collection, and nothing else."""
+"""Only a change of the active collection counts as a switch of the model."""
 
 from datetime import timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A disk mounted below the watched folder: its pictures stay known while it is away."""
+"""Images on a disk mounted below the watched folder stay known while it is away."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""Pictures that went while the log lost everything are not found any more."""
+"""Images that disappeared while the log was lost are removed from the index."""
 
 import asyncio
 import shutil

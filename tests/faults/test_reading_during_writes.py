@@ -1,4 +1,4 @@
-"""While a file is written the analytics group reads on, within bounds, and loses no event."""
+"""While a file is written, the analytics group reads on within bounds, and loses no event."""
 
 import asyncio
 import time

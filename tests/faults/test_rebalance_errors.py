@@ -1,4 +1,4 @@
-"""An error while partitions are given out ends or retries the work; it is never swallowed."""
+"""An error in a rebalance callback ends or retries the work; it is never swallowed."""
 
 import ast
 import asyncio

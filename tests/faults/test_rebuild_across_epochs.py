@@ -1,4 +1,4 @@
-"""A lake that was rebuilt ends at its last row, which may lie before the present epoch."""
+"""A rebuilt lake ends at its last row, which may lie before the present epoch."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is remembered for ever is small: a process that runs for days does not grow by it."""
+"""The memory of the recent vectors is bounded."""
 
 from consumers.indexing.inference import RECENT_VECTORS
 from gateway.search.text_cache import TextCache

@@ -1,4 +1,4 @@
-"""What is put back into the log, while it loses more and while something is forgotten."""
+"""Events are restored to the log while it loses more of them, or while some are forgotten."""
 
 from collections.abc import Sequence
 from pathlib import Path

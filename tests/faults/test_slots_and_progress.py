@@ -1,4 +1,4 @@
-"""Slots of cancelled work are free again; a process that achieves nothing ends itself."""
+"""Cancelled work frees its slots; a process without progress ends itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state is read once for all, to the end, and without holding all that was ever written."""
+"""The system state is read once for all callers, completely, and with bounded memory."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Objects of buckets pass through the gateway in small pieces, however their client reads ahead."""
+"""Objects of buckets pass through the gateway in small pieces, without read-ahead."""
 
 import asyncio
 import threading

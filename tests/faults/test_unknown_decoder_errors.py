@@ -1,4 +1,4 @@
-"""Whatever a decoder raises says that its picture is damaged, and stops nothing."""
+"""Any error of a decoder means that its image is damaged."""
 
 from __future__ import annotations
 

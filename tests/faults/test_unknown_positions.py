@@ -1,4 +1,4 @@
-"""A position that is not known is absent; it is never that of another record."""
+"""An unknown position is absent, and never that of another record."""
 
 import asyncio
 from pathlib import Path

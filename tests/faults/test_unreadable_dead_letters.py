@@ -1,4 +1,4 @@
-"""Whatever stands in the topic of dead letters, its readers go on."""
+"""Readers of the dead letters skip records that they cannot read."""
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path

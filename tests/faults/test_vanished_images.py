@@ -1,4 +1,4 @@
-"""Pictures that indexing did not find: their letters are settled, or they are published again."""
+"""Letters of images that indexing did not find are settled, or the images published again."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""A watcher notices that `images` lost its end, whatever was written since, and begins anew."""
+"""The watcher notices that `images` has lost its end, and starts again."""
 
 import asyncio
 import contextlib

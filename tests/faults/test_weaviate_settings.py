@@ -1,4 +1,4 @@
-"""How Weaviate is run: with memory that fits the machine, and inventing no collections."""
+"""Weaviate runs with memory that fits the machine, and creates no collection implicitly."""
 
 import json
 import os

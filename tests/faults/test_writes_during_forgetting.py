@@ -1,4 +1,4 @@
-"""Whoever writes rows of the lake leaves out what is forgotten by the time they are there."""
+"""Every write to the lake leaves out rows that are forgotten meanwhile."""
 
 from collections.abc import Callable, Iterable, Iterator
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Any image is served under any name with its content's type; skipped files are reported."""
+"""An image is served under any name with its content's type; skipped files are reported."""
 
 import json
 from collections.abc import AsyncIterator

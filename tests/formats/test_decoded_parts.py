@@ -1,4 +1,4 @@
-"""What of a picture counts: its first part that shows something, and all that can be decoded."""
+"""Of several frames or a damaged file, the visible and readable part is decoded."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""What a camera is called: once, legibly, and so that the search's own filter takes it."""
+"""Camera names are complete, legible and not repeated, and the filter finds them."""
 
 from __future__ import annotations
 

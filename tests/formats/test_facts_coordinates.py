@@ -1,4 +1,4 @@
-"""Where a picture was taken: a place on Earth on the right side of it, or none."""
+"""Coordinates are on Earth and in the right hemisphere, or absent."""
 
 from __future__ import annotations
 

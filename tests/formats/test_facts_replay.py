@@ -1,4 +1,4 @@
-"""Pictures that an earlier version indexed get what is read of them now, with their vectors."""
+"""Images of an earlier version get their new facts, and keep their vectors."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What the index holds of a picture's facts is what it gives back, and what its filters find."""
+"""The index returns the facts that were stored, and its filters find them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a picture was taken: the best of what it says, and nothing that cannot be true."""
+"""The time of an image is its best plausible one, or absent."""
 
 from __future__ import annotations
 

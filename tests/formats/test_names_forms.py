@@ -1,4 +1,4 @@
-"""A name is found in whatever Unicode form it is written; what is called exactly so comes first."""
+"""A name is found in any Unicode form; an exact match comes first."""
 
 from collections.abc import AsyncIterator
 from itertools import product

@@ -1,4 +1,4 @@
-"""What systems keep for themselves is left out by its name; what merely looks odd is a picture."""
+"""Names that systems use for themselves are ignored; merely unusual names are not."""
 
 import asyncio
 import shutil

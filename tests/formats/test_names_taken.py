@@ -1,4 +1,4 @@
-"""An upload whose name is taken is offered a free one; one name in two Unicode forms is one."""
+"""An upload whose name is taken is offered a free one; Unicode forms of a name are one."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

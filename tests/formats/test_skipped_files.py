@@ -1,4 +1,4 @@
-"""Skipped files are reported only as far as they are known, and forgotten with their files."""
+"""Skipped files are reported as far as they are known, and forgotten with their files."""
 
 import json
 import os

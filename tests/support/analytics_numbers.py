@@ -1,4 +1,4 @@
-"""Each view of `analytics/views.sql` once more, in plain Python from the events themselves."""
+"""Computes each view of `analytics/views.sql` in plain Python, from the events themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headless Chromium on the page, and what no visit of it may show."""
+"""Headless Chromium on the page, and checks that apply to every visit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A consumer loop without a broker: what FastStream and aiokafka do for it."""
+"""A consumer loop without a broker: stands in for FastStream and aiokafka."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

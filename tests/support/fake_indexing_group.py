@@ -1,4 +1,4 @@
-"""What indexers need of aiokafka's consumer, on a log in memory."""
+"""The part of aiokafka's consumer that indexers use, on a log in memory."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count

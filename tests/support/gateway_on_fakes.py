@@ -1,4 +1,4 @@
-"""A gateway on in-memory fakes, for the tests of what it answers."""
+"""A gateway on in-memory fakes, for tests of its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A further gateway on a running system's servers, with settings of its own."""
+"""Another gateway, with other settings, on a running system's servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders that do what bad ones do, for worker processes of tests.
+"""Decoding tasks that misbehave on request, for worker processes of tests.
 
 A picture that begins with one of the words below meets a decoder that does that; any other is
 decoded as always. Named where a test builds what decodes, so nothing of it is in the product.

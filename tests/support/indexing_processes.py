@@ -1,4 +1,4 @@
-"""Indexers as processes of a test's own, between them and their servers a wire that can be cut."""
+"""Indexers as processes, connected to their servers by a proxy that can be cut."""
 
 from __future__ import annotations
 

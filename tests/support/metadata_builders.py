@@ -1,4 +1,4 @@
-"""Pictures that say things of themselves, byte by byte: EXIF as a TIFF directory, and XMP."""
+"""Builds images with metadata byte by byte: EXIF as a TIFF directory, and XMP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anything that may stand in a picture's metadata, and in the headers around it."""
+"""Strategies for arbitrary metadata of images, and for the headers around it."""
 
 from __future__ import annotations
 

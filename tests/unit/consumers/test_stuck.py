@@ -1,4 +1,4 @@
-"""A consumer that has work and gets nothing of it done ends itself; one that waits does not."""
+"""A consumer with work but no progress ends itself; a waiting one does not."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

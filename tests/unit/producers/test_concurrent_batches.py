@@ -1,4 +1,4 @@
-"""Looking at the next batch while one is decided changes nothing in what is published."""
+"""Examining the next batch while one is decided does not change what is published."""
 
 from __future__ import annotations
 
