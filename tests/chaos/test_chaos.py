@@ -94,7 +94,7 @@ class Disk:
 
 @dataclass
 class Stack:
-    """A running system and what its folder of pictures should have it know."""
+    """A running system, and the images that its log should list."""
 
     servers: Servers
     images: Path
@@ -114,7 +114,7 @@ class Stack:
         )
 
     def process(self, name: str) -> psutil.Process | None:
-        """It, if it runs just now: it may still be on its way back from the last time."""
+        """The process, if it is running; it may still be restarting."""
         record = RecordFile(self.state / "run").read()
         assert record is not None
         for row in record.processes:
@@ -128,7 +128,7 @@ class Stack:
             process.kill()
 
     def lose_weaviate(self) -> None:
-        """As after a disk was replaced: its process dies and comes back to an empty folder."""
+        """Kill Weaviate and delete its data, as if its disk were replaced."""
         process = self.process("weaviate")
         if process is not None:
             process.kill()
@@ -145,7 +145,7 @@ class Stack:
         return self.images / name if inside == name else self.disk.folder / inside
 
     def write(self, name: str, data: bytes) -> None:
-        """As a careful program does: under a hidden name, then renamed."""
+        """Write under a hidden name, then rename, as careful programs do."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden = path.with_name(f".{path.name}.part")
@@ -153,7 +153,7 @@ class Stack:
         hidden.rename(path)
 
     def burst(self, count: int) -> None:
-        """New pictures, changed ones, removed ones, and a few that are none."""
+        """Add, change and remove images, and add files that are not images."""
         for _ in range(count):
             dice = self.chance.random()
             if self.expected and dice < 0.1:
@@ -202,7 +202,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def rounds(chance: random.Random) -> Iterator[str]:
-    """Victims in random order, each once before any comes again."""
+    """Victims in random order; each occurs once before any is repeated."""
     order: list[str] = []
     for _ in range(ROUNDS):
         if not order:
@@ -237,7 +237,7 @@ async def test_nothing_is_lost_whatever_dies(stack: Stack) -> None:
 
 
 async def come_and_go(stack: Stack) -> None:
-    """Another member joins the group and leaves it again."""
+    """Another member joins the group, and leaves it again."""
     settings = stack.settings()
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
@@ -278,13 +278,13 @@ async def slow_down(stack: Stack) -> None:
 
 
 def resume(process: psutil.Process) -> None:
-    """Let it go on; it may have been killed while it stood still."""
+    """Resume a stopped process, unless it was killed meanwhile."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.resume()
 
 
 async def vanish(stack: Stack, writing: asyncio.Task[None]) -> None:
-    """The disk is away for some seconds; its files may change meanwhile."""
+    """Unmount the disk for some seconds; its files may change meanwhile."""
     if not stack.disk.mountable:
         await writing  # The folder that is written to is about to get another name.
     await asyncio.to_thread(stack.disk.vanish)
@@ -295,7 +295,7 @@ async def vanish(stack: Stack, writing: asyncio.Task[None]) -> None:
 
 
 async def settled(stack: Stack) -> Audit:
-    """Wait until log, collection and folder agree; then all must be exactly as expected."""
+    """Wait until log, collection and folder agree, then check them completely."""
     deadline = time.monotonic() + SETTLE_SECONDS
     why: object = None
     while time.monotonic() < deadline:
@@ -322,7 +322,7 @@ async def look(stack: Stack) -> tuple[Audit, set[str]]:
 
 
 def verdict(stack: Stack, result: Audit, letters: set[str]) -> str | None:
-    """What is not as it should be, if anything."""
+    """The first difference from the expected state; empty if there is none."""
     reported = {
         image_id: found.change.sha256
         for image_id, found in result.latest.items()

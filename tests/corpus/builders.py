@@ -84,7 +84,7 @@ class Case:
 
     @property
     def in_a_browser(self) -> str:
-        """What a browser shows of it: the file itself, or no more than its thumbnail."""
+        """What a browser shows: the original or its thumbnail."""
         can = self.media_type in SHOWN_BY_BROWSERS and not self.lies
         return "original" if can else "thumbnail"
 
@@ -133,7 +133,7 @@ def gradient(mode: str = "RGB") -> Image.Image:
 
 
 def clear(mode: str = "RGBA") -> Image.Image:
-    """All transparent."""
+    """A fully transparent image."""
     return Image.new("RGBA", (WIDTH, HEIGHT), (0, 0, 0, 0)).convert(mode)
 
 
@@ -177,7 +177,7 @@ def exif(number: int) -> Image.Exif:
 
 
 def turned(image: Image.Image, number: int) -> Image.Image:
-    """As it lies in a file whose orientation has this number."""
+    """The image as stored in a file with this EXIF orientation."""
     return image.transpose(_AGAINST[number]) if number in _AGAINST else image
 
 
@@ -192,7 +192,7 @@ def heif(image: Image.Image | None = None, **options: Any) -> bytes:
 
 
 def jpeg_xl_of(jpeg: bytes) -> bytes:
-    """A JPEG XL file that holds a JPEG, to be had back to the last byte."""
+    """A JPEG XL file that losslessly contains a JPEG."""
     width, height = Image.open(io.BytesIO(jpeg)).size
     encoder: Any = pillow_jxl.Encoder  # its stub knows no arguments
     encode = encoder(mode="RGB", quality=90, effort=3, num_threads=0)
@@ -231,7 +231,7 @@ def segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def grey_png(bits: int) -> bytes:
-    """The card in so many bits of grey, which Pillow does not write."""
+    """The card as grey with this many bits, which Pillow does not write."""
     levels = np.asarray(card("L")) >> (8 - bits)
     each = (levels[:, :, None] >> np.arange(bits - 1, -1, -1)) & 1
     rows = np.packbits(each.reshape(HEIGHT, -1).astype(np.uint8), axis=1)

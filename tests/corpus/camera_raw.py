@@ -62,14 +62,14 @@ def dng(orientation: int = 1) -> bytes:
 
 
 class _Tiff:
-    """Parts of a TIFF 6.0, put one after the other."""
+    """Builds a TIFF 6.0 from parts."""
 
     def __init__(self, order: str) -> None:
         self.order = order
         self.parts = b""
 
     def put(self, data: bytes) -> int:
-        """Where it is now."""
+        """Append data; returns its offset."""
         place = 8 + len(self.parts)
         self.parts += data + b"\0" * (len(data) % 2)
         return place

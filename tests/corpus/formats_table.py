@@ -37,6 +37,6 @@ def _told(fact: datetime | str | float) -> str:
 
 
 def write(cases: Iterable[Case]) -> None:
-    """Put it where the old one stands."""
+    """Replace the table in the document."""
     before = FILE.read_text(encoding="utf-8").partition("| file |")[0]
     FILE.write_text(before + rows(cases), encoding="utf-8")

@@ -50,7 +50,7 @@ def _case(
 
 
 def cases() -> Iterator[Case]:
-    """Each format that can say when, then what may be said of time, camera and place."""
+    """Each format that has metadata, then values of time, camera and coordinates."""
     for kind in TYPES:
         yield _case("with the time of taking", Facts(WHEN), dated(taken=STAMP), kind=kind)
         yield _case(

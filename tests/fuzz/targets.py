@@ -47,11 +47,11 @@ MAX_PIXELS: Final = 4_000_000
 
 
 class Finding(Exception):
-    """Something was answered that must not be."""
+    """A result that must never occur."""
 
 
 def pictures(data: bytes) -> None:
-    """The decoders: every way that the bytes of a picture take."""
+    """The decoders, with the bytes of an image by every path."""
     sniff_media_type(data[:64])
     for use in (
         lambda: decode_image(data, SPEC, max_pixels=MAX_PIXELS),
@@ -63,7 +63,7 @@ def pictures(data: bytes) -> None:
 
 
 def facts(data: bytes) -> bool:
-    """What a picture says of itself, if it is one (which is answered): nothing impossible."""
+    """The facts of an image are possible; returns whether it is one."""
     try:
         image = decode_image(data, SPEC, max_pixels=MAX_PIXELS)
     except Rejected:

@@ -47,14 +47,14 @@ async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) 
         found = {letter.image_id.split("/")[-1] for letter in await bench.dead_letters()}
         return found == {f"{name}.jpg" for name in BAD}
 
-    await eventually(reported, seconds=60, what=bench.story)
+    await eventually(reported, seconds=60, what=bench.log_tails)
     classes = {letter.image_id: letter.error_class for letter in await bench.dead_letters()}
     assert classes == {f"{bench.prefix}/{name}.jpg": kind for name, (_, kind) in BAD.items()}
 
     async def committed() -> bool:
         return (await progress(bench.servers.kafka, IMAGES, bench.collection.group)).lag == 0
 
-    await eventually(committed, seconds=60, what=bench.story)
+    await eventually(committed, seconds=60, what=bench.log_tails)
     assert indexer.process is not None
     assert indexer.process.poll() is None
     assert await asyncio.wait_for(indexer.stop(), 60) == 0

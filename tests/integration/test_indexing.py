@@ -55,7 +55,7 @@ async def test_poison_is_dead_lettered_and_its_batch_is_indexed(bench: Workbench
         return bool(await bench.dead_letters())
 
     # Its batch may be the last one, written after the others are found.
-    await eventually(dead_lettered, seconds=60, what=bench.story)
+    await eventually(dead_lettered, seconds=60, what=bench.log_tails)
     (letter,) = await bench.dead_letters()
     assert letter.image_id == bad_id
     assert "not a picture" in letter.reason
@@ -88,7 +88,7 @@ async def test_each_odd_file_is_indexed_or_dead_lettered_as_the_table_says(
     async def all_told() -> bool:
         return {letter.image_id for letter in await bench.dead_letters()} == reasons.keys()
 
-    await eventually(all_told, seconds=60, what=bench.story)
+    await eventually(all_told, seconds=60, what=bench.log_tails)
     letters = await bench.dead_letters()
     assert len(letters) == len(reasons)
     assert {x.image_id for x in letters if reasons[x.image_id] not in x.reason} == set()
@@ -151,20 +151,20 @@ async def test_sigterm_drains_and_exits_with_0(bench: Workbench) -> None:
 
 @pytest.mark.parametrize("server", ["triton", "weaviate"])
 async def test_a_server_that_is_away_is_waited_for(bench: Workbench, server: str) -> None:
-    wires = {"triton": [bench.triton], "weaviate": [bench.weaviate, bench.weaviate_grpc]}[server]
+    proxies = {"triton": [bench.triton], "weaviate": [bench.weaviate, bench.weaviate_grpc]}[server]
     indexer = bench.indexer(batch_records=16)
     await indexer.start()
     await bench.publish(bench.put_images(40, "before"))
     await asyncio.sleep(0.2)
-    for wire in wires:
-        await wire.cut()
+    for proxy in proxies:
+        await proxy.cut()
     await bench.publish(bench.put_images(40, "during"))
     await asyncio.sleep(4)
     assert indexer.process is not None
     assert indexer.process.poll() is None
     assert len(await bench.indexed()) < 80
-    for wire in wires:
-        await wire.mend()
+    for proxy in proxies:
+        await proxy.mend()
     await bench.settles()
     assert indexer.process.poll() is None
     assert await bench.dead_letters() == []

@@ -100,7 +100,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
     async def says_so() -> bool:
         return f"the folder {root} is not there" in indexer.log.read_text()
 
-    await eventually(says_so, seconds=30, what=bench.story)
+    await eventually(says_so, seconds=30, what=bench.log_tails)
     await asyncio.sleep(9)
     # It waits, which is no reason to restart, and it commits nothing of these.
     assert indexer.process is not None
@@ -129,7 +129,7 @@ async def test_an_absent_file_is_judged_by_what_the_log_holds(bench: Workbench) 
     async def all_told() -> bool:
         return {letter.image_id for letter in await bench.dead_letters()} == vanished
 
-    await eventually(all_told, seconds=30, what=bench.story)
+    await eventually(all_told, seconds=30, what=bench.log_tails)
     assert {letter.error_class for letter in await bench.dead_letters()} == {"Vanished"}
 
 
@@ -144,7 +144,7 @@ async def test_a_foreign_record_of_the_largest_size_becomes_a_letter(bench: Work
     async def reported() -> bool:
         return bool(await bench.dead_letters())
 
-    await eventually(reported, seconds=30, what=bench.story)
+    await eventually(reported, seconds=30, what=bench.log_tails)
     (letter,) = await bench.dead_letters()
     assert letter.original_value_bytes == 6_500_000
     assert indexer.process is not None

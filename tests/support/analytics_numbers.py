@@ -61,7 +61,7 @@ def _naive(moment: datetime) -> datetime:
 
 
 def kept(events: Iterable[Row], filters: EventFilters) -> list[Row]:
-    """Those of the period and of the model."""
+    """The events of the period and the model."""
     since, until = (m and _naive(m) for m in (filters.since, filters.until))
     return [
         event
@@ -372,7 +372,7 @@ def _switches(facts: Facts, _: EventFilters, __: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class View:
-    """How a view is computed, which columns name a row, and which number its order goes by."""
+    """How a view is computed, which columns identify a row, and which column orders it."""
 
     rows: Callable[[Facts, EventFilters, str], list[Row]]
     key: tuple[str, ...] = ()
@@ -403,7 +403,7 @@ VIEWS: Final = {
 def compare(
     name: str, found: Sequence[Row], facts: Facts, filters: EventFilters, bucket: str
 ) -> int:
-    """Hold a view's rows, or the first of them, to the events; how many numbers were compared."""
+    """Compare a view's rows, or its first ones, with the events; returns how many numbers."""
     view = VIEWS[name]
     wanted = view.rows(facts, filters, bucket)
     rows = [{column: _plain(value) for column, value in row.items()} for row in found]
@@ -425,7 +425,7 @@ def compare(
 
 
 def compare_dashboard(found: Mapping[str, Any], facts: Facts, filters: EventFilters) -> int:
-    """Hold every number of the page to the events; how many there were."""
+    """Compare every number of the page with the events; returns how many numbers."""
     numbers = 0
     for question, sql in QUERIES.items():
         if question == "models":
@@ -443,7 +443,7 @@ def compare_dashboard(found: Mapping[str, Any], facts: Facts, filters: EventFilt
 
 
 def _plain(value: Any) -> Any:
-    """Times of JSON as those of the database."""
+    """Times of JSON as the database returns them."""
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value):
         return _naive(datetime.fromisoformat(value))
     return value

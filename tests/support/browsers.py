@@ -99,19 +99,19 @@ async def drop(page: Page, zone: str, files: dict[str, bytes]) -> None:
 
 
 async def assert_accessible(page: Page) -> None:
-    """axe-core finds nothing against WCAG 2.2 AA, nor against its own best practices."""
+    """axe-core finds no violation of WCAG 2.2 AA or of its own best practices."""
     result = await Axe().run(page)
     assert result.violations_count == 0, result.generate_report()
 
 
 async def assert_fits(page: Page) -> None:
-    """Nothing sticks out of the window sideways."""
+    """No element is wider than the window."""
     inner, scrolled = await page.evaluate("[innerWidth, document.documentElement.scrollWidth]")
     assert scrolled <= inner, (scrolled, inner)
 
 
 async def save_screenshot(page: Page, name: str, **options: Any) -> None:
-    """A screenshot for the documentation, where `SCREENSHOTS` names a folder for them."""
+    """Save a screenshot for the documentation if `SCREENSHOTS` names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
         await page.wait_for_load_state("networkidle")
         await page.screenshot(

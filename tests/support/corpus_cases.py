@@ -46,7 +46,7 @@ __all__ = [
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """All cases of the corpus."""
     for kind in (
         jpeg,
         png,

@@ -31,7 +31,7 @@ class Consumer:
         return None
 
     async def getmany(self, **options: Any) -> dict[TopicPartition, list[Any]]:
-        """The next records, and move on."""
+        """Return the next records and advance."""
         await asyncio.sleep(0)
         if self.paused:
             return {}
@@ -59,7 +59,7 @@ class Consumer:
 
 
 def fetched(topic: str, records: Sequence[LogRecord]) -> list[Any]:
-    """These records as aiokafka gives them."""
+    """These records as aiokafka returns them."""
     return [
         SimpleNamespace(
             topic=topic,
@@ -75,7 +75,7 @@ def fetched(topic: str, records: Sequence[LogRecord]) -> list[Any]:
 
 
 async def poll(loop: ConsumerLoop[Any], **options: Any) -> None:
-    """Once round FastStream's loop."""
+    """Run FastStream's loop once."""
     found = await loop._consumer.getmany(**options)
     if batch := tuple(record for records in found.values() for record in records):
         message: Any = SimpleNamespace(raw_message=batch)

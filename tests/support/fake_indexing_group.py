@@ -16,7 +16,7 @@ from schemas.topics import IMAGES
 
 
 class Group:
-    """A consumer and what its group has committed."""
+    """A consumer, and the offsets that its group has committed."""
 
     def __init__(self, committed: Mapping[int, int], log: FakeEventLog | None = None) -> None:
         self.offsets = dict(committed)
@@ -55,10 +55,10 @@ class Group:
         return {TopicPartition(IMAGES.name, number) for number in self.positions}
 
     def pause(self, *_: TopicPartition) -> None:
-        """Nothing is fetched that a test does not ask for."""
+        """Does nothing: only the test fetches."""
 
     def fetch(self, number: int, most: int = 1000) -> Any:
-        """FastStream's message of what comes next; from the oldest where there is no such place."""
+        """The next batch as FastStream's message; from the oldest record if the offset is gone."""
         held = self._log._partitions(IMAGES)[number]
         start = self.positions.get(number, self.offsets.get(number, 0))
         if start > len(held):
@@ -69,7 +69,7 @@ class Group:
 
     @staticmethod
     async def fill(log: FakeEventLog, end: int, name: str = "old", partition: int = 0) -> None:
-        """Let this partition end there."""
+        """Append records until the partition ends at `end`."""
         number = count()
         while len(log._partitions(IMAGES)[partition]) < end:
             await log.publish(IMAGES, [Message(f"{name}{next(number)}.png", None)])

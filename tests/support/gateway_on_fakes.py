@@ -34,7 +34,7 @@ WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 
 @dataclass
 class Gateway:
-    """An application, a client of it and the fakes behind it."""
+    """An application, a client of it, and its fakes."""
 
     app: FastAPI
     client: httpx.AsyncClient
@@ -57,7 +57,7 @@ class Gateway:
         return [match["image_name"] for match in await self.found(**body)]
 
     async def holds(self, *names: str) -> None:
-        """Have the index hold pictures of these names, whatever their files are."""
+        """Add images of these names to the index, with or without files."""
         await self.index.upsert(self.collection, [image_record(name, unit(1)) for name in names])
 
     async def searches(self) -> list[SearchPerformed]:
@@ -95,14 +95,14 @@ async def gateway(
 
 
 def unit(*numbers: float, dimension: int = 8) -> list[float]:
-    """A unit vector that begins with these numbers."""
+    """A unit vector whose first components are proportional to these numbers."""
     vector = np.zeros(dimension)
     vector[: len(numbers)] = numbers
     return [float(number) for number in vector / np.linalg.norm(vector)]
 
 
 def image_record(image_id: str, vector: Sequence[float], **more: Any) -> ImageRecord:
-    """A record with unremarkable properties, but for those given."""
+    """A record with default properties, except for those given."""
     properties: dict[str, Any] = {
         "uri": "file:///x",
         "sha256": "a" * 64,
@@ -118,14 +118,14 @@ def image_record(image_id: str, vector: Sequence[float], **more: Any) -> ImageRe
 
 
 def png(colour: str = "green", size: tuple[int, int] = (30, 20)) -> bytes:
-    """The bytes of a picture of one colour."""
+    """A PNG of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def assert_problem(response: httpx.Response, status: int, field: str | None = None) -> None:
-    """The answer is a problem document with this status, blaming this field."""
+    """The response is a problem document with this status, naming this field."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()

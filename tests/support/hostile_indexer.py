@@ -5,7 +5,7 @@ from tests.support import hostile_tasks
 
 
 def main() -> None:
-    """As `python -m consumers indexing`, but for what decodes."""
+    """As `python -m consumers indexing`, with other decoding tasks."""
     decoding.TASK = f"{hostile_tasks.MODULE}:read_and_decode"  # type: ignore[misc]
     app.main()
 

@@ -32,7 +32,7 @@ SEGFAULT, ABORT, LOOP, EAT, KILL, SLOW = b"SEGFAULT", b"ABORT", b"LOOP", b"EAT",
 
 
 def misbehave(data: bytes) -> None:
-    """Do what the picture's decoder does, if it is one of those."""
+    """Misbehave as the first word of the image demands, if it is one of those above."""
     if data.startswith(SEGFAULT):
         ctypes.string_at(0)
     elif data.startswith(ABORT):
@@ -79,7 +79,7 @@ def read_and_decode(
 def read_from_a_disk(
     event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
 ) -> tuple[DecodedImage, float, float]:
-    """As always, unless a file beside the picture says that its disk is away."""
+    """As usual, unless a file beside the image marks its disk as away."""
     with ExitStack() as stack:
         if (Path(unquote(urlsplit(event.uri).path)).parent / AWAY).exists():
             failure = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
@@ -90,7 +90,7 @@ def read_from_a_disk(
 def read_bad_sectors(
     event: ImageAdded, data: bytes | None, spec: ModelSpec, limits: Limits, *, memory: int
 ) -> tuple[DecodedImage, float, float]:
-    """As always, but a picture whose name begins with "bad" lies on a sector that fails."""
+    """As usual, but reading an image whose name begins with "bad" fails."""
     with ExitStack() as stack:
         if event.image_id.startswith("bad"):
             failure = OSError(errno.EIO, "Input/output error")
@@ -121,7 +121,7 @@ def read_slowly(
 
 
 def count(data: bytes) -> None:
-    """A picture may name a file in which each work on it leaves a mark."""
+    """Append to the file that the image names, so that calls can be counted."""
     _, found, rest = data.partition(b"\nCOUNT ")
     if found:
         with Path(rest.split(b"\n")[0].decode()).open("a") as file:
@@ -137,7 +137,7 @@ def process_id(*, memory: int) -> int:
 
 
 def process_id_after(seconds: float, mark: Path, *, memory: int) -> int:
-    """Leave a mark that it has begun, and one that it has ended."""
+    """Create one file at the beginning and one at the end."""
     Path(f"{mark}.begun").write_text(str(os.getpid()))
     time.sleep(seconds)
     Path(f"{mark}.ended").touch()
@@ -145,7 +145,7 @@ def process_id_after(seconds: float, mark: Path, *, memory: int) -> int:
 
 
 def dies_unless_fresh(*, memory: int) -> str:
-    """Crash in a process that has done something before."""
+    """Crash if the process has run another task before."""
     if "done_before" in globals():
         os.abort()
     return "alone"
@@ -161,7 +161,7 @@ def hang_while_reading(*, memory: int) -> None:
 
 
 def code_for_the_parent(*, memory: int) -> Any:
-    """What a decoder that was taken over might send."""
+    """A pickle as a compromised decoder might send it."""
     return _Code()
 
 
@@ -171,7 +171,7 @@ class _Code:
 
 
 def open_sockets(*, memory: int) -> list[str]:
-    """What of sockets and files this process has open, by their names."""
+    """Names of the sockets and files that this process has open."""
     found = []
     for each in Path("/proc/self/fd").iterdir():
         try:

@@ -25,7 +25,7 @@ LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE, ALTITUDE_REF, ALTITUDE = range
 
 
 class Entry(NamedTuple):
-    """One tag with its bytes as they lie in the file."""
+    """One tag, with its value as bytes of the file."""
 
     tag: int
     kind: int
@@ -46,7 +46,7 @@ def rationals(tag: int, *pairs: tuple[int, int], kind: int = RATIONAL) -> Entry:
 def exif(
     main: Sequence[Entry] = (), details: Sequence[Entry] = (), gps: Sequence[Entry] = ()
 ) -> bytes:
-    """EXIF of these three directories."""
+    """EXIF with these three directories."""
     pointers = 2
     at = 8 + _length(main, pointers)
     inner = _directory(details, at)
@@ -93,7 +93,7 @@ def located(
     *more: Entry,
     kind: int = RATIONAL,
 ) -> bytes:
-    """EXIF with this place."""
+    """EXIF with these coordinates."""
     entries = [
         rationals(LATITUDE, *latitude, kind=kind),
         rationals(LONGITUDE, *longitude, kind=kind),
@@ -139,7 +139,7 @@ def image_with_metadata(
     packet: bytes | None = None,
     size: tuple[int, int] = (8, 8),
 ) -> bytes:
-    """A picture of this format with this EXIF and XMP, whatever these bytes are."""
+    """An image of this format with these bytes as EXIF and XMP."""
     buffer = io.BytesIO()
     image = Image.new("RGB", size, "teal")
     options: dict[str, object] = {}

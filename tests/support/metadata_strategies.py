@@ -83,7 +83,7 @@ numbers = st.tuples(*[st.sampled_from((0, 1, 48, 90, 180, 2**32 - 1)) | st.integ
 
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
-    """A tag as it should be, or with any type, count and bytes."""
+    """A valid tag, or one with any type, count and bytes."""
     tag = draw(tags)
     if draw(st.booleans()):
         kind = draw(st.sampled_from((ASCII, 1, 7)))
@@ -101,7 +101,7 @@ def entries(draw: st.DrawFn) -> Entry:
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes, within: int) -> bytes:
-    """These bytes with some of the first changed, or the end cut off."""
+    """The bytes with some of the first ones changed, or truncated."""
     data = bytearray(whole)
     last = min(within, len(data)) - 1
     if last >= 0:
@@ -133,7 +133,7 @@ packets = st.one_of(
 
 @cache
 def sample(kind: str) -> bytes:
-    """A whole picture of this format, with all that it may say."""
+    """An image of this format with all supported metadata."""
     about = dated(taken="2024:05:06 07:08:09", make="Ricoh", model="GR III")
     packet = xmp(exif_DateTimeOriginal="2024-05-06", exif_GPSLatitude="48,0N")
     return image_with_metadata(kind, about, packet)

@@ -35,7 +35,7 @@ def put(folder: Path, *names: str) -> None:
 
 
 class MountedFolder:
-    """A folder of pictures, and disks that can be mounted in it: what is on them stays on them."""
+    """A folder of images, and disks that can be mounted in it and keep their files."""
 
     def __init__(self, base: Path) -> None:
         self.root = base / "images"
@@ -73,7 +73,7 @@ class MountedFolder:
 
 
 async def holds(watcher: FolderWatcher, count: int, *words: str) -> None:
-    """Wait until so many removals are held, for a reason that has these words and no other disk."""
+    """Wait until `count` removals are held for a reason with these words and no other disk."""
 
     async def check() -> bool:
         reason = watcher.status.held_reason
@@ -86,7 +86,7 @@ async def holds(watcher: FolderWatcher, count: int, *words: str) -> None:
 
 
 async def unmounted(mounted: MountedFolder) -> None:
-    """While watching and between runs, whichever way, the pictures stay, unless they are let go."""
+    """Images of an unmounted disk stay, while watching and between runs, until confirmed."""
     mounted.mount(mounted.disk("a", "x.jpg", "y.jpg"), "disk")
     everything = on_disk(mounted.root)
     for lazy in (False, True):
@@ -110,7 +110,7 @@ async def unmounted(mounted: MountedFolder) -> None:
 
 
 async def several(mounted: MountedFolder) -> None:
-    """What is held is told disk by disk, and no longer of one that is back."""
+    """Held removals are reported for each disk, and no longer once it is back."""
     mounted.mount(mounted.disk("a", "1.jpg", "2.jpg"), "a")
     mounted.mount(mounted.disk("b", "1.jpg", "2.jpg", "3.jpg"), "b")
     everything = on_disk(mounted.root)
@@ -128,7 +128,7 @@ async def several(mounted: MountedFolder) -> None:
 
 
 async def nested(mounted: MountedFolder) -> None:
-    """A disk below a disk: each picture tells the inner one; both go and come as they like."""
+    """A disk mounted on a disk: each image names the inner one; both can be unmounted."""
     mounted.mount(mounted.disk("outer", "o.jpg"), "outer")
     mounted.mount(mounted.disk("inner", "i.jpg"), "outer/inner")
     everything = on_disk(mounted.root)
@@ -148,7 +148,7 @@ async def nested(mounted: MountedFolder) -> None:
 
 
 async def moved(mounted: MountedFolder) -> None:
-    """A mount point that is elsewhere now: what is there is added, the rest held until told."""
+    """A mount point that moved: new images are added, the others held until confirmed."""
     mounted.mount(mounted.disk("a", "x.jpg"), "here")
     command("mount", "--make-rprivate", "/")
     before = on_disk(mounted.root)
@@ -164,7 +164,7 @@ async def moved(mounted: MountedFolder) -> None:
 
 
 async def another(mounted: MountedFolder) -> None:
-    """Unmounted, and an empty disk mounted at once."""
+    """A disk is unmounted, and an empty one mounted at once."""
     mounted.mount(mounted.disk("a", "x.jpg"), "disk")
     everything = on_disk(mounted.root)
     async with watching(mounted.root, mounted.log) as watcher:
@@ -189,7 +189,7 @@ async def covered(mounted: MountedFolder) -> None:
 
 
 async def same_device(mounted: MountedFolder) -> None:
-    """A folder of the same file system, bound: a mount to the watcher and to the indexer."""
+    """A bind mount of a folder of the same file system counts as a mount."""
     other = mounted.root.with_name("other")
     put(other, "x.jpg")
     mounted.mount(other, "bound")
@@ -211,7 +211,7 @@ async def same_device(mounted: MountedFolder) -> None:
 
 
 async def one_file(mounted: MountedFolder) -> None:
-    """A single file that is bound, as into a container, is a mount point, too."""
+    """A bind mount of a single file, as into a container, is a mount point, too."""
     put(mounted.root.with_name("other"), "x.jpg")
     put(mounted.root, "one/x.jpg", "one/y.jpg")
     command(
@@ -232,7 +232,7 @@ async def one_file(mounted: MountedFolder) -> None:
 
 
 async def linked(mounted: MountedFolder) -> None:
-    """A link to a disk elsewhere, where links are followed: its pictures go with the disk, too."""
+    """A followed link to a disk elsewhere: its images depend on that disk."""
     elsewhere = mounted.root.with_name("elsewhere")
     (elsewhere / "plain").mkdir(parents=True)
     put(elsewhere / "plain", "p.jpg")
