@@ -61,7 +61,7 @@ class Run:
     spent: Mapping[str, float]
 
 
-def make_pictures(folder: Path, count: int, size: tuple[int, int], distinct: int) -> list[Path]:
+def make_images(folder: Path, count: int, size: tuple[int, int], distinct: int) -> list[Path]:
     """Photographs of this size, crops of the samples; no two files have the same bytes.
 
     After `distinct` crops the same ones are repeated, each with a number appended, which decoders
@@ -278,7 +278,7 @@ def main() -> None:
     chosen = parser.parse_args()
     width, height = chosen.size
     folder = chosen.folder.resolve() / f"{width}x{height}"
-    paths = make_pictures(folder, chosen.pictures, (width, height), chosen.distinct)
+    paths = make_images(folder, chosen.pictures, (width, height), chosen.distinct)
     if chosen.against:
         others = [path.resolve() for path in chosen.against]
         compare(paths, chosen.indexers, chosen.rounds, others)

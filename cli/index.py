@@ -35,7 +35,7 @@ from stack.settings import StackSettings
 
 SHOWN = 20
 REASONS: dict[str, str] = {
-    SkipReason.NOT_A_PICTURE: "the first bytes are not those of a picture",
+    SkipReason.NOT_AN_IMAGE: "the first bytes are not those of a picture",
     SkipReason.OTHER_SUFFIX: "the suffix is not that of a picture; not opened",
     SkipReason.IGNORED: "hidden, temporary, or matched by an ignore rule",
     SkipReason.NOT_A_FILE: "a link that is not followed, a pipe, a socket or a device",

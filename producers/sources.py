@@ -14,9 +14,9 @@ from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from imaging.sources.source import Source
 from producers.folder.watcher import FolderWatcher
-from producers.log.follower import FollowedLog
 from producers.log.known_images import KnownImages
 from producers.log.known_images_loader import load
+from producers.log.loss_detection import LossDetectingLog
 from producers.settings import WatcherSettings
 from producers.status import SkippedReport, Status, write_status
 from schemas.topics import IMAGES
@@ -51,7 +51,7 @@ class Sources:
             achieved=lambda: self._is_loaded,
         )
         self._skipped = SkippedReport(settings.status_file) if settings.status_file else None
-        self._log = FollowedLog(log)
+        self._log = LossDetectingLog(log)
         self._helpers = HelperPool(2)
         self.main = FolderWatcher(settings, self._log, self._helpers)
         self.others: dict[str, FolderWatcher | BucketWatcher] = {

@@ -15,7 +15,7 @@ from typing import Final
 from adapters.watcher_status import skipped_file
 from producers.folder.pipeline import ChangeCounters
 from producers.folder.reconcile import Difference
-from producers.log.refused_files import escaped
+from producers.log.refused_files import escape_path
 from producers.skipped import SkippedFiles
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 PROGRESS_SECONDS: Final = 5.0
 
 
-class Progress:
+class ScanProgressLog:
     """Logs the progress of a slow scan periodically."""
 
     def __init__(self) -> None:
@@ -59,9 +59,12 @@ def _nothing() -> None:
 
 @dataclass
 class Status:
-    """The status of one source; numbers count images."""
+    """The status of one source; numbers count images.
 
-    place: str
+    `location` is the path of its folder or the URL of its bucket.
+    """
+
+    location: str
     attached: bool = False
     root_missing: str = ""
     unreachable: str = ""
@@ -100,7 +103,7 @@ class Status:
         """The status in plain types."""
         running = self.scanning()
         return {
-            "place": self.place,
+            "place": self.location,
             "state": self.state,
             "problem": self.root_missing or self.unreachable or self.held_reason,
             "known": self.known(),
@@ -150,7 +153,7 @@ class SkippedReport:
             name: {
                 "counts": skipped.counts(),
                 "names": {
-                    reason: [path if path.isascii() else escaped(path) for path in paths]
+                    reason: [path if path.isascii() else escape_path(path) for path in paths]
                     for reason, paths in skipped.names().items()
                 },
             }

@@ -31,7 +31,7 @@ NEAR_STEP: Final = 64
 NEAR_STEPS: Final = 4
 NEIGHBOURS: Final = 50
 """Maximum number of near-duplicates that are searched for per image."""
-AT_ONCE: Final = 8
+CONCURRENT_SEARCHES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Duplicate:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class DuplicatesPage:
     """Groups of two or more images, how many were examined, and the cursor of the next page."""
 
     collection: Collection
@@ -60,7 +60,7 @@ class Duplicates:
         self._index = index
         self._cursors = cursors
         self._near_score = near_score
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENT_SEARCHES)
 
     async def page(
         self,
@@ -70,7 +70,7 @@ class Duplicates:
         limit: int,
         min_score: float | None = None,
         cursor: str | None = None,
-    ) -> Page:
+    ) -> DuplicatesPage:
         """The next groups after `cursor`.
 
         Raises:
@@ -97,7 +97,7 @@ class Duplicates:
                     if len(groups) == limit:
                         return self._page(collection, groups, examined, question, after)
             if len(images) < step:
-                return Page(collection, groups, examined, None)
+                return DuplicatesPage(collection, groups, examined, None)
         return self._page(collection, groups, examined, question, after)
 
     def _page(
@@ -107,9 +107,9 @@ class Duplicates:
         examined: int,
         question: str,
         after: str | None,
-    ) -> Page:
+    ) -> DuplicatesPage:
         cursor = None if after is None else self._cursors.sign(question, after)
-        return Page(collection, groups, examined, cursor)
+        return DuplicatesPage(collection, groups, examined, cursor)
 
     def _position(self, cursor: str | None, question: str) -> str | None:
         if cursor is None:

@@ -42,7 +42,7 @@ KNOWN_VIOLATIONS: set[tuple[str, str]] = set()
 """Imports that point the wrong way since the modules moved: (file, module). To be emptied."""
 
 CLIENTS = {"aiokafka", "tritonclient", "weaviate"}
-FASTSTREAM = "consumers/process/subscriber.py"
+FASTSTREAM = "consumers/process/consumer_loop.py"
 DECODERS = {"PIL", "pyvips", "rawpy", "pillow_heif", "pillow_jxl"}
 DECODING = {
     "imaging/camera_raw.py",
@@ -66,7 +66,7 @@ WORKERS = {
     "consumers/indexing/worker_task.py",
 }
 """What runs in worker processes, named by no other module than as a text."""
-SHOWS_OUR_OWN = "cli/terminal_pictures.py"
+SHOWS_OUR_OWN = "cli/terminal_images.py"
 """Decodes thumbnails, which are JPEGs that a worker made."""
 SCHEMA_LIBRARIES = {"pydantic"}
 CONCRETE = {
@@ -75,7 +75,7 @@ CONCRETE = {
     "adapters.embedder.triton",
     "adapters.index.weaviate",
 }
-BUILDERS = {"subscriber.py", "app.py", "__main__.py"}
+BUILDERS = {"consumer_loop.py", "app.py", "__main__.py"}
 ROOT_OF_CLIENTS = "adapters/bootstrap.py"
 CLASSES = {
     "KafkaEventLog",

@@ -29,9 +29,9 @@ DOCUMENTED: Final = {
 OURS: Final = {
     ("producers/rules.py", "_defaults"),
     ("producers/rules.py", "_hidden"),
-    ("tests/support/consumer_loop.py", "_consumer"),
-    ("tests/support/consumer_loop.py", "_handle"),
-    ("tests/support/indexing_group.py", "_partitions"),
+    ("tests/support/fake_consumer.py", "_consumer"),
+    ("tests/support/fake_consumer.py", "_handle"),
+    ("tests/support/fake_indexing_group.py", "_partitions"),
 }
 """Private attributes of our own classes, used by other objects: (file, attribute)."""
 

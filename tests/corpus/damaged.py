@@ -1,4 +1,4 @@
-"""What a disk, a network or a program left of pictures: shown in part, or not at all."""
+"""Damaged images, which are shown in part or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     Case,
     above,
     card,
@@ -16,7 +16,7 @@ from tests.corpus.making import (
     shown,
     vips,
 )
-from tests.corpus.raw import dng
+from tests.corpus.camera_raw import dng
 
 DAMAGED = "damaged picture"
 

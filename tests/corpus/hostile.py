@@ -1,4 +1,4 @@
-"""What is no picture, or asks for too much."""
+"""Files that are not images, or that demand too many resources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from tests.corpus.making import Case, png_bomb, saved
+from tests.corpus.builders import Case, png_bomb, saved
 
 
 def cases() -> Iterator[Case]:

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 import pyvips
 from PIL import Image, ImageCms
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     HEIGHT,
     WIDTH,
     Case,
     card,
     exif,
+    gradient,
     grey_card,
     jpeg_segment,
     large,
     oriented,
-    picture,
     saved,
     segments,
     shown,
@@ -43,8 +43,8 @@ def cases() -> Iterator[Case]:
 
 
 def _plain() -> Iterator[Case]:
-    yield shown("jpeg baseline", saved(picture(), "JPEG"), TYPE, picture())
-    yield shown("jpeg progressive", saved(picture(), "JPEG", progressive=True), TYPE, picture())
+    yield shown("jpeg baseline", saved(gradient(), "JPEG"), TYPE, gradient())
+    yield shown("jpeg progressive", saved(gradient(), "JPEG", progressive=True), TYPE, gradient())
     yield shown("jpeg grey", saved(card("L"), "JPEG"), TYPE, grey_card())
     yield shown("jpeg CMYK", saved(card("CMYK"), "JPEG"), TYPE)
     yield shown("jpeg 4:4:4", saved(card(), "JPEG", subsampling=0), TYPE)

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageCms
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     Case,
     card,
     clear,
     exif,
+    gradient,
     grey_card,
     grey_png,
     on_white,
-    picture,
     png_chunk,
     png_with,
     saved,
@@ -54,15 +54,15 @@ def _colours() -> Iterator[Case]:
     yield shown("png 16-bit RGB half transparent", data, TYPE, _paler())
     for bits in (2, 4):
         yield shown(f"png {bits}-bit grey", grey_png(bits), TYPE, grey_card(), distance=40)
-    transparent = saved(picture("P"), "PNG", transparency=3)
+    transparent = saved(gradient("P"), "PNG", transparency=3)
     upright_p = on_white(Image.open(io.BytesIO(transparent)).convert("RGBA"))
     yield shown("png palette with transparency", transparent, TYPE, upright_p)
     palette = card("P")
     alphas = bytes([128] * 256)
     data = saved(palette, "PNG", transparency=alphas)
     yield shown("png palette half transparent", data, TYPE, _paler())
-    data = saved(picture(), "PNG", transparency=(1, 2, 3))
-    yield shown("png RGB with a transparent colour", data, TYPE, picture())
+    data = saved(gradient(), "PNG", transparency=(1, 2, 3))
+    yield shown("png RGB with a transparent colour", data, TYPE, gradient())
     red = card().getpixel((1, 1))
     without = card()
     without.paste("white", (0, 0, 24, 16))

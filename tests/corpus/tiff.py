@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageCms
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     Case,
     card,
     exif,
+    gradient,
     grey_card,
-    picture,
     saved,
     shown,
     turned,
@@ -37,7 +37,7 @@ def cases() -> Iterator[Case]:
     yield shown("tiff with alpha", saved(card("RGBA"), "TIFF"), TYPE)
     yield shown("tiff YCbCr", saved(card("YCbCr"), "TIFF"), TYPE)
     yield shown("tiff grey with alpha", saved(card("LA"), "TIFF"), TYPE, grey_card())
-    pages = saved(card(), "TIFF", save_all=True, append_images=[picture()])
+    pages = saved(card(), "TIFF", save_all=True, append_images=[gradient()])
     yield shown("tiff of two pages", pages, TYPE)
     for number in range(2, 9):
         data = saved(turned(card(), number), "TIFF", tiffinfo=exif(number))

@@ -18,8 +18,8 @@ ESCAPED = r"latin1-\xe9.jpg"
 
 
 def audit(system: System) -> dict[str, Any]:
-    told = system.servers.command("index", "audit", "--json", check=False).stdout
-    return dict(json.loads(told))
+    reported = system.servers.command("index", "audit", "--json", check=False).stdout
+    return dict(json.loads(reported))
 
 
 async def letters(system: System) -> list[dict[str, Any]]:
@@ -45,10 +45,10 @@ async def test_every_picture_comes_back_beside_a_name_that_is_not_utf_8(
     address = system.servers.kafka
     try:
 
-        async def told() -> list[dict[str, Any]]:
+        async def reported() -> list[dict[str, Any]]:
             return await letters(system)
 
-        (letter,) = await eventually(told, seconds=SECONDS, every=1)
+        (letter,) = await eventually(reported, seconds=SECONDS, every=1)
         assert (letter["source_partition"], letter["source_offset"]) == (None, None)
         async with KafkaEventLog(address) as log:
             await log.publish(IMAGES_DLQ, [Message(ESCAPED, old)])

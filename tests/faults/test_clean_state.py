@@ -1,4 +1,4 @@
-"""`clean` deletes what a stack made, and nothing else."""
+"""`clean` deletes what a stack has created, and nothing else."""
 
 import os
 import shutil

@@ -19,10 +19,10 @@ from adapters.log.port import GroupAdmin, GroupProgress, Message, Position
 from adapters.naming import collection_name
 from adapters.provision import newest_activation, recovered_collection
 from cli import models as commands
-from cli.models_completeness import complete
+from cli.models_completeness import check_complete
 from models import switching
 from models.errors import SwitchRefused
-from models.switching import Filling, Switching
+from models.switching import BackfillProgress, ModelSwitcher
 from schemas.events import ImageAdded, ModelStep
 from schemas.topics import IMAGES, IMAGES_DLQ, Topic
 from stack.errors import StackError
@@ -103,10 +103,10 @@ class World:
     def servers(self) -> Connections:
         return Connections(FakeEmbedder(served=self.specs), self.index, self.log, self.groups)
 
-    def switching(self) -> Switching:
+    def switching(self) -> ModelSwitcher:
         serving = LocalServing(self.settings, Cache(self.settings.cache, print))
         registry = model_registry(self.settings)
-        return Switching(registry, self.servers(), serving)
+        return ModelSwitcher(registry, self.servers(), serving)
 
     async def publish(self, *numbers: int, version: int = 0) -> None:
         for number in numbers:
@@ -160,12 +160,12 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     async def connections(_: object) -> AsyncIterator[Connections]:
         yield world.servers()
 
-    async def prepare(_: Switching, name: str) -> Collection:
+    async def prepare(_: ModelSwitcher, name: str) -> Collection:
         return await world.index.ensure_collection(world.specs[name])
 
     monkeypatch.setattr(commands, "StackSettings", lambda: world.settings)
     monkeypatch.setattr(commands, "connections", connections)
-    monkeypatch.setattr(Switching, "prepare", prepare)
+    monkeypatch.setattr(ModelSwitcher, "prepare", prepare)
     world.groups = CaughtUp(log=world.log)
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
     return world
@@ -198,7 +198,7 @@ async def test_an_empty_log_flips(switches: World) -> None:
 async def lacks(world: World, most: float = 0.01, handled: Mapping[int, int] = EVERYTHING) -> bool:
     collection = await world.index.ensure_collection(world.specs["next"])
     try:
-        await complete(world.servers(), collection, handled, most)
+        await check_complete(world.servers(), collection, handled, most)
     except StackError:
         return True
     return False
@@ -255,9 +255,9 @@ async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
     former = await world.index.ensure_collection(spec)
     handled: dict[str, int] = {former.group: 1}
     world.groups = OneMoreEachTime(handled)
-    seen: list[Filling] = []
-    async for filling in world.switching().filling(former):
-        seen.append(filling)
+    seen: list[BackfillProgress] = []
+    async for each in world.switching().backfill_progress(former):
+        seen.append(each)
         if len(seen) == 2:
             await world.index.drop(former)
             new = await world.index.ensure_collection(spec)
@@ -270,7 +270,7 @@ async def back(world: World, there: int, here: int) -> None:
     await world.fill("lite", *range(there))
     collection = await world.fill("next", *range(here))
     with model_registry(world.settings).changing() as change:
-        change.state = change.state.activated("next")
+        change.state = change.state.with_active("next")
     await world.index.activate(collection)
 
 
@@ -285,7 +285,7 @@ async def test_a_rollback_counts(world: World, there: int, refused: bool) -> Non
     else:
         await world.switching().rollback(0.01)
     assert await world.alias() == "lite"
-    told = await newest_activation(world.log)
-    assert told is not None
-    assert (told.model_name, told.step) == ("lite", ModelStep.ROLLED_BACK)
-    assert told.collection == collection_name(world.specs["lite"])
+    reported = await newest_activation(world.log)
+    assert reported is not None
+    assert (reported.model_name, reported.step) == ("lite", ModelStep.ROLLED_BACK)
+    assert reported.collection == collection_name(world.specs["lite"])

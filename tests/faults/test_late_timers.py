@@ -1,4 +1,4 @@
-"""A timer that is read late, and a machine that stood still, are no fault of a picture."""
+"""A late timer or a suspended machine is not blamed on an image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from adapters.errors import DecoderTimeout
 from imaging.sandbox.pool import Sandbox
 from imaging.sandbox.process import SandboxProcess
-from tests.support import hostile
+from tests.support import hostile_tasks
 
 MEGA = 1_000_000
-AFTER = f"{hostile.MODULE}:process_id_after"
-PROCESS_ID = f"{hostile.MODULE}:process_id"
+AFTER = f"{hostile_tasks.MODULE}:process_id_after"
+PROCESS_ID = f"{hostile_tasks.MODULE}:process_id"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_what_comes_after_a_timer_is_not_blamed_for_it(
     following = asyncio.create_task(sandbox.run(PROCESS_ID))
     await begun(tmp_path / "mark")
     until_answered(process)
-    process._time_is_over()
+    process._on_timeout()
     assert await slow == process.pid
     assert await following != process.pid
 
