@@ -35,8 +35,8 @@ class Roots:
         Raises:
             Unavailable: the storage cannot be checked now.
         """
-        places = {(self._root(event), event.mount) for event in events}
-        problems = (root_problem(root, mount) for root, mount in sorted(places, key=str))
+        roots = {(self._root(event), event.mount) for event in events}
+        problems = (root_problem(root, mount) for root, mount in sorted(roots, key=str))
         return next((problem for problem in problems if problem is not None), None)
 
     def _root(self, event: ImageAdded) -> str:

@@ -163,8 +163,8 @@ class Stack:
             if self.expected and dice < 0.2:
                 name = self.chance.choice(sorted(self.expected))
             else:
-                place = "disk" if self.written % 5 == 0 else f"folder-{self.written % 7}"
-                name = f"{place}/{self.written}.jpg"
+                folder = "disk" if self.written % 5 == 0 else f"folder-{self.written % 7}"
+                name = f"{folder}/{self.written}.jpg"
             self.written += 1
             if dice > 0.97:
                 name = f"poison/{self.written}.jpg"

@@ -54,11 +54,13 @@ class Facts(NamedTuple):
     def of(cls, source: object) -> Facts:
         """The facts in `source`, by its attributes or keys; texts of times are ISO 8601."""
         known = source if isinstance(source, Mapping) else None
-        taken, camera, *place = (
+        taken, camera, *coordinates = (
             getattr(source, name) if known is None else known.get(name) for name in cls._fields
         )
         taken = datetime.fromisoformat(taken) if isinstance(taken, str) else taken
-        return cls(taken, camera, *(None if part is None else round(part, 6) for part in place))
+        return cls(
+            taken, camera, *(None if part is None else round(part, 6) for part in coordinates)
+        )
 
 
 NOTHING = Facts()

@@ -70,12 +70,12 @@ class _Tiff:
 
     def put(self, data: bytes) -> int:
         """Append data; returns its offset."""
-        place = 8 + len(self.parts)
+        offset = 8 + len(self.parts)
         self.parts += data + b"\0" * (len(data) % 2)
-        return place
+        return offset
 
     def directory(self, entries: dict[int, tuple[int, int, int]]) -> int:
-        """Of tag -> (type, count, value or place)."""
+        """Append a directory of tag -> (type, count, value or offset)."""
         packed = struct.pack(f"{self.order}H", len(entries))
         for tag, (kind, count, value) in sorted(entries.items()):
             is_short = (kind, count) == (3, 1)

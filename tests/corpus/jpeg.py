@@ -104,8 +104,8 @@ def _around() -> Iterator[Case]:
     yield shown("jpeg followed by HTML", data + b"<!-- served in 0.1 s -->\n" * 20, TYPE)
     for name, junk in (("a line feed", b"\n"), ("a byte order mark", b"\xef\xbb\xbf")):
         yield Case(f"jpeg after {name}", junk + data, "not a picture")
-    places = [at for at, _ in segments(data)]
-    middle = places[1]
+    offsets = [at for at, _ in segments(data)]
+    middle = offsets[1]
     yield shown("jpeg with bytes between segments", data[:middle] + b"\0abc" + data[middle:], TYPE)
     filled = data[:middle] + b"\xff" * 20 + data[middle:]
     yield shown("jpeg with fill bytes between segments", filled, TYPE)

@@ -170,10 +170,10 @@ def _bmp_of(bits: int, body: bytes, header: bytes, packing: int = 0) -> bytes:
 def tiff_of(order: str, strips: Sequence[bytes], tags: Mapping[int, tuple[int, ...]]) -> bytes:
     """A TIFF without packing; `tags` beside or instead of those of an 8-bit RGB picture."""
     end = "<" if order == "II" else ">"
-    places = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
+    offsets = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
     every = {
         256: (WIDTH,), 257: (HEIGHT,), 258: (8, 8, 8), 259: (1,), 262: (2,), 277: (3,),
-        278: (HEIGHT,), 273: places, 279: [len(strip) for strip in strips], **tags,
+        278: (HEIGHT,), 273: offsets, 279: [len(strip) for strip in strips], **tags,
     }  # fmt: skip
     at = 8 + sum(map(len, strips))
     directory, longer = struct.pack(f"{end}H", len(every)), b""

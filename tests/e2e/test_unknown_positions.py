@@ -31,8 +31,8 @@ async def test_every_picture_comes_back_beside_a_name_that_is_not_utf_8(
     system: System, client: httpx.AsyncClient
 ) -> None:
     """With Weaviate emptied, a letter of ours, and one as earlier versions wrote it."""
-    place = system.images / LATIN1.decode("utf-8", "surrogateescape")
-    place.write_bytes(b"whatever it holds")
+    path = system.images / LATIN1.decode("utf-8", "surrogateescape")
+    path.write_bytes(b"whatever it holds")
     old = DeadLetter(
         image_id=ESCAPED,
         error_class="InvalidName",
@@ -78,5 +78,5 @@ async def test_every_picture_comes_back_beside_a_name_that_is_not_utf_8(
         state = (await client.get("/api/v1/state")).raise_for_status().json()
         assert state
     finally:
-        place.unlink()
+        path.unlink()
         system.servers.command("dlq", "drop", "--class", "InvalidName")

@@ -69,12 +69,12 @@ async def test_a_worker_is_used_again_only_when_the_work_given_up_has_ended(
             sandbox.run(f"{hostile_tasks.MODULE}:process_id_after", ENDLESS, mark)
         )
         await exists(begun := Path(f"{mark}.begun"))
-        following = asyncio.create_task(sandbox.run(f"{hostile_tasks.MODULE}:process_id"))
+        next_task = asyncio.create_task(sandbox.run(f"{hostile_tasks.MODULE}:process_id"))
         await asyncio.sleep(0)
-        assert not following.done()
+        assert not next_task.done()
         await cancelled(work)
         first = int(begun.read_text())
-        assert await following != first
+        assert await next_task != first
         assert not psutil.pid_exists(first)
     sandbox.close()
 

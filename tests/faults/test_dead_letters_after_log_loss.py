@@ -123,11 +123,11 @@ async def test_only_the_letter_that_was_meant_is_settled(
     await put(1 - letters_in, settling(lost, "overtaken"))
     (found,) = await read_letters(log)
     assert (found.name, found.event.image_id, found.settled_as) == (lost.name, "y.png", None)
-    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
-    assert list(await following.current()) == [found.name]
+    open_letters_reader: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    assert list(await open_letters_reader.current()) == [found.name]
     await put(1 - letters_in, settling(found, "dropped"))
     assert await open_letters(log) == []
-    assert await following.current() == {}
+    assert await open_letters_reader.current() == {}
     assert await OpenLetters[Letter](log, lambda each: each).current() == {}
 
 

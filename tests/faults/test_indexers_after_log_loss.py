@@ -176,16 +176,16 @@ async def test_a_log_that_ends_before_what_was_read_ends_the_work(
     async with library.member() as app:
         await library.grow(12, "more")
         await library.read(app)
-        following = asyncio.create_task(process._check_log(app))
+        check = asyncio.create_task(process._check_log(app))
         library.log.available = False
         await asyncio.sleep(0.1)
-        assert not following.done(), "a broker that is away says nothing"
+        assert not check.done(), "a broker that is away says nothing"
         library.log.available = True
         await asyncio.sleep(0.1)
-        assert not following.done()
+        assert not check.done()
         library.cut(11)
         with pytest.raises(LogLost):
-            await asyncio.wait_for(following, 10)
+            await asyncio.wait_for(check, 10)
 
 
 async def test_the_mark_of_a_commit_that_is_tried_again_is_not_lost(

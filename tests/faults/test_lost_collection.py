@@ -68,15 +68,15 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
     monkeypatch.setattr(app, "CHECK_SECONDS", 0.01)
     index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
-    following = asyncio.create_task(_check_collection(index, FakeEventLog(), collection))
+    check = asyncio.create_task(_check_collection(index, FakeEventLog(), collection))
     index.available = False
     await asyncio.sleep(0.05)
     index.available = True
     await asyncio.sleep(0.05)
-    assert not following.done(), "an outage is no loss"
+    assert not check.done(), "an outage is no loss"
     lose(index)
     with pytest.raises(CollectionLost):
-        await asyncio.wait_for(following, 5)
+        await asyncio.wait_for(check, 5)
     again = asyncio.create_task(
         _check_collection(index, FakeEventLog(), await index.ensure_collection(small_spec))
     )
@@ -103,8 +103,8 @@ async def test_searches_that_lose_their_alias_alone_get_it_back(
     async with asyncio.timeout(5):
         while await index.active() != collection:
             await asyncio.sleep(0.01)
-    for following in (ours, theirs):
-        following.cancel()
+    for check in (ours, theirs):
+        check.cancel()
 
 
 async def test_provisioning_lets_searches_go_where_the_log_says(small_spec: ModelSpec) -> None:

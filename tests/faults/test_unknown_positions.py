@@ -202,9 +202,9 @@ class Forgetful:
         self._sent = 0
 
     def _told(self, within: int) -> "asyncio.Future[RecordMetadata]":
-        place = TopicPartition("t", 0)
+        partition = TopicPartition("t", 0)
         future = asyncio.get_running_loop().create_future()
-        future.set_result(RecordMetadata("t", 0, place, self._base + within, -1, 0, self._base))
+        future.set_result(RecordMetadata("t", 0, partition, self._base + within, -1, 0, self._base))
         return future
 
     async def send(self, topic: str, **_: object) -> "asyncio.Future[RecordMetadata]":

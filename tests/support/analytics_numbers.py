@@ -216,9 +216,9 @@ def _by_week(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
 def _by(facts: Facts, filters: EventFilters, name: str, key: Callable[[Row], Any]) -> list[Row]:
     groups: dict[Any, list[int]] = defaultdict(list)
     for feedback in kept(facts.feedback, filters):
-        if (place := key(feedback)) is not None:
-            groups[place].append(feedback["rating"])
-    return [{name: place, **_rated(ratings)} for place, ratings in sorted(groups.items())]
+        if (group := key(feedback)) is not None:
+            groups[group].append(feedback["rating"])
+    return [{name: group, **_rated(ratings)} for group, ratings in sorted(groups.items())]
 
 
 def _by_score(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
@@ -231,13 +231,13 @@ def _by_score(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
 
 
 def _by_position(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
-    def place(feedback: Row) -> int | None:
+    def position(feedback: Row) -> int | None:
         results = facts.by_id.get(feedback["search_id"], {"results": ()})["results"]
         names = [result["image_name"] for result in results]
         rated = feedback["image_name"]
         return names.index(rated) + 1 if rated in names else None
 
-    return _by(facts, filters, "place", place)
+    return _by(facts, filters, "place", position)
 
 
 def _rated_images(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
