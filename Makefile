@@ -46,7 +46,7 @@ test: prepare programs ## every test, on real servers
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests
 
-test-long: setup ## a hundred thousand examples (FACTS_EXAMPLES) of what pictures say of themselves
+test-long: setup ## a hundred thousand examples (FACTS_EXAMPLES) of pictures' metadata
 	@FACTS_EXAMPLES=$${FACTS_EXAMPLES:-100000} $(BIN)/python -m pytest tests/formats/test_facts_damaged.py
 
 chaos: prepare ## the long form of the chaos suite (CHAOS_ROUNDS, CHAOS_PICTURES, CHAOS_SEED)
@@ -58,7 +58,7 @@ $(BENCH_STAMP): requirements/bench.txt $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
 
-soak: prepare $(BENCH_STAMP) ## an hour of everything at once (SOAK_MINUTES): what each process holds, as a table and a plot
+soak: prepare $(BENCH_STAMP) ## an hour of everything at once (SOAK_MINUTES): the memory and files of each process, as a table and a plot
 	@$(BIN)/python -m benchmarks.soak --minutes $${SOAK_MINUTES:-60}
 
 fuzz: $(BENCH_STAMP) ## an hour of arbitrary bytes (FUZZ_MINUTES) for the decoders, the query, the codec and the API
@@ -68,7 +68,7 @@ fuzz: $(BENCH_STAMP) ## an hour of arbitrary bytes (FUZZ_MINUTES) for the decode
 build: ## build the container images
 	@docker compose build
 
-format: setup ## bring the code into the agreed form
+format: setup ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

@@ -1,5 +1,5 @@
 """Ports to the servers and their implementations.
 
 Nothing outside this package imports aiokafka, tritonclient or weaviate, except
-`consumers.process.subscriber`, which reaches Kafka through FastStream.
+`consumers.process.consumer_loop`, which reaches Kafka through FastStream.
 """

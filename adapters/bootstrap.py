@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from adapters.embedder.port import Embedder
 from adapters.index.port import ImageIndex
-from adapters.log.port import EventLog
+from adapters.log.port import EventLog, GroupAdmin
 from adapters.settings import ServerSettings
-from schemas.topics import Topic
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from adapters.embedder.triton import TritonEmbedder
     from adapters.index.weaviate import WeaviateIndex
     from adapters.log.kafka import KafkaEventLog
-    from adapters.log.kafka_admin import Progress
+    from adapters.log.kafka_admin import KafkaGroupAdmin
 
 CHECK_SECONDS: Final = 120.0
 """Time limit for the first inference of a model that was just loaded."""
@@ -45,26 +44,11 @@ def connect_admin(settings: ServerSettings) -> AbstractAsyncContextManager[AIOKa
     return admin_client(settings.kafka_bootstrap_servers)
 
 
-async def group_progress(settings: ServerSettings, topic: Topic, group: str) -> Progress:
-    """How far a consumer group has read a topic; one that never committed has read nothing.
+def connect_groups(settings: ServerSettings) -> KafkaGroupAdmin:
+    """The administration of consumer groups; it connects for each call."""
+    from adapters.log.kafka_admin import KafkaGroupAdmin
 
-    Raises:
-        Unavailable: the broker does not answer.
-    """
-    from adapters.log.kafka_admin import progress
-
-    return await progress(settings.kafka_bootstrap_servers, topic, group)
-
-
-async def delete_group(settings: ServerSettings, group: str) -> None:
-    """Delete a group's offsets, so that a group of the same name reads from the beginning.
-
-    Raises:
-        Unavailable: the group still has members, or the broker does not answer.
-    """
-    from adapters.log import kafka_admin
-
-    await kafka_admin.delete_group(settings.kafka_bootstrap_servers, group)
+    return KafkaGroupAdmin(settings.kafka_bootstrap_servers)
 
 
 def connect_index(settings: ServerSettings) -> WeaviateIndex:
@@ -101,17 +85,23 @@ def connect_model_control(settings: ServerSettings) -> TritonControl:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """One client for each server; each connects at its first use."""
+    """The clients of each server; each connects at its first use."""
 
     embedder: Embedder
     index: ImageIndex
     log: EventLog
+    groups: GroupAdmin
 
 
 @asynccontextmanager
 async def connections(settings: ServerSettings) -> AsyncIterator[Connections]:
     """Clients of the servers that the settings name, closed at the end."""
-    found = Connections(connect_embedder(settings), connect_index(settings), connect_log(settings))
+    found = Connections(
+        connect_embedder(settings),
+        connect_index(settings),
+        connect_log(settings),
+        connect_groups(settings),
+    )
     try:
         yield found
     finally:

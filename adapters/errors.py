@@ -10,8 +10,9 @@ AdapterError
     └── DecoderTimeout   decoding it took too long
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class AdapterError(Exception):
@@ -47,26 +48,39 @@ class DecoderTimeout(Rejected):
     """Decoding these bytes does not end within its time."""
 
 
+ErrorTable = Mapping[type[Exception], type[AdapterError] | Callable[[Any], type[AdapterError]]]
+"""A client's exception -> the error of this module that it becomes, or a function that chooses it.
+
+An exception that is not in the table is treated as its nearest base class that is."""
+
+
+def text_of(error: BaseException) -> str:
+    """The error's message; the name of its class if it has none."""
+    return str(error) or type(error).__name__
+
+
 @contextmanager
 def translated(
-    what: str,
-    *,
-    unavailable: tuple[type[BaseException], ...] = (),
-    rejected: tuple[type[BaseException], ...] = (),
+    what: str, table: ErrorTable, *, text: Callable[[Any], str] = text_of
 ) -> Iterator[None]:
     """Within the block, raise a client's exceptions as errors of this module.
 
-    Other exceptions are bugs and pass through. `what` begins the message.
+    Each adapter has one table and one context manager that passes it here (`kafka_errors`,
+    `weaviate_errors`, `triton_errors`, `hub_errors`). Exceptions without an entry are bugs, and
+    pass through. The message is `what`, a colon, and `text` of the exception.
     """
     try:
         yield
     except AdapterError:
         raise
-    except rejected as error:
-        raise Rejected(f"{what}: {_text(error)}") from error
-    except unavailable as error:
-        raise Unavailable(f"{what}: {_text(error)}") from error
+    except Exception as error:
+        ours = class_for(error, table)
+        if ours is None:
+            raise
+        raise ours(f"{what}: {text(error)}") from error
 
 
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def class_for(error: Exception, table: ErrorTable) -> type[AdapterError] | None:
+    """The class that this exception becomes; None if it has no entry in the table."""
+    entry = next((table[each] for each in type(error).__mro__ if each in table), None)
+    return entry if entry is None or isinstance(entry, type) else entry(error)

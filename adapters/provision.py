@@ -11,13 +11,14 @@ from collections.abc import Mapping
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from adapters.bootstrap import connect_admin, connections
 from adapters.embedder.port import Embedder
 from adapters.embedder.spec import ModelSpec
-from adapters.errors import Rejected, Unavailable, translated
+from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection, ImageIndex
+from adapters.log.kafka_errors import kafka_errors
 from adapters.log.port import EventLog, Message
 from adapters.logging import configure_logging
 from adapters.retry import until_available
@@ -27,8 +28,6 @@ from schemas.events import ModelActivated, ModelStep
 from schemas.topics import IMAGES, IMAGES_INDEXED, MODELS, PERSONAL, TOPICS, Topic
 
 logger = logging.getLogger(__name__)
-
-_DOWN = (KafkaError, OSError, asyncio.TimeoutError)
 
 
 async def provision_topics(settings: ServerSettings) -> None:
@@ -43,7 +42,7 @@ async def provision_topics(settings: ServerSettings) -> None:
         else topic
         for topic in TOPICS
     ]
-    with translated("provision topics", unavailable=_DOWN):
+    with kafka_errors("provision topics"):
         async with connect_admin(settings) as admin:
             existing = set(await admin.list_topics())
             await _create(
@@ -60,7 +59,7 @@ async def create_topic(settings: ServerSettings, topic: Topic) -> None:
     Raises:
         Unavailable: the broker does not answer, or refuses it.
     """
-    with translated(f"create topic {topic.name}", unavailable=_DOWN):
+    with kafka_errors(f"create topic {topic.name}"):
         async with connect_admin(settings) as admin:
             await _create(admin, {topic: topic.partitions}, replication_factor=1)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adapters.errors import Unavailable
-from analytics.lake import DataFile, Forgotten, Generation, Lake, uncovered
+from analytics.lake import DataFile, ForgetRequest, Generation, Lake, uncovered
 from schemas.topics import PERSONAL
 
 SMALL_OFFSETS = 100_000
@@ -24,7 +24,7 @@ MERGED_OFFSETS = 400_000
 
 
 @dataclass(slots=True)
-class Compacted:
+class CompactionResult:
     """The result of a compaction, in numbers of files."""
 
     merged: int = 0
@@ -39,14 +39,14 @@ def compact(
     *,
     min_files: int = 16,
     grace_seconds: float = 600.0,
-) -> Compacted:
+) -> CompactionResult:
     """Merge adjacent small files of one day; remove files that were replaced long ago. Blocks.
 
     Files of different days are not merged, so that readers can prune by date.
     """
-    done = Compacted()
+    done = CompactionResult()
     lake = generation.lake
-    numbers = {file.place.partition for file in generation.files(topic, partition)}
+    numbers = {file.partition.number for file in generation.files(topic, partition)}
     for number in sorted(numbers):
         with lake.storage.locked(f"{topic}-{number}"):
             if lake.current().name != generation.name:
@@ -58,7 +58,7 @@ def compact(
                 done.removed += 1
             for group in _mergeable(live, min_files):
                 path = generation.path_of(
-                    group[0].place, group[0].date, group[0].first, group[-1].last
+                    group[0].partition, group[0].date, group[0].first, group[-1].last
                 )
                 lake.merge(path, [file.path for file in group])
                 done.merged += len(group)
@@ -85,7 +85,7 @@ class CompactionJob:
             return True
         return any(_removable(lake, files, live, self.grace_seconds))
 
-    def run(self) -> Compacted:
+    def run(self) -> CompactionResult:
         """Compact the partition. Blocks.
 
         Merging takes a lot of memory for a moment, which neither Arrow nor the C library returns in
@@ -109,7 +109,7 @@ class Sweep:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._done: set[str] = set()
-        self._for = Forgotten()
+        self._for = ForgetRequest()
 
     def run(self) -> int:
         """Check the files that were not checked since the last request to forget. Blocks.
@@ -119,7 +119,7 @@ class Sweep:
         """
         generation = self._lake.existing()
         forgotten = self._lake.forgotten()
-        if generation is None or forgotten == Forgotten():
+        if generation is None or forgotten == ForgetRequest():
             return 0
         if forgotten != self._for:
             self._for, self._done = forgotten, set()
@@ -132,8 +132,8 @@ class Sweep:
         return deleted
 
 
-def _delete_rows(lake: Lake, file: DataFile, forgotten: Forgotten) -> int:
-    with lake.storage.locked(f"{file.place.topic}-{file.place.partition}"):
+def _delete_rows(lake: Lake, file: DataFile, forgotten: ForgetRequest) -> int:
+    with lake.storage.locked(f"{file.partition.topic}-{file.partition.number}"):
         try:
             table = lake.storage.read_table(file.path)
         except FileNotFoundError:
@@ -189,7 +189,7 @@ def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
     oldest = ((now or datetime.now(UTC)) - timedelta(days=days)).date()
     done = 0
     for topic in PERSONAL:
-        for number in sorted({file.place.partition for file in generation.files(topic.name)}):
+        for number in sorted({file.partition.number for file in generation.files(topic.name)}):
             with lake.storage.locked(f"{topic.name}-{number}"):
                 files = generation.files(topic.name, number)
                 if not files or lake.current().name != generation.name:
@@ -207,7 +207,7 @@ def expire(lake: Lake, days: int, now: datetime | None = None) -> int:
     return done
 
 
-def forget(lake: Lake, wanted: Forgotten) -> int:
+def forget(lake: Lake, wanted: ForgetRequest) -> int:
     """Delete the rows of these searches and of all searches of these clients. Blocks.
 
     The request is stored first, so that no writer or rebuild writes such rows again. Then every
@@ -217,11 +217,13 @@ def forget(lake: Lake, wanted: Forgotten) -> int:
         Number of deleted rows.
     """
     generation = lake.current()
-    named = Forgotten(wanted.searches | _searches_of(generation, wanted.clients), wanted.clients)
-    lake.remember_to_forget(named)
+    named = ForgetRequest(
+        wanted.searches | _searches_of(generation, wanted.clients), wanted.clients
+    )
+    lake.add_forget_request(named)
     deleted = 0
     for topic in ("searches", "feedback"):
-        for number in sorted({file.place.partition for file in generation.files(topic)}):
+        for number in sorted({file.partition.number for file in generation.files(topic)}):
             with lake.storage.locked(f"{topic}-{number}"):
                 files = generation.files(topic, number)
                 live = uncovered(files)

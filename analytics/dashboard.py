@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from analytics.engine import Bounds, Stop
+from analytics.engine import CancellationToken, QueryLimits
 from analytics.lake import Lake
-from analytics.views import Filters, query, read
+from analytics.views import EventFilters, query, read
 
 QUERIES: Final = {
     "totals": "FROM totals",
@@ -51,7 +51,8 @@ class DrillDown:
     """The query text; empty for searches without a recorded text."""
     kind: str | None = None
     rating: int | None = None
-    place: int | None = None
+    position: int | None = None
+    """The position of a rated image in the answer, from 1."""
     score_from: float | None = None
     score_below: float | None = None
     without_result: bool = False
@@ -63,12 +64,20 @@ class DrillDown:
 
 
 def dashboard(
-    lake: Lake, filters: Filters, *, bounds: Bounds | None = None, stop: Stop | None = None
+    lake: Lake,
+    filters: EventFilters,
+    *,
+    limits: QueryLimits | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> dict[str, Any]:
     """Name -> rows, with times as ISO 8601 in UTC. Blocks; raises as `analytics.views.query`."""
     # The first query sets the variable that the others use.
     found = read(
-        lake, {"": _BUCKET, **QUERIES, "bucket": _CHOSEN}, filters, bounds=bounds, stop=stop
+        lake,
+        {"": _BUCKET, **QUERIES, "bucket": _CHOSEN},
+        filters,
+        limits=limits,
+        cancellation=cancellation,
     )
     answer: dict[str, Any] = {name: _plain(found[name]) for name in QUERIES}
     answer["models"] = [row["model_name"] for row in answer["models"]]
@@ -79,12 +88,12 @@ def dashboard(
 
 def searches(
     lake: Lake,
-    filters: Filters,
+    filters: EventFilters,
     drill_down: DrillDown,
     *,
     limit: int = 50,
-    bounds: Bounds | None = None,
-    stop: Stop | None = None,
+    limits: QueryLimits | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> list[dict[str, Any]]:
     """The newest `limit` selected searches, each with its results and ratings. Blocks.
 
@@ -113,7 +122,8 @@ def searches(
           AND (NOT $by_rating OR s.search_id IN (
             SELECT f.search_id FROM feedback f JOIN all_searches a ON a.search_id = f.search_id
             WHERE ($rating IS NULL OR f.rating = $rating)
-              AND ($place IS NULL OR list_position(a.result_names, f.image_name) = $place)))
+              AND ($position IS NULL
+                OR list_position(a.result_names, f.image_name) = $position)))
         ORDER BY s.occurred_at DESC, s.search_id LIMIT $count
         """,
         filters,
@@ -127,16 +137,16 @@ def searches(
             "by_rating": drill_down.rated
             or any(
                 n is not None
-                for n in (drill_down.rating, drill_down.place, drill_down.rated_images)
+                for n in (drill_down.rating, drill_down.position, drill_down.rated_images)
             ),
             "weak": drill_down.weak,
             "rated_images": drill_down.rated_images,
             "rating": drill_down.rating,
-            "place": drill_down.place,
+            "position": drill_down.position,
             "count": limit,
         },
-        bounds=bounds,
-        stop=stop,
+        limits=limits,
+        cancellation=cancellation,
     )
     found: list[dict[str, Any]] = _plain(rows)
     for row in found:

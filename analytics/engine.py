@@ -1,4 +1,4 @@
-"""Opens DuckDB with limits on memory, threads and disk; other threads can stop its queries."""
+"""Opens DuckDB with limits on memory, threads and disk; other threads can cancel its queries."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ TEMPORARY_TIMES_MEMORY: Final = 4
 TEMPORARY_SHARE_OF_FREE: Final = 0.5
 
 
-class Stopped(Exception):
-    """The query was stopped because its callers were cancelled."""
+class QueryCancelled(Exception):
+    """The query was cancelled through its `CancellationToken`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class QueryLimits:
     """The limits of one connection."""
 
     memory_bytes: int
     threads: int
 
     @classmethod
-    def of(cls, settings: QuerySettings, *, connections: int = 1) -> Bounds:
+    def of(cls, settings: QuerySettings, *, connections: int = 1) -> QueryLimits:
         """The limits of each connection if `connections` are used at the same time."""
         memory = settings.analytics_memory or machine_memory() // MEMORY_SHARE
         return cls(
@@ -51,48 +51,48 @@ class Bounds:
         return TEMPORARY_TIMES_MEMORY * self.memory_bytes
 
 
-class Stop:
-    """Stops the query of another thread."""
+class CancellationToken:
+    """Cancels a query that runs in another thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wanted = False
+        self._is_cancelled = False
         self._connection: duckdb.DuckDBPyConnection | None = None
 
-    def now(self) -> None:
+    def cancel(self) -> None:
         """Interrupt the running statement.
 
         To be called again until the work has ended: DuckDB ignores an interruption that comes just
         before a statement.
         """
         with self._lock:
-            self._wanted = True
+            self._is_cancelled = True
             if self._connection is not None:
                 self._connection.interrupt()
 
-    def check(self) -> None:
-        """Raise if the work was stopped.
+    def raise_if_cancelled(self) -> None:
+        """Return unless `cancel` was called.
 
         Raises:
-            Stopped: it was.
+            QueryCancelled: it was called.
         """
-        if self._wanted:
-            raise Stopped
+        if self._is_cancelled:
+            raise QueryCancelled
 
     @contextmanager
-    def watching(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Within the block, `now` interrupts this connection, which must stay open until its end.
+    def interrupting(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Within the block, `cancel` interrupts this connection, which must stay open until then.
 
         Raises:
-            Stopped: the work was stopped, before or within the block.
+            QueryCancelled: `cancel` was called, before or within the block.
         """
         with self._lock:
             self._connection = connection
         try:
-            self.check()
+            self.raise_if_cancelled()
             yield
         except duckdb.InterruptException as error:
-            self.check()
+            self.raise_if_cancelled()
             raise Unavailable(f"the query was interrupted: {error}") from error
         finally:
             with self._lock:
@@ -101,15 +101,15 @@ class Stop:
 
 @contextmanager
 def connect(
-    bounds: Bounds | None = None, stop: Stop | None = None
+    limits: QueryLimits | None = None, cancellation: CancellationToken | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty in-memory database within these bounds; by default, those of the settings. Blocks.
+    """An empty in-memory database within these limits; by default, those of the settings. Blocks.
 
     Raises:
-        Stopped: the work was stopped.
-        Unavailable: a query needs more memory, or more temporary files, than the bounds allow.
+        QueryCancelled: the query was cancelled.
+        Unavailable: a query needs more memory, or more temporary files, than the limits allow.
     """
-    bounds = bounds or Bounds.of(QuerySettings())
+    limits = limits or QueryLimits.of(QuerySettings())
     # By default, DuckDB would write temporary files into the working directory.
     with tempfile.TemporaryDirectory(prefix="image-search-analytics-") as folder:
         try:
@@ -117,22 +117,22 @@ def connect(
                 duckdb.connect(
                     ":memory:",
                     config={
-                        "memory_limit": f"{bounds.memory_bytes}B",
-                        "threads": bounds.threads,
+                        "memory_limit": f"{limits.memory_bytes}B",
+                        "threads": limits.threads,
                         "temp_directory": str(Path(folder) / "duckdb"),
                     },
                 ) as connection,
-                (stop or Stop()).watching(connection),
+                (cancellation or CancellationToken()).interrupting(connection),
             ):
                 free = int(shutil.disk_usage(folder).free * TEMPORARY_SHARE_OF_FREE)
-                temporary = min(bounds.temporary_bytes, free)
+                temporary = min(limits.temporary_bytes, free)
                 # This has no effect as a connection option (DuckDB 2.0).
                 connection.execute(f"SET max_temp_directory_size = '{temporary}B'")
                 connection.execute("SET enable_progress_bar = false")
                 yield connection
         except duckdb.OutOfMemoryException as error:
             raise Unavailable(
-                f"the query needs more than {bounds.memory_bytes >> 20} MiB of memory and "
-                f"{bounds.temporary_bytes >> 20} MiB of temporary files: select a shorter period, "
+                f"the query needs more than {limits.memory_bytes >> 20} MiB of memory and "
+                f"{limits.temporary_bytes >> 20} MiB of temporary files: select a shorter period, "
                 "or raise ANALYTICS_MEMORY"
             ) from error

@@ -48,23 +48,23 @@ class Epoch:
         return record._replace(position=Position(partition, offset + self.base))
 
 
-def epoch_of(generation: Generation, place: LakePartition) -> Epoch:
+def epoch_of(generation: Generation, partition: LakePartition) -> Epoch:
     """The present epoch of a partition. Blocks."""
-    stored = generation.lake.storage.read(_path(generation, place))
+    stored = generation.lake.storage.read(_path(generation, partition))
     if stored is None:
         return Epoch()
     content = json.loads(stored)
     return Epoch(int(content["base"]), int(content["start"]))
 
 
-def begin_epoch(generation: Generation, place: LakePartition, epoch: Epoch) -> None:
+def begin_epoch(generation: Generation, partition: LakePartition, epoch: Epoch) -> None:
     """Begin an epoch in a partition. Blocks; idempotent."""
     content = {"base": epoch.base, "start": epoch.start}
-    generation.lake.storage.write(_path(generation, place), json.dumps(content).encode())
+    generation.lake.storage.write(_path(generation, partition), json.dumps(content).encode())
 
 
-def _path(generation: Generation, place: LakePartition) -> str:
-    return f"{generation.name}/{FOLDER}/{place.topic}-{place.partition}.json"
+def _path(generation: Generation, partition: LakePartition) -> str:
+    return f"{generation.name}/{FOLDER}/{partition.topic}-{partition.number}.json"
 
 
 def earlier_events(generation: Generation, topic: str) -> pa.Array | None:
@@ -75,9 +75,9 @@ def earlier_events(generation: Generation, topic: str) -> pa.Array | None:
     starts: dict[int, int] = {}
     found: list[pa.ChunkedArray] = []
     for file in generation.snapshot(topic):
-        number = file.place.partition
+        number = file.partition.number
         if number not in starts:
-            starts[number] = epoch_of(generation, file.place).start
+            starts[number] = epoch_of(generation, file.partition).start
         if file.first >= starts[number]:
             continue
         rows = generation.lake.storage.read_table(file.path, columns=["offset", "event_id"])

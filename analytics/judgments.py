@@ -19,7 +19,7 @@ import ir_measures
 from ir_measures import RR, P, nDCG
 
 from analytics.lake import Lake
-from analytics.views import Filters, query
+from analytics.views import EventFilters, query
 
 APPLICATION: Final = "image-search"
 RELEVANT: Final = 2
@@ -51,7 +51,7 @@ def query_id(text: str) -> str:
     return f"q{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def write_trec(lake: Lake, folder: Path, filters: Filters | None = None) -> dict[Path, int]:
+def write_trec(lake: Lake, folder: Path, filters: EventFilters | None = None) -> dict[Path, int]:
     """Write `qrels.txt`, `queries.tsv` and a run file per model. Blocks.
 
     White space in image names, which TREC's format does not allow, is percent-encoded.
@@ -79,7 +79,7 @@ def write_trec(lake: Lake, folder: Path, filters: Filters | None = None) -> dict
     return _write(folder, written)
 
 
-def metrics(lake: Lake, filters: Filters | None = None) -> dict[str, dict[str, float | int]]:
+def metrics(lake: Lake, filters: EventFilters | None = None) -> dict[str, dict[str, float | int]]:
     """Model -> measure -> mean over the judged queries that the model has answered. Blocks.
 
     Images without a judgment count as irrelevant, so models can only be compared on judgments
@@ -112,7 +112,7 @@ def metrics(lake: Lake, filters: Filters | None = None) -> dict[str, dict[str, f
     return result
 
 
-def write_ubi(lake: Lake, folder: Path, filters: Filters | None = None) -> dict[Path, int]:
+def write_ubi(lake: Lake, folder: Path, filters: EventFilters | None = None) -> dict[Path, int]:
     """Write `ubi_queries.ndjson` and `ubi_events.ndjson` of User Behavior Insights 1.3. Blocks.
 
     A rating is an event with the action `rate`; the rated image is its object, and its rank in
@@ -126,7 +126,7 @@ def write_ubi(lake: Lake, folder: Path, filters: Filters | None = None) -> dict[
         lake,
         """
         SELECT f.search_id, f.occurred_at, f.rating, f.image_name, f.text, f.model_name, s.client,
-          list_position(s.result_names, f.image_name) AS place
+          list_position(s.result_names, f.image_name) AS position
         FROM feedback f LEFT JOIN all_searches s ON s.search_id = f.search_id
         ORDER BY f.occurred_at, f.event_id
         """,
@@ -171,8 +171,8 @@ def _ubi_event(row: Mapping[str, Any]) -> dict[str, Any]:
             "object_id": row["image_name"],
             "object_id_field": "image_name",
         }
-    if row["place"] is not None:
-        attributes["position"] = {"ordinal": row["place"]}
+    if row["position"] is not None:
+        attributes["position"] = {"ordinal": row["position"]}
     return {
         "application": APPLICATION,
         "action_name": "rate",

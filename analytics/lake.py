@@ -36,7 +36,9 @@ TOPICS: Final = (SEARCHES, FEEDBACK, IMAGES_INDEXED, IMAGES_DLQ, MODELS)
 """The topics that the lake holds."""
 
 POINTER: Final = "CURRENT"
+"""File that names the generation in use."""
 FORGOTTEN: Final = "_forgotten"
+"""Folder of the requests to forget."""
 EMPTY: Final = "date=1970-01-01/empty.parquet"
 """An empty file per topic, so that views have columns before the first event."""
 
@@ -52,14 +54,14 @@ class LakePartition:
     """A partition of a topic."""
 
     topic: str
-    partition: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
     """One file of the lake; `path` is relative to the lake."""
 
-    place: LakePartition
+    partition: LakePartition
     date: date
     first: int
     last: int
@@ -67,24 +69,24 @@ class DataFile:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class PartitionEnd:
     """The end of a partition: its next offset, and the earliest date for it."""
 
     offset: int = 0
     date: date = _EPOCH
 
 
-class Moved(Exception):
+class WriteConflict(Exception):
     """The partition does not end where its writer expected: another writer or a rebuild wrote."""
 
-    def __init__(self, place: LakePartition, expected: int, end: End) -> None:
-        super().__init__(f"{place} continues at {end.offset}, not at {expected}")
+    def __init__(self, partition: LakePartition, expected: int, end: PartitionEnd) -> None:
+        super().__init__(f"{partition} continues at {end.offset}, not at {expected}")
         self.end = end
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
-    """Searches and clients whose rows are to be deleted."""
+class ForgetRequest:
+    """A request to delete the rows of these searches and clients."""
 
     searches: frozenset[str] = frozenset()
     clients: frozenset[str] = frozenset()
@@ -114,20 +116,20 @@ class Lake:
 
     def current(self) -> Generation:
         """The generation in use; creates the first one if there is none."""
-        if (named := self._named()) is None:
+        if (name := self._current_name()) is None:
             with self.storage.locked("lake"):
-                if (named := self._named()) is None:
+                if (name := self._current_name()) is None:
                     generation = self.new_generation()
                     self.switch_to(generation)
                     return generation
-        return Generation(self, named)
+        return Generation(self, name)
 
     def existing(self) -> Generation | None:
         """The generation in use; None if nothing was ever written."""
-        named = self._named()
-        return None if named is None else Generation(self, named)
+        name = self._current_name()
+        return None if name is None else Generation(self, name)
 
-    def _named(self) -> str | None:
+    def _current_name(self) -> str | None:
         content = self.storage.read(POINTER)
         return content.decode().strip() if content else None
 
@@ -146,7 +148,7 @@ class Lake:
             Unavailable: `instead_of` is not in use any more. Nothing was changed.
         """
         with self.storage.locked("switch"):
-            if instead_of is not None and self._named() != instead_of.name:
+            if instead_of is not None and self._current_name() != instead_of.name:
                 raise Unavailable("another process has rebuilt the lake meanwhile")
             self.storage.write(POINTER, f"{generation.name}\n".encode())
 
@@ -166,19 +168,19 @@ class Lake:
             if replaced and name != used:
                 self.storage.remove(name, recursive=True)
 
-    def forgotten(self) -> Forgotten:
-        """All requests to forget, of all processes."""
+    def forgotten(self) -> ForgetRequest:
+        """All requests to forget, of all processes, as one."""
         searches: set[str] = set()
         clients: set[str] = set()
         for name in self.storage.names(FORGOTTEN):
             request = json.loads(self.storage.read(f"{FORGOTTEN}/{name}") or b"{}")
             searches.update(request.get("searches", ()))
             clients.update(request.get("clients", ()))
-        return Forgotten(frozenset(searches), frozenset(clients))
+        return ForgetRequest(frozenset(searches), frozenset(clients))
 
-    def remember_to_forget(self, more: Forgotten) -> None:
-        """Add to `forgotten`, which all writers and rebuilds apply."""
-        request = {"searches": sorted(more.searches), "clients": sorted(more.clients)}
+    def add_forget_request(self, wanted: ForgetRequest) -> None:
+        """Store a request, which all writers and rebuilds apply from then on."""
+        request = {"searches": sorted(wanted.searches), "clients": sorted(wanted.clients)}
         self.storage.write(f"{FORGOTTEN}/{uuid4().hex}.json", json.dumps(request).encode())
 
     def write_rows(self, path: str, table: pa.Table) -> int:
@@ -237,7 +239,7 @@ class Generation:
             file
             for day in self.lake.storage.names(folder)
             for file in self._files_of(topic, day)
-            if partition is None or file.place.partition == partition
+            if partition is None or file.partition.number == partition
         ]
 
     def _files_of(self, topic: str, day: str) -> Iterator[DataFile]:
@@ -258,25 +260,25 @@ class Generation:
         """The files that together hold each record once, ordered by partition and offset."""
         return uncovered(self.files(topic, partition))
 
-    def end(self, place: LakePartition) -> End:
+    def end(self, partition: LakePartition) -> PartitionEnd:
         """The present end of the partition."""
-        days = self.lake.storage.names(f"{self.name}/topic={place.topic}")
+        days = self.lake.storage.names(f"{self.name}/topic={partition.topic}")
         for day in sorted(days, reverse=True):
             # Dates never go back within a partition, so the newest one has the last offset.
-            ours = [f for f in self._files_of(place.topic, day) if f.place == place]
+            ours = [f for f in self._files_of(partition.topic, day) if f.partition == partition]
             if ours:
                 last = max(ours, key=lambda file: file.last)
-                return End(last.last + 1, last.date)
-        return End()
+                return PartitionEnd(last.last + 1, last.date)
+        return PartitionEnd()
 
     def append(
         self,
         topic: Topic,
-        place: LakePartition,
-        begin: End,
+        partition: LakePartition,
+        begin: PartitionEnd,
         records: Sequence[LogRecord],
         keep: Callable[[pa.Table], pa.Table] | None = None,
-    ) -> End:
+    ) -> PartitionEnd:
         """Write the records that follow `begin`, if the partition still ends there.
 
         `keep` may drop rows that another file holds; the file's range still covers them.
@@ -285,45 +287,46 @@ class Generation:
             The new end of the partition.
 
         Raises:
-            Moved: the partition does not end at `begin`. Nothing was written.
+            WriteConflict: the partition does not end at `begin`. Nothing was written.
             Unavailable: the storage failed. Some of the days may be written.
         """
         table = table_of(topic, records)
-        return self.append_table(place, begin, table, keep, must_be_current=True)
+        return self.append_table(partition, begin, table, keep, must_be_current=True)
 
     def append_table(
         self,
-        place: LakePartition,
-        begin: End,
+        partition: LakePartition,
+        begin: PartitionEnd,
         table: pa.Table,
         keep: Callable[[pa.Table], pa.Table] | None = None,
         *,
         must_be_current: bool = False,
-    ) -> End:
+    ) -> PartitionEnd:
         """As `append`, for a table in offset order.
 
-        With `must_be_current`, also raises `Moved` if a rebuild has replaced this generation.
+        With `must_be_current`, raises `WriteConflict` also if a rebuild has replaced this
+        generation.
         """
-        with self.lake.storage.locked(f"{place.topic}-{place.partition}"):
+        with self.lake.storage.locked(f"{partition.topic}-{partition.number}"):
             if must_be_current and (used := self.lake.current()).name != self.name:
-                raise Moved(place, begin.offset, used.end(place))
-            if (end := self.end(place)).offset != begin.offset:
-                raise Moved(place, begin.offset, end)
+                raise WriteConflict(partition, begin.offset, used.end(partition))
+            if (end := self.end(partition)).offset != begin.offset:
+                raise WriteConflict(partition, begin.offset, end)
             first = begin.offset
             for day, piece in by_date(table, begin.date):
                 last = piece["offset"][-1].as_py()
                 # The file covers a gap in the log: its range begins at the end of the previous one,
                 # whatever its first record's offset.
-                path = self.path_of(place, day, first, last)
+                path = self.path_of(partition, day, first, last)
                 piece = with_last_records(piece)
                 self.lake.write_rows(path, piece if keep is None else keep(piece))
-                first, end = last + 1, End(last + 1, day)
+                first, end = last + 1, PartitionEnd(last + 1, day)
             return end
 
-    def path_of(self, place: LakePartition, day: date, first: int, last: int) -> str:
+    def path_of(self, partition: LakePartition, day: date, first: int, last: int) -> str:
         """The path of the file with this range."""
-        name = f"{place.topic}-{place.partition}-{first}-{last}.parquet"
-        return f"{self.name}/topic={place.topic}/date={day.isoformat()}/{name}"
+        name = f"{partition.topic}-{partition.number}-{first}-{last}.parquet"
+        return f"{self.name}/topic={partition.topic}/date={day.isoformat()}/{name}"
 
 
 def by_date(table: pa.Table, not_before: date = _EPOCH) -> Iterator[tuple[date, pa.Table]]:
@@ -339,9 +342,9 @@ def by_date(table: pa.Table, not_before: date = _EPOCH) -> Iterator[tuple[date, 
 
 
 def uncovered(files: Iterable[DataFile]) -> list[DataFile]:
-    """The files whose range is not within another's, ordered by place and offset."""
+    """The files whose range is not within another's, ordered by partition and offset."""
     found: list[DataFile] = []
-    for file in sorted(files, key=lambda file: (file.place, file.first, -file.last)):
-        if not found or found[-1].place != file.place or file.last > found[-1].last:
+    for file in sorted(files, key=lambda file: (file.partition, file.first, -file.last)):
+        if not found or found[-1].partition != file.partition or file.last > found[-1].last:
             found.append(file)
     return found

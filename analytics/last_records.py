@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from analytics.storage import Storage
 
-NOTE: Final = b"last_records"
+METADATA_KEY: Final = b"last_records"
 LAST_RECORDS: Final = 5
 """Number of records to compare with the log; a compacted topic may lack some of them."""
 
@@ -39,16 +39,16 @@ def with_last_records(table: pa.Table) -> pa.Table:
     last = [
         [row["offset"], round(row["logged_at"].timestamp() * 1000), identity(row)] for row in rows
     ]
-    notes = {**(table.schema.metadata or {}), NOTE: json.dumps(last).encode()}
-    return table.replace_schema_metadata(notes)
+    metadata = {**(table.schema.metadata or {}), METADATA_KEY: json.dumps(last).encode()}
+    return table.replace_schema_metadata(metadata)
 
 
 def last_records(storage: Storage, path: str) -> dict[int, tuple[int, str]]:
     """Offset in the lake -> time in milliseconds and identity, of a file's last records. Blocks."""
-    notes = storage.read_metadata(path)
-    if NOTE in notes:
-        return {offset: (time, who) for offset, time, who in json.loads(notes[NOTE])}
-    # A file that was written by an earlier version.
-    table = with_last_records(storage.read_table(path))
-    noted = (table.schema.metadata or {}).get(NOTE, b"[]")
-    return {offset: (time, who) for offset, time, who in json.loads(noted)}
+    metadata = storage.read_metadata(path)
+    if METADATA_KEY not in metadata:
+        # A file that was written by an earlier version.
+        table = with_last_records(storage.read_table(path))
+        metadata = table.schema.metadata or {}
+    records = json.loads(metadata.get(METADATA_KEY, b"[]"))
+    return {offset: (time_ms, known) for offset, time_ms, known in records}

@@ -10,7 +10,7 @@ from typing import Final
 
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
-from analytics.views import Filters
+from analytics.views import EventFilters
 
 WEB: Final = Path(__file__).with_name("web")
 ASSETS: Final = {
@@ -42,7 +42,7 @@ _PAGE: Final = """<!doctype html>
 """
 
 
-def render(lake: Lake, filters: Filters) -> str:
+def render(lake: Lake, filters: EventFilters) -> str:
     """The report for these filters, as HTML. Blocks.
 
     Raises:
@@ -60,7 +60,7 @@ def render(lake: Lake, filters: Filters) -> str:
     )
 
 
-def _about(filters: Filters) -> str:
+def _about(filters: EventFilters) -> str:
     parts = [f"made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"]
     if filters.since is not None:
         parts.append(f"from {filters.since.isoformat()}")

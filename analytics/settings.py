@@ -13,8 +13,8 @@ class LakeSettings(ServerSettings):
     """Address of the event lake, for every process that writes or reads it."""
 
     lake_url: str = ".stack/lake"
-    """The event lake: a folder, or any URL that fsspec knows and whose store replaces files
-    atomically."""
+    """The event lake: a folder, or any URL that fsspec supports and whose store replaces
+    files atomically."""
 
 
 class QuerySettings(EnvironmentSettings):

@@ -12,7 +12,7 @@ from typing import Any, Final
 import duckdb
 
 from adapters.errors import Unavailable
-from analytics.engine import Bounds, Stop, connect
+from analytics.engine import CancellationToken, QueryLimits, connect
 from analytics.lake import Lake
 
 SQL: Final = Path(__file__).with_name("views.sql")
@@ -20,7 +20,7 @@ ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class EventFilters:
     """Selects events: `since` <= time < `until`, and the model."""
 
     since: datetime | None = None
@@ -31,20 +31,20 @@ class Filters:
 @contextmanager
 def views(
     lake: Lake,
-    filters: Filters | None = None,
-    bounds: Bounds | None = None,
-    stop: Stop | None = None,
+    filters: EventFilters | None = None,
+    limits: QueryLimits | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with all views, on the lake as it is now. Blocks.
 
     Raises:
-        Unavailable: the lake is empty, or a query needs more than `bounds` allow.
-        Stopped: the work was stopped.
+        Unavailable: the lake is empty, or a query needs more than `limits` allow.
+        QueryCancelled: the query was cancelled.
     """
     if lake.existing() is None:
         raise Unavailable("the event lake is empty: the analytics consumer has written nothing yet")
-    filters = filters or Filters()
-    with connect(bounds, stop) as connection:
+    filters = filters or EventFilters()
+    with connect(limits, cancellation) as connection:
         if not lake.storage.is_local:
             connection.register_filesystem(lake.storage.fs)
         _set(connection, "lake", lake.storage.url("").rstrip("/"))
@@ -60,44 +60,44 @@ def views(
 def query(
     lake: Lake,
     sql: str,
-    filters: Filters | None = None,
+    filters: EventFilters | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
-    bounds: Bounds | None = None,
-    stop: Stop | None = None,
+    limits: QueryLimits | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of a query over the views, as dictionaries. Blocks.
 
     If compaction or a rebuild removes a file meanwhile, the lake is listed again.
 
     Raises:
-        Unavailable: the lake is empty or cannot be read, or the query needs more than `bounds`
+        Unavailable: the lake is empty or cannot be read, or the query needs more than `limits`
             allow (by default, those of the settings).
-        Stopped: the work was stopped.
+        QueryCancelled: the query was cancelled.
         duckdb.Error: the query is wrong.
     """
-    return read(lake, {"": sql}, filters, parameters, bounds=bounds, stop=stop)[""]
+    return read(lake, {"": sql}, filters, parameters, limits=limits, cancellation=cancellation)[""]
 
 
 def read(
     lake: Lake,
     queries: Mapping[str, str],
-    filters: Filters | None = None,
+    filters: EventFilters | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
-    bounds: Bounds | None = None,
-    stop: Stop | None = None,
+    limits: QueryLimits | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """As `query`, for several queries on one state of the lake. Returns name -> rows."""
-    stop = stop or Stop()
+    cancellation = cancellation or CancellationToken()
     for attempt in range(ATTEMPTS):
         try:
-            with views(lake, filters, bounds, stop) as connection:
+            with views(lake, filters, limits, cancellation) as connection:
                 found = {}
                 for name, sql in queries.items():
                     found[name] = _rows(connection, sql, parameters)
                     # DuckDB ignores an interruption between two statements.
-                    stop.check()
+                    cancellation.raise_if_cancelled()
                 return found
         except duckdb.IOException as error:
             if attempt == ATTEMPTS - 1:

@@ -39,7 +39,7 @@ from adapters.log.kafka import KafkaEventLog
 from analytics.columns import RECORD_FIELDS, schema_of
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
-from analytics.views import Filters, query
+from analytics.views import EventFilters, query
 from schemas.topics import SEARCHES
 from tests.support.lake_events import Events
 from tests.support.watcher_processes import running_broker
@@ -69,14 +69,14 @@ async def publish(bootstrap: str, count: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
+class Timing:
     """Wall-clock and processor time, in seconds."""
 
     wall: float
     processor: float
 
 
-async def bare(bootstrap: str, total: int, folder: Path) -> Took:
+async def measure_bare(bootstrap: str, total: int, folder: Path) -> Timing:
     """The bare loop."""
     consumer = AIOKafkaConsumer(
         SEARCHES.name,
@@ -102,7 +102,7 @@ async def bare(bootstrap: str, total: int, folder: Path) -> Took:
                 waiting.clear()
     finally:
         await consumer.stop()
-    return Took(time.perf_counter() - started, time.process_time() - processor)
+    return Timing(time.perf_counter() - started, time.process_time() - processor)
 
 
 _TEXT_TIME = EVENT_SCHEMA.set(
@@ -121,7 +121,7 @@ def _row(record: object) -> dict[str, object]:
     return row
 
 
-def ours(bootstrap: str, total: int, folder: Path) -> Took:
+def measure_ours(bootstrap: str, total: int, folder: Path) -> Timing:
     """Our consumer, from its start to the last event written."""
     lake = Lake(str(folder / "lake"))
     environment = {
@@ -148,7 +148,7 @@ def ours(bootstrap: str, total: int, folder: Path) -> Took:
             files = [] if used is None else used.snapshot(SEARCHES.name)
             if sum(file.last - file.first + 1 for file in files) >= total:
                 spent = psutil.Process(process.pid).cpu_times()
-                return Took(time.perf_counter() - started, spent.user + spent.system)
+                return Timing(time.perf_counter() - started, spent.user + spent.system)
     finally:
         process.terminate()
         process.wait(60)
@@ -161,7 +161,7 @@ def query_times(folder: Path) -> dict[str, float]:
         "searches over time": lambda: query(lake, "FROM searches_over_time"),
         "latency percentiles": lambda: query(lake, "FROM latency_by_stage"),
         "weak queries": lambda: query(lake, "FROM weak_queries LIMIT 15"),
-        "the whole page, 17 queries": lambda: dashboard(lake, Filters()),
+        "the whole page, 17 queries": lambda: dashboard(lake, EventFilters()),
     }
     found: dict[str, float] = {}
     for name, run in queries.items():
@@ -187,8 +187,8 @@ async def measure(bootstrap: str, count: int, rounds: int, say: Callable[[str], 
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            theirs = await bare(bootstrap, total, folder)
-            own = await asyncio.to_thread(ours, bootstrap, total, folder)
+            theirs = await measure_bare(bootstrap, total, folder)
+            own = await asyncio.to_thread(measure_ours, bootstrap, total, folder)
             say(
                 f"| {number + 1} | {total / theirs.wall:.0f} | {total / own.wall:.0f} "
                 f"| {theirs.wall / own.wall:.2f} | {theirs.processor / own.processor:.2f} |"

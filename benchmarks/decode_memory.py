@@ -34,14 +34,14 @@ def scene(size: tuple[int, int]) -> Image.Image:
     """Soft random colours with some grain, which give files of about the size of photographs."""
     random = np.random.default_rng(1)
     small = random.integers(0, 256, (size[1] // 40, size[0] // 40, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)).copy()
+    image = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)).copy()
     grain = random.integers(0, 12, (512, 512, 1), dtype=np.uint8)
     for top in range(0, size[1], 512):
         for left in range(0, size[0], 512):
-            part = picture[top : top + 512, left : left + 512]
+            part = image[top : top + 512, left : left + 512]
             np.minimum(part, 243, out=part)
             part += grain[: part.shape[0], : part.shape[1]]
-    return Image.fromarray(picture)
+    return Image.fromarray(image)
 
 
 def kinds(whole: Image.Image) -> dict[str, Callable[[], bytes]]:

@@ -155,8 +155,8 @@ def corpora(folder: Path) -> dict[str, list[ImageAdded]]:
         paths = []
         for number in range(count):
             path = folder / f"{size[0]}-{number}.jpg"
-            picture = Image.open(samples[number % len(samples)]).convert("RGB").resize(size)
-            picture.save(path, quality=88)
+            image = Image.open(samples[number % len(samples)]).convert("RGB").resize(size)
+            image.save(path, quality=88)
             paths.append(path)
         found[name] = events_of(paths) * times
     return found
@@ -203,9 +203,9 @@ async def main(rounds: int, workers: int, candidates: bool) -> None:
     if candidates:
         kinds |= {"loky": Loky, "pebble": Pebble}
     with tempfile.TemporaryDirectory() as folder:
-        pictures = corpora(Path(folder))
+        images = corpora(Path(folder))
         pools: dict[str, Pool] = {name: kind(workers) for name, kind in kinds.items()}
-        first = next(iter(pictures.values()))
+        first = next(iter(images.values()))
         starts = {}
         for name, pool in pools.items():
             started = time.perf_counter()
@@ -213,11 +213,11 @@ async def main(rounds: int, workers: int, candidates: bool) -> None:
             starts[name] = time.perf_counter() - started
             await rate(pool.decode, first[:100])
         rates: dict[str, dict[str, list[float]]] = {
-            corpus: {name: [] for name in pools} for corpus in pictures
+            corpus: {name: [] for name in pools} for corpus in images
         }
         names = list(pools)
         for number in range(rounds):
-            for corpus, all_of in pictures.items():
+            for corpus, all_of in images.items():
                 for name in names[number % len(names) :] + names[: number % len(names)]:
                     rates[corpus][name].append(await rate(pools[name].decode, all_of))
         one = {name: await latency(pool.decode, first[0]) for name, pool in pools.items()}

@@ -44,8 +44,8 @@ async def measure(rounds: int) -> None:
         for number in range(rounds):
             name = f"freshness-{number}.jpg"
             target = settings.images / name
-            with Image.open(source) as picture:
-                ImageEnhance.Brightness(picture).enhance(0.7 + number / rounds / 2).save(target)
+            with Image.open(source) as image:
+                ImageEnhance.Brightness(image).enhance(0.7 + number / rounds / 2).save(target)
             added.append(await until(client, name, present=True))
             target.unlink()
             removed.append(await until(client, name, present=False))

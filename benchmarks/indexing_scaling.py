@@ -104,7 +104,7 @@ def load_model(seconds: float) -> None:
         httpx.post(path, timeout=60, trust_env=False).raise_for_status()
 
 
-def make_pictures(folder: Path, count: int) -> list[Path]:
+def make_images(folder: Path, count: int) -> list[Path]:
     """Small pictures of noise, which take next to no time to read."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".scratch/scaling"))
     chosen = parser.parse_args()
     load_model(chosen.seconds)
-    paths = make_pictures(chosen.folder.resolve(), chosen.pictures)
+    paths = make_images(chosen.folder.resolve(), chosen.pictures)
     rates: dict[int, list[float]] = {}
     for _ in range(chosen.rounds):
         for indexers in (1, 2, 4):

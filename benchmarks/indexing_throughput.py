@@ -35,7 +35,6 @@ from PIL import Image
 
 from adapters.bootstrap import connect_admin, connections
 from adapters.embedder.spec import ModelSpec
-from adapters.log.kafka_admin import delete_group
 from adapters.log.port import Message
 from adapters.provision import create_topic
 from adapters.retry import until_available
@@ -62,7 +61,7 @@ class Run:
     spent: Mapping[str, float]
 
 
-def make_pictures(folder: Path, count: int, size: tuple[int, int], distinct: int) -> list[Path]:
+def make_images(folder: Path, count: int, size: tuple[int, int], distinct: int) -> list[Path]:
     """Photographs of this size, crops of the samples; no two files have the same bytes.
 
     After `distinct` crops the same ones are repeated, each with a number appended, which decoders
@@ -215,9 +214,10 @@ async def empty_topic() -> None:
     async with connections(settings) as servers:
         spec = await servers.embedder.spec("lite")
         collection = await servers.index.ensure_collection(spec)
-    # Members that have just ended may still be counted for a moment.
-    brokers = settings.kafka_bootstrap_servers
-    await until_available(lambda: delete_group(brokers, collection.group), what="delete the group")
+        # Members that have just ended may still be counted for a moment.
+        await until_available(
+            lambda: servers.groups.delete(collection.group), what="delete the group"
+        )
     async with connect_admin(settings) as admin:
         await admin.delete_topics([IMAGES.name])
 
@@ -278,7 +278,7 @@ def main() -> None:
     chosen = parser.parse_args()
     width, height = chosen.size
     folder = chosen.folder.resolve() / f"{width}x{height}"
-    paths = make_pictures(folder, chosen.pictures, (width, height), chosen.distinct)
+    paths = make_images(folder, chosen.pictures, (width, height), chosen.distinct)
     if chosen.against:
         others = [path.resolve() for path in chosen.against]
         compare(paths, chosen.indexers, chosen.rounds, others)

@@ -41,7 +41,7 @@ from tests.conftest import ROOT, run_image_search, stack_environment
 from tests.support.corpus_cases import INDEXED, cases
 
 SAMPLE_SECONDS = 10.0
-KEPT_PICTURES = 600
+MAX_IMAGES = 600
 WORDS = ("cat", "tennis", "a red car", "bird on a branch", "fruit", "mountains", "猫", "", "?")
 EXPECTED = frozenset({200, 201, 304, 404, 409, 413, 415, 422, 429, 503, 504})
 """Answers that a busy system with hostile clients may give; 500 is not among them."""
@@ -81,7 +81,7 @@ class Soak:
         return buffer.getvalue()
 
 
-async def churn(soak: Soak) -> None:
+async def change_images(soak: Soak) -> None:
     """Add some pictures, change one, and remove the oldest."""
     for _ in range(6):
         number = soak.done["pictures written"]
@@ -91,12 +91,12 @@ async def churn(soak: Soak) -> None:
         soak.written.append(path)
         soak.done["pictures written"] += 1
     soak.chance.choice(soak.written).write_bytes(soak.jpeg())
-    while len(soak.written) > KEPT_PICTURES:
+    while len(soak.written) > MAX_IMAGES:
         soak.written.pop(0).unlink(missing_ok=True)
         soak.done["pictures removed"] += 1
 
 
-async def hostility(soak: Soak) -> None:
+async def add_hostile_file(soak: Soak) -> None:
     """Add a hostile file with some random bytes."""
     case = soak.chance.choice(HOSTILE)
     data = bytearray(case.data)
@@ -113,7 +113,7 @@ async def hostility(soak: Soak) -> None:
 HOSTILE = [case for case in cases() if case.outcome != INDEXED] + list(cases())
 
 
-async def rebalance(soak: Soak) -> None:
+async def join_and_leave(soak: Soak) -> None:
     """Let one more indexer join the group for some seconds."""
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{soak.environment['KAFKA_PORT']}",
@@ -140,7 +140,7 @@ async def rebalance(soak: Soak) -> None:
     soak.done["rebalances"] += 2
 
 
-async def outage(soak: Soak) -> None:
+async def interrupt_server(soak: Soak) -> None:
     """Kill a server, or stop it for some seconds."""
     kinds = ("kill kafka", "kill weaviate", "kill triton", "stop triton", "stop weaviate")
     kind = kinds[soak.done["outages"] % len(kinds)]
@@ -164,16 +164,16 @@ async def outage(soak: Soak) -> None:
     soak.done[kind] += 1
 
 
-async def searching(soak: Soak, client: httpx.AsyncClient) -> None:
+async def send_search(soak: Soak, client: httpx.AsyncClient) -> None:
     """Send one valid or invalid request."""
-    picture = base64.b64encode(soak.jpeg(soak.chance.choice((64, 640, 1600)))).decode()
+    image = base64.b64encode(soak.jpeg(soak.chance.choice((64, 640, 1600)))).decode()
     word = soak.chance.choice(WORDS)
     bodies: list[object] = [
         {"text": word},
         {"text": f"{word} {soak.chance.randrange(10**6)}", "limit": 100},
-        {"image": picture},
-        {"terms": [{"text": word or "x", "weight": 2}, {"image": picture, "weight": -1}]},
-        {"terms": [{"image": picture}] * 16},
+        {"image": image},
+        {"terms": [{"text": word or "x", "weight": 2}, {"image": image, "weight": -1}]},
+        {"terms": [{"image": image}] * 16},
         {"image": base64.b64encode(soak.chance.randbytes(2000)).decode()},
         {"image": base64.b64encode(bytes(soak.chance.choice(HOSTILE).data)).decode()},
         {"text": word, "filters": {"folder": "folder-1/"}},
@@ -189,7 +189,7 @@ async def searching(soak: Soak, client: httpx.AsyncClient) -> None:
             await send(soak, client.get(f"/thumbnails/{match['image_name']}"))
 
 
-async def looking(soak: Soak, client: httpx.AsyncClient) -> None:
+async def view_pages(soak: Soak, client: httpx.AsyncClient) -> None:
     """Send the requests of the pages, and an upload."""
     for path in ("/api/v1/state", "/api/v1/analytics/dashboard", "/metrics", "/"):
         await send(soak, client.get(path))
@@ -238,13 +238,13 @@ async def measure(soak: Soak, minutes: float) -> None:
     async with client, asyncio.TaskGroup() as group:
         group.create_task(watch(soak, started, until))
         for action, pause in (
-            (lambda: churn(soak), 3.0),
-            (lambda: hostility(soak), 5.0),
-            (lambda: rebalance(soak), 45.0),
-            (lambda: outage(soak), 100.0),
-            (lambda: looking(soak, client), 20.0),
-            (lambda: searching(soak, client), 0.5),
-            (lambda: searching(soak, client), 0.5),
+            (lambda: change_images(soak), 3.0),
+            (lambda: add_hostile_file(soak), 5.0),
+            (lambda: join_and_leave(soak), 45.0),
+            (lambda: interrupt_server(soak), 100.0),
+            (lambda: view_pages(soak, client), 20.0),
+            (lambda: send_search(soak, client), 0.5),
+            (lambda: send_search(soak, client), 0.5),
         ):
             group.create_task(repeated(action, pause, until))
 

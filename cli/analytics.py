@@ -17,10 +17,10 @@ from rich.table import Table
 from adapters.bootstrap import connections
 from analytics import judgments, report
 from analytics.compaction import compact, expire, forget
-from analytics.lake import TOPICS, Forgotten, Lake
-from analytics.views import Filters, query
+from analytics.lake import TOPICS, ForgetRequest, Lake
+from analytics.views import EventFilters, query
 from cli.servers import server_settings
-from consumers.analytics.rebuild import Rebuilt, rebuild
+from consumers.analytics.rebuild import RebuildResult, rebuild
 from consumers.analytics.replay import replay
 from gateway.auth.privacy import Privacy
 from gateway.auth.receipts import receipt_secret
@@ -104,7 +104,7 @@ async def _replay(topic: str, start: int | datetime | None, end: int | datetime 
 def rebuild_lake(as_json: AsJson = False) -> None:
     """Build a new lake from the beginning of the log, then replace the present one with it."""
 
-    async def work() -> Rebuilt:
+    async def work() -> RebuildResult:
         async with connections(server_settings()) as servers:
             done = await rebuild(servers.log, lake())
             if days := server_settings().retention_days:
@@ -158,7 +158,7 @@ def forget_events(
     if not search and not client and not who:
         raise StackError("specify --search, --client or --who")
     names = {*(client or ()), *(name for each in who or () for name in _names(each))}
-    taken = forget(lake(), Forgotten(frozenset(search or ()), frozenset(names)))
+    taken = forget(lake(), ForgetRequest(frozenset(search or ()), frozenset(names)))
     print(f"{taken} events removed")
 
 
@@ -214,9 +214,9 @@ def metrics(
     Console().print(table)
 
 
-def filters(since: str | None, until: str | None, model: str | None) -> Filters:
+def filters(since: str | None, until: str | None, model: str | None) -> EventFilters:
     """The options as filters; a time without a zone is UTC."""
-    return Filters(_time("--since", since), _time("--until", until), model)
+    return EventFilters(_time("--since", since), _time("--until", until), model)
 
 
 def _point(option: str, text: str | None) -> int | datetime | None:

@@ -17,7 +17,7 @@ from adapters.log.dead_letter_reader import Letter, read_letters
 from adapters.log.port import EventLog
 from cli.servers import server_settings
 from consumers.repair import dead_letters
-from consumers.repair.dead_letters import Filter
+from consumers.repair.dead_letters import LetterFilter
 from stack.errors import StackError
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def list_letters(
         return [
             letter
             for letter in await read_letters(log)
-            if wanted.takes(letter) and (everything or letter.settled_as is None)
+            if wanted.matches(letter) and (everything or letter.settled_as is None)
         ]
 
     letters = _with_log(read)
@@ -106,13 +106,13 @@ def retry(
     """Publish the records again, so that they are indexed again."""
     wanted = _selection(names, error_class, source, everything)
 
-    async def work(log: EventLog) -> dead_letters.Retried:
+    async def work(log: EventLog) -> dead_letters.RetryResult:
         return await dead_letters.retry(log, await dead_letters.open_letters(log, wanted))
 
     done = _with_log(work)
     print(f"retried {len(done.published)}")
-    if done.overtaken:
-        print(f"settled, because newer events of their pictures exist: {len(done.overtaken)}")
+    if done.superseded:
+        print(f"settled, because newer events of their pictures exist: {len(done.superseded)}")
     if done.unreadable:
         print("still open, because their records cannot be published again:")
         for name, reason in done.unreadable.items():
@@ -135,22 +135,22 @@ def drop(
 
 
 def _with_log(work: Callable[[EventLog], Awaitable[T]]) -> T:
-    async def connected() -> T:
+    async def connect() -> T:
         async with connections(server_settings()) as servers:
             return await work(servers.log)
 
-    return asyncio.run(connected())
+    return asyncio.run(connect())
 
 
 def _selection(
     names: list[str] | None, error_class: str | None, source: str | None, everything: bool
-) -> Filter:
+) -> LetterFilter:
     if not (names or error_class or source or everything):
         raise StackError("specify the letters, or --class, --source or --all")
     return _filter(names, error_class, source)
 
 
-def _filter(names: list[str] | None, error_class: str | None, source: str | None) -> Filter:
+def _filter(names: list[str] | None, error_class: str | None, source: str | None) -> LetterFilter:
     partition: int | None = None
     offsets: tuple[int, int] | None = None
     if source is not None:
@@ -162,7 +162,7 @@ def _filter(names: list[str] | None, error_class: str | None, source: str | None
                 offsets = (int(first), int(last or first))
         except ValueError as error:
             raise StackError(f"{source!r} is not PARTITION or PARTITION:FIRST-LAST") from error
-    return Filter(frozenset(names) if names else None, error_class, partition, offsets)
+    return LetterFilter(frozenset(names) if names else None, error_class, partition, offsets)
 
 
 def _letter_as_json(letter: Letter) -> dict[str, object]:

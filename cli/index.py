@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adapters.bootstrap import connections, group_progress
+from adapters.bootstrap import connections
 from adapters.watcher_status import skipped
 from cli.servers import server_settings, watcher_status
 from consumers.repair.audit import Audit
@@ -35,7 +35,7 @@ from stack.settings import StackSettings
 
 SHOWN = 20
 REASONS: dict[str, str] = {
-    SkipReason.NOT_A_PICTURE: "the first bytes are not those of a picture",
+    SkipReason.NOT_AN_IMAGE: "the first bytes are not those of a picture",
     SkipReason.OTHER_SUFFIX: "the suffix is not that of a picture; not opened",
     SkipReason.IGNORED: "hidden, temporary, or matched by an ignore rule",
     SkipReason.NOT_A_FILE: "a link that is not followed, a pipe, a socket or a device",
@@ -69,7 +69,7 @@ def audit(
     else:
         _print(result)
     if published:
-        print(f"published {published} records, from which the indexers repair it", flush=True)
+        print(f"published {published} records; the indexers apply them", flush=True)
     if not result.is_clean and not published:
         raise typer.Exit(1)
 
@@ -158,12 +158,11 @@ def _wait_for_comparison(
 
 
 async def _audit(repair: bool) -> tuple[Audit, int]:
-    settings = server_settings()
-    async with connections(settings) as servers:
+    async with connections(server_settings()) as servers:
         collection = await servers.index.active()
         if collection is None:
             raise StackError("no collection is active yet")
-        before = await group_progress(settings, IMAGES, collection.group)
+        before = await servers.groups.progress(IMAGES, collection.group)
         result = await compare(servers.log, servers.index, collection, before.has_read)
         published = (
             0 if result.is_clean or not repair else await publish_repairs(servers.log, result)

@@ -19,14 +19,14 @@ from adapters.retry import until_available
 from cli import models_compare as comparing
 from cli import models_render as rendering
 from cli.models_compare import Gate
-from cli.models_completeness import complete
+from cli.models_completeness import check_complete
 from cli.servers import server_settings
 from models.catalogue import CatalogueEntry, read_catalogue
 from models.comparison import refusals
 from models.hub import download
 from models.layout import read_layout
 from models.store import ModelStore, Origin
-from models.switching import Filling, Switching
+from models.switching import BackfillProgress, ModelSwitcher
 from schemas.events import ModelStep
 from stack.errors import StackError
 from stack.preparation import Cache
@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def reporting_file_errors() -> Iterator[None]:
     """Report a file that cannot be read or written in one line."""
     try:
         yield
@@ -68,11 +68,11 @@ def explained() -> Iterator[None]:
         raise StackError(str(error)) from error
 
 
-def switching_of(servers: Connections) -> Switching:
+def build_switcher(servers: Connections) -> ModelSwitcher:
     """The steps of a switch, on the local stack."""
     settings = StackSettings()
     serving = LocalServing(settings, Cache(settings.cache, print))
-    return Switching(model_registry(settings), server_settings(), servers, serving)
+    return ModelSwitcher(model_registry(settings), servers, serving)
 
 
 def list_models(as_json: Json = False) -> None:
@@ -169,7 +169,7 @@ def pull(
             raise StackError(f"{name}: the hub's files differ from those that were installed")
         print(f"{name} is unchanged, at {present.revision}")
         return
-    with explained():
+    with reporting_file_errors():
         _compare(name, entry, got.folder)
         here.add(
             got.folder,
@@ -222,7 +222,7 @@ def add(
     ] = 0.0,
 ) -> None:
     """Install a model from a local folder that is laid out as those of immich-app."""
-    with explained():
+    with reporting_file_errors():
         source = folder.resolve()
         origin = Origin(source=source.as_uri(), licence=licence)
         spec = (
@@ -241,7 +241,7 @@ def remove(name: str) -> None:
     registry = model_registry(StackSettings())
     if name in registry.read().current:
         raise StackError(f"{name} is served; retire it first: ./image-search models retire {name}")
-    with explained():
+    with reporting_file_errors():
         registry.store().remove(name)
     print(f"{name} is removed")
 
@@ -265,7 +265,7 @@ def switch(
     Before the change, the model's answers to the recorded searches are compared with the active
     model's. With --gate, the change is made only if the comparison reaches these values.
     """
-    with explained():
+    with reporting_file_errors():
         asyncio.run(_switch(name, backfill_only, comparing.gates_of(gate), max_missing))
 
 
@@ -273,25 +273,25 @@ async def _switch(
     name: str, backfill_only: bool, gates: dict[str, float], max_missing: float
 ) -> None:
     async with connections(server_settings()) as servers:
-        switching = switching_of(servers)
-        collection = await switching.prepare(name)
+        switcher = build_switcher(servers)
+        collection = await switcher.prepare(name)
         print(f"{name} is loaded; filling {collection.name}", flush=True)
         with Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}")
         ) as bar:
             task = bar.add_task("filling", detail="")
-            async for filling in switching.filling(collection):
-                detail = _progress_of(filling)
-                if not filling.problem:
-                    bar.update(task, total=filling.total, completed=filling.done, detail=detail)
+            async for progress in switcher.backfill_progress(collection):
+                detail = _progress_text(progress)
+                if not progress.problem:
+                    bar.update(task, total=progress.total, completed=progress.done, detail=detail)
                 else:
                     bar.update(task, detail=detail)
-        print(_progress_of(filling), flush=True)
+        print(_progress_text(progress), flush=True)
         if backfill_only:
             print(f"the collection of {name} is filled and kept current; searches do not use it")
             return
         await until_available(
-            lambda: complete(servers, collection, filling.handled, max_missing), what="audit"
+            lambda: check_complete(servers, collection, progress.handled, max_missing), what="audit"
         )
         active = await servers.index.active()
         if active is not None and active.name != collection.name:
@@ -304,15 +304,15 @@ async def _switch(
                     f"{active.model_name} still answers searches: {'; '.join(refused)}; to give up "
                     f"{name}: ./image-search models retire {name}"
                 )
-        await switching.flip(collection, ModelStep.ACTIVATED)
+        await switcher.activate(collection, ModelStep.ACTIVATED)
     print(f"{name} answers searches now; to go back: ./image-search models rollback")
 
 
-def _progress_of(filling: Filling) -> str:
-    if filling.problem:
-        return f"waiting: {filling.problem}"
-    left = "" if filling.left is None else f", {filling.left:.0f} s left"
-    return f"{filling.done} of {filling.total} records, {filling.rate:.0f} a second{left}"
+def _progress_text(progress: BackfillProgress) -> str:
+    if progress.problem:
+        return f"waiting: {progress.problem}"
+    left = "" if progress.left is None else f", {progress.left:.0f} s left"
+    return f"{progress.done} of {progress.total} records, {progress.rate:.0f} a second{left}"
 
 
 def rollback(max_missing: MaxMissing = 0.01) -> None:
@@ -322,8 +322,8 @@ def rollback(max_missing: MaxMissing = 0.01) -> None:
 
 async def _rollback(max_missing: float) -> str:
     async with connections(server_settings()) as servers:
-        switching = switching_of(servers)
-        return (await switching.rollback(max_missing)).model_name
+        switcher = build_switcher(servers)
+        return (await switcher.rollback(max_missing)).model_name
 
 
 def retire(name: str) -> None:
@@ -334,4 +334,4 @@ def retire(name: str) -> None:
 
 async def _retire(name: str) -> None:
     async with connections(server_settings()) as servers:
-        await switching_of(servers).retire(name)
+        await build_switcher(servers).retire(name)

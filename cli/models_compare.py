@@ -136,7 +136,7 @@ def _cell(value: object) -> str:
 def as_page(result: Comparison, gateway: str) -> str:
     """An HTML page; its pictures come from the gateway. The least similar answers come first."""
 
-    def pictures(names: Sequence[str]) -> str:
+    def images(names: Sequence[str]) -> str:
         return "".join(
             f'<figure><img loading="lazy" src="{html.escape(gateway)}/images/{quote(name)}" '
             f'alt="{html.escape(name)}"><figcaption>{html.escape(name)}</figcaption></figure>'
@@ -147,7 +147,7 @@ def as_page(result: Comparison, gateway: str) -> str:
         f"<section><h2>{html.escape(each.query)}</h2>"
         f"<p>overlap {each.overlap:.2f}, rank-biased overlap {each.rbo:.2f}, "
         f"nDCG {_cell(each.active_ndcg)} / {_cell(each.candidate_ndcg)}</p>"
-        f"<div><div>{pictures(each.active)}</div><div>{pictures(each.candidate)}</div></div>"
+        f"<div><div>{images(each.active)}</div><div>{images(each.candidate)}</div></div>"
         "</section>"
         for each in sorted(result.queries, key=lambda each: each.rbo)
     )

@@ -13,7 +13,7 @@ from stack.errors import StackError
 IDS_AT_ONCE = 1000
 
 
-async def complete(
+async def check_complete(
     servers: Connections, collection: Collection, handled: Mapping[int, int], most: float
 ) -> None:
     """Return if the collection holds what the log holds up to the offsets `handled`, by partition.

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli import terminal_pictures
-from gateway.search.short_form import BadShortForm, Part, parse
+from cli import terminal_images
+from gateway.search.short_form import BadShortForm, ShortFormTerm, parse
 from stack.errors import StackError
 from stack.settings import StackSettings
 
@@ -66,7 +66,7 @@ def search(
     open_page: Annotated[
         bool, typer.Option("--open", help="Open the search on the page in a browser.")
     ] = (False),
-    pictures: Annotated[
+    show_images: Annotated[
         bool | None,
         typer.Option(
             "--pictures/--no-pictures",
@@ -96,7 +96,7 @@ def search(
     if as_json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
-        show(url, answer, pictures)
+        show(url, answer, show_images)
 
 
 def query_body(query: str | None, like: str | None, image: Path | None) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def query_body(query: str | None, like: str | None, image: Path | None) -> dict[
     if like is not None:
         return {"image_name": like}
     if image is not None:
-        return {"image": _encoded(image)}
+        return {"image": _encode_file(image)}
     if query is None or not query.strip():
         return {"text": query or ""}
     try:
@@ -120,31 +120,31 @@ def query_body(query: str | None, like: str | None, image: Path | None) -> dict[
     return {"terms": [{**_term(part), "weight": part.weight} for part in parts]}
 
 
-def _term(part: Part) -> dict[str, Any]:
+def _term(part: ShortFormTerm) -> dict[str, Any]:
     if part.path is None:
         return {"text": part.text}
     file = Path(part.path).expanduser()
     if file.is_file():
-        return {"image": _encoded(file)}
+        return {"image": _encode_file(file)}
     if part.path.startswith("./"):
         # The gateway's short form of an indexed image.
         return {"image_name": part.path.removeprefix("./")}
     raise StackError(f"there is no file {part.path}")
 
 
-def _encoded(file: Path) -> str:
+def _encode_file(file: Path) -> str:
     try:
         return base64.b64encode(file.read_bytes()).decode()
     except OSError as error:
         raise StackError(f"{file} cannot be read: {error.strerror}") from error
 
 
-def show(url: str, answer: dict[str, Any], pictures: bool | None) -> None:
+def show(url: str, answer: dict[str, Any], show_images: bool | None) -> None:
     """Print the answer as a table, with pictures above it if they can be shown."""
     console = Console()
-    way = terminal_pictures.way(os.environ, is_terminal=sys.stdout.isatty())
-    if pictures or (pictures is None and way is not None):
-        _show_pictures(url, answer["matches"], way or "blocks")
+    protocol = terminal_images.image_protocol(os.environ, is_terminal=sys.stdout.isatty())
+    if show_images or (show_images is None and protocol is not None):
+        _show_images(url, answer["matches"], protocol or "blocks")
     table = Table("score", "picture", "size", box=None)
     for match in answer["matches"]:
         size = f"{match['width']} x {match['height']}"
@@ -155,12 +155,14 @@ def show(url: str, answer: dict[str, Any], pictures: bool | None) -> None:
         console.print(f"cut off at {answer['cut_off_score']:.3f}; --cut-off none shows the rest")
 
 
-def _show_pictures(url: str, matches: list[dict[str, Any]], way: terminal_pictures.Way) -> None:
+def _show_images(
+    url: str, matches: list[dict[str, Any]], protocol: terminal_images.ImageProtocol
+) -> None:
     with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, headers=credentials()) as client:
         for match in matches:
             response = client.get(f"{url}/thumbnails/{quote(match['image_name'])}?size=256")
             if response.is_success:
-                for line in terminal_pictures.lines(response.content, way):
+                for line in terminal_images.lines(response.content, protocol):
                     print(line)
             print(f"{match['score']:.3f} {printable(match['image_name'])}")
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.bootstrap import connections, group_progress
+from adapters.bootstrap import connections
 from adapters.errors import AdapterError
 from cli.servers import server_settings, watcher_status
 from models.advice import Advice, advise
@@ -106,8 +106,8 @@ def status(
             print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
             for name, source in watcher["sources"].items():
                 print(f"source {name}: {source['state']} {source['problem']}".rstrip())
-        if advice and (said := advice.sentence()):
-            print(said)
+        if advice and (sentence := advice.sentence()):
+            print(sentence)
     if health["status"] != "ok":
         raise typer.Exit(1)
 
@@ -138,10 +138,10 @@ def _process_as_json(row: ProcessRow, run: Path) -> dict[str, Any]:
 def _waiting_for(ready_file: Path) -> list[str]:
     """The servers that a process waits for, by its last heartbeat, each with a hint."""
     try:
-        said = ready_file.read_text(errors="replace").splitlines()
+        lines = ready_file.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    return [f"{line}{hint(line)}" for line in said]
+    return [f"{line}{hint(line)}" for line in lines]
 
 
 HINTS: Final = {
@@ -174,12 +174,11 @@ def _lag(health: dict[str, Any]) -> int | None:
         return None
 
     async def read() -> int | None:
-        settings = server_settings()
-        async with connections(settings) as servers:
+        async with connections(server_settings()) as servers:
             active = await servers.index.active()
-        if active is None:
-            return None
-        return (await group_progress(settings, IMAGES, active.group)).lag
+            if active is None:
+                return None
+            return (await servers.groups.progress(IMAGES, active.group)).lag
 
     try:
         return asyncio.run(read())

@@ -9,7 +9,7 @@ import signal
 import uvicorn
 import uvloop
 
-from adapters.bootstrap import connect_embedder, connect_index, connect_log, group_progress
+from adapters.bootstrap import connect_embedder, connect_groups, connect_index, connect_log
 from adapters.index.port import Collection
 from adapters.logging import configure_logging
 from adapters.progress import Activity, Watchdog
@@ -28,9 +28,10 @@ async def serve(settings: GatewaySettings) -> None:
     embedder = connect_embedder(settings)
     index = connect_index(settings)
     log = connect_log(settings)
+    groups = connect_groups(settings)
 
     async def backlog(collection: Collection) -> int:
-        return (await group_progress(settings, IMAGES, collection.group)).lag
+        return (await groups.progress(IMAGES, collection.group)).lag
 
     app = create_app(settings, embedder, index, log, backlog)
     config = uvicorn.Config(

@@ -11,6 +11,7 @@ GatewayError
 ├── NameTaken        another image has this name
 ├── NotAllowed       uploads are disabled, or the folder cannot be written to
 ├── StorageFull      the disk has no room for the image
+├── Denied           the sender of the request has no valid credential
 ├── InvalidReceipt   the receipt was not signed here, or has expired
 └── NotReady         a search cannot be answered now; says which parts are missing
 InvalidField         one field of the request cannot be used (a `Rejected`, as decoders raise)
@@ -77,6 +78,10 @@ class StorageFull(GatewayError):
 
     def __init__(self) -> None:
         super().__init__("There is no space for this picture.")
+
+
+class Denied(GatewayError):
+    """The credential is missing or not valid; the message says which."""
 
 
 class InvalidReceipt(GatewayError):

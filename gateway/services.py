@@ -10,7 +10,7 @@ from typing import Final
 from adapters.embedder.port import Embedder
 from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
-from analytics.engine import Bounds
+from analytics.engine import QueryLimits
 from gateway.auth.access import Access, ApiKeys, OpenIdConnect
 from gateway.auth.cursors import Cursors
 from gateway.auth.privacy import Privacy
@@ -68,14 +68,14 @@ class Services:
             self.receipts, log, self.privacy, timeout=settings.request_timeout
         )
         self.rating_metrics = RatingMetrics(log, embedder, index, settings)
-        self.lake = LakeQueries(settings.lake_url, Bounds.of(settings, connections=CONCURRENT))
+        self.lake = LakeQueries(settings.lake_url, QueryLimits.of(settings, connections=CONCURRENT))
         self.state = SystemState(
             self.search, index, log, backlog, watcher_status_file=settings.watcher_status_file
         )
         self.duplicates = Duplicates(index, cursors, near_score=settings.duplicate_score)
         self.images = ImageFiles(
             settings,
-            ServedImages(self.search.presence, self.state.failed_images),
+            ServedImages(self.search.image_lookup, self.state.failed_images),
             max_bytes=settings.max_image_bytes,
         )
         self.thumbnails = Thumbnails(

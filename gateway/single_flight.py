@@ -19,7 +19,7 @@ class _Run(Generic[T]):
         self.waiting = 0
 
 
-class Shared(Generic[K, T]):
+class SingleFlight(Generic[K, T]):
     """Runs by key: a caller that requests a key whose run is in flight waits for that run.
 
     A caller that is cancelled does not cancel the run for the others. A run without callers is

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from adapters.errors import Unavailable
-from gateway.single_flight import Shared
+from gateway.single_flight import SingleFlight
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class TtlCache(Generic[T]):
 
     def __init__(self, compute: Callable[[], Awaitable[T]]) -> None:
         self._compute = compute
-        self._shared: Shared[None, T] = Shared(finish=True)
+        self._shared: SingleFlight[None, T] = SingleFlight(finish=True)
         self._value: T | None = None
         self._expires = 0.0
 

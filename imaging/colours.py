@@ -28,7 +28,7 @@ def flatten(image: Image.Image, background: str) -> Image.Image:
             grey.paste(paper, mask=Image.fromarray(np.asarray(image) == clear))
         return grey.convert("RGB")
     if image.mode in _PROFILED:
-        return _from_profiled(image)
+        return _convert_profiled(image)
     if image.mode in TRANSPARENT or "transparency" in image.info:
         layer = image.convert("RGBA")
         canvas = Image.new("RGBA", layer.size, background)
@@ -50,26 +50,26 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if profile is None:
         return image
     try:
-        return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+        return _convert_to_srgb(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
     except _PROFILE_ERRORS as error:
         # As in browsers, a profile that cannot be read is ignored.
         logger.info("ICC profile ignored: %s", error)
         return image
 
 
-def _from_profiled(image: Image.Image) -> Image.Image:
+def _convert_profiled(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if isinstance(profile, bytes) and _colour_space(profile) == _PROFILED[image.mode]:
         try:
-            return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+            return _convert_to_srgb(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
         except _PROFILE_ERRORS as error:
             logger.info("ICC profile ignored: %s", error)
     if image.mode == "LAB":
-        return _converted(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+        return _convert_to_srgb(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
     return image.convert("RGB")
 
 
-def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+def _convert_to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     found = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
     return image if found is None else found

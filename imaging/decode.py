@@ -52,7 +52,7 @@ def resize(image: Image.Image, spec: ModelSpec) -> Image.Image:
         return image.resize((spec.width, spec.height), resampling)
     image = _crop_long(image, spec)
     # open_clip's: resize until the target is covered, then torchvision's CenterCrop, which rounds.
-    scale_width, scale_height = _covering(image.width, image.height, spec.width, spec.height)
+    scale_width, scale_height = _covering_size(image.width, image.height, spec.width, spec.height)
     scaled = image.resize((scale_width, scale_height), resampling)
     left = round((scale_width - spec.width) / 2)
     top = round((scale_height - spec.height) / 2)
@@ -74,7 +74,9 @@ def _crop_long(image: Image.Image, spec: ModelSpec) -> Image.Image:
     return image.crop((across, down, image.width - across, image.height - down))
 
 
-def _covering(width: int, height: int, target_width: int, target_height: int) -> tuple[int, int]:
+def _covering_size(
+    width: int, height: int, target_width: int, target_height: int
+) -> tuple[int, int]:
     """The size, with the aspect ratio kept, at which the image just covers the target.
 
     For a square target as torchvision's Resize(int), which truncates the long edge; else as

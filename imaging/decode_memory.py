@@ -57,12 +57,12 @@ def memory_needed_at(data: bytes, edge: int, *, max_pixels: int) -> int:
             if image.width * image.height > max_pixels:
                 return 0
             # A file that looks like a raw TIFF may be an ordinary TIFF.
-            return max(raw, _needed(image, data, edge))
+            return max(raw, _estimate(image, data, edge))
     except UNREADABLE:
         return raw
 
 
-def _needed(image: Image.Image, data: bytes, edge: int) -> int:
+def _estimate(image: Image.Image, data: bytes, edge: int) -> int:
     pixels = image.width * image.height
     kind = image.format or ""
     if kind == "AVIF":

@@ -26,10 +26,10 @@ class Decoders:
         self._max_pixels = max_pixels
         self._tasks = tasks or TASKS
 
-    async def picture(self, data: bytes, spec: ModelSpec) -> DecodedImage:
+    async def decode(self, data: bytes, spec: ModelSpec) -> DecodedImage:
         """The image as a model needs it."""
         image: DecodedImage = await self._sandbox.run(
-            f"{self._tasks}:picture", data, spec, self._max_pixels, memory=_to_hand_over(data)
+            f"{self._tasks}:decode_image", data, spec, self._max_pixels, memory=_to_hand_over(data)
         )
         return image
 

@@ -92,7 +92,7 @@ def sniff_media_type(head: bytes) -> str | None:
     if head.startswith(b"BM"):
         return "image/bmp" if int.from_bytes(head[14:18], "little") in _BMP_HEADERS else None
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return RAW_MEDIA_TYPE if _says_raw(head) else _TIFF
+        return RAW_MEDIA_TYPE if _is_camera_raw(head) else _TIFF
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
     if head.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
@@ -100,11 +100,11 @@ def sniff_media_type(head: bytes) -> str | None:
     if head.startswith((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")):
         return RAW_MEDIA_TYPE
     if head[4:8] == b"ftyp":
-        return _of_brands(head)
+        return _type_by_brands(head)
     return None
 
 
-def _of_brands(head: bytes) -> str | None:
+def _type_by_brands(head: bytes) -> str | None:
     """By the brands in the first box of an ISO file: major brand first, then compatible ones."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
@@ -112,7 +112,7 @@ def _of_brands(head: bytes) -> str | None:
     return special or ("image/heif" if brands[0] in _ANY_CODEC else None)
 
 
-def _says_raw(head: bytes) -> bool:
+def _is_camera_raw(head: bytes) -> bool:
     """Whether a file that begins like a TIFF is a CR2 or, by its first directory, a DNG."""
     if head[:4] == b"II*\0" and head[8:10] == b"CR":
         return True

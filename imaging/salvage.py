@@ -19,7 +19,7 @@ _BLOCKS: Final = (2, 4, 8)
 
 
 @contextmanager
-def tolerant() -> Iterator[None]:
+def tolerate_truncation() -> Iterator[None]:
     """Within the block, Pillow's decoders return the part that they have when the data ends."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -29,7 +29,7 @@ def tolerant() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def blank(image: Image.Image, *, white: bool = True) -> None:
+def fill_blank(image: Image.Image, *, white: bool = True) -> None:
     """Fill the image in advance, transparent or white (or black), for parts that stay undecoded."""
     image.im = Image.new(image.mode, image.size, (_white if white else _black)(image)).im
 
@@ -46,7 +46,7 @@ def is_unread_jpeg(image: Image.Image) -> bool:
     return bool(grey.any() and np.count_nonzero(~grey) <= _BLOCK_OF_JPEG)
 
 
-def spread(image: Image.Image, missing: npt.NDArray[np.bool_]) -> Image.Image:
+def fill_missing(image: Image.Image, missing: npt.NDArray[np.bool_]) -> Image.Image:
     """An interlaced image whose missing pixels are filled from the coarser pass."""
     pixels = np.asarray(image).copy()
     missing = missing.copy()

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageColor
 from adapters.errors import Rejected
 from imaging.colours import flatten
 from imaging.limits import check_pixels
-from imaging.salvage import spread
+from imaging.salvage import fill_missing
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def is_shrinkable(kind: str | None, pixels: int) -> bool:
     return kind in FORMATS and pixels >= BIG_PIXELS
 
 
-def shrunk(
+def shrink_on_load(
     data: bytes, kind: str, edge: int, background: str, *, whole: bool = True
 ) -> Image.Image | None:
     """The image as RGB, averaged down to at least `edge` in both directions; EXIF is in `info`.
@@ -56,41 +56,43 @@ def shrunk(
         Rejected: damaged.
     """
     try:
-        image = _opened(data, kind, edge, whole=whole)
-        return _reduced(image, edge, background) if image.interpretation in _PLAIN else None
+        image = _open_image(data, kind, edge, whole=whole)
+        return _reduce(image, edge, background) if image.interpretation in _PLAIN else None
     except pyvips.Error as error:
-        raise _damaged(error) from error
+        raise _damaged_error(error) from error
 
 
-def salvaged(
+def salvage(
     data: bytes, kind: str, edge: int, background: str, max_pixels: int
 ) -> tuple[Image.Image, int, int]:
-    """The readable part of an image that Pillow cannot read, as `shrunk`, with width and height.
+    """The readable part of an image that Pillow cannot read, and its full width and height.
+
+    The part is shrunk as by `shrink_on_load`.
 
     Raises:
         Rejected: nothing can be decoded.
         TooManyPixels: more than `max_pixels`.
     """
     try:
-        image = _opened(data, kind, edge, whole=False)
+        image = _open_image(data, kind, edge, whole=False)
         width, height = image.width, image.height
         check_pixels(width, height, max_pixels)
         if image.interpretation not in _PLAIN:
             image = image.colourspace("srgb")
         if kind == "GIF" and image.hasalpha() and "interlaced" in image.get_fields():
             pixels = image.numpy()
-            filled = spread(Image.fromarray(pixels), pixels[:, :, -1] == 0)
+            filled = fill_missing(Image.fromarray(pixels), pixels[:, :, -1] == 0)
             image = pyvips.Image.new_from_array(np.asarray(filled), interpretation="srgb")
-        return _reduced(image, edge, background), width, height
+        return _reduce(image, edge, background), width, height
     except pyvips.Error as error:
-        raise _damaged(error) from error
+        raise _damaged_error(error) from error
 
 
-def _damaged(error: pyvips.Error) -> Rejected:
+def _damaged_error(error: pyvips.Error) -> Rejected:
     return Rejected(f"damaged picture: {' '.join(str(error).split())}")
 
 
-def _reduced(image: pyvips.Image, edge: int, background: str) -> Image.Image:
+def _reduce(image: pyvips.Image, edge: int, background: str) -> Image.Image:
     if image.format in _TO_8_BITS:
         plain = "b-w" if image.bands < 3 else "srgb"
         # With the 16-bit interpretation, opaque pixels would count as almost transparent.
@@ -125,7 +127,7 @@ def _xmp(image: pyvips.Image) -> bytes:
     return bytes(image.get("xmp-data")) if "xmp-data" in image.get_fields() else b""
 
 
-def _opened(data: bytes, kind: str, edge: int, *, whole: bool) -> pyvips.Image:
+def _open_image(data: bytes, kind: str, edge: int, *, whole: bool) -> pyvips.Image:
     options: dict[str, object] = {"access": "sequential", "fail_on": "error" if whole else "none"}
     image = pyvips.Image.new_from_buffer(data, "", **options)
     if kind == "WEBP" and (factor := min(image.width, image.height) // edge) > 1:

@@ -28,18 +28,18 @@ from imaging.frames import select_visible_frame
 from imaging.jpeg_xl import dimensions, is_jpeg_xl, orientation, xmp_of
 from imaging.limits import TooManyPixels, check_pixels
 from imaging.media_types import FORMATS, RAW_MEDIA_TYPE, media_type_of, sniff_media_type
-from imaging.metadata.exif import described, loaded
+from imaging.metadata.exif import load_exif, read_metadata
 from imaging.png_chunks import be_lenient
 from imaging.salvage import (
     PARTIAL_FORMATS,
-    blank,
+    fill_blank,
+    fill_missing,
     is_flat,
     is_unread_jpeg,
     is_white,
-    spread,
-    tolerant,
+    tolerate_truncation,
 )
-from imaging.shrink import SALVAGED, is_shrinkable, salvaged, shrunk
+from imaging.shrink import SALVAGED, is_shrinkable, salvage, shrink_on_load
 from imaging.tiffs import correct_samples, is_misread, register_12_bit_greys
 
 JPEG_START: Final = b"\xff\xd8\xff"
@@ -78,7 +78,7 @@ UNREADABLE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Upright:
+class UprightImage:
     """A decoded image as RGB, perhaps scaled down; `width` and `height` are the original's.
 
     `profile` is the ICC profile that still has to be applied, if there is one; `pixels_since` is as
@@ -95,7 +95,7 @@ class Upright:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class OpenOptions:
     """How an image is to be opened; see `open_upright`."""
 
     edge: int
@@ -103,7 +103,7 @@ class Options:
     max_pixels: int
 
 
-def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) -> Upright:
+def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) -> UprightImage:
     """The upright image as RGB on `background`, at least `edge` in both directions if large enough.
 
     A damaged file is decoded as far as viewers show it.
@@ -115,18 +115,18 @@ def open_upright(data: bytes, *, edge: int, background: str, max_pixels: int) ->
     """
     if not data:
         raise Rejected("the file is empty")
-    options = Options(edge, background, max_pixels)
+    options = OpenOptions(edge, background, max_pixels)
     with _mapping_errors():
         if not is_camera_raw(data):
             return _read(data, options)
         try:
             image, width, height = develop(data, max_pixels)
-            description = described(loaded(lambda: exif_of(data)))
-            return Upright(image, width, height, RAW_MEDIA_TYPE, description, pixels_since=0)
+            description = read_metadata(load_exif(lambda: exif_of(data)))
+            return UprightImage(image, width, height, RAW_MEDIA_TYPE, description, pixels_since=0)
         except Rejected as error:
             # Cameras and their programs also write ordinary TIFFs with these tags.
             try:
-                return _opened(data, options)
+                return _open(data, options)
             except (Rejected, *UNREADABLE):
                 raise error from None
 
@@ -145,15 +145,15 @@ def _mapping_errors() -> Iterator[None]:
         raise Rejected(f"damaged picture: {error or type(error).__name__}") from error
 
 
-def _read(data: bytes, options: Options) -> Upright:
-    """As `_opened`; for a damaged file, the result of the first recovery that succeeds."""
+def _read(data: bytes, options: OpenOptions) -> UprightImage:
+    """As `_open`; for a damaged file, the result of the first recovery that succeeds."""
     if is_jpeg_xl(data):
         # Its plugin decodes the whole file when it opens it.
         check_pixels(*dimensions(data), options.max_pixels)
     try:
-        return _opened(data, options)
+        return _open(data, options)
     except (Rejected, *UNREADABLE) as error:
-        for attempt in (_partly_opened, _salvaged, _rewritten):
+        for attempt in (_open_partly, _open_salvaged, _open_rewritten):
             try:
                 found = attempt(data, options)
             except (Rejected, *UNREADABLE):
@@ -163,29 +163,31 @@ def _read(data: bytes, options: Options) -> Upright:
         raise error
 
 
-def _opened(data: bytes, options: Options, *, whole: bool = True, white: bool = True) -> Upright:
+def _open(
+    data: bytes, options: OpenOptions, *, whole: bool = True, white: bool = True
+) -> UprightImage:
     """Decode with Pillow. If not `whole`, missing parts are `white`, else black."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         check_pixels(width, height, options.max_pixels)
         kind = image.format or ""
-        xmp = _take_xmp(image) or (xmp_of(data) if kind == "JXL" else None)
+        xmp = _pop_xmp(image) or (xmp_of(data) if kind == "JXL" else None)
         since = 0 if _has_former_pixels(image, xmp) else PIXELS_CHANGED
         _find_exif(image)
         small = None
         if is_shrinkable(kind, width * height) or is_misread(image):
-            small = shrunk(data, kind, options.edge, options.background, whole=whole)
+            small = shrink_on_load(data, kind, options.edge, options.background, whole=whole)
         if small is not None:
             # Pillow would decode the whole PNG to read metadata after its pixels.
-            xmp = xmp or _take_xmp(small)
+            xmp = xmp or _pop_xmp(small)
             description = _metadata_of(image if kind == "TIFF" else small, xmp)
             decoded = small
         else:
             draft(image, options.edge)
             if not whole:
-                blank(image, white=white)
+                fill_blank(image, white=white)
             image.load()
-            description = _metadata_of(image, xmp or _take_xmp(image))
+            description = _metadata_of(image, xmp or _pop_xmp(image))
             correct_samples(image)
             decoded = select_visible_frame(image)
         # Only if the pixels are still in the file's own colours.
@@ -196,7 +198,7 @@ def _opened(data: bytes, options: Options, *, whole: bool = True, white: bool = 
             width, height = height, width
         flat = flatten(decoded, options.background)
         media_type = media_type_of(data, kind)
-        return Upright(flat, width, height, media_type, description, profile, since)
+        return UprightImage(flat, width, height, media_type, description, profile, since)
 
 
 def _has_former_pixels(image: Image.Image, xmp: object) -> bool:
@@ -216,46 +218,44 @@ def _has_former_pixels(image: Image.Image, xmp: object) -> bool:
     )
 
 
-def _rewritten(data: bytes, options: Options) -> Upright | None:
+def _open_rewritten(data: bytes, options: OpenOptions) -> UprightImage | None:
     rewritten = rewrite(data, options.max_pixels)
-    return None if rewritten is None else _opened(rewritten, options)
+    return None if rewritten is None else _open(rewritten, options)
 
 
-def _partly_opened(data: bytes, options: Options) -> Upright | None:
+def _open_partly(data: bytes, options: OpenOptions) -> UprightImage | None:
     """The part that Pillow decodes before the data ends or becomes invalid."""
     with Image.open(io.BytesIO(data), formats=PARTIAL_FORMATS) as image:
         interlaced = bool(image.info.get("interlace"))
     if data.startswith(JPEG_START):
         data += JPEG_END
-    with tolerant():
-        found = _opened(data, options, whole=False)
+    with tolerate_truncation():
+        found = _open(data, options, whole=False)
         if found.media_type == "image/jpeg" and is_unread_jpeg(found.image):
             return None
         if is_flat(found.image):
-            again = _opened(data, options, whole=False, white=False)
+            again = _open(data, options, whole=False, white=False)
             if again.image.tobytes() != found.image.tobytes():
                 return None
     if interlaced:
-        found = replace(found, image=spread(found.image, is_white(found.image)))
+        found = replace(found, image=fill_missing(found.image, is_white(found.image)))
     return found
 
 
-def _salvaged(data: bytes, options: Options) -> Upright | None:
+def _open_salvaged(data: bytes, options: OpenOptions) -> UprightImage | None:
     """The part that libvips can decode."""
     kind = SALVAGED.get(sniff_media_type(data[:64]) or "")
     if kind is None:
         return None
-    image, width, height = salvaged(
-        data, kind, options.edge, options.background, options.max_pixels
-    )
+    image, width, height = salvage(data, kind, options.edge, options.background, options.max_pixels)
     media_type = media_type_of(data, kind)
     if is_flat(image) or (media_type == "image/jpeg" and is_unread_jpeg(image)):
         return None
-    description, before = _metadata_of(image, _take_xmp(image)), image.width
+    description, before = _metadata_of(image, _pop_xmp(image)), image.width
     _turn_upright(image, data)
     if image.width != before:
         width, height = height, width
-    return Upright(image, width, height, media_type, description)
+    return UprightImage(image, width, height, media_type, description)
 
 
 def draft(image: Image.Image, edge: int) -> None:
@@ -269,10 +269,10 @@ def draft(image: Image.Image, edge: int) -> None:
 
 
 def _metadata_of(image: Image.Image, xmp: object) -> ImageMetadata:
-    return described(loaded(image.getexif), xmp)
+    return read_metadata(load_exif(image.getexif), xmp)
 
 
-def _take_xmp(image: Image.Image) -> object:
+def _pop_xmp(image: Image.Image) -> object:
     """Remove and return the XMP packet: Pillow would turn the image by it, but viewers do not."""
     found = [image.info.pop(name, None) for name in ("xmp", "XML:com.adobe.xmp")]
     return next((each for each in found if each), None)

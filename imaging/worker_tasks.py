@@ -16,21 +16,21 @@ from adapters.errors import AdapterError, Rejected
 from imaging.decode import DRAFT_FACTOR, decode
 from imaging.decode_memory import memory_needed_at
 from imaging.decoded_image import DecodedImage
-from imaging.sandbox.worker import DECODING, READING, NeedsMemory, doing
+from imaging.sandbox.worker import DECODING, READING, NeedsMemory, enter_phase
 from imaging.thumbnail import check
-from imaging.thumbnail import thumbnail as shrunk
+from imaging.thumbnail import thumbnail as make_thumbnail
 
 logger = logging.getLogger(__name__)
 
 
-def picture(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> DecodedImage:
+def decode_image(data: bytes, spec: ModelSpec, max_pixels: int, *, memory: int) -> DecodedImage:
     """The image as a model needs it.
 
     Raises:
         Rejected: as `imaging.decode.decode`.
         NeedsMemory
     """
-    with judged():
+    with rejecting_unknown_errors():
         begin(data, DRAFT_FACTOR * max(spec.width, spec.height), max_pixels, memory)
         return decode(data, spec, max_pixels=max_pixels)
 
@@ -46,9 +46,9 @@ def thumbnail(
         OSError: the file cannot be read.
     """
     data = _content(source, max_bytes, memory)
-    with judged():
+    with rejecting_unknown_errors():
         begin(data, DRAFT_FACTOR * edge, max_pixels, memory)
-        return shrunk(data, edge=edge, max_pixels=max_pixels)
+        return make_thumbnail(data, edge=edge, max_pixels=max_pixels)
 
 
 def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory: int) -> str:
@@ -60,7 +60,7 @@ def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory:
         OSError: the file cannot be read.
     """
     data = _content(source, max_bytes, memory)
-    with judged():
+    with rejecting_unknown_errors():
         begin(data, 1, max_pixels, memory)
         return check(data, max_pixels=max_pixels)
 
@@ -68,7 +68,7 @@ def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory:
 def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
     if isinstance(source, bytes):
         return source
-    doing(READING)
+    enter_phase(READING)
     size = source.stat().st_size
     if size > max_bytes:
         raise Rejected(f"the file has {size} bytes, more than {max_bytes}")
@@ -78,7 +78,7 @@ def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
 
 
 @contextmanager
-def judged() -> Iterator[None]:
+def rejecting_unknown_errors() -> Iterator[None]:
     """Within the block, any unknown error of a decoder means that the file is damaged.
 
     No list of decoders' errors is complete, and an image with an unmapped error would be decoded
@@ -98,7 +98,7 @@ def judged() -> Iterator[None]:
 
 def begin(data: bytes, edge: int, max_pixels: int, memory: int) -> None:
     """Raise `NeedsMemory` if the header shows that `memory` is not enough."""
-    doing(DECODING)
+    enter_phase(DECODING)
     needed = len(data) + memory_needed_at(data, edge, max_pixels=max_pixels)
     if needed > memory:
         raise NeedsMemory(needed)

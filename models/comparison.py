@@ -99,7 +99,7 @@ async def compare(
     Raises:
         Unavailable: a required server does not answer.
     """
-    searches, skipped = await _recorded(log, active)
+    searches, skipped = await _read_recorded(log, active)
     gains = await _gains(log)
     newest = [
         search
@@ -136,7 +136,9 @@ async def compare(
     )
 
 
-async def _recorded(log: EventLog, active: Collection) -> tuple[dict[str, SearchPerformed], int]:
+async def _read_recorded(
+    log: EventLog, active: Collection
+) -> tuple[dict[str, SearchPerformed], int]:
     """Text -> its newest search in the active collection, oldest first; and the number skipped."""
     found: list[SearchPerformed] = []
     skipped = 0

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from adapters.errors import Rejected, Unavailable, translated
+from models.hub_errors import hub_errors
 
 WANTED = (
     "config.json",
@@ -29,10 +28,6 @@ WANTED = (
     "textual/*.weight",
 )
 UNWANTED = ("*.armnn", "*/fp16/*", "*/rknpu/*")
-# The base class of its HTTP client's errors; the library has changed its client more than once.
-_TRANSPORT = HfHubHTTPError.__bases__[0]
-# RuntimeError: after a failed connection the library closes a client that other threads still use.
-_DOWN = (OSError, _TRANSPORT, LocalEntryNotFoundError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +47,19 @@ def download(repository: str, revision: str, cache: Path, endpoint: str | None =
         Rejected: the hub has no such repository or revision.
     """
     where = endpoint or os.environ.get("HF_ENDPOINT")
-    try:
-        with translated(f"download {repository}", unavailable=_DOWN):
-            info = HfApi(endpoint=where).model_info(repository, revision=revision)
-            commit = info.sha or revision
-            folder = Path(
-                snapshot_download(
-                    repository,
-                    revision=commit,
-                    cache_dir=cache,
-                    endpoint=where,
-                    allow_patterns=list(WANTED),
-                    ignore_patterns=list(UNWANTED),
-                )
+    with hub_errors(f"download {repository} at {revision}"):
+        info = HfApi(endpoint=where).model_info(repository, revision=revision)
+        commit = info.sha or revision
+        folder = Path(
+            snapshot_download(
+                repository,
+                revision=commit,
+                cache_dir=cache,
+                endpoint=where,
+                allow_patterns=list(WANTED),
+                ignore_patterns=list(UNWANTED),
             )
-    except Unavailable as error:
-        cause = error.__cause__
-        response = cause.response if isinstance(cause, HfHubHTTPError) else None
-        if response is not None and 400 <= response.status_code < 500:
-            raise Rejected(f"{repository} at {revision}: {cause}") from error
-        raise
+        )
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():

@@ -171,7 +171,7 @@ def _padding_side(folder: Path) -> str:
     path = folder / TOKENIZER_CONFIG
     side = _json(path).get("padding_side", "right") if path.is_file() else "right"
     if side not in ("left", "right"):
-        raise InvalidLayout(f"{TOKENIZER_CONFIG}: padding_side is {side!r}: left or right")
+        raise InvalidLayout(f"{TOKENIZER_CONFIG}: padding_side is {side!r}; supported: left, right")
     return str(side)
 
 

@@ -85,10 +85,10 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     ordered = sorted(values)
 
     def at(share: float) -> float:
-        place = share * (len(ordered) - 1)
-        low = math.floor(place)
+        index = share * (len(ordered) - 1)
+        low = math.floor(index)
         high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+        return ordered[low] + (ordered[high] - ordered[low]) * (index - low)
 
     return {
         name: at(q)

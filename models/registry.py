@@ -38,17 +38,17 @@ class ModelState(BaseModel):
     retiring: str | None = None
     """A model that is no longer kept current, but whose collection may still exist."""
 
-    def keeping_current(self, name: str) -> ModelState:
+    def with_current(self, name: str) -> ModelState:
         """This state with the model's collection kept current."""
         current = self.current if name in self.current else (*self.current, name)
         return self.model_copy(update={"current": current})
 
-    def activated(self, name: str) -> ModelState:
+    def with_active(self, name: str) -> ModelState:
         """This state after searches were switched to the model."""
         previous = self.active if self.active != name else self.previous
         candidate = None if self.candidate == name else self.candidate
         changes = {"active": name, "previous": previous, "candidate": candidate}
-        return self.keeping_current(name).model_copy(update=changes)
+        return self.with_current(name).model_copy(update=changes)
 
     def without(self, name: str) -> ModelState:
         """This state while a model, which must not be the active one, is being retired."""
@@ -95,7 +95,7 @@ class ModelRegistry:
         for path in (self.file, self._before):
             if (state := _read(path)) is not None:
                 return state
-        return self._recovered()
+        return self._recover()
 
     @contextmanager
     def changing(self) -> Iterator[StateChange]:
@@ -130,7 +130,7 @@ class ModelRegistry:
                 and active.model_name in known.names()
                 and known.spec(active.model_name).version == active.model_version
             ):
-                change.state = change.state.activated(active.model_name)
+                change.state = change.state.with_active(active.model_name)
         return change.state
 
     @property
@@ -146,7 +146,7 @@ class ModelRegistry:
             _replace(self._before, before)
         _replace(self.file, state)
 
-    def _recovered(self) -> ModelState:
+    def _recover(self) -> ModelState:
         """The state recovered without any file: the models that have a collection in Weaviate.
         `agree_with_alias` later determines which of them is active."""
         names = tuple(self.store().names()) if self.weaviate.is_dir() else ()

@@ -13,15 +13,13 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from adapters.bootstrap import Connections, delete_group, group_progress
+from adapters.bootstrap import Connections
 from adapters.errors import Unavailable
 from adapters.index.port import Collection
-from adapters.log.kafka_admin import Progress
-from adapters.log.port import Message
+from adapters.log.port import GroupProgress, Message
 from adapters.naming import collection_name
 from adapters.provision import log_active
 from adapters.retry import until_available
-from adapters.settings import ServerSettings
 from models.errors import SwitchRefused
 from models.registry import ModelRegistry, ModelState
 from schemas.events import ModelActivated, ModelStep
@@ -34,7 +32,7 @@ GATEWAY_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Filling:
+class BackfillProgress:
     """Progress of a backfill in records; `rate` is in records per second, `left` in seconds."""
 
     done: int
@@ -47,7 +45,7 @@ class Filling:
     """Partition -> offset up to which all records were handled; empty until it has caught up."""
 
 
-class Serving(Protocol):
+class ModelServing(Protocol):
     """What a switch needs from the system that serves models and runs indexers."""
 
     def check_running(self) -> None:
@@ -75,7 +73,7 @@ class Serving(Protocol):
         """
         ...
 
-    async def indexers_stopped(self, name: str) -> None:
+    async def wait_for_indexers_to_stop(self, name: str) -> None:
         """Return once all indexers of a model that is no longer current have stopped.
 
         Raises:
@@ -84,12 +82,11 @@ class Serving(Protocol):
         ...
 
 
-class Switching:
+class ModelSwitcher:
     """The steps of a switch.
 
     Args:
         registry: which models are current.
-        settings: addresses of the servers.
         servers: clients of all servers.
         serving: loads models and runs indexers.
     """
@@ -97,12 +94,10 @@ class Switching:
     def __init__(
         self,
         registry: ModelRegistry,
-        settings: ServerSettings,
         servers: Connections,
-        serving: Serving,
+        serving: ModelServing,
     ) -> None:
         self._registry = registry
-        self._settings = settings
         self._servers = servers
         self._serving = serving
 
@@ -115,7 +110,7 @@ class Switching:
         """
         self._registry.store().repository(name)
         self._serving.check_running()
-        state = await self._agreed()
+        state = await self._agree_with_alias()
         if name not in state.current or not await self._servers.embedder.is_ready(name):
             await until_available(
                 lambda: self._serving.load(name), what="Triton", give_up_after=120
@@ -124,12 +119,12 @@ class Switching:
         with self._registry.changing() as change:
             before = change.state
             candidate = None if name == before.active else name
-            change.state = before.keeping_current(name).model_copy(update={"candidate": candidate})
+            change.state = before.with_current(name).model_copy(update={"candidate": candidate})
         if change.state != before:
             await self._publish_step(ModelStep.BACKFILLING, collection, None)
         return collection
 
-    async def _agreed(self) -> ModelState:
+    async def _agree_with_alias(self) -> ModelState:
         """The state, after it and the log were updated to the alias: an earlier command may have
         been killed before it did so."""
         index, log = self._servers.index, self._servers.log
@@ -152,7 +147,7 @@ class Switching:
         spec = self._registry.store().spec(name)
         return Collection(collection_name(spec), spec.name, spec.version, spec.dimension)
 
-    async def filling(self, collection: Collection) -> AsyncIterator[Filling]:
+    async def backfill_progress(self, collection: Collection) -> AsyncIterator[BackfillProgress]:
         """The progress of the collection, once a second, until it has caught up with the log.
 
         Under steady load the measured lag is rarely zero. The collection has therefore caught up
@@ -166,16 +161,16 @@ class Switching:
                 if found.group != group:
                     started, first, before = time.monotonic(), None, None
                     group = found.group
-                now = await group_progress(self._settings, IMAGES, group)
+                now = await self._servers.groups.progress(IMAGES, group)
             except Unavailable as error:
-                yield Filling(0, 0, 0.0, None, False, str(error))
+                yield BackfillProgress(0, 0, 0.0, None, False, str(error))
                 await asyncio.sleep(POLL_SECONDS)
                 continue
             first = now.lag if first is None else first
             caught_up = before is not None and _has_read(now, before)
             total = sum(now.ends.values())
             rate = max(0, first - now.lag) / max(1e-9, time.monotonic() - started)
-            yield Filling(
+            yield BackfillProgress(
                 total - now.lag,
                 total,
                 rate,
@@ -188,24 +183,24 @@ class Switching:
             before = now
             await asyncio.sleep(POLL_SECONDS)
 
-    async def flip(self, collection: Collection, step: ModelStep) -> None:
+    async def activate(self, collection: Collection, step: ModelStep) -> None:
         """Switch searches to this collection, which must be kept current.
 
         The alias, the state and the log are updated in this order. After a crash in between, the
-        next command updates the other two to the alias (`_agreed`; provisioning does so for the
-        log).
+        next command updates the other two to the alias (`_agree_with_alias`; for the log,
+        provisioning does so, too).
         """
-        await self._agreed()
-        await until_available(lambda: self._moved(collection), what="Weaviate")
+        await self._agree_with_alias()
+        await until_available(lambda: self._move_alias(collection), what="Weaviate")
         await until_available(
             lambda: log_active(self._servers.index, self._servers.log, step), what="Kafka"
         )
 
-    async def _moved(self, collection: Collection) -> None:
+    async def _move_alias(self, collection: Collection) -> None:
         # Both under the lock, so that `agree_with_alias` cannot run in between.
         with self._registry.changing() as change:
             await self._servers.index.activate(collection)
-            change.state = change.state.activated(collection.model_name)
+            change.state = change.state.with_active(collection.model_name)
 
     async def rollback(self, most_missing: float = 1.0) -> Collection:
         """Switch back to the previous model, which was kept current, so this is immediate.
@@ -214,7 +209,7 @@ class Switching:
             SwitchRefused: there is no previous model, or its collection lacks more than the share
                 `most_missing` of the active collection's images.
         """
-        state = await self._agreed()
+        state = await self._agree_with_alias()
         previous = state.previous
         if previous is None or previous not in state.current:
             raise SwitchRefused("there is no previous model that is still kept current")
@@ -231,7 +226,7 @@ class Switching:
                     f"{collection.name} holds {earlier} pictures and {active.name} {current}: "
                     "more than --max-missing allows"
                 )
-        await self.flip(collection, ModelStep.ROLLED_BACK)
+        await self.activate(collection, ModelStep.ROLLED_BACK)
         return collection
 
     async def retire(self, name: str) -> None:
@@ -241,7 +236,7 @@ class Switching:
             SwitchRefused: it is the active model, or is not served.
             ServingFailed: its indexers do not stop.
         """
-        state = await self._agreed()
+        state = await self._agree_with_alias()
         active = await self._servers.index.active()
         if name == state.active or (active is not None and active.model_name == name):
             raise SwitchRefused(f"{name} answers searches; switch to another model first")
@@ -251,11 +246,11 @@ class Switching:
         collection = await self._servers.index.find(known.name) or known
         with self._registry.changing() as change:
             change.state = change.state.without(name)
-        await self._serving.indexers_stopped(name)
+        await self._serving.wait_for_indexers_to_stop(name)
         await asyncio.sleep(GATEWAY_SECONDS)
         # Delete the group first: with old offsets, a new collection would not be backfilled.
         await until_available(
-            lambda: delete_group(self._settings, collection.group),
+            lambda: self._servers.groups.delete(collection.group),
             what="Kafka",
             give_up_after=60,
         )
@@ -281,5 +276,5 @@ class Switching:
         )
 
 
-def _has_read(now: Progress, before: Progress) -> bool:
+def _has_read(now: GroupProgress, before: GroupProgress) -> bool:
     return all(now.committed.get(p, 0) >= end for p, end in before.ends.items())

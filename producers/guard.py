@@ -27,11 +27,11 @@ class RemovalGuard:
     Args:
         share: the share of the known images, 0 to 1, that may be removed at once.
         allow: admit every removal.
-        place: name of the folder or disk, for log messages.
+        location: name of the folder or disk, for log messages.
     """
 
-    def __init__(self, share: float, *, allow: bool, place: str = "the folder") -> None:
-        self._place = place
+    def __init__(self, share: float, *, allow: bool, location: str = "the folder") -> None:
+        self._location = location
         self._share = share
         self._allow = allow
         self._recent: deque[tuple[float, bytes | None]] = deque()
@@ -63,7 +63,7 @@ class RemovalGuard:
             missing: paths that are known and no longer exist.
             state: the known images, these included.
             now: `time.monotonic()`.
-            known: number of known images in the same place.
+            known: number of known images at the same location.
             emptied: a folder that was just attached holds no image at all, as if its disk were not
                 mounted. Then no removal is admitted, however few images are missing.
         """
@@ -75,7 +75,7 @@ class RemovalGuard:
         if emptied:
             return self.hold(
                 len(missing),
-                f"{self._place} holds no picture, but {known} are known: is its disk mounted?",
+                f"{self._location} holds no picture, but {known} are known: is its disk mounted?",
             )
         if not self._too_many(len(missing) + len(self._recent), known):
             return True
@@ -84,7 +84,7 @@ class RemovalGuard:
             return True
         return self.hold(
             len(missing),
-            f"{lost} of {known} pictures of {self._place} are missing at once, more than "
+            f"{lost} of {known} pictures of {self._location} are missing at once, more than "
             f"{self._share:.0%}: is a disk missing?",
         )
 
@@ -242,7 +242,7 @@ class RemovalGuards:
     def _guard(self, mount: str | None) -> RemovalGuard:
         guard = self._guards.get(mount)
         if guard is None:
-            guard = RemovalGuard(self._share, allow=self._allow, place=mount or "the folder")
+            guard = RemovalGuard(self._share, allow=self._allow, location=mount or "the folder")
             if self._confirmed:
                 guard.confirm()
             self._guards[mount] = guard

@@ -134,7 +134,7 @@ class Rules:
             directory = directory.rpartition("/")[0]
         return True
 
-    def takes(self, path: str) -> bool:
+    def includes(self, path: str) -> bool:
         """Whether the file is to be examined, judged by its whole path."""
         directory, _, name = path.rpartition("/")
         return self.judge(directory, name) in TO_EXAMINE and self.reaches(directory)

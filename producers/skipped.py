@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 class SkipReason(StrEnum):
     """Why a file or folder is not in the index."""
 
-    NOT_A_PICTURE = "not_a_picture"
+    NOT_AN_IMAGE = "not_a_picture"
     """Its first bytes are not those of an image."""
     OTHER_SUFFIX = "other_suffix"
     """Its name shows that it is not an image; it was not opened."""
@@ -29,7 +29,7 @@ class SkipReason(StrEnum):
 
 BY_NAME: Final = (SkipReason.OTHER_SUFFIX, SkipReason.IGNORED)
 BY_CONTENT: Final = (
-    SkipReason.NOT_A_PICTURE,
+    SkipReason.NOT_AN_IMAGE,
     SkipReason.NOT_A_FILE,
     SkipReason.TOO_LARGE,
     SkipReason.UNREADABLE,
@@ -91,15 +91,15 @@ class SkippedFiles:
         return facts is not None and any(
             (files := self._by_content[reason].get(directory)) is not None
             and files.get(name) == facts
-            for reason in (SkipReason.NOT_A_PICTURE, SkipReason.TOO_LARGE)
+            for reason in (SkipReason.NOT_AN_IMAGE, SkipReason.TOO_LARGE)
         )
 
     def non_images(self) -> Iterator[tuple[str, Hashable]]:
         """Path and facts of all files that were examined and are not images."""
         with self._lock:
             found = [
-                (_joined(directory, name), facts)
-                for directory, files in self._by_content[SkipReason.NOT_A_PICTURE].items()
+                (_join(directory, name), facts)
+                for directory, files in self._by_content[SkipReason.NOT_AN_IMAGE].items()
                 for name, facts in files.items()
             ]
         yield from found
@@ -220,10 +220,10 @@ class SkippedFiles:
     def _paths(self, reason: SkipReason) -> Iterator[str]:
         if reason in BY_NAME:
             for directory, packed in self._by_name[reason].items():
-                yield from (_joined(directory, name) for name in packed.split(_END))
+                yield from (_join(directory, name) for name in packed.split(_END))
         else:
             for directory, files in self._by_content[reason].items():
-                yield from (_joined(directory, name) for name in files)
+                yield from (_join(directory, name) for name in files)
 
 
 def _split(path: str) -> tuple[str, str, str]:
@@ -232,7 +232,7 @@ def _split(path: str) -> tuple[str, str, str]:
     return directory, slash, f"{name}/" if path.endswith("/") else name
 
 
-def _joined(directory: str, name: str) -> str:
+def _join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 

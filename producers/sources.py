@@ -14,9 +14,9 @@ from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from imaging.sources.source import Source
 from producers.folder.watcher import FolderWatcher
-from producers.log.follower import FollowedLog
 from producers.log.known_images import KnownImages
 from producers.log.known_images_loader import load
+from producers.log.loss_detection import LossDetectingLog
 from producers.settings import WatcherSettings
 from producers.status import SkippedReport, Status, write_status
 from schemas.topics import IMAGES
@@ -46,12 +46,12 @@ class Sources:
         self._end_process = end_process
         self._is_loaded = False
         self._loading = Activity(
-            "reading the known images",
+            "reading the known pictures",
             pending=lambda: int(not self._is_loaded),
             achieved=lambda: self._is_loaded,
         )
         self._skipped = SkippedReport(settings.status_file) if settings.status_file else None
-        self._log = FollowedLog(log)
+        self._log = LossDetectingLog(log)
         self._helpers = HelperPool(2)
         self.main = FolderWatcher(settings, self._log, self._helpers)
         self.others: dict[str, FolderWatcher | BucketWatcher] = {
@@ -109,7 +109,7 @@ class Sources:
         }
         with self._loading.here():
             states = await until_available(
-                lambda: load(self._log, uri_prefixes), what="read the known images"
+                lambda: load(self._log, uri_prefixes), what="read the known pictures"
             )
         self._is_loaded = True
         return states

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from adapters.watcher_status import skipped_file
-from producers.folder.pipeline import Counters
+from producers.folder.pipeline import ChangeCounters
 from producers.folder.reconcile import Difference
-from producers.log.refused_files import escaped
+from producers.log.refused_files import escape_path
 from producers.skipped import SkippedFiles
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 PROGRESS_SECONDS: Final = 5.0
 
 
-class Progress:
+class ScanProgressLog:
     """Logs the progress of a slow scan periodically."""
 
     def __init__(self) -> None:
@@ -59,9 +59,12 @@ def _nothing() -> None:
 
 @dataclass
 class Status:
-    """The status of one source; numbers count images."""
+    """The status of one source; numbers count images.
 
-    place: str
+    `location` is the path of its folder or the URL of its bucket.
+    """
+
+    location: str
     attached: bool = False
     root_missing: str = ""
     unreachable: str = ""
@@ -71,7 +74,7 @@ class Status:
     overflows: int = 0
     poll_seconds: float = 0.0
     last_reconcile: datetime | None = None
-    counters: Counters = field(default_factory=Counters)
+    counters: ChangeCounters = field(default_factory=ChangeCounters)
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     known: Callable[[], int] = lambda: 0
     write_soon: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,7 +103,7 @@ class Status:
         """The status in plain types."""
         running = self.scanning()
         return {
-            "place": self.place,
+            "place": self.location,
             "state": self.state,
             "problem": self.root_missing or self.unreachable or self.held_reason,
             "known": self.known(),
@@ -150,7 +153,7 @@ class SkippedReport:
             name: {
                 "counts": skipped.counts(),
                 "names": {
-                    reason: [path if path.isascii() else escaped(path) for path in paths]
+                    reason: [path if path.isascii() else escape_path(path) for path in paths]
                     for reason, paths in skipped.names().items()
                 },
             }

@@ -68,7 +68,7 @@ def _check_version(event_type: type[Event], version: str) -> None:
     if version.partition(".")[0] != SUPPORTED_MAJOR:
         raise InvalidEvent(
             f"{event_type.__name__}: schema version {version} is not supported "
-            f"(this reader knows {SUPPORTED_MAJOR}.x)"
+            f"(this reader supports {SUPPORTED_MAJOR}.x)"
         )
 
 

@@ -59,7 +59,7 @@ def kafka_jars(cache: Cache) -> Path:
         remove_tree(home)
         _compare(target)
 
-    return cache.prepared("kafka", key_of(KAFKA_CHECKSUMS), f"Kafka {KAFKA_VERSION}", make)
+    return cache.get_or_prepare("kafka", key_of(KAFKA_CHECKSUMS), f"Kafka {KAFKA_VERSION}", make)
 
 
 def _compare(folder: Path) -> None:
@@ -88,7 +88,7 @@ def weaviate(settings: StackSettings, cache: Cache) -> Path:
         found = shutil.which(name)
         if found and _is_pinned_version(Path(found)):
             return Path(found)
-    folder = cache.prepared(
+    folder = cache.get_or_prepare(
         "weaviate",
         WEAVIATE_VERSION,
         f"Weaviate {WEAVIATE_VERSION} (compiled once, a few minutes)",

@@ -21,7 +21,7 @@ def main() -> None:
             sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
         # The parent may have died before the line above took effect.
         if os.getppid() != parent:
-            sys.exit("the launcher is gone")
+            sys.exit("the launcher has ended")
     os.execvp(command[0], command)  # noqa: S606
 
 

@@ -18,7 +18,7 @@ from stack.preparation import Cache
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
 from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
-from stack.supervisor import ProcessSpec, ProcessState, Supervised, Supervisor
+from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess, Supervisor
 from stack.triton_models import model_registry
 
 FOLLOW_SECONDS = 0.3
@@ -57,8 +57,8 @@ class Launcher:
             StackError: the stack could not be started; nothing is left running.
         """
         state_folder.claim(self._settings.state)
-        with self._file.held():
-            self._clean_up_after_a_killed_launcher()
+        with self._file.locked():
+            self._clean_up_after_killed_launcher()
             ports.check(self._settings.used_ports(servers_only=self._servers_only))
             self._make_folders()
             self._write([])
@@ -67,7 +67,7 @@ class Launcher:
             finally:
                 self._file.remove()
 
-    def _clean_up_after_a_killed_launcher(self) -> None:
+    def _clean_up_after_killed_launcher(self) -> None:
         record = self._file.read()
         if record is not None:
             killed = kill_leftovers(record.processes)
@@ -101,7 +101,7 @@ class Launcher:
         try:
             await work
         except asyncio.CancelledError:
-            say("stopped; everything is kept in " + str(self._settings.state))
+            say("stopped; the stored data stays in " + str(self._settings.state))
         finally:
             stopping.cancel()
 
@@ -116,7 +116,7 @@ class Launcher:
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:
-            specs += processes.ours(settings)
+            specs += processes.own_processes(settings)
         supervisor = Supervisor(specs, say, self._write)
         async with asyncio.TaskGroup() as group:
             if self._follow and not self._servers_only:
@@ -200,7 +200,7 @@ class Launcher:
                 if name not in running:
                     supervisor.add(spec)
 
-    def _write(self, supervised: Sequence[Supervised]) -> None:
+    def _write(self, supervised: Sequence[SupervisedProcess]) -> None:
         pid = os.getpid()
         self._file.write(
             Record(
@@ -215,7 +215,7 @@ class Launcher:
 
     async def _follow_logs(self, specs: Sequence[ProcessSpec]) -> None:
         """Print the logs of our own processes; the servers' logs stay in their files."""
-        seen = {spec.name: 0 for spec in specs if processes.is_ours(spec.name)}
+        seen = {spec.name: 0 for spec in specs if processes.is_own_process(spec.name)}
         logs = {spec.name: spec.log for spec in specs}
         while True:
             for name, position in seen.items():
@@ -246,7 +246,7 @@ def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
     """
     state_folder.claim(settings.state)
     file = RecordFile(settings.run)
-    with file.held():
+    with file.locked():
         pass  # Fails here if another launcher is running, before a second one is started.
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / "stack.log"

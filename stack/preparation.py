@@ -29,7 +29,7 @@ class Cache:
         self.root = root
         self.say = say
 
-    def prepared(self, name: str, key: str, what: str, make: Callable[[Path], None]) -> Path:
+    def get_or_prepare(self, name: str, key: str, what: str, make: Callable[[Path], None]) -> Path:
         """The folder that `make` fills; it is filled now unless an earlier run has completed it.
 
         It is filled under a temporary name and renamed at the end, so an interrupted run leaves

@@ -22,13 +22,13 @@ HUNG_SECONDS = 900.0
 HEARTBEAT_SECONDS = 30.0
 """If the ready file of one of our processes is older than this, the process is not healthy."""
 
-Ready = Callable[[], Awaitable[bool]]
+Probe = Callable[[], Awaitable[bool]]
 
 
 REFUSALS = (401, 403, 429)
 
 
-def answers(url: str, *, accept_refusal: bool = False) -> Ready:
+def http_probe(url: str, *, accept_refusal: bool = False) -> Probe:
     """Ready when a GET of this URL succeeds or, with `accept_refusal`, is refused."""
 
     async def ready() -> bool:
@@ -43,7 +43,7 @@ def answers(url: str, *, accept_refusal: bool = False) -> Ready:
     return ready
 
 
-def kafka_answers(bootstrap_servers: str) -> Ready:
+def kafka_probe(bootstrap_servers: str) -> Probe:
     """Ready when a client gets the cluster's metadata."""
 
     # Created here, so that a bad setting is reported at once instead of by a probe.
@@ -56,7 +56,7 @@ def kafka_answers(bootstrap_servers: str) -> Ready:
     return ready
 
 
-def heartbeat(file: Path) -> Ready:
+def heartbeat_probe(file: Path) -> Probe:
     """Ready when the process touched its ready file within `HEARTBEAT_SECONDS`.
 
     The age is measured on the monotonic clock since the last observed change: the file's own
@@ -79,7 +79,7 @@ def heartbeat(file: Path) -> Ready:
     return ready
 
 
-class TritonWorks:
+class TritonProbe:
     """Healthy if both encoders embed something, or are busy.
 
     Triton still reports a model as ready when its Python process was killed, so only an inference
@@ -94,7 +94,7 @@ class TritonWorks:
             triton_url=url, triton_timeout=INFERENCE_TIMEOUT_SECONDS, triton_concurrency=2
         )
         self._model_name = model_name
-        self._completed: int | None = None
+        self._count_completed: int | None = None
         self._progressed = time.monotonic()
 
     async def __call__(self) -> bool:
@@ -112,10 +112,10 @@ class TritonWorks:
         return True
 
     async def _makes_progress(self) -> bool:
-        completed = await _completed(self._url)
+        completed = await _count_completed(self._url)
         now = time.monotonic()
-        if completed is not None and completed != self._completed:
-            self._completed, self._progressed = completed, now
+        if completed is not None and completed != self._count_completed:
+            self._count_completed, self._progressed = completed, now
         return now - self._progressed < HUNG_SECONDS
 
 
@@ -137,7 +137,7 @@ async def _embed_something(embedder: Embedder, model_name: str) -> None:
         raise error
 
 
-async def _completed(url: str) -> int | None:
+async def _count_completed(url: str) -> int | None:
     """Number of executions that all models have completed; None if Triton does not report it."""
     try:
         async with httpx.AsyncClient(timeout=READY_TIMEOUT_SECONDS, trust_env=False) as client:

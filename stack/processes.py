@@ -15,7 +15,7 @@ from typing import Final
 from stack import binaries, toolchains
 from stack.errors import StackError
 from stack.preparation import Cache, key_of
-from stack.probes import TritonWorks, answers, heartbeat, kafka_answers, never_ready
+from stack.probes import TritonProbe, heartbeat_probe, http_probe, kafka_probe, never_ready
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec
 from stack.triton_models import model_registry, render_models
@@ -79,7 +79,7 @@ def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
         name="kafka",
         command=[*java_command, "kafka.Kafka", str(properties)],
         log=settings.logs / "kafka.log",
-        ready=kafka_answers(f"127.0.0.1:{settings.kafka_port}"),
+        ready=kafka_probe(f"127.0.0.1:{settings.kafka_port}"),
         prepare=format_storage,
         stop_grace=30.0,
     )
@@ -156,7 +156,7 @@ def weaviate(settings: StackSettings, cache: Cache) -> ProcessSpec:
             "http",
         ],
         log=settings.logs / "weaviate.log",
-        ready=answers(f"http://{host}:{settings.weaviate_port}/v1/.well-known/ready"),
+        ready=http_probe(f"http://{host}:{settings.weaviate_port}/v1/.well-known/ready"),
         environment={
             "PERSISTENCE_DATA_PATH": str(settings.state / "weaviate"),
             "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
@@ -205,7 +205,7 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         for name in missing:
             cache.say(f"the model {name} is missing from {settings.models} and is not served")
 
-    works = TritonWorks(f"http://{host}:{settings.triton_port}", lambda: settings.active_model)
+    works = TritonProbe(f"http://{host}:{settings.triton_port}", lambda: settings.active_model)
     command = [
         str(program.server),
         f"--model-repository={models}",
@@ -244,7 +244,7 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
         log=settings.logs / "provision.log",
         ready=never_ready,
         needs=needs,
-        environment=_ours(settings),
+        environment=_own_environment(settings),
         one_shot=True,
     )
 
@@ -263,19 +263,19 @@ def is_indexer(name: str) -> bool:
     return name.startswith("indexer-")
 
 
-def ours(settings: StackSettings) -> list[ProcessSpec]:
+def own_processes(settings: StackSettings) -> list[ProcessSpec]:
     """The active model's indexers, watcher, analytics, gateway; other models' indexers are added
     later."""
     gateway = ProcessSpec(
         name="gateway",
         command=[sys.executable, "-m", "gateway"],
         log=settings.logs / "gateway.log",
-        ready=answers(f"{settings.gateway_url}/api/v1/healthcheck"),
+        ready=http_probe(f"{settings.gateway_url}/api/v1/healthcheck"),
         # The page needs no server, so this also succeeds while the servers are down.
-        alive=answers(f"{settings.gateway_url}/", accept_refusal=True),
+        alive=http_probe(f"{settings.gateway_url}/", accept_refusal=True),
         needs=("provision",),
         environment={
-            **_ours(settings),
+            **_own_environment(settings),
             "WATCHER_STATUS_FILE": str(settings.watcher_status),
         },
     )
@@ -290,17 +290,17 @@ def _worker(settings: StackSettings, name: str, module: list[str], **more: str) 
         name=name,
         command=[sys.executable, "-m", *module],
         log=settings.logs / f"{name}.log",
-        ready=heartbeat(ready_file),
-        alive=heartbeat(ready_file),
+        ready=heartbeat_probe(ready_file),
+        alive=heartbeat_probe(ready_file),
         needs=("provision",),
-        environment={**_ours(settings), "READY_FILE": str(ready_file), **more},
+        environment={**_own_environment(settings), "READY_FILE": str(ready_file), **more},
         # Remove the ready file of the previous process.
         prepare=lambda: ready_file.unlink(missing_ok=True),
         stop_grace=30.0,
     )
 
 
-def _ours(settings: StackSettings) -> dict[str, str]:
+def _own_environment(settings: StackSettings) -> dict[str, str]:
     return {
         **settings.environment(),
         "PYTHONPATH": str(ROOT),
@@ -308,7 +308,7 @@ def _ours(settings: StackSettings) -> dict[str, str]:
     }
 
 
-def is_ours(name: str) -> bool:
+def is_own_process(name: str) -> bool:
     """Whether this process is one of ours, not a server."""
     return re.fullmatch(r"watcher|gateway|analytics|indexer-.+", name) is not None
 
@@ -317,9 +317,9 @@ async def servers_answer(settings: StackSettings) -> dict[str, bool]:
     """Server -> whether it answers now; also for servers that this stack did not start."""
     environment = settings.environment()
     probes = {
-        "kafka": kafka_answers(environment["KAFKA_BOOTSTRAP_SERVERS"]),
-        "weaviate": answers(f"{environment['WEAVIATE_URL']}/v1/.well-known/ready"),
-        "triton": answers(f"{environment['TRITON_URL']}/v2/health/ready"),
+        "kafka": kafka_probe(environment["KAFKA_BOOTSTRAP_SERVERS"]),
+        "weaviate": http_probe(f"{environment['WEAVIATE_URL']}/v1/.well-known/ready"),
+        "triton": http_probe(f"{environment['TRITON_URL']}/v2/health/ready"),
     }
     found = await asyncio.gather(*(probe() for probe in probes.values()))
     return dict(zip(probes, found, strict=True))

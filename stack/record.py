@@ -14,7 +14,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stack.errors import StackError
-from stack.supervisor import Supervised
+from stack.supervisor import SupervisedProcess
 
 STOP_TIMEOUT_SECONDS = 90.0
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -75,7 +75,7 @@ def uptime(row: ProcessRow) -> float | None:
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
-def row_of(supervised: Supervised) -> ProcessRow:
+def row_of(supervised: SupervisedProcess) -> ProcessRow:
     """A supervised process as a row."""
     return ProcessRow(
         name=supervised.spec.name,
@@ -129,7 +129,7 @@ class RecordFile:
         self._path.unlink(missing_ok=True)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the lock of this state folder's only launcher.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a model switch needs from the local stack: implements `models.switching.Serving`."""
+"""What a model switch needs from the local stack: implements `models.switching.ModelServing`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LocalServing:
         """See `stack.triton_models.unload`."""
         await triton_models.unload(self._settings, name)
 
-    async def indexers_stopped(self, name: str) -> None:
+    async def wait_for_indexers_to_stop(self, name: str) -> None:
         """Return once the launcher has stopped all indexers of a model.
 
         Raises:

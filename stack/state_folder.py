@@ -15,8 +15,10 @@ from typing import Final
 from stack.errors import StackError
 
 MARKER: Final = ".image-search-state"
-_TEXT: Final = "This folder is managed by image-search; `make clean` deletes what it made here.\n"
-MADE: Final = (
+_MARKER_TEXT: Final = (
+    "This folder is managed by image-search; `make clean` deletes what it made here.\n"
+)
+OWN_ENTRIES: Final = (
     "kafka",
     "weaviate",
     "triton",
@@ -32,7 +34,7 @@ MADE: Final = (
     "models.part",
 )
 """Everything that is ever created directly in it."""
-_EVIDENCE: Final = "run/lock"
+_LAUNCHER_LOCK: Final = "run/lock"
 """Created by every launcher, including those of versions without the marker."""
 DEFAULT: Final = Path(__file__).resolve().parents[1] / ".stack"
 _MOUNTS: Final = Path("/proc/self/mountinfo")
@@ -47,13 +49,13 @@ def claim(state: Path) -> None:
     state.mkdir(parents=True, exist_ok=True)
     if (state / MARKER).exists():
         return
-    held = sorted(path.name for path in state.iterdir())
-    if held and not _is_ours(state):
+    entries = sorted(path.name for path in state.iterdir())
+    if entries and not _is_ours(state):
         raise StackError(
-            f"STATE_DIR {state} contains {_some(held)}, which image-search did not create; "
+            f"STATE_DIR {state} contains {_some(entries)}, which image-search did not create; "
             "use a folder that is empty or does not exist"
         )
-    (state / MARKER).write_text(_TEXT)
+    (state / MARKER).write_text(_MARKER_TEXT)
 
 
 def empty(state: Path, sources: Sequence[Path]) -> list[str]:
@@ -81,7 +83,7 @@ def empty(state: Path, sources: Sequence[Path]) -> list[str]:
             )
     for mount in _mounts_below(state):
         raise StackError(f"a file system is mounted at {mount}, so nothing is deleted; unmount it")
-    for name in MADE:
+    for name in OWN_ENTRIES:
         _delete(state / name)
     left = sorted(path.name for path in state.iterdir() if path.name != MARKER)
     if not left:
@@ -107,8 +109,8 @@ def _is_ours(state: Path) -> bool:
     Names like `logs` or `models.json` alone prove nothing, so the launcher's lock file is required,
     except in the default folder: a gateway or consumer started on its own writes there too.
     """
-    known = (state / _EVIDENCE).is_file() or state.resolve() == DEFAULT
-    return known and {path.name for path in state.iterdir()} <= {*MADE}
+    known = (state / _LAUNCHER_LOCK).is_file() or state.resolve() == DEFAULT
+    return known and {path.name for path in state.iterdir()} <= {*OWN_ENTRIES}
 
 
 def _mounts_below(folder: Path) -> list[str]:

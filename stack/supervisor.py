@@ -63,7 +63,7 @@ class ProcessSpec:
 
 
 @dataclass(slots=True)
-class Supervised:
+class SupervisedProcess:
     """A process and its current state."""
 
     spec: ProcessSpec
@@ -96,9 +96,9 @@ class Supervisor:
         self,
         specs: Sequence[ProcessSpec],
         say: Callable[[str], None],
-        changed: Callable[[Sequence[Supervised]], None],
+        changed: Callable[[Sequence[SupervisedProcess]], None],
     ) -> None:
-        self.processes = {spec.name: Supervised(spec) for spec in specs}
+        self.processes = {spec.name: SupervisedProcess(spec) for spec in specs}
         self._say = say
         self._changed = changed
         self._all_ready = asyncio.Event()
@@ -109,7 +109,7 @@ class Supervisor:
         """Start one more process and keep it running; its failures do not end the others."""
         if self._group is None or not self._all_ready.is_set():
             raise RuntimeError("processes can be added only when all others are ready")
-        self.processes[spec.name] = Supervised(spec)
+        self.processes[spec.name] = SupervisedProcess(spec)
         self._tasks[spec.name] = self._group.create_task(self._keep(self.processes[spec.name]))
 
     async def remove(self, name: str) -> None:
@@ -146,7 +146,7 @@ class Supervisor:
         self._all_ready.set()
         ready()
 
-    async def _keep(self, supervised: Supervised) -> None:
+    async def _keep(self, supervised: SupervisedProcess) -> None:
         spec = supervised.spec
         for name in spec.needs:
             await self.processes[name].ready_event.wait()
@@ -179,12 +179,12 @@ class Supervisor:
             self._set(supervised, ProcessState.RESTARTING)
             supervised.restarts += 1
             self._say(
-                f"{spec.name} {_how_it_ended(status)} after {lived:.0f} s; "
+                f"{spec.name} {_exit_description(status)} after {lived:.0f} s; "
                 f"restarting it in {wait:.1f} s (log: {spec.log})"
             )
             await asyncio.sleep(wait)
 
-    async def _start(self, supervised: Supervised) -> asyncio.subprocess.Process:
+    async def _start(self, supervised: SupervisedProcess) -> asyncio.subprocess.Process:
         spec = supervised.spec
         if spec.prepare is not None:
             await asyncio.to_thread(spec.prepare)
@@ -208,7 +208,9 @@ class Supervisor:
         self._set(supervised, ProcessState.STARTING)
         return process
 
-    async def _watch_start(self, supervised: Supervised, exited: asyncio.Future[int]) -> None:
+    async def _watch_start(
+        self, supervised: SupervisedProcess, exited: asyncio.Future[int]
+    ) -> None:
         spec = supervised.spec
         deadline = time.monotonic() + spec.start_timeout
         while not exited.done():
@@ -235,7 +237,7 @@ class Supervisor:
             self._say(f"{spec.name} is done")
             supervised.ready_event.set()
 
-    async def _watch_life(self, supervised: Supervised, exited: asyncio.Future[int]) -> None:
+    async def _watch_life(self, supervised: SupervisedProcess, exited: asyncio.Future[int]) -> None:
         spec = supervised.spec
         if spec.alive is None:
             return
@@ -248,18 +250,20 @@ class Supervisor:
         self._say(f"{spec.name} runs but does not work any more: killed")
         _signal_group(supervised, signal.SIGKILL)
 
-    async def _exit(self, supervised: Supervised, process: asyncio.subprocess.Process) -> int:
+    async def _exit(
+        self, supervised: SupervisedProcess, process: asyncio.subprocess.Process
+    ) -> int:
         status = await process.wait()
         # The children of a killed process (Triton's stubs) may outlive it.
         _signal_group(supervised, signal.SIGKILL)
         return status
 
-    def _why(self, supervised: Supervised, what: str) -> str:
+    def _why(self, supervised: SupervisedProcess, what: str) -> str:
         spec = supervised.spec
         lines = spec.log.read_text(errors="replace").splitlines()[-20:] if spec.log.exists() else []
         return "\n".join([f"{spec.name} {what}; the end of {spec.log}:", *lines])
 
-    def _set(self, supervised: Supervised, state: ProcessState) -> None:
+    def _set(self, supervised: SupervisedProcess, state: ProcessState) -> None:
         supervised.state = state
         self._changed(list(self.processes.values()))
 
@@ -271,7 +275,9 @@ class Supervisor:
             if supervised.state is not ProcessState.DONE:
                 self._set(supervised, ProcessState.STOPPED)
 
-    async def _stop(self, supervised: Supervised, process: asyncio.subprocess.Process) -> None:
+    async def _stop(
+        self, supervised: SupervisedProcess, process: asyncio.subprocess.Process
+    ) -> None:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         try:
@@ -283,7 +289,7 @@ class Supervisor:
         await process.wait()
 
 
-def _signal_group(supervised: Supervised, number: signal.Signals) -> None:
+def _signal_group(supervised: SupervisedProcess, number: signal.Signals) -> None:
     """Signal a process and its descendants: each process was started in its own session."""
     if supervised.process is not None:
         try:
@@ -292,7 +298,7 @@ def _signal_group(supervised: Supervised, number: signal.Signals) -> None:
             return
 
 
-def _how_it_ended(status: int) -> str:
+def _exit_description(status: int) -> str:
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"exited with status {status}"

@@ -60,7 +60,7 @@ def wheels(cache: Cache, name: str, what: str) -> Path:
     def make(target: Path) -> None:
         run([*_pip(), "--target", target, "-r", lock], cache.say, f"installing {what}")
 
-    return cache.prepared(f"wheels-{name}", key_of(lock), what, make)
+    return cache.get_or_prepare(f"wheels-{name}", key_of(lock), what, make)
 
 
 def environment(cache: Cache, name: str, what: str) -> Path:
@@ -78,7 +78,7 @@ def environment(cache: Cache, name: str, what: str) -> Path:
         run([home / "bin" / "python", *_pip()[1:], "-r", lock], cache.say, f"installing {what}")
         (target / "path").write_text(str(home))
 
-    cache.prepared(f"done-{name}", key_of(lock), what, make)
+    cache.get_or_prepare(f"done-{name}", key_of(lock), what, make)
     return _environment_path(cache, name, lock)
 
 

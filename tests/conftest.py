@@ -46,6 +46,7 @@ SHARING = {
     "servers": [
         "tests/contract/test_embedder.py",
         "tests/contract/test_event_log.py",
+        "tests/contract/test_group_admin.py",
         "tests/contract/test_image_index.py",
         "tests/integration/test_analytics.py",
         "tests/integration/test_indexing_faults.py",
@@ -63,7 +64,7 @@ _SHARED = {file: fixture for fixture, files in SHARING.items() for file in files
 
 
 class SharedServers(LoadScopeScheduling):  # type: ignore[misc]  # the package has no types
-    """Which tests one of several workers (`-n`) runs together: a file, or files that share."""
+    """Groups tests for a worker (`-n`): by file, or by the servers that several files share."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
@@ -72,7 +73,7 @@ class SharedServers(LoadScopeScheduling):  # type: ignore[misc]  # the package h
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServers:
-    """Loadgroup's marks do nothing since pytest derives the id of a test anew."""
+    """Groups are made here, as loadgroup's marks have no effect since pytest changed test ids."""
     return SharedServers(config, log)
 
 
@@ -171,14 +172,14 @@ def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Those that the tests of one worker share."""
+    """The servers that the tests of one worker share."""
     with running_servers(tmp_path_factory) as running:
         yield running
 
 
 @pytest.fixture
 def small_spec() -> ModelSpec:
-    """A model of few numbers, for tests that need no inference."""
+    """A model with small dimensions, for tests without inference."""
     return ModelSpec(
         name="small",
         version="0123456789ab",
@@ -200,5 +201,5 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def log() -> FakeEventLog:
-    """An empty log in memory."""
+    """An empty in-memory log."""
     return FakeEventLog()

@@ -41,7 +41,7 @@ PRESETS = {
 def main() -> None:
     """Writes the answers."""
     tokenizer = SimpleTokenizer()
-    presets = {name: preset(*asked) for name, asked in PRESETS.items()}
+    presets = {name: preset(*arguments) for name, arguments in PRESETS.items()}
     answers = {
         "made_with": {name: version(name) for name in PACKAGES},
         "presets": {name: vars(stated) for name, stated in presets.items()},
@@ -53,9 +53,9 @@ def main() -> None:
         },
     }
     pixels = {
-        f"{name}/{picture}": prepared(stated, image)
+        f"{name}/{sample}": prepared(stated, image)
         for name, stated in presets.items()
-        for picture, image in samples.asked().items()
+        for sample, image in samples.reference_images().items()
     }
     together = io.BytesIO()
     np.savez(together, **pixels)

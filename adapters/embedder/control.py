@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-import aiohttp
 import numpy as np
 from tritonclient.http.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
 from adapters.embedder.port import Embedder
-from adapters.errors import Rejected, translated
+from adapters.embedder.triton_errors import triton_errors
+from adapters.errors import Rejected
 from adapters.naming import image_model, text_model
 
 LOAD_SECONDS: Final = 600.0
-_DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
 
 class TritonControl:
@@ -37,9 +35,7 @@ class TritonControl:
             Unavailable: Triton does not answer.
         """
         for encoder in (image_model(name), text_model(name)):
-            with translated(
-                f"load {encoder}", rejected=(InferenceServerException,), unavailable=_DOWN
-            ):
+            with triton_errors(f"load {encoder}", answered=Rejected):
                 await self._client.load_model(encoder)
 
     async def check(self, name: str) -> None:
@@ -64,9 +60,7 @@ class TritonControl:
     async def unload(self, name: str) -> None:
         """Unload both encoders, if they are loaded. Raises as `load`."""
         for encoder in (image_model(name), text_model(name)):
-            with translated(
-                f"unload {encoder}", rejected=(InferenceServerException,), unavailable=_DOWN
-            ):
+            with triton_errors(f"unload {encoder}", answered=Rejected):
                 await self._client.unload_model(encoder)
 
     async def close(self) -> None:

@@ -13,15 +13,14 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.http.aio import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException
 
 from adapters.embedder.arrays import Pixels, Vectors
 from adapters.embedder.spec import InvalidModelSpec, ModelSpec
-from adapters.errors import Rejected, TooSlow, Unavailable, translated
+from adapters.embedder.triton_errors import triton_errors
+from adapters.errors import AdapterError, Rejected, TooSlow, Unavailable
 from adapters.naming import image_model, text_model
 from adapters.progress import server_is_away
 
@@ -31,11 +30,8 @@ LIVE_TIMEOUT_SECONDS: Final = 5.0
 LONGEST_SECONDS: Final = 3600.0
 """Longest deadline of a single input; a model that needs more is too large for this machine."""
 T = TypeVar("T")
-_DOWN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 # The client would accept compressed answers; compressing vectors costs more than it saves.
 _PLAIN: Final = {"Accept-Encoding": "identity"}
-# Triton's status for a request that it always rejects.
-_REFUSED_STATUS: Final = {"400"}
 
 
 class TritonEmbedder:
@@ -78,7 +74,7 @@ class TritonEmbedder:
     async def refresh_spec(self, model_name: str) -> ModelSpec:
         """Read the spec again: another version may now be served under the same name."""
         name = image_model(model_name)
-        with translated(f"Triton model {name}", unavailable=(*_DOWN, InferenceServerException)):
+        with triton_errors(f"Triton model {name}", answered=Unavailable):
             async with asyncio.timeout(self._timeout):
                 config = await self._connected().get_model_config(name)
         parameters = {
@@ -108,17 +104,12 @@ class TritonEmbedder:
     async def _infer(self, name: str, tensor: InferInput, rows: int) -> Vectors:
         wanted = [InferRequestedOutput("EMBEDDING", binary_data=True)]
         async with self._slots:
-            with translated(f"Triton model {name}", unavailable=_DOWN):
-                try:
-                    result = await self._in_time(
-                        name,
-                        rows,
-                        self._connected().infer(
-                            name, [tensor], outputs=wanted, headers=dict(_PLAIN)
-                        ),
-                    )
-                except InferenceServerException as error:
-                    raise _our_error(name, error) from error
+            with triton_errors(f"Triton model {name}"):
+                result = await self._in_time(
+                    name,
+                    rows,
+                    self._connected().infer(name, [tensor], outputs=wanted, headers=dict(_PLAIN)),
+                )
         vectors = result.as_numpy("EMBEDDING")
         if vectors is None or vectors.ndim != 2 or len(vectors) != rows:
             shape = None if vectors is None else list(vectors.shape)
@@ -170,22 +161,24 @@ class TritonEmbedder:
 
     async def _is_live(self) -> bool:
         try:
-            async with asyncio.timeout(LIVE_TIMEOUT_SECONDS):
-                live: bool = await self._connected().is_server_live()
-        except (*_DOWN, InferenceServerException):
+            with triton_errors("Triton's health"):
+                async with asyncio.timeout(LIVE_TIMEOUT_SECONDS):
+                    live: bool = await self._connected().is_server_live()
+        except AdapterError:
             return False
         return live
 
     async def is_ready(self, model_name: str) -> bool:
         """See `Embedder.is_ready`."""
         try:
-            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
-                client = self._connected()
-                ready = await asyncio.gather(
-                    client.is_model_ready(image_model(model_name)),
-                    client.is_model_ready(text_model(model_name)),
-                )
-        except (*_DOWN, InferenceServerException):
+            with triton_errors("Triton's health"):
+                async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                    client = self._connected()
+                    ready = await asyncio.gather(
+                        client.is_model_ready(image_model(model_name)),
+                        client.is_model_ready(text_model(model_name)),
+                    )
+        except AdapterError:
             return False
         return all(ready)
 
@@ -194,19 +187,3 @@ class TritonEmbedder:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
-
-
-def _our_error(name: str, error: InferenceServerException) -> Unavailable | Rejected:
-    """Our error for Triton's, which is 400 both for a bad tensor and for a model not loaded."""
-    message = error.message() or ""
-    temporary = (
-        "unknown model" in message
-        or "not ready" in message
-        or "unavailable" in message
-        or "no version" in message
-        or "failed to restart" in message
-        or "stub process" in message.lower()
-    )
-    if str(error.status() or "") in _REFUSED_STATUS and not temporary:
-        return Rejected(f"Triton model {name}: {message}")
-    return Unavailable(f"Triton model {name}: {message}")

@@ -14,7 +14,7 @@ from typing import Any, Final, get_args, get_type_hints
 
 FACTS_VERSION: Final = 2
 """Incremented whenever other facts are read from the same file. Images that an earlier version has
-indexed are then read again, in a replay that starts automatically (`marked_offsets`)."""
+indexed are then read again, in a replay that starts automatically (`offset_fingerprints`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-import httpx
 import weaviate
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 from weaviate.classes.query import Filter
-from weaviate.exceptions import WeaviateBaseError
 
 from adapters.embedder.spec import ModelSpec
-from adapters.errors import Rejected, Unavailable, translated
+from adapters.errors import Rejected, Unavailable
 from adapters.index import collections as weaviate_collections
 from adapters.index import queries as weaviate_queries
 from adapters.index import writes as weaviate_writes
@@ -34,6 +32,7 @@ from adapters.index.schema import (
     KNOWN_PROPERTIES,
     known_vector,
 )
+from adapters.index.weaviate_errors import weaviate_errors
 from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,6 @@ PAGE: Final = 1000
 CACHE_SECONDS: Final = 10.0
 WRITE_CACHE_SECONDS: Final = 1.0
 """A write relies on a collection's description that was read at most this long ago."""
-_DOWN: Final = (WeaviateBaseError, httpx.HTTPError, OSError, asyncio.TimeoutError)
 
 
 class WeaviateIndex:
@@ -86,31 +84,31 @@ class WeaviateIndex:
         """
         async with self._connecting:
             if not self._client.is_connected():
-                with translated("Weaviate", unavailable=_DOWN):
+                with weaviate_errors("Weaviate"):
                     await self._client.connect()
 
     async def ensure_collection(self, spec: ModelSpec) -> Collection:
         """See `ImageIndex.ensure_collection`."""
         await self.connect()
-        with translated(f"create {collection_name(spec)}", unavailable=_DOWN):
+        with weaviate_errors(f"create {collection_name(spec)}"):
             return await weaviate_collections.ensure(self._client, spec)
 
     async def find(self, name: str) -> Collection | None:
         """See `ImageIndex.find`."""
         await self.connect()
-        with translated(f"read {name}", unavailable=_DOWN):
+        with weaviate_errors(f"read {name}"):
             return await weaviate_collections.find(self._client, name)
 
     async def all_collections(self) -> Sequence[Collection]:
         """See `ImageIndex.all_collections`."""
         await self.connect()
-        with translated("list the collections", unavailable=_DOWN):
+        with weaviate_errors("list the collections"):
             return await weaviate_collections.all_collections(self._client)
 
     async def active(self) -> Collection | None:
         """See `ImageIndex.active`."""
         await self.connect()
-        with translated("resolve the active collection", unavailable=_DOWN):
+        with weaviate_errors("resolve the active collection"):
             alias = await self._client.alias.get(alias_name=ACTIVE_ALIAS)
         try:
             return None if alias is None else await self._cached_collection(alias.collection)
@@ -149,7 +147,7 @@ class WeaviateIndex:
     async def activate(self, collection: Collection) -> None:
         """See `ImageIndex.activate`."""
         await self.connect()
-        with translated(f"activate {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"activate {collection.name}"):
             if not await self._client.collections.exists(collection.name):
                 raise Rejected(f"there is no collection {collection.name!r}")
             aliases = self._client.alias
@@ -167,7 +165,7 @@ class WeaviateIndex:
         active = await self.active()
         if active is not None and active.name == collection.name:
             raise Rejected(f"{collection.name} is active")
-        with translated(f"drop {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"drop {collection.name}"):
             await self._client.collections.delete(collection.name)
         self._collections.pop(collection.name, None)
 
@@ -178,7 +176,7 @@ class WeaviateIndex:
         if not sha256s:
             return {}
         await self.connect()
-        with translated(f"look up vectors in {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"look up vectors in {collection.name}"):
             found = await self._client.collections.use(collection.name).query.fetch_objects(
                 filters=Filter.by_property("sha256").contains_any(list(dict.fromkeys(sha256s))),
                 include_vector=True,
@@ -201,7 +199,7 @@ class WeaviateIndex:
     ) -> Mapping[str, Sequence[float]]:
         """See `ImageIndex.vectors`."""
         await self.connect()
-        with translated(f"read vectors of {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"read vectors of {collection.name}"):
             found = await self._client.collections.use(collection.name).query.fetch_objects_by_ids(
                 [object_id(image_id) for image_id in image_ids],
                 include_vector=True,
@@ -221,7 +219,7 @@ class WeaviateIndex:
             return {}
         await self.connect()
         await self._check_incarnation(collection)
-        with translated(f"write to {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"write to {collection.name}"):
             objects = self._client.collections.use(collection.name)
             refused = await weaviate_writes.upsert(objects, collection, records)
         if refused:
@@ -235,7 +233,7 @@ class WeaviateIndex:
             return
         await self.connect()
         await self._check_incarnation(collection)
-        with translated(f"delete in {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"delete in {collection.name}"):
             objects = self._client.collections.use(collection.name)
             await weaviate_writes.delete(objects, collection, image_ids)
 
@@ -255,7 +253,7 @@ class WeaviateIndex:
         if limit > MAX_RESULTS:
             raise Rejected(f"the limit {limit} is over {MAX_RESULTS}")
         await self.connect()
-        with translated(f"search {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"search {collection.name}"):
             return await weaviate_queries.search(
                 self._client.collections.use(collection.name),
                 vector,
@@ -270,7 +268,7 @@ class WeaviateIndex:
     ) -> Sequence[StoredImage]:
         """See `ImageIndex.scroll`."""
         await self.connect()
-        with translated(f"scroll through {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"scroll through {collection.name}"):
             objects = self._client.collections.use(collection.name)
             return await weaviate_queries.scroll(objects, after, limit)
 
@@ -281,7 +279,7 @@ class WeaviateIndex:
         if not sha256s:
             return {}
         await self.connect()
-        with translated(f"look up hashes in {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"look up hashes in {collection.name}"):
             objects = self._client.collections.use(collection.name)
             return await weaviate_queries.ids_by_sha256(objects, sha256s)
 
@@ -290,7 +288,7 @@ class WeaviateIndex:
         if not image_ids:
             return {}
         await self.connect()
-        with translated(f"read hashes of {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"read hashes of {collection.name}"):
             objects = self._client.collections.use(collection.name)
             return await weaviate_queries.hashes(objects, image_ids)
 
@@ -299,7 +297,7 @@ class WeaviateIndex:
         await self.connect()
         after = None
         while True:
-            with translated(f"list {collection.name}", unavailable=_DOWN):
+            with weaviate_errors(f"list {collection.name}"):
                 page = await self._client.collections.use(collection.name).query.fetch_objects(
                     limit=PAGE, after=after, return_properties=["image_id", "sha256"]
                 )
@@ -312,7 +310,7 @@ class WeaviateIndex:
     async def count(self, collection: Collection) -> int:
         """See `ImageIndex.count`."""
         await self.connect()
-        with translated(f"count {collection.name}", unavailable=_DOWN):
+        with weaviate_errors(f"count {collection.name}"):
             return await self._client.collections.use(collection.name).length()
 
     async def is_ready(self) -> bool:

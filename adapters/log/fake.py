@@ -1,6 +1,6 @@
-"""A fake (in-memory) event log, without a server.
+"""A fake (in-memory) event log and its consumer groups, without a server.
 
-For unit tests and experiments. It passes the contract suite that the real adapter passes.
+For unit tests and experiments. They pass the contract suites that the real adapters pass.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from adapters.errors import Rejected
+from adapters.errors import Rejected, Unavailable
 from adapters.fake import Fake
-from adapters.log.port import LogRecord, Message, Position
+from adapters.log.port import GroupProgress, LogRecord, Message, Partition, Position
 from schemas.codec import InvalidEvent, encode, encode_key
 from schemas.topics import Topic
 
@@ -72,6 +72,32 @@ class FakeEventLog(Fake):
 
     async def close(self) -> None:
         return None
+
+
+@dataclass
+class FakeGroupAdmin(Fake):
+    """The groups of a log. Tests set what a group has committed, and which groups have members."""
+
+    log: FakeEventLog = field(default_factory=FakeEventLog)
+    committed: dict[str, dict[Partition, int]] = field(default_factory=dict)
+    """Group -> the next offset to be handled, for each partition."""
+    active: set[str] = field(default_factory=set)
+    """Groups that have members."""
+
+    async def progress(self, topic: Topic, group: str) -> GroupProgress:
+        self.check()
+        bounds = await self.log.bounds(topic)
+        offsets = self.committed.get(group, {})
+        return GroupProgress(
+            committed={number: offset for (of, number), offset in offsets.items() if of == topic},
+            ends={number: end for number, (_, end) in bounds.items()},
+        )
+
+    async def delete(self, group: str) -> None:
+        self.check()
+        if group in self.active:
+            raise Unavailable(f"delete the group {group}: it has members")
+        self.committed.pop(group, None)
 
 
 def _first(records: Sequence[LogRecord], start: int | datetime | None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +12,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import (
-    IllegalStateError,
-    InvalidTopicError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    RecordTooLargeError,
-)
+from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
-from adapters.errors import Rejected, Unavailable, translated
+from adapters.errors import AdapterError, Rejected, Unavailable
+from adapters.log.kafka_errors import REFUSED, kafka_errors
 from adapters.log.kafka_producer import abandon, settled
 from adapters.log.port import NO_HEADERS, LogRecord, Message, Position, timestamp_ms
 from schemas.codec import InvalidEvent, encode, encode_key
@@ -38,8 +32,6 @@ BULK: Final = 64
 """Number of messages from which batches are built here rather than by the producer."""
 
 _Record = tuple[bytes, bytes | None, list[tuple[str, bytes]]]
-_REFUSED: Final = (MessageSizeTooLargeError, RecordTooLargeError, InvalidTopicError)
-_DOWN: Final = (KafkaError, OSError, asyncio.TimeoutError, ssl.SSLError)
 
 
 class KafkaEventLog:
@@ -69,22 +61,20 @@ class KafkaEventLog:
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
         """See `EventLog.publish`."""
         prepared = [_prepared(message) for message in messages]
-        with translated(f"publish to {topic.name}", rejected=_REFUSED, unavailable=_DOWN):
+        with kafka_errors(f"publish to {topic.name}"):
             try:
                 async with asyncio.timeout(self._timeout):
                     producer = await self._connected()
                     try:
                         written = await _publish(producer, topic.name, prepared)
-                    except _REFUSED:
+                    except REFUSED:
                         raise
                     except BaseException:
                         # An idempotent producer that gave up on a batch must not be used any more.
                         await self._discard(producer)
                         raise
-            except (TimeoutError, IllegalStateError) as error:
-                raise Unavailable(
-                    f"publish to {topic.name}: {error or 'no answer in time'}"
-                ) from error
+            except TimeoutError as error:
+                raise Unavailable(f"publish to {topic.name}: no answer in time") from error
         return written
 
     async def _connected(self) -> AIOKafkaProducer:
@@ -119,7 +109,7 @@ class KafkaEventLog:
         self, topic: Topic, start: int | datetime | Mapping[int, int] | None = None
     ) -> AsyncIterator[LogRecord]:
         """See `EventLog.read_all`."""
-        with translated(f"read {topic.name}", unavailable=_DOWN):
+        with kafka_errors(f"read {topic.name}"):
             # Without a group, a consumer reads every partition and commits nothing.
             consumer = AIOKafkaConsumer(
                 *(() if isinstance(start, Mapping) else (topic.name,)),
@@ -167,7 +157,7 @@ class KafkaEventLog:
 
     async def bounds(self, topic: Topic) -> Mapping[int, tuple[int, int]]:
         """See `EventLog.bounds`."""
-        with translated(f"bounds of {topic.name}", unavailable=_DOWN):
+        with kafka_errors(f"bounds of {topic.name}"):
             consumer = AIOKafkaConsumer(
                 topic.name, bootstrap_servers=self._bootstrap_servers, enable_auto_commit=False
             )
@@ -185,10 +175,11 @@ class KafkaEventLog:
     async def is_ready(self) -> bool:
         """See `EventLog.is_ready`."""
         try:
-            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
-                producer = await self._connected()
-                await producer.client.fetch_all_metadata()
-        except _DOWN:
+            with kafka_errors("read the metadata"):
+                async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                    producer = await self._connected()
+                    await producer.client.fetch_all_metadata()
+        except AdapterError:
             return False
         return True
 
@@ -197,7 +188,7 @@ class KafkaEventLog:
         async with self._starting:
             producer, self._producer = self._producer, None
         if producer is not None:
-            with translated("close the Kafka producer", unavailable=_DOWN):
+            with kafka_errors("close the Kafka producer"):
                 try:
                     async with asyncio.timeout(self._timeout):
                         await producer.stop()

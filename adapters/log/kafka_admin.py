@@ -1,38 +1,18 @@
-"""The progress of a consumer group, read from outside of the group."""
+"""`GroupAdmin` on Kafka, and the client that administers topics and groups."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupIdNotFound, KafkaError, NoError, for_code
+from aiokafka.errors import GroupIdNotFound, NoError, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
-from adapters.errors import translated
+from adapters.log.kafka_errors import kafka_errors
+from adapters.log.port import GroupProgress
 from schemas.topics import Topic
-
-_DOWN = (KafkaError, OSError, asyncio.TimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """For each partition: the next offset that the group reads, and the end of the log."""
-
-    committed: Mapping[int, int]
-    ends: Mapping[int, int]
-
-    @property
-    def lag(self) -> int:
-        """Number of records to read, over all partitions; an upper bound on compacted topics."""
-        return sum(max(0, end - self.committed.get(p, 0)) for p, end in self.ends.items())
-
-    def has_read(self, partition: int, offset: int) -> bool:
-        """Whether the group has committed an offset after this record."""
-        return offset < self.committed.get(partition, 0)
 
 
 @asynccontextmanager
@@ -46,45 +26,46 @@ async def admin_client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminCli
         await admin.close()
 
 
-async def progress(bootstrap_servers: str, topic: Topic, group_id: str) -> Progress:
-    """The group's progress on the topic; a group that never committed has read nothing.
+class KafkaGroupAdmin:
+    """See `adapters.log.port.GroupAdmin`. Connects anew for each call."""
 
-    Raises:
-        Unavailable: the broker does not answer.
-    """
-    with translated(f"progress of {group_id}", unavailable=_DOWN):
-        async with admin_client(bootstrap_servers) as admin:
-            consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers)
-            try:
-                await consumer.start()
-                offsets = await admin.list_consumer_group_offsets(group_id)
-                described = await admin.describe_topics([topic.name])
-                numbers = [part["partition"] for item in described for part in item["partitions"]]
-                ends = await consumer.end_offsets([TopicPartition(topic.name, n) for n in numbers])
-            finally:
-                await consumer.stop()
-    return Progress(
-        committed={
-            partition.partition: meta.offset
-            for partition, meta in offsets.items()
-            if partition.topic == topic.name and meta.offset >= 0
-        },
-        ends={partition.partition: end for partition, end in ends.items()},
-    )
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
 
+    async def progress(self, topic: Topic, group: str) -> GroupProgress:
+        """See `GroupAdmin.progress`."""
+        with kafka_errors(f"progress of {group}"):
+            async with admin_client(self._bootstrap_servers) as admin:
+                consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers)
+                try:
+                    await consumer.start()
+                    offsets = await admin.list_consumer_group_offsets(group)
+                    described = await admin.describe_topics([topic.name])
+                    partitions = [
+                        TopicPartition(topic.name, part["partition"])
+                        for item in described
+                        for part in item["partitions"]
+                    ]
+                    ends = await consumer.end_offsets(partitions)
+                finally:
+                    await consumer.stop()
+        return GroupProgress(
+            committed={
+                partition.partition: meta.offset
+                for partition, meta in offsets.items()
+                if partition.topic == topic.name and meta.offset >= 0
+            },
+            ends={partition.partition: end for partition, end in ends.items()},
+        )
 
-async def delete_group(bootstrap_servers: str, group_id: str) -> None:
-    """Delete a group's offsets, so that a group of the same name reads from the beginning.
-
-    Raises:
-        Unavailable: the group still has members, or the broker does not answer.
-    """
-    with translated(f"delete the group {group_id}", unavailable=_DOWN):
-        async with admin_client(bootstrap_servers) as admin:
-            coordinator = await admin.find_coordinator(group_id)
-            # aiokafka defines the request but has no method that sends it.
-            answer = await admin._send_request(DeleteGroupsRequest([group_id]), coordinator)
-            for _, code in answer.results:
-                error = for_code(code)
-                if error not in (NoError, GroupIdNotFound):
-                    raise error(group_id)
+    async def delete(self, group: str) -> None:
+        """See `GroupAdmin.delete`."""
+        with kafka_errors(f"delete the group {group}"):
+            async with admin_client(self._bootstrap_servers) as admin:
+                coordinator = await admin.find_coordinator(group)
+                # aiokafka defines the request but has no method that sends it.
+                answer = await admin._send_request(DeleteGroupsRequest([group]), coordinator)
+                for _, code in answer.results:
+                    error = for_code(code)
+                    if error not in (NoError, GroupIdNotFound):
+                        raise error(group)

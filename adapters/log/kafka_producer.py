@@ -3,7 +3,7 @@
 aiokafka's `stop` flushes, which never ends while the broker is down, and cancelling it leaves the
 sender's task and its connections alive: minutes later an old batch would be written after newer
 records of the same key. So its parts are ended one by one here. They are private to aiokafka 0.14;
-`tests/faults/test_discarded_producer.py` fails when they change.
+`tests/architecture/test_private_parts.py` fails when they change.
 """
 
 from __future__ import annotations

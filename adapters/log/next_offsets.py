@@ -23,6 +23,7 @@ from aiokafka.errors import (
 from adapters.log.port import (
     NO_HEADERS,
     Committed,
+    LogLost,
     LogRecord,
     Partition,
     Position,
@@ -39,10 +40,6 @@ _REVOKED: Final = (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
-
-
-class LogLost(Exception):
-    """The log has lost records that were read. The process ends, and starts reading again."""
 
 
 class Fetched(NamedTuple):

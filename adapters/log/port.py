@@ -1,7 +1,8 @@
-"""The port of the event log: an append-only log for each topic, and consumer groups.
+"""The ports of the event log: an append-only log for each topic, and its consumer groups.
 
-Every method may raise `adapters.errors.Unavailable`. The real log (`adapters.log.kafka`) and the
-fake one (`adapters.log.fake`) pass the same contract tests (`tests/contract`).
+Every method may raise `adapters.errors.Unavailable`. The real log and groups (`adapters.log.kafka`,
+`adapters.log.kafka_admin`) and the fake ones (`adapters.log.fake`) pass the same contract tests
+(`tests/contract`).
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class LogRecord(NamedTuple):
     headers: Mapping[str, bytes] = NO_HEADERS
 
 
+class LogLost(Exception):
+    """The log lacks records that it held before. The process has to start reading again."""
+
+
 class EventLog(Protocol):
     """An append-only log for each topic."""
 
@@ -112,4 +117,42 @@ class EventLog(Protocol):
 
     async def close(self) -> None:
         """Flush buffered messages and release connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GroupProgress:
+    """How far a consumer group has read a topic.
+
+    For each partition: the next offset that the group reads, and the end of the log.
+    """
+
+    committed: Mapping[int, int]
+    ends: Mapping[int, int]
+
+    @property
+    def lag(self) -> int:
+        """Number of records to read, over all partitions; an upper bound on compacted topics."""
+        return sum(max(0, end - self.committed.get(p, 0)) for p, end in self.ends.items())
+
+    def has_read(self, partition: int, offset: int) -> bool:
+        """Whether the group has committed an offset after this record."""
+        return offset < self.committed.get(partition, 0)
+
+
+class GroupAdmin(Protocol):
+    """Consumer groups, seen from outside of them."""
+
+    async def progress(self, topic: Topic, group: str) -> GroupProgress:
+        """The group's progress on the topic; a group that never committed has read nothing."""
+        ...
+
+    async def delete(self, group: str) -> None:
+        """Delete a group's offsets, so that a group of the same name reads from the beginning.
+
+        A group that does not exist is no error.
+
+        Raises:
+            Unavailable: the group still has members.
+        """
         ...

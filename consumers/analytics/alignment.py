@@ -16,21 +16,21 @@ from uuid import uuid4
 from adapters.log.port import EventLog, LogRecord, Partition
 from analytics.columns import table_of
 from analytics.epochs import Epoch, begin_epoch, epoch_of
-from analytics.lake import End, Generation, LakePartition
+from analytics.lake import Generation, LakePartition, PartitionEnd
 from analytics.last_records import identity, last_records
 from schemas.topics import Topic
 
 logger = logging.getLogger(__name__)
 
-RESTORE: Final = "_restore"
+RESTORE_FOLDER: Final = "_restore"
 """Folder of the lake that names the topics that lost events which the lake still holds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Aligned:
+class Alignment:
     """The end of a partition in the lake, and its epoch, which maps it to an offset of the log."""
 
-    end: End
+    end: PartitionEnd
     epoch: Epoch
 
     @property
@@ -41,55 +41,57 @@ class Aligned:
 
 async def align(
     log: EventLog, generation: Generation, partitions: Sequence[Partition]
-) -> dict[Partition, Aligned]:
+) -> dict[Partition, Alignment]:
     """Where each partition continues; begins a new epoch where the log is not the one filed before.
 
     Raises:
         Unavailable: the log or the lake does not answer.
     """
-    found: dict[Partition, Aligned] = {}
+    found: dict[Partition, Alignment] = {}
     by_topic: dict[Topic, list[int]] = {}
     for topic, number in partitions:
         by_topic.setdefault(topic, []).append(number)
     for topic, numbers in by_topic.items():
-        before = {n: await asyncio.to_thread(_aligned, generation, topic, n) for n in numbers}
+        before = {
+            n: await asyncio.to_thread(_read_alignment, generation, topic, n) for n in numbers
+        }
         bounds = await log.bounds(topic)
-        lost = await _lost(log, generation, topic, before, bounds)
+        lost = await _find_lost(log, generation, topic, before, bounds)
         for number, aligned in before.items():
             if number in lost:
                 start = bounds[number][0] if number in bounds else 0
                 epoch = Epoch(aligned.end.offset - start, aligned.end.offset)
                 await asyncio.to_thread(
-                    _begin, generation, LakePartition(topic.name, number), epoch
+                    _start_epoch, generation, LakePartition(topic.name, number), epoch
                 )
-                aligned = Aligned(aligned.end, epoch)
+                aligned = Alignment(aligned.end, epoch)
             found[topic, number] = aligned
     return found
 
 
-def _aligned(generation: Generation, topic: Topic, number: int) -> Aligned:
-    place = LakePartition(topic.name, number)
-    return Aligned(generation.end(place), epoch_of(generation, place))
+def _read_alignment(generation: Generation, topic: Topic, number: int) -> Alignment:
+    partition = LakePartition(topic.name, number)
+    return Alignment(generation.end(partition), epoch_of(generation, partition))
 
 
-def _begin(generation: Generation, place: LakePartition, epoch: Epoch) -> None:
+def _start_epoch(generation: Generation, partition: LakePartition, epoch: Epoch) -> None:
     logger.error(
         "%s-%d is not the log that was filed before: its events are filed after those that only "
         "the lake still holds",
-        place.topic,
-        place.partition,
+        partition.topic,
+        partition.number,
     )
     # Written first, so that a crash in between restores twice instead of never. Each marker has a
     # unique name: a restore removes only the markers that it has listed before.
-    generation.lake.storage.write(f"{RESTORE}/{place.topic}~{uuid4().hex}", b"")
-    begin_epoch(generation, place, epoch)
+    generation.lake.storage.write(f"{RESTORE_FOLDER}/{partition.topic}~{uuid4().hex}", b"")
+    begin_epoch(generation, partition, epoch)
 
 
-async def _lost(
+async def _find_lost(
     log: EventLog,
     generation: Generation,
     topic: Topic,
-    before: Mapping[int, Aligned],
+    before: Mapping[int, Alignment],
     bounds: Mapping[int, tuple[int, int]],
 ) -> set[int]:
     """The partitions whose log is not the one that was filed before."""
@@ -102,7 +104,7 @@ async def _lost(
             lost.add(number)
             continue
         filed = await asyncio.to_thread(
-            _last_filed, generation, LakePartition(topic.name, number), aligned
+            _read_last_filed, generation, LakePartition(topic.name, number), aligned
         )
         wanted = {offset: row for offset, row in filed.items() if start <= offset < end}
         if wanted:
@@ -124,12 +126,12 @@ async def _lost(
     return lost
 
 
-def _last_filed(
-    generation: Generation, place: LakePartition, aligned: Aligned
+def _read_last_filed(
+    generation: Generation, partition: LakePartition, aligned: Alignment
 ) -> dict[int, tuple[int, str]]:
     """Log offset -> (time in ms, identity) of the last rows filed in this epoch. Blocks."""
     epoch = aligned.epoch
-    for file in reversed(generation.snapshot(place.topic, place.partition)):
+    for file in reversed(generation.snapshot(partition.topic, partition.number)):
         if file.last < epoch.start:
             break
         rows = last_records(generation.lake.storage, file.path)
@@ -140,6 +142,6 @@ def _last_filed(
 
 
 def _fingerprint(topic: Topic, record: LogRecord) -> tuple[int, str]:
-    """(time in ms, identity) of a record of the log, to compare with `_last_filed`."""
+    """(time in ms, identity) of a record of the log, to compare with `_read_last_filed`."""
     (row,) = table_of(topic, [record]).select(["event_id", "raw"]).to_pylist()
     return record.timestamp_ms, identity(row)

@@ -18,9 +18,14 @@ from consumers.analytics.filing_work import FilingWork, analytics_member
 from consumers.analytics.restore import restore_lost
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
-from consumers.process.process import first_of, run_until_stopped, stop_on_signals, watchdog_of
-from consumers.process.report import Backlog
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.backlog import Backlog
+from consumers.process.consumer_loop import ConsumerLoop
+from consumers.process.lifecycle import (
+    build_watchdog,
+    run_until_first_ends,
+    run_until_stopped,
+    stop_on_signals,
+)
 from schemas.topics import SEARCHES
 
 logger = logging.getLogger(__name__)
@@ -41,10 +46,12 @@ async def file_events(settings: AnalyticsSettings) -> None:
     gc.set_threshold(500_000, 20, 20)
     lake = Lake(settings.lake_url)
     async with connect_log(settings) as log:
-        await run_until_stopped(_watched(settings, lake, log, stop), stop, seconds=STOP_SECONDS)
+        await run_until_stopped(
+            _run_with_watchdog(settings, lake, log, stop), stop, seconds=STOP_SECONDS
+        )
 
 
-async def _watched(
+async def _run_with_watchdog(
     settings: AnalyticsSettings, lake: Lake, log: EventLog, stop: asyncio.Event
 ) -> None:
     writer = LakeWriter(
@@ -52,11 +59,11 @@ async def _watched(
     )
     progress = FilingProgress(writer)
     activity = Activity("filing events", pending=progress.pending, achieved=progress.achieved)
-    watchdog = watchdog_of(
+    watchdog = build_watchdog(
         activity, stuck_seconds=settings.stuck_seconds, ready_file=settings.ready_file
     )
     with activity.here():
-        await first_of(
+        await run_until_first_ends(
             watchdog.run(), _join_and_file(settings, lake, log, stop, writer, progress, watchdog)
         )
 
@@ -70,18 +77,18 @@ async def _join_and_file(
     progress: FilingProgress,
     watchdog: Watchdog,
 ) -> None:
-    async def joined() -> ConsumerLoop[FilingWork]:
+    async def join() -> ConsumerLoop[FilingWork]:
         member = analytics_member(settings, writer, log)
         await member.start()
         return member
 
-    member = await until_available(joined, what="Kafka")
+    member = await until_available(join, what="Kafka")
     logger.info("filing events in %s", settings.lake_url)
     progress.joined = True
     watchdog.ready()
     helpers = HelperPool(1)
     try:
-        await first_of(
+        await run_until_first_ends(
             stop.wait(),
             member.work.failed,
             progress.backlog.follow(member, lambda: f"{writer.filed} records filed"),
@@ -143,10 +150,10 @@ async def _compact(
                 min_files=settings.compact_files,
                 grace_seconds=settings.compact_grace_seconds,
             )
-            await until_available(partial(_run, job, helpers), what="compact")
+            await until_available(partial(_compact_partition, job, helpers), what="compact")
 
 
-async def _run(job: CompactionJob, helpers: HelperPool) -> None:
+async def _compact_partition(job: CompactionJob, helpers: HelperPool) -> None:
     if not await asyncio.to_thread(job.is_due):
         return
     try:

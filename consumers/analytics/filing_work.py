@@ -15,9 +15,9 @@ from adapters.retry import until_available
 from analytics.lake import TOPICS
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
-from consumers.process.ending import EndsWithError
+from consumers.process.background_work import BackgroundWork
+from consumers.process.consumer_loop import ConsumerLoop
 from consumers.process.group_work import GroupSettings
-from consumers.process.subscriber import ConsumerLoop
 
 COMMIT_WAIT_SECONDS: Final = 2.0
 READ_RECORDS: Final = 10_000
@@ -28,7 +28,7 @@ FETCH_BYTES: Final = 32 * 1024 * 1024
 PARTITION_FETCH_BYTES: Final = 8 * 1024 * 1024
 
 
-class FilingWork(EndsWithError):
+class FilingWork(BackgroundWork):
     """A `GroupWork`: one task buffers records and writes them to the lake."""
 
     _member: ConsumerLoop[FilingWork]
@@ -63,8 +63,8 @@ class FilingWork(EndsWithError):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """See `GroupWork.choose`: where the lake ends."""
+    async def choose_offsets(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """See `GroupWork.choose_offsets`: where the lake ends."""
         self._committed = {}
         return await self._writer.assigned(partitions)
 

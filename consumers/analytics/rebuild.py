@@ -14,15 +14,16 @@ import pyarrow.compute as pc
 from adapters.log.port import EventLog, LogRecord
 from analytics.columns import table_of
 from analytics.epochs import Epoch, begin_epoch, earlier_events, without_events
-from analytics.lake import TOPICS, End, Generation, Lake, LakePartition
+from analytics.lake import TOPICS, Generation, Lake, LakePartition, PartitionEnd
 from consumers.analytics.alignment import align
 from schemas.topics import Topic
 
-EVERYTHING: Final = 2**62
+END_OF_LOG: Final = 2**62
+"""Greater than every offset."""
 
 
 @dataclass
-class Rebuilt:
+class RebuildResult:
     """The result of a rebuild: records per topic."""
 
     read: dict[str, int] = field(default_factory=dict)
@@ -30,7 +31,7 @@ class Rebuilt:
     """Rows of the live lake whose records the log no longer holds (retention, compaction)."""
 
 
-async def rebuild(log: EventLog, lake: Lake, *, batch_records: int = 50_000) -> Rebuilt:
+async def rebuild(log: EventLog, lake: Lake, *, batch_records: int = 50_000) -> RebuildResult:
     """Fill a new generation from the start of the log and make it the current one.
 
     Members of the analytics group go on meanwhile; each notices the new generation at its next
@@ -39,7 +40,7 @@ async def rebuild(log: EventLog, lake: Lake, *, batch_records: int = 50_000) -> 
     Raises:
         Unavailable: Kafka or the storage does not answer; the live lake is unchanged.
     """
-    report = Rebuilt()
+    report = RebuildResult()
     live = await asyncio.to_thread(lake.current)
     made = await asyncio.to_thread(lake.new_generation)
     try:
@@ -59,7 +60,7 @@ async def _rebuild_topic(
     live: Generation,
     made: Generation,
     batch_records: int,
-    report: Rebuilt,
+    report: RebuildResult,
 ) -> None:
     bounds = await log.bounds(topic)
     aligned = await align(log, live, [(topic, number) for number in bounds])
@@ -83,11 +84,11 @@ async def _rebuild_topic(
             await asyncio.to_thread(partitions[number].file, gathered)
         await asyncio.to_thread(partitions[number].carry, bounds[number][1])
     # Partitions that the log no longer has.
-    for place in {file.place for file in live.files(topic.name)}:
-        if place.partition not in partitions:
-            gone = _RebuiltPartition(topic, place.partition, live, made, Epoch(), None)
-            await asyncio.to_thread(gone.carry, EVERYTHING)
-            partitions[place.partition] = gone
+    for partition in {file.partition for file in live.files(topic.name)}:
+        if partition.number not in partitions:
+            gone = _RebuiltPartition(topic, partition.number, live, made, Epoch(), None)
+            await asyncio.to_thread(gone.carry, END_OF_LOG)
+            partitions[partition.number] = gone
     report.read[topic.name] = sum(part.read for part in partitions.values())
     report.carried[topic.name] = sum(part.carried for part in partitions.values())
 
@@ -106,20 +107,20 @@ class _RebuiltPartition:
     ) -> None:
         """`known` are the ids of events that earlier epochs hold."""
         self._topic = topic
-        self._place = LakePartition(topic.name, number)
+        self._partition = LakePartition(topic.name, number)
         self._made = made
         self._live = live
         self._epoch = epoch
         self._known = known
         self._files = live.snapshot(topic.name, number)
-        self._end = End()
+        self._end = PartitionEnd()
         self.read = 0
         self.carried = 0
 
     def begin(self) -> None:
         """Begin the same epoch as in the live lake."""
         if self._epoch != Epoch():
-            begin_epoch(self._made, self._place, self._epoch)
+            begin_epoch(self._made, self._partition, self._epoch)
 
     def carry(self, until: int) -> None:
         """Copy the live rows from the current end up to, not including, this log offset."""
@@ -128,7 +129,7 @@ class _RebuiltPartition:
             if file.last >= self._end.offset and file.first < until:
                 rows = self._between(file.path, self._end.offset, until - 1)
                 if rows.num_rows:
-                    self._end = self._made.append_table(self._place, self._end, rows)
+                    self._end = self._made.append_table(self._partition, self._end, rows)
                     self.carried += rows.num_rows
 
     def file(self, records: Sequence[LogRecord]) -> None:
@@ -148,7 +149,7 @@ class _RebuiltPartition:
             table = pa.concat_tables([table, *lost], promote_options="default")
             table = table.select(table_of(self._topic, []).schema.names).sort_by("offset")
         if table.num_rows:
-            self._end = self._made.append_table(self._place, self._end, table)
+            self._end = self._made.append_table(self._partition, self._end, table)
 
     def _between(self, path: str, first: int, last: int) -> pa.Table:
         table = self._live.lake.storage.read_table(path)

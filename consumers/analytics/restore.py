@@ -11,13 +11,13 @@ from adapters.log.port import EventLog, Message
 from analytics.columns import event_of
 from analytics.epochs import epoch_of
 from analytics.lake import Lake, LakePartition
-from consumers.analytics.alignment import RESTORE
+from consumers.analytics.alignment import RESTORE_FOLDER
 from schemas.codec import InvalidEvent, decode
 from schemas.topics import PERSONAL, Topic
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE: Final = 1000
+BATCH_EVENTS: Final = 1000
 
 
 async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
@@ -30,7 +30,7 @@ async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
         Unavailable: the log or the lake does not answer.
     """
     done: dict[str, int] = {}
-    names = await asyncio.to_thread(lake.storage.names, RESTORE)
+    names = await asyncio.to_thread(lake.storage.names, RESTORE_FOLDER)
     lost = {name.partition("~")[0] for name in names}
     for topic in PERSONAL:
         if topic.name in lost:
@@ -41,7 +41,7 @@ async def restore_lost(log: EventLog, lake: Lake) -> dict[str, int]:
                 lost.discard(topic.name)
     for name in names:
         if name.partition("~")[0] in lost or name.partition("~")[0] not in done:
-            await asyncio.to_thread(lake.storage.remove, f"{RESTORE}/{name}")
+            await asyncio.to_thread(lake.storage.remove, f"{RESTORE_FOLDER}/{name}")
     return done
 
 
@@ -49,9 +49,9 @@ async def _is_filed(log: EventLog, lake: Lake, topic: Topic) -> bool:
     """Whether the lake has reached the end of the log."""
     generation = await asyncio.to_thread(lake.current)
     for number, (_, end) in (await log.bounds(topic)).items():
-        place = LakePartition(topic.name, number)
-        filed = await asyncio.to_thread(generation.end, place)
-        epoch = await asyncio.to_thread(epoch_of, generation, place)
+        partition = LakePartition(topic.name, number)
+        filed = await asyncio.to_thread(generation.end, partition)
+        epoch = await asyncio.to_thread(epoch_of, generation, partition)
         if epoch.in_log(filed.offset) < end:
             return False
     return True
@@ -82,7 +82,7 @@ def _missing(lake: Lake, topic: Topic, present: set[str]) -> Iterator[list[Messa
                 continue
             present.add(row["event_id"])
             batch.append(Message(row["key"], event_of(topic, row)))
-            if len(batch) == AT_ONCE:
+            if len(batch) == BATCH_EVENTS:
                 yield batch
                 batch = []
     if batch:

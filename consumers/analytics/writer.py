@@ -14,8 +14,8 @@ from adapters.errors import Unavailable
 from adapters.log.port import EventLog, LogRecord, Partition
 from adapters.retry import until_available
 from analytics.epochs import Epoch, earlier_events, without_events
-from analytics.lake import End, Lake, LakePartition, Moved
-from consumers.analytics.alignment import Aligned, align
+from analytics.lake import Lake, LakePartition, PartitionEnd, WriteConflict
+from consumers.analytics.alignment import Alignment, align
 from schemas.topics import Topic
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ class _Buffer:
     """Records of one partition read since `end`, the partition's end in the lake."""
 
     topic: Topic
-    place: LakePartition
-    end: End
+    partition: LakePartition
+    end: PartitionEnd
     epoch: Epoch
     records: list[LogRecord] = field(default_factory=list)
 
@@ -78,7 +78,7 @@ class LakeWriter:
 
         async with self._writing:
             found = await until_available(
-                lambda: self._aligned(partitions), what="find the end of the lake"
+                lambda: self._align(partitions), what="find the end of the lake"
             )
             self._forget_all()
             self._buffers = {
@@ -139,9 +139,9 @@ class LakeWriter:
                 try:
                     buffer.end = await asyncio.to_thread(self._append, buffer)
                     self.filed += len(buffer.records)
-                except Moved as moved_by_other:
+                except WriteConflict as moved_by_other:
                     logger.warning("%s", moved_by_other)
-                    again = (await self._aligned([partition]))[partition]
+                    again = (await self._align([partition]))[partition]
                     buffer.end, buffer.epoch = again.end, again.epoch
                     self._moved[partition] = again.log_offset
                 self._waiting -= len(buffer.records)
@@ -162,7 +162,7 @@ class LakeWriter:
         generation = await asyncio.to_thread(self._lake.current)
         if generation.name == self._generation:
             return
-        found = await self._aligned(list(self._buffers))
+        found = await self._align(list(self._buffers))
         for partition, buffer in self._buffers.items():
             at = found[partition]
             if (at.end, at.epoch) != (buffer.end, buffer.epoch):
@@ -170,7 +170,7 @@ class LakeWriter:
                 buffer.end, buffer.epoch, buffer.records = at.end, at.epoch, []
                 self._moved[partition] = at.log_offset
 
-    async def _aligned(self, partitions: Sequence[Partition]) -> dict[Partition, Aligned]:
+    async def _align(self, partitions: Sequence[Partition]) -> dict[Partition, Alignment]:
         generation = await asyncio.to_thread(self._lake.current)
         found = await align(self._log, generation, partitions)
         for topic in {topic for topic, _ in partitions}:
@@ -178,19 +178,19 @@ class LakeWriter:
         self._generation = generation.name
         return found
 
-    def _append(self, buffer: _Buffer) -> End:
+    def _append(self, buffer: _Buffer) -> PartitionEnd:
         generation = self._lake.current()
         try:
             return generation.append(
                 buffer.topic,
-                buffer.place,
+                buffer.partition,
                 buffer.end,
                 [buffer.epoch.in_lake(record) for record in buffer.records],
                 lambda rows: without_events(rows, self._known.get(buffer.topic)),
             )
         except Unavailable:
             # The files of some days may be written: the next attempt starts where the lake ends.
-            end = generation.end(buffer.place)
+            end = generation.end(buffer.partition)
             next_offset = buffer.epoch.in_log(end.offset)
             kept = [record for record in buffer.records if record.position.offset >= next_offset]
             self._waiting -= len(buffer.records) - len(kept)

@@ -22,20 +22,20 @@ from typing import Final
 from adapters.errors import Unavailable
 from adapters.log.dead_letter_reader import VANISHED
 from adapters.log.port import EventLog
-from consumers.indexing.batch import Absent, Prepared, Wanted
-from consumers.indexing.failures import BadShare, Poison, RetryPolicy
+from consumers.indexing.batch import AbsentImage, ImageToIndex, PreparedBatch
+from consumers.indexing.failures import FailureShare, Poison, RetryPolicy
 from consumers.indexing.newer_records import NewerRecords
 from consumers.indexing.roots import Roots
 from consumers.indexing.settings import IndexingSettings
 
-LOOK_AGAIN_SECONDS: Final = 1.0
+FIRST_RETRY_SECONDS: Final = 1.0
 """Pause before the second attempt; it doubles for each further one. By then a watcher that saw the
 file change or disappear has published that."""
 
-PLACE_SECONDS: Final = 30.0
+ROOT_CHECK_SECONDS: Final = 30.0
 """Time limit for checking a root or mount; on a hanging network file system the check blocks."""
 
-Infer = Callable[[Sequence[Wanted], Prepared], Awaitable[list[Absent]]]
+Infer = Callable[[Sequence[ImageToIndex], PreparedBatch], Awaitable[list[AbsentImage]]]
 
 
 class AbsentImages:
@@ -48,7 +48,7 @@ class AbsentImages:
         # A dedicated thread: a check of a hanging file system blocks it for good.
         self._checks = ThreadPoolExecutor(1)
         self._newer = NewerRecords(log)
-        self._recent = BadShare(settings.poison_share, settings.poison_window)
+        self._recent = FailureShare(settings.poison_share, settings.poison_window)
 
     def close(self) -> None:
         """Cancel pending checks of roots and mounts."""
@@ -58,7 +58,9 @@ class AbsentImages:
         """Note that `count` images were read."""
         self._recent.note(good=count, bad=0)
 
-    async def settle(self, absent: Sequence[Absent], prepared: Prepared, infer: Infer) -> None:
+    async def settle(
+        self, absent: Sequence[AbsentImage], prepared: PreparedBatch, infer: Infer
+    ) -> None:
         """Retry the absent images with `infer`, and add the outcome of each to `prepared`."""
         left = list(absent)
         attempts = 1
@@ -74,16 +76,16 @@ class AbsentImages:
                     # If some files have come back, the others may follow: start counting again.
                     attempts = attempts + 1 if len(left) == before else 1
                 read_first = True
-                left = await self._not_overtaken(left, prepared)
+                left = await self._without_superseded(left, prepared)
                 if not left:
                     return
-                if (reason := await self._missing_place(left)) is not None:
+                if (reason := await self._missing_root(left)) is not None:
                     attempts = 0
                     raise Unavailable(reason)
                 if attempts >= self._attempts:
                     self._check_share(left)
                     return
-                pause = LOOK_AGAIN_SECONDS * 2 ** (attempts - 1)
+                pause = FIRST_RETRY_SECONDS * 2 ** (attempts - 1)
                 await asyncio.sleep(min(pause, self._retry.maximum))
 
         if left:
@@ -94,12 +96,14 @@ class AbsentImages:
             for each in left
         ]
 
-    async def _not_overtaken(self, absent: Sequence[Absent], prepared: Prepared) -> list[Absent]:
-        overtaken = await self._newer.overtaken([each.wanted.record for each in absent])
-        prepared.superseded += len(overtaken)
-        return [each for each in absent if each.wanted.record.position not in overtaken]
+    async def _without_superseded(
+        self, absent: Sequence[AbsentImage], prepared: PreparedBatch
+    ) -> list[AbsentImage]:
+        superseded = await self._newer.find_superseded([each.wanted.record for each in absent])
+        prepared.superseded += len(superseded)
+        return [each for each in absent if each.wanted.record.position not in superseded]
 
-    async def _missing_place(self, absent: Sequence[Absent]) -> str | None:
+    async def _missing_root(self, absent: Sequence[AbsentImage]) -> str | None:
         """The reason why a root, mount or bucket of these images is unavailable; None if all are
         there."""
         reason = next((each.reason for each in absent if each.storage_is_away), None)
@@ -107,14 +111,14 @@ class AbsentImages:
             return reason
         events = [each.wanted.event for each in absent]
         check = asyncio.get_running_loop().run_in_executor(
-            self._checks, self._roots.missing, events
+            self._checks, self._roots.find_missing, events
         )
         try:
-            return await asyncio.wait_for(check, PLACE_SECONDS)
+            return await asyncio.wait_for(check, ROOT_CHECK_SECONDS)
         except TimeoutError:
             return f"{absent[0].reason}, and its storage does not respond"
 
-    def _check_share(self, absent: Sequence[Absent]) -> None:
+    def _check_share(self, absent: Sequence[AbsentImage]) -> None:
         if self._recent.is_too_high(len(absent)):
             raise Unavailable(
                 f"{absent[0].reason}, like most of the recent pictures: is part of a disk missing?"

@@ -21,11 +21,16 @@ from consumers.indexing.indexer import Indexer
 from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
-from consumers.process.process import first_of, run_until_stopped, stop_on_signals, watchdog_of
-from consumers.process.report import Backlog
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.backlog import Backlog
+from consumers.process.consumer_loop import ConsumerLoop
+from consumers.process.lifecycle import (
+    build_watchdog,
+    run_until_first_ends,
+    run_until_stopped,
+    stop_on_signals,
+)
 from imaging.sandbox.allocator import return_memory_promptly
-from imaging.sandbox.pool import workers_of
+from imaging.sandbox.pool import worker_count
 from schemas.topics import IMAGES
 
 logger = logging.getLogger("consumers")
@@ -43,12 +48,12 @@ async def index_images(settings: IndexingSettings) -> None:
     stop = stop_on_signals()
     embedder = connect_embedder(settings)
     index = connect_index(settings)
-    workers = workers_of(settings.decode_workers)
+    workers = worker_count(settings.decode_workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         async with connect_log(settings) as log:
             try:
                 await run_until_stopped(
-                    _watched(settings, embedder, index, log, pool, stop),
+                    _run_with_watchdog(settings, embedder, index, log, pool, stop),
                     stop,
                     seconds=settings.shutdown_grace + 5,
                 )
@@ -56,7 +61,7 @@ async def index_images(settings: IndexingSettings) -> None:
                 await asyncio.gather(embedder.close(), index.close())
 
 
-async def _watched(
+async def _run_with_watchdog(
     settings: IndexingSettings,
     embedder: TritonEmbedder,
     index: ImageIndex,
@@ -66,11 +71,11 @@ async def _watched(
 ) -> None:
     progress = IndexingProgress()
     activity = Activity("indexing", pending=progress.pending, achieved=progress.achieved)
-    watchdog = watchdog_of(
+    watchdog = build_watchdog(
         activity, stuck_seconds=settings.stuck_seconds, ready_file=settings.ready_file
     )
     with activity.here():
-        await first_of(
+        await run_until_first_ends(
             watchdog.run(),
             _join_and_index(settings, embedder, index, log, pool, stop, progress, watchdog),
         )
@@ -98,17 +103,17 @@ async def _join_and_index(
         # A log that has lost records may also have lost the removals of indexed images.
         await retry.until_available(orphans.remove, "Weaviate")
 
-    async def joined() -> ConsumerLoop[IndexingWork]:
+    async def join() -> ConsumerLoop[IndexingWork]:
         member = indexing_member(settings, indexer, collection.group, log, remove_orphans)
         await member.start()
         return member
 
-    member = await retry.until_available(joined, "Kafka")
+    member = await retry.until_available(join, "Kafka")
     logger.info("indexing %s into %s", IMAGES.name, collection.name)
     progress.member, progress.indexer = member, indexer
     watchdog.ready()
     try:
-        await first_of(
+        await run_until_first_ends(
             stop.wait(),
             member.work.failed,
             progress.backlog.follow(member, lambda: indexer.counters),

@@ -13,7 +13,7 @@ from consumers.indexing.failures import Poison
 from schemas.events import ImageAdded, ImageRemoved, StageTimings
 
 
-class Wanted(NamedTuple):
+class ImageToIndex(NamedTuple):
     """An image to be indexed, and the record that asks for it.
 
     `known` is what an earlier version stored for the same content: its vector is still valid, its
@@ -26,13 +26,13 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Absent:
+class AbsentImage:
     """An image whose content could not be read, and why.
 
     `storage_is_away`: the storage itself was unavailable, so the image may well exist.
     """
 
-    wanted: Wanted
+    wanted: ImageToIndex
     reason: str
     storage_is_away: bool = False
 
@@ -49,7 +49,7 @@ class Addition:
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedBatch:
     """Everything to write for one batch; `records` are its records in log order."""
 
     records: Sequence[LogRecord]
@@ -60,7 +60,7 @@ class Prepared:
 
 
 @dataclass(slots=True)
-class Counters:
+class IndexingCounters:
     """Counts since the process started."""
 
     received: int = 0
@@ -75,7 +75,9 @@ class Counters:
     refused: int = 0
 
 
-def reused(wanted: Wanted, known: KnownVector, timings: StageTimings | None = None) -> Addition:
+def reuse_vector(
+    wanted: ImageToIndex, known: KnownVector, timings: StageTimings | None = None
+) -> Addition:
     """An image whose content already has a vector."""
     image = image_record(wanted.event, known)
     return Addition(wanted.record, wanted.event, image, True, timings or StageTimings())

@@ -15,17 +15,17 @@ from consumers.indexing.reading import Limits, read
 from consumers.indexing.settings import IndexingSettings
 from imaging.decoded_image import DecodedImage
 from imaging.sandbox.memory_budget import MemoryBudget, MemoryHold
-from imaging.sandbox.pool import Sandbox, workers_of
+from imaging.sandbox.pool import Sandbox, worker_count
 from schemas.events import ImageAdded
 
 TASK: Final = "consumers.indexing.worker_task:read_and_decode"
-LOCAL: Final = "file://"
-SLOWEST_DISK: Final = 1_000_000
-"""Bytes per second. A slower read counts as a hanging disk or server."""
+LOCAL_SCHEME: Final = "file://"
+MIN_DISK_SPEED: Final = 1_000_000
+"""Bytes per second. A slower read counts as that of a hanging disk or server."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoding:
+class DecodingResult:
     """A decoded image, and the milliseconds that reading and decoding took."""
 
     image: DecodedImage
@@ -54,12 +54,12 @@ class Decoder:
         # that waits for a worker already holds its file.
         self._files = MemoryBudget(settings.decode_memory_bytes // 2)
         self.sandbox = Sandbox(
-            workers_of(settings.decode_workers),
+            worker_count(settings.decode_workers),
             memory_bytes=settings.decode_memory_bytes * 3 // 2,
             seconds=settings.decode_seconds,
         )
 
-    async def decode(self, event: ImageAdded) -> Decoding:
+    async def decode(self, event: ImageAdded) -> DecodingResult:
         """The image that the event describes.
 
         Raises:
@@ -68,7 +68,7 @@ class Decoder:
             SlowFile: reading a local file took more than `DECODE_SECONDS` plus one second per
                 megabyte.
         """
-        if event.uri.startswith(LOCAL):
+        if event.uri.startswith(LOCAL_SCHEME):
             # The worker reads it; its bytes never pass through this process.
             return await self._in_worker(event, None, 0.0)
         hold = await self._files.take(event.size_bytes)
@@ -80,11 +80,13 @@ class Decoder:
         """Stop the worker processes."""
         self.sandbox.close()
 
-    async def _in_worker(self, event: ImageAdded, data: bytes | None, before: float) -> Decoding:
+    async def _in_worker(
+        self, event: ImageAdded, data: bytes | None, before: float
+    ) -> DecodingResult:
         reading = 0.0
         if data is None:
             size = min(event.size_bytes, self._limits.max_bytes)
-            reading = self.sandbox.seconds + size / SLOWEST_DISK
+            reading = self.sandbox.seconds + size / MIN_DISK_SPEED
         # A large file on a slow disk may take longer than the watchdog's limit without progress.
         report = asyncio.get_running_loop().call_later(
             self._long, server_is_away, "read pictures", f"{event.uri} takes long", reading
@@ -96,7 +98,7 @@ class Decoder:
             )
         finally:
             report.cancel()
-        return Decoding(image, before + read_ms, decode_ms)
+        return DecodingResult(image, before + read_ms, decode_ms)
 
     async def _read(self, event: ImageAdded, hold: MemoryHold) -> tuple[bytes, float]:
         """The file's bytes and the milliseconds to read them; gives `hold` back on failure."""

@@ -89,7 +89,7 @@ class RetryPolicy:
         return await until_available(call, what=what, initial=self.initial, maximum=self.maximum)
 
 
-class BadShare:
+class FailureShare:
     """The share of bad outcomes among the last `window`."""
 
     def __init__(self, share: float, window: int) -> None:
@@ -115,7 +115,7 @@ class PoisonLimit:
     """Watches the share of bad records among the last `window`."""
 
     def __init__(self, share: float, window: int) -> None:
-        self._recent = BadShare(share, window)
+        self._recent = FailureShare(share, window)
 
     def note(self, good: int, bad: int) -> None:
         """Count a batch; call this before its dead letters are written.

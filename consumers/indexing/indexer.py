@@ -15,7 +15,7 @@ from adapters.index.port import Collection, ImageIndex
 from adapters.log.dead_letter import VALUE_BYTES, printable
 from adapters.log.dead_letter_reader import VANISHED
 from adapters.log.port import EventLog, LogRecord, Message
-from consumers.indexing.batch import Addition, Counters, Prepared
+from consumers.indexing.batch import Addition, IndexingCounters, PreparedBatch
 from consumers.indexing.failures import Poison, PoisonLimit, RetryPolicy
 from consumers.indexing.prepare import Preparer
 from consumers.indexing.settings import IndexingSettings
@@ -46,7 +46,7 @@ class Indexer:
         settings: IndexingSettings,
         pool: ThreadPoolExecutor,
     ) -> None:
-        self.counters = Counters()
+        self.counters = IndexingCounters()
         self._index = index
         self._log = log
         self._collection = collection
@@ -67,11 +67,11 @@ class Indexer:
         """Stop the decoding processes and pending checks."""
         self._preparer.close()
 
-    async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
+    async def prepare(self, records: Sequence[LogRecord]) -> PreparedBatch:
         """Read, decode and embed; see `Preparer.prepare`."""
         return await self._preparer.prepare(records)
 
-    async def apply(self, prepared: Prepared) -> None:
+    async def apply(self, prepared: PreparedBatch) -> None:
         """Write a prepared batch. When this returns, all effects are durable: commit the offsets.
 
         Raises:
@@ -194,10 +194,12 @@ class Indexer:
                 try:
                     await self._publish(IMAGES_INDEXED, [message])
                 except Rejected as error:
-                    logger.error("%r was indexed, but not announced: %s", message.key, error)
+                    logger.error(
+                        "%r was indexed, but its event was not published: %s", message.key, error
+                    )
 
     def _count(
-        self, prepared: Prepared, written: Sequence[Addition], poison: Sequence[Poison]
+        self, prepared: PreparedBatch, written: Sequence[Addition], poison: Sequence[Poison]
     ) -> None:
         counters = self.counters
         counters.received += len(prepared.records)

@@ -1,6 +1,6 @@
 """The work of the group that fills one collection from `images`.
 
-Partitions start at the group's committed offsets, which carry marks (`MarkedOffsets`).
+Partitions start at the group's committed offsets, which carry fingerprints (`OffsetFingerprints`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from adapters.log.port import Committed, EventLog, LogRecord, Partition
 from adapters.retry import until_available
 from consumers.indexing.indexer import Indexer
-from consumers.indexing.marked_offsets import MarkedOffsets, Starts
-from consumers.indexing.pipeline import Pipeline
+from consumers.indexing.offset_fingerprints import OffsetFingerprints, StartOffsets
+from consumers.indexing.pipeline import IndexingPipeline
 from consumers.indexing.settings import IndexingSettings
+from consumers.process.consumer_loop import ConsumerLoop
 from consumers.process.group_work import GroupSettings
-from consumers.process.subscriber import ConsumerLoop
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
@@ -43,9 +43,9 @@ class IndexingWork:
         returns, so after a crash it is called again.
         """
         self._before_replay = before_replay
-        self._marked = MarkedOffsets(log)
-        self._starts = Starts({}, frozenset())
-        self.pipeline = Pipeline(
+        self._fingerprints = OffsetFingerprints(log)
+        self._start_offsets = StartOffsets({}, frozenset())
+        self.pipeline = IndexingPipeline(
             indexer,
             self.commit,
             capacity=2 * settings.batch_records,
@@ -73,23 +73,23 @@ class IndexingWork:
         """See `GroupWork.stop`."""
         await self.pipeline.stop()
 
-    async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """See `GroupWork.choose`: the committed offsets, if they belong to this log."""
+    async def choose_offsets(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """See `GroupWork.choose_offsets`: the committed offsets, if they belong to this log."""
         numbers = [number for _, number in partitions]
 
-        async def look_up() -> Starts:
+        async def look_up() -> StartOffsets:
             committed = await self._member.committed(partitions)
-            return await self._marked.starts(
+            return await self._fingerprints.start_offsets(
                 {number: each for (_, number), each in committed.items()}, numbers
             )
 
-        self._starts = await until_available(look_up, what="Kafka")
-        self._marked.clear()
-        return {(IMAGES, number): offset for number, offset in self._starts.offsets.items()}
+        self._start_offsets = await until_available(look_up, what="Kafka")
+        self._fingerprints.clear()
+        return {(IMAGES, number): offset for number, offset in self._start_offsets.offsets.items()}
 
     async def begin(self) -> None:
         """See `GroupWork.begin`."""
-        starts = self._starts
+        starts = self._start_offsets
         if starts.outdated:
             logger.info(
                 "partitions that an earlier version read are read again: %s",
@@ -101,12 +101,12 @@ class IndexingWork:
         first = {number: starts.offsets[number] for number in starts.unknown | starts.outdated}
         if first:
             await until_available(
-                lambda: self._member.commit_at_once(self._with_marks(first)), what="Kafka"
+                lambda: self._member.commit_at_once(self._with_fingerprints(first)), what="Kafka"
             )
 
     def put(self, records: Mapping[Partition, Sequence[LogRecord]]) -> None:
         """See `GroupWork.put`."""
-        self._marked.note(records.values())
+        self._fingerprints.remember(records.values())
         self.pipeline.put([record for batch in records.values() for record in batch])
 
     @property
@@ -127,17 +127,17 @@ class IndexingWork:
             await self.pipeline.drop()
 
     async def commit(self, next_offsets: Mapping[int, int]) -> None:
-        """Commit partition -> next offset, with marks.
+        """Commit partition -> next offset, with fingerprints.
 
         Raises:
             Unavailable: the broker cannot commit now.
             RebalanceFailed: the assigned partitions are unknown.
         """
-        await self._member.commit(self._with_marks(next_offsets))
+        await self._member.commit(self._with_fingerprints(next_offsets))
 
-    def _with_marks(self, next_offsets: Mapping[int, int]) -> dict[Partition, Committed]:
-        marked = self._marked.committed(next_offsets)
-        return {(IMAGES, number): each for number, each in marked.items()}
+    def _with_fingerprints(self, next_offsets: Mapping[int, int]) -> dict[Partition, Committed]:
+        fingerprinted = self._fingerprints.with_fingerprints(next_offsets)
+        return {(IMAGES, number): each for number, each in fingerprinted.items()}
 
 
 def indexing_member(

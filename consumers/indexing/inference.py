@@ -23,15 +23,15 @@ from adapters.index.facts import ImageFacts, values
 from adapters.index.port import KnownVector
 from adapters.progress import server_is_away
 from consumers.indexing.batch import (
-    Absent,
+    AbsentImage,
     Addition,
-    Counters,
-    Prepared,
-    Wanted,
+    ImageToIndex,
+    IndexingCounters,
+    PreparedBatch,
     image_record,
-    reused,
+    reuse_vector,
 )
-from consumers.indexing.decoding import Decoder, Decoding
+from consumers.indexing.decoding import Decoder, DecodingResult
 from consumers.indexing.failures import Poison, RetryPolicy
 from consumers.indexing.reading import Superseded
 from consumers.indexing.settings import IndexingSettings
@@ -44,9 +44,9 @@ RECENT_VECTORS = 4096
 
 
 @dataclass(slots=True)
-class _Decoded:
-    wanted: Wanted
-    done: Decoding
+class _PendingEmbedding:
+    wanted: ImageToIndex
+    done: DecodingResult
     slot: Slot
 
 
@@ -63,7 +63,7 @@ class Inference:
         spec: ModelSpec,
         settings: IndexingSettings,
         pool: ThreadPoolExecutor,
-        counters: Counters,
+        counters: IndexingCounters,
     ) -> None:
         self._embedder = embedder
         self._spec = spec
@@ -93,28 +93,30 @@ class Inference:
         known = self._recent.get(sha256)
         return None if known is None else replace(known, vector=list(known.vector))
 
-    async def infer(self, wanted: Sequence[Wanted], prepared: Prepared) -> list[Absent]:
+    async def infer(
+        self, wanted: Sequence[ImageToIndex], prepared: PreparedBatch
+    ) -> list[AbsentImage]:
         """Add the outcome of each image to `prepared`; absent images are returned instead.
 
         Of several records with one content, the first is inferred; the others reuse its vector.
         """
-        first: dict[str, Wanted] = {}
-        copies: list[Wanted] = []
+        first: dict[str, ImageToIndex] = {}
+        copies: list[ImageToIndex] = []
         for each in wanted:
             if first.setdefault(each.event.sha256, each) is not each:
                 copies.append(each)
-        absent: list[Absent] = []
-        decoded: asyncio.Queue[_Decoded | None] = asyncio.Queue()
+        absent: list[AbsentImage] = []
+        decoded: asyncio.Queue[_PendingEmbedding | None] = asyncio.Queue()
         with self._pixels.lease() as pixels, self._calls.lease() as calls:
             async with asyncio.TaskGroup() as group:
                 group.create_task(
                     self._decode_all(list(first.values()), pixels, decoded, prepared, absent)
                 )
                 group.create_task(self._embed_all(decoded, calls, prepared))
-        left: list[Wanted] = []
+        left: list[ImageToIndex] = []
         for each in copies:
             if (vector := self.recent(each.event.sha256)) is not None:
-                prepared.additions.append(reused(each, vector))
+                prepared.additions.append(reuse_vector(each, vector))
             else:
                 # The first one failed or was absent; the same content at this path may be readable.
                 left.append(each)
@@ -124,22 +126,22 @@ class Inference:
 
     async def _decode_all(
         self,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[ImageToIndex],
         pixels: Lease,
-        decoded: asyncio.Queue[_Decoded | None],
-        prepared: Prepared,
-        absent: list[Absent],
+        decoded: asyncio.Queue[_PendingEmbedding | None],
+        prepared: PreparedBatch,
+        absent: list[AbsentImage],
     ) -> None:
-        async def one(each: Wanted, slot: Slot) -> None:
+        async def decode_one(each: ImageToIndex, slot: Slot) -> None:
             try:
                 done = await self._decode_with_retries(each)
             except Superseded as error:
-                absent.append(Absent(each, str(error)))
+                absent.append(AbsentImage(each, str(error)))
             except SlowFile as error:
                 server_is_away("read pictures", f"{each.event.uri}: {error}")
-                absent.append(Absent(each, str(error)))
+                absent.append(AbsentImage(each, str(error)))
             except Unavailable as error:
-                absent.append(Absent(each, str(error), storage_is_away=True))
+                absent.append(AbsentImage(each, str(error), storage_is_away=True))
             except (Rejected, OSError) as error:
                 attempts = self._settings.max_attempts if isinstance(error, OSError) else 1
                 kind = type(error).__name__
@@ -149,19 +151,19 @@ class Inference:
                 )
             else:
                 self._counters.decoded += 1
-                corrected = self._corrected(each, done)
+                corrected = self._correct_facts(each, done)
                 if corrected is None:
-                    decoded.put_nowait(_Decoded(each, done, slot))
+                    decoded.put_nowait(_PendingEmbedding(each, done, slot))
                     return
                 prepared.additions.append(corrected)
             slot.give_back()
 
         async with asyncio.TaskGroup() as group:
             for each in wanted:
-                group.create_task(one(each, await pixels.take()))
+                group.create_task(decode_one(each, await pixels.take()))
         decoded.put_nowait(None)
 
-    def _corrected(self, wanted: Wanted, done: Decoding) -> Addition | None:
+    def _correct_facts(self, wanted: ImageToIndex, done: DecodingResult) -> Addition | None:
         """A known image with its facts read again; None if it has to be embedded as well."""
         known, image = wanted.known, done.image
         if known is None or known.facts_version < image.pixels_since:
@@ -169,12 +171,12 @@ class Inference:
         # Different dimensions mean that the earlier version embedded it in another orientation.
         if (known.width, known.height) != (image.width, image.height):
             return None
-        corrected = _known_of(image, known.vector)
+        corrected = _known_vector(image, known.vector)
         self._remember(wanted.event.sha256, corrected)
         timings = StageTimings(read=done.read_ms, decode=done.decode_ms)
-        return reused(wanted, corrected, timings)
+        return reuse_vector(wanted, corrected, timings)
 
-    async def _decode_with_retries(self, wanted: Wanted) -> Decoding:
+    async def _decode_with_retries(self, wanted: ImageToIndex) -> DecodingResult:
         # An unreadable file may be locked for a moment, or be on an unreliable disk.
         settings = self._settings
         async for attempt in AsyncRetrying(
@@ -188,9 +190,12 @@ class Inference:
         raise AssertionError("unreachable: the last attempt raises")
 
     async def _embed_all(
-        self, decoded: asyncio.Queue[_Decoded | None], calls: Lease, prepared: Prepared
+        self,
+        decoded: asyncio.Queue[_PendingEmbedding | None],
+        calls: Lease,
+        prepared: PreparedBatch,
     ) -> None:
-        async def one(chunk: Sequence[_Decoded], call: Slot) -> None:
+        async def embed_chunk(chunk: Sequence[_PendingEmbedding], call: Slot) -> None:
             await self._embed(chunk, prepared)
             call.give_back()
             for each in chunk:
@@ -199,7 +204,7 @@ class Inference:
         ended = False
         async with asyncio.TaskGroup() as group:
             while not ended:
-                chunk: list[_Decoded] = []
+                chunk: list[_PendingEmbedding] = []
                 while len(chunk) < self._settings.embed_batch:
                     item = await decoded.get()
                     if item is None:
@@ -207,13 +212,13 @@ class Inference:
                         break
                     chunk.append(item)
                 if chunk:
-                    group.create_task(one(chunk, await calls.take()))
+                    group.create_task(embed_chunk(chunk, await calls.take()))
 
-    async def _embed(self, chunk: Sequence[_Decoded], prepared: Prepared) -> None:
+    async def _embed(self, chunk: Sequence[_PendingEmbedding], prepared: PreparedBatch) -> None:
         """Embed the chunk in requests of a size that Triton answers in time."""
         done = 0
 
-        async def next_part() -> tuple[Sequence[_Decoded], Vectors | Rejected]:
+        async def next_part() -> tuple[Sequence[_PendingEmbedding], Vectors | Rejected]:
             # Cut again for each attempt, so that a part that was too large is retried smaller.
             part = chunk[done : done + self._size.items]
             return part, await self._infer(part)
@@ -230,7 +235,7 @@ class Inference:
             for item, vector in zip(part, vectors, strict=True):
                 prepared.additions.append(self._addition(item, vector.tolist(), embed_ms))
 
-    async def _infer(self, part: Sequence[_Decoded]) -> Vectors | Rejected:
+    async def _infer(self, part: Sequence[_PendingEmbedding]) -> Vectors | Rejected:
         pixels = np.stack([item.done.image.pixels for item in part])
         started = time.monotonic()
         try:
@@ -245,7 +250,9 @@ class Inference:
         self._size.took(len(part), time.monotonic() - started)
         return vectors
 
-    async def _refuse(self, part: Sequence[_Decoded], error: Rejected, prepared: Prepared) -> None:
+    async def _refuse(
+        self, part: Sequence[_PendingEmbedding], error: Rejected, prepared: PreparedBatch
+    ) -> None:
         """Dead-letter the image if it was sent alone; else embed each image of the part alone."""
         if len(part) == 1:
             (item,) = part
@@ -257,9 +264,11 @@ class Inference:
         for item in part:
             await self._embed([item], prepared)
 
-    def _addition(self, item: _Decoded, vector: Sequence[float], embed_ms: float) -> Addition:
+    def _addition(
+        self, item: _PendingEmbedding, vector: Sequence[float], embed_ms: float
+    ) -> Addition:
         record, event = item.wanted.record, item.wanted.event
-        known = _known_of(item.done.image, vector)
+        known = _known_vector(item.done.image, vector)
         self._remember(event.sha256, known)
         timings = StageTimings(read=item.done.read_ms, decode=item.done.decode_ms, embed=embed_ms)
         return Addition(record, event, image_record(event, known), False, timings)
@@ -271,5 +280,5 @@ class Inference:
             self._recent.popitem(last=False)
 
 
-def _known_of(image: DecodedImage, vector: Sequence[float]) -> KnownVector:
+def _known_vector(image: DecodedImage, vector: Sequence[float]) -> KnownVector:
     return KnownVector(vector=vector, **values(ImageFacts, image))

@@ -30,7 +30,7 @@ class NewerRecords:
         self._log = log
         self._partitions: dict[int, _PartitionTail] = {}
 
-    async def overtaken(self, records: Sequence[LogRecord]) -> set[Position]:
+    async def find_superseded(self, records: Sequence[LogRecord]) -> set[Position]:
         """The positions of those records whose key has a newer record in `images`.
 
         A record that is missing from the log while later ones are present was compacted away, which
@@ -57,7 +57,7 @@ class NewerRecords:
         return {
             record.position
             for record in records
-            if self._partitions[record.position.partition].has_overtaken(record)
+            if self._partitions[record.position.partition].has_newer(record)
         }
 
 
@@ -83,7 +83,7 @@ class _PartitionTail:
             array("q", offsets[start:].tobytes()),
         )
 
-    def has_overtaken(self, record: LogRecord) -> bool:
+    def has_newer(self, record: LogRecord) -> bool:
         hashes, offsets = self._arrays()
         ours = offsets[hashes == np.uint64(_hash(record.key))]
         ours = ours[ours >= record.position.offset]

@@ -18,20 +18,20 @@ from typing import Final
 
 from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog
-from consumers.indexing.roots import place_problem
+from consumers.indexing.roots import root_problem
 from imaging.sources.settings import SourceSettings
 from imaging.sources.source import Source
-from imaging.sources.storage import file_system, on_disk, reaching
+from imaging.sources.storage import disk_errors, file_system, storage_errors
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE: Final = 1000
-REQUESTS: Final = 32
+BATCH_IDS: Final = 1000
+CONCURRENT_REQUESTS: Final = 32
 """Concurrent requests to a bucket."""
-MOST: Final = 0.5
+MAX_MISSING_SHARE: Final = 0.5
 """If more than this share of the images is gone, a disk or a part of it is assumed to be missing,
 and nothing is removed."""
 
@@ -65,12 +65,12 @@ class Orphans:
         total = 0
         async for image_id, _ in self._index.stored(self._collection):
             ids.append(image_id)
-            if len(ids) == AT_ONCE:
+            if len(ids) == BATCH_IDS:
                 gone += await self._gone(ids)
                 total, ids = total + len(ids), []
         gone += await self._gone(ids)
         total += len(ids)
-        if len(gone) > MOST * total:
+        if len(gone) > MAX_MISSING_SHARE * total:
             logger.error(
                 "the files of %d of %d pictures in %s are missing, which is implausible: nothing "
                 "is removed. If they are really gone: ./image-search index audit --repair",
@@ -81,9 +81,9 @@ class Orphans:
             return 0
         unknown = await self._unknown(gone)
         removed = 0
-        for start in range(0, len(unknown), AT_ONCE):
+        for start in range(0, len(unknown), BATCH_IDS):
             # Check again: the scan took a while, and files may have come back.
-            still = await self._gone(unknown[start : start + AT_ONCE])
+            still = await self._gone(unknown[start : start + BATCH_IDS])
             await self._index.delete(self._collection, still)
             removed += len(still)
         if removed:
@@ -117,7 +117,7 @@ class Orphans:
         for image_id in ids:
             by_source.setdefault(self._source(image_id), []).append(image_id)
         for source, theirs in by_source.items():
-            problem = await asyncio.to_thread(place_problem, source.uri_prefix)
+            problem = await asyncio.to_thread(root_problem, source.uri_prefix)
             if problem is None:
                 check = _gone_locally if source.is_local else _gone_from_bucket
                 found += await asyncio.to_thread(check, source, theirs)
@@ -142,7 +142,7 @@ def _is_gone(root: Path, path: str) -> bool:
     """Whether a file is missing; False if unknown, as below an empty folder, which may be the mount
     point of a disk that is away."""
     try:
-        with on_disk(path):
+        with disk_errors(path):
             try:
                 os.lstat(root / path)
             except (FileNotFoundError, NotADirectoryError):
@@ -165,9 +165,9 @@ def _gone_from_bucket(source: Source, ids: Sequence[str]) -> list[str]:
     def is_there(image_id: str) -> bool:
         uri = source.uri(_path(source, image_id))
         system, path = file_system(uri)
-        with reaching(uri):
+        with storage_errors(uri):
             return bool(system.exists(path))
 
-    with ThreadPoolExecutor(REQUESTS) as pool:
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
         there = list(pool.map(is_there, ids))
     return [image_id for image_id, found in zip(ids, there, strict=True) if not found]

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from adapters.log.port import LogRecord
 from adapters.retry import until_available
-from consumers.indexing.batch import Prepared
+from consumers.indexing.batch import PreparedBatch
 from consumers.indexing.indexer import Indexer
-from consumers.process.ending import EndsWithError
+from consumers.process.background_work import BackgroundWork
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ PREPARED_AHEAD = 1
 COMMIT_WAIT_SECONDS = 2.0
 
 
-class Pipeline(EndsWithError):
+class IndexingPipeline(BackgroundWork):
     """The batches of one consumer that are in flight between the log and the index."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Pipeline(EndsWithError):
         self._commit = commit
         self._capacity = capacity
         self._waiting: asyncio.Queue[Sequence[LogRecord]] = asyncio.Queue()
-        self._prepared: asyncio.Queue[Prepared] = asyncio.Queue(PREPARED_AHEAD)
+        self._prepared: asyncio.Queue[PreparedBatch] = asyncio.Queue(PREPARED_AHEAD)
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()

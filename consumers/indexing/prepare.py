@@ -11,7 +11,7 @@ from adapters.index.facts import FACTS_VERSION
 from adapters.index.port import Collection, ImageIndex, KnownVector
 from adapters.log.port import EventLog, LogRecord
 from consumers.indexing.absent import AbsentImages
-from consumers.indexing.batch import Counters, Prepared, Wanted, reused
+from consumers.indexing.batch import ImageToIndex, IndexingCounters, PreparedBatch, reuse_vector
 from consumers.indexing.failures import Poison, RetryPolicy
 from consumers.indexing.inference import Inference
 from consumers.indexing.settings import IndexingSettings
@@ -31,7 +31,7 @@ class Preparer:
         spec: ModelSpec,
         settings: IndexingSettings,
         pool: ThreadPoolExecutor,
-        counters: Counters,
+        counters: IndexingCounters,
     ) -> None:
         self._index = index
         self._collection = collection
@@ -52,16 +52,16 @@ class Preparer:
         self._inference.close()
         self._absent.close()
 
-    async def prepare(self, records: Sequence[LogRecord]) -> Prepared:
+    async def prepare(self, records: Sequence[LogRecord]) -> PreparedBatch:
         """Do everything but the writes. Waits while a server or the images' storage is away."""
-        prepared = Prepared(records)
+        prepared = PreparedBatch(records)
         additions = self._sort(records, prepared)
         known = await self._known([each.event.sha256 for each in additions])
-        unknown: list[Wanted] = []
+        unknown: list[ImageToIndex] = []
         for each in additions:
             found = known.get(each.event.sha256)
             if found is not None and found.facts_version >= FACTS_VERSION:
-                prepared.additions.append(reused(each, found))
+                prepared.additions.append(reuse_vector(each, found))
             else:
                 unknown.append(each._replace(known=found))
         absent = await self._inference.infer(unknown, prepared)
@@ -69,7 +69,7 @@ class Preparer:
         await self._absent.settle(absent, prepared, self._inference.infer)
         return prepared
 
-    def _sort(self, records: Sequence[LogRecord], prepared: Prepared) -> list[Wanted]:
+    def _sort(self, records: Sequence[LogRecord], prepared: PreparedBatch) -> list[ImageToIndex]:
         """Keep only the last event of each key: it supersedes the earlier ones."""
         last: dict[str, tuple[LogRecord, ImageAdded | ImageRemoved]] = {}
         for record in records:
@@ -80,10 +80,10 @@ class Preparer:
                 continue
             last.pop(change.image_id, None)
             last[change.image_id] = (record, change)
-        additions: list[Wanted] = []
+        additions: list[ImageToIndex] = []
         for record, change in last.values():
             if isinstance(change, ImageAdded):
-                additions.append(Wanted(record, change))
+                additions.append(ImageToIndex(record, change))
             else:
                 prepared.removals.append((record, change))
         return additions

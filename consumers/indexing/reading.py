@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from adapters.errors import Rejected, Unavailable
-from imaging.sources.storage import may_be_the_file_s, read_bytes
+from imaging.sources.storage import may_concern_one_file, read_bytes
 from schemas.events import ImageAdded
 
 
@@ -40,7 +40,7 @@ def read(event: ImageAdded, *, max_bytes: int) -> bytes:
         raise Superseded(f"{event.uri} is gone") from error
     except (OSError, Unavailable) as error:
         cause = error.__cause__ if isinstance(error, Unavailable) else error
-        if not (event.uri.startswith("file://") and may_be_the_file_s(cause)):
+        if not (event.uri.startswith("file://") and may_concern_one_file(cause)):
             raise
         raise Superseded(f"{event.uri} cannot be read: {cause}") from error
     if hashlib.sha256(data).hexdigest() != event.sha256:

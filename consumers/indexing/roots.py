@@ -14,7 +14,7 @@ from adapters.errors import Rejected, Unavailable
 from imaging.sources.mounts import MountTable
 from imaging.sources.settings import SourceSettings
 from imaging.sources.source import Source
-from imaging.sources.storage import file_system, reaching
+from imaging.sources.storage import file_system, storage_errors
 from schemas.events import ImageAdded
 
 
@@ -29,14 +29,14 @@ class Roots:
             reverse=True,
         )
 
-    def missing(self, events: Iterable[ImageAdded]) -> str | None:
+    def find_missing(self, events: Iterable[ImageAdded]) -> str | None:
         """A description of the first root or mount of these images that is missing. Blocks.
 
         Raises:
             Unavailable: the storage cannot be checked now.
         """
-        places = {(self._root(event), event.mount) for event in events}
-        problems = (place_problem(root, mount) for root, mount in sorted(places, key=str))
+        roots = {(self._root(event), event.mount) for event in events}
+        problems = (root_problem(root, mount) for root, mount in sorted(roots, key=str))
         return next((problem for problem in problems if problem is not None), None)
 
     def _root(self, event: ImageAdded) -> str:
@@ -61,7 +61,7 @@ def _split(uri: str, parts: int) -> tuple[str, str]:
     return root, uri[len(root) :]
 
 
-def place_problem(root: str, mount: str | None = None) -> str | None:
+def root_problem(root: str, mount: str | None = None) -> str | None:
     """Why a root (a URI with a trailing slash) or a mount point below it is unusable; None if both
     are present. Blocks.
 
@@ -78,7 +78,7 @@ def _folder_problem(folder: Path, mount: str | None) -> str | None:
         with os.scandir(folder) as entries:
             is_empty = next(entries, None) is None
     except OSError as error:
-        return f"the folder {folder} is not there: {error.strerror or error}"
+        return f"the folder {folder} is missing: {error.strerror or error}"
     if is_empty:
         return f"the folder {folder} is empty, as if nothing were mounted there"
     if mount is not None and not MountTable.has(folder, mount):
@@ -95,6 +95,6 @@ def _bucket_problem(root: str) -> str | None:
     if not container:
         return None
     # An empty folder in a bucket does not exist, an empty bucket does: so check only the bucket.
-    with reaching(root):
+    with storage_errors(root):
         system.invalidate_cache()
         return None if system.exists(container) else f"{root}: there is no {container}"

@@ -8,8 +8,8 @@ from adapters.embedder.spec import ModelSpec
 from consumers.indexing.reading import Limits, read
 from imaging.decode import DRAFT_FACTOR, decode
 from imaging.decoded_image import DecodedImage
-from imaging.sandbox.worker import READING, NeedsMemory, doing
-from imaging.worker_tasks import begin, judged
+from imaging.sandbox.worker import READING, NeedsMemory, enter_phase
+from imaging.worker_tasks import begin, rejecting_unknown_errors
 from schemas.events import ImageAdded
 
 
@@ -27,12 +27,12 @@ def read_and_decode(
     """
     started = time.perf_counter()
     if data is None:
-        doing(READING)
+        enter_phase(READING)
         if memory < event.size_bytes <= limits.max_bytes:
             raise NeedsMemory(event.size_bytes)
         data = read(event, max_bytes=limits.max_bytes)
     between = time.perf_counter()
-    with judged():
+    with rejecting_unknown_errors():
         begin(data, DRAFT_FACTOR * max(spec.width, spec.height), limits.max_pixels, memory)
         image = decode(data, spec, max_pixels=limits.max_pixels)
     ended = time.perf_counter()

@@ -14,8 +14,8 @@ from schemas.topics import Topic
 class GroupWork(Protocol):
     """What a group does with its records. One instance per process.
 
-    `ConsumerLoop` calls `choose` on assignment, then `begin`; `put` for each batch; and `give_up`
-    before the partitions are revoked.
+    `ConsumerLoop` calls `choose_offsets` on assignment, then `begin`; `put` for each batch; and
+    `give_up` before the partitions are revoked.
     """
 
     def attach(self, member: Any) -> None:
@@ -39,7 +39,7 @@ class GroupWork(Protocol):
         """Cancel the work without waiting for the records in flight."""
         ...
 
-    async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+    async def choose_offsets(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """The offset to read each of these partitions from; waits while servers are down."""
         ...
 

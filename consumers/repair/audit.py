@@ -9,7 +9,7 @@ from adapters.index.port import Collection, ImageIndex
 from adapters.log.dead_letter_reader import Letter, read_letters
 from adapters.log.port import EventLog, Message, Position
 from consumers.repair.dead_letters import is_about
-from consumers.repair.republish import Latest, latest_records, republish
+from consumers.repair.republish import LatestRecord, latest_records, republish
 from schemas.events import ImageAdded
 
 HasRead = Callable[[int, int], bool]
@@ -26,7 +26,7 @@ class Audit:
     waiting: list[str] = field(default_factory=list)
     dead_lettered: list[str] = field(default_factory=list)
     agreed: int = 0
-    latest: Mapping[str, Latest] = field(default_factory=dict, repr=False)
+    latest: Mapping[str, LatestRecord] = field(default_factory=dict, repr=False)
 
     @property
     def is_clean(self) -> bool:
@@ -61,7 +61,7 @@ async def audit(
 def _judge(
     result: Audit,
     image_id: str,
-    found: Latest | None,
+    found: LatestRecord | None,
     stored: str | None,
     letters: Sequence[Letter],
 ) -> None:

@@ -15,7 +15,7 @@ from adapters.log.dead_letter_reader import (
     settling,
 )
 from adapters.log.port import EventLog, LogRecord, Message, Position
-from consumers.repair.republish import Latest, latest_records, republish
+from consumers.repair.republish import LatestRecord, latest_records, republish
 from schemas.codec import InvalidEvent, decode_image_change
 from schemas.events import ImageAdded, ImageRemoved
 from schemas.topics import IMAGES, IMAGES_DLQ
@@ -25,7 +25,7 @@ ATTEMPTS_HEADER: Final = "attempts"
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class LetterFilter:
     """Selects letters; a field that is None matches all. `offsets` is an inclusive range of offsets
     of the source topic."""
 
@@ -34,7 +34,7 @@ class Filter:
     source_partition: int | None = None
     offsets: tuple[int, int] | None = None
 
-    def takes(self, letter: Letter) -> bool:
+    def matches(self, letter: Letter) -> bool:
         """Whether the letter is selected."""
         if self.names is not None and letter.name not in self.names:
             return False
@@ -51,27 +51,27 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Retried:
+class RetryResult:
     """The outcome of a retry, by the letters' names."""
 
     published: list[str]
-    overtaken: list[str]
+    superseded: list[str]
     """The image has a newer event, so there is nothing to retry."""
     unreadable: dict[str, str]
     """Name -> why the original record cannot be decoded by this version, or is not available."""
 
 
-async def open_letters(log: EventLog, wanted: Filter | None = None) -> list[Letter]:
+async def open_letters(log: EventLog, wanted: LetterFilter | None = None) -> list[Letter]:
     """The letters that are not settled yet."""
-    wanted = wanted or Filter()
+    wanted = wanted or LetterFilter()
     return [
         letter
         for letter in await read_letters(log)
-        if letter.settled_as is None and wanted.takes(letter)
+        if letter.settled_as is None and wanted.matches(letter)
     ]
 
 
-def is_about(letter: Letter, newest: Latest) -> bool:
+def is_about(letter: Letter, newest: LatestRecord) -> bool:
     """Whether the letter is about this record.
 
     Its position alone does not show that: if the log has lost its end, another record may have the
@@ -93,9 +93,9 @@ def _content(change: ImageAdded | ImageRemoved) -> str | None:
     return change.sha256 if isinstance(change, ImageAdded) else None
 
 
-async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
+async def retry(log: EventLog, letters: Sequence[Letter]) -> RetryResult:
     """Publish the original records to `images` again, with their history; settle the letters."""
-    done = Retried([], [], {})
+    done = RetryResult([], [], {})
     latest = await latest_records(log)
     originals = await _originals(log, letters)
     again: list[Message] = []
@@ -111,7 +111,7 @@ async def retry(log: EventLog, letters: Sequence[Letter]) -> Retried:
         newest = latest.get(change.image_id)
         is_newest = newest is None or is_about(letter, newest)
         if not is_newest or change.image_id in queued or not isinstance(change, ImageAdded):
-            done.overtaken.append(letter.name)
+            done.superseded.append(letter.name)
             settled.append(settling(letter, "overtaken"))
             continue
         queued.add(change.image_id)
@@ -165,7 +165,9 @@ def _change(letter: Letter, originals: Mapping[Position, LogRecord]) -> ImageAdd
         return decode_image_change(event.original_key, event.original_value)
     original = originals.get(letter.source) if letter.source else None
     if original is None:
-        raise InvalidEvent("the letter holds only the beginning of its record, the log none of it")
+        raise InvalidEvent(
+            "the letter contains only the beginning of its record, and the log has no copy of it"
+        )
     return decode_image_change(original.key, original.value)
 
 

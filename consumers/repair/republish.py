@@ -17,7 +17,7 @@ from schemas.topics import IMAGES
 
 
 @dataclass(frozen=True, slots=True)
-class Latest:
+class LatestRecord:
     """The newest decodable record of a key."""
 
     position: Position
@@ -29,18 +29,18 @@ class Latest:
         return Message(self.change.image_id, event, headers or {})
 
 
-async def latest_records(log: EventLog) -> dict[str, Latest]:
+async def latest_records(log: EventLog) -> dict[str, LatestRecord]:
     """Image id -> its newest record, removals included; skips records that cannot be decoded."""
-    latest: dict[str, Latest] = {}
+    latest: dict[str, LatestRecord] = {}
     async for record in log.read_all(IMAGES):
         if (found := _readable(record)) is not None:
             latest[found.change.image_id] = found
     return latest
 
 
-def _readable(record: LogRecord) -> Latest | None:
+def _readable(record: LogRecord) -> LatestRecord | None:
     try:
-        return Latest(record.position, decode_image_change(record.key, record.value))
+        return LatestRecord(record.position, decode_image_change(record.key, record.value))
     except InvalidEvent:
         return None
 
@@ -53,14 +53,14 @@ async def republish(
     Returns:
         The number of keys with a newer record, which was published again.
     """
-    overtaken: set[str] = set()
+    superseded: set[str] = set()
     known = dict(seen)
     pending = list(messages)
     while pending:
         written = await log.publish(IMAGES, pending)
         ours = set(written)
         keys = {message.key for message in pending}
-        between: dict[str, Latest] = {}
+        between: dict[str, LatestRecord] = {}
         async for record in log.read_all(IMAGES):
             if record.position in ours or (found := _readable(record)) is None:
                 continue
@@ -70,10 +70,10 @@ async def republish(
         last = dict(zip((message.key for message in pending), written, strict=True))
         # A newer record that was written after ours already supersedes it.
         lost = {k: f for k, f in between.items() if f.position.offset < last[k].offset}
-        overtaken |= lost.keys()
+        superseded |= lost.keys()
         known.update(last)
         pending = [found.message() for found in lost.values()]
-    return len(overtaken)
+    return len(superseded)
 
 
 def _after(position: Position, other: Position) -> bool:

@@ -18,6 +18,7 @@ import jwt
 from jwt import PyJWKClient
 
 from adapters.errors import Unavailable
+from gateway.errors import Denied
 
 ALGORITHMS: Final = (
     "RS256",
@@ -35,10 +36,6 @@ ALGORITHMS: Final = (
 
 LEEWAY_SECONDS: Final = 10
 FETCH_SECONDS: Final = 5.0
-
-
-class Denied(Exception):
-    """The credential is missing or not valid; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +147,9 @@ class Access:
         return self._keys is None and self._tokens is None
 
     @property
-    def challenges(self) -> list[str]:
-        """The challenges of a 401 (RFC 9110, section 11.6.1)."""
-        basic = ['Basic realm="image search", charset="UTF-8"'] if self._keys else []
-        return ['Bearer realm="image search"', *basic]
+    def takes_keys(self) -> bool:
+        """Whether an API key is a credential here."""
+        return self._keys is not None
 
     async def identify(self, credentials: Credentials) -> Caller | None:
         """The caller; None where access is open.
@@ -171,4 +167,4 @@ class Access:
                 return caller
         if self._tokens is not None and (token := bearer or cookie):
             return await self._tokens.check(token)
-        raise Denied("the key is not valid" if any(candidates) else "a key or token is needed")
+        raise Denied("the key is not valid" if any(candidates) else "a key or a token is required")

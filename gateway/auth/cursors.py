@@ -8,16 +8,12 @@ from typing import Any, Final
 
 import jwt
 
-from adapters.errors import Rejected
 from gateway.auth.receipts import CompactEncoder
+from gateway.errors import InvalidField
 
 ALGORITHM: Final = "HS256"
 AUDIENCE: Final = "image-search/cursor"
 ISSUER: Final = "image-search"
-
-
-class BadCursor(Rejected):
-    """The cursor was not signed here, or belongs to another search."""
 
 
 def fingerprint(*parts: object) -> str:
@@ -41,7 +37,7 @@ class Cursors:
         """The position in a cursor.
 
         Raises:
-            BadCursor: it was not signed here, or for another search.
+            InvalidField: it was not signed here, or for another search.
         """
         try:
             claims = jwt.decode(
@@ -53,10 +49,11 @@ class Cursors:
                 options={"require": ["aud", "iss", "q", "at"]},
             )
         except jwt.InvalidTokenError as error:
-            raise BadCursor("not a cursor of this gateway") from error
+            raise InvalidField("cursor", "not a cursor of this gateway") from error
         if claims["q"] != question:
-            raise BadCursor(
+            raise InvalidField(
+                "cursor",
                 "the cursor belongs to another search, or the model has changed since: "
-                "start again without it"
+                "start again without it",
             )
         return claims["at"]

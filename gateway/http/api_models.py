@@ -98,7 +98,7 @@ class TermBody(_Request):
     ] = 1.0
 
     @model_validator(mode="after")
-    def _one_thing(self) -> Self:
+    def _check_one_field(self) -> Self:
         if sum(part is not None for part in (self.text, self.image_name, self.image)) != 1:
             raise ValueError("give exactly one of text, image_name and image")
         if self.weight == 0:
@@ -177,7 +177,7 @@ class SearchRequest(_Request):
     ] = None
 
     @model_validator(mode="after")
-    def _one_query(self) -> Self:
+    def _check_one_query(self) -> Self:
         given = (self.text, self.image_name, self.image, self.terms)
         if sum(part is not None for part in given) != 1:
             raise PydanticCustomError(

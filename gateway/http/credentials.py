@@ -33,11 +33,11 @@ def cookie_credential(headers: Headers) -> str:
         for pair in header.split(";"):
             name, _, value = pair.strip().partition("=")
             if name.strip() == COOKIE:
-                return _decoded(value.strip().strip('"'))
+                return _decode(value.strip().strip('"'))
     return ""
 
 
-def _decoded(value: str) -> str:
+def _decode(value: str) -> str:
     try:
         return base64.urlsafe_b64decode(value).decode()
     except (binascii.Error, ValueError):

@@ -17,7 +17,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.errors import Unavailable
-from gateway.auth.access import Access, Denied
+from gateway.auth.access import Access
+from gateway.errors import Denied
 from gateway.http import problems, sign_in
 from gateway.http.credentials import credentials
 from gateway.http.problems import Problem
@@ -96,14 +97,10 @@ class Gate:
         except Denied as error:
             # Attempts with wrong credentials count, too.
             self._count(address)
-            challenges = self._access.challenges
-            if sign_in.is_browser(headers):
-                challenges = challenges[:1]
-            raise Problem(
-                HTTPStatus.UNAUTHORIZED,
-                str(error),
-                headers={"WWW-Authenticate": ", ".join(challenges)},
-            ) from error
+            problem = problems.problem_of(error)
+            if self._access.takes_keys and not sign_in.is_browser(headers):
+                problem.headers["WWW-Authenticate"] += f", {problems.BASIC}"
+            raise problem from error
         except Unavailable as error:
             self._count(address)
             raise problems.problem_of(error) from error

@@ -43,7 +43,7 @@ class BodyLimit:
             return
         seen, exceeded, started = 0, False, False
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             nonlocal seen, exceeded
             message = await receive()
             seen += len(message.get("body", b""))
@@ -52,7 +52,7 @@ class BodyLimit:
                 raise _TooLarge
             return message
 
-        async def watched(message: Message) -> None:
+        async def send_checked(message: Message) -> None:
             nonlocal started
             # The application's answer to the incomplete body is discarded.
             if exceeded and not started:
@@ -61,7 +61,7 @@ class BodyLimit:
             await send(message)
 
         try:
-            await self._app(scope, counted, watched)
+            await self._app(scope, receive_counted, send_checked)
         except _TooLarge:
             if started:
                 raise

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from adapters.errors import Rejected, Unavailable
 from gateway.errors import (
+    Denied,
     ImageNotFound,
     ImageTooLarge,
     InvalidField,
@@ -35,6 +36,10 @@ DOCUMENT: dict[str, Any] = {
 """An error in the OpenAPI document."""
 RETRY: Final = {"Retry-After": "2"}
 """Header of an error that may soon be over: seconds until the client should retry."""
+
+BEARER: Final = 'Bearer realm="image search"'
+BASIC: Final = 'Basic realm="image search", charset="UTF-8"'
+"""Challenges of a 401 (RFC 9110, section 11.6.1): for every credential, and for API keys."""
 
 
 class Problem(Exception):
@@ -94,6 +99,11 @@ def _invalid_field(error: InvalidField) -> Problem:
     )
 
 
+def _denied(error: Denied) -> Problem:
+    headers = {"WWW-Authenticate": BEARER}
+    return Problem(HTTPStatus.UNAUTHORIZED, str(error), headers=headers)
+
+
 def _invalid_receipt(error: InvalidReceipt) -> Problem:
     return Problem(
         HTTPStatus.UNAUTHORIZED,
@@ -126,6 +136,7 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     Unavailable: _retry_later,
     Rejected: _with_status(HTTPStatus.UNPROCESSABLE_ENTITY),
     InvalidField: _invalid_field,
+    Denied: _denied,
     InvalidReceipt: _invalid_receipt,
     NotAllowed: _with_status(HTTPStatus.FORBIDDEN),
     ImageNotFound: _with_status(HTTPStatus.NOT_FOUND),

@@ -76,7 +76,7 @@ async def search_request(request: Request) -> SearchRequest:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {error}") from error
-    return _validated(value)
+    return _validate(value)
 
 
 async def _from_form(request: Request) -> SearchRequest:
@@ -104,7 +104,7 @@ async def _from_form(request: Request) -> SearchRequest:
                 values[name] = _json(value, name)
     if image is None:
         raise _invalid("image", "the form must contain a picture")
-    return _validated(values).model_copy(update={"image": image})
+    return _validate(values).model_copy(update={"image": image})
 
 
 def _json(text: str, field: str) -> Any:
@@ -114,7 +114,7 @@ def _json(text: str, field: str) -> Any:
         raise _invalid(field, f"must be JSON: {error}") from error
 
 
-def _validated(value: Any) -> SearchRequest:
+def _validate(value: Any) -> SearchRequest:
     try:
         return SearchRequest.model_validate(value)
     except ValidationError as error:

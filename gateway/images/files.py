@@ -12,7 +12,7 @@ from adapters.name_forms import forms
 from gateway.errors import ImageNotFound, ImageTooLarge
 from gateway.images.transfers import Transfers
 from gateway.search.filters import valid_unicode
-from gateway.search.waiting import Presence
+from gateway.search.image_lookup import ImageLookup
 from imaging.media_types import HEAD_BYTES, content_type
 from imaging.sources.settings import SourceSettings
 from imaging.sources.storage import read_bytes
@@ -74,9 +74,11 @@ class ServedImages:
     files that a rule excludes. None of them is in the index.
     """
 
-    def __init__(self, presence: Presence, failed: Callable[[], Awaitable[Container[str]]]) -> None:
+    def __init__(
+        self, image_lookup: ImageLookup, failed: Callable[[], Awaitable[Container[str]]]
+    ) -> None:
         """`failed` returns the ids of the images with an open dead letter."""
-        self._presence = presence
+        self._image_lookup = image_lookup
         self._failed = failed
 
     async def find(self, name: str) -> str:
@@ -92,12 +94,12 @@ class ServedImages:
             valid_unicode(name)
         except ValueError as error:
             raise ImageNotFound from error
-        if await self._presence.hash_of(name) is not None:
+        if await self._image_lookup.hash_of(name) is not None:
             return name
         failed = await self._failed()
         if name in failed:
             return name
-        async for image_id, _ in self._presence.held(name):
+        async for image_id, _ in self._image_lookup.matching(name):
             return image_id
         for form in forms(name):
             if form in failed:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Final, TypeVar
 
 from gateway.errors import ImageNotFound, ImageTooLarge
-from imaging.sources.storage import file_system, open_pieces, reaching
+from imaging.sources.storage import file_system, open_pieces, storage_errors
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ PIECE_BYTES: Final = 256 * 1024
 """How much of an object is held in memory while it is sent."""
 THREADS: Final = 8
 """Calls to buckets in flight at once; each blocks a thread."""
-AT_ONCE = 64
+MAX_TRANSFERS = 64
 """Objects that are sent at once; further ones wait for a slot, within the request's deadline."""
 
 
@@ -26,7 +26,7 @@ class Transfers:
     def __init__(self, *, max_bytes: int) -> None:
         """An object of more than `max_bytes` is refused."""
         self._max_bytes = max_bytes
-        self.slots = asyncio.Semaphore(AT_ONCE)
+        self.slots = asyncio.Semaphore(MAX_TRANSFERS)
         # A bucket that hangs blocks its threads, so nothing else may use them.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bucket")
 
@@ -48,7 +48,7 @@ class Transfers:
         """
         system, path = file_system(uri)
         try:
-            with reaching(uri):
+            with storage_errors(uri):
                 info = system.info(path)
         except FileNotFoundError as error:
             raise ImageNotFound from error
@@ -97,7 +97,7 @@ class ObjectReader:
                 self._file = open_pieces(self._uri, PIECE_BYTES)
             except FileNotFoundError as error:
                 raise ImageNotFound from error
-        with reaching(self._uri):
+        with storage_errors(self._uri):
             return self._file.read(PIECE_BYTES)
 
     def _close(self) -> None:

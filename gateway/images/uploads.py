@@ -48,7 +48,7 @@ _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, 
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredUpload:
     """An image in the folder; `created` is false if the same file existed already."""
 
     image_id: str
@@ -87,7 +87,7 @@ class Uploads:
 
     async def store(
         self, data: BinaryIO, *, name: str, folder: str, overwrite: bool = False
-    ) -> Stored:
+    ) -> StoredUpload:
         """Store an image in the folder; it is durable when this returns.
 
         Raises:
@@ -102,7 +102,7 @@ class Uploads:
             self._threads, self._store, data, name, folder, overwrite, self._inspector(loop)
         )
         # A thread cannot be stopped, so it holds its slot until it has finished.
-        storing.add_done_callback(self._stored)
+        storing.add_done_callback(self._on_stored)
         try:
             return await asyncio.shield(storing)
         except InvalidField:
@@ -110,7 +110,7 @@ class Uploads:
         except Rejected as error:
             raise InvalidField("image", str(error)) from error
         except OSError as error:
-            raise _refused(error) from error
+            raise _error_for(error) from error
 
     async def close(self) -> None:
         """Wait for uploads in flight. Close the decoders first, or this takes long."""
@@ -118,7 +118,7 @@ class Uploads:
             await self._slots.acquire()
         self._threads.shutdown(wait=False)
 
-    def _stored(self, storing: asyncio.Future[Stored]) -> None:
+    def _on_stored(self, storing: asyncio.Future[StoredUpload]) -> None:
         self._slots.release()
         if not storing.cancelled():
             storing.exception()  # Retrieve it: perhaps no request waits for it.
@@ -132,7 +132,7 @@ class Uploads:
 
     def _store(
         self, data: BinaryIO, name: str, folder: str, overwrite: bool, inspect: Inspect
-    ) -> Stored:
+    ) -> StoredUpload:
         root = self._root.resolve(strict=True)
         parts = safe_folder(folder)
         if parts and parts[0] in self._reserved:
@@ -151,7 +151,7 @@ class Uploads:
         root: Path,
         overwrite: bool,
         inspect: Inspect,
-    ) -> Stored:
+    ) -> StoredUpload:
         # Hidden and with `.part`: the watcher ignores it until it has its final name.
         descriptor, temporary = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=directory)
         part = Path(temporary)
@@ -170,7 +170,7 @@ class Uploads:
         finally:
             part.unlink(missing_ok=True)
         image_id = target.relative_to(root).as_posix()
-        return Stored(image_id, sha256, size, media_type, created)
+        return StoredUpload(image_id, sha256, size, media_type, created)
 
 
 @contextmanager
@@ -290,7 +290,7 @@ def _never(_: str) -> bool:
     return False
 
 
-def _refused(error: OSError) -> Exception:
+def _error_for(error: OSError) -> Exception:
     """The gateway's error for one of the file system; raises any other error unchanged."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull()

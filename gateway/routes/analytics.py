@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 
 from analytics.dashboard import DrillDown, dashboard, searches
 from analytics.report import ASSETS, WEB
-from analytics.views import Filters
+from analytics.views import EventFilters
 from gateway.http.connection import while_connected
 from gateway.http.static import StaticPage, headers
 from gateway.state.lake_queries import LakeQueries
@@ -49,7 +49,9 @@ def router(queries: LakeQueries) -> APIRouter:
         filters = _filters(since, until, model)
         answer = queries.result(
             ("dashboard", filters),
-            lambda lake, bounds, stop: dashboard(lake, filters, bounds=bounds, stop=stop),
+            lambda lake, limits, cancellation: dashboard(
+                lake, filters, limits=limits, cancellation=cancellation
+            ),
         )
         return await while_connected(request, answer)
 
@@ -83,7 +85,7 @@ def router(queries: LakeQueries) -> APIRouter:
             text=text,
             kind=kind,
             rating=rating,
-            place=place,
+            position=place,
             score_from=score_from,
             score_below=score_below,
             without_result=without_result,
@@ -93,8 +95,8 @@ def router(queries: LakeQueries) -> APIRouter:
         )
         answer = queries.result(
             ("searches", filters, wanted, limit),
-            lambda lake, bounds, stop: searches(
-                lake, filters, wanted, limit=limit, bounds=bounds, stop=stop
+            lambda lake, limits, cancellation: searches(
+                lake, filters, wanted, limit=limit, limits=limits, cancellation=cancellation
             ),
         )
         return {"searches": await while_connected(request, answer)}
@@ -105,5 +107,5 @@ def router(queries: LakeQueries) -> APIRouter:
     return routes
 
 
-def _filters(since: datetime | None, until: datetime | None, model: str | None) -> Filters:
-    return Filters(_utc(since), _utc(until), model or None)
+def _filters(since: datetime | None, until: datetime | None, model: str | None) -> EventFilters:
+    return EventFilters(_utc(since), _utc(until), model or None)

@@ -46,7 +46,7 @@ def router(search: Search, receipts: Receipts, privacy: Privacy) -> APIRouter:
         if body.wait_for is not None:
             wanted = body.wait_for
             extend(request.scope, wanted.timeout_s)
-            await search.presence.until_indexed(
+            await search.image_lookup.until_indexed(
                 wanted.image_name, wanted.sha256, timeout=wanted.timeout_s
             )
         client = privacy.client(caller_of(request.scope))

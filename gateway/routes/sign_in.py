@@ -11,7 +11,8 @@ from fastapi import APIRouter, Form, Request, Response
 from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse
 
-from gateway.auth.access import Access, Denied
+from gateway.auth.access import Access
+from gateway.errors import Denied
 from gateway.http.credentials import COOKIE, credentials
 from gateway.http.sign_in import FILES, PATH, form, own_address
 from gateway.http.static import file_response

@@ -29,7 +29,9 @@ SAMPLE_SECONDS: Final = 60.0
 """How long a sample is used."""
 
 
-def bound(best: float, background: Sequence[float] | NDArray[np.float32], noise: float) -> float:
+def cut_off_score(
+    best: float, background: Sequence[float] | NDArray[np.float32], noise: float
+) -> float:
     """The minimum score of a match; `background` are the scores of random images."""
     if len(background) == 0:
         return noise
@@ -37,7 +39,7 @@ def bound(best: float, background: Sequence[float] | NDArray[np.float32], noise:
     return max(noise, median + (best - median) / 2)
 
 
-class Background:
+class BackgroundSample:
     """A random sample of each collection's vectors, renewed once a minute."""
 
     def __init__(self, index: ImageIndex) -> None:

@@ -21,8 +21,7 @@ import numpy as np
 
 from adapters.index.port import Collection, ImageIndex, Match, StoredImage
 from adapters.naming import object_id
-from gateway.auth.cursors import BadCursor, Cursors, fingerprint
-from gateway.errors import InvalidField
+from gateway.auth.cursors import Cursors, fingerprint
 
 Kind = Literal["exact", "near"]
 
@@ -32,7 +31,7 @@ NEAR_STEP: Final = 64
 NEAR_STEPS: Final = 4
 NEIGHBOURS: Final = 50
 """Maximum number of near-duplicates that are searched for per image."""
-AT_ONCE: Final = 8
+CONCURRENT_SEARCHES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Duplicate:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class DuplicatesPage:
     """Groups of two or more images, how many were examined, and the cursor of the next page."""
 
     collection: Collection
@@ -61,7 +60,7 @@ class Duplicates:
         self._index = index
         self._cursors = cursors
         self._near_score = near_score
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENT_SEARCHES)
 
     async def page(
         self,
@@ -71,7 +70,7 @@ class Duplicates:
         limit: int,
         min_score: float | None = None,
         cursor: str | None = None,
-    ) -> Page:
+    ) -> DuplicatesPage:
         """The next groups after `cursor`.
 
         Raises:
@@ -98,7 +97,7 @@ class Duplicates:
                     if len(groups) == limit:
                         return self._page(collection, groups, examined, question, after)
             if len(images) < step:
-                return Page(collection, groups, examined, None)
+                return DuplicatesPage(collection, groups, examined, None)
         return self._page(collection, groups, examined, question, after)
 
     def _page(
@@ -108,17 +107,14 @@ class Duplicates:
         examined: int,
         question: str,
         after: str | None,
-    ) -> Page:
+    ) -> DuplicatesPage:
         cursor = None if after is None else self._cursors.sign(question, after)
-        return Page(collection, groups, examined, cursor)
+        return DuplicatesPage(collection, groups, examined, cursor)
 
     def _position(self, cursor: str | None, question: str) -> str | None:
         if cursor is None:
             return None
-        try:
-            return str(self._cursors.check(cursor, question))
-        except BadCursor as error:
-            raise InvalidField("cursor", str(error)) from error
+        return str(self._cursors.check(cursor, question))
 
     async def _equal(
         self, collection: Collection, images: Sequence[StoredImage]

@@ -73,7 +73,7 @@ class NumberRange(_Part):
     max: Count | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min must not be over max")
         return self
@@ -92,7 +92,7 @@ class TimeRange(_Part):
     end: Annotated[Moment | None, Field(alias="to")] = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.start is not None and self.end is not None and self.start > self.end:
             raise ValueError("from must not be after to")
         return self

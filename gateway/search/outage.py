@@ -16,7 +16,7 @@ PAUSE_SECONDS: Final = 0.5
 """The maximum pause between attempts. It is random, so that attempts are spread out."""
 
 
-class Patience:
+class OutageRetry:
     """Repeats a call that fails until the outage, not the request, has lasted `seconds`.
 
     So a request during a restart is answered late, and one during a lasting outage fails at once.
@@ -37,11 +37,11 @@ class Patience:
             try:
                 return await attempt()
             except Unavailable:
-                if self._lasting() >= self._seconds:
+                if self._outage_seconds() >= self._seconds:
                     raise
             await asyncio.sleep(random.uniform(0, PAUSE_SECONDS))  # noqa: S311  # no secret
 
-    def _lasting(self) -> float:
+    def _outage_seconds(self) -> float:
         """For how many seconds the current outage has lasted; counts this failure."""
         now = time.monotonic()
         if now - self._last > self._seconds:

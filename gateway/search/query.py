@@ -37,17 +37,17 @@ class Term:
     """Its field in the request, for error messages."""
     weight: float = 1.0
     text: str | None = None
-    image_name: str | None = None
+    image_id: str | None = None
     image: bytes | None = None
 
     def describe(self) -> str:
         """The term in the short form, for instance `2:dog` or `./a.jpg`."""
-        what = self.text or (f"./{self.image_name}" if self.image_name else "(picture)")
+        what = self.text or (f"./{self.image_id}" if self.image_id else "(picture)")
         return what if abs(self.weight) == 1 else f"{abs(self.weight):g}:{what}"
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class QueryVector:
     """A query as a unit vector; `own` are the ids of its images of positive weight."""
 
     vector: list[float]
@@ -84,19 +84,19 @@ class QueryEmbedder:
         self._texts = TextCache(text_cache)
         self._batches = TextBatches(embedder)
 
-    async def embed(self, collection: Collection, terms: Sequence[Term]) -> Query:
+    async def embed(self, collection: Collection, terms: Sequence[Term]) -> QueryVector:
         """The query as a vector.
 
         Raises:
             InvalidField: an image is not indexed or cannot be decoded, or the terms cancel out.
             Unavailable: a required server does not answer.
         """
-        named = await self._named(collection, terms)
+        named = await self._find_named(collection, terms)
         own = frozenset(
-            named[term.image_name][0] for term in terms if term.image_name and term.weight > 0
+            named[term.image_id][0] for term in terms if term.image_id and term.weight > 0
         )
         if len(terms) == 1 and terms[0].weight == 1:
-            return Query(await self._vector(collection, terms[0], named), own)
+            return QueryVector(await self._vector(collection, terms[0], named), own)
         vectors = await _all(self._vector(collection, term, named) for term in terms)
         weights = np.array([term.weight for term in terms])
         combined = weights @ np.array(vectors)
@@ -104,11 +104,11 @@ class QueryEmbedder:
         if length < SMALLEST_LENGTH:
             raise InvalidField("terms", "the terms cancel each other out")
         unit: list[float] = (combined / length).tolist()
-        return Query(unit, own)
+        return QueryVector(unit, own)
 
-    async def _named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
+    async def _find_named(self, collection: Collection, terms: Sequence[Term]) -> _Named:
         """The named images, in one request to the index, and one more for other Unicode forms."""
-        names = {term.image_name: term.field for term in terms if term.image_name is not None}
+        names = {term.image_id: term.field for term in terms if term.image_id is not None}
         if not names:
             return {}
         held = dict(await self._index.vectors(collection, list(names)))
@@ -126,11 +126,11 @@ class QueryEmbedder:
     async def _vector(self, collection: Collection, term: Term, named: _Named) -> list[float]:
         if term.text is not None:
             return await self._of_text(collection, term.text)
-        if term.image_name is not None:
-            return named[term.image_name][1]
+        if term.image_id is not None:
+            return named[term.image_id][1]
         spec = await self.check_model(collection)
         try:
-            image = await self._decoders.picture(term.image or b"", spec)
+            image = await self._decoders.decode(term.image or b"", spec)
         except Rejected as error:
             raise InvalidField(term.field, str(error)) from error
         vectors = await self._embedder.embed_images(collection.model_name, image.pixels[np.newaxis])

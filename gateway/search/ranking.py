@@ -26,7 +26,7 @@ Searching = Callable[[int], Awaitable[Sequence[Match]]]
 Cleaning = Callable[[Sequence[Match]], Awaitable[list[Cleaned]]]
 
 
-async def ranked(
+async def rank(
     search: Searching, clean: Cleaning[Cleaned], *, needed: int, tiers: Sequence[int] = TIERS
 ) -> list[Cleaned]:
     """The beginning of the order: at least `needed` matches, if there are as many.

@@ -16,16 +16,15 @@ from uuid import UUID, uuid4
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import EVERYTHING, Collection, ImageFilter, ImageIndex, Match
 from adapters.retry import until_available
-from gateway.auth.cursors import BadCursor, Cursors, fingerprint
+from gateway.auth.cursors import Cursors, fingerprint
 from gateway.auth.privacy import Privacy
-from gateway.errors import InvalidField
 from gateway.search import cutoff, ranking
 from gateway.search.collapse import CollapsedMatch, collapse
-from gateway.search.cutoff import Background
+from gateway.search.cutoff import BackgroundSample
 from gateway.search.events import SearchEvents
-from gateway.search.outage import Patience
-from gateway.search.query import Query, QueryEmbedder, Term, describe, kind_of
-from gateway.search.waiting import Presence
+from gateway.search.image_lookup import ImageLookup
+from gateway.search.outage import OutageRetry
+from gateway.search.query import QueryEmbedder, QueryVector, Term, describe, kind_of
 from schemas.events import SearchKind, SearchPerformed, SearchResult, SearchTimings, now
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class Question:
             (
                 term.weight,
                 term.text,
-                term.image_name,
+                term.image_id,
                 term.image and hashlib.sha256(term.image).hexdigest(),
             )
             for term in self.terms
@@ -102,7 +101,7 @@ class Search:
     ) -> None:
         """`duplicate_score` is the cosine from which two images are near-duplicates.
 
-        `patience` is how many seconds to wait for a server that is down; see `Patience`.
+        `patience` is how many seconds to wait for a server that is down; see `OutageRetry`.
         """
         self._queries = queries
         self._index = index
@@ -110,9 +109,9 @@ class Search:
         self._cursors = cursors
         self._privacy = privacy
         self._duplicate_score = duplicate_score
-        self._patience = Patience(patience)
-        self._background = Background(index)
-        self.presence = Presence(index, self.active)
+        self._outage_retry = OutageRetry(patience)
+        self._background = BackgroundSample(index)
+        self.image_lookup = ImageLookup(index, self.active)
         """Which images searches can find."""
         self._active: tuple[float, Collection] | None = None
         self._resolving = asyncio.Lock()
@@ -129,16 +128,16 @@ class Search:
         """
         started = time.perf_counter()
 
-        async def attempt() -> tuple[Collection, int, float, _Found]:
+        async def attempt() -> tuple[Collection, int, float, _Matches]:
             # Each attempt starts again, as another model may have been activated.
             collection = await self.active()
-            start = self._start(question, collection)
+            start = self._page_start(question, collection)
             query = await self._queries.embed(collection, question.terms)
             embedded = time.perf_counter()
-            found = await self._found(question, collection, query, start + question.limit)
+            found = await self._find_matches(question, collection, query, start + question.limit)
             return collection, start, embedded, found
 
-        collection, start, embedded, found = await self._patience(attempt)
+        collection, start, embedded, found = await self._outage_retry(attempt)
         ended = time.perf_counter()
         page = found.matches[start : start + question.limit]
         next_start = start + question.limit
@@ -162,24 +161,20 @@ class Search:
         asyncio.get_running_loop().call_soon(
             lambda: self._events.add(
                 self._privacy.recorded(
-                    _performed(question, answer, start, timings, occurred_at), client
+                    _search_event(question, answer, start, timings, occurred_at), client
                 )
             )
         )
         return answer
 
-    def _start(self, question: Question, collection: Collection) -> int:
+    def _page_start(self, question: Question, collection: Collection) -> int:
         if question.cursor is None:
             return 0
-        try:
-            at = self._cursors.check(question.cursor, question.fingerprint(collection))
-        except BadCursor as error:
-            raise InvalidField("cursor", str(error)) from error
-        return int(at)
+        return int(self._cursors.check(question.cursor, question.fingerprint(collection)))
 
-    async def _found(
-        self, question: Question, collection: Collection, query: Query, needed: int
-    ) -> _Found:
+    async def _find_matches(
+        self, question: Question, collection: Collection, query: QueryVector, needed: int
+    ) -> _Matches:
         vector, own = query.vector, query.own
         search = functools.partial(
             self._index.search,
@@ -205,17 +200,19 @@ class Search:
 
         if question.paged or question.collapse:
             tiers = ranking.COLLAPSING_TIERS if question.collapse else ranking.TIERS
-            matches = await ranking.ranked(search, clean, needed=needed + 1, tiers=tiers)
+            matches = await ranking.rank(search, clean, needed=needed + 1, tiers=tiers)
         else:
             matches = await clean(await search(needed + len(own)))
-        return _Found(matches, automatic)
+        return _Matches(matches, automatic)
 
     async def _cut_off(
         self, question: Question, collection: Collection, vector: Sequence[float], best: float
     ) -> float:
         spec = await self._queries.check_model(collection)
         background = await self._background.scores(collection, vector)
-        return cutoff.bound(best, background, spec.min_score if len(question.terms) == 1 else -1.0)
+        return cutoff.cut_off_score(
+            best, background, spec.min_score if len(question.terms) == 1 else -1.0
+        )
 
     async def active(self) -> Collection:
         """The collection that answers searches now.
@@ -257,14 +254,14 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Matches:
     """The matches of all pages up to and including the requested one."""
 
     matches: list[CollapsedMatch]
     cut_off_score: float | None
 
 
-def _performed(
+def _search_event(
     question: Question,
     answer: Answer,
     start: int,

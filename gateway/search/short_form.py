@@ -25,7 +25,7 @@ class BadShortForm(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShortFormTerm:
     """One term: a text, or the path of an image as it was written."""
 
     weight: float
@@ -33,13 +33,13 @@ class Part:
     path: str | None = None
 
 
-def parse(query: str) -> list[Part]:
+def parse(query: str) -> list[ShortFormTerm]:
     """The terms of a query.
 
     Raises:
         BadShortForm: a term is missing, or a weight or a quote is malformed.
     """
-    parts: list[Part] = []
+    parts: list[ShortFormTerm] = []
     sign, words = 1.0, list[str]()
     given = False
     for word in _WORDS.findall(query):
@@ -47,19 +47,19 @@ def parse(query: str) -> list[Part]:
             words.append(word)
             continue
         if words:
-            parts.append(_part(sign, " ".join(words)))
+            parts.append(_term(sign, " ".join(words)))
         elif given or parts:
             raise BadShortForm(f"a term is missing before {word}")
         sign, words, given = (1.0 if word == "+" else -1.0), [], True
     if not words:
         raise BadShortForm("a term is missing at the end" if given else "the query is empty")
-    parts.append(_part(sign, " ".join(words)))
+    parts.append(_term(sign, " ".join(words)))
     if len(parts) > MAX_TERMS:
         raise BadShortForm(f"a query has at most {MAX_TERMS} terms")
     return parts
 
 
-def _part(sign: float, words: str) -> Part:
+def _term(sign: float, words: str) -> ShortFormTerm:
     weight = 1.0
     if match := _WEIGHT.fullmatch(words):
         weight = float(match[1])
@@ -73,5 +73,5 @@ def _part(sign: float, words: str) -> Part:
     if not plain:
         raise BadShortForm("a term is empty")
     if not quoted and plain.startswith(_IMAGE):
-        return Part(sign * weight, path=plain)
-    return Part(sign * weight, text=plain)
+        return ShortFormTerm(sign * weight, path=plain)
+    return ShortFormTerm(sign * weight, text=plain)

@@ -11,7 +11,7 @@ from adapters.embedder.batch_size import NEAR, BatchSize
 from adapters.embedder.port import Embedder
 from adapters.errors import Rejected, TooSlow, Unavailable
 
-MOST: Final = 32
+MAX_TEXTS: Final = 32
 """Maximum number of texts in one request, which every text model here accepts."""
 SLOW_SECONDS: Final = 10.0
 """The limit for a request of many texts, as each search in it waits for the whole request."""
@@ -47,11 +47,11 @@ class TextBatches:
         try:
             vectors = await self._embedder.embed_texts(model, [text])
         finally:
-            self._ended(model)
+            self._on_request_ended(model)
         own: Vector = vectors[0].tolist()
         return own
 
-    def _ended(self, model: str) -> None:
+    def _on_request_ended(self, model: str) -> None:
         """A request has ended: send the texts that are waiting in its place."""
         waiting = self._waiting[model]
         batch: list[Pending] = []
@@ -68,13 +68,13 @@ class TextBatches:
         sender.add_done_callback(self._senders.discard)
 
     def _size(self, model: str) -> BatchSize:
-        return self._sizes.setdefault(model, BatchSize(MOST, deadline=SLOW_SECONDS))
+        return self._sizes.setdefault(model, BatchSize(MAX_TEXTS, deadline=SLOW_SECONDS))
 
     async def _send(self, model: str, batch: list[Pending]) -> None:
         try:
             await self._answer(model, batch)
         finally:
-            self._ended(model)
+            self._on_request_ended(model)
 
     async def _answer(self, model: str, batch: list[Pending]) -> None:
         size, started = self._size(model), time.monotonic()

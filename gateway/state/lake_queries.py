@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
-from analytics.engine import Bounds, Stop, Stopped
+from analytics.engine import CancellationToken, QueryCancelled, QueryLimits
 from analytics.lake import Lake
-from gateway.single_flight import Shared
+from gateway.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +26,18 @@ INTERRUPT_SECONDS: Final = 0.05
 class LakeQueries:
     """Runs queries in threads of their own."""
 
-    def __init__(self, lake_url: str, bounds: Bounds) -> None:
-        """`bounds` hold for each of the `CONCURRENT` queries."""
+    def __init__(self, lake_url: str, limits: QueryLimits) -> None:
+        """`limits` hold for each of the `CONCURRENT` queries."""
         self._lake_url = lake_url
-        self._bounds = bounds
+        self._limits = limits
         self._slots = asyncio.Semaphore(CONCURRENT)
         # Threads of its own: the default ones read image files for other requests.
         self._threads = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="analytics")
-        self._shared: Shared[Hashable, Any] = Shared()
+        self._shared: SingleFlight[Hashable, Any] = SingleFlight()
 
-    async def result(self, key: Hashable, query: Callable[[Lake, Bounds, Stop], T]) -> T:
+    async def result(
+        self, key: Hashable, query: Callable[[Lake, QueryLimits, CancellationToken], T]
+    ) -> T:
         """The result; callers that use the same key at the same time share one run.
 
         When the last of them is cancelled, the query is interrupted.
@@ -45,25 +47,25 @@ class LakeQueries:
         """
         return cast(T, await self._shared.get(key, lambda: self._answer(query)))
 
-    async def _answer(self, query: Callable[[Lake, Bounds, Stop], T]) -> T:
+    async def _answer(self, query: Callable[[Lake, QueryLimits, CancellationToken], T]) -> T:
         async with self._slots:
             return await self._in_thread(query)
 
-    async def _in_thread(self, query: Callable[[Lake, Bounds, Stop], T]) -> T:
+    async def _in_thread(self, query: Callable[[Lake, QueryLimits, CancellationToken], T]) -> T:
         """Run the query; returns or raises only after the thread has finished."""
-        stop = Stop()
+        cancellation = CancellationToken()
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: query(Lake(self._lake_url), self._bounds, stop)
+            self._threads, lambda: query(Lake(self._lake_url), self._limits, cancellation)
         )
         try:
             await asyncio.wait([work])
         except asyncio.CancelledError:
             while not work.done():
-                stop.now()
+                cancellation.cancel()
                 # A second cancellation has no effect: the thread must finish first.
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([work], timeout=INTERRUPT_SECONDS)
-            if (error := work.exception()) is not None and not isinstance(error, Stopped):
+            if (error := work.exception()) is not None and not isinstance(error, QueryCancelled):
                 logger.warning("a query of the lake failed after it was cancelled", exc_info=error)
             raise
         return work.result()

@@ -19,7 +19,7 @@ REASON_CHARACTERS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class FailureReason:
     """Why an image could not be indexed, and after how many attempts."""
 
     error_class: str
@@ -34,7 +34,7 @@ class OpenLetter:
     position: Position
     image_id: str
     occurred_at: datetime
-    reason: Reason | None
+    reason: FailureReason | None
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class OpenLetter:
         return name_of(self.position)
 
 
-class NewestLetters:
+class NewestOpenLetters:
     """The newest open letter of each image, kept current by reading only new records."""
 
     def __init__(self, log: EventLog) -> None:
@@ -62,7 +62,9 @@ class NewestLetters:
         newest = {each.image_id: each for each in ordered}
         return sorted(newest.values(), key=attrgetter("occurred_at"), reverse=True)
 
-    async def complete(self, letters: Sequence[OpenLetter]) -> Sequence[tuple[OpenLetter, Reason]]:
+    async def with_reasons(
+        self, letters: Sequence[OpenLetter]
+    ) -> Sequence[tuple[OpenLetter, FailureReason]]:
         """These letters with their reasons, without those that the log no longer holds.
 
         Raises:
@@ -100,6 +102,6 @@ class NewestLetters:
         self._with_reason = min(len(with_reason), WITH_REASON)
 
 
-def _reason(letter: Letter) -> Reason:
+def _reason(letter: Letter) -> FailureReason:
     event = letter.event
-    return Reason(event.error_class[:200], event.reason[:REASON_CHARACTERS], event.attempts)
+    return FailureReason(event.error_class[:200], event.reason[:REASON_CHARACTERS], event.attempts)

@@ -15,7 +15,7 @@ from gateway.search.service import Search
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ActiveCollection:
     """The collection that answers searches, and how many images it holds."""
 
     collection: Collection
@@ -39,7 +39,7 @@ class Readiness:
         self._index = index
         self._log = log
 
-    async def check(self) -> Ready:
+    async def check(self) -> ActiveCollection:
         """The collection that answers searches.
 
         Raises:
@@ -60,7 +60,7 @@ class Readiness:
                 elif not self._search.warm:
                     missing["model"] = f"{collection.model_name} is being warmed up"
                 elif not missing:
-                    return Ready(collection, await self._index.count(collection))
+                    return ActiveCollection(collection, await self._index.count(collection))
             except AdapterError as error:
                 missing["model"] = str(error)
         raise NotReady(missing)

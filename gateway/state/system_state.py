@@ -11,8 +11,8 @@ from adapters.index.port import Collection, ImageIndex
 from adapters.log.port import EventLog
 from adapters.watcher_status import skipped_counts
 from gateway.search.service import Search
-from gateway.single_flight import Shared
-from gateway.state.open_dead_letters import NewestLetters, OpenLetter, Reason
+from gateway.single_flight import SingleFlight
+from gateway.state.open_dead_letters import FailureReason, NewestOpenLetters, OpenLetter
 from gateway.ttl_cache import TtlCache
 
 Backlog = Callable[[Collection], Awaitable[int]]
@@ -39,7 +39,7 @@ class LetterPage:
     """Some of the open dead letters, newest first, and how many there are in all."""
 
     total: int
-    letters: Sequence[tuple[OpenLetter, Reason]]
+    letters: Sequence[tuple[OpenLetter, FailureReason]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class SystemState:
         self._search = search
         self._index = index
         self._backlog = backlog
-        self._open = NewestLetters(log)
-        self._pages: Shared[tuple[int, int], LetterPage] = Shared()
+        self._open = NewestOpenLetters(log)
+        self._pages: SingleFlight[tuple[int, int], LetterPage] = SingleFlight()
         self._failed = TtlCache(self._read_failed)
         self._snapshot = TtlCache(self._read_snapshot)
 
@@ -96,7 +96,7 @@ class SystemState:
 
     async def _page(self, limit: int, skip: int) -> LetterPage:
         letters = (await self._failed.get()).letters
-        return LetterPage(len(letters), await self._open.complete(letters[skip : skip + limit]))
+        return LetterPage(len(letters), await self._open.with_reasons(letters[skip : skip + limit]))
 
     async def _read_failed(self) -> _Failed:
         letters = await self._open.current()

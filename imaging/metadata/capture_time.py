@@ -10,7 +10,7 @@ OLDEST: Final = datetime(1826, 1, 1, tzinfo=UTC)
 """No photograph is older."""
 EARLIEST_NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """If the system clock is earlier than this, it was never set."""
-LONGEST: Final = 80
+MAX_CHARACTERS: Final = 80
 """Maximum characters of a time with a zone name; the patterns are slow on longer texts."""
 _WESTERNMOST, _EASTERNMOST = timedelta(hours=-12), timedelta(hours=14)
 
@@ -35,7 +35,7 @@ _OFFSET: Final = re.compile(
 )
 
 
-def moment(
+def parse_time(
     text: str, *, offset: str = "", fraction: str = "", now: datetime | None = None
 ) -> datetime | None:
     """The time in this text, in UTC; None if it cannot be parsed or is impossible.
@@ -45,7 +45,7 @@ def moment(
     midnight. Times before the first photograph or after tomorrow are rejected.
     """
     text = text.strip()
-    if len(text) > LONGEST:
+    if len(text) > MAX_CHARACTERS:
         return None
     found = _WRITTEN_OUT.fullmatch(text) or _RUN_TOGETHER.fullmatch(text)
     if found is None:

@@ -30,8 +30,13 @@ _NUMBERS: Final = re.compile(
 )
 
 
-def known_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
-    """As `place`, but None for 0, 0, which some cameras write without a position."""
+def known_coordinates(
+    latitude: float | None, longitude: float | None
+) -> tuple[float, float] | None:
+    """Latitude and longitude; None if they are not degrees on Earth, or both are 0.
+
+    Some cameras write 0, 0 when they do not know the position.
+    """
     found = place(latitude, longitude)
     if found is None or not any(round(part, DECIMALS) for part in found):
         return None
@@ -49,7 +54,7 @@ def degrees(parts: object, hemisphere: str | None, signs: dict[str, int]) -> flo
     numbers = _numbers(parts)
     if numbers is None:
         return None
-    return _signed(numbers, hemisphere, signs)
+    return _with_sign(numbers, hemisphere, signs)
 
 
 def degrees_of_text(text: str, hemisphere: str | None, signs: dict[str, int]) -> float | None:
@@ -61,7 +66,7 @@ def degrees_of_text(text: str, hemisphere: str | None, signs: dict[str, int]) ->
     found = _NUMBERS.fullmatch(text)
     if found is None:
         return None
-    return _signed([float(part) for part in found.groups() if part], hemisphere, signs)
+    return _with_sign([float(part) for part in found.groups() if part], hemisphere, signs)
 
 
 def _numbers(parts: object) -> list[float] | None:
@@ -88,7 +93,7 @@ def _is_nothing(part: object) -> bool:
     return isinstance(part, Rational) and part.numerator == part.denominator == 0
 
 
-def _signed(
+def _with_sign(
     numbers: Sequence[float], hemisphere: str | None, signs: dict[str, int]
 ) -> float | None:
     whole, *sixtieths = numbers

@@ -15,13 +15,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 from PIL import ExifTags, Image
 
 from adapters.index.facts import ImageMetadata
-from imaging.metadata.capture_time import moment, offset_of
+from imaging.metadata.capture_time import offset_of, parse_time
 from imaging.metadata.coordinates import (
     EAST_OR_WEST,
     NORTH_OR_SOUTH,
     degrees,
     degrees_of_text,
-    known_place,
+    known_coordinates,
 )
 from imaging.metadata.texts import TEXT_CHARACTERS as TEXT_CHARACTERS
 from imaging.metadata.texts import camera_name, name, text_of
@@ -54,15 +54,15 @@ class _Stamp(NamedTuple):
             offsets = (
                 each for each in (self.offset, *other_offsets) if offset_of(each) is not None
             )
-            yield moment(text, offset=next(offsets, ""), fraction=self.fraction)
+            yield parse_time(text, offset=next(offsets, ""), fraction=self.fraction)
 
 
-def loaded(load: Callable[[], Image.Exif]) -> Image.Exif:
+def load_exif(load: Callable[[], Image.Exif]) -> Image.Exif:
     """The EXIF that `load` returns; empty if that fails."""
     return _or_default(load, Image.Exif())
 
 
-def described(exif: Image.Exif, xmp: object = None) -> ImageMetadata:
+def read_metadata(exif: Image.Exif, xmp: object = None) -> ImageMetadata:
     """The facts in these tags and this XMP packet, as far as they can be read."""
     details: Mapping[int, Any] = _or_default(lambda: exif.get_ifd(ExifTags.IFD.Exif), {})
     gps: Mapping[int, Any] = _or_default(lambda: exif.get_ifd(ExifTags.IFD.GPSInfo), {})
@@ -118,7 +118,7 @@ def _taken_at(
 
 
 def _in_xmp(xmp: Mapping[str, str], *names: str) -> Iterator[datetime | None]:
-    return (moment(xmp.get(each, "")) for each in names)
+    return (parse_time(xmp.get(each, "")) for each in names)
 
 
 def _camera(exif: Image.Exif, xmp: Mapping[str, str]) -> str | None:
@@ -136,7 +136,7 @@ def _position(gps: Mapping[int, Any], xmp: Mapping[str, str]) -> tuple[float, fl
     longitude = degrees(
         _number(gps, _GPS.GPSLongitude), _hemisphere(gps, _GPS.GPSLongitudeRef), EAST_OR_WEST
     )
-    return known_place(latitude, longitude) or known_place(
+    return known_coordinates(latitude, longitude) or known_coordinates(
         degrees_of_text(
             xmp.get("exif:GPSLatitude", ""), xmp.get("exif:GPSLatitudeRef"), NORTH_OR_SOUTH
         ),

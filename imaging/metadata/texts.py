@@ -29,7 +29,7 @@ def text_of(value: object) -> str:
             return _up_to_nul(text)
     if not isinstance(value, bytes):
         return ""
-    return _up_to_nul(_decoded(value.lstrip(_BLANK.encode())[:_MAX_BYTES]))
+    return _up_to_nul(_decode(value.lstrip(_BLANK.encode())[:_MAX_BYTES]))
 
 
 def legible(text: str) -> str:
@@ -84,7 +84,7 @@ def _up_to_nul(text: str) -> str:
     return head.rstrip(_BLANK).encode("utf-8", "replace").decode()
 
 
-def _decoded(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace")
     head = data[:TEXT_CHARACTERS]

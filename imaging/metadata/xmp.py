@@ -10,7 +10,7 @@ from imaging.metadata.texts import TEXT_CHARACTERS
 
 logger = logging.getLogger(__name__)
 
-LONGEST: Final = 1_000_000
+MAX_BYTES: Final = 1_000_000
 """Bytes that are read; after these come edit histories and images in Base64."""
 _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _PREFIXES: Final = {
@@ -31,7 +31,7 @@ def properties(packet: object) -> dict[str, str]:
         return {}
     parser = _Parser()
     try:
-        parser.expat.Parse(packet.lstrip(b"\0 \t\r\n")[:LONGEST], True)
+        parser.expat.Parse(packet.lstrip(b"\0 \t\r\n")[:MAX_BYTES], True)
     except (expat.ExpatError, ValueError, LookupError) as error:
         logger.info("damaged XMP: %s", error)
     return parser.found

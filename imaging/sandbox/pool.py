@@ -18,16 +18,16 @@ from typing import Any, Final, NamedTuple
 
 from adapters.errors import DecoderCrashed, DecoderMemory, DecoderTimeout, SlowFile, Unavailable
 from imaging.sandbox.memory_budget import MemoryBudget, MemoryHold
-from imaging.sandbox.process import Ended, SandboxProcess
+from imaging.sandbox.process import ProcessEnded, SandboxProcess
 from imaging.sandbox.worker import DECODING, READING, NeedsMemory, Request
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 60.0
-LEAST_SHARE_BYTES: Final = 4_000_000
+MIN_SHARE_BYTES: Final = 4_000_000
 
 
-def workers_of(setting: int) -> int:
+def worker_count(setting: int) -> int:
     """Number of processes for a setting; 0 means one per core."""
     return setting or os.cpu_count() or 1
 
@@ -77,9 +77,11 @@ class Sandbox:
         """
         self.workers = workers
         self.seconds = seconds
-        self._again = (Ended, DecoderMemory) if once else (Ended, DecoderMemory, DecoderTimeout)
+        self._again = (
+            (ProcessEnded, DecoderMemory) if once else (ProcessEnded, DecoderMemory, DecoderTimeout)
+        )
         # Most images need less than this share. The rest is for large ones.
-        self.share = max(LEAST_SHARE_BYTES, memory_bytes // (4 * workers))
+        self.share = max(MIN_SHARE_BYTES, memory_bytes // (4 * workers))
         # Each slot has a share. Tasks that need more take it from the common rest, so large ones
         # wait for one another while small ones continue.
         others = (workers - 1) * self.share
@@ -115,7 +117,7 @@ class Sandbox:
         if self._closed:
             raise Unavailable("this process is shutting down and decodes no more files")
         try:
-            return await self._granted(function, arguments, memory, reading, fresh=False)
+            return await self._run_granted(function, arguments, memory, reading, fresh=False)
         except self._again as error:
             if self._closed:
                 raise Unavailable("not decoded: this process is shutting down") from error
@@ -123,9 +125,9 @@ class Sandbox:
             # machine that was suspended, so that all running tasks timed out.
             logger.warning("%s ended its process: %s; retrying once", function, error)
         try:
-            return await self._granted(function, arguments, memory, reading, fresh=True)
-        except Ended as error:
-            if error.doing != DECODING or self._closed:
+            return await self._run_granted(function, arguments, memory, reading, fresh=True)
+        except ProcessEnded as error:
+            if error.phase != DECODING or self._closed:
                 raise Unavailable(f"the decoder process ended before decoding: {error}") from error
             raise DecoderCrashed(f"decoding it crashed the decoder ({error})") from error
 
@@ -138,7 +140,7 @@ class Sandbox:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
 
-    async def _granted(
+    async def _run_granted(
         self,
         function: str,
         arguments: tuple[object, ...],
@@ -190,17 +192,17 @@ class Sandbox:
         try:
             process = job.process = await self._process(fresh)
             if job.abandoned:
-                raise Ended("its caller was cancelled")
+                raise ProcessEnded("its caller was cancelled")
             result = await process.execute(request)
             reusable = True
             return result
         except DecoderMemory:
             raise  # It is unknown which memory the process still holds.
-        except Ended as end:
-            if end.timed_out and end.doing == READING:
+        except ProcessEnded as end:
+            if end.timed_out and end.phase == READING:
                 seconds = request.reading or request.seconds
                 raise SlowFile(f"a file could not be read within {seconds:g} s") from end
-            if end.timed_out and end.doing != DECODING:
+            if end.timed_out and end.phase != DECODING:
                 raise Unavailable(
                     f"no decoder process began the task within {request.seconds:g} s"
                 ) from end

@@ -40,12 +40,12 @@ PIECE_BYTES: Final = 1 << 18
 BUSY_SECONDS: Final = 0.005
 
 
-class Ended(Exception):
-    """The process has ended. `doing` is its last phase, `timed_out` whether its time was over."""
+class ProcessEnded(Exception):
+    """The process has ended. `phase` is its last one, `timed_out` whether its time was over."""
 
-    def __init__(self, reason: str, *, doing: int = 0, timed_out: bool = False) -> None:
+    def __init__(self, reason: str, *, phase: int = 0, timed_out: bool = False) -> None:
         super().__init__(reason)
-        self.doing = doing
+        self.phase = phase
         self.timed_out = timed_out
 
 
@@ -57,7 +57,7 @@ class SandboxProcess:
         self._process = process
         self._connection = connection
         self._arena = arena
-        self._received = bytearray()
+        self._receive = bytearray()
         self._reply: asyncio.Future[Any] | None = None
         self._timed_out = False
         self._closing = False
@@ -65,7 +65,7 @@ class SandboxProcess:
         self.ended: asyncio.Future[None] = loop.create_future()
         """Done when the process has ended."""
         loop.add_reader(connection, self._read)
-        loop.add_reader(process.sentinel, self._gone)
+        loop.add_reader(process.sentinel, self._on_exit)
 
     @classmethod
     async def start(cls) -> SandboxProcess:
@@ -97,9 +97,9 @@ class SandboxProcess:
         self._timed_out = False
         self._arena[0] = READY
         reply = self._reply = loop.create_future()
-        timer = loop.call_later(request.seconds + request.reading, self._time_is_over)
+        timer = loop.call_later(request.seconds + request.reading, self._on_timeout)
         try:
-            with contextlib.suppress(OSError):  # The end of the process is noticed by `_gone`.
+            with contextlib.suppress(OSError):  # The end of the process is noticed by `_on_exit`.
                 await loop.sock_sendall(self._connection, LENGTH.pack(len(content)) + content)
             return await reply
         finally:
@@ -110,7 +110,7 @@ class SandboxProcess:
         if not self._closing:
             self._process.kill()
 
-    def _time_is_over(self) -> None:
+    def _on_timeout(self) -> None:
         if self._reply is None:
             return  # The reply came in the same turn of the loop.
         self._timed_out = True
@@ -119,11 +119,11 @@ class SandboxProcess:
     def _read(self) -> None:
         try:
             while piece := self._connection.recv(PIECE_BYTES):
-                self._received += piece
+                self._receive += piece
                 if len(piece) < PIECE_BYTES:
                     break
             else:
-                # It closes its end when it exits; see `_gone`.
+                # It closes its end when it exits; see `_on_exit`.
                 asyncio.get_running_loop().remove_reader(self._connection)
                 self.kill()
         except BlockingIOError:
@@ -134,18 +134,18 @@ class SandboxProcess:
         self._take_reply()
 
     def _take_reply(self) -> None:
-        if len(self._received) < LENGTH.size:
+        if len(self._receive) < LENGTH.size:
             return
-        (length,) = LENGTH.unpack_from(self._received)
-        if len(self._received) < LENGTH.size + length:
+        (length,) = LENGTH.unpack_from(self._receive)
+        if len(self._receive) < LENGTH.size + length:
             return
-        content = bytes(memoryview(self._received)[LENGTH.size : LENGTH.size + length])
-        self._received.clear()
+        content = bytes(memoryview(self._receive)[LENGTH.size : LENGTH.size + length])
+        self._receive.clear()
         waiting, self._reply = self._reply, None
         if waiting is None or waiting.done():
             return
         try:
-            failed, result = self._unpacked(content)
+            failed, result = self._unpack(content)
         except Exception as error:
             # The reply is not valid: its input may have taken over the process.
             logger.warning("a worker's reply cannot be read: %s", error)
@@ -157,7 +157,7 @@ class SandboxProcess:
         else:
             waiting.set_result(result)
 
-    def _unpacked(self, content: bytes) -> tuple[bool, Any]:
+    def _unpack(self, content: bytes) -> tuple[bool, Any]:
         reply = _load(content, ())
         arrays = [self._arena[start:end] for start, end in reply.arrays]
         result = _load(reply.content, arrays)
@@ -165,7 +165,7 @@ class SandboxProcess:
             raise pickle.UnpicklingError("the error is not an exception")
         return reply.failed, result
 
-    def _gone(self) -> None:
+    def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)
         self._closing = True
         self._close()
@@ -185,7 +185,7 @@ class SandboxProcess:
             self._read_rest()
         if self._reply is not None and not self._reply.done():
             timed_out = self._timed_out or code == -signal.SIGALRM
-            end = Ended(_describe_exit(code), doing=self._arena[0], timed_out=timed_out)
+            end = ProcessEnded(_describe_exit(code), phase=self._arena[0], timed_out=timed_out)
             self._reply.set_exception(end)
         self._connection.close()
         self._arena.close()
@@ -194,7 +194,7 @@ class SandboxProcess:
     def _read_rest(self) -> None:
         with contextlib.suppress(OSError):
             while piece := self._connection.recv(PIECE_BYTES):
-                self._received += piece
+                self._receive += piece
         self._take_reply()
 
 

@@ -31,7 +31,7 @@ LENGTH: Final = struct.Struct("<Q")
 ARENA_BYTES: Final = 4 << 20
 """Size of the shared memory. Arrays that do not fit are part of the pickle."""
 FIRST_ARRAY: Final = 64
-NOTHING, READY, READING, DECODING = range(4)
+IDLE, READY, READING, DECODING = range(4)
 """What a worker is doing; stored in the first byte of the shared memory."""
 LATE_SECONDS: Final = 2.0
 """A worker that the parent has not killed this long after its time limit ends itself."""
@@ -47,10 +47,10 @@ class Descriptor:
         self.number = number
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (reduction.DupFd(self.number),)
+        return _receive, (reduction.DupFd(self.number),)
 
 
-def _received(duplicate: Any) -> Descriptor:
+def _receive(duplicate: Any) -> Descriptor:
     return Descriptor(duplicate.detach())
 
 
@@ -92,12 +92,12 @@ _times: dict[int, float] = {}
 """Phase -> its time limit in seconds, if phases have separate limits."""
 
 
-def doing(what: int) -> None:
+def enter_phase(phase: int) -> None:
     """Record the present phase for the parent. Does nothing outside a worker."""
     if _arena is not None:
-        if what in _times:
-            signal.setitimer(signal.ITIMER_REAL, _times[what])
-        _arena[0] = what
+        if phase in _times:
+            signal.setitimer(signal.ITIMER_REAL, _times[phase])
+        _arena[0] = phase
 
 
 def main(connection: socket.socket, arena: Descriptor) -> None:
@@ -112,7 +112,7 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prefer_for_oom_kill()
     limit, term = _MemoryLimit(), _Termination()
-    doing(READY)
+    enter_phase(READY)
     with connection, connection.makefile("rb") as incoming:
         while head := incoming.read(LENGTH.size):
             request: Request = pickle.loads(incoming.read(LENGTH.unpack(head)[0]))  # noqa: S301
@@ -133,18 +133,18 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
 
 def _answer(request: Request, arena: mmap.mmap, limit: _MemoryLimit) -> Reply:
     # Errors from here on are the task's, and would happen again.
-    doing(DECODING)
+    enter_phase(DECODING)
     try:
         with limit.at(request.memory):
             result = _function(request.function)(*request.arguments, memory=request.memory)
-            return _packed(result, arena)
+            return _pack(result, arena)
     except MemoryError:
         return _failure(DecoderMemory("decoding it takes more memory than is available"))
     except Exception as error:
         return _failure(error)
 
 
-def _packed(result: object, arena: mmap.mmap) -> Reply:
+def _pack(result: object, arena: mmap.mmap) -> Reply:
     arrays: list[tuple[int, int]] = []
     end = FIRST_ARRAY
 
@@ -186,7 +186,7 @@ class _Termination:
     """
 
     def __init__(self) -> None:
-        self._busy = self._asked = False
+        self._busy = self._is_requested = False
         signal.signal(signal.SIGTERM, self._end)
 
     @contextmanager
@@ -195,13 +195,13 @@ class _Termination:
         self._busy = True
         yield
         self._busy = False
-        if self._asked:
+        if self._is_requested:
             os._exit(0)
 
     def _end(self, *_: object) -> None:
         if not self._busy:
             os._exit(0)
-        self._asked = True
+        self._is_requested = True
 
 
 class _MemoryLimit:

@@ -51,7 +51,7 @@ def _innermost(points: frozenset[str], path: str) -> str | None:
 class _Row(NamedTuple):
     number: bytes
     parent: bytes
-    place: bytes
+    mount_point: bytes
     kind: bytes
     identity: str
 
@@ -87,36 +87,38 @@ class MountTable:
         folder = os.fsencode(root)
         inside = folder.rstrip(b"/") + b"/"
         entries = frozenset(
-            row.identity for row in rows if row.place == folder or row.place.startswith(inside)
+            row.identity
+            for row in rows
+            if row.mount_point == folder or row.mount_point.startswith(inside)
         )
         points, elsewhere = set(), set()
         for row in _visible(rows):
             if row.kind == _ON_DEMAND:
                 continue
-            if row.place.startswith(inside):
-                points.add(os.fsdecode(row.place[len(inside) :]))
-            elif not inside.startswith(row.place.rstrip(b"/") + b"/"):
-                elsewhere.add(os.fsdecode(row.place))
+            if row.mount_point.startswith(inside):
+                points.add(os.fsdecode(row.mount_point[len(inside) :]))
+            elif not inside.startswith(row.mount_point.rstrip(b"/") + b"/"):
+                elsewhere.add(os.fsdecode(row.mount_point))
         return cls(entries, Mounts(str(root), frozenset(points), frozenset(elsewhere)))
 
 
 def _row(line: bytes) -> _Row:
     before, _, after = line.partition(b" - ")
-    number, parent, device, within, place = before.split(b" ", 5)[:5]
+    number, parent, device, within, mount_point = before.split(b" ", 5)[:5]
     kind, source = after.split(b" ", 2)[:2]
-    identity = os.fsdecode(b" ".join((number, parent, device, within, place, kind, source)))
-    return _Row(number, parent, unescaped(place), kind, identity)
+    identity = os.fsdecode(b" ".join((number, parent, device, within, mount_point, kind, source)))
+    return _Row(number, parent, unescape(mount_point), kind, identity)
 
 
 def _visible(rows: list[_Row]) -> list[_Row]:
     """The mounts that are not hidden below another mount."""
     by_number = {row.number: row for row in rows}
-    places: dict[bytes, set[bytes]] = {}
+    mount_points: dict[bytes, set[bytes]] = {}
     for row in rows:
-        places.setdefault(row.parent, set()).add(row.place)
+        mount_points.setdefault(row.parent, set()).add(row.mount_point)
 
     def is_covered(row: _Row) -> bool:
-        above, siblings = row.place.rpartition(b"/")[0], places[row.parent]
+        above, siblings = row.mount_point.rpartition(b"/")[0], mount_points[row.parent]
         while above:
             if above in siblings:
                 return True
@@ -136,7 +138,7 @@ def _visible(rows: list[_Row]) -> list[_Row]:
     return found
 
 
-def unescaped(place: bytes) -> bytes:
-    r"""A path from the mount table, with its octal escapes (`\040`) decoded."""
-    first, *others = place.split(b"\\")
+def unescape(mount_point: bytes) -> bytes:
+    r"""The path of a mount point in the table, with its octal escapes (`\040`) decoded."""
+    first, *others = mount_point.split(b"\\")
     return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in others)

@@ -40,7 +40,7 @@ _DISK_OR_FILE: Final = frozenset(getattr(errno, name) for name in _NAMES if hasa
 disks return EIO). One file alone does not show which. Some exist on Linux only."""
 
 
-def may_be_the_file_s(error: BaseException | None) -> bool:
+def may_concern_one_file(error: BaseException | None) -> bool:
     """Whether a disk's error may concern one file only; its folder has to be checked."""
     return isinstance(error, OSError) and error.errno in _DISK_OR_FILE
 
@@ -74,10 +74,10 @@ def open_uri(uri: str) -> BinaryIO:
         OSError: a local file cannot be opened.
     """
     if uri.startswith("file://"):
-        with on_disk(uri):
+        with disk_errors(uri):
             return Path(unquote(urlsplit(uri).path)).open("rb")
     system, path = file_system(uri)
-    with reaching(uri):
+    with storage_errors(uri):
         return cast(BinaryIO, system.open(path, "rb"))
 
 
@@ -87,7 +87,7 @@ def open_pieces(uri: str, piece_bytes: int) -> BinaryIO:
     By default the clients of buckets read and keep up to 50 MB ahead. Blocks; raises as `open_uri`.
     """
     system, path = file_system(uri)
-    with reaching(uri):
+    with storage_errors(uri):
         opened = system.open(path, "rb", block_size=piece_bytes, cache_type="none")
         return cast(BinaryIO, opened)
 
@@ -98,12 +98,12 @@ def first_bytes(uri: str, count: int) -> bytes:
     Blocks; raises as `open_uri`.
     """
     system, path = file_system(uri)
-    with reaching(uri):
+    with storage_errors(uri):
         return cast(bytes, system.cat_file(path, start=0, end=count))
 
 
 @contextmanager
-def on_disk(what: str) -> Iterator[None]:
+def disk_errors(what: str) -> Iterator[None]:
     """Within the block, errors of a disk that is gone become `Unavailable`.
 
     A path below something that is not a folder becomes `FileNotFoundError`.
@@ -119,7 +119,7 @@ def on_disk(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def reaching(what: str) -> Iterator[None]:
+def storage_errors(what: str) -> Iterator[None]:
     """Within the block, any error but `FileNotFoundError` becomes `Unavailable`.
 
     Each storage library has its own errors, not all of them OSErrors, and naming them would mean
@@ -137,7 +137,7 @@ def read_bytes(uri: str, limit: int) -> bytes:
     """The image's bytes, at most `limit` of them. Blocks; raises as `open_uri`."""
     with open_uri(uri) as file:
         if uri.startswith("file://"):
-            with on_disk(uri):
+            with disk_errors(uri):
                 return file.read(limit)
-        with reaching(uri):
+        with storage_errors(uri):
             return file.read(limit)

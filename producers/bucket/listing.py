@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from imaging.sources.source import Source
-from imaging.sources.storage import file_system, reaching
+from imaging.sources.storage import file_system, storage_errors
 from producers.folder.tree import KnownImage, join, to_microseconds
 from producers.log.known_images import KnownImages
 from producers.rules import TO_EXAMINE, Rules
@@ -43,7 +43,7 @@ class ListedObject(NamedTuple):
         return None if last is None else (self.size, last)
 
 
-class Listing:
+class BucketListing:
     """Compares one source with its known images; counts the objects it has seen.
 
     Args:
@@ -156,13 +156,13 @@ class Listing:
             if not isinstance(error, FileNotFoundError) or not listed:
                 raise error
 
-        with reaching(f"list {self._source.url}"):
+        with storage_errors(f"list {self._source.url}"):
             system.invalidate_cache()
             try:
                 for path, folders, files in system.walk(root, detail=True, on_error=failed):
                     listed = True
                     folder = path[path.index(root) + len(root) :].strip("/")
-                    yield folder, folders, self._pictures(folder, files, note=note)
+                    yield folder, folders, self._images(folder, files, note=note)
                     system.invalidate_cache(path)
             except FileNotFoundError:
                 # An empty folder of a bucket does not exist; an empty bucket does.
@@ -171,7 +171,7 @@ class Listing:
                     raise
                 yield "", (), {}
 
-    def _pictures(
+    def _images(
         self, folder: str, files: Mapping[str, Mapping[str, Any]], *, note: bool
     ) -> dict[str, ListedObject]:
         self.examined += len(files) or 1

@@ -38,7 +38,7 @@ class NonImageCache:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             if content["url"] == self._url and content.get("rule") == RULE_VERSION:
                 skipped.record(
-                    Examined(path, SkipReason.NOT_A_PICTURE, tuple(facts))
+                    Examined(path, SkipReason.NOT_AN_IMAGE, tuple(facts))
                     for path, facts in content["objects"].items()
                 )
         except FileNotFoundError:

@@ -16,8 +16,8 @@ from adapters.errors import Unavailable
 from adapters.log.port import EventLog, Message
 from imaging.media_types import HEAD_BYTES, sniff_media_type
 from imaging.sources.source import Source
-from imaging.sources.storage import first_bytes, open_uri, reaching
-from producers.bucket.listing import BATCH, ListedObject, Listing
+from imaging.sources.storage import first_bytes, open_uri, storage_errors
+from producers.bucket.listing import BATCH, BucketListing, ListedObject
 from producers.bucket.non_images import NonImageCache
 from producers.content_hash import CHUNK_BYTES, ContentHash
 from producers.events import addition, removal
@@ -34,7 +34,7 @@ from producers.folder.tree import KnownImage, ListedStat, is_utf8
 from producers.guard import RemovalGuard
 from producers.log.known_images import KnownImages
 from producers.log.refused_files import RefusalReporter
-from producers.log.vanished import VanishedLetters
+from producers.log.vanished_letters import VanishedLetters
 from producers.log.writer import ChangeWriter
 from producers.rules import Rules
 from producers.settings import WatcherSettings
@@ -103,7 +103,7 @@ class BucketWatcher:
             self._writer.written,
         )
         self._state = state
-        self._listing = Listing(self._source, self._rules, state, self.status.skipped)
+        self._listing = BucketListing(self._source, self._rules, state, self.status.skipped)
         if self._non_images is not None:
             await self._in_thread(self._non_images.load, self.status.skipped)
         logger.info("listing %s every %g s", self._source.url, self._settings.list_seconds)
@@ -115,7 +115,7 @@ class BucketWatcher:
                 try:
                     await self._compare()
                 except (Unavailable, FileNotFoundError) as error:
-                    self._cannot_be_read(str(error))
+                    self._mark_unreachable(str(error))
                 else:
                     if self._non_images is not None:
                         await self._in_thread(self._non_images.save, self.status.skipped)
@@ -131,7 +131,7 @@ class BucketWatcher:
             await self._writer.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _cannot_be_read(self, reason: str) -> None:
+    def _mark_unreachable(self, reason: str) -> None:
         if reason != self.status.unreachable:
             logger.error(
                 "CANNOT READ %s: %s. Nothing is removed from the index; retrying.",
@@ -144,7 +144,7 @@ class BucketWatcher:
     async def _compare(self) -> None:
         listing, missing = self._listing, list[str]()
         again = set(await self._vanished.settle(self._state))
-        changes = listing.changes(again, self._unread, missing)
+        changes = listing.changes(again, self._unreadable_paths, missing)
         published: list[str] = []
         while (batch := await self._in_thread(next, changes, None)) is not None:
             self.status.waiting = len(batch)
@@ -156,7 +156,7 @@ class BucketWatcher:
         self._just_attached = not await self._remove(missing)
 
     @property
-    def _unread(self) -> set[str]:
+    def _unreadable_paths(self) -> set[str]:
         return self.status.counters.unreadable
 
     async def _publish(
@@ -229,7 +229,7 @@ class BucketWatcher:
             reason = f"{listed.size} bytes are more than {limit}"
             return TooLarge(path, reason, listed.content)
         content = ContentHash()
-        with open_uri(uri) as file, reaching(uri):
+        with open_uri(uri) as file, storage_errors(uri):
             while chunk := file.read(CHUNK_BYTES):
                 content.update(chunk)
                 if content.size > limit:
@@ -301,7 +301,7 @@ class BucketWatcher:
             for path in part:
                 self._state.remove(path)
                 self._listing.forget(path)
-                self._unread.discard(path)
+                self._unreadable_paths.discard(path)
             await self._writer.write([removal(self.id_prefix + path) for path in part])
             self.status.counters.removed += len(part)
         await self._writer.flush()

@@ -88,7 +88,7 @@ class NotAnImage(NamedTuple):
 
     path: str
     stat: Hashable
-    reason: SkipReason = SkipReason.NOT_A_PICTURE
+    reason: SkipReason = SkipReason.NOT_AN_IMAGE
 
 
 class Unsettled(NamedTuple):

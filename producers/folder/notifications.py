@@ -120,7 +120,7 @@ class Mailbox(FileSystemEventHandler):
                     self._changes.folders.add(path)
                     if appeared is not None and rules.skips(f"{path}/"):
                         self._changes.skipped[f"{path}/"] = appeared
-                elif path == IGNORE_FILE or rules.takes(path):
+                elif path == IGNORE_FILE or rules.includes(path):
                     self._file(path, event)
                 elif appeared is not None and rules.skips(path):
                     self._changes.skipped[path] = appeared

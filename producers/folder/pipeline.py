@@ -53,7 +53,7 @@ REMOVAL_WAIT_SECONDS: Final = 1.5
 
 
 @dataclass
-class Counters:
+class ChangeCounters:
     """Counts of what this process has done so far."""
 
     added: int = 0
@@ -72,7 +72,7 @@ class _Examined:
     findings: asyncio.Future[list[Finding]]
 
 
-class Pipeline:
+class ChangePipeline:
     """Takes paths, examines them in threads, and publishes what differs from the known images."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Pipeline:
         self._progress = asyncio.Condition()
         self._in_flight: deque[_Examined] = deque()
         self._busy = False
-        self.counters = Counters()
+        self.counters = ChangeCounters()
 
     @property
     def waiting(self) -> int:

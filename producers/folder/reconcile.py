@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from producers.folder.mount_points import MountPoints
-from producers.folder.tree import FileStat, Listing, join, scan_tree
+from producers.folder.tree import DirectoryListing, FileStat, join, scan_tree
 from producers.log.known_images import KnownImages
 from producers.rules import Rules
 from producers.skipped import Examined, SkippedFiles, SkipReason
@@ -136,7 +136,7 @@ class Reconciler:
         difference.seconds = time.monotonic() - difference.started
         return difference
 
-    async def _compare(self, listing: Listing, difference: Difference) -> None:
+    async def _compare(self, listing: DirectoryListing, difference: Difference) -> None:
         directory = listing.directory
         self._folders += 1
         if listing.failed is not None:
@@ -181,7 +181,7 @@ class Reconciler:
         changed.extend(join(directory, name) for name in listing.undecodable)
         await self._submit(changed)
 
-    def _find_missing(self, listing: Listing, difference: Difference) -> None:
+    def _find_missing(self, listing: DirectoryListing, difference: Difference) -> None:
         directory = listing.directory
         difference.missing.extend(
             join(directory, name)
@@ -192,8 +192,8 @@ class Reconciler:
             difference.missing.extend(self._state.below(join(directory, name)))
 
 
-def _next_chunk(listings: Iterator[Listing]) -> list[Listing]:
-    chunk: list[Listing] = []
+def _next_chunk(listings: Iterator[DirectoryListing]) -> list[DirectoryListing]:
+    chunk: list[DirectoryListing] = []
     files = 0
     for listing in listings:
         chunk.append(listing)

@@ -75,7 +75,7 @@ class RootGone(Exception):
 
 
 @dataclass(slots=True)
-class Listing:
+class DirectoryListing:
     """One directory as listed. Names are those of the file system, `directory` is a POSIX path.
 
     Attributes:
@@ -105,9 +105,9 @@ def join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 
-def list_directory(root: Path, directory: str, rules: Rules, *, follow: bool) -> Listing:
+def list_directory(root: Path, directory: str, rules: Rules, *, follow: bool) -> DirectoryListing:
     """List one directory. Failures are part of the result."""
-    listing = Listing(directory)
+    listing = DirectoryListing(directory)
     path = f"{root}/{directory}" if directory else str(root)
     try:
         with os.scandir(path) as entries:
@@ -120,7 +120,9 @@ def list_directory(root: Path, directory: str, rules: Rules, *, follow: bool) ->
     return listing
 
 
-def _classify(listing: Listing, entry: os.DirEntry[str], rules: Rules, *, follow: bool) -> None:
+def _classify(
+    listing: DirectoryListing, entry: os.DirEntry[str], rules: Rules, *, follow: bool
+) -> None:
     name = entry.name
     try:
         if entry.is_dir(follow_symlinks=follow):
@@ -156,7 +158,7 @@ def is_utf8(path: str) -> bool:
     return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
-def scan_tree(root: Path, top: str, rules: Rules, *, follow: bool) -> Iterator[Listing]:
+def scan_tree(root: Path, top: str, rules: Rules, *, follow: bool) -> Iterator[DirectoryListing]:
     """`top` and every directory below it, parents first.
 
     A symbolic link to a directory above itself is not entered.
@@ -175,7 +177,7 @@ def scan_tree(root: Path, top: str, rules: Rules, *, follow: bool) -> Iterator[L
             if identity is None or identity in ancestors:
                 if not directory:
                     raise RootGone(f"{root} does not exist")
-                yield Listing(directory, missing=True)
+                yield DirectoryListing(directory, missing=True)
                 continue
             ancestors = (*ancestors, identity)
         listing = list_directory(root, directory, rules, follow=follow)
@@ -193,14 +195,14 @@ def _elsewhere(root: Path, directory: str) -> str | None:
     return real if real != path else None
 
 
-def _unreachable(root: Path, top: str, rules: Rules, *, follow: bool) -> Listing | None:
+def _unreachable(root: Path, top: str, rules: Rules, *, follow: bool) -> DirectoryListing | None:
     """The empty listing of a folder that a scan from the root would not reach; else None."""
     try:
         if rules.reaches(top) and (follow or is_plain_directory(root, top)):
             return None
     except OSError as error:
-        return Listing(top, failed=str(error))
-    return Listing(top, missing=True)
+        return DirectoryListing(top, failed=str(error))
+    return DirectoryListing(top, missing=True)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

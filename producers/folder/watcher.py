@@ -14,19 +14,19 @@ from adapters.log.port import EventLog
 from imaging.sources.mounts import Mounts
 from imaging.sources.source import Source
 from producers.events import EventFactory
+from producers.folder.components import build_components
 from producers.folder.mount_points import MountPoints
 from producers.folder.notifications import Changes, Mailbox, Notifications, WatchLimit
-from producers.folder.parts import assemble
 from producers.folder.reconcile import Difference
-from producers.folder.root import Identity, identify
-from producers.folder.schedule import Schedule
+from producers.folder.root_identity import RootIdentity, identify_root
+from producers.folder.scan_schedule import ScanSchedule
 from producers.folder.tree import UNKNOWN, RootGone
 from producers.guard import RemovalGuards
 from producers.log.known_images import KnownImages
-from producers.log.vanished import VanishedLetters
+from producers.log.vanished_letters import VanishedLetters
 from producers.rules import IGNORE_FILE, Rules, load_rules
 from producers.settings import WatcherSettings
-from producers.status import Progress, Status
+from producers.status import ScanProgressLog, Status
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class FolderWatcher:
             # Ids below a folder of that name would be the ids of the source.
             self._patterns += tuple(f"/{other.name}/" for other in settings.images_sources)
         self._rules = Rules()  # Replaced before the first scan.
-        self._identity: Identity | None = None
+        self._identity: RootIdentity | None = None
         share, allow = settings.mass_removal_share, settings.allow_mass_removal
         self._guard = RemovalGuards(share, allow=allow, mounts=lambda: self._mounts)
         self._mount_points = MountPoints(lambda: self._mounts)
@@ -72,9 +72,9 @@ class FolderWatcher:
         self._notifications: Notifications | None = None
         self._mailbox: Mailbox | None = None
         self._poll_seconds = settings.poll_seconds
-        self._schedule = Schedule()
+        self._schedule = ScanSchedule()
         self._confirmed = False
-        self._progress = Progress()
+        self._progress_log = ScanProgressLog()
         self._before = 0
         self._scan_seconds = 0.0
         self.status = Status(str(source.folder if source else settings.images_dir))
@@ -87,7 +87,7 @@ class FolderWatcher:
         self.status.known = lambda: len(state)
         self.status.at_work = lambda: self._pipeline.at_work + self._reconciler.at_work
         self.status.steps = lambda: (self._pipeline.steps, self._reconciler.steps)
-        parts = assemble(
+        parts = build_components(
             self._settings,
             self._log,
             self._helpers,
@@ -96,7 +96,7 @@ class FolderWatcher:
             state,
             guard=self._guard,
             rules=lambda: self._rules,
-            removable=self._root_is_ours,
+            removable=self._is_same_root,
             mounts=self._mount_points,
             skipped=self.status.skipped,
         )
@@ -131,7 +131,7 @@ class FolderWatcher:
         try:
             while True:
                 try:
-                    identity = await asyncio.to_thread(identify, self._root)
+                    identity = await asyncio.to_thread(identify_root, self._root)
                 except RootGone as error:
                     if str(error) != missing:
                         logger.error(
@@ -158,7 +158,7 @@ class FolderWatcher:
             if listener is not None:
                 listener.cancel()
 
-    async def _attach(self, identity: Identity) -> asyncio.Task[None] | None:
+    async def _attach(self, identity: RootIdentity) -> asyncio.Task[None] | None:
         """Watch first, then scan, so that no change is missed in between."""
         await self._read_rules()
         listener = None
@@ -168,7 +168,7 @@ class FolderWatcher:
             try:
                 await asyncio.to_thread(notifications.open)
             except WatchLimit as error:
-                self._fall_back(str(error))
+                self._fall_back_to_polling(str(error))
             except OSError as error:
                 logger.warning("cannot watch %s: %s", self._root, error)
                 return None
@@ -193,12 +193,12 @@ class FolderWatcher:
     def _events_arrive(self) -> bool:
         return self._notifications is None or self._notifications.is_alive()
 
-    async def _root_is_ours(self) -> bool:
+    async def _is_same_root(self) -> bool:
         """Whether the folder at the path is still the one that was scanned and watched."""
         if self._identity is None:
             return False
         try:
-            identity = await asyncio.to_thread(identify, self._root)
+            identity = await asyncio.to_thread(identify_root, self._root)
         except RootGone:
             return False
         if identity != self._identity:
@@ -210,11 +210,11 @@ class FolderWatcher:
 
     async def _listen(self, mailbox: Mailbox) -> None:
         while True:
-            self._take(await mailbox.changes())
+            self._apply_changes(await mailbox.changes())
             # Saving a file causes several events; take them together.
             await asyncio.sleep(0.02)
 
-    def _take(self, changes: Changes) -> None:
+    def _apply_changes(self, changes: Changes) -> None:
         for path, writing in changes.files.items():
             if path == IGNORE_FILE:
                 self._schedule.request("", self._settings.quiet_seconds)
@@ -232,9 +232,9 @@ class FolderWatcher:
             logger.warning("a file system inside %s was unmounted", self._root)
             self._identity = None
         if changes.unwatched is not None:
-            self._fall_back(changes.unwatched)
+            self._fall_back_to_polling(changes.unwatched)
 
-    def _fall_back(self, reason: str) -> None:
+    def _fall_back_to_polling(self, reason: str) -> None:
         if not self._poll_seconds:
             self._poll_seconds = FALLBACK_POLL_SECONDS
             logger.warning(
@@ -286,7 +286,7 @@ class FolderWatcher:
         missing = difference.missing
         if not (missing or difference.left_out):
             return False
-        if not await self._root_is_ours():
+        if not await self._is_same_root():
             return True
         # Before the others: while they are known images, they would count in the share.
         await self._pipeline.process(difference.left_out)
@@ -338,7 +338,7 @@ class FolderWatcher:
             self._update_status()
             running = self._reconciler.running
             if running is not None:
-                self._progress.log_if_due(running, self._before, self._pipeline.counters.added)
+                self._progress_log.log_if_due(running, self._before, self._pipeline.counters.added)
             await asyncio.sleep(0.25)
 
     def _update_status(self) -> None:

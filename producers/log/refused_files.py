@@ -14,7 +14,7 @@ from schemas.topics import IMAGES, IMAGES_DLQ
 logger = logging.getLogger(__name__)
 
 
-def escaped(path: str) -> str:
+def escape_path(path: str) -> str:
     r"""The path with bytes that are not UTF-8 escaped, as in `caf\xe9.jpg`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -28,7 +28,7 @@ class RefusalReporter:
 
     async def report(self, path: str, error_class: str, reason: str) -> None:
         """Log the refusal and publish it, unless the same one was published before."""
-        image_id = escaped(path)
+        image_id = escape_path(path)
         if self._reported is None:
             self._reported = await until_available(self._read, what=f"read {IMAGES_DLQ.name}")
         report = (image_id, error_class, reason)

@@ -11,27 +11,43 @@ from gateway import errors
 from gateway.http import problems
 from tests.architecture.test_imports import ROOT, imports, modules, relative, top
 
-HTTP_LIBRARIES = {"fastapi", "starlette", "uvicorn"}
+HTTP_LIBRARIES = {"fastapi", "http", "starlette", "uvicorn"}
 HTTP_PACKAGES = ("gateway/http/", "gateway/routes/")
 BUILDERS = {"gateway/app.py", "gateway/__main__.py"}
 BASES = {errors.GatewayError, adapter_errors.AdapterError}
 """Only their subclasses are raised."""
 
 
+ELSEWHERE = {"gateway.search.short_form.BadShortForm"}
+"""Raised only where a query is typed, by the commands: no request has this form."""
+SERVICES = [
+    path
+    for path in modules("gateway")
+    if not relative(path).startswith(HTTP_PACKAGES) and relative(path) not in BUILDERS
+]
+
+
 def test_services_do_not_import_http() -> None:
-    services = [
-        path
-        for path in modules("gateway")
-        if not relative(path).startswith(HTTP_PACKAGES) and relative(path) not in BUILDERS
-    ]
-    assert ROOT / "gateway" / "search" / "service.py" in services
+    assert ROOT / "gateway" / "search" / "service.py" in SERVICES
     wrong = {
         (relative(path), name)
-        for path in services
+        for path in SERVICES
         for name in imports(path)
         if top(name) in HTTP_LIBRARIES or name.startswith(("gateway.http", "gateway.routes"))
     }
     assert not wrong
+
+
+def test_services_define_their_errors_in_one_place() -> None:
+    """Where the test below finds them."""
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SERVICES]
+    defined = {
+        f"{each.__module__}.{each.__qualname__}"
+        for name in names
+        for _, each in inspect.getmembers(importlib.import_module(name), inspect.isclass)
+        if issubclass(each, Exception) and each.__module__ == name != errors.__name__
+    }
+    assert defined == ELSEWHERE
 
 
 def test_every_error_has_a_problem() -> None:

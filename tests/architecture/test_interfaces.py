@@ -15,7 +15,7 @@ from gateway.state.rating_metrics import RatingMetrics
 from models.advice import Advice
 from producers.metrics import StatusCollector
 from schemas.topics import TOPICS
-from tests.support.gateway_bench import gateway
+from tests.support.gateway_on_fakes import gateway
 
 LIST = Path(__file__).with_name("interfaces.txt")
 METHODS = ("get", "post", "put", "patch", "delete")

@@ -28,7 +28,6 @@ from PIL import Image
 
 from adapters.bootstrap import connections
 from adapters.errors import AdapterError
-from adapters.log.kafka_admin import progress
 from adapters.settings import ServerSettings
 from consumers.repair.audit import Audit, audit
 from consumers.repair.dead_letters import open_letters
@@ -46,7 +45,7 @@ VICTIMS = (
     "lost weaviate folder",
 )
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
-PICTURES_PER_ROUND = int(os.environ.get("CHAOS_PICTURES", "60"))
+IMAGES_PER_ROUND = int(os.environ.get("CHAOS_PICTURES", "60"))
 SETTLE_SECONDS = 600.0
 """After the last loss of Weaviate's folder every picture has to be embedded once more."""
 
@@ -94,7 +93,7 @@ class Disk:
 
 @dataclass
 class Stack:
-    """A running system and what its folder of pictures should have it know."""
+    """A running system, and the images that its log should list."""
 
     servers: Servers
     images: Path
@@ -114,7 +113,7 @@ class Stack:
         )
 
     def process(self, name: str) -> psutil.Process | None:
-        """It, if it runs just now: it may still be on its way back from the last time."""
+        """The process, if it is running; it may still be restarting."""
         record = RecordFile(self.state / "run").read()
         assert record is not None
         for row in record.processes:
@@ -128,7 +127,7 @@ class Stack:
             process.kill()
 
     def lose_weaviate(self) -> None:
-        """As after a disk was replaced: its process dies and comes back to an empty folder."""
+        """Kill Weaviate and delete its data, as if its disk were replaced."""
         process = self.process("weaviate")
         if process is not None:
             process.kill()
@@ -145,7 +144,7 @@ class Stack:
         return self.images / name if inside == name else self.disk.folder / inside
 
     def write(self, name: str, data: bytes) -> None:
-        """As a careful program does: under a hidden name, then renamed."""
+        """Write under a hidden name, then rename, as careful programs do."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden = path.with_name(f".{path.name}.part")
@@ -153,7 +152,7 @@ class Stack:
         hidden.rename(path)
 
     def burst(self, count: int) -> None:
-        """New pictures, changed ones, removed ones, and a few that are none."""
+        """Add, change and remove images, and add files that are not images."""
         for _ in range(count):
             dice = self.chance.random()
             if self.expected and dice < 0.1:
@@ -164,19 +163,19 @@ class Stack:
             if self.expected and dice < 0.2:
                 name = self.chance.choice(sorted(self.expected))
             else:
-                place = "disk" if self.written % 5 == 0 else f"folder-{self.written % 7}"
-                name = f"{place}/{self.written}.jpg"
+                folder = "disk" if self.written % 5 == 0 else f"folder-{self.written % 7}"
+                name = f"{folder}/{self.written}.jpg"
             self.written += 1
             if dice > 0.97:
                 name = f"poison/{self.written}.jpg"
                 self.poison.add(name)
                 self.write(name, f"no picture {self.written}".encode())
                 continue
-            data = self.picture()
+            data = self.random_jpeg()
             self.expected[name] = hashlib.sha256(data).hexdigest()
             self.write(name, data)
 
-    def picture(self) -> bytes:
+    def random_jpeg(self) -> bytes:
         buffer = io.BytesIO()
         pixels = np.frombuffer(self.chance.randbytes(8 * 6 * 3), np.uint8).reshape(6, 8, 3)
         Image.fromarray(pixels).resize((320, 240)).save(buffer, "JPEG")
@@ -202,7 +201,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def rounds(chance: random.Random) -> Iterator[str]:
-    """Victims in random order, each once before any comes again."""
+    """Victims in random order; each occurs once before any is repeated."""
     order: list[str] = []
     for _ in range(ROUNDS):
         if not order:
@@ -211,10 +210,10 @@ def rounds(chance: random.Random) -> Iterator[str]:
 
 
 async def test_nothing_is_lost_whatever_dies(stack: Stack) -> None:
-    await asyncio.to_thread(stack.burst, PICTURES_PER_ROUND)
+    await asyncio.to_thread(stack.burst, IMAGES_PER_ROUND)
     for number, victim in enumerate(rounds(stack.chance)):
         started = time.monotonic()
-        writing = asyncio.create_task(asyncio.to_thread(stack.burst, PICTURES_PER_ROUND))
+        writing = asyncio.create_task(asyncio.to_thread(stack.burst, IMAGES_PER_ROUND))
         await asyncio.sleep(stack.chance.uniform(0.0, 1.0))
         if victim == "another indexer":
             await come_and_go(stack)
@@ -237,7 +236,7 @@ async def test_nothing_is_lost_whatever_dies(stack: Stack) -> None:
 
 
 async def come_and_go(stack: Stack) -> None:
-    """Another member joins the group and leaves it again."""
+    """Another member joins the group, and leaves it again."""
     settings = stack.settings()
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
@@ -278,13 +277,13 @@ async def slow_down(stack: Stack) -> None:
 
 
 def resume(process: psutil.Process) -> None:
-    """Let it go on; it may have been killed while it stood still."""
+    """Resume a stopped process, unless it was killed meanwhile."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.resume()
 
 
 async def vanish(stack: Stack, writing: asyncio.Task[None]) -> None:
-    """The disk is away for some seconds; its files may change meanwhile."""
+    """Unmount the disk for some seconds; its files may change meanwhile."""
     if not stack.disk.mountable:
         await writing  # The folder that is written to is about to get another name.
     await asyncio.to_thread(stack.disk.vanish)
@@ -295,7 +294,7 @@ async def vanish(stack: Stack, writing: asyncio.Task[None]) -> None:
 
 
 async def settled(stack: Stack) -> Audit:
-    """Wait until log, collection and folder agree; then all must be exactly as expected."""
+    """Wait until log, collection and folder agree, then check them completely."""
     deadline = time.monotonic() + SETTLE_SECONDS
     why: object = None
     while time.monotonic() < deadline:
@@ -316,22 +315,23 @@ async def look(stack: Stack) -> tuple[Audit, set[str]]:
         collection = await servers.index.active()
         assert collection is not None
         group = collection.group
-        before = await progress(settings.kafka_bootstrap_servers, IMAGES, group)
+        before = await servers.groups.progress(IMAGES, group)
         result = await audit(servers.log, servers.index, collection, before.has_read)
         return result, {letter.event.image_id for letter in await open_letters(servers.log)}
 
 
 def verdict(stack: Stack, result: Audit, letters: set[str]) -> str | None:
-    """What is not as it should be, if anything."""
-    told = {
+    """The first difference from the expected state; empty if there is none."""
+    reported = {
         image_id: found.change.sha256
         for image_id, found in result.latest.items()
         if isinstance(found.change, ImageAdded) and image_id not in stack.poison
     }
     if result.waiting:
         return f"{len(result.waiting)} waiting"
-    if told != stack.expected:
-        return f"the log differs from the folder: {set(told.items()) ^ set(stack.expected.items())}"
+    if reported != stack.expected:
+        differences = set(reported.items()) ^ set(stack.expected.items())
+        return f"the log differs from the folder: {differences}"
     if not result.is_clean or result.agreed != len(stack.expected):
         return f"missing {result.missing}, stale {result.stale}, orphaned {result.orphaned}"
     if letters != stack.poison:

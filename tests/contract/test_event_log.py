@@ -102,18 +102,18 @@ async def test_positions_and_partitions_are_the_same_however_many_come_at_once(
         )
         for number in range(500)
     ]
-    told = list(await log.publish(topic, messages))
+    reported = list(await log.publish(topic, messages))
     for message in messages[:20]:
-        told += await log.publish(topic, [message])
+        reported += await log.publish(topic, [message])
     sent = [*messages, *messages[:20]]
     found = {record.position: record for record in await everything(log, topic)}
     assert len(found) == len(sent)
-    for message, position in zip(sent, told, strict=True):
+    for message, position in zip(sent, reported, strict=True):
         record = found[position]
         assert (record.key or b"").decode() == message.key
         assert (record.value is None) == (message.event is None)
         assert record.headers["number"].decode() == message.headers["number"]
-    for first, again in zip(told[:20], told[500:], strict=True):
+    for first, again in zip(reported[:20], reported[500:], strict=True):
         assert first.partition == again.partition
         assert first.offset < again.offset
 

@@ -26,7 +26,7 @@ from adapters.index.port import (
 from adapters.index.weaviate import WeaviateIndex
 from adapters.name_forms import forms
 from adapters.naming import object_id
-from gateway.search.ranking import ranked
+from gateway.search.ranking import rank
 
 WHEN = datetime(2026, 1, 5, 9, 58, 21, 123000, tzinfo=UTC)
 
@@ -430,9 +430,9 @@ async def test_a_filter_narrows_the_search_and_not_its_result(
     assert {match.image_id for match in found} == {f"far/{n}.jpg" for n in range(5)}
 
 
-@pytest.mark.parametrize("asked", ["é/ü*/", "e\u0301/u\u0308*/", "é/u\u0308*/", "e\u0301/ü*/"])
+@pytest.mark.parametrize("requested", ["é/ü*/", "e\u0301/u\u0308*/", "é/u\u0308*/", "e\u0301/ü*/"])
 async def test_a_folder_is_the_same_in_whatever_form_its_name_is(
-    index: ImageIndex, collection: Collection, asked: str
+    index: ImageIndex, collection: Collection, requested: str
 ) -> None:
     inside = [
         f"{outer}/{inner}*/{deeper}a.jpg"
@@ -443,9 +443,9 @@ async def test_a_folder_is_the_same_in_whatever_form_its_name_is(
     outside = ["e/u*/a.jpg", "é/üx/a.jpg", "é/u*/a.jpg", "é/ü*a.jpg", "e\u0300/ü*/a.jpg"]
     records = [record(name, unit(1, n / 100)) for n, name in enumerate(inside + outside)]
     assert await index.upsert(collection, records) == {}
-    found = await index.search(collection, unit(1), 100, where=ImageFilter(folder=asked))
+    found = await index.search(collection, unit(1), 100, where=ImageFilter(folder=requested))
     assert {match.image_id for match in found} == set(inside)
-    narrower = ImageFilter(folder=asked, width=Between(641, None))
+    narrower = ImageFilter(folder=requested, width=Between(641, None))
     assert list(await index.search(collection, unit(1), 100, where=narrower)) == []
 
 
@@ -547,7 +547,7 @@ async def test_pages_repeat_and_skip_nothing(index: ImageIndex, collection: Coll
     ):
         search = functools.partial(index.search, collection, unit(1, 1), where=where)
         met: list[str] = []
-        while page := (await ranked(search, clean, needed=len(met) + 130))[len(met) :][:130]:
+        while page := (await rank(search, clean, needed=len(met) + 130))[len(met) :][:130]:
             met += page
         assert len(met) == len(set(met))
         assert set(met) == wanted

@@ -1,4 +1,4 @@
-"""What a disk, a network or a program left of pictures: shown in part, or not at all."""
+"""Damaged images, which are shown in part or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     Case,
     above,
     card,
@@ -16,7 +16,7 @@ from tests.corpus.making import (
     shown,
     vips,
 )
-from tests.corpus.raw import dng
+from tests.corpus.camera_raw import dng
 
 DAMAGED = "damaged picture"
 
@@ -32,7 +32,7 @@ def _shown_in_part() -> Iterator[Case]:
     rows = whole.height
     jpeg = saved(whole, "JPEG")
     data = jpeg[: len(jpeg) * 9 // 10]
-    yield shown("jpeg with its tail cut off", data, "image/jpeg", whole, 20)
+    yield shown("jpeg without its last bytes", data, "image/jpeg", whole, 20)
     data = jpeg[: len(jpeg) // 2]
     upright = above(whole, rows // 2, "#808080")
     yield shown("jpeg cut in half", data, "image/jpeg", upright, 15)
@@ -47,7 +47,7 @@ def _shown_in_part() -> Iterator[Case]:
         data = saved(white, kind)[: -2 if kind == "JPEG" else -12]
         name = f"{kind.lower()} all white without its end"
         yield shown(name, data, f"image/{kind.lower()}", white)
-    yield shown("jpeg that ends in its middle", hit, "image/jpeg", upright, 15)
+    yield shown("jpeg with an end marker in its middle", hit, "image/jpeg", upright, 15)
     for kind in ("PNG", "TIFF"):
         data = saved(whole, kind)
         half = data[: len(data) // 2]
@@ -56,11 +56,11 @@ def _shown_in_part() -> Iterator[Case]:
     png = saved(whole, "PNG")
     data = png[: len(png) * 9 // 10]
     yield shown(
-        "png with its tail cut off", data, "image/png", above(whole, rows * 9 // 10, "white")
+        "png without its last bytes", data, "image/png", above(whole, rows * 9 // 10, "white")
     )
     hit = png[: len(png) // 2] + bytes(4) + png[len(png) // 2 + 4 :]
     upright = above(whole, rows // 2, "white")
-    yield shown("png with a hit in its middle", hit, "image/png", upright)
+    yield shown("png with damaged bytes in its middle", hit, "image/png", upright)
     interlaced = bytes(vips(whole).pngsave_buffer(interlace=True))
     half = interlaced[: len(interlaced) // 2]
     yield shown("png interlaced cut in half", half, "image/png", whole, 20)

@@ -1,4 +1,4 @@
-"""What is no picture, or asks for too much."""
+"""Files that are not images, or that demand too many resources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from tests.corpus.making import Case, png_bomb, saved
+from tests.corpus.builders import Case, png_bomb, saved
 
 
 def cases() -> Iterator[Case]:
@@ -30,8 +30,10 @@ def cases() -> Iterator[Case]:
     yield Case("gif bomb 20000 x 20000", saved(huge, "GIF"), "too many pixels")
     yield Case("tiff bomb 20000 x 20000", saved(huge, "TIFF", compression="group4"), "too many")
     yield Case("JPEG 2000", saved(Image.new("RGB", (9, 9)), "JPEG2000"), "not a picture")
-    yield Case("film", b"\0\0\0\x18ftypisom\0\0\0\0isomavc1" + bytes(999), "not a picture")
+    yield Case("video", b"\0\0\0\x18ftypisom\0\0\0\0isomavc1" + bytes(999), "not a picture")
     yield Case(
         "AppleDouble", b"\0\x05\x16\x07\0\x02\0\0Mac OS X        " + bytes(99), "not a picture"
     )
-    yield Case("link of Git LFS", b"version https://git-lfs.github.com/spec/v1\n", "not a picture")
+    yield Case(
+        "pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\n", "not a picture"
+    )

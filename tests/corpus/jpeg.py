@@ -8,17 +8,17 @@ from collections.abc import Iterator
 import pyvips
 from PIL import Image, ImageCms
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     HEIGHT,
     WIDTH,
     Case,
     card,
     exif,
+    gradient,
     grey_card,
     jpeg_segment,
     large,
     oriented,
-    picture,
     saved,
     segments,
     shown,
@@ -43,8 +43,8 @@ def cases() -> Iterator[Case]:
 
 
 def _plain() -> Iterator[Case]:
-    yield shown("jpeg baseline", saved(picture(), "JPEG"), TYPE, picture())
-    yield shown("jpeg progressive", saved(picture(), "JPEG", progressive=True), TYPE, picture())
+    yield shown("jpeg baseline", saved(gradient(), "JPEG"), TYPE, gradient())
+    yield shown("jpeg progressive", saved(gradient(), "JPEG", progressive=True), TYPE, gradient())
     yield shown("jpeg grey", saved(card("L"), "JPEG"), TYPE, grey_card())
     yield shown("jpeg CMYK", saved(card("CMYK"), "JPEG"), TYPE)
     yield shown("jpeg 4:4:4", saved(card(), "JPEG", subsampling=0), TYPE)
@@ -62,7 +62,7 @@ def _plain() -> Iterator[Case]:
     big = turned(card(), 6).resize((HEIGHT * 20, WIDTH * 20), Image.Resampling.NEAREST)
     upright = card().resize((WIDTH * 20, HEIGHT * 20), Image.Resampling.NEAREST)
     data = saved(big, "JPEG", exif=exif(6), progressive=True)
-    yield shown("jpeg of a phone on its side", data, TYPE, upright)
+    yield shown("jpeg of a phone held sideways", data, TYPE, upright)
 
 
 def _adobe_rgb() -> bytes:
@@ -77,14 +77,16 @@ def _of_several() -> Iterator[Case]:
     stereo = saved(card(), "MPO", save_all=True, append_images=[other])
     yield shown("jpeg of several pictures (stereo MPO)", stereo, TYPE)
     data = saved(turned(card(), 6), "MPO", save_all=True, append_images=[other], exif=exif(6))
-    yield shown("jpeg of several pictures on its side", data, TYPE)
+    yield shown("jpeg of several pictures, rotated", data, TYPE)
     small = card().resize((12, 8))
     data = saved(card(), "MPO", save_all=True, append_images=[small, other])
     yield shown("jpeg of several pictures of other sizes", data, TYPE)
     gain = saved(card("L"), "JPEG")
     hdr = saved(card(), "MPO", save_all=True, append_images=[card("L")], xmp=_GAIN_MAP)
     yield shown("jpeg with a gain map (Ultra HDR)", hdr, TYPE)
-    yield shown("jpeg with a gain map behind, in no index", saved(card(), "JPEG") + gain, TYPE)
+    yield shown(
+        "jpeg followed by a gain map that no index lists", saved(card(), "JPEG") + gain, TYPE
+    )
     yield shown("jpeg of several pictures without the second", stereo[: -len(gain) // 2], TYPE)
     at = stereo.index(b"MPF\0")
     yield shown(
@@ -93,17 +95,17 @@ def _of_several() -> Iterator[Case]:
         TYPE,
     )
     video = b"\0\0\0\x18ftypmp42" + bytes(12) + b"\0\0\0\x08mdat" + bytes(4000)
-    yield shown("jpeg with a film behind (motion photo)", saved(card(), "JPEG") + video, TYPE)
+    yield shown("jpeg followed by a video (motion photo)", saved(card(), "JPEG") + video, TYPE)
 
 
 def _around() -> Iterator[Case]:
     data = saved(card(), "JPEG")
     yield shown("jpeg with trailing bytes", data + b"\0" * 500, TYPE)
-    yield shown("jpeg with a page of HTML behind", data + b"<!-- served in 0.1 s -->\n" * 20, TYPE)
+    yield shown("jpeg followed by HTML", data + b"<!-- served in 0.1 s -->\n" * 20, TYPE)
     for name, junk in (("a line feed", b"\n"), ("a byte order mark", b"\xef\xbb\xbf")):
         yield Case(f"jpeg after {name}", junk + data, "not a picture")
-    places = [at for at, _ in segments(data)]
-    middle = places[1]
+    offsets = [at for at, _ in segments(data)]
+    middle = offsets[1]
     yield shown("jpeg with bytes between segments", data[:middle] + b"\0abc" + data[middle:], TYPE)
     filled = data[:middle] + b"\xff" * 20 + data[middle:]
     yield shown("jpeg with fill bytes between segments", filled, TYPE)
@@ -126,9 +128,9 @@ def _beside() -> Iterator[Case]:
         "jpeg with a profile of other colours", saved(card(), "JPEG", icc_profile=in_lab), TYPE
     )
     yield shown("jpeg with EXIF of garbage", with_segment(0xE1, b"Exif\0\0garbage" * 9), TYPE)
-    yield shown("jpeg with EXIF of no length", with_segment(0xE1, b"Exif\0\0"), TYPE)
+    yield shown("jpeg with EXIF of length 0", with_segment(0xE1, b"Exif\0\0"), TYPE)
     loop = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 8, 8)
-    yield shown("jpeg with EXIF that points at itself", with_segment(0xE1, loop), TYPE)
+    yield shown("jpeg with EXIF that refers to itself", with_segment(0xE1, loop), TYPE)
     yield shown("jpeg with 2 MB of comments", with_segment(0xFE, b"c" * 65000, 31), TYPE)
     yield shown(
         "jpeg with Photoshop's data", with_segment(0xED, b"Photoshop 3.0\0" + b"8BIM" * 99), TYPE

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageCms
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     Case,
     card,
     clear,
     exif,
+    gradient,
     grey_card,
     grey_png,
     on_white,
-    picture,
     png_chunk,
     png_with,
     saved,
@@ -54,15 +54,15 @@ def _colours() -> Iterator[Case]:
     yield shown("png 16-bit RGB half transparent", data, TYPE, _paler())
     for bits in (2, 4):
         yield shown(f"png {bits}-bit grey", grey_png(bits), TYPE, grey_card(), distance=40)
-    transparent = saved(picture("P"), "PNG", transparency=3)
+    transparent = saved(gradient("P"), "PNG", transparency=3)
     upright_p = on_white(Image.open(io.BytesIO(transparent)).convert("RGBA"))
     yield shown("png palette with transparency", transparent, TYPE, upright_p)
     palette = card("P")
     alphas = bytes([128] * 256)
     data = saved(palette, "PNG", transparency=alphas)
     yield shown("png palette half transparent", data, TYPE, _paler())
-    data = saved(picture(), "PNG", transparency=(1, 2, 3))
-    yield shown("png RGB with a transparent colour", data, TYPE, picture())
+    data = saved(gradient(), "PNG", transparency=(1, 2, 3))
+    yield shown("png RGB with a transparent colour", data, TYPE, gradient())
     red = card().getpixel((1, 1))
     without = card()
     without.paste("white", (0, 0, 24, 16))
@@ -98,20 +98,22 @@ def _beside() -> Iterator[Case]:
         "an ICC profile of garbage": png_chunk(b"iCCP", b"x\0\0garbage"),
         "packed text of garbage": png_chunk(b"zTXt", text + b"\0garbage"),
         "text of a wrong checksum": png_chunk(b"tEXt", text)[:-4] + bytes(4),
-        "a chunk nobody knows": png_chunk(b"quRk", b"?" * 99),
-        "a density cut short": png_chunk(b"pHYs", b"\0\0"),
-        "a gamma cut short": png_chunk(b"gAMA", b"\0"),
+        "an unknown chunk": png_chunk(b"quRk", b"?" * 99),
+        "a truncated density": png_chunk(b"pHYs", b"\0\0"),
+        "a truncated gamma": png_chunk(b"gAMA", b"\0"),
         "EXIF of garbage": png_chunk(b"eXIf", b"garbage" * 9),
-        "an animation's head cut short": png_chunk(b"acTL", b"\0\0"),
+        "a truncated animation header": png_chunk(b"acTL", b"\0\0"),
     }
     for name, chunk in chunks.items():
         yield shown(f"png with {name}", png_with(chunk), TYPE)
-    yield shown("png with 2 MB of text behind", png_with(chunks["2 MB of text"], last=True), TYPE)
+    yield shown(
+        "png with 2 MB of text after its pixels", png_with(chunks["2 MB of text"], last=True), TYPE
+    )
     data = png_with(last=True)
     yield shown("png with trailing bytes", data + b"\0" * 500, TYPE)
     yield shown("png without its end", data[:-12], TYPE)
     yield shown("png with a wrong checksum of its pixels", data[:-16] + bytes(4) + data[-12:], TYPE)
-    yield shown("png with a wrong checksum of its head", data[:29] + bytes(4) + data[33:], TYPE)
+    yield shown("png with a wrong checksum of its header", data[:29] + bytes(4) + data[33:], TYPE)
     yield Case("png after a line feed", b"\n" + data, "not a picture")
     yield shown("png named .jpg", data, TYPE)
 
@@ -134,4 +136,4 @@ def _moving() -> Iterator[Case]:
     data = saved(frames[0], "PNG", save_all=True, append_images=frames[1:])
     yield shown("png animated, first frame transparent", data, TYPE)
     data = saved(clear(), "PNG", save_all=True, append_images=frames, default_image=True)
-    yield shown("png animated, picture beside it transparent", data, TYPE)
+    yield shown("png animated, default image transparent", data, TYPE)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageCms
 
-from tests.corpus.making import (
+from tests.corpus.builders import (
     Case,
     card,
     exif,
+    gradient,
     grey_card,
-    picture,
     saved,
     shown,
     turned,
@@ -29,13 +29,15 @@ def cases() -> Iterator[Case]:
         data = saved(card(), "TIFF", compression=compression)
         yield shown(f"tiff {compression}", data, TYPE)
     black = card("1").convert("RGB")
-    yield shown("tiff of a fax", saved(card("1"), "TIFF", compression="group4"), TYPE, black)
+    yield shown(
+        "tiff with fax compression", saved(card("1"), "TIFF", compression="group4"), TYPE, black
+    )
     yield shown("tiff CMYK", saved(card("CMYK"), "TIFF"), TYPE)
     yield shown("tiff P", saved(card("P"), "TIFF"), TYPE)
     yield shown("tiff with alpha", saved(card("RGBA"), "TIFF"), TYPE)
     yield shown("tiff YCbCr", saved(card("YCbCr"), "TIFF"), TYPE)
     yield shown("tiff grey with alpha", saved(card("LA"), "TIFF"), TYPE, grey_card())
-    pages = saved(card(), "TIFF", save_all=True, append_images=[picture()])
+    pages = saved(card(), "TIFF", save_all=True, append_images=[gradient()])
     yield shown("tiff of two pages", pages, TYPE)
     for number in range(2, 9):
         data = saved(turned(card(), number), "TIFF", tiffinfo=exif(number))
@@ -74,7 +76,7 @@ def _laid_out() -> Iterator[Case]:
     image = vips(card())
     layouts: dict[str, dict[str, object]] = {
         "in tiles": {"tile": True, "tile_width": 16, "tile_height": 16},
-        "of more than 4 GB's kind (BigTIFF)": {"bigtiff": True},
+        "with 64-bit offsets (BigTIFF)": {"bigtiff": True},
         "as a pyramid": {"pyramid": True, "tile": True, "tile_width": 16, "tile_height": 16},
         "lzw with a predictor": {"compression": "lzw", "predictor": "horizontal"},
     }

@@ -79,11 +79,11 @@ async def test_an_end_flushes_the_events(system: System, tmp_path: Path) -> None
             )
         assert await gateway.stop() == 0
 
-    async def told() -> bool:
+    async def reported() -> bool:
         records = await system.read_topic("searches", 20)
         return set(texts) <= {json.loads(record.value)["text"] for record in records}
 
-    await eventually(told, seconds=30)
+    await eventually(reported, seconds=30)
 
 
 @pytest.fixture

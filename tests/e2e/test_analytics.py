@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from analytics.lake import Lake
-from analytics.views import Filters, query
+from analytics.views import EventFilters, query
 from tests.conftest import run_image_search
 from tests.e2e.conftest import System, eventually, search
 from tests.support.analytics_numbers import Facts, compare_dashboard
@@ -83,7 +83,7 @@ async def test_the_page_follows_within_seconds(system: System, client: httpx.Asy
 
     async def same_as_topics() -> int:
         """How many numbers are compared; other tests' events may come in between."""
-        return compare_dashboard(await dashboard(client), await from_topics(system), Filters())
+        return compare_dashboard(await dashboard(client), await from_topics(system), EventFilters())
 
     assert await eventually(same_as_topics, seconds=60, every=0.5) > 50
     before = (await dashboard(client))["totals"]["ratings"]
@@ -103,7 +103,7 @@ async def test_who_asked_what_is_hidden_and_can_be_forgotten(
 ) -> None:
     leaves, stays = "the-key-of-one-who-leaves", "the-key-of-one-who-stays"
     settings = {"API_KEYS": f"{leaves} {stays}", "CLIENT_SALT": "of the test", "LOG_TEXTS": "false"}
-    asked: dict[str, str] = {}
+    requested: dict[str, str] = {}
     async with (
         another_gateway(system, tmp_path, **settings) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as other,
@@ -111,14 +111,14 @@ async def test_who_asked_what_is_hidden_and_can_be_forgotten(
         for key in (leaves, stays):
             other.headers["X-API-Key"] = key
             answer = await answer_of(other, "nobody's business", 3)
-            asked[key] = await rate(other, answer["jwt"], 4, answer["matches"][0]["image_name"])
+            requested[key] = await rate(other, answer["jwt"], 4, answer["matches"][0]["image_name"])
 
     lake = Lake(str(system.state / "lake"))
 
     def clients(table: str) -> dict[str, str]:
         """search id -> client, of the searches that were rated here."""
         found = {row["search_id"]: row for row in query(lake, f"FROM all_{table}")}
-        return {name: found[name]["client"] for name in asked.values() if name in found}
+        return {name: found[name]["client"] for name in requested.values() if name in found}
 
     async def filed() -> bool:
         return len(clients("searches")) == len(clients("feedback")) == 2
@@ -128,7 +128,7 @@ async def test_who_asked_what_is_hidden_and_can_be_forgotten(
     assert len(set(clients("searches").values())) == 2
     for topic in ("searches", "feedback"):
         written = b"".join(record.value for record in await system.read_topic(topic))
-        assert clients("searches")[asked[leaves]].encode() in written
+        assert clients("searches")[requested[leaves]].encode() in written
         assert not any(secret in written for secret in (b"nobody's business", leaves.encode()))
 
     # Numbers, and the searches behind them, do not need the texts.
@@ -136,15 +136,15 @@ async def test_who_asked_what_is_hidden_and_can_be_forgotten(
         "/api/v1/analytics/searches", params={"text": "", "kind": "text", "rated": True}
     )
     rows = {row["search_id"]: row for row in behind.json()["searches"]}
-    assert set(asked.values()) <= set(rows)
-    assert [given["rating"] for given in rows[asked[stays]]["ratings"]] == [4]
+    assert set(requested.values()) <= set(rows)
+    assert [given["rating"] for given in rows[requested[stays]]["ratings"]] == [4]
 
     environment = {**system.servers.environment, "CLIENT_SALT": settings["CLIENT_SALT"]}
     done = run_image_search(environment, "analytics", "forget", "--who", leaves)
     assert "events removed" in done.stdout
     for _ in range(2):
         for table in ("searches", "feedback"):
-            assert set(clients(table)) == {asked[stays]}
+            assert set(clients(table)) == {requested[stays]}
         system.servers.command("analytics", "rebuild")
 
 
@@ -205,14 +205,15 @@ async def test_the_page_in_a_browser(
         page = await browser.new_page(viewport={"width": 1400, "height": 1900})
         page.set_default_timeout(60_000)
         page.on(
-            "console", lambda said: complaints.append(said.text) if said.type == "error" else None
+            "console",
+            lambda printed: complaints.append(printed.text) if printed.type == "error" else None,
         )
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
-            lambda asked: (
-                foreign.append(asked.url)
-                if not asked.url.startswith((system.gateway, "data:", "blob:"))
+            lambda requested: (
+                foreign.append(requested.url)
+                if not requested.url.startswith((system.gateway, "data:", "blob:"))
                 else None
             ),
         )

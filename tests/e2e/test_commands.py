@@ -43,10 +43,10 @@ async def test_the_index_agrees_with_the_log(system: System) -> None:
 
 
 async def test_the_watcher_compares_when_asked(system: System, client: httpx.AsyncClient) -> None:
-    pictures = [p for p in SAMPLES.rglob("*") if p.suffix in (".jpg", ".png")]
-    await eventually(lambda: indexed(client, len(pictures)), seconds=60)
-    told = system.servers.command("index", "reconcile").stdout
-    assert re.search(r"watching: \d+ pictures known, 0 published, 0 removed", told)
+    images = [p for p in SAMPLES.rglob("*") if p.suffix in (".jpg", ".png")]
+    await eventually(lambda: indexed(client, len(images)), seconds=60)
+    reported = system.servers.command("index", "reconcile").stdout
+    assert re.search(r"watching: \d+ pictures known, 0 published, 0 removed", reported)
     assert "requested" in system.servers.command("index", "reconcile", "--no-wait").stdout
 
 

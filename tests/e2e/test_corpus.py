@@ -16,7 +16,7 @@ from PIL import Image
 
 from imaging.media_types import RAW_MEDIA_TYPE
 from imaging.upright import open_upright
-from tests.corpus.making import Case, Facts, saved
+from tests.corpus.builders import Case, Facts, saved
 from tests.e2e.conftest import System, eventually
 from tests.support.browsers import visit
 from tests.support.corpus_cases import INDEXED, cases
@@ -110,10 +110,10 @@ async def test_each_is_found_with_its_facts_or_refused_with_its_reason(
 ) -> None:
     wrong = []
     for name, case in SHOWN.items():
-        told = indexed[name]
-        kind_and_size = (told["media_type"], told["width"], told["height"])
-        if kind_and_size != (case.media_type, *case.size) or Facts.of(told) != case.facts:
-            wrong.append((case.name, told))
+        reported = indexed[name]
+        kind_and_size = (reported["media_type"], reported["width"], reported["height"])
+        if kind_and_size != (case.media_type, *case.size) or Facts.of(reported) != case.facts:
+            wrong.append((case.name, reported))
     assert not wrong, wrong
     reasons = await letters(client)
     assert [n for n, case in REFUSED.items() if case.outcome not in reasons[n]] == []
@@ -174,7 +174,7 @@ async (names) => {
 }
 """
 OTHERWISE_IN_CHROMIUM = {
-    "png with a wrong checksum of its head": "refused, though all its pixels are there",
+    "png with a wrong checksum of its header": "refused, though all its pixels are there",
     "bmp 16-bit with a mask of 32 bits": "refused, though its numbers say what they mean",
     "jpeg cut in half": "white below, where others are grey",
 }
@@ -285,8 +285,8 @@ async def test_what_was_passed_over_is_listed_and_counted(
     expected = {"other_suffix": "notes.txt", "not_a_picture": "notes", "ignored": ".hidden.jpg"}
 
     async def listed() -> bool:
-        told = json.loads(system.servers.command("index", "skipped", "--json").stdout)
-        names = {each["reason"]: each["names"] for each in told["reasons"]}
+        reported = json.loads(system.servers.command("index", "skipped", "--json").stdout)
+        names = {each["reason"]: each["names"] for each in reported["reasons"]}
         return all(f"{FOLDER}/{name}" in names[reason] for reason, name in expected.items())
 
     await eventually(listed, seconds=60, every=1)

@@ -13,11 +13,11 @@ from tests.e2e.conftest import SAMPLES, System, eventually
 from tests.unit.docs.test_python_client import load
 
 
-def new_picture(source: str, **options: Any) -> bytes:
+def new_image(source: str, **options: Any) -> bytes:
     """A picture nobody has seen, of what the source shows."""
     buffer = io.BytesIO()
-    with Image.open(SAMPLES / source) as picture:
-        ImageOps.mirror(picture.convert("RGB")).save(buffer, "JPEG", **options)
+    with Image.open(SAMPLES / source) as image:
+        ImageOps.mirror(image.convert("RGB")).save(buffer, "JPEG", **options)
     return buffer.getvalue()
 
 
@@ -36,7 +36,7 @@ async def groups(client: httpx.AsyncClient, **query: Any) -> list[set[str]]:
 async def test_an_added_picture_can_be_read_back_at_once(
     system: System, client: httpx.AsyncClient
 ) -> None:
-    data = new_picture("photos/coffee.jpg", quality=81)
+    data = new_image("photos/coffee.jpg", quality=81)
     answer = await client.post(
         "/api/v1/images",
         files={"image": ("my coffee.jpg", data)},
@@ -62,7 +62,7 @@ async def test_an_added_picture_can_be_read_back_at_once(
         data={"folder": "uploaded/today"},
     )
     assert (again.status_code, again.json()["status"]) == (200, "unchanged")
-    changed = new_picture("photos/cat.jpg", quality=81)
+    changed = new_image("photos/cat.jpg", quality=81)
     form: dict[str, str] = {"folder": "uploaded/today"}
     files = {"image": ("my coffee.jpg", changed)}
     assert (await client.post("/api/v1/images", files=files, data=form)).status_code == 409
@@ -103,8 +103,8 @@ async def test_duplicates_are_found(system: System, client: httpx.AsyncClient) -
     source = SAMPLES / "drawings" / "piano.jpg"
     for name in ("one.jpg", "two.jpg"):
         shutil.copy(source, folder / name)
-    with Image.open(source) as picture:
-        picture.save(folder / "near.jpg", quality=88)
+    with Image.open(source) as image:
+        image.save(folder / "near.jpg", quality=88)
     equal = {"drawings/piano.jpg", "twice/one.jpg", "twice/two.jpg"}
 
     async def exact() -> bool:
@@ -139,7 +139,7 @@ def test_the_example_client(system: System, tmp_path: Path) -> None:
     module = load()
     client = module.ImageSearch(system.gateway, trust_env=False)
     file = tmp_path / "from the client.jpg"
-    file.write_bytes(new_picture("photos/rocket-launch.jpg", quality=77))
+    file.write_bytes(new_image("photos/rocket-launch.jpg", quality=77))
     added = client.add(file, folder="client")
     here = {"folder": "client"}
     answer = client.search("a rocket", filters=here, wait_for=module.wait_for(added))

@@ -117,11 +117,13 @@ async def test_kafka_without_its_data_is_told_everything_again(
     async def whole() -> bool:
         try:
             async with connections(settings(own)) as servers:
-                told = {r.key async for r in servers.log.read_all(IMAGES) if r.value is not None}
+                reported = {
+                    r.key async for r in servers.log.read_all(IMAGES) if r.value is not None
+                }
                 active = await newest_activation(servers.log)
         except AdapterError:
             return False
-        names_told = {(key or b"").decode() for key in told} - {"broken.png"}
+        names_told = {(key or b"").decode() for key in reported} - {"broken.png"}
         return names_told == expected(own) and active is not None
 
     await eventually(whole, seconds=HEAL_SECONDS, every=0.5)

@@ -25,11 +25,11 @@ from tests.e2e.conftest import SAMPLES, System, eventually
 from tests.support.tiny_model import write_layout
 
 pytestmark = pytest.mark.timeout(600)
-PICTURES = 150
+IMAGE_COUNT = 150
 HEAL_SECONDS = 120
 
 
-def picture(path: Path, seed: int) -> None:
+def image(path: Path, seed: int) -> None:
     """A small picture like no other."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -44,8 +44,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     models = tmp_path_factory.mktemp("models")
     layouts = tmp_path_factory.mktemp("layouts")
     shutil.copytree(SAMPLES / "photos", images, dirs_exist_ok=True)
-    for number in range(PICTURES):
-        picture(images / f"made-{number:03}.jpg", number)
+    for number in range(IMAGE_COUNT):
+        image(images / f"made-{number:03}.jpg", number)
     environment = {
         **stack_environment(state, images),
         "MODELS_DIR": str(models),
@@ -105,7 +105,7 @@ async def load(system: System, name: str) -> AsyncIterator[Load]:
     async def changing() -> None:
         while True:
             path = folder / f"{seen.changes:04}.jpg"
-            await asyncio.to_thread(picture, path, 10_000 + seen.changes)
+            await asyncio.to_thread(image, path, 10_000 + seen.changes)
             if seen.changes % 3 == 2:
                 (folder / f"{seen.changes - 2:04}.jpg").unlink()
             seen.changes += 1
@@ -134,7 +134,7 @@ async def audit_is_clean(system: System) -> None:
         if not done.stdout.startswith("{"):
             return False
         found = json.loads(done.stdout)
-        return bool(found["clean"]) and not found["waiting"] and found["agreed"] > PICTURES
+        return bool(found["clean"]) and not found["waiting"] and found["agreed"] > IMAGE_COUNT
 
     await eventually(clean, seconds=HEAL_SECONDS, every=2.0)
 
@@ -218,8 +218,8 @@ async def test_low_ratings_are_told_and_who_would_have_done_better(system: Syste
         assert (advice["model"], advice["low"], advice["candidate"]) == ("lite", True, "tiny")
         assert advice["mean"] < 5
         assert advice["candidate_ndcg"] > advice["active_ndcg"]
-        said = " ".join((await command(system, "status")).stdout.split())
-        assert "./image-search models switch tiny" in said
+        printed = " ".join((await command(system, "status")).stdout.split())
+        assert "./image-search models switch tiny" in printed
 
         async def measured() -> bool:
             metrics = (await client.get("/metrics")).text

@@ -14,14 +14,14 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.e2e.conftest import System, eventually
-from tests.e2e.test_library import new_picture
+from tests.e2e.test_library import new_image
 from tests.support.browsers import (
     answered,
     ask,
     assert_accessible,
     assert_fits,
     drop,
-    picture_of,
+    save_screenshot,
     shown,
     visit,
 )
@@ -41,7 +41,7 @@ async def page(system: System) -> AsyncIterator[Page]:
 async def test_dropped_pictures_are_followed_until_they_can_be_found(
     system: System, page: Page
 ) -> None:
-    guitar = new_picture("drawings/acoustic-guitar.jpg", quality=71)
+    guitar = new_image("drawings/acoustic-guitar.jpg", quality=71)
     looked = asyncio.Event()
 
     async def send_later(route: Route) -> None:
@@ -58,7 +58,7 @@ async def test_dropped_pictures_are_followed_until_they_can_be_found(
         await expect(list_.get_by_text("can be found", exact=True)).to_have_count(2)
         await expect(page.get_by_role("heading", name="2 of 2 can be found")).to_be_visible()
         assert (system.images / "uploads/page guitar.jpg").read_bytes() == guitar
-        await picture_of(page, "page-adding")
+        await save_screenshot(page, "page-adding")
         await list_.get_by_role("button", name="More like this: page guitar.jpg").click()
         await answered(page)
         assert "uploads/page second.jpg" in (await shown(page))[:1]
@@ -73,7 +73,7 @@ async def test_dropped_pictures_are_followed_until_they_can_be_found(
 
 
 async def test_a_name_that_is_taken_and_a_file_that_is_no_picture(system: System) -> None:
-    first, second = (new_picture("photos/coffee.jpg", quality=q) for q in (61, 62))
+    first, second = (new_image("photos/coffee.jpg", quality=q) for q in (61, 62))
     folder = system.images / "uploads"
     try:
         async with visit(system.gateway, refused=(409, 422)) as page:
@@ -112,10 +112,10 @@ async def test_the_state_and_why_pictures_failed(
     assert found is not None
     try:
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return "failed" in await page.locator("#state").inner_text()
 
-        await eventually(told, seconds=60)
+        await eventually(reported, seconds=60)
         text = await page.locator("#state").inner_text()
         assert "pictures" in text
         assert "model lite" in text
@@ -125,7 +125,7 @@ async def test_the_state_and_why_pictures_failed(
         await expect(dialog.get_by_text(found["reason"]).first).to_be_visible()
         await expect(dialog.get_by_text("CLIP models find more")).to_be_visible()
         await assert_accessible(page)
-        await picture_of(page, "page-state")
+        await save_screenshot(page, "page-state")
         await page.keyboard.press("Escape")
         await expect(dialog).to_be_hidden()
         await expect(page.locator("#state")).to_be_focused()
@@ -179,7 +179,7 @@ async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> 
         await page.goto(f"{system.gateway}/?q=an+animal&w=2&q=a+bird&w=-1&weak=1")
         await answered(page)
         if scheme == "light":
-            await picture_of(page, f"page-{width}-light")
+            await save_screenshot(page, f"page-{width}-light")
         await page.get_by_role("button", name="Filters").click()
         await assert_accessible(page)
         await assert_fits(page)
@@ -188,7 +188,7 @@ async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> 
         await assert_accessible(page)
         await assert_fits(page)
         if (width, scheme) == (900, "dark"):
-            await picture_of(page, "page-viewer-900-dark")
+            await save_screenshot(page, "page-viewer-900-dark")
         await page.keyboard.press("Escape")
         await expect(page.locator("#viewer")).to_be_hidden()
 

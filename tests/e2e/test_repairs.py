@@ -63,9 +63,9 @@ async def test_a_letter_whose_file_was_mended_is_not_retried(
         return name in await names(client, "green")
 
     await eventually(found, seconds=SECONDS)
-    told = system.servers.command("dlq", "retry", letter["letter"]).stdout
-    assert "retried 0" in told
-    assert "newer events of their pictures exist: 1" in told
+    reported = system.servers.command("dlq", "retry", letter["letter"]).stdout
+    assert "retried 0" in reported
+    assert "newer events of their pictures exist: 1" in reported
     assert await found()
 
 
@@ -94,10 +94,10 @@ async def test_an_audit_finds_what_is_wrong_and_repairs_it(
             (await weaviate.post(where, json=stray)).raise_for_status()
         finally:
             await index.close()
-    told = json.loads(system.servers.command("index", "audit", "--json", check=False).stdout)
-    assert told["missing"] == ["photos/cat.jpg"]
-    assert told["orphaned"] == ["never/was.jpg"]
-    assert told["stale"] == []
+    reported = json.loads(system.servers.command("index", "audit", "--json", check=False).stdout)
+    assert reported["missing"] == ["photos/cat.jpg"]
+    assert reported["orphaned"] == ["never/was.jpg"]
+    assert reported["stale"] == []
     assert "published 2 records" in system.servers.command("index", "audit", "--repair").stdout
     await eventually(clean, seconds=SECONDS, every=1)
     assert "photos/cat.jpg" in await names(client, "a cat", limit=3)

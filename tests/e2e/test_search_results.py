@@ -89,9 +89,9 @@ async def test_near_duplicates_are_folded(system: System, client: httpx.AsyncCli
     await all_indexed(client)
     folder = system.images / "alike"
     folder.mkdir(exist_ok=True)
-    with Image.open(SAMPLES / "photos" / "coffee.jpg") as picture:
+    with Image.open(SAMPLES / "photos" / "coffee.jpg") as image:
         for quality in (70, 80, 90):
-            picture.save(folder / f"coffee {quality}.jpg", quality=quality)
+            image.save(folder / f"coffee {quality}.jpg", quality=quality)
     here = {"folder": "alike"}
 
     async def there() -> bool:

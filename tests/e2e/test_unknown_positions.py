@@ -18,8 +18,8 @@ ESCAPED = r"latin1-\xe9.jpg"
 
 
 def audit(system: System) -> dict[str, Any]:
-    told = system.servers.command("index", "audit", "--json", check=False).stdout
-    return dict(json.loads(told))
+    reported = system.servers.command("index", "audit", "--json", check=False).stdout
+    return dict(json.loads(reported))
 
 
 async def letters(system: System) -> list[dict[str, Any]]:
@@ -31,8 +31,8 @@ async def test_every_picture_comes_back_beside_a_name_that_is_not_utf_8(
     system: System, client: httpx.AsyncClient
 ) -> None:
     """With Weaviate emptied, a letter of ours, and one as earlier versions wrote it."""
-    place = system.images / LATIN1.decode("utf-8", "surrogateescape")
-    place.write_bytes(b"whatever it holds")
+    path = system.images / LATIN1.decode("utf-8", "surrogateescape")
+    path.write_bytes(b"whatever it holds")
     old = DeadLetter(
         image_id=ESCAPED,
         error_class="InvalidName",
@@ -45,10 +45,10 @@ async def test_every_picture_comes_back_beside_a_name_that_is_not_utf_8(
     address = system.servers.kafka
     try:
 
-        async def told() -> list[dict[str, Any]]:
+        async def reported() -> list[dict[str, Any]]:
             return await letters(system)
 
-        (letter,) = await eventually(told, seconds=SECONDS, every=1)
+        (letter,) = await eventually(reported, seconds=SECONDS, every=1)
         assert (letter["source_partition"], letter["source_offset"]) == (None, None)
         async with KafkaEventLog(address) as log:
             await log.publish(IMAGES_DLQ, [Message(ESCAPED, old)])
@@ -78,5 +78,5 @@ async def test_every_picture_comes_back_beside_a_name_that_is_not_utf_8(
         state = (await client.get("/api/v1/state")).raise_for_status().json()
         assert state
     finally:
-        place.unlink()
+        path.unlink()
         system.servers.command("dlq", "drop", "--class", "InvalidName")

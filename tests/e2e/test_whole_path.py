@@ -14,8 +14,8 @@ from tests.e2e.conftest import BUCKET, SAMPLES, System, eventually, names, searc
 def new_photograph(source: str, target: Path) -> None:
     """A picture nobody has seen, of what the source shows."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(SAMPLES / source) as picture:
-        ImageOps.mirror(picture.convert("RGB")).save(target, quality=88)
+    with Image.open(SAMPLES / source) as image:
+        ImageOps.mirror(image.convert("RGB")).save(target, quality=88)
 
 
 async def indexed(client: httpx.AsyncClient, count: int) -> bool:
@@ -40,9 +40,9 @@ async def test_the_answer_has_its_shape_and_order(client: httpx.AsyncClient) -> 
     assert all(set(match) == {"image_name", "score"} for match in answer["matches"])
     scores = [match["score"] for match in answer["matches"]]
     assert scores == sorted(scores, reverse=True)
-    picture = await client.get(f"/images/{answer['matches'][0]['image_name']}")
-    assert picture.status_code == 200
-    assert picture.headers["content-type"] in ("image/jpeg", "image/png")
+    image = await client.get(f"/images/{answer['matches'][0]['image_name']}")
+    assert image.status_code == 200
+    assert image.headers["content-type"] in ("image/jpeg", "image/png")
 
 
 async def test_searches_by_picture_by_name_and_by_terms(client: httpx.AsyncClient) -> None:

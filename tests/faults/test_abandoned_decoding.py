@@ -1,4 +1,4 @@
-"""What was given up holds its place until it has really ended; shared work is finished."""
+"""Abandoned decoding keeps its slot until its process has ended; shared work is finished."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from gateway.images.uploads import Uploads
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
 from schemas.events import ImageAdded, now
-from tests.support import hostile
-from tests.support.gateway_bench import Gateway, gateway, picture, png, unit
+from tests.support import hostile_tasks
+from tests.support.gateway_on_fakes import Gateway, gateway, image_record, png, unit
 
 ENDLESS = 600.0
 
@@ -35,14 +35,14 @@ async def bench(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
     """A gateway that decodes one picture at a time, and has all the time to do so."""
-    monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)
+    monkeypatch.setattr("imaging.decoders.TASKS", hostile_tasks.MODULE)
     settings = {
         "picture_workers": 1,
         "decode_seconds": ENDLESS,
         "request_timeout": 10 * ENDLESS,
         "thumbnails_dir": tmp_path / "thumbnails",
     }
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         yield bench
 
 
@@ -65,14 +65,16 @@ async def test_a_worker_is_used_again_only_when_the_work_given_up_has_ended(
     sandbox = Sandbox(1, memory_bytes=10**8, seconds=ENDLESS)
     for number in range(5):
         mark = tmp_path / str(number)
-        work = asyncio.create_task(sandbox.run(f"{hostile.MODULE}:process_id_after", ENDLESS, mark))
+        work = asyncio.create_task(
+            sandbox.run(f"{hostile_tasks.MODULE}:process_id_after", ENDLESS, mark)
+        )
         await exists(begun := Path(f"{mark}.begun"))
-        following = asyncio.create_task(sandbox.run(f"{hostile.MODULE}:process_id"))
+        next_task = asyncio.create_task(sandbox.run(f"{hostile_tasks.MODULE}:process_id"))
         await asyncio.sleep(0)
-        assert not following.done()
+        assert not next_task.done()
         await cancelled(work)
         first = int(begun.read_text())
-        assert await following != first
+        assert await next_task != first
         assert not psutil.pid_exists(first)
     sandbox.close()
 
@@ -80,7 +82,7 @@ async def test_a_worker_is_used_again_only_when_the_work_given_up_has_ended(
 async def test_thumbnails_are_made_while_searches_were_given_up(bench: Gateway) -> None:
     (bench.images / "x.png").write_bytes(png())
     await bench.holds("x.png")
-    slow = {"image": base64.b64encode(hostile.SLOW + b" 600").decode()}
+    slow = {"image": base64.b64encode(hostile_tasks.SLOW + b" 600").decode()}
     for _ in range(3):
         search = asyncio.create_task(bench.search(terms=[slow] * 16))
         await asyncio.sleep(0.2)
@@ -93,7 +95,7 @@ async def test_a_shared_thumbnail_is_finished_for_those_who_come_after(
     bench: Gateway, tmp_path: Path
 ) -> None:
     count = tmp_path / "count"
-    note = f"\nCOUNT {count}\n\nNOTE ".encode() + hostile.SLOW + b" 1 "
+    note = f"\nCOUNT {count}\n\nNOTE ".encode() + hostile_tasks.SLOW + b" 1 "
     (bench.images / "slow.png").write_bytes(png() + note)
     await bench.holds("slow.png")
     first = [asyncio.create_task(bench.client.get("/thumbnails/slow.png")) for _ in range(3)]
@@ -167,14 +169,16 @@ async def test_bytes_of_a_reading_that_was_given_up_count_until_it_ends(
 
 async def test_given_up_before_it_began_costs_no_worker(tmp_path: Path) -> None:
     sandbox = Sandbox(1, memory_bytes=10**8, seconds=ENDLESS)
-    kept = await sandbox.run(f"{hostile.MODULE}:process_id")
+    kept = await sandbox.run(f"{hostile_tasks.MODULE}:process_id")
     busy = asyncio.create_task(
-        sandbox.run(f"{hostile.MODULE}:process_id_after", 0.3, tmp_path / "a")
+        sandbox.run(f"{hostile_tasks.MODULE}:process_id_after", 0.3, tmp_path / "a")
     )
     await exists(tmp_path / "a.begun")
-    waiting = [asyncio.create_task(sandbox.run(f"{hostile.MODULE}:echo", n)) for n in range(20)]
+    waiting = [
+        asyncio.create_task(sandbox.run(f"{hostile_tasks.MODULE}:echo", n)) for n in range(20)
+    ]
     await asyncio.sleep(0)
     await cancelled(*waiting)
-    assert await busy == kept == await sandbox.run(f"{hostile.MODULE}:process_id")
+    assert await busy == kept == await sandbox.run(f"{hostile_tasks.MODULE}:process_id")
     assert kept != os.getpid()
     sandbox.close()

@@ -1,4 +1,4 @@
-"""Absent is not removed: its root and the log decide what a missing file means."""
+"""A missing file is retried, dead-lettered or superseded, depending on its root and the log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from imaging.sources.storage import read_bytes
 from schemas.codec import decode, encode
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES, Topic
-from tests.support import hostile
+from tests.support import hostile_tasks
 from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]
@@ -44,12 +44,12 @@ async def test_a_missing_root_is_waited_for_and_then_everything_is_found(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = await bench.logged(
-        *(bench.added(f"{n}.png", bench.picture(f"{n}.png", f"#{n:06x}")) for n in range(20))
+        *(bench.added(f"{n}.png", bench.put_image(f"{n}.png", f"#{n:06x}")) for n in range(20))
     )
     bench.folder.rename(moved_away(bench))
     work = asyncio.create_task(bench.run(*records))
     async with asyncio.timeout(30):
-        while f"the folder {bench.folder} is not there" not in caplog.text:
+        while f"the folder {bench.folder} is missing" not in caplog.text:
             await asyncio.sleep(0.02)
     assert await waits(work)
     moved_away(bench).rename(bench.folder)
@@ -60,7 +60,7 @@ async def test_a_missing_root_is_waited_for_and_then_everything_is_found(
 
 
 async def test_an_empty_root_is_a_disk_that_is_not_mounted(bench: Bench) -> None:
-    records = await bench.logged(bench.added("a.png", bench.picture("a.png")))
+    records = await bench.logged(bench.added("a.png", bench.put_image("a.png")))
     bench.folder.rename(moved_away(bench))
     bench.folder.mkdir()
     work = asyncio.create_task(bench.run(*records))
@@ -75,8 +75,8 @@ async def test_a_mount_that_the_event_names_is_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its folder is there, and so is the rest of the root: only the disk is not."""
-    bench.picture("other.png")
-    data = bench.picture("disk/a.png")
+    bench.put_image("other.png")
+    data = bench.put_image("disk/a.png")
     record = bench.added("disk/a.png", data)
     event = decode(ImageAdded, record.value).model_copy(update={"mount": "disk"})
     (record,) = await bench.logged(record._replace(value=encode(event)))
@@ -95,7 +95,7 @@ async def test_a_mount_that_the_event_names_is_waited_for(
 async def test_of_a_mount_that_is_there_a_file_may_be_gone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.picture("disk/other.png")
+    bench.put_image("disk/other.png")
     record = bench.added("disk/a.png", b"it was")
     event = decode(ImageAdded, record.value).model_copy(update={"mount": "disk"})
     monkeypatch.setattr(MountTable, "has", lambda root, mount: mount == "disk")
@@ -119,12 +119,12 @@ def test_a_network_disk_whose_server_is_away_is_no_bad_file(
 
 async def test_a_disk_that_says_it_is_away_is_waited_for(bench: Bench) -> None:
     records = await bench.logged(
-        bench.added("a.png", bench.picture("a.png")),
-        bench.added("b.png", bench.picture("b.png", "blue")),
+        bench.added("a.png", bench.put_image("a.png")),
+        bench.added("b.png", bench.put_image("b.png", "blue")),
     )
-    away = bench.folder / hostile.AWAY
+    away = bench.folder / hostile_tasks.AWAY
     away.touch()
-    bench.decoder._task = f"{hostile.MODULE}:read_from_a_disk"
+    bench.decoder._task = f"{hostile_tasks.MODULE}:read_from_a_disk"
     work = asyncio.create_task(bench.run(*records))
     assert await waits(work)
     away.unlink()
@@ -149,8 +149,8 @@ def test_a_missing_bucket_is_away_and_a_missing_object_is_not() -> None:
             added_at="2026-01-05T00:00:00Z",
         )
 
-    assert roots.missing([event("memory://bucket/folder/gone.png")]) is None
-    problem = roots.missing([event("memory://elsewhere/folder/gone.png")])
+    assert roots.find_missing([event("memory://bucket/folder/gone.png")]) is None
+    problem = roots.find_missing([event("memory://elsewhere/folder/gone.png")])
     assert problem is not None
     assert "elsewhere" in problem
 
@@ -169,20 +169,20 @@ def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> N
         added_at="2026-01-05T00:00:00Z",
     )
     roots = Roots(IndexingSettings(images_sources=(source,)))
-    assert "nas is not there" in str(roots.missing([event]))
+    assert "nas is missing" in str(roots.find_missing([event]))
     mount.mkdir()
     (mount / "something").touch()
-    assert roots.missing([event]) is None
+    assert roots.find_missing([event]) is None
     # A source that the settings do not name: the event's own words tell.
     (tmp_path / "nas").rename(tmp_path / "gone")
     (tmp_path / "x").mkdir()
     other = event.model_copy(update={"image_id": "sub/a b.png"})
-    assert "nas is not there" in str(Roots(IndexingSettings()).missing([other]))
+    assert "nas is missing" in str(Roots(IndexingSettings()).find_missing([other]))
 
 
 async def test_an_absent_file_without_a_newer_record_is_a_dead_letter(bench: Bench) -> None:
-    bench.picture("other.png")
-    data = bench.picture("a.png")
+    bench.put_image("other.png")
+    data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
     (bench.folder / "a.png").unlink()
     await asyncio.wait_for(bench.run(record), 10)
@@ -194,8 +194,8 @@ async def test_an_absent_file_without_a_newer_record_is_a_dead_letter(bench: Ben
 
 
 async def test_an_absent_file_with_a_newer_record_is_superseded(bench: Bench) -> None:
-    bench.picture("other.png")
-    data = bench.picture("a.png")
+    bench.put_image("other.png")
+    data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
     (bench.folder / "a.png").unlink()
     await bench.logged(bench.removed("a.png"))
@@ -206,7 +206,7 @@ async def test_an_absent_file_with_a_newer_record_is_superseded(bench: Bench) ->
 
 async def test_a_newer_record_settles_it_even_where_the_root_is_away(bench: Bench) -> None:
     """Whoever deletes the last picture, or the folder, leaves no consumer waiting."""
-    data = bench.picture("a.png")
+    data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
     (bench.folder / "a.png").unlink()
     bench.folder.rename(moved_away(bench))
@@ -217,8 +217,8 @@ async def test_a_newer_record_settles_it_even_where_the_root_is_away(bench: Benc
     assert await bench.dead_letters() == []
 
 
-async def test_a_record_that_was_compacted_away_was_overtaken(bench: Bench) -> None:
-    bench.picture("other.png")
+async def test_a_record_that_was_compacted_away_counts_as_superseded(bench: Bench) -> None:
+    bench.put_image("other.png")
     (record,) = await bench.logged(bench.added("a.png", b"it was"))
     await bench.logged(bench.removed("a.png"))
     partition = bench.log.topics[IMAGES.name][record.position.partition]
@@ -229,9 +229,9 @@ async def test_a_record_that_was_compacted_away_was_overtaken(bench: Bench) -> N
 
 
 async def test_changed_content_without_a_newer_record_is_a_dead_letter(bench: Bench) -> None:
-    data = bench.picture("a.png")
+    data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
-    bench.picture("a.png", "blue")
+    bench.put_image("a.png", "blue")
     await asyncio.wait_for(bench.run(record), 10)
     (letter,) = await bench.dead_letters()
     assert letter.error_class == "Vanished"
@@ -239,8 +239,8 @@ async def test_changed_content_without_a_newer_record_is_a_dead_letter(bench: Be
 
 
 async def test_a_file_that_comes_back_meanwhile_is_indexed(bench: Bench) -> None:
-    bench.picture("other.png")
-    data = bench.picture("a.png")
+    bench.put_image("other.png")
+    data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
     (bench.folder / "a.png").rename(bench.folder / "b.png")
     log, back = bench.log, bench.folder / "a.png"
@@ -258,7 +258,7 @@ async def test_a_file_that_comes_back_meanwhile_is_indexed(bench: Bench) -> None
 
 
 async def test_many_absent_files_cost_one_reading_of_their_partitions(bench: Bench) -> None:
-    bench.picture("other.png")
+    bench.put_image("other.png")
     records = await bench.logged(*(bench.added(f"{n}.png", b"was %d" % n) for n in range(40)))
     await bench.logged(*(bench.removed(f"{n}.png") for n in range(40)))
     log, read = bench.log, []
@@ -280,18 +280,18 @@ async def test_many_absent_files_cost_one_reading_of_their_partitions(bench: Ben
 async def test_what_was_read_of_the_log_is_forgotten_behind_the_consumer(bench: Bench) -> None:
     newer = NewerRecords(bench.log)
     records = await bench.logged(*(bench.added("a.png", b"%d" % n) for n in range(100)))
-    assert await newer.overtaken(records) == {each.position for each in records[:-1]}
-    await newer.overtaken(records[-1:])
+    assert await newer.find_superseded(records) == {each.position for each in records[:-1]}
+    await newer.find_superseded(records[-1:])
     (partition,) = newer._partitions.values()
     assert len(partition._offsets) == 1
     # After a rebalance an older record may come again.
-    assert await newer.overtaken(records[3:4]) == {records[3].position}
+    assert await newer.find_superseded(records[3:4]) == {records[3].position}
 
 
 async def test_vanished_files_do_not_stop_the_consumer_as_poison(bench: Bench) -> None:
     """Half of a disk is there: those files are indexed, and the others have letters."""
     names = [f"{n}.png" for n in range(200)]
-    records = [bench.added(n, bench.picture(n, f"#{i:06x}")) for i, n in enumerate(names)]
+    records = [bench.added(n, bench.put_image(n, f"#{i:06x}")) for i, n in enumerate(names)]
     logged = await bench.logged(*records)
     for name in names[::2]:
         (bench.folder / name).unlink()
@@ -303,9 +303,9 @@ async def test_vanished_files_do_not_stop_the_consumer_as_poison(bench: Bench) -
 
 async def test_where_nearly_all_files_have_vanished_something_else_has(bench: Bench) -> None:
     """A disk of which a folder is left: no letter is written before it is back."""
-    bench.picture("other.png")
+    bench.put_image("other.png")
     names = [f"disk/{n}.png" for n in range(80)]
-    records = [bench.added(n, bench.picture(n, f"#{i:06x}")) for i, n in enumerate(names)]
+    records = [bench.added(n, bench.put_image(n, f"#{i:06x}")) for i, n in enumerate(names)]
     logged = await bench.logged(*records)
     (bench.folder / "disk").rename(moved_away(bench))
     work = asyncio.create_task(bench.run(*logged))

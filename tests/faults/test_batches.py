@@ -1,4 +1,4 @@
-"""Batches adapt to the time they take, and a busy Triton is not taken for a dead one."""
+"""Batch sizes adapt to the time of a request; a busy Triton is not mistaken for a dead one."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ class Slow(FakeEmbedder):
     """Answers so many pictures at once in time, and no more."""
 
     fits = 3
-    asked: list[int]
+    requested: list[int]
 
     async def embed_images(self, model_name: str, pixels: Pixels) -> Vectors:
-        self.asked.append(len(pixels))
+        self.requested.append(len(pixels))
         if len(pixels) > self.fits:
             raise TooSlow("no answer in time, though it is alive")
         return await super().embed_images(model_name, pixels)
@@ -90,7 +90,7 @@ class Slow(FakeEmbedder):
 
 def slow(bench: Bench, fits: int) -> Slow:
     embedder = Slow(served=bench.embedder.served)
-    embedder.fits, embedder.asked = fits, []
+    embedder.fits, embedder.requested = fits, []
     bench.indexer._preparer._inference._embedder = embedder
     return embedder
 
@@ -100,7 +100,7 @@ async def test_a_batch_that_times_out_is_never_repeated_unchanged(bench: Bench) 
     await asyncio.wait_for(bench.run(*some(bench, 12)), 20)
     assert len(bench.ids) == 12
     assert await bench.dead_letters() == []
-    too_much = [count for count in embedder.asked if count > 1]
+    too_much = [count for count in embedder.requested if count > 1]
     # 4 and 2, perhaps by each call in flight, and 2 again when one has been easy for long enough.
     assert len(too_much) <= 2 * bench.settings.embed_in_flight + 2
     assert too_much.count(4) <= bench.settings.embed_in_flight
@@ -109,7 +109,7 @@ async def test_a_batch_that_times_out_is_never_repeated_unchanged(bench: Bench) 
 async def test_what_was_embedded_is_not_sent_again(bench: Bench) -> None:
     embedder = slow(bench, fits=2)
     await asyncio.wait_for(bench.run(*some(bench, 8)), 20)
-    assert sum(count for count in embedder.asked if count <= 2) == 8
+    assert sum(count for count in embedder.requested if count <= 2) == 8
 
 
 async def test_of_a_refused_batch_each_picture_has_its_own_chance(bench: Bench) -> None:
@@ -120,7 +120,7 @@ async def test_of_a_refused_batch_each_picture_has_its_own_chance(bench: Bench) 
             return await super().embed_images(model_name, pixels)
 
     bench.indexer._preparer._inference._embedder = NotFinite(served=bench.embedder.served)
-    white = bench.added("white.png", bench.picture("white.png", "white"))
+    white = bench.added("white.png", bench.put_image("white.png", "white"))
     await bench.run(white, *some(bench, 5))
     assert bench.ids == {f"p{n}.png" for n in range(5)}
     assert [letter.image_id for letter in await bench.dead_letters()] == ["white.png"]
@@ -132,11 +132,11 @@ async def test_of_a_refused_batch_each_picture_has_its_own_chance(bench: Bench) 
 async def test_texts_that_time_out_together_are_not_sent_as_many_again(
     small_spec: ModelSpec,
 ) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     class SlowTexts(FakeEmbedder):
         async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
-            asked.append(len(texts))
+            requested.append(len(texts))
             await asyncio.sleep(0)
             if len(texts) > 3:
                 raise TooSlow("no answer in time, though it is alive")
@@ -153,7 +153,7 @@ async def test_texts_that_time_out_together_are_not_sent_as_many_again(
 
     found = await asyncio.wait_for(asyncio.gather(*(ask(f"{n}") for n in range(60))), 20)
     assert len(found) == 60
-    assert len([count for count in asked if count > 3]) <= 8
+    assert len([count for count in requested if count > 3]) <= 8
 
 
 # Triton, seen from its client
@@ -165,14 +165,14 @@ class FakeTriton:
 
     seconds: float = 0.0
     live: bool = True
-    asked: list[int] = field(default_factory=list)
+    requested: list[int] = field(default_factory=list)
     address: str = ""
 
     async def infer(self, request: web.Request) -> web.Response:
         header = int(request.headers["Inference-Header-Content-Length"])
-        told = json.loads((await request.read())[:header])
-        rows = told["inputs"][0]["shape"][0]
-        self.asked.append(rows)
+        reported = json.loads((await request.read())[:header])
+        rows = reported["inputs"][0]["shape"][0]
+        self.requested.append(rows)
         await asyncio.sleep(self.seconds * rows)
         vectors = np.ones((rows, 8), np.float32)
         answer = json.dumps(
@@ -217,7 +217,7 @@ async def triton(seconds: float, *, live: bool = True) -> AsyncIterator[FakeTrit
         await runner.cleanup()
 
 
-def pictures(count: int) -> Pixels:
+def images(count: int) -> Pixels:
     return np.zeros((count, 16, 16, 3), np.uint8)
 
 
@@ -229,7 +229,7 @@ async def test_a_busy_triton_is_told_apart_from_a_dead_one(
         for fake, kind in ((busy, TooSlow), (dead, Unavailable)):
             embedder = TritonEmbedder(fake.address, timeout=0.1)
             with pytest.raises(Unavailable) as caught:
-                await embedder.embed_images("small", pictures(4))
+                await embedder.embed_images("small", images(4))
             assert type(caught.value) is kind
             await embedder.close()
 
@@ -243,15 +243,15 @@ async def test_a_single_slow_picture_gets_more_time_until_it_passes() -> None:
             tries += 1
             assert tries < 6
             try:
-                vectors = await embedder.embed_images("small", pictures(1))
+                vectors = await embedder.embed_images("small", images(1))
             except TooSlow:
                 continue
             break
         assert vectors.shape == (1, 8)
         # What was learnt serves the next one, and is forgotten when it is quick again.
-        await embedder.embed_images("small", pictures(1))
+        await embedder.embed_images("small", images(1))
         fake.seconds = 0.0
-        await embedder.embed_images("small", pictures(1))
+        await embedder.embed_images("small", images(1))
         assert embedder._single == {}
         await embedder.close()
 
@@ -262,7 +262,7 @@ async def test_while_triton_works_on_one_picture_the_watchdog_knows() -> None:
         embedder._single["small_image"] = 10.0
         activity = Activity("test", pending=lambda: 1, achieved=lambda: 0)
         with activity.here():
-            work = asyncio.create_task(embedder.embed_images("small", pictures(1)))
+            work = asyncio.create_task(embedder.embed_images("small", images(1)))
         await asyncio.sleep(0.4)
         activity.update(100.0)
         assert activity.quiet == 0
@@ -279,7 +279,7 @@ async def test_a_picture_waits_for_no_triton_that_has_died_meanwhile(
     async with triton(1.5) as fake:
         embedder = TritonEmbedder(fake.address, timeout=0.1)
         embedder._single["small_image"] = 1000.0
-        work = asyncio.create_task(embedder.embed_images("small", pictures(1)))
+        work = asyncio.create_task(embedder.embed_images("small", images(1)))
         await asyncio.sleep(0.25)
         assert not work.done()
         fake.live = False
@@ -298,9 +298,9 @@ async def test_a_model_too_slow_for_its_batches_is_indexed_with_all_the_same(
         inference._embedder = embedder
         await asyncio.wait_for(bench.run(*some(bench, 6)), 30)
         assert len(bench.ids) == 6
-        assert fake.asked.count(4) <= bench.settings.embed_in_flight
+        assert fake.requested.count(4) <= bench.settings.embed_in_flight
         await embedder.close()
-    assert _falls(fake.asked[:3])
+    assert _falls(fake.requested[:3])
 
 
 def _falls(counts: Sequence[int]) -> bool:

@@ -1,4 +1,4 @@
-"""What grew with the number of requests, and no longer does."""
+"""State that once grew with the number of requests is bounded."""
 
 import asyncio
 import threading
@@ -13,9 +13,9 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from adapters.index.port import Collection
 from gateway.images import transfers
-from gateway.search import waiting
+from gateway.search import image_lookup
 from imaging.sources.storage import open_pieces
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, png
 
 
 @pytest.fixture
@@ -95,13 +95,13 @@ async def test_what_is_no_picture_in_a_bucket_is_closed_and_refused(
 async def test_however_many_wait_for_one_picture_the_index_is_asked_once_at_a_time(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
     under_way = 0
     hashes = bench.index.hashes
 
     async def counted(collection: Collection, wanted: Sequence[str]) -> Mapping[str, str]:
         nonlocal under_way
-        asked.append(len(wanted))
+        requested.append(len(wanted))
         under_way += 1
         assert under_way <= 3
         await asyncio.sleep(0.001)
@@ -112,14 +112,14 @@ async def test_however_many_wait_for_one_picture_the_index_is_asked_once_at_a_ti
     wanted = {"image_name": "soon.png", "timeout_s": 10}
     searches = [asyncio.create_task(bench.search(text="x", wait_for=wanted)) for _ in range(100)]
     await asyncio.sleep(0.5)
-    assert len(asked) < 100
+    assert len(requested) < 100
     await bench.holds("soon.png")
     answers = await asyncio.gather(*searches)
     assert {answer.status_code for answer in answers} == {200}
 
 
 async def test_no_more_than_so_many_wait(bench: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "MAX_WAITING", 3)
+    monkeypatch.setattr(image_lookup, "MAX_WAITING", 3)
     wanted = {"image_name": "never.png", "timeout_s": 0.5}
     answers = await asyncio.gather(*(bench.search(text="x", wait_for=wanted) for _ in range(8)))
     assert sorted(answer.status_code for answer in answers) == [409] * 3 + [503] * 5

@@ -1,4 +1,4 @@
-"""A Triton that is busy is not killed as a dead one; one that hangs still is."""
+"""A busy Triton is not restarted; a hanging one is."""
 
 import time
 from collections.abc import Callable
@@ -46,13 +46,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         return world.completed
 
     monkeypatch.setattr(probes, "connect_embedder", Embedder)
-    monkeypatch.setattr(probes, "_completed", completed)
+    monkeypatch.setattr(probes, "_count_completed", completed)
     monkeypatch.setattr(time, "monotonic", lambda: world.now)
     return world
 
 
 def works() -> Callable[[], Any]:
-    return probes.TritonWorks("http://x", lambda: "lite")
+    return probes.TritonProbe("http://x", lambda: "lite")
 
 
 async def test_one_that_answers_works(world: World) -> None:

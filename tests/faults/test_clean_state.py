@@ -1,4 +1,4 @@
-"""`clean` deletes what a stack made, and nothing else."""
+"""`clean` deletes what a stack has created, and nothing else."""
 
 import os
 import shutil
@@ -172,8 +172,8 @@ def test_a_mounted_file_system_is_not_emptied(
 ) -> None:
     state = used(tmp_path / "state")
     table = tmp_path / "mountinfo"
-    place = os.fsencode(state / "lake").replace(b" ", b"\\040")
-    table.write_bytes(b"36 35 98:0 / " + place + b" rw,noatime - ext4 /dev/sdb rw\n")
+    mount_point = os.fsencode(state / "lake").replace(b" ", b"\\040")
+    table.write_bytes(b"36 35 98:0 / " + mount_point + b" rw,noatime - ext4 /dev/sdb rw\n")
     monkeypatch.setattr(state_folder, "_MOUNTS", table)
     with pytest.raises(StackError, match="is mounted"):
         launcher.clean(settings(state, images))

@@ -1,4 +1,4 @@
-"""All decoding of a gateway goes through one budget of bytes and one of workers."""
+"""All decoding of a gateway shares one memory budget and one limit on workers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 
 from adapters.embedder.spec import ModelSpec
 from imaging.sandbox.pool import Sandbox
-from tests.support import hostile
-from tests.support.gateway_bench import assert_problem, gateway, picture, png, unit
+from tests.support import hostile_tasks
+from tests.support.gateway_on_fakes import assert_problem, gateway, image_record, png, unit
 
 MEGA = 1_000_000
 
@@ -80,7 +80,7 @@ async def test_sixteen_large_terms_beside_thumbnails_take_what_is_granted(
         "request_timeout": 120.0,
         "thumbnails_dir": tmp_path / "thumbnails",
     }
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         for name in names:
             (bench.images / name).write_bytes(data)
         await bench.holds(*names)
@@ -103,7 +103,7 @@ async def test_one_over_the_whole_budget_is_decoded_alone(
     tmp_path: Path, small_spec: ModelSpec
 ) -> None:
     settings = {"decode_memory_bytes": 1, "request_timeout": 120.0}
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         image = base64.b64encode(large()).decode()
         answers = await asyncio.gather(*(bench.search(image=image) for _ in range(3)))
         assert [answer.status_code for answer in answers] == [200] * 3
@@ -112,14 +112,14 @@ async def test_one_over_the_whole_budget_is_decoded_alone(
 async def test_small_images_go_on_beside_one_that_takes_everything(tmp_path: Path) -> None:
     sandbox = Sandbox(2, memory_bytes=20 * MEGA, seconds=600)
     mark = tmp_path / "mark"
-    task = f"{hostile.MODULE}:process_id_after"
+    task = f"{hostile_tasks.MODULE}:process_id_after"
     giant = asyncio.create_task(sandbox.run(task, 600.0, mark, memory=100 * MEGA))
     async with asyncio.timeout(20):
         while not Path(f"{mark}.begun").exists():
             await asyncio.sleep(0.02)
     another = asyncio.create_task(sandbox.run(task, 0.0, tmp_path / "b", memory=90 * MEGA))
     await asyncio.sleep(0)
-    await sandbox.run(f"{hostile.MODULE}:echo", 1)
+    await sandbox.run(f"{hostile_tasks.MODULE}:echo", 1)
     assert not another.done()
     giant.cancel()
     await another
@@ -129,12 +129,12 @@ async def test_small_images_go_on_beside_one_that_takes_everything(tmp_path: Pat
 async def test_what_waits_too_long_for_its_turn_is_asked_to_come_again(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)
+    monkeypatch.setattr("imaging.decoders.TASKS", hostile_tasks.MODULE)
     settings = {"picture_workers": 1, "decode_seconds": 2.0, "request_timeout": 8.0}
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         good = base64.b64encode(png()).decode()
         assert (await bench.search(image=good)).status_code == 200
-        bad = base64.b64encode(hostile.LOOP).decode()
+        bad = base64.b64encode(hostile_tasks.LOOP).decode()
         answers: list[httpx.Response] = await asyncio.gather(
             *(bench.search(image=bad) for _ in range(8))
         )
@@ -150,12 +150,12 @@ async def test_what_waits_too_long_for_its_turn_is_asked_to_come_again(
 async def test_one_bad_term_ends_the_work_on_the_others(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imaging.decoders.TASKS", hostile.MODULE)
+    monkeypatch.setattr("imaging.decoders.TASKS", hostile_tasks.MODULE)
     settings = {"picture_workers": 2, "decode_seconds": 500.0, "request_timeout": 1000.0}
-    async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))], **settings) as bench:
+    async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))], **settings) as bench:
         terms = [
             {"image": base64.b64encode(data).decode()}
-            for data in (hostile.SLOW + b" 400", b"no picture")
+            for data in (hostile_tasks.SLOW + b" 400", b"no picture")
         ]
         assert_problem(await bench.search(terms=terms), 422, "terms.1")
         good = {"image": base64.b64encode(png()).decode()}
@@ -169,7 +169,7 @@ async def test_there_are_never_more_workers_than_said(tmp_path: Path, count: int
 
     async def work(number: int) -> None:
         nonlocal most
-        task = f"{hostile.MODULE}:process_id_after"
+        task = f"{hostile_tasks.MODULE}:process_id_after"
         try:
             async with asyncio.timeout(0.01 * (number % 7) or None):
                 await sandbox.run(task, 0.02, tmp_path / str(number))
@@ -178,7 +178,7 @@ async def test_there_are_never_more_workers_than_said(tmp_path: Path, count: int
         most = max(most, len(psutil.Process().children(recursive=True)))
 
     # What it takes to start workers, besides them.
-    await sandbox.run(f"{hostile.MODULE}:echo", 1)
+    await sandbox.run(f"{hostile_tasks.MODULE}:echo", 1)
     others = len(psutil.Process().children(recursive=True)) - 1
     await asyncio.gather(*(work(number) for number in range(40)))
     assert most - others <= count

@@ -1,26 +1,10 @@
-"""The parts of aiokafka that ending a producer depends on."""
+"""Ending a producer; what that needs of aiokafka: `tests/architecture/private_parts.py`."""
 
 import asyncio
-from importlib.metadata import version
 
 from aiokafka import AIOKafkaProducer
 
 from adapters.log.kafka_producer import abandon
-
-
-async def test_the_private_parts_are_what_they_were() -> None:
-    """Where this fails, read `adapters.log.kafka_producer` against the new version of aiokafka."""
-    assert version("aiokafka").startswith("0.14.")
-    producer = AIOKafkaProducer(bootstrap_servers="127.0.0.1:9", enable_idempotence=True)
-    assert producer._closed is False
-    assert producer._sender is not None
-    assert producer._sender.sender_task is None
-    assert producer.client._conns == {}
-    assert callable(producer._message_accumulator.fail_all)
-    assert not producer._message_accumulator._batches
-    assert not producer._message_accumulator._pending_batches
-    await abandon(producer)
-    assert producer._closed is True
 
 
 async def test_ending_one_that_never_connected_leaves_no_task() -> None:

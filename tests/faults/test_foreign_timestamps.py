@@ -1,4 +1,4 @@
-"""A record's timestamp is whatever its producer said; no reader stops at it."""
+"""Records with any timestamp are read, also impossible ones."""
 
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +12,12 @@ from adapters.log.next_offsets import log_record
 from adapters.log.port import LATEST_MS, timestamp_ms
 from analytics.dashboard import dashboard
 from analytics.lake import Lake
-from analytics.views import Filters, query
+from analytics.views import EventFilters, query
 from consumers.analytics.filing_work import analytics_member
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
 from schemas.topics import SEARCHES
-from tests.support.consumer_loop import Consumer, fetched, poll
+from tests.support.fake_consumer import Consumer, fetched, poll
 from tests.support.lake_events import Events, records
 
 STRANGE = [-1, -2, -(10**18), LATEST_MS, LATEST_MS + 1, 10**17, 2**63 - 1]
@@ -35,13 +35,13 @@ async def test_the_lake_takes_events_with_any_timestamp_and_answers(
     lake = Lake(str(tmp_path))
     writer = LakeWriter(lake, log, flush_records=1, flush_seconds=0.01)
     member = analytics_member(AnalyticsSettings(flush_records=1), writer, log)
-    place = TopicPartition(SEARCHES.name, 0)
-    member._consumer = Consumer(place, held)
-    await member.on_partitions_assigned([place])
+    partition = TopicPartition(SEARCHES.name, 0)
+    member._consumer = Consumer(partition, held)
+    await member.on_partitions_assigned([partition])
     await poll(member)
     await poll(member)
     await member.work.give_up(0)
-    assert dashboard(lake, Filters())["totals"]["searches"] == 5
+    assert dashboard(lake, EventFilters())["totals"]["searches"] == 5
     found = query(lake, "SELECT logged_at FROM searches ORDER BY 1")
     assert all(isinstance(row["logged_at"], datetime) for row in found)
     assert len(found) == 5

@@ -1,4 +1,4 @@
-"""Forgetting and rebuilding while others work on the lake, on a store that has no locks."""
+"""Forgetting and rebuilding while other processes use the lake, also without locks."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ import pytest
 from adapters.errors import Unavailable
 from adapters.log.fake import FakeEventLog
 from analytics.compaction import Sweep, compact, forget
-from analytics.lake import TOPICS, End, Forgotten, Lake, LakePartition
+from analytics.lake import TOPICS, ForgetRequest, Lake, LakePartition, PartitionEnd
 from consumers.analytics.rebuild import rebuild
 from schemas.topics import SEARCHES
 from tests.support.lake_events import Events, records, table
@@ -28,7 +28,7 @@ def store() -> Iterator[Lake]:
 
 def fill(lake: Lake, files: int = 6) -> list[str]:
     made = records(Events(1).messages("searches", files * 5))
-    end = End()
+    end = PartitionEnd()
     for number in range(files):
         part = made[number * 5 : number * 5 + 5]
         end = lake.current().append(SEARCHES, LakePartition("searches", 0), end, part)
@@ -53,7 +53,7 @@ def test_a_compaction_does_not_undo_forgetting(
         nonlocal count
         if count == moment:
             count += 1
-            forget(other, Forgotten(frozenset({names[7]})))
+            forget(other, ForgetRequest(frozenset({names[7]})))
         else:
             count += 1
 
@@ -85,7 +85,7 @@ def test_what_a_killed_compaction_left_is_swept(
     write = store.storage.write_pieces
 
     def killed(path: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> None:
-        forget(other, Forgotten(frozenset({names[3]})))
+        forget(other, ForgetRequest(frozenset({names[3]})))
         write(path, schema, pieces)
         raise KeyboardInterrupt
 

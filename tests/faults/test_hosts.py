@@ -1,4 +1,4 @@
-"""A website must not reach the gateway of its visitor's machine under the website's own name."""
+"""Requests for other host names are refused, which prevents DNS rebinding."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapters.embedder.spec import ModelSpec
 from gateway.http.hosts import HostGuard
-from tests.support.gateway_bench import Gateway, gateway
+from tests.support.gateway_on_fakes import Gateway, gateway
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,19 +14,17 @@ from adapters.embedder.spec import ModelSpec
 from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.dead_letter import dead_letter
-from adapters.log.fake import FakeEventLog
-from adapters.log.kafka_admin import Progress
-from adapters.log.port import Message, Position
+from adapters.log.fake import FakeEventLog, FakeGroupAdmin
+from adapters.log.port import GroupAdmin, GroupProgress, Message, Position
 from adapters.naming import collection_name
 from adapters.provision import newest_activation, recovered_collection
-from adapters.settings import ServerSettings
 from cli import models as commands
-from cli.models_completeness import complete
+from cli.models_completeness import check_complete
 from models import switching
 from models.errors import SwitchRefused
-from models.switching import Filling, Switching
+from models.switching import BackfillProgress, ModelSwitcher
 from schemas.events import ImageAdded, ModelStep
-from schemas.topics import IMAGES, IMAGES_DLQ
+from schemas.topics import IMAGES, IMAGES_DLQ, Topic
 from stack.errors import StackError
 from stack.preparation import Cache
 from stack.serving import LocalServing
@@ -72,6 +69,26 @@ def record(number: int, dimension: int, *, version: int = 0) -> ImageRecord:
     )
 
 
+class CaughtUp(FakeGroupAdmin):
+    """Every group has read everything."""
+
+    async def progress(self, topic: Topic, group: str) -> GroupProgress:
+        ends = {n: end for n, (_, end) in (await self.log.bounds(topic)).items()}
+        return GroupProgress(committed=ends, ends=ends)
+
+
+class OneMoreEachTime(FakeGroupAdmin):
+    """Every group reads a record of five between two measurements."""
+
+    def __init__(self, handled: dict[str, int]) -> None:
+        super().__init__()
+        self.handled = handled
+
+    async def progress(self, topic: Topic, group: str) -> GroupProgress:
+        self.handled[group] = self.handled.get(group, 0) + 1
+        return GroupProgress(committed={0: self.handled[group]}, ends={0: 5})
+
+
 @dataclass
 class World:
     """A stack on in-memory servers; `lite` answers searches, `next` is to."""
@@ -81,14 +98,15 @@ class World:
     index: FakeImageIndex = field(default_factory=FakeImageIndex)
     specs: dict[str, ModelSpec] = field(default_factory=dict)
     positions: dict[int, Position] = field(default_factory=dict)
+    groups: GroupAdmin = field(default_factory=FakeGroupAdmin)
 
     def servers(self) -> Connections:
-        return Connections(FakeEmbedder(served=self.specs), self.index, self.log)
+        return Connections(FakeEmbedder(served=self.specs), self.index, self.log, self.groups)
 
-    def switching(self) -> Switching:
+    def switching(self) -> ModelSwitcher:
         serving = LocalServing(self.settings, Cache(self.settings.cache, print))
         registry = model_registry(self.settings)
-        return Switching(registry, ServerSettings(), self.servers(), serving)
+        return ModelSwitcher(registry, self.servers(), serving)
 
     async def publish(self, *numbers: int, version: int = 0) -> None:
         for number in numbers:
@@ -142,17 +160,13 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     async def connections(_: object) -> AsyncIterator[Connections]:
         yield world.servers()
 
-    async def prepare(_: Switching, name: str) -> Collection:
+    async def prepare(_: ModelSwitcher, name: str) -> Collection:
         return await world.index.ensure_collection(world.specs[name])
-
-    async def caught_up(*_: object) -> Progress:
-        ends = {n: end for n, (_, end) in (await world.log.bounds(IMAGES)).items()}
-        return Progress(committed=ends, ends=ends)
 
     monkeypatch.setattr(commands, "StackSettings", lambda: world.settings)
     monkeypatch.setattr(commands, "connections", connections)
-    monkeypatch.setattr(Switching, "prepare", prepare)
-    monkeypatch.setattr(switching, "group_progress", caught_up)
+    monkeypatch.setattr(ModelSwitcher, "prepare", prepare)
+    world.groups = CaughtUp(log=world.log)
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
     return world
 
@@ -184,7 +198,7 @@ async def test_an_empty_log_flips(switches: World) -> None:
 async def lacks(world: World, most: float = 0.01, handled: Mapping[int, int] = EVERYTHING) -> bool:
     collection = await world.index.ensure_collection(world.specs["next"])
     try:
-        await complete(world.servers(), collection, handled, most)
+        await check_complete(world.servers(), collection, handled, most)
     except StackError:
         return True
     return False
@@ -240,15 +254,10 @@ async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
     spec = world.specs["next"]
     former = await world.index.ensure_collection(spec)
     handled: dict[str, int] = {former.group: 1}
-
-    async def progress(_: object, __: Any, group: str) -> Progress:
-        handled[group] = handled.get(group, 0) + 1
-        return Progress(committed={0: handled[group]}, ends={0: 5})
-
-    monkeypatch.setattr(switching, "group_progress", progress)
-    seen: list[Filling] = []
-    async for filling in world.switching().filling(former):
-        seen.append(filling)
+    world.groups = OneMoreEachTime(handled)
+    seen: list[BackfillProgress] = []
+    async for each in world.switching().backfill_progress(former):
+        seen.append(each)
         if len(seen) == 2:
             await world.index.drop(former)
             new = await world.index.ensure_collection(spec)
@@ -261,7 +270,7 @@ async def back(world: World, there: int, here: int) -> None:
     await world.fill("lite", *range(there))
     collection = await world.fill("next", *range(here))
     with model_registry(world.settings).changing() as change:
-        change.state = change.state.activated("next")
+        change.state = change.state.with_active("next")
     await world.index.activate(collection)
 
 
@@ -276,7 +285,7 @@ async def test_a_rollback_counts(world: World, there: int, refused: bool) -> Non
     else:
         await world.switching().rollback(0.01)
     assert await world.alias() == "lite"
-    told = await newest_activation(world.log)
-    assert told is not None
-    assert (told.model_name, told.step) == ("lite", ModelStep.ROLLED_BACK)
-    assert told.collection == collection_name(world.specs["lite"])
+    reported = await newest_activation(world.log)
+    assert reported is not None
+    assert (reported.model_name, reported.step) == ("lite", ModelStep.ROLLED_BACK)
+    assert reported.collection == collection_name(world.specs["lite"])

@@ -1,4 +1,4 @@
-"""A timer that is read late, and a machine that stood still, are no fault of a picture."""
+"""A late timer or a suspended machine is not blamed on an image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from adapters.errors import DecoderTimeout
 from imaging.sandbox.pool import Sandbox
 from imaging.sandbox.process import SandboxProcess
-from tests.support import hostile
+from tests.support import hostile_tasks
 
 MEGA = 1_000_000
-AFTER = f"{hostile.MODULE}:process_id_after"
-PROCESS_ID = f"{hostile.MODULE}:process_id"
+AFTER = f"{hostile_tasks.MODULE}:process_id_after"
+PROCESS_ID = f"{hostile_tasks.MODULE}:process_id"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def test_an_answer_and_its_timer_at_once_harm_nobody(
 ) -> None:
     process = await only(sandbox)
     slow = asyncio.create_task(sandbox.run(AFTER, 0.3, tmp_path / "mark"))
-    following = asyncio.create_task(sandbox.run(PROCESS_ID))
+    next_task = asyncio.create_task(sandbox.run(PROCESS_ID))
     await begun(tmp_path / "mark")
     until_answered(process)
     loop = asyncio.get_running_loop()
@@ -63,7 +63,7 @@ async def test_an_answer_and_its_timer_at_once_harm_nobody(
         answer = await slow
     assert answer == process.pid
     # Nor is the process ended that has answered.
-    assert await following == process.pid
+    assert await next_task == process.pid
 
 
 async def test_what_comes_after_a_timer_is_not_blamed_for_it(
@@ -71,12 +71,12 @@ async def test_what_comes_after_a_timer_is_not_blamed_for_it(
 ) -> None:
     process = await only(sandbox)
     slow = asyncio.create_task(sandbox.run(AFTER, 0.3, tmp_path / "mark"))
-    following = asyncio.create_task(sandbox.run(PROCESS_ID))
+    next_task = asyncio.create_task(sandbox.run(PROCESS_ID))
     await begun(tmp_path / "mark")
     until_answered(process)
-    process._time_is_over()
+    process._on_timeout()
     assert await slow == process.pid
-    assert await following != process.pid
+    assert await next_task != process.pid
 
 
 async def test_a_machine_that_stood_still_is_no_fault_of_what_was_decoded_then(

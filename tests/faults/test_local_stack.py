@@ -1,4 +1,4 @@
-"""The local stack over a set clock, growing logs and bad settings."""
+"""The local stack with a changed clock, growing logs and invalid settings."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from typer.main import get_command
 from cli.__main__ import build
 from stack import log_files
 from stack.launcher import _show_new
-from stack.probes import HEARTBEAT_SECONDS, heartbeat
+from stack.probes import HEARTBEAT_SECONDS, heartbeat_probe
 from stack.record import ProcessRow, Record, RecordFile, find, identity, stop, uptime
 from tests.conftest import ROOT
 
@@ -75,7 +75,7 @@ async def test_a_heart_beats_on_whatever_the_clock_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "ready"
-    beats = heartbeat(file)
+    beats = heartbeat_probe(file)
     assert not await beats()
     file.touch()
     os.utime(file, (10**9, 10**9))  # The clock was set on by years since.

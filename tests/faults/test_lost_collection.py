@@ -1,4 +1,4 @@
-"""A collection that is made anew is filled from the beginning, whoever made it."""
+"""A collection that was created again is filled from the beginning of the log."""
 
 import asyncio
 
@@ -68,15 +68,15 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
     monkeypatch.setattr(app, "CHECK_SECONDS", 0.01)
     index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
-    following = asyncio.create_task(_check_collection(index, FakeEventLog(), collection))
+    check = asyncio.create_task(_check_collection(index, FakeEventLog(), collection))
     index.available = False
     await asyncio.sleep(0.05)
     index.available = True
     await asyncio.sleep(0.05)
-    assert not following.done(), "an outage is no loss"
+    assert not check.done(), "an outage is no loss"
     lose(index)
     with pytest.raises(CollectionLost):
-        await asyncio.wait_for(following, 5)
+        await asyncio.wait_for(check, 5)
     again = asyncio.create_task(
         _check_collection(index, FakeEventLog(), await index.ensure_collection(small_spec))
     )
@@ -103,8 +103,8 @@ async def test_searches_that_lose_their_alias_alone_get_it_back(
     async with asyncio.timeout(5):
         while await index.active() != collection:
             await asyncio.sleep(0.01)
-    for following in (ours, theirs):
-        following.cancel()
+    for check in (ours, theirs):
+        check.cancel()
 
 
 async def test_provisioning_lets_searches_go_where_the_log_says(small_spec: ModelSpec) -> None:
@@ -132,9 +132,9 @@ async def test_a_clock_that_was_set_back_hides_no_switch() -> None:
             collection=f"Images_{name}_0",
         )
         await log.publish(MODELS, [Message(name, event)])
-    told = await newest_activation(log)
-    assert told is not None
-    assert told.model_name == "b"
+    reported = await newest_activation(log)
+    assert reported is not None
+    assert reported.model_name == "b"
 
 
 async def test_a_lost_log_is_told_of_every_model_that_is_kept_up_to_date(
@@ -170,9 +170,9 @@ async def test_a_crash_between_the_switch_and_its_event_is_made_good(
     assert await steps(log) == [("activated", first), ("activated", other.name)]
     await log_active(index, log)
     assert len(await steps(log)) == 2
-    told = await newest_activation(log)
-    assert told is not None
-    assert told.previous_collection == first
+    reported = await newest_activation(log)
+    assert reported is not None
+    assert reported.previous_collection == first
 
 
 async def test_other_steps_say_nothing_of_the_active_model(small_spec: ModelSpec) -> None:
@@ -184,9 +184,9 @@ async def test_other_steps_say_nothing_of_the_active_model(small_spec: ModelSpec
         step=ModelStep.BACKFILLING, model_name="new", model_version="0", collection="Images_new_0"
     )
     await log.publish(MODELS, [Message("new", event), Message("foreign", b"no event")])
-    told = await newest_activation(log)
-    assert told is not None
-    assert told.collection == collection.name
+    reported = await newest_activation(log)
+    assert reported is not None
+    assert reported.collection == collection.name
 
 
 async def test_the_models_topic_is_restored_from_the_alias(small_spec: ModelSpec) -> None:

@@ -1,4 +1,4 @@
-"""The file of which models are served: changed by one at a time, and never torn for good."""
+"""The state file of models is changed by one process at a time, and recovered when damaged."""
 
 import multiprocessing
 from pathlib import Path
@@ -20,7 +20,7 @@ def settings(state: Path) -> StackSettings:
 def keep_current(state: Path, first: int) -> None:
     for number in range(first, first + 25):
         with model_registry(settings(state)).changing() as change:
-            change.state = change.state.keeping_current(f"m{number}")
+            change.state = change.state.with_current(f"m{number}")
 
 
 def test_changes_of_several_commands_are_all_kept(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_changes_of_several_commands_are_all_kept(tmp_path: Path) -> None:
 def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with model_registry(settings(tmp_path)).changing() as change:
-            change.state = change.state.keeping_current("x")
+            change.state = change.state.with_current("x")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -49,12 +49,12 @@ def test_a_torn_file_ends_nothing(tmp_path: Path, torn: bytes) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b"):
         with model_registry(chosen).changing() as change:
-            change.state = change.state.keeping_current(name).activated(name)
+            change.state = change.state.with_current(name).with_active(name)
     chosen.model_state.write_bytes(torn)
     assert model_registry(chosen).read().current == ("lite", "a")
     assert chosen.active_model == "a"
     with model_registry(chosen).changing() as change:
-        change.state = change.state.keeping_current("c")
+        change.state = change.state.with_current("c")
     assert model_registry(chosen).read().current == ("lite", "a", "c")
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_is_lost_is_replaced_by_the_one_before_it(tmp_path: Path) ->
     chosen = settings(tmp_path)
     for name in ("a", "b"):
         with model_registry(chosen).changing() as change:
-            change.state = change.state.keeping_current(name).activated(name)
+            change.state = change.state.with_current(name).with_active(name)
     chosen.model_state.unlink()
     assert model_registry(chosen).read().current == ("lite", "a")
     assert chosen.active_model == "a"
@@ -97,7 +97,7 @@ def test_a_change_of_nothing_keeps_the_state_before(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b", "b"):
         with model_registry(chosen).changing() as change:
-            change.state = change.state.keeping_current(name)
+            change.state = change.state.with_current(name)
     assert "b" not in chosen.model_state_before.read_text()
 
 

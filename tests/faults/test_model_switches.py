@@ -1,4 +1,4 @@
-"""What counts as a switch of the model: a change of the active collection, and nothing else."""
+"""Only a change of the active collection counts as a switch of the model."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.log.port import Message
-from analytics.lake import End, Lake, LakePartition
+from analytics.lake import Lake, LakePartition, PartitionEnd
 from analytics.views import query
 from schemas.events import ModelActivated, ModelStep
 from tests.support.lake_events import BEGIN, Events, records, topic_of
@@ -39,7 +39,9 @@ def switches(folder: Path, *events: tuple[float, str, ModelStep]) -> list[dict[s
         moved = search.model_copy(update={"occurred_at": when})
         searches.append(Message(str(search.search_id), moved))
     for topic, messages in (("searches", searches), ("models", [event(*e) for e in events])):
-        lake.current().append(topic_of(topic), LakePartition(topic, 0), End(), records(messages))
+        lake.current().append(
+            topic_of(topic), LakePartition(topic, 0), PartitionEnd(), records(messages)
+        )
     return query(lake, "FROM model_switches")
 
 

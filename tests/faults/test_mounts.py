@@ -1,4 +1,4 @@
-"""A disk mounted below the watched folder: its pictures stay known while it is away."""
+"""Images on a disk mounted below the watched folder stay known while it is away."""
 
 import asyncio
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from imaging.sources import mounts
-from imaging.sources.mounts import Mounts, MountTable, unescaped
+from imaging.sources.mounts import Mounts, MountTable, unescape
 from producers.events import addition
 from producers.folder.tree import FileStat, KnownImage
 from producers.guard import RemovalGuards
@@ -215,8 +215,8 @@ async def test_events_of_before_learn_their_mount_once(
     for expected in (1, 1):
         async with watching(root, log):
             await rests(None, 0.5)
-        told = len([record async for record in log.read_all(IMAGES)])
-        assert told - before == expected
+        reported = len([record async for record in log.read_all(IMAGES)])
+        assert reported - before == expected
     assert (await published_mounts(log))["disk/x.jpg"] == "disk"
 
 
@@ -262,7 +262,7 @@ def test_the_table_is_read_with_whatever_names_it_has(
     assert found.mounts.points == {"my disk\\x", "l\udce4tin"}
     assert found.entries is not None
     assert len(found.entries) == 3
-    assert unescaped(b"a\\011b") == b"a\tb"
+    assert unescape(b"a\\011b") == b"a\tb"
 
 
 async def test_a_million_images_share_the_name_of_their_mount() -> None:
@@ -340,8 +340,8 @@ def test_a_disk_elsewhere_is_known_by_where_links_lead(
         "23 22 8:4 / /home/me/pictures/disk rw - ext4 d rw",
     ]
     found = table_of(tmp_path, monkeypatch, *rows, root="/home/me/pictures").mounts
-    places = ["/media/usb", "/media/usb/a/b", "/media", "/home/me/x", "/home/me/pictures/disk/x"]
-    assert [found.of_real(place) for place in places] == [
+    folders = ["/media/usb", "/media/usb/a/b", "/media", "/home/me/x", "/home/me/pictures/disk/x"]
+    assert [found.of_real(folder) for folder in folders] == [
         "/media/usb",
         "/media/usb",
         None,

@@ -1,4 +1,4 @@
-"""Pictures that went while the log lost everything are not found any more."""
+"""Images that disappeared while the log was lost are removed from the index."""
 
 import asyncio
 import shutil
@@ -18,11 +18,11 @@ from adapters.log.port import Message
 from consumers.indexing.indexing_work import IndexingWork, indexing_member
 from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
-from consumers.process.subscriber import ConsumerLoop
+from consumers.process.consumer_loop import ConsumerLoop
 from imaging.sources.source import Source
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
-from tests.support.indexing_group import Group
+from tests.support.fake_indexing_group import Group
 from tests.unit.consumers.test_indexing import Bench, bench
 
 __all__ = ["bench"]

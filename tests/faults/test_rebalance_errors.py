@@ -1,4 +1,4 @@
-"""An error while partitions are given out ends or retries the work; it is never swallowed."""
+"""An error in a rebalance callback ends or retries the work; it is never swallowed."""
 
 import ast
 import asyncio
@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Partition, Position
 from adapters.log.rebalance import RebalanceFailed, Rebalances
-from consumers.process.ending import EndsWithError
+from consumers.process.background_work import BackgroundWork
+from consumers.process.consumer_loop import ConsumerLoop
 from consumers.process.group_work import GroupSettings
-from consumers.process.subscriber import ConsumerLoop
 from schemas.topics import SEARCHES
 from tests.conftest import ROOT
-from tests.support.consumer_loop import Consumer, fetched, poll
+from tests.support.fake_consumer import Consumer, fetched, poll
 
-PLACE = TopicPartition(SEARCHES.name, 0)
+PARTITION = TopicPartition(SEARCHES.name, 0)
 SETTINGS = GroupSettings(
     bootstrap_servers="127.0.0.1:9",
     group_id="g",
@@ -34,7 +34,7 @@ SETTINGS = GroupSettings(
 )
 
 
-class Work(EndsWithError):
+class Work(BackgroundWork):
     """Notes what it was handed, and fails when it is told to."""
 
     is_full = False
@@ -53,7 +53,7 @@ class Work(EndsWithError):
     async def stop(self) -> None:
         return None
 
-    async def choose(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+    async def choose_offsets(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         if self._assigning is not None:
             raise self._assigning
         return dict.fromkeys(partitions, 5)
@@ -80,7 +80,7 @@ async def member(
     work = Work(assigning=assigning, revoking=revoking)
     made = ConsumerLoop(SETTINGS, work, FakeEventLog())
     records = [LogRecord(Position(0, n), b"k", b"v", 0) for n in range(100)]
-    made._consumer = Consumer(PLACE, fetched(SEARCHES.name, records))
+    made._consumer = Consumer(PARTITION, fetched(SEARCHES.name, records))
     yield made
     if work.failed.done():
         work.failed.exception()
@@ -88,7 +88,7 @@ async def member(
 
 async def assign(made: ConsumerLoop[Work]) -> None:
     """Until it is known where to begin, or cannot be."""
-    await made.on_partitions_assigned([PLACE])
+    await made.on_partitions_assigned([PARTITION])
     if made._beginning is not None:
         with suppress(BaseException):
             await made._beginning
@@ -125,7 +125,7 @@ async def test_after_a_failed_revocation_nothing_is_read(error: BaseException) -
     async with member(revoking=error) as made:
         await assign(made)
         with pytest.raises(type(error)):
-            await made.on_partitions_revoked([PLACE])
+            await made.on_partitions_revoked([PARTITION])
         with pytest.raises(RebalanceFailed):
             await read(made)
 
@@ -152,11 +152,11 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
         ours, expected = False, 5
         for step in steps:
             if step == "assign":
-                await made.on_partitions_revoked([PLACE] if ours else [])
+                await made.on_partitions_revoked([PARTITION] if ours else [])
                 await assign(made)
                 ours, expected = True, 5
             elif step == "revoke":
-                await made.on_partitions_revoked([PLACE] if ours else [])
+                await made.on_partitions_revoked([PARTITION] if ours else [])
                 ours = False
             elif step == "go back":
                 made.continue_at((SEARCHES, 0), 3)
@@ -165,7 +165,7 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
                 # Fetched where the consumer was, but handed in after it was told to go elsewhere.
                 found = await made._consumer.getmany(max_records=2)
                 made.continue_at((SEARCHES, 0), expected)
-                message: Any = type("Message", (), {"raw_message": tuple(found[PLACE])})
+                message: Any = type("Message", (), {"raw_message": tuple(found[PARTITION])})
                 made.work.taken.clear()
                 await made._handle(message)
                 assert made.work.taken == []
@@ -184,7 +184,8 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
 
 async def test_faststream_hands_in_every_record_whatever_its_headers() -> None:
     """Its real loop, with FastStream 0.7.8. Its own parser fails at such headers, and skips the
-    batch: should this fail with another release, see `consumers.process.subscriber._unparsed`."""
+    batch: should this fail with another release, see `_skip_parsing` in
+    `consumers.process.consumer_loop`."""
     async with member() as made:
         consumer = made._consumer
         consumer.held[7].headers = (("a", b"\xff"), ("b", None))

@@ -1,4 +1,4 @@
-"""Slots of cancelled work are free again; a process that achieves nothing ends itself."""
+"""Cancelled work frees its slots; a process without progress ends itself."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from adapters.progress import Activity, Stuck, Watchdog
 from consumers.analytics import app as analytics_app
 from consumers.analytics.settings import AnalyticsSettings
 from consumers.indexing import app as indexing_app
-from consumers.indexing.decoding import Decoding
-from consumers.indexing.pipeline import Pipeline
+from consumers.indexing.decoding import DecodingResult
+from consumers.indexing.pipeline import IndexingPipeline
 from consumers.indexing.reading import Superseded
-from consumers.process import report
+from consumers.process import backlog
 from gateway.search.events import SearchEvents
 from imaging.decoded_image import DecodedImage
 from producers.folder.examination import ParallelExaminer
@@ -53,19 +53,19 @@ class FakeDecoder:
         self.turns = turns
         self.failing = failing
 
-    async def decode(self, event: ImageAdded) -> Decoding:
+    async def decode(self, event: ImageAdded) -> DecodingResult:
         for _ in range(self.turns):
             await asyncio.sleep(0)
         if (error := self.failing.get(event.image_id)) is not None:
             raise error
         colour = int(event.sha256[:2], 16)
-        picture = DecodedImage(
+        image = DecodedImage(
             pixels=np.full((16, 16, 3), colour, np.uint8),
             width=20,
             height=10,
             media_type=event.media_type,
         )
-        return Decoding(picture, 1.0, 1.0)
+        return DecodingResult(image, 1.0, 1.0)
 
     def close(self) -> None:
         return None
@@ -126,7 +126,7 @@ def test_cancelled_preparation_gives_back_every_decoding_slot(
 
 
 async def test_rebalances_during_a_slow_triton_leave_every_slot_free(bench: Bench) -> None:
-    pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+    pipeline = IndexingPipeline(bench.indexer, Commits(), capacity=1000)
     pipeline.start()
     embedder = with_fakes(bench, turns=10**9, failing={})
     records = some(bench, 40)
@@ -150,10 +150,10 @@ async def test_rebalances_during_a_slow_triton_leave_every_slot_free(bench: Benc
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(report, "LAG_SECONDS", 0.02)
+    monkeypatch.setattr(backlog, "LAG_SECONDS", 0.02)
 
 
-def member_of(pipeline: Pipeline) -> Any:
+def member_of(pipeline: IndexingPipeline) -> Any:
     return SimpleNamespace(work=SimpleNamespace(pipeline=pipeline))
 
 
@@ -180,7 +180,7 @@ async def test_to_be_in_flight_is_no_excuse_for_achieving_nothing(bench: Bench) 
     work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():
-        pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+        pipeline = IndexingPipeline(bench.indexer, Commits(), capacity=1000)
         pipeline.start()
     work.member, work.indexer = member_of(pipeline), bench.indexer
     pipeline.put(some(bench, 3))
@@ -194,7 +194,7 @@ async def test_a_long_outage_is_no_reason_to_restart(bench: Bench, server: str) 
     work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():
-        pipeline = Pipeline(bench.indexer, Commits(), capacity=1000)
+        pipeline = IndexingPipeline(bench.indexer, Commits(), capacity=1000)
         pipeline.start()
     work.member, work.indexer = member_of(pipeline), bench.indexer
     getattr(bench, server).available = False
@@ -239,7 +239,7 @@ async def test_a_commit_that_fails_while_the_broker_is_well_is_stuck(bench: Benc
         return False
 
     with activity.here():
-        pipeline = Pipeline(bench.indexer, commits, capacity=1000, broker_is_away=is_away)
+        pipeline = IndexingPipeline(bench.indexer, commits, capacity=1000, broker_is_away=is_away)
         pipeline.start()
     work.member, work.indexer = member_of(pipeline), bench.indexer
     pipeline.put(some(bench, 3))

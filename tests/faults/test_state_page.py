@@ -1,4 +1,4 @@
-"""The state is read once for all, to the end, and without holding all that was ever written."""
+"""The system state is read once for all callers, completely, and with bounded memory."""
 
 import asyncio
 import random
@@ -17,14 +17,14 @@ from adapters.errors import Unavailable
 from adapters.log.dead_letter_reader import Letter, OpenLetters, read_letters, settling
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
-from gateway.single_flight import Shared
-from gateway.state.open_dead_letters import NewestLetters
+from gateway.single_flight import SingleFlight
+from gateway.state.open_dead_letters import NewestOpenLetters
 from gateway.ttl_cache import TtlCache
 from schemas.codec import encode
 from schemas.events import DeadLetter, now
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_bench import Gateway
-from tests.support.gateway_bench import gateway as running
+from tests.support.gateway_on_fakes import Gateway
+from tests.support.gateway_on_fakes import gateway as running
 
 
 def put(log: FakeEventLog, partition: int, message: Message) -> None:
@@ -64,13 +64,13 @@ async def bench(
 
 
 async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
-    asked, go = 0, asyncio.Event()
+    requested, go = 0, asyncio.Event()
 
     async def ask() -> int:
-        nonlocal asked
-        asked += 1
+        nonlocal requested
+        requested += 1
         await go.wait()
-        return asked
+        return requested
 
     kept = TtlCache(ask)
     for _ in range(3):
@@ -80,21 +80,21 @@ async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
     go.set()
     assert await kept.get() == 1
     assert await kept.get() == 1
-    assert asked == 1
+    assert requested == 1
 
 
 async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gateway.ttl_cache, "TIMEOUT_SECONDS", 0.05)
-    asked = 0
+    requested = 0
 
     async def ask() -> int:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
+        nonlocal requested
+        requested += 1
+        if requested == 1:
             await asyncio.Event().wait()
-        return asked
+        return requested
 
     kept = TtlCache(ask)
     with pytest.raises(Unavailable):
@@ -103,15 +103,15 @@ async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
 
 
 async def test_an_error_of_a_reading_is_everybodys_and_not_kept() -> None:
-    asked = 0
+    requested = 0
 
     async def ask() -> int:
-        nonlocal asked
-        asked += 1
+        nonlocal requested
+        requested += 1
         await asyncio.sleep(0)
-        if asked == 1:
+        if requested == 1:
             raise Unavailable("away")
-        return asked
+        return requested
 
     kept = TtlCache(ask)
     found = await asyncio.gather(*(kept.get() for _ in range(5)), return_exceptions=True)
@@ -131,7 +131,7 @@ async def test_a_shared_run_ends_with_the_last_of_those_who_wait_and_not_before(
             cancelled += 1
             raise
 
-    shared: Shared[str, None] = Shared()
+    shared: SingleFlight[str, None] = SingleFlight()
     callers = [asyncio.create_task(shared.get("k", work)) for _ in range(4)]
     await asyncio.sleep(0.01)
     for caller in callers:
@@ -193,16 +193,16 @@ async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_
     monkeypatch.setattr(gateway.state.open_dead_letters, "WITH_REASON", 10)
     log = bench.log
     await log.publish(IMAGES_DLQ, [letter(f"{n:03}") for n in range(95)])
-    newest = NewestLetters(log)
+    newest = NewestOpenLetters(log)
     known = await newest.current()
     assert [each.image_id for each in known] == [f"{n:03}" for n in reversed(range(95))]
     assert [each.reason is not None for each in known] == [True] * 10 + [False] * 85
-    told: list[Any] = []
+    reported: list[Any] = []
     for skip in range(0, 120, 30):
         answer = await bench.client.get(f"/api/v1/dead-letters?limit=30&skip={skip}")
         assert answer.json()["total"] == 95
-        told += answer.json()["letters"]
-    assert [each["reason"] for each in told] == [f"why {n:03}" for n in reversed(range(95))]
+        reported += answer.json()["letters"]
+    assert [each["reason"] for each in reported] == [f"why {n:03}" for n in reversed(range(95))]
     assert (await bench.client.get("/api/v1/state")).json()["failed"] == 95
     # When the newest are settled, those before them are told.
     for each in await read_letters(log):

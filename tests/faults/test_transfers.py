@@ -1,4 +1,4 @@
-"""Objects of buckets pass through the gateway in small pieces, however their client reads ahead."""
+"""Objects of buckets pass through the gateway in small pieces, without read-ahead."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from adapters.embedder.spec import ModelSpec
 from gateway.images import transfers
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, png
 
 CONTENT = png() + bytes(5_000_000)
 
@@ -103,11 +103,11 @@ async def test_no_more_than_a_piece_of_an_object_is_fetched_at_a_time(
 async def test_an_object_is_closed_when_its_client_goes_away(bench: Gateway, store: Store) -> None:
     store.hold_after = 1_000_000
     store.free.clear()
-    asked = asyncio.create_task(bench.client.get("/images/cloud/0.png"))
+    requested = asyncio.create_task(bench.client.get("/images/cloud/0.png"))
     while not store.under_way:
         await asyncio.sleep(0.01)
-    asked.cancel()
-    await asyncio.gather(asked, return_exceptions=True)
+    requested.cancel()
+    await asyncio.gather(requested, return_exceptions=True)
     store.free.set()
     assert await asyncio.to_thread(store.closed.acquire, timeout=10)
 
@@ -128,7 +128,7 @@ async def test_a_bucket_that_hangs_takes_no_thread_from_others(
 async def test_only_so_many_objects_are_passed_on_at_a_time(
     tmp_path: Path, small_spec: ModelSpec, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "AT_ONCE", 2)
+    monkeypatch.setattr(transfers, "MAX_TRANSFERS", 2)
     names = [f"cloud/{number}.png" for number in range(20)]
     async with gateway(tmp_path, small_spec, images_sources="cloud=ranged://bucket") as bench:
         await bench.holds(*names)

@@ -1,4 +1,4 @@
-"""A position that is not known is absent; it is never that of another record."""
+"""An unknown position is absent, and never that of another record."""
 
 import asyncio
 from pathlib import Path
@@ -22,8 +22,8 @@ from adapters.log.dead_letter_reader import read_letters
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message, Position
 from consumers.repair.audit import audit, repair
-from consumers.repair.dead_letters import Filter, open_letters, retry
-from imaging.metadata.exif import described
+from consumers.repair.dead_letters import LetterFilter, open_letters, retry
+from imaging.metadata.exif import read_metadata
 from producers.log.refused_files import RefusalReporter
 from producers.metrics import registry
 from producers.status import Status
@@ -70,12 +70,12 @@ async def test_the_picture_at_the_first_position_is_repaired(
     expected = {name: sha for name, sha in on_disk(root).items() if name != LATIN1}
     async with watching(root, log):
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return (
                 len([r async for r in log.read_all(IMAGES)]) == 40 and len(await letters(log)) == 1
             )
 
-        await eventually(told)
+        await eventually(reported)
     if old:
         await log.publish(IMAGES_DLQ, [Message("k", of_before())])
     firsts = [r async for r in log.read_all(IMAGES) if r.position == Position(0, 0)]
@@ -111,8 +111,8 @@ async def test_a_real_letter_at_the_first_position_still_counts(
 async def test_filters_by_position_take_no_letter_without_one(log: FakeEventLog) -> None:
     await RefusalReporter(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     assert len(await open_letters(log)) == 1
-    assert await open_letters(log, Filter(source_partition=0)) == []
-    assert await open_letters(log, Filter(source_partition=0, offsets=(0, 10))) == []
+    assert await open_letters(log, LetterFilter(source_partition=0)) == []
+    assert await open_letters(log, LetterFilter(source_partition=0, offsets=(0, 10))) == []
 
 
 def test_old_letters_are_still_read() -> None:
@@ -166,12 +166,12 @@ async def test_a_letter_with_the_beginning_of_its_record_is_retried_from_the_log
 def test_when_a_source_was_never_compared_no_time_is_told() -> None:
     """A 0 would be a time: alerts on how long ago it was would go by it."""
     status = Status("folder")
-    told = generate_latest(registry(lambda: {"": status})).decode()
-    assert 'known_pictures{source="main"}' in told
-    assert "last_reconcile_timestamp_seconds{" not in told
+    reported = generate_latest(registry(lambda: {"": status})).decode()
+    assert 'known_pictures{source="main"}' in reported
+    assert "last_reconcile_timestamp_seconds{" not in reported
     status.reconciled()
-    told = generate_latest(registry(lambda: {"": status})).decode()
-    assert 'last_reconcile_timestamp_seconds{source="main"}' in told
+    reported = generate_latest(registry(lambda: {"": status})).decode()
+    assert 'last_reconcile_timestamp_seconds{source="main"}' in reported
 
 
 async def test_a_match_without_a_distance_is_not_the_best() -> None:
@@ -202,9 +202,9 @@ class Forgetful:
         self._sent = 0
 
     def _told(self, within: int) -> "asyncio.Future[RecordMetadata]":
-        place = TopicPartition("t", 0)
+        partition = TopicPartition("t", 0)
         future = asyncio.get_running_loop().create_future()
-        future.set_result(RecordMetadata("t", 0, place, self._base + within, -1, 0, self._base))
+        future.set_result(RecordMetadata("t", 0, partition, self._base + within, -1, 0, self._base))
         return future
 
     async def send(self, topic: str, **_: object) -> "asyncio.Future[RecordMetadata]":
@@ -241,6 +241,6 @@ def test_a_camera_without_a_position_is_nowhere(
     exif = Image.Exif()
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLongitude] = (0.0, 0.0, 0.0), degrees
-    found = described(exif)
+    found = read_metadata(exif)
     assert found.longitude == expected
     assert found.latitude == (None if expected is None else 0.0)

@@ -1,4 +1,4 @@
-"""Pictures that indexing did not find: their letters are settled, or they are published again."""
+"""Letters of images that indexing did not find are settled, or the images published again."""
 
 import asyncio
 import hashlib
@@ -11,7 +11,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from consumers.indexing.failures import Poison
 from producers.folder.tree import UNKNOWN
-from producers.log import vanished as vanished_module
+from producers.log import vanished_letters as vanished_module
 from producers.log.known_images import KnownImages
 from schemas.topics import IMAGES, IMAGES_DLQ
 from tests.unit.producers.test_watcher import age, eventually, history, on_disk, shows, watching
@@ -61,9 +61,9 @@ async def test_an_image_that_is_there_as_it_was_is_published_again(
         await becomes(log, {"a.jpg": "retried"})
         watcher.request_scan()
         await asyncio.sleep(0.5)
-    told = [image_id for image_id, _ in await history(log)]
-    assert told.count("a.jpg") == 2
-    assert told.count("b.jpg") == 1
+    reported = [image_id for image_id, _ in await history(log)]
+    assert reported.count("a.jpg") == 2
+    assert reported.count("b.jpg") == 1
 
 
 async def test_its_removal_settles_a_letter(root: Path, log: FakeEventLog) -> None:

@@ -1,4 +1,4 @@
-"""How Weaviate is run: with memory that fits the machine, and inventing no collections."""
+"""Weaviate runs with memory that fits the machine, and creates no collection implicitly."""
 
 import json
 import os
@@ -106,5 +106,5 @@ def test_status_says_what_an_indexer_waits_for(tmp_path: Path) -> None:
         )
         assert "not enough memory" in done.stdout, done.stderr
         assert "WEAVIATE_MEMORY" in done.stdout
-    (told,) = json.loads(done.stdout)["processes"]
-    assert len(told["waiting_for"]) == 1
+    (reported,) = json.loads(done.stdout)["processes"]
+    assert len(reported["waiting_for"]) == 1

@@ -1,1 +1,1 @@
-"""What once went wrong, by theme: each test states the rule that was broken."""
+"""Regression tests of formats, metadata and names; each test states the rule that was broken."""

@@ -166,7 +166,7 @@ async def test_after_the_rule_was_changed_everything_is_requested(
 ) -> None:
     bucket.pipe("/b/x/a", JUNK)
     file = tmp_path / "watcher-no-pictures-cloud.json"
-    for rule, asked in ((1, ["a"]), (1, []), (2, ["a"])):
+    for rule, requested in ((1, ["a"]), (1, []), (2, ["a"])):
         monkeypatch.setattr(cache, "RULE_VERSION", rule)
         fetched.clear()
         async with running(root, log, status_file=tmp_path / "watcher.json") as sources:
@@ -174,7 +174,7 @@ async def test_after_the_rule_was_changed_everything_is_requested(
             await eventually(lambda: _differ(status.last_reconcile, None))  # noqa: B023
             assert status.skipped.counts() == _no(1)
             await eventually(lambda: _equal(file.is_file(), True))
-        assert fetched == asked
+        assert fetched == requested
 
 
 def _no(count: int) -> dict[str, int]:

@@ -16,11 +16,11 @@ from producers.folder.watcher import FolderWatcher
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES
-from tests.support.corpus_cases import dng, heif, picture, saved
+from tests.support.corpus_cases import dng, gradient, heif, saved
 from tests.unit.producers.test_watcher import age, eventually, letters, view, watching
 
-JPEG = saved(picture(), "JPEG")
-PNG = saved(picture(), "PNG")
+JPEG = saved(gradient(), "JPEG")
+PNG = saved(gradient(), "PNG")
 
 CONTENTS = {
     "no_suffix": (JPEG, "image/jpeg"),
@@ -32,15 +32,15 @@ CONTENTS = {
     "f.JPG": (PNG, "image/png"),
     "g.jpg_original": (JPEG, "image/jpeg"),
     "h.jpg.1": (JPEG, "image/jpeg"),
-    "i.bak": (saved(picture(), "WEBP"), "image/webp"),
+    "i.bak": (saved(gradient(), "WEBP"), "image/webp"),
     "j.dng": (JPEG, "image/jpeg"),
-    "k.nef": (saved(picture(), "TIFF"), "image/x-raw"),
+    "k.nef": (saved(gradient(), "TIFF"), "image/x-raw"),
     "l.raw": (dng(), "image/x-raw"),
-    "m.gif": (saved(picture(), "TIFF"), "image/tiff"),
-    "n.": (saved(picture("P"), "GIF"), "image/gif"),
-    "o 2024.05.06": (saved(picture(), "BMP"), "image/bmp"),
-    "p.picture": (saved(picture(), "JXL"), "image/jxl"),
-    "q.mif": (saved(picture(), "AVIF"), "image/avif"),
+    "m.gif": (saved(gradient(), "TIFF"), "image/tiff"),
+    "n.": (saved(gradient("P"), "GIF"), "image/gif"),
+    "o 2024.05.06": (saved(gradient(), "BMP"), "image/bmp"),
+    "p.picture": (saved(gradient(), "JXL"), "image/jxl"),
+    "q.mif": (saved(gradient(), "AVIF"), "image/avif"),
     "damaged.png": (b"no picture at all", "image/png"),
 }
 NAMES = (

@@ -1,4 +1,4 @@
-"""Any image is served under any name with its content's type; skipped files are reported."""
+"""An image is served under any name with its content's type; skipped files are reported."""
 
 import json
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from cli.__main__ import build
 from gateway import ttl_cache
 from imaging.media_types import HEAD_BYTES, content_type, sniff_media_type
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES
-from tests.support.gateway_bench import Gateway, gateway
+from tests.support.gateway_on_fakes import Gateway, gateway
 from tests.unit.producers.test_watcher import eventually, watching
 
 STATE = "/api/v1/state"
@@ -38,19 +38,19 @@ async def bench(
     fsspec.filesystem("memory").store.clear()
 
 
-@pytest.mark.parametrize("place", ["", "cloud/"])
-async def test_every_name_is_served(bench: Gateway, place: str) -> None:
+@pytest.mark.parametrize("prefix", ["", "cloud/"])
+async def test_every_name_is_served(bench: Gateway, prefix: str) -> None:
     for name in NAMES:
         data = JPEG + name.encode()
-        if place:
+        if prefix:
             fsspec.filesystem("memory").pipe_file(f"/served/{name}", data)
         else:
             (bench.images / name).write_bytes(data)
-        await bench.holds(place + name)
-        answer = await bench.client.get(f"/images/{place}{quote(name, safe='')}")
+        await bench.holds(prefix + name)
+        answer = await bench.client.get(f"/images/{prefix}{quote(name, safe='')}")
         assert (answer.status_code, answer.content) == (200, data), name
         assert answer.headers["content-type"] == "image/jpeg"
-        small = await bench.client.get(f"/thumbnails/{place}{quote(name, safe='')}")
+        small = await bench.client.get(f"/thumbnails/{prefix}{quote(name, safe='')}")
         assert small.status_code == 200, name
 
 
@@ -62,17 +62,17 @@ async def test_a_line_end_behind_a_name_makes_another_name(bench: Gateway) -> No
         assert (await bench.client.get(f"/{route}/a.jpg%0A")).status_code == 404
 
 
-@pytest.mark.parametrize("place", ["", "cloud/"])
-async def test_the_type_is_that_of_the_content(bench: Gateway, place: str) -> None:
+@pytest.mark.parametrize("prefix", ["", "cloud/"])
+async def test_the_type_is_that_of_the_content(bench: Gateway, prefix: str) -> None:
     for name, (data, media_type) in CONTENTS.items():
         if sniff_media_type(data) is None:
             continue
-        if place:
+        if prefix:
             fsspec.filesystem("memory").pipe_file(f"/served/{name}", data)
         else:
             (bench.images / name).write_bytes(data)
-        await bench.holds(place + name)
-        answer = await bench.client.get(f"/images/{place}{quote(name)}")
+        await bench.holds(prefix + name)
+        answer = await bench.client.get(f"/images/{prefix}{quote(name)}")
         assert answer.headers["content-type"] == media_type, name
 
 

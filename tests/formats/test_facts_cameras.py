@@ -1,4 +1,4 @@
-"""What a camera is called: once, legibly, and so that the search's own filter takes it."""
+"""Camera names are complete, legible and not repeated, and the filter finds them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from adapters.embedder.spec import ModelSpec
 from gateway.search.filters import Filters
 from imaging.decode import decode
 from imaging.metadata.texts import TEXT_CHARACTERS, camera_name, legible, name, text_of
-from tests.support.facts import ASCII, MAKE, MODEL, Entry, exif, picture, text, xmp
+from tests.support.metadata_builders import (
+    ASCII,
+    MAKE,
+    MODEL,
+    Entry,
+    exif,
+    image_with_metadata,
+    text,
+    xmp,
+)
 
 
 def camera(make: str | bytes, model: str | bytes, spec: ModelSpec) -> str | None:
     about = exif([text(MAKE, make), text(MODEL, model)])
-    found = decode(picture("WEBP", about), spec).camera
+    found = decode(image_with_metadata("WEBP", about), spec).camera
     if found is not None:
         # Weaviate compares texts without white space at their ends.
         assert Filters(camera=found).where().camera == found
@@ -85,18 +94,22 @@ def test_a_name_is_bounded(make: str, model: str, small_spec: ModelSpec) -> None
 
 def test_what_is_no_text_is_no_name(small_spec: ModelSpec) -> None:
     numbers = [Entry(MAKE, 3, 3, b"\x07\x00\x08\x00\x09\x00"), text(MODEL, "GR III")]
-    assert decode(picture(about=exif(numbers)), small_spec).camera == "GR III"
+    assert decode(image_with_metadata(about=exif(numbers)), small_spec).camera == "GR III"
     as_bytes = [text(MAKE, "Ricoh", 7), text(MODEL, "GR III", 1)]
-    assert decode(picture(about=exif(as_bytes)), small_spec).camera == "Ricoh GR III"
+    assert decode(image_with_metadata(about=exif(as_bytes)), small_spec).camera == "Ricoh GR III"
     unended = [Entry(MAKE, ASCII, 5, b"Ricoh"), Entry(MODEL, ASCII, 6, b"GR III")]
-    assert decode(picture(about=exif(unended)), small_spec).camera == "Ricoh GR III"
+    assert decode(image_with_metadata(about=exif(unended)), small_spec).camera == "Ricoh GR III"
 
 
 def test_xmp_gives_what_exif_lacks(small_spec: ModelSpec) -> None:
-    said = xmp(tiff_Make="Ricoh", tiff_Model="GR III")
-    assert decode(picture("WEBP", exif(), said), small_spec).camera == "Ricoh GR III"
+    xmp_packet = xmp(tiff_Make="Ricoh", tiff_Model="GR III")
+    assert (
+        decode(image_with_metadata("WEBP", exif(), xmp_packet), small_spec).camera == "Ricoh GR III"
+    )
     about = exif([text(MAKE, "\x01"), text(MODEL, "GR II")])
-    assert decode(picture("WEBP", about, said), small_spec).camera == "Ricoh GR II"
+    assert (
+        decode(image_with_metadata("WEBP", about, xmp_packet), small_spec).camera == "Ricoh GR II"
+    )
 
 
 @given(st.one_of(st.text(), st.binary()), st.one_of(st.text(), st.binary()))

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import facts
-from tests.support.facts import picture
-from tests.support.facts_strategies import exifs, files, packets
+from tests.support.metadata_builders import image_with_metadata
+from tests.support.metadata_strategies import exifs, files, packets
 
 EXAMPLES = int(os.environ.get("FACTS_EXAMPLES", "200"))
 pytestmark = [
@@ -33,7 +33,7 @@ at_length = settings(
 def test_no_metadata_is_a_reason_to_lose_an_image(
     kind: str, about: bytes | None, packet: bytes | None
 ) -> None:
-    assert facts(picture(kind, about, packet))
+    assert facts(image_with_metadata(kind, about, packet))
 
 
 @at_length

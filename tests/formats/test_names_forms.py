@@ -1,4 +1,4 @@
-"""A name is found in whatever Unicode form it is written; what is called exactly so comes first."""
+"""A name is found in any Unicode form; an exact match comes first."""
 
 from collections.abc import AsyncIterator
 from itertools import product
@@ -15,10 +15,10 @@ from adapters.embedder.spec import ModelSpec
 from adapters.index.port import Collection
 from adapters.log.port import Message
 from adapters.name_forms import MAX_FORMS, forms
-from gateway.search.waiting import Presence
+from gateway.search.image_lookup import ImageLookup
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_bench import Gateway, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, gateway, image_record, png, unit
 
 NAMES = ["été.jpg", "한글 사진/가족.jpg", "が/ぎ.jpg", "Ångström/Việt Nam/ở.jpg", "ﬁ é.jpg"]
 
@@ -39,7 +39,7 @@ async def put(bench: Gateway, name: str, colour: str = "green", **more: Any) -> 
     target = bench.images / name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(png(colour))
-    await bench.index.upsert(bench.collection, [picture(name, unit(1), **more)])
+    await bench.index.upsert(bench.collection, [image_record(name, unit(1), **more)])
     return png(colour)
 
 
@@ -54,9 +54,9 @@ def test_each_part_may_be_in_another_form(parts: int) -> None:
     names = [f"é{number}" for number in range(parts)]
     choices = [(normalize("NFC", name), normalize("NFD", name)) for name in names]
     every = {"/".join(each) for each in product(*choices)}
-    for asked in every:
-        found = forms(asked)
-        assert found[0] == asked
+    for requested in every:
+        found = forms(requested)
+        assert found[0] == requested
         assert set(found) == every
         assert len(found) == len(every)
 
@@ -101,15 +101,15 @@ async def test_an_image_is_found_by_either_form_of_its_name(
     stored = normalize(form, name)
     data = await put(bench, stored)
     await bench.holds("another.jpg")
-    asked = other(stored)
-    assert asked != stored
-    served = await bench.client.get(f"/images/{quote(asked)}")
+    requested = other(stored)
+    assert requested != stored
+    served = await bench.client.get(f"/images/{quote(requested)}")
     assert (served.status_code, served.content) == (200, data)
-    assert (await bench.client.get(f"/thumbnails/{quote(asked)}")).status_code == 200
+    assert (await bench.client.get(f"/thumbnails/{quote(requested)}")).status_code == 200
     # As a query it is left out, whatever it is called in the request.
-    assert await bench.names(image_name=asked) == ["another.jpg"]
-    assert await bench.names(terms=[{"image_name": asked}]) == ["another.jpg"]
-    waited = await bench.search(text="x", wait_for={"image_name": asked, "timeout_s": 0.2})
+    assert await bench.names(image_name=requested) == ["another.jpg"]
+    assert await bench.names(terms=[{"image_name": requested}]) == ["another.jpg"]
+    waited = await bench.search(text="x", wait_for={"image_name": requested, "timeout_s": 0.2})
     assert waited.status_code == 200
 
 
@@ -117,9 +117,9 @@ async def test_an_image_is_found_by_either_form_of_its_name(
 async def test_a_mixed_path_is_found(bench: Gateway, form: Any) -> None:
     stored = f"{normalize('NFD', 'é')}/{normalize('NFC', 'ü')}/{normalize('NFD', 'å')}.jpg"
     data = await put(bench, stored)
-    asked = normalize(form, stored)
-    assert (await bench.client.get(f"/images/{quote(asked)}")).content == data
-    assert await bench.names(image_name=asked) == []
+    requested = normalize(form, stored)
+    assert (await bench.client.get(f"/images/{quote(requested)}")).content == data
+    assert await bench.names(image_name=requested) == []
     assert await bench.names(text="x", filters={"folder": normalize(form, "é/ü")}) == [stored]
 
 
@@ -184,15 +184,15 @@ async def test_a_name_that_is_there_costs_one_id(
 ) -> None:
     name = "/".join(["é"] * 5)
     await bench.holds(name)
-    asked: list[str] = []
+    requested: list[str] = []
     hashes, vectors = bench.index.hashes, bench.index.vectors
 
     async def count_hashes(collection: Collection, ids: Any) -> Any:
-        asked.extend(ids)
+        requested.extend(ids)
         return await hashes(collection, ids)
 
     async def count_vectors(collection: Collection, ids: Any) -> Any:
-        asked.extend(ids)
+        requested.extend(ids)
         return await vectors(collection, ids)
 
     monkeypatch.setattr(bench.index, "hashes", count_hashes)
@@ -201,10 +201,10 @@ async def test_a_name_that_is_there_costs_one_id(
     async def active() -> Collection:
         return bench.collection
 
-    presence = Presence(bench.index, active)
-    await presence.until_indexed(name, None, timeout=5)
+    image_lookup = ImageLookup(bench.index, active)
+    await image_lookup.until_indexed(name, None, timeout=5)
     await bench.search(image_name=name)
-    assert asked == [name, name]
-    asked.clear()
+    assert requested == [name, name]
+    requested.clear()
     await bench.search(image_name=other(name))
-    assert len(asked) == 2**5
+    assert len(requested) == 2**5

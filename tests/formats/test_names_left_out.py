@@ -1,4 +1,4 @@
-"""What systems keep for themselves is left out by its name; what merely looks odd is a picture."""
+"""Names that systems use for themselves are ignored; merely unusual names are not."""
 
 import asyncio
 import shutil
@@ -19,7 +19,7 @@ from imaging.sources.system_names import (
 )
 from producers.rules import Rules, load_rules
 from producers.settings import WatcherSettings
-from tests.support.gateway_bench import png
+from tests.support.gateway_on_fakes import png
 from tests.unit.producers.test_sources import running
 from tests.unit.producers.test_watcher import eventually, on_disk, shows, view, watching
 
@@ -80,30 +80,30 @@ def test_what_systems_make_is_left_out_at_any_depth(name: str) -> None:
     # Hidden names too are left out for what they are, where hidden ones are taken.
     rules = Rules(hidden=True)
     for path in (f"{name}/a.png", f"x/y/{name}/a.png", f"x/{name}/y/z/a.png"):
-        assert not rules.takes(path)
+        assert not rules.includes(path)
         assert rules.is_system_path(path)
-    assert Rules(hidden=True, defaults=False).takes(f"x/{name}/a.png")
+    assert Rules(hidden=True, defaults=False).includes(f"x/{name}/a.png")
     assert not Rules(hidden=True, defaults=False).is_system_path(f"x/{name}/a.png")
 
 
 @pytest.mark.parametrize("name", MERELY_ODD)
 def test_folders_that_merely_look_odd_are_taken(name: str) -> None:
     for path in (f"{name}/a.png", f"x/{name}/y/a.png"):
-        assert Rules().takes(path)
+        assert Rules().includes(path)
         assert not Rules().is_system_path(path)
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
 def test_files_that_merely_look_odd_are_taken(name: str) -> None:
-    assert Rules().takes(name)
-    assert Rules().takes(f"x/{name}")
+    assert Rules().includes(name)
+    assert Rules().includes(f"x/{name}")
 
 
 @pytest.mark.parametrize("name", ["._a.png", ".trashed-1700000000-IMG_1.png", ".pending-1-a.png"])
 def test_files_that_systems_make_are_left_out_where_hidden_ones_are_taken(name: str) -> None:
-    assert not Rules(hidden=True).takes(f"x/{name}")
+    assert not Rules(hidden=True).includes(f"x/{name}")
     assert Rules(hidden=True).is_system_path(f"x/{name}")
-    assert Rules(hidden=True).takes("x/.a.png")
+    assert Rules(hidden=True).includes("x/.a.png")
 
 
 @pytest.mark.parametrize("name", ["#a.png#", "a.png~", "~$a.png"])
@@ -119,13 +119,13 @@ def test_files_of_systems_are_known(name: str) -> None:
 
 def test_a_pattern_takes_a_name_back() -> None:
     rules = Rules(["!@eaDir/", "!/lost+found/", "*.gif", "!#recycle/", "#recycle/old/"])
-    assert rules.takes("a/@eaDir/b.png")
+    assert rules.includes("a/@eaDir/b.png")
     assert not rules.is_system_path("a/@eaDir/b.png")
-    assert not rules.takes("a/@eaDir/b.gif")
-    assert rules.takes("lost+found/b.png")
-    assert not rules.takes("a/lost+found/b.png")
-    assert rules.takes("#recycle/b.png")
-    assert not rules.takes("$RECYCLE.BIN/b.png")
+    assert not rules.includes("a/@eaDir/b.gif")
+    assert rules.includes("lost+found/b.png")
+    assert not rules.includes("a/lost+found/b.png")
+    assert rules.includes("#recycle/b.png")
+    assert not rules.includes("$RECYCLE.BIN/b.png")
 
 
 def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +133,9 @@ def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("IGNORE_DEFAULTS", "false")
     rules = load_rules(root, (), WatcherSettings())
     assert rules != Rules()
-    assert rules.takes("@eaDir/a.png")
+    assert rules.includes("@eaDir/a.png")
     (root / ".imageignore").write_text("!(\n[")
-    assert load_rules(root, (), WatcherSettings()).takes("@eaDir/a.png")
+    assert load_rules(root, (), WatcherSettings()).includes("@eaDir/a.png")
 
 
 def test_each_name_is_in_the_docs() -> None:
@@ -170,17 +170,17 @@ async def test_what_was_indexed_before_leaves_however_much_it_is(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(root, *(f"{n}.jpg" for n in range(10)))
-    pictures = on_disk(root)
+    images = on_disk(root)
     put(root, *(f"@eaDir/{n}.jpg/thumb.jpg" for n in range(90)))
     async with watching(root, log, ignore_defaults=False):
         await shows(log, on_disk(root))
     async with watching(root, log) as watcher:
-        await shows(log, pictures)
+        await shows(log, images)
         assert watcher.status.counters.removed == 90
         assert watcher.status.held == 0
         # Nor do they count for what goes after them.
         (root / "0.jpg").unlink()
-        await shows(log, {name: each for name, each in pictures.items() if name != "0.jpg"})
+        await shows(log, {name: each for name, each in images.items() if name != "0.jpg"})
     assert "HELD BACK" not in caplog.text
     assert (root / "@eaDir/0.jpg/thumb.jpg").exists()
 
@@ -188,22 +188,22 @@ async def test_what_was_indexed_before_leaves_however_much_it_is(
 async def test_of_the_others_none_goes_because_of_them(root: Path, log: FakeEventLog) -> None:
     """Thirty of forty pictures are gone: hundreds of thumbnails beside them make that no less."""
     put(root, *(f"{n}.jpg" for n in range(40)))
-    pictures = on_disk(root)
+    images = on_disk(root)
     put(root, *(f"@eaDir/{n}.jpg" for n in range(200)))
     async with watching(root, log, ignore_defaults=False):
         await shows(log, on_disk(root))
     for n in range(30):
         (root / f"{n}.jpg").unlink()
     async with watching(root, log) as watcher:
-        await shows(log, pictures)
+        await shows(log, images)
 
         async def held() -> bool:
             return watcher.status.held == 30
 
         await eventually(held)
-        assert await view(log) == pictures
+        assert await view(log) == images
         watcher.request_scan(confirm_removals=True)
-        await shows(log, {f"{n}.jpg": pictures[f"{n}.jpg"] for n in range(30, 40)})
+        await shows(log, {f"{n}.jpg": images[f"{n}.jpg"] for n in range(30, 40)})
 
 
 async def test_a_folder_that_is_gone_keeps_them(root: Path, log: FakeEventLog) -> None:
@@ -236,22 +236,22 @@ async def test_a_bucket_too_lets_them_go_and_no_more(
 ) -> None:
     bucket.pipe({f"/b/x/{n}.jpg": png(size=(n + 1, 1)) for n in range(40)})
     bucket.pipe({f"/b/x/@eaDir/{n}.jpg": png(size=(n + 1, 2)) for n in range(100)})
-    pictures = {f"cloud/{n}.jpg" for n in range(40)}
+    images = {f"cloud/{n}.jpg" for n in range(40)}
 
     async def all_known() -> bool:
         return len(await view(log)) == 140
 
-    async def only_pictures() -> bool:
-        return set(await view(log)) == pictures
+    async def only_images() -> bool:
+        return set(await view(log)) == images
 
     async with running(root, log, ignore_defaults=False):
         await eventually(all_known)
     bucket.rm([f"/b/x/{n}.jpg" for n in range(30)])
     async with running(root, log) as sources:
-        await eventually(only_pictures)
+        await eventually(only_images)
 
         async def held() -> bool:
             return sources.statuses()["cloud"].held == 30
 
         await eventually(held)
-        assert await only_pictures()
+        assert await only_images()

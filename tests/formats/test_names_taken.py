@@ -1,4 +1,4 @@
-"""An upload whose name is taken is offered a free one; one name in two Unicode forms is one."""
+"""An upload whose name is taken is offered a free one; Unicode forms of a name are one."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from adapters.embedder.spec import ModelSpec
 from gateway.images.free_names import free_name
 from gateway.images.uploads import MAX_NAME_BYTES, safe_name
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, png
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, png
 
 APART = normalize("NFD", "é")
 
@@ -95,25 +95,25 @@ async def test_a_name_is_taken_in_either_form(bench: Gateway) -> None:
     assert there.read_bytes() == png("blue")
 
 
-@pytest.mark.parametrize("asked", ["é", APART])
+@pytest.mark.parametrize("requested", ["é", APART])
 async def test_a_folder_that_is_there_in_another_form_is_the_one(
-    bench: Gateway, asked: str
+    bench: Gateway, requested: str
 ) -> None:
     (bench.images / APART).mkdir()
-    stored = await send(bench, png(), folder=f"{asked}/{asked}")
+    stored = await send(bench, png(), folder=f"{requested}/{requested}")
     # What is new gets the form that most systems use.
     assert stored.json()["image_name"] == f"{APART}/é/x.png"
     assert [path.name for path in bench.images.iterdir()] == [APART]
 
 
-@pytest.mark.parametrize("asked", ["é", APART])
-async def test_of_both_forms_the_given_one_is_meant(bench: Gateway, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["é", APART])
+async def test_of_both_forms_the_given_one_is_meant(bench: Gateway, requested: str) -> None:
     for folder in ("é", APART):
         (bench.images / folder).mkdir()
         for name in ("é.png", f"{APART}.png"):
             (bench.images / folder / name).write_bytes(png("red"))
-    stored = await send(bench, png("blue"), f"{asked}.png", folder=asked, overwrite="true")
-    assert stored.json()["image_name"] == f"{asked}/{asked}.png"
+    stored = await send(bench, png("blue"), f"{requested}.png", folder=requested, overwrite="true")
+    assert stored.json()["image_name"] == f"{requested}/{requested}.png"
 
 
 @pytest.mark.parametrize(

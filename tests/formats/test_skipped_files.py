@@ -1,4 +1,4 @@
-"""Skipped files are reported only as far as they are known, and forgotten with their files."""
+"""Skipped files are reported as far as they are known, and forgotten with their files."""
 
 import json
 import os
@@ -23,8 +23,8 @@ from tests.unit.producers.test_watcher import eventually, letters, view, watchin
 
 def status(**changes: Any) -> dict[str, Any]:
     """What a watcher writes that has compared everything just now."""
-    told = {"written_at": "now", "last_reconcile": "now", "skipped": {"ignored": 1}}
-    return {**told, "sources": {}, **changes}
+    status = {"written_at": "now", "last_reconcile": "now", "skipped": {"ignored": 1}}
+    return {**status, "sources": {}, **changes}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_name_may_hold_anything() -> None:
 def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> None:
     before, after = SkippedFiles(), SkippedFiles()
     before.record(
-        [Examined("a", SkipReason.NOT_A_PICTURE), Examined("b", SkipReason.NOT_A_PICTURE, (1, 2))]
+        [Examined("a", SkipReason.NOT_AN_IMAGE), Examined("b", SkipReason.NOT_AN_IMAGE, (1, 2))]
     )
     source = Source("cloud", "memory://b/x")
     NonImageCache(tmp_path / "watcher.json", source).save(before)

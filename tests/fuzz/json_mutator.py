@@ -53,14 +53,14 @@ def _changed(value: Any, chance: random.Random) -> Any:
             return {**value, name + chance.choice(("", "x", "\0")): chance.choice(ODD)}
         return {**value, name: _changed(value[name], chance)}
     if isinstance(value, list) and value and chance.random() < 0.8:
-        place = chance.randrange(len(value))
+        index = chance.randrange(len(value))
         if chance.random() < 0.2:
-            return value[:place] + value[place:] * 2
-        return [*value[:place], _changed(value[place], chance), *value[place + 1 :]]
+            return value[:index] + value[index:] * 2
+        return [*value[:index], _changed(value[index], chance), *value[index + 1 :]]
     if isinstance(value, str) and value and chance.random() < 0.5:
-        place = chance.randrange(len(value))
+        index = chance.randrange(len(value))
         return (
-            value[:place] + chance.choice(("", "\0", "9", "%", "\udc80", "😀")) + value[place + 1 :]
+            value[:index] + chance.choice(("", "\0", "9", "%", "\udc80", "😀")) + value[index + 1 :]
         )
     if isinstance(value, int | float) and chance.random() < 0.5:
         return value * chance.choice((-1, 0, 10, 0.5, 1e30)) + chance.choice((0, 1))

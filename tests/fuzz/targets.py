@@ -23,15 +23,15 @@ from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected
 from gateway.search.filters import Filters
 from gateway.search.short_form import BadShortForm, parse
-from imaging.decode import decode as decode_picture
+from imaging.decode import decode as decode_image
 from imaging.media_types import sniff_media_type
 from imaging.metadata.capture_time import OLDEST
-from imaging.metadata.coordinates import known_place
+from imaging.metadata.coordinates import known_coordinates
 from imaging.thumbnail import check, thumbnail
 from schemas.codec import InvalidEvent, decode, decode_image_change, decode_key, encode
 from schemas.events import Event
 from schemas.topics import TOPICS
-from tests.support.gateway_bench import Gateway, gateway
+from tests.support.gateway_on_fakes import Gateway, gateway
 
 SPEC: Final = ModelSpec(
     name="small",
@@ -47,14 +47,14 @@ MAX_PIXELS: Final = 4_000_000
 
 
 class Finding(Exception):
-    """Something was answered that must not be."""
+    """A result that must never occur."""
 
 
 def pictures(data: bytes) -> None:
-    """The decoders: every way that the bytes of a picture take."""
+    """The decoders, with the bytes of an image by every path."""
     sniff_media_type(data[:64])
     for use in (
-        lambda: decode_picture(data, SPEC, max_pixels=MAX_PIXELS),
+        lambda: decode_image(data, SPEC, max_pixels=MAX_PIXELS),
         lambda: check(data, max_pixels=MAX_PIXELS),
         lambda: thumbnail(data, edge=128, max_pixels=MAX_PIXELS),
     ):
@@ -63,18 +63,18 @@ def pictures(data: bytes) -> None:
 
 
 def facts(data: bytes) -> bool:
-    """What a picture says of itself, if it is one (which is answered): nothing impossible."""
+    """The facts of an image are possible; returns whether it is one."""
     try:
-        picture = decode_picture(data, SPEC, max_pixels=MAX_PIXELS)
+        image = decode_image(data, SPEC, max_pixels=MAX_PIXELS)
     except Rejected:
         return False
-    taken, camera = picture.taken_at, picture.camera
+    taken, camera = image.taken_at, image.camera
     if taken is not None and not OLDEST <= taken <= datetime.now(UTC) + timedelta(days=2):
         raise Finding(f"taken at {taken}")
     if camera is not None and Filters(camera=camera).where().camera != camera:
         raise Finding(f"a camera that no filter finds: {camera!r}")
-    where = (picture.latitude, picture.longitude)
-    if where != (None, None) and known_place(*where) != where:
+    where = (image.latitude, image.longitude)
+    if where != (None, None) and known_coordinates(*where) != where:
         raise Finding(f"taken at {where}")
     return True
 

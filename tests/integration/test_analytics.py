@@ -70,7 +70,7 @@ class Members:
             process.send_signal(signal.SIGTERM)
         return [process.wait(60) for process in self.running]
 
-    def said(self) -> str:
+    def printed(self) -> str:
         return (self.folder / "analytics.log").read_text()[-4000:]
 
 
@@ -143,7 +143,7 @@ async def caught_up(log: KafkaEventLog, lake: Lake, members: Members, seconds: f
         }
         if all(found[name] >= count for name, count in wanted.items()):
             return
-        assert time.monotonic() < deadline, f"{found} of {wanted}\n{members.said()}"
+        assert time.monotonic() < deadline, f"{found} of {wanted}\n{members.printed()}"
         await asyncio.sleep(0.5)
 
 
@@ -173,7 +173,7 @@ async def test_killed_at_random_the_lake_holds_each_event_exactly_once(
     assert kills >= 5
     members.start()
     await caught_up(log, lake, members, 120)
-    assert set(members.stop()) == {0}, members.said()
+    assert set(members.stop()) == {0}, members.printed()
 
     live = all_tables(lake)
     for topic in TOPICS:

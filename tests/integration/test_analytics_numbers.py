@@ -12,7 +12,7 @@ import pytest
 from adapters.log.kafka import KafkaEventLog
 from analytics.dashboard import dashboard
 from analytics.lake import TOPICS, Lake
-from analytics.views import Filters
+from analytics.views import EventFilters
 from consumers.analytics.rebuild import rebuild
 from tests.support.analytics_numbers import Facts, compare_dashboard
 from tests.support.lake_events import BEGIN, Events
@@ -42,5 +42,9 @@ async def test_each_number_of_the_page_is_that_of_the_topics(broker: str, tmp_pa
         }
     facts = Facts(values)
     middle = {"since": BEGIN + timedelta(days=9), "until": BEGIN + timedelta(days=25)}
-    for filters in (Filters(), Filters(model="lite"), Filters(**middle, model="clip")):
+    for filters in (
+        EventFilters(),
+        EventFilters(model="lite"),
+        EventFilters(**middle, model="clip"),
+    ):
         assert compare_dashboard(dashboard(lake, filters), facts, filters) > 300

@@ -19,7 +19,7 @@ RIGHT = ["photos/rocket-launch.jpg", "photos/cat.jpg", "photos/grass.jpg"]
 
 
 @pytest.fixture
-def pictures() -> Iterator[str]:
+def images() -> Iterator[str]:
     """A server that has the sample pictures where the gateway has them."""
     handler = partial(SimpleHTTPRequestHandler, directory=str(ROOT))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -36,7 +36,7 @@ def pictures() -> Iterator[str]:
 @needs_browser
 @pytest.mark.timeout(180)
 async def test_both_sides_show_their_pictures_and_least_alike_comes_first(
-    pictures: str, tmp_path: Path
+    images: str, tmp_path: Path
 ) -> None:
     result = Comparison(
         "old",
@@ -47,7 +47,7 @@ async def test_both_sides_show_their_pictures_and_least_alike_comes_first(
         ],
     )
     path = tmp_path / "page.html"
-    path.write_text(as_page(result, pictures), encoding="utf-8")
+    path.write_text(as_page(result, images), encoding="utf-8")
     async with running_browser() as browser:
         page = await browser.new_page(viewport={"width": 1200, "height": 800})
         page.set_default_timeout(60_000)

@@ -55,8 +55,8 @@ class Reader:
             while not wanted <= set(found):
                 line = await self.process.stdout.readline()
                 assert line, f"{self.command} ended with {await self.process.wait()}"
-                told = json.loads(line) if line.startswith(b"{") else {}
-                found += [told["event_id"]] if "event_id" in told else []
+                reported = json.loads(line) if line.startswith(b"{") else {}
+                found += [reported["event_id"]] if "event_id" in reported else []
         return found
 
     async def end(self, number: signal.Signals) -> None:

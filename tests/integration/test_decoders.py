@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from adapters.log.kafka_admin import progress
+from adapters.log.kafka_admin import KafkaGroupAdmin
 from schemas.topics import IMAGES
 from tests.conftest import Servers
-from tests.support import hostile
+from tests.support import hostile_tasks
 from tests.support.indexing_processes import Workbench, eventually, workbench
 
 pytestmark = pytest.mark.timeout(180)
 
 BAD = {
-    "crash": (hostile.SEGFAULT, "DecoderCrashed"),
-    "hang": (hostile.LOOP, "DecoderTimeout"),
-    "hog": (hostile.EAT, "DecoderMemory"),
+    "crash": (hostile_tasks.SEGFAULT, "DecoderCrashed"),
+    "hang": (hostile_tasks.LOOP, "DecoderTimeout"),
+    "hog": (hostile_tasks.EAT, "DecoderMemory"),
 }
 
 
@@ -28,7 +28,7 @@ async def bench(servers: Servers, tmp_path: Path) -> AsyncIterator[Workbench]:
 
 
 async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) -> None:
-    good = bench.pictures(20)
+    good = bench.put_images(20)
     bad = []
     for name, (data, _) in BAD.items():
         image_id = f"{bench.prefix}/{name}.jpg"
@@ -39,22 +39,23 @@ async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) 
     await indexer.start()
     await bench.publish([*good[:10], *bad, *good[10:]])
     await bench.settles(90)
-    later = bench.pictures(5, "later")
+    later = bench.put_images(5, "later")
     await bench.publish(later)
     await bench.settles()
 
-    async def told() -> bool:
+    async def reported() -> bool:
         found = {letter.image_id.split("/")[-1] for letter in await bench.dead_letters()}
         return found == {f"{name}.jpg" for name in BAD}
 
-    await eventually(told, seconds=60, what=bench.story)
+    await eventually(reported, seconds=60, what=bench.log_tails)
     classes = {letter.image_id: letter.error_class for letter in await bench.dead_letters()}
     assert classes == {f"{bench.prefix}/{name}.jpg": kind for name, (_, kind) in BAD.items()}
 
     async def committed() -> bool:
-        return (await progress(bench.servers.kafka, IMAGES, bench.collection.group)).lag == 0
+        groups = KafkaGroupAdmin(bench.servers.kafka)
+        return (await groups.progress(IMAGES, bench.collection.group)).lag == 0
 
-    await eventually(committed, seconds=60, what=bench.story)
+    await eventually(committed, seconds=60, what=bench.log_tails)
     assert indexer.process is not None
     assert indexer.process.poll() is None
     assert await asyncio.wait_for(indexer.stop(), 60) == 0

@@ -29,10 +29,10 @@ async def test_one_picture_is_indexed_soon_after_its_event_and_removed_as_soon(
     bench: Workbench,
 ) -> None:
     await bench.indexer().start()
-    await bench.publish(bench.pictures(1, "warm"))
+    await bench.publish(bench.put_images(1, "warm"))
     await bench.settles()
     started = time.monotonic()
-    (message,) = bench.pictures(1)
+    (message,) = bench.put_images(1)
     await bench.publish([message])
     await bench.settles(5)
     indexed = time.monotonic()
@@ -43,7 +43,7 @@ async def test_one_picture_is_indexed_soon_after_its_event_and_removed_as_soon(
 
 
 async def test_poison_is_dead_lettered_and_its_batch_is_indexed(bench: Workbench) -> None:
-    good = bench.pictures(60)
+    good = bench.put_images(60)
     bad_id = f"{bench.prefix}/bad.jpg"
     bad = bench.added(bad_id, bench.file(bad_id, b"a letter, not a picture"))
     del bench.expected[bad_id]
@@ -55,7 +55,7 @@ async def test_poison_is_dead_lettered_and_its_batch_is_indexed(bench: Workbench
         return bool(await bench.dead_letters())
 
     # Its batch may be the last one, written after the others are found.
-    await eventually(dead_lettered, seconds=60, what=bench.story)
+    await eventually(dead_lettered, seconds=60, what=bench.log_tails)
     (letter,) = await bench.dead_letters()
     assert letter.image_id == bad_id
     assert "not a picture" in letter.reason
@@ -88,7 +88,7 @@ async def test_each_odd_file_is_indexed_or_dead_lettered_as_the_table_says(
     async def all_told() -> bool:
         return {letter.image_id for letter in await bench.dead_letters()} == reasons.keys()
 
-    await eventually(all_told, seconds=60, what=bench.story)
+    await eventually(all_told, seconds=60, what=bench.log_tails)
     letters = await bench.dead_letters()
     assert len(letters) == len(reasons)
     assert {x.image_id for x in letters if reasons[x.image_id] not in x.reason} == set()
@@ -104,7 +104,7 @@ async def test_each_odd_file_is_indexed_or_dead_lettered_as_the_table_says(
 
 async def test_copies_reuse_the_vector(bench: Workbench) -> None:
     await bench.indexer().start()
-    image_id, data = bench.picture("original")
+    image_id, data = bench.put_image("original")
     await bench.publish([bench.added(image_id, data)])
     await bench.settles()
     copy = f"{bench.prefix}/copy.jpg"
@@ -127,7 +127,7 @@ async def _announced(bench: Workbench) -> list[ImageIndexed]:
 
 
 async def test_an_indexer_killed_in_the_middle_loses_nothing(bench: Workbench) -> None:
-    messages = bench.pictures(300)
+    messages = bench.put_images(300)
     indexer = bench.indexer(batch_records=32)
     await indexer.start()
     await bench.publish(messages)
@@ -142,7 +142,7 @@ async def test_an_indexer_killed_in_the_middle_loses_nothing(bench: Workbench) -
 async def test_sigterm_drains_and_exits_with_0(bench: Workbench) -> None:
     indexer = bench.indexer(batch_records=16)
     await indexer.start()
-    await bench.publish(bench.pictures(150))
+    await bench.publish(bench.put_images(150))
     await asyncio.sleep(0.5)
     assert await indexer.stop() == 0
     await indexer.start()
@@ -151,20 +151,20 @@ async def test_sigterm_drains_and_exits_with_0(bench: Workbench) -> None:
 
 @pytest.mark.parametrize("server", ["triton", "weaviate"])
 async def test_a_server_that_is_away_is_waited_for(bench: Workbench, server: str) -> None:
-    wires = {"triton": [bench.triton], "weaviate": [bench.weaviate, bench.weaviate_grpc]}[server]
+    proxies = {"triton": [bench.triton], "weaviate": [bench.weaviate, bench.weaviate_grpc]}[server]
     indexer = bench.indexer(batch_records=16)
     await indexer.start()
-    await bench.publish(bench.pictures(40, "before"))
+    await bench.publish(bench.put_images(40, "before"))
     await asyncio.sleep(0.2)
-    for wire in wires:
-        await wire.cut()
-    await bench.publish(bench.pictures(40, "during"))
+    for proxy in proxies:
+        await proxy.cut()
+    await bench.publish(bench.put_images(40, "during"))
     await asyncio.sleep(4)
     assert indexer.process is not None
     assert indexer.process.poll() is None
     assert len(await bench.indexed()) < 80
-    for wire in wires:
-        await wire.mend()
+    for proxy in proxies:
+        await proxy.mend()
     await bench.settles()
     assert indexer.process.poll() is None
     assert await bench.dead_letters() == []
@@ -174,7 +174,7 @@ async def test_starting_before_the_servers_is_no_error(bench: Workbench) -> None
     await bench.triton.cut()
     indexer = bench.indexer()
     indexer.launch()
-    await bench.publish(bench.pictures(5))
+    await bench.publish(bench.put_images(5))
     await asyncio.sleep(3)
     await bench.triton.mend()
     await bench.settles()
@@ -183,7 +183,7 @@ async def test_starting_before_the_servers_is_no_error(bench: Workbench) -> None
 async def test_indexers_that_come_and_go_lose_and_repeat_nothing_visible(bench: Workbench) -> None:
     first, second = bench.indexer(batch_records=16), bench.indexer(batch_records=16)
     await first.start()
-    messages = bench.pictures(400)
+    messages = bench.put_images(400)
     await bench.publish(messages[:200])
     await second.start()
     # A removal after its addition, while partitions change hands.

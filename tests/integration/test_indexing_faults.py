@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from PIL import Image
 
-from adapters.log.kafka_admin import progress
+from adapters.log.kafka_admin import KafkaGroupAdmin
 from adapters.log.port import Message
 from schemas.topics import IMAGES
 from tests.conftest import Servers
@@ -29,13 +29,13 @@ class Assigned(ConsumerRebalanceListener):  # type: ignore[misc]
     """Tells when the group has formed anew."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.reported = asyncio.Event()
 
     def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         return None
 
     def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
-        self.told.set()
+        self.reported.set()
 
 
 async def join_and_leave(bench: Workbench) -> None:
@@ -50,7 +50,7 @@ async def join_and_leave(bench: Workbench) -> None:
     consumer.subscribe([IMAGES.name], listener=listener)
     await consumer.start()
     try:
-        await asyncio.wait_for(listener.told.wait(), 60)
+        await asyncio.wait_for(listener.reported.wait(), 60)
     finally:
         await consumer.stop()
 
@@ -69,7 +69,7 @@ async def test_rebalances_while_pictures_are_decoded_leave_an_indexer_that_works
     """Each time some are decoded and wait for the others of their chunk, or for a slow Triton."""
     indexer = bench.indexer(decode_workers=1, embed_in_flight=1, rebalance_grace=0.2)
     await indexer.start()
-    await bench.publish(bench.pictures(1, "warm"))
+    await bench.publish(bench.put_images(1, "warm"))
     await bench.settles()
     bench.triton.delay = 20.0
     await bench.publish([slow_to_decode(bench, number) for number in range(60)])
@@ -89,7 +89,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
 ) -> None:
     root = bench.folder / bench.prefix
     away = bench.folder / "away"
-    messages = bench.pictures(40)
+    messages = bench.put_images(40)
     root.rename(away)
     await bench.publish(messages)
     indexer = bench.indexer(
@@ -98,15 +98,15 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
     await indexer.start()
 
     async def says_so() -> bool:
-        return f"the folder {root} is not there" in indexer.log.read_text()
+        return f"the folder {root} is missing" in indexer.log.read_text()
 
-    await eventually(says_so, seconds=30, what=bench.story)
+    await eventually(says_so, seconds=30, what=bench.log_tails)
     await asyncio.sleep(9)
     # It waits, which is no reason to restart, and it commits nothing of these.
     assert indexer.process is not None
     assert indexer.process.poll() is None
     group = bench.collection.group
-    assert (await progress(bench.servers.kafka, IMAGES, group)).lag >= len(messages)
+    assert (await KafkaGroupAdmin(bench.servers.kafka).progress(IMAGES, group)).lag >= len(messages)
     away.rename(root)
     await bench.settles()
     assert await bench.dead_letters() == []
@@ -115,7 +115,7 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
 
 async def test_an_absent_file_is_judged_by_what_the_log_holds(bench: Workbench) -> None:
     indexer = bench.indexer()
-    gone, left = bench.pictures(20, "gone"), bench.pictures(20, "left")
+    gone, left = bench.put_images(20, "gone"), bench.put_images(20, "left")
     for message in gone:
         (bench.folder / message.key).unlink()
     # Of the first half the log tells that they are gone; of the others nothing does.
@@ -129,22 +129,22 @@ async def test_an_absent_file_is_judged_by_what_the_log_holds(bench: Workbench) 
     async def all_told() -> bool:
         return {letter.image_id for letter in await bench.dead_letters()} == vanished
 
-    await eventually(all_told, seconds=30, what=bench.story)
+    await eventually(all_told, seconds=30, what=bench.log_tails)
     assert {letter.error_class for letter in await bench.dead_letters()} == {"Vanished"}
 
 
 async def test_a_foreign_record_of_the_largest_size_becomes_a_letter(bench: Workbench) -> None:
     key = f"{bench.prefix}/foreign.jpg"
     await bench.log.publish(IMAGES, [Message(key, b"\xff" * 6_500_000)])
-    await bench.publish(bench.pictures(3))
+    await bench.publish(bench.put_images(3))
     indexer = bench.indexer()
     await indexer.start()
     await bench.settles()
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return bool(await bench.dead_letters())
 
-    await eventually(told, seconds=30, what=bench.story)
+    await eventually(reported, seconds=30, what=bench.log_tails)
     (letter,) = await bench.dead_letters()
     assert letter.original_value_bytes == 6_500_000
     assert indexer.process is not None

@@ -41,7 +41,7 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def pictures() -> Iterator[Image.Image]:
+def all_images() -> Iterator[Image.Image]:
     """Photographs and noise, upright and lying, of sizes whose crop needs no rounding."""
     for path in SAMPLES:
         with Image.open(path) as opened:
@@ -73,7 +73,7 @@ def test_pixels_are_those_of_the_reference() -> None:
         licence="MIT",
     )
     reference, worst = processor(SIDE), 0
-    for image in pictures():
+    for image in all_images():
         ours = decode(png(image), spec, max_pixels=10**8).pixels.astype(int)
         theirs = reference(image, do_rescale=False, do_normalize=False, return_tensors="np")
         wanted = theirs["pixel_values"][0].transpose(1, 2, 0).astype(int)
@@ -103,7 +103,7 @@ async def test_embeddings_are_those_of_the_reference(
     try:
         raw = onnxruntime.InferenceSession(str(layout / "visual" / "model.onnx"))
         spec = await embedder.spec(NAME)
-        images = list(pictures())[:24]
+        images = list(all_images())[:24]
         pixels = np.stack([decode(png(i), spec, max_pixels=10**8).pixels for i in images])
         served = await embedder.embed_images(NAME, pixels)
         prepared = processor(SIDE)(images, return_tensors="np")["pixel_values"].astype(np.float32)

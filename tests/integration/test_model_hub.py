@@ -49,7 +49,7 @@ def test_a_broken_download_goes_on_where_it_stopped(folder: Path, tmp_path: Path
         except Unavailable:
             got = download("immich-app/tiny", "main", tmp_path / "cache", server.url)
         assert server.ranges, "the rest was not asked for"
-        assert all(asked != "bytes=0-" for asked in server.ranges)
+        assert all(requested != "bytes=0-" for requested in server.ranges)
         assert (got.folder / "textual" / weights.name).read_bytes() == weights.read_bytes()
 
 
@@ -78,9 +78,9 @@ def test_pulling_by_name(folder: Path, tmp_path: Path) -> None:
         assert COMMIT in done.stdout
         # The stand-in is smaller than the real one, which must be said.
         assert f"note: {name} has dimension" in " ".join(done.stderr.split())
-        told = json.loads(run_image_search(here, "models", "info", name, "--json").stdout)
-        assert told["origin"]["revision"] == COMMIT
-        assert told["served_as"]["licence"] == "MIT"
+        reported = json.loads(run_image_search(here, "models", "info", name, "--json").stdout)
+        assert reported["origin"]["revision"] == COMMIT
+        assert reported["served_as"]["licence"] == "MIT"
         assert "already installed" in run_image_search(here, "models", "pull", name).stdout
         assert "is unchanged" in run_image_search(here, "models", "pull", name, "--again").stdout
         listed = json.loads(run_image_search(here, "models", "list", "--json").stdout)

@@ -23,7 +23,7 @@ from adapters.index.port import ImageRecord, Match
 from adapters.index.schema import properties, stored_properties
 from adapters.index.weaviate import WeaviateIndex
 from adapters.log.kafka import KafkaEventLog
-from adapters.log.kafka_admin import progress
+from adapters.log.kafka_admin import KafkaGroupAdmin
 from adapters.log.port import Message
 from adapters.naming import collection_name
 from schemas.codec import decode
@@ -32,11 +32,11 @@ from schemas.topics import IMAGES, IMAGES_INDEXED
 from stack.supervisor import ALIVE_SECONDS
 from tests.conftest import Servers, running_servers
 from tests.e2e.conftest import eventually
-from tests.support.facts import dated, picture
 from tests.support.indexing_processes import IndexerProcess
+from tests.support.metadata_builders import dated, image_with_metadata
 
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
-PICTURES = 10_000
+IMAGE_COUNT = 10_000
 BATCH = 500
 
 
@@ -77,7 +77,9 @@ async def test_a_replay_of_known_content_makes_no_inference(
     embedder = TritonEmbedder(servers.triton_url)
     spec = await embedder.spec("lite")
     collection = await index.ensure_collection(spec)
-    names = {f"{prefix}/{n}.jpg": hashlib.sha256(f"{prefix}{n}".encode()) for n in range(PICTURES)}
+    names = {
+        f"{prefix}/{n}.jpg": hashlib.sha256(f"{prefix}{n}".encode()) for n in range(IMAGE_COUNT)
+    }
     random = np.random.default_rng(1)
 
     def record(name: str) -> ImageRecord:
@@ -111,7 +113,7 @@ async def test_a_replay_of_known_content_makes_no_inference(
     ordered = list(names)
     group = collection.group
     async with KafkaEventLog(servers.kafka) as log:
-        for start in range(0, PICTURES, BATCH):
+        for start in range(0, IMAGE_COUNT, BATCH):
             part = ordered[start : start + BATCH]
             assert not await index.upsert(collection, [record(name) for name in part])
             await log.publish(IMAGES, [message(name) for name in part])
@@ -121,7 +123,7 @@ async def test_a_replay_of_known_content_makes_no_inference(
         await indexer.start()
 
         async def caught_up() -> bool:
-            found = await progress(servers.kafka, IMAGES, group)
+            found = await KafkaGroupAdmin(servers.kafka).progress(IMAGES, group)
             return found.lag == 0
 
         await eventually(caught_up, seconds=400, every=1.0)
@@ -129,8 +131,8 @@ async def test_a_replay_of_known_content_makes_no_inference(
         looks = (time.monotonic() - began) / ALIVE_SECONDS + 1
         assert await inferences(servers) - before <= looks
         async with KafkaEventLog(servers.kafka) as log:
-            told = [decode(ImageIndexed, r.value) async for r in log.read_all(IMAGES_INDEXED)]
-        reused = [event.image_id for event in told if event.vector_reused]
+            reported = [decode(ImageIndexed, r.value) async for r in log.read_all(IMAGES_INDEXED)]
+        reused = [event.image_id for event in reported if event.vector_reused]
         assert set(reused) >= names.keys()
         held = {image_id async for image_id, _ in index.stored(collection)}
         assert held >= names.keys()
@@ -164,7 +166,7 @@ async def test_pictures_of_an_earlier_version_get_their_facts_and_keep_their_vec
     spec = await TritonEmbedder(servers.triton_url).spec("lite")
     async with httpx.AsyncClient(base_url=servers.weaviate_url, trust_env=False) as client:
         await client.delete(f"/v1/schema/{collection_name(spec)}")
-    photograph = picture(about=dated(taken="2024:05:06 07:08:09"), size=(48, 32))
+    photograph = image_with_metadata(about=dated(taken="2024:05:06 07:08:09"), size=(48, 32))
     path = tmp_path / "photograph.heic"
     path.write_bytes(photograph)
     event = ImageAdded(
@@ -192,8 +194,8 @@ async def test_pictures_of_an_earlier_version_get_their_facts_and_keep_their_vec
     with monkeypatch.context() as before:
         known = [each for each in properties() if each.name != "facts_version"]
         before.setattr(weaviate_collections, "properties", lambda: known)
-        told = {k: v for k, v in stored_properties(stored).items() if k != "facts_version"}
-        before.setattr(weaviate_writes, "stored_properties", lambda _: told)
+        reported = {k: v for k, v in stored_properties(stored).items() if k != "facts_version"}
+        before.setattr(weaviate_writes, "stored_properties", lambda _: reported)
         collection = await index.ensure_collection(spec)
         assert not await index.upsert(collection, [stored])
     async with KafkaEventLog(servers.kafka) as log:

@@ -156,14 +156,14 @@ async def test_the_collection_is_active_and_said_to_be(settings: ServerSettings)
     assert active is not None
     assert active.model_name == "lite"
 
-    async def told() -> list[ModelActivated]:
+    async def reported() -> list[ModelActivated]:
         async with KafkaEventLog(settings.kafka_bootstrap_servers) as log:
             return [decode(ModelActivated, record.value) async for record in log.read_all(MODELS)]
 
-    before = await told()
+    before = await reported()
     assert before[-1].collection == active.name
     await provision(settings)
-    assert await told() == before, "once, however often it runs"
+    assert await reported() == before, "once, however often it runs"
 
 
 class TestActivation:
@@ -181,8 +181,8 @@ class TestActivation:
         active = await index.active()
         assert active is not None
         assert active.model_version == newer.version
-        told = [decode(ModelActivated, record.value) async for record in log.read_all(MODELS)]
-        assert told[1].previous_collection == told[0].collection
+        reported = [decode(ModelActivated, record.value) async for record in log.read_all(MODELS)]
+        assert reported[1].previous_collection == reported[0].collection
 
     async def test_another_model_does_not(self, small_spec: ModelSpec) -> None:
         index, log = FakeImageIndex(), FakeEventLog()

@@ -58,9 +58,9 @@ def test_start_refuse_a_second_kill_the_launcher_start_again_stop(
     elsewhere = {**environment, "STATE_DIR": environment["STATE_DIR"] + "-2"}
     busy = run_image_search(elsewhere, "up", "--detach", "--servers-only", check=False)
     assert busy.returncode == 1
-    said = busy.stdout + busy.stderr
-    assert f"port {environment['KAFKA_PORT']} is in use" in said
-    assert "KAFKA_PORT" in said
+    printed = busy.stdout + busy.stderr
+    assert f"port {environment['KAFKA_PORT']} is in use" in printed
+    assert "KAFKA_PORT" in printed
 
     psutil.Process(first.launcher.pid).kill()
     deadline = time.monotonic() + 30

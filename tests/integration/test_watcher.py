@@ -227,8 +227,8 @@ def test_sighup_compares_at_once_and_sigusr1_confirms(
         watcher.wait_for(lambda status: status["last_reconcile"] != first, 20)
         shows(broker.address, on_disk(root))
         watcher.kill()
-        for picture in root.iterdir():
-            picture.unlink()
+        for image in root.iterdir():
+            image.unlink()
         watcher.start()
         watcher.wait_for(lambda status: status["held_removals"] == 5)
         assert len(view(broker.address)) == 5

@@ -17,7 +17,7 @@ from adapters.index.port import Collection, ImageRecord
 from adapters.index.weaviate import WeaviateIndex
 from stack.record import RecordFile
 from tests.conftest import Servers, running_servers
-from tests.support.indexing_processes import Wire
+from tests.support.indexing_processes import TcpProxy
 
 BATCH = 20
 KILLS = 3
@@ -126,22 +126,22 @@ async def test_a_batch_that_the_client_has_sent_twice_counts_as_failed(
     own_servers: Servers, small_spec: ModelSpec
 ) -> None:
     """Its second sending has the vectors of the first, which Weaviate may have stored alone."""
-    wire = Wire(own_servers.weaviate_grpc_port)
-    await wire.mend()
-    index = WeaviateIndex(own_servers.weaviate_url, grpc_port=wire.port)
+    proxy = TcpProxy(own_servers.weaviate_grpc_port)
+    await proxy.mend()
+    index = WeaviateIndex(own_servers.weaviate_url, grpc_port=proxy.port)
     spec = small_spec.model_copy(update={"dimension": 64})
     try:
         collection = await index.ensure_collection(spec)
         records = some_records("twice", spec.dimension)
         assert not await index.upsert(collection, records)
-        await wire.cut()
+        await proxy.cut()
         writing = asyncio.create_task(index.upsert(collection, records))
         await asyncio.sleep(0.5)
         assert not writing.done()
-        await wire.mend()
+        await proxy.mend()
         with pytest.raises(Unavailable, match="connection was lost meanwhile"):
             await writing
         assert not await index.upsert(collection, records)
     finally:
         await index.close()
-        await wire.cut()
+        await proxy.cut()

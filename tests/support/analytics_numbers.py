@@ -1,4 +1,4 @@
-"""Each view of `analytics/views.sql` once more, in plain Python from the events themselves."""
+"""Computes each view of `analytics/views.sql` in plain Python, from the events themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from scipy.stats import ttest_ind
 
 from analytics.dashboard import QUERIES
-from analytics.views import Filters
+from analytics.views import EventFilters
 
 Row = dict[str, Any]
 TIMES = ("occurred_at", "searched_at", "added_at")
@@ -60,8 +60,8 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def kept(events: Iterable[Row], filters: Filters) -> list[Row]:
-    """Those of the period and of the model."""
+def kept(events: Iterable[Row], filters: EventFilters) -> list[Row]:
+    """The events of the period and the model."""
     since, until = (m and _naive(m) for m in (filters.since, filters.until))
     return [
         event
@@ -102,7 +102,7 @@ def _top(search: Row) -> float | None:
     return search["results"][0]["score"] if search["results"] else None
 
 
-def _totals(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _totals(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     searches = kept(facts.searches, filters)
     ratings = [f["rating"] for f in kept(facts.feedback, filters)]
     return [
@@ -118,7 +118,7 @@ def _totals(facts: Facts, filters: Filters, _: str) -> list[Row]:
     ]
 
 
-def _over_time(facts: Facts, filters: Filters, bucket: str) -> list[Row]:
+def _over_time(facts: Facts, filters: EventFilters, bucket: str) -> list[Row]:
     groups: dict[datetime, list[Row]] = defaultdict(list)
     for search in kept(facts.searches, filters):
         start = search["occurred_at"].replace(minute=0, second=0, microsecond=0)
@@ -135,7 +135,7 @@ def _over_time(facts: Facts, filters: Filters, bucket: str) -> list[Row]:
     ]
 
 
-def _latency(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _latency(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     searches = kept(facts.searches, filters)
     rows = []
     for stage in ("embed", "query", "total") if searches else ():
@@ -145,7 +145,7 @@ def _latency(facts: Facts, filters: Filters, _: str) -> list[Row]:
     return rows
 
 
-def _weak(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _weak(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     groups: dict[tuple[str | None, str], list[Row]] = defaultdict(list)
     for search in kept(facts.searches, filters):
         score = _top(search)
@@ -165,7 +165,7 @@ def _weak(facts: Facts, filters: Filters, _: str) -> list[Row]:
     return sorted(rows, key=lambda row: -row["searches"])
 
 
-def _query_ratings(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _query_ratings(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     groups: dict[str, list[int]] = defaultdict(list)
     for feedback in kept(facts.feedback, filters):
         if feedback["text"] is not None:
@@ -178,21 +178,21 @@ def _query_ratings(facts: Facts, filters: Filters, _: str) -> list[Row]:
     return rows
 
 
-def _most(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _most(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     return sorted(_query_ratings(facts, filters, _), key=lambda row: -row["at_least"])
 
 
-def _least(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _least(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     rows: list[Row] = sorted(_query_ratings(facts, filters, _), key=lambda row: row["at_most"])
     return rows
 
 
-def _rating_counts(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _rating_counts(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     counts = Counter(f["rating"] for f in kept(facts.feedback, filters))
     return [{"rating": rating, "ratings": count} for rating, count in sorted(counts.items())]
 
 
-def _by_week(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _by_week(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     groups: dict[tuple[datetime, str, str | None], list[int]] = defaultdict(list)
     for feedback in kept(facts.feedback, filters):
         day = feedback["occurred_at"].replace(hour=0, minute=0, second=0, microsecond=0)
@@ -213,15 +213,15 @@ def _by_week(facts: Facts, filters: Filters, _: str) -> list[Row]:
     ]
 
 
-def _by(facts: Facts, filters: Filters, name: str, key: Callable[[Row], Any]) -> list[Row]:
+def _by(facts: Facts, filters: EventFilters, name: str, key: Callable[[Row], Any]) -> list[Row]:
     groups: dict[Any, list[int]] = defaultdict(list)
     for feedback in kept(facts.feedback, filters):
-        if (place := key(feedback)) is not None:
-            groups[place].append(feedback["rating"])
-    return [{name: place, **_rated(ratings)} for place, ratings in sorted(groups.items())]
+        if (group := key(feedback)) is not None:
+            groups[group].append(feedback["rating"])
+    return [{name: group, **_rated(ratings)} for group, ratings in sorted(groups.items())]
 
 
-def _by_score(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _by_score(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     return _by(
         facts,
         filters,
@@ -230,17 +230,17 @@ def _by_score(facts: Facts, filters: Filters, _: str) -> list[Row]:
     )
 
 
-def _by_position(facts: Facts, filters: Filters, _: str) -> list[Row]:
-    def place(feedback: Row) -> int | None:
+def _by_position(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
+    def position(feedback: Row) -> int | None:
         results = facts.by_id.get(feedback["search_id"], {"results": ()})["results"]
         names = [result["image_name"] for result in results]
         rated = feedback["image_name"]
         return names.index(rated) + 1 if rated in names else None
 
-    return _by(facts, filters, "place", place)
+    return _by(facts, filters, "place", position)
 
 
-def _rated_images(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _rated_images(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     rows = _by(facts, filters, "image_name", lambda f: f["image_name"])
     return sorted(
         ({name: row[name] for name in ("image_name", "ratings", "mean_rating")} for row in rows),
@@ -248,7 +248,7 @@ def _rated_images(facts: Facts, filters: Filters, _: str) -> list[Row]:
     )
 
 
-def _by_rated_images(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _by_rated_images(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     searches: dict[str, list[Row]] = defaultdict(list)
     for feedback in kept(facts.feedback, filters):
         searches[feedback["search_id"]].append(feedback)
@@ -266,7 +266,7 @@ def _by_rated_images(facts: Facts, filters: Filters, _: str) -> list[Row]:
     ]
 
 
-def _correlation(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _correlation(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     pairs = [
         (f["rating"], f["top_score"])
         for f in kept(facts.feedback, filters)
@@ -277,7 +277,7 @@ def _correlation(facts: Facts, filters: Filters, _: str) -> list[Row]:
     return [{"ratings": len(pairs), "pearson": pearson}]
 
 
-def _time_to_searchable(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _time_to_searchable(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     first: dict[Any, Row] = {}
     for event in kept(facts.indexed, filters):
         if event["action"] == "upserted" and event["added_at"] is not None:
@@ -303,7 +303,7 @@ def _time_to_searchable(facts: Facts, filters: Filters, _: str) -> list[Row]:
     ]
 
 
-def _dead_letters(facts: Facts, filters: Filters, _: str) -> list[Row]:
+def _dead_letters(facts: Facts, filters: EventFilters, _: str) -> list[Row]:
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for letter in kept(facts.letters, filters):
         groups[letter["error_class"], letter["source_topic"]].append(letter)
@@ -322,7 +322,7 @@ def _dead_letters(facts: Facts, filters: Filters, _: str) -> list[Row]:
     ]
 
 
-def _switches(facts: Facts, _: Filters, __: str) -> list[Row]:
+def _switches(facts: Facts, _: EventFilters, __: str) -> list[Row]:
     rows = []
     events: list[Row] = []
     for each in facts.models:
@@ -372,9 +372,9 @@ def _switches(facts: Facts, _: Filters, __: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class View:
-    """How a view is computed, which columns name a row, and which number its order goes by."""
+    """How a view is computed, which columns identify a row, and which column orders it."""
 
-    rows: Callable[[Facts, Filters, str], list[Row]]
+    rows: Callable[[Facts, EventFilters, str], list[Row]]
     key: tuple[str, ...] = ()
     order: str | None = None
 
@@ -400,8 +400,10 @@ VIEWS: Final = {
 }
 
 
-def compare(name: str, found: Sequence[Row], facts: Facts, filters: Filters, bucket: str) -> int:
-    """Hold a view's rows, or the first of them, to the events; how many numbers were compared."""
+def compare(
+    name: str, found: Sequence[Row], facts: Facts, filters: EventFilters, bucket: str
+) -> int:
+    """Compare a view's rows, or its first ones, with the events; returns how many numbers."""
     view = VIEWS[name]
     wanted = view.rows(facts, filters, bucket)
     rows = [{column: _plain(value) for column, value in row.items()} for row in found]
@@ -422,26 +424,26 @@ def compare(name: str, found: Sequence[Row], facts: Facts, filters: Filters, buc
     return numbers
 
 
-def compare_dashboard(found: Mapping[str, Any], facts: Facts, filters: Filters) -> int:
-    """Hold every number of the page to the events; how many there were."""
+def compare_dashboard(found: Mapping[str, Any], facts: Facts, filters: EventFilters) -> int:
+    """Compare every number of the page with the events; returns how many numbers."""
     numbers = 0
     for question, sql in QUERIES.items():
         if question == "models":
             assert found["models"] == sorted({s["model_name"] for s in facts.searches})
             continue
-        said = re.fullmatch(r"FROM (\w+)(?: WHERE place <= 20)?(?: LIMIT (\d+))?", sql)
-        assert said is not None, sql
+        printed = re.fullmatch(r"FROM (\w+)(?: WHERE place <= 20)?(?: LIMIT (\d+))?", sql)
+        assert printed is not None, sql
         rows = found[question]
         rows = rows if isinstance(rows, list) else [rows]
-        total = len(VIEWS[said[1]].rows(facts, filters, found["bucket"]))
+        total = len(VIEWS[printed[1]].rows(facts, filters, found["bucket"]))
         if question != "ratings_by_position":
-            assert len(rows) == min(total, int(said[2] or total)), question
-        numbers += compare(said[1], rows, facts, filters, found["bucket"])
+            assert len(rows) == min(total, int(printed[2] or total)), question
+        numbers += compare(printed[1], rows, facts, filters, found["bucket"])
     return numbers
 
 
 def _plain(value: Any) -> Any:
-    """Times of JSON as those of the database."""
+    """Times of JSON as the database returns them."""
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value):
         return _naive(datetime.fromisoformat(value))
     return value

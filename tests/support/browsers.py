@@ -1,4 +1,4 @@
-"""Headless Chromium on the page, and what no visit of it may show."""
+"""Headless Chromium on the page, and checks that apply to every visit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def visit(
     complaints: list[str] = []
     foreign: list[str] = []
 
-    def said(message: ConsoleMessage) -> None:
+    def printed(message: ConsoleMessage) -> None:
         known = any(f"with a status of {status}" in message.text for status in refused)
         if message.type in ("error", "warning") and not known:
             complaints.append(f"{message.text} ({message.location})")
@@ -55,14 +55,14 @@ async def visit(
     async with running_browser() as browser:
         page = await browser.new_page(viewport={"width": width, "height": height}, **context)
         page.set_default_timeout(PATIENCE_MS)
-        page.on("console", said)
+        page.on("console", printed)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
-            lambda asked: (
+            lambda requested: (
                 None
-                if asked.url.startswith((f"{url}/", "about:", "data:", f"blob:{url}"))
-                else foreign.append(asked.url)
+                if requested.url.startswith((f"{url}/", "about:", "data:", f"blob:{url}"))
+                else foreign.append(requested.url)
             ),
         )
         await page.goto(url)
@@ -99,19 +99,19 @@ async def drop(page: Page, zone: str, files: dict[str, bytes]) -> None:
 
 
 async def assert_accessible(page: Page) -> None:
-    """axe-core finds nothing against WCAG 2.2 AA, nor against its own best practices."""
+    """axe-core finds no violation of WCAG 2.2 AA or of its own best practices."""
     result = await Axe().run(page)
     assert result.violations_count == 0, result.generate_report()
 
 
 async def assert_fits(page: Page) -> None:
-    """Nothing sticks out of the window sideways."""
+    """No element is wider than the window."""
     inner, scrolled = await page.evaluate("[innerWidth, document.documentElement.scrollWidth]")
     assert scrolled <= inner, (scrolled, inner)
 
 
-async def picture_of(page: Page, name: str, **options: Any) -> None:
-    """A screenshot for the documentation, where `SCREENSHOTS` names a folder for them."""
+async def save_screenshot(page: Page, name: str, **options: Any) -> None:
+    """Save a screenshot for the documentation if `SCREENSHOTS` names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
         await page.wait_for_load_state("networkidle")
         await page.screenshot(

@@ -23,7 +23,7 @@ Array = np.ndarray
 
 
 class Graph:
-    """Nodes and weights of one encoder; each method answers with the name of its result."""
+    """Nodes and weights of one encoder; each method returns the name of its result."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -138,7 +138,7 @@ def textual(path: Path, seed: int, vocabulary: int) -> None:
 
 
 def write_layout(folder: Path, *, seed: int = 1) -> Path:
-    """Write the folder, as the hub has it, and return it."""
+    """Write the folder in the hub's layout, and return it."""
     tokenizer = tokenizers_like.clip()
     visual(folder / "visual" / "model.onnx", seed)
     textual(folder / "textual" / "model.onnx", seed + 1, len(tokenizer))

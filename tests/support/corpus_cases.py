@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.corpus import damaged, hostile, jpeg, others, png, raw, said, tiff, written
-from tests.corpus.making import (
+from tests.corpus import (
+    camera_raw,
+    damaged,
+    hostile,
+    jpeg,
+    metadata_files,
+    other_formats,
+    png,
+    rare_encodings,
+    tiff,
+)
+from tests.corpus.builders import (
     HEIGHT,
     INDEXED,
     WIDTH,
     Case,
+    gradient,
     heif,
     oriented,
-    picture,
     png_bomb,
     png_chunk,
     saved,
 )
-from tests.corpus.raw import dng
+from tests.corpus.camera_raw import dng
 
 __all__ = [
     "HEIGHT",
@@ -26,9 +36,9 @@ __all__ = [
     "Case",
     "cases",
     "dng",
+    "gradient",
     "heif",
     "oriented",
-    "picture",
     "png_bomb",
     "png_chunk",
     "saved",
@@ -36,6 +46,16 @@ __all__ = [
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
-    for kind in (jpeg, png, others, tiff, raw, said, written, damaged, hostile):
+    """All cases of the corpus."""
+    for kind in (
+        jpeg,
+        png,
+        other_formats,
+        tiff,
+        camera_raw,
+        metadata_files,
+        rare_encodings,
+        damaged,
+        hostile,
+    ):
         yield from kind.cases()

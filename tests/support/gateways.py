@@ -1,4 +1,4 @@
-"""A further gateway on a running system's servers, with settings of its own."""
+"""Another gateway, with other settings, on a running system's servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.conftest import System, eventually
 
 @dataclass
 class Gateway:
-    """A gateway process and where it listens."""
+    """A gateway process and its address."""
 
     url: str
     process: asyncio.subprocess.Process
@@ -34,7 +34,7 @@ class Gateway:
 
 @asynccontextmanager
 async def another_gateway(system: System, folder: Path, **settings: str) -> AsyncIterator[Gateway]:
-    """Start it, wait until it is healthy, and stop it in the end."""
+    """Start it, wait until it is healthy, and stop it at the end."""
     (port,) = free_ports(1)
     servers = system.servers
     environment = {

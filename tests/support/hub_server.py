@@ -15,7 +15,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `folder` as any repository; breaks a download off after `break_after` bytes, once."""
+    """Serves `folder` as any repository; interrupts one download after `break_after` bytes."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -34,7 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -66,8 +66,10 @@ class _Handler(BaseHTTPRequestHandler):
                 for p in sorted(self.server.folder.rglob("*"))
                 if p.is_file()
             ]
-            told = {"id": found[1], "sha": COMMIT, "siblings": files, "private": False}
-            self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"}, body)
+            listing = {"id": found[1], "sha": COMMIT, "siblings": files, "private": False}
+            self._send(
+                200, json.dumps(listing).encode(), {"Content-Type": "application/json"}, body
+            )
             return
         match = re.fullmatch(r"/(?:[^/]+/[^/]+)/resolve/[^/]+/(.+)", address)
         path = self.server.folder / match[1] if match else None
@@ -81,9 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
             "Accept-Ranges": "bytes",
         }
         status, start = 200, 0
-        if asked := self.headers.get("Range"):
-            self.server.ranges.append(asked)
-            start = int(re.findall(r"\d+", asked)[0])
+        if requested := self.headers.get("Range"):
+            self.server.ranges.append(requested)
+            start = int(re.findall(r"\d+", requested)[0])
             status = 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if body:

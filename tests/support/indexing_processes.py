@@ -1,4 +1,4 @@
-"""Indexers as processes of a test's own, between them and their servers a wire that can be cut."""
+"""Indexers as processes, connected to their servers by a proxy that can be cut."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.conftest import ROOT, Servers
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
 
 
-class Wire:
+class TcpProxy:
     """A TCP relay to one server; cut, it drops what is open and refuses what is new.
 
     `delay` in seconds holds up each piece of what the server answers.
@@ -54,7 +54,7 @@ class Wire:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """Close everything."""
+        """Close all connections."""
         if self._server is not None:
             self._server.close()
         for writer in list(self._open):
@@ -95,7 +95,7 @@ async def _pump(
 
 @dataclass
 class IndexerProcess:
-    """One `python -m consumers indexing`, to be killed and started again."""
+    """One `python -m consumers indexing`, which can be killed and restarted."""
 
     environment: dict[str, str]
     log: Path
@@ -140,22 +140,22 @@ class IndexerProcess:
 
 @dataclass
 class Workbench:
-    """Pictures under one unique prefix, the topic to tell of them, and where they should end up."""
+    """Images under one unique prefix, their topic, and the collection that should hold them."""
 
     servers: Servers
     folder: Path
     log: KafkaEventLog
     index: WeaviateIndex
     collection: Collection
-    triton: Wire
-    weaviate: Wire
-    weaviate_grpc: Wire
+    triton: TcpProxy
+    weaviate: TcpProxy
+    weaviate_grpc: TcpProxy
     prefix: str = field(default_factory=lambda: uuid4().hex[:8])
     indexers: list[IndexerProcess] = field(default_factory=list)
     expected: dict[str, str] = field(default_factory=dict)
 
     def indexer(self, **settings: object) -> IndexerProcess:
-        """Another member of the group, reached through the wires."""
+        """Another member of the group, connected through the proxies."""
         number = len(self.indexers)
         environment = {
             "KAFKA_BOOTSTRAP_SERVERS": self.servers.kafka,
@@ -171,8 +171,8 @@ class Workbench:
         self.indexers.append(process)
         return process
 
-    def picture(self, name: str) -> tuple[str, bytes]:
-        """A picture like no other, on disk; its id and bytes."""
+    def put_image(self, name: str) -> tuple[str, bytes]:
+        """Write an image with unique content; returns its id and bytes."""
         image_id = f"{self.prefix}/{name}.jpg"
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]))
         buffer = io.BytesIO()
@@ -204,8 +204,8 @@ class Workbench:
         self.expected.pop(image_id, None)
         return Message(image_id, None)
 
-    def pictures(self, count: int, name: str = "p") -> list[Message]:
-        return [self.added(*self.picture(f"{name}{number}")) for number in range(count)]
+    def put_images(self, count: int, name: str = "p") -> list[Message]:
+        return [self.added(*self.put_image(f"{name}{number}")) for number in range(count)]
 
     async def publish(self, messages: Sequence[Message]) -> None:
         await self.log.publish(IMAGES, messages)
@@ -224,14 +224,14 @@ class Workbench:
         async def equal() -> bool:
             return await self.indexed() == self.expected
 
-        await eventually(equal, seconds=seconds, what=self.story)
+        await eventually(equal, seconds=seconds, what=self.log_tails)
 
     async def dead_letters(self) -> list[DeadLetter]:
         found = [decode(DeadLetter, r.value) async for r in self.log.read_all(IMAGES_DLQ)]
         return [letter for letter in found if letter.image_id.startswith(self.prefix)]
 
-    def story(self) -> str:
-        """The end of what each indexer logged."""
+    def log_tails(self) -> str:
+        """The last lines that each indexer logged."""
         return "\n".join(
             f"== {each.log.name}\n{each.log.read_text()[-2500:]}"
             for each in self.indexers
@@ -242,25 +242,25 @@ class Workbench:
 @asynccontextmanager
 async def workbench(servers: Servers, folder: Path) -> AsyncIterator[Workbench]:
     """A workbench whose indexers are killed at the end."""
-    wires = (
-        Wire(urlsplit(servers.triton_url).port or 0),
-        Wire(urlsplit(servers.weaviate_url).port or 0),
-        Wire(servers.weaviate_grpc_port),
+    proxies = (
+        TcpProxy(urlsplit(servers.triton_url).port or 0),
+        TcpProxy(urlsplit(servers.weaviate_url).port or 0),
+        TcpProxy(servers.weaviate_grpc_port),
     )
-    for wire in wires:
-        await wire.mend()
+    for proxy in proxies:
+        await proxy.mend()
     embedder = TritonEmbedder(servers.triton_url)
     index = WeaviateIndex(servers.weaviate_url, grpc_port=servers.weaviate_grpc_port)
     async with KafkaEventLog(servers.kafka) as log:
         collection = await index.ensure_collection(await embedder.spec("lite"))
-        bench = Workbench(servers, folder, log, index, collection, *wires)
+        bench = Workbench(servers, folder, log, index, collection, *proxies)
         try:
             yield bench
         finally:
             for indexer in bench.indexers:
                 indexer.kill()
-            for wire in wires:
-                await wire.cut()
+            for proxy in proxies:
+                await proxy.cut()
             await asyncio.gather(embedder.close(), index.close())
 
 
@@ -270,7 +270,7 @@ async def eventually(
     seconds: float,
     what: Callable[[], str],
 ) -> None:
-    """Wait until `check` holds; `what` tells the story if it never does."""
+    """Wait until `check` is true; the error contains `what()` if it never is."""
     deadline = time.monotonic() + seconds
     while not await check():
         if time.monotonic() > deadline:

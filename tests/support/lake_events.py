@@ -138,7 +138,7 @@ class Events:
         )
 
     def model_step(self, number: int) -> ModelActivated:
-        """One every five days: models are filled, activated (twice), rolled back to, retired."""
+        """One event every five days: fill, activate (twice), roll back, retire."""
         name, step = MODEL_STEPS[number % len(MODEL_STEPS)]
         return ModelActivated(
             event_id=self.uuid(),
@@ -151,7 +151,7 @@ class Events:
         )
 
     def messages(self, topic: str, count: int) -> list[Message]:
-        """Messages for this topic, keyed as it says."""
+        """Messages for this topic, with its keys."""
         made: list[Message] = []
         for number in range(count):
             event: Any

@@ -34,8 +34,8 @@ def put(folder: Path, *names: str) -> None:
         age(path)
 
 
-class Place:
-    """A folder of pictures, and disks that can be mounted in it: what is on them stays on them."""
+class MountedFolder:
+    """A folder of images, and disks that can be mounted in it and keep their files."""
 
     def __init__(self, base: Path) -> None:
         self.root = base / "images"
@@ -59,7 +59,7 @@ class Place:
     def unmount(self, point: str, *, lazy: bool = False) -> None:
         command("umount", *(["-l"] if lazy else []), self.root / point)
 
-    async def told(self) -> dict[str, str | None]:
+    async def published_mounts(self) -> dict[str, str | None]:
         """id -> mount, of the newest event of each picture that is not removed."""
         found: dict[str, str | None] = {}
         async for record in self.log.read_all(IMAGES):
@@ -73,7 +73,7 @@ class Place:
 
 
 async def holds(watcher: FolderWatcher, count: int, *words: str) -> None:
-    """Wait until so many removals are held, for a reason that has these words and no other disk."""
+    """Wait until `count` removals are held for a reason with these words and no other disk."""
 
     async def check() -> bool:
         reason = watcher.status.held_reason
@@ -85,136 +85,141 @@ async def holds(watcher: FolderWatcher, count: int, *words: str) -> None:
         raise AssertionError((watcher.status.held, watcher.status.held_reason)) from None
 
 
-async def unmounted(place: Place) -> None:
-    """While watching and between runs, whichever way, the pictures stay, unless they are let go."""
-    place.mount(place.disk("a", "x.jpg", "y.jpg"), "disk")
-    everything = on_disk(place.root)
+async def unmounted(mounted: MountedFolder) -> None:
+    """Images of an unmounted disk stay, while watching and between runs, until confirmed."""
+    mounted.mount(mounted.disk("a", "x.jpg", "y.jpg"), "disk")
+    everything = on_disk(mounted.root)
     for lazy in (False, True):
-        async with watching(place.root, place.log) as watcher:
-            await shows(place.log, everything)
-            place.unmount("disk", lazy=lazy)
+        async with watching(mounted.root, mounted.log) as watcher:
+            await shows(mounted.log, everything)
+            mounted.unmount("disk", lazy=lazy)
             await holds(watcher, 2, "nothing is mounted at disk")
-            assert await view(place.log) == everything
-        async with watching(place.root, place.log) as watcher:
+            assert await view(mounted.log) == everything
+        async with watching(mounted.root, mounted.log) as watcher:
             await holds(watcher, 2, "nothing is mounted at disk")
-            assert await view(place.log) == everything
-            place.mount(place.disks / "a", "disk")
+            assert await view(mounted.log) == everything
+            mounted.mount(mounted.disks / "a", "disk")
             await holds(watcher, 0)
-            assert await view(place.log) == everything
-    place.unmount("disk")
-    async with watching(place.root, place.log) as watcher:
+            assert await view(mounted.log) == everything
+    mounted.unmount("disk")
+    async with watching(mounted.root, mounted.log) as watcher:
         await holds(watcher, 2)
         watcher.request_scan(confirm_removals=True)
-        await shows(place.log, on_disk(place.root))
+        await shows(mounted.log, on_disk(mounted.root))
         await holds(watcher, 0)
 
 
-async def several(place: Place) -> None:
-    """What is held is told disk by disk, and no longer of one that is back."""
-    place.mount(place.disk("a", "1.jpg", "2.jpg"), "a")
-    place.mount(place.disk("b", "1.jpg", "2.jpg", "3.jpg"), "b")
-    everything = on_disk(place.root)
-    async with watching(place.root, place.log) as watcher:
-        await shows(place.log, everything)
-        place.unmount("a")
-        place.unmount("b")
+async def several(mounted: MountedFolder) -> None:
+    """Held removals are reported for each disk, and no longer once it is back."""
+    mounted.mount(mounted.disk("a", "1.jpg", "2.jpg"), "a")
+    mounted.mount(mounted.disk("b", "1.jpg", "2.jpg", "3.jpg"), "b")
+    everything = on_disk(mounted.root)
+    async with watching(mounted.root, mounted.log) as watcher:
+        await shows(mounted.log, everything)
+        mounted.unmount("a")
+        mounted.unmount("b")
         await holds(watcher, 5, "at a,", "at b,")
-        place.mount(place.disks / "a", "a")
+        mounted.mount(mounted.disks / "a", "a")
         await holds(watcher, 3, "at b,")
         assert "at a," not in watcher.status.held_reason
-        (place.root / "7.jpg").unlink()
+        (mounted.root / "7.jpg").unlink()
         del everything["7.jpg"]
-        await shows(place.log, everything)
+        await shows(mounted.log, everything)
 
 
-async def nested(place: Place) -> None:
-    """A disk below a disk: each picture tells the inner one; both go and come as they like."""
-    place.mount(place.disk("outer", "o.jpg"), "outer")
-    place.mount(place.disk("inner", "i.jpg"), "outer/inner")
-    everything = on_disk(place.root)
-    async with watching(place.root, place.log) as watcher:
-        await shows(place.log, everything)
-        assert await place.told() == {"outer/o.jpg": "outer", "outer/inner/i.jpg": "outer/inner"}
-        place.unmount("outer/inner")
+async def nested(mounted: MountedFolder) -> None:
+    """A disk mounted on a disk: each image names the inner one; both can be unmounted."""
+    mounted.mount(mounted.disk("outer", "o.jpg"), "outer")
+    mounted.mount(mounted.disk("inner", "i.jpg"), "outer/inner")
+    everything = on_disk(mounted.root)
+    async with watching(mounted.root, mounted.log) as watcher:
+        await shows(mounted.log, everything)
+        assert await mounted.published_mounts() == {
+            "outer/o.jpg": "outer",
+            "outer/inner/i.jpg": "outer/inner",
+        }
+        mounted.unmount("outer/inner")
         await holds(watcher, 1, "at outer/inner,")
-        place.unmount("outer")
+        mounted.unmount("outer")
         await holds(watcher, 2, "at outer/inner,", "at outer,")
-        place.mount(place.disks / "outer", "outer")
+        mounted.mount(mounted.disks / "outer", "outer")
         await holds(watcher, 1, "at outer/inner,")
-        assert await view(place.log) == everything
+        assert await view(mounted.log) == everything
 
 
-async def moved(place: Place) -> None:
-    """A mount point that is elsewhere now: what is there is added, the rest held until told."""
-    place.mount(place.disk("a", "x.jpg"), "here")
+async def moved(mounted: MountedFolder) -> None:
+    """A mount point that moved: new images are added, the others held until confirmed."""
+    mounted.mount(mounted.disk("a", "x.jpg"), "here")
     command("mount", "--make-rprivate", "/")
-    before = on_disk(place.root)
-    async with watching(place.root, place.log) as watcher:
-        await shows(place.log, before)
-        (place.root / "there").mkdir()
-        command("mount", "--move", place.root / "here", place.root / "there")
+    before = on_disk(mounted.root)
+    async with watching(mounted.root, mounted.log) as watcher:
+        await shows(mounted.log, before)
+        (mounted.root / "there").mkdir()
+        command("mount", "--move", mounted.root / "here", mounted.root / "there")
         await holds(watcher, 1, "at here,")
-        await shows(place.log, {**before, **on_disk(place.root)})
-        assert await place.told() == {"here/x.jpg": "here", "there/x.jpg": "there"}
+        await shows(mounted.log, {**before, **on_disk(mounted.root)})
+        assert await mounted.published_mounts() == {"here/x.jpg": "here", "there/x.jpg": "there"}
         watcher.request_scan(confirm_removals=True)
-        await shows(place.log, on_disk(place.root))
+        await shows(mounted.log, on_disk(mounted.root))
 
 
-async def another(place: Place) -> None:
-    """Unmounted, and an empty disk mounted at once."""
-    place.mount(place.disk("a", "x.jpg"), "disk")
-    everything = on_disk(place.root)
-    async with watching(place.root, place.log) as watcher:
-        await shows(place.log, everything)
-        place.disk("empty")
-        place.unmount("disk")
-        place.mount(place.disks / "empty", "disk")
+async def another(mounted: MountedFolder) -> None:
+    """A disk is unmounted, and an empty one mounted at once."""
+    mounted.mount(mounted.disk("a", "x.jpg"), "disk")
+    everything = on_disk(mounted.root)
+    async with watching(mounted.root, mounted.log) as watcher:
+        await shows(mounted.log, everything)
+        mounted.disk("empty")
+        mounted.unmount("disk")
+        mounted.mount(mounted.disks / "empty", "disk")
         await holds(watcher, 1, "disk holds no picture")
-        assert await view(place.log) == everything
+        assert await view(mounted.log) == everything
 
 
-async def covered(place: Place) -> None:
+async def covered(mounted: MountedFolder) -> None:
     """A file system mounted over the whole folder hides the disk, which the table still lists."""
-    place.mount(place.disk("a", "x.jpg"), "disk")
-    over = place.disk("over", *(f"{n}.jpg" for n in range(50)))
+    mounted.mount(mounted.disk("a", "x.jpg"), "disk")
+    over = mounted.disk("over", *(f"{n}.jpg" for n in range(50)))
     (over / "disk").mkdir()
-    async with watching(place.root, place.log) as watcher:
-        await shows(place.log, on_disk(place.root))
-        place.mount(over, ".")
+    async with watching(mounted.root, mounted.log) as watcher:
+        await shows(mounted.log, on_disk(mounted.root))
+        mounted.mount(over, ".")
         await holds(watcher, 1, "nothing is mounted at disk")
-        assert "disk/x.jpg" in await view(place.log)
+        assert "disk/x.jpg" in await view(mounted.log)
 
 
-async def same_device(place: Place) -> None:
-    """A folder of the same file system, bound: a mount to the watcher and to the indexer."""
-    other = place.root.with_name("other")
+async def same_device(mounted: MountedFolder) -> None:
+    """A bind mount of a folder of the same file system counts as a mount."""
+    other = mounted.root.with_name("other")
     put(other, "x.jpg")
-    place.mount(other, "bound")
-    everything = on_disk(place.root)
-    async with watching(place.root, place.log) as watcher:
-        await shows(place.log, everything)
-        assert await place.told() == {"bound/x.jpg": "bound"}
+    mounted.mount(other, "bound")
+    everything = on_disk(mounted.root)
+    async with watching(mounted.root, mounted.log) as watcher:
+        await shows(mounted.log, everything)
+        assert await mounted.published_mounts() == {"bound/x.jpg": "bound"}
         events = [
             decode(ImageAdded, record.value)
-            async for record in place.log.read_all(IMAGES)
+            async for record in mounted.log.read_all(IMAGES)
             if record.key == b"bound/x.jpg"
         ]
-        roots = Roots(SourceSettings(images_dir=place.root))
-        assert roots.missing(events) is None
-        place.unmount("bound")
-        assert "nothing is mounted at" in (roots.missing(events) or "")
+        roots = Roots(SourceSettings(images_dir=mounted.root))
+        assert roots.find_missing(events) is None
+        mounted.unmount("bound")
+        assert "nothing is mounted at" in (roots.find_missing(events) or "")
         await holds(watcher, 1, "at bound,")
-        assert await view(place.log) == everything
+        assert await view(mounted.log) == everything
 
 
-async def one_file(place: Place) -> None:
-    """A single file that is bound, as into a container, is a mount point, too."""
-    put(place.root.with_name("other"), "x.jpg")
-    put(place.root, "one/x.jpg", "one/y.jpg")
-    command("mount", "--bind", place.root.with_name("other") / "x.jpg", place.root / "one/x.jpg")
-    async with watching(place.root, place.log) as watcher:
-        await shows(place.log, on_disk(place.root))
-        assert await place.told() == {"one/x.jpg": "one/x.jpg", "one/y.jpg": None}
+async def one_file(mounted: MountedFolder) -> None:
+    """A bind mount of a single file, as into a container, is a mount point, too."""
+    put(mounted.root.with_name("other"), "x.jpg")
+    put(mounted.root, "one/x.jpg", "one/y.jpg")
+    command(
+        "mount", "--bind", mounted.root.with_name("other") / "x.jpg", mounted.root / "one/x.jpg"
+    )
+    async with watching(mounted.root, mounted.log) as watcher:
+        await shows(mounted.log, on_disk(mounted.root))
+        assert await mounted.published_mounts() == {"one/x.jpg": "one/x.jpg", "one/y.jpg": None}
         unchanged = watcher.status.counters.unchanged
         before = watcher.status.last_reconcile
         watcher.request_scan()
@@ -226,42 +231,42 @@ async def one_file(place: Place) -> None:
         assert watcher.status.counters.unchanged == unchanged, "looked at though equal"
 
 
-async def linked(place: Place) -> None:
-    """A link to a disk elsewhere, where links are followed: its pictures go with the disk, too."""
-    elsewhere = place.root.with_name("elsewhere")
+async def linked(mounted: MountedFolder) -> None:
+    """A followed link to a disk elsewhere: its images depend on that disk."""
+    elsewhere = mounted.root.with_name("elsewhere")
     (elsewhere / "plain").mkdir(parents=True)
     put(elsewhere / "plain", "p.jpg")
     (elsewhere / "usb").mkdir()
-    command("mount", "--bind", place.disk("a", "x.jpg"), elsewhere / "usb")
-    (place.root / "linked").symlink_to(elsewhere)
-    place.mount(place.disk("b", "z.jpg"), "disk")
-    (place.root / "short").symlink_to(place.root / "disk")
+    command("mount", "--bind", mounted.disk("a", "x.jpg"), elsewhere / "usb")
+    (mounted.root / "linked").symlink_to(elsewhere)
+    mounted.mount(mounted.disk("b", "z.jpg"), "disk")
+    (mounted.root / "short").symlink_to(mounted.root / "disk")
     expected = {
-        **on_disk(place.root),
+        **on_disk(mounted.root),
         **{
-            name: hashlib.sha256((place.root / name).read_bytes()).hexdigest()
+            name: hashlib.sha256((mounted.root / name).read_bytes()).hexdigest()
             for name in ("linked/plain/p.jpg", "linked/usb/x.jpg", "short/z.jpg")
         },
     }
-    async with watching(place.root, place.log, follow_symlinks=True) as watcher:
-        await shows(place.log, expected)
-        assert await place.told() == {
+    async with watching(mounted.root, mounted.log, follow_symlinks=True) as watcher:
+        await shows(mounted.log, expected)
+        assert await mounted.published_mounts() == {
             "linked/plain/p.jpg": None,
             "linked/usb/x.jpg": str(elsewhere / "usb"),
             "disk/z.jpg": "disk",
             "short/z.jpg": "disk",
         }
         command("umount", elsewhere / "usb")
-        place.unmount("disk")
+        mounted.unmount("disk")
         await holds(watcher, 3, "at disk,", f"at {elsewhere / 'usb'},")
-        assert await view(place.log) == expected
+        assert await view(mounted.log) == expected
         (elsewhere / "plain" / "p.jpg").unlink()
         watcher.request_scan()
         del expected["linked/plain/p.jpg"]
-        await shows(place.log, expected)
+        await shows(mounted.log, expected)
 
 
-SCENARIOS: dict[str, Callable[[Place], Awaitable[None]]] = {
+SCENARIOS: dict[str, Callable[[MountedFolder], Awaitable[None]]] = {
     each.__name__: each
     for each in (
         unmounted,
@@ -277,4 +282,4 @@ SCENARIOS: dict[str, Callable[[Place], Awaitable[None]]] = {
 }
 
 if __name__ == "__main__":
-    asyncio.run(SCENARIOS[sys.argv[1]](Place(Path(sys.argv[2]))))  # type: ignore[arg-type]
+    asyncio.run(SCENARIOS[sys.argv[1]](MountedFolder(Path(sys.argv[2]))))  # type: ignore[arg-type]

@@ -20,14 +20,14 @@ from stack.tcp_ports import free_ports
 
 @dataclass
 class ObjectStore:
-    """Where it listens, and what its clients need in their environment."""
+    """The server's address, and the environment of its clients."""
 
     url: str
     process: subprocess.Popen[bytes]
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the processes that are to find it."""
+        """Environment variables for processes that use it."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "testing",
@@ -36,7 +36,7 @@ class ObjectStore:
         }
 
     def client(self) -> Any:
-        """A plain client, not the one under test."""
+        """A client other than the one under test."""
         names = self.environment
         return boto3.client(
             "s3",
@@ -49,7 +49,7 @@ class ObjectStore:
 
 @contextmanager
 def running_object_store(log: Path) -> Iterator[ObjectStore]:
-    """An empty server for the length of the block."""
+    """An empty server while the block runs."""
     (port,) = free_ports(1)
     server = Path(sys.executable).with_name("moto_server")
     with log.open("ab") as output:

@@ -136,7 +136,7 @@ def rough(width: int, height: int) -> np.ndarray:
 
 
 def opaque() -> dict[str, Image.Image]:
-    """Pictures whose pixels say all: by every rule they are prepared alike."""
+    """Opaque images, which are prepared the same way by every rule."""
     made = {
         "photo": rough(640, 427),
         "upright": rough(333, 500),
@@ -151,14 +151,14 @@ def opaque() -> dict[str, Image.Image]:
         "large": smooth(1601, 1203),
         "line": rough(300, 1),
     }
-    pictures = {name: Image.fromarray(pixels) for name, pixels in made.items()}
-    pictures["grey"] = Image.fromarray(rough(301, 203)[:, :, 0])
-    pictures["opaque alpha"] = with_alpha(rough(259, 311), np.full((311, 259), 255, np.uint8))
-    return pictures
+    images = {name: Image.fromarray(pixels) for name, pixels in made.items()}
+    images["grey"] = Image.fromarray(rough(301, 203)[:, :, 0])
+    images["opaque alpha"] = with_alpha(rough(259, 311), np.full((311, 259), 255, np.uint8))
+    return images
 
 
 def indexed() -> dict[str, Image.Image]:
-    """Pictures of few colours, which Pillow resizes to the nearest pixel only."""
+    """Images with a palette, which Pillow resizes to the nearest pixel only."""
     levels = rough(260, 190)[:, :, 0] // 64
     palette = Image.fromarray(levels)
     palette.putpalette([0, 30, 60, 250, 120, 10, 20, 200, 90, 255, 255, 255])
@@ -167,7 +167,7 @@ def indexed() -> dict[str, Image.Image]:
 
 
 def transparent() -> dict[str, Image.Image]:
-    """Pictures that one sees through."""
+    """Images with transparency."""
     alpha = smooth(257, 300)[:, :, 0]
     grey = Image.merge(
         "LA", [Image.fromarray(rough(150, 211)[:, :, channel]) for channel in (0, 1)]
@@ -180,13 +180,13 @@ def with_alpha(pixels: np.ndarray, alpha: np.ndarray) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """What a person sees on a white page."""
+    """The image composited on white."""
     page = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
 
 
-def asked() -> dict[str, Image.Image]:
-    """All pictures that open_clip prepares, by what names its answer."""
+def reference_images() -> dict[str, Image.Image]:
+    """All images that open_clip prepares, by the name of its result."""
     found = dict(opaque())
     for name, image in indexed().items():
         found |= {name: image.convert("RGB"), f"{name}, raw": image}

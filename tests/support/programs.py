@@ -22,7 +22,7 @@ needs_kcat = pytest.mark.skipif(
 
 @asynccontextmanager
 async def running_browser() -> AsyncIterator[Browser]:
-    """Headless Chromium for the length of the block."""
+    """Headless Chromium while the block runs."""
     if CHROMIUM is None:
         pytest.fail("there is no Chromium on the PATH")
     async with async_playwright() as playwright:

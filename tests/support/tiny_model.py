@@ -40,7 +40,7 @@ def write_layout(folder: Path, *, seed: int = 1, dimension: int = DIMENSION) -> 
 
 
 def write_configuration(folder: Path, config: dict[str, Any], side: int) -> None:
-    """What tells how the encoders are to be used, with CLIP's way to prepare a picture."""
+    """The configuration of the encoders, with CLIP's preprocessing."""
     preprocessing = {
         "size": [side, side],
         "mode": "RGB",
@@ -97,7 +97,7 @@ def visual(random: np.random.Generator, dimension: int) -> onnx.ModelProto:
 
 
 def textual(random: np.random.Generator, dimension: int) -> onnx.ModelProto:
-    """The mean over the embeddings of tokens that are no padding."""
+    """The mean of the embeddings of all tokens except padding."""
     weights = {
         "table": random.normal(0, 1, (VOCABULARY, dimension)).astype(np.float32),
         "none": np.array(0, np.int32),

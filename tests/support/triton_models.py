@@ -20,7 +20,7 @@ from models import triton_config
 
 
 def render_cpu(source: Path, target: Path, name: str) -> None:
-    """The model as a machine without a GPU serves it, with Triton's own Python."""
+    """The model as it is served on a machine without a GPU, with Triton's own Python."""
     model_repository.render(
         source,
         target,
@@ -34,7 +34,7 @@ def render_cpu(source: Path, target: Path, name: str) -> None:
 
 
 class TritonError(Exception):
-    """Triton's, as far as the models use it."""
+    """Triton's error class, as far as the models use it."""
 
     INTERNAL, INVALID_ARG = 1, 2
 
@@ -59,7 +59,7 @@ class Tensor:
 
 
 def give_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module that the Python backend gives a model, until the test ends."""
+    """Install the Python backend's module for the duration of a test."""
     module = ModuleType("triton_python_backend_utils")
     module.__dict__.update(
         TritonError=TritonError,
@@ -102,7 +102,7 @@ def python_model(folder: Path) -> Any:
 
 
 def infer(repository: Path, name: str, feeds: dict[str, Any]) -> dict[str, Any]:
-    """What Triton answers to one request, going by the configuration: ensembles too."""
+    """Triton's answer to one request, by the configuration; also for ensembles."""
     folder = repository / name
     config = triton_config.read(folder / "config.pbtxt")
     if config.platform == "ensemble":

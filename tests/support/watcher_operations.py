@@ -27,7 +27,7 @@ IGNORED = (".hidden.jpg", "note.txt", "half.jpg.part", ".dir/x.jpg", "~$lock.jpg
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing that happens; `source` and `target` are paths below the root."""
+    """One file operation; `source` and `target` are paths below the root."""
 
     kind: str
     source: str
@@ -52,7 +52,7 @@ BURST = 150
 
 
 def burst(seed: int) -> list[Operation]:
-    """That many operations, the same for the same seed."""
+    """A random sequence of operations, the same for the same seed."""
     random = Random(seed)
 
     def path() -> str:
@@ -77,7 +77,7 @@ bursts = st.integers(min_value=0, max_value=2**32 - 1).map(burst)
 
 
 def carry_out(root: Path, operation: Operation) -> None:
-    """Do it; what cannot be done as things stand is left undone."""
+    """Carry it out, unless it is impossible in the present state."""
     outside = root.parent / "outside"
     source, target = root / operation.source, root / operation.target
     # What a person does by hand fails as often as this does: a missing source, a name in the way.

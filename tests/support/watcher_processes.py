@@ -74,7 +74,7 @@ class Broker:
             self.process = None
 
     def empty(self) -> None:
-        """Make all topics as new."""
+        """Delete and create all topics."""
         asyncio.run(self._empty())
 
     async def _empty(self) -> None:
@@ -91,7 +91,7 @@ class Broker:
 
 @contextmanager
 def running_broker(state: Path) -> Iterator[Broker]:
-    """A broker for the length of the block."""
+    """A broker while the block runs."""
     broker = Broker(state)
     try:
         broker.start()
@@ -142,7 +142,7 @@ class WatcherProcess:
             self.wait_for(lambda status: status.get("last_reconcile") is not None)
 
     def status(self) -> dict[str, Any]:
-        """What it says of itself; empty before it says anything."""
+        """Its status file's content; empty if there is none yet."""
         try:
             answer: dict[str, Any] = json.loads(self.status_file.read_text())
         except FileNotFoundError:
@@ -188,7 +188,7 @@ def running_watcher(
     within: Sequence[str] = (),
     **settings: object,
 ) -> Iterator[WatcherProcess]:
-    """A watcher for the length of the block, killed at its end if it still runs."""
+    """A watcher while the block runs, killed at its end if it still runs."""
     watcher = WatcherProcess(broker, root, state, within=within, **settings)
     try:
         watcher.start(scanned=scanned)
@@ -223,13 +223,13 @@ def letters(broker: str) -> list[DeadLetter]:
 
 
 def view(broker: str) -> dict[str, str]:
-    """What the compacted topic says exists: id -> hash."""
+    """The images in the compacted topic: id -> hash."""
     latest = dict(history(broker))
     return {image_id: sha256 for image_id, sha256 in latest.items() if sha256 is not None}
 
 
 def on_disk(root: Path) -> dict[str, str]:
-    """What exists: id -> hash of each .jpg, less links and hidden and temporary names."""
+    """The images on disk: id -> hash of each .jpg, except links, hidden and temporary names."""
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob("*.jpg")
@@ -240,7 +240,7 @@ def on_disk(root: Path) -> dict[str, str]:
 
 
 def shows(broker: str, expected: dict[str, str], seconds: float = 90.0) -> None:
-    """Wait until the topic's view equals `expected`, exactly."""
+    """Wait until the topic's view equals `expected`."""
     deadline = time.monotonic() + seconds
     while (seen := view(broker)) != expected:
         if time.monotonic() > deadline:
@@ -254,5 +254,5 @@ def shows(broker: str, expected: dict[str, str], seconds: float = 90.0) -> None:
 
 
 def outage_errors() -> tuple[type[Exception], ...]:
-    """What a client sees while the broker is away."""
+    """Errors that a client may see while the broker is away."""
     return (KafkaError, Unavailable, OSError)

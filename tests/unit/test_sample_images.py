@@ -8,7 +8,7 @@ from PIL import Image
 
 IMAGES = Path(__file__).resolve().parents[2] / "images"
 SUFFIXES = {".jpg", ".jpeg", ".png"}
-PICTURES = sorted(path for path in IMAGES.rglob("*") if path.suffix.lower() in SUFFIXES)
+IMAGE_FILES = sorted(path for path in IMAGES.rglob("*") if path.suffix.lower() in SUFFIXES)
 # One table row: | `folder/name.jpg` | source file | author | licence |
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 LICENCE_FILES = {
@@ -26,21 +26,21 @@ def attribution() -> list[tuple[str, str, str, str]]:
     return ROW.findall((IMAGES / "ATTRIBUTION.md").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", PICTURES, ids=name_of)
+@pytest.mark.parametrize("path", IMAGE_FILES, ids=name_of)
 def test_opens(path: Path) -> None:
-    with Image.open(path) as picture:
-        picture.load()
-        assert picture.format == ("PNG" if path.suffix.lower() == ".png" else "JPEG")
-        assert 180 <= max(picture.size) <= 800
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == ("PNG" if path.suffix.lower() == ".png" else "JPEG")
+        assert 180 <= max(image.size) <= 800
 
 
 def test_there_are_enough_and_they_are_small() -> None:
-    assert len(PICTURES) >= 40
-    assert sum(path.stat().st_size for path in PICTURES) <= 10 * 1024 * 1024
+    assert len(IMAGE_FILES) >= 40
+    assert sum(path.stat().st_size for path in IMAGE_FILES) <= 10 * 1024 * 1024
 
 
 def test_attribution_lists_exactly_the_pictures() -> None:
-    assert sorted(row[0] for row in attribution()) == sorted(map(name_of, PICTURES))
+    assert sorted(row[0] for row in attribution()) == sorted(map(name_of, IMAGE_FILES))
 
 
 def test_every_licence_has_its_text() -> None:

@@ -28,7 +28,7 @@ from tools.lite_model import (
 REPOSITORY = Path(__file__).resolve().parents[2] / "triton_models"
 BATCH = 64
 CHECKED_TEXTS = ("tennis", "a red dog running over the beach at sunset", "", "naïve café " * 80)
-CHECKED_PICTURES = 3
+CHECKED_IMAGES = 3
 
 
 def encoder(model: onnx.ModelProto, tokenizer: Tokenizer) -> semantics.Encode:
@@ -80,7 +80,7 @@ def make_image(
     classifier = image_graph.classifier(network)
     full = image_graph.join(classifier, table)
     pixels = np.stack(list(calibration.crops(found.photographs)))
-    worst = checks.image(full, network, pixels[:: len(pixels) // CHECKED_PICTURES])
+    worst = checks.image(full, network, pixels[:: len(pixels) // CHECKED_IMAGES])
     print(f"image FP32 against NumPy: {worst:.1e}")
     quantized = quantization.quantize(classifier, found.photographs, reduce_range=reduce_range)
     small = image_graph.join(quantized, table)

@@ -77,10 +77,10 @@ def cosines(found: Floats, expected: Floats) -> Cosines:
 def hold_image(each: Cosines) -> None:
     """Raises WrongModel where the int8 image tower strays too far from FP32."""
     if not (each.mean >= IMAGE_MEAN and each.worst >= IMAGE_WORST):
-        raise WrongModel(f"the int8 image tower strays: {each}")
+        raise WrongModel(f"the int8 image tower deviates: {each}")
 
 
 def hold_text(each: Cosines) -> None:
     """Raises WrongModel where the int8 text tower strays too far from FP32."""
     if not each.worst >= TEXT_WORST:
-        raise WrongModel(f"the int8 text tower strays: {each}")
+        raise WrongModel(f"the int8 text tower deviates: {each}")

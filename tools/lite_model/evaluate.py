@@ -24,15 +24,15 @@ Floats = npt.NDArray[np.float32]
 
 def captioned(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yields pictures that have a caption."""
-    for picture in sorted(folder.rglob("*.png")):
-        caption = picture.with_suffix(".txt")
+    for image in sorted(folder.rglob("*.png")):
+        caption = image.with_suffix(".txt")
         if caption.exists():
-            yield picture, caption.read_text(encoding="utf-8").split("\n", 1)[0].strip()
+            yield image, caption.read_text(encoding="utf-8").split("\n", 1)[0].strip()
 
 
-def pixels(picture: Path) -> npt.NDArray[np.uint8]:
+def pixels(image: Path) -> npt.NDArray[np.uint8]:
     """Returns a picture on white, stretched, as the model takes it."""
-    with Image.open(picture) as opened:
+    with Image.open(image) as opened:
         layered = opened.convert("RGBA")
     paper = Image.new("RGBA", layered.size, "white")
     paper.alpha_composite(layered)
@@ -44,7 +44,7 @@ def _batches(items: list[Any]) -> Iterator[list[Any]]:
         yield items[start : start + BATCH]
 
 
-def embed(repository: Path, pictures: list[Path], captions: list[str]) -> tuple[Floats, Floats]:
+def embed(repository: Path, images: list[Path], captions: list[str]) -> tuple[Floats, Floats]:
     """Returns the embeddings of pictures and captions, each [N, 384]."""
     image, text = (
         onnxruntime.InferenceSession(str(repository / name / "1" / "model.onnx"))
@@ -53,7 +53,7 @@ def embed(repository: Path, pictures: list[Path], captions: list[str]) -> tuple[
     tokenizer = tokens.load(repository / "lite_text" / "1" / "tokenizer.json")
     seen = [
         image.run(["EMBEDDING"], {"PIXELS": np.stack([pixels(each) for each in batch])})[0]
-        for batch in _batches(pictures)
+        for batch in _batches(images)
     ]
     read = []
     for batch in _batches(captions):
@@ -76,8 +76,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
     arguments = parser.parse_args()
-    pictures, captions = map(list, zip(*captioned(arguments.folder), strict=True))
-    found = ranks(*embed(arguments.repository, pictures, captions), captions)
+    images, captions = map(list, zip(*captioned(arguments.folder), strict=True))
+    found = ranks(*embed(arguments.repository, images, captions), captions)
     recall = "  ".join(f"R@{k} {np.mean(found <= k):.3f}" for k in (1, 5, 10))
     print(f"{len(found)} pictures: {recall}  median rank {np.median(found):.0f}")
 

@@ -76,16 +76,16 @@ class _Text:
     def embed(self, ids: str) -> str:
         words = self._tensors["embeddings.word_embeddings.weight"]
         # Every text is one segment: its vector joins the positions'.
-        places = (
+        positions = (
             self._tensors["embeddings.position_embeddings.weight"][:MAX_TOKENS]
             + self._tensors["embeddings.token_type_embeddings.weight"][0]
         )
         graph = self.graph
         length = graph.add("Gather", graph.add("Shape", ids), graph.shape(1))
-        place = graph.add(
-            "Slice", graph.constant("places", places), graph.shape(0), length, graph.shape(0)
+        position = graph.add(
+            "Slice", graph.constant("places", positions), graph.shape(0), length, graph.shape(0)
         )
-        summed = graph.add("Add", self.rows("words", ids, words), place)
+        summed = graph.add("Add", self.rows("words", ids, words), position)
         return self.norm("embeddings.LayerNorm", summed)
 
     def heads(self, source: str, order: list[int]) -> str:

@@ -11,8 +11,8 @@ import pytest
 
 from adapters.log.port import Message
 from analytics.judgments import grade, metrics, query_id, write_trec, write_ubi
-from analytics.lake import End, Lake, LakePartition
-from analytics.views import Filters
+from analytics.lake import Lake, LakePartition, PartitionEnd
+from analytics.views import EventFilters
 from models.rank_metrics import ndcg
 from schemas.events import (
     FeedbackGiven,
@@ -53,8 +53,8 @@ def search(number: int) -> SearchPerformed:
         model_version="1",
         collection="c",
         results=tuple(
-            SearchResult(image_name=name, score=0.9 - 0.1 * place)
-            for place, name in enumerate(names)
+            SearchResult(image_name=name, score=0.9 - 0.1 * position)
+            for position, name in enumerate(names)
         ),
         latency_ms=SearchTimings(embed=1, query=2, total=3),
     )
@@ -67,18 +67,20 @@ def lake(tmp_path: Path) -> Lake:
     ratings = [
         FeedbackGiven(
             search_id=UUID(int=number),
-            occurred_at=BEGIN + timedelta(hours=1, minutes=place),
+            occurred_at=BEGIN + timedelta(hours=1, minutes=position),
             rating=rating,
             image_name=name,
             text=ANSWERS[number][0],
             model_name=ANSWERS[number][1],
             searched_at=BEGIN,
         )
-        for place, (number, name, rating) in enumerate(RATINGS)
+        for position, (number, name, rating) in enumerate(RATINGS)
     ]
     for topic, events in (("searches", searches), ("feedback", ratings)):
         messages = [Message(str(event.search_id), event) for event in events]
-        lake.current().append(topic_of(topic), LakePartition(topic, 0), End(), records(messages))
+        lake.current().append(
+            topic_of(topic), LakePartition(topic, 0), PartitionEnd(), records(messages)
+        )
     return lake
 
 
@@ -128,7 +130,7 @@ def test_metrics_by_hand(lake: Lake) -> None:
 
 
 def test_nothing_rated_is_no_metric(lake: Lake) -> None:
-    assert metrics(lake, Filters(since=BEGIN + timedelta(days=3))) == {}
+    assert metrics(lake, EventFilters(since=BEGIN + timedelta(days=3))) == {}
 
 
 def test_ubi_links_events_to_queries(lake: Lake, tmp_path: Path) -> None:
@@ -143,13 +145,13 @@ def test_ubi_links_events_to_queries(lake: Lake, tmp_path: Path) -> None:
     assert len(by_id) == len(ANSWERS)
     assert len(events) == 5, "a later rating replaces the earlier one"
     for event in events:
-        asked = by_id[event["query_id"]]
-        assert event["user_query"] == asked["user_query"]
+        requested = by_id[event["query_id"]]
+        assert event["user_query"] == requested["user_query"]
         assert event["action_name"] == "rate"
         if "object" in event["event_attributes"]:
             name = event["event_attributes"]["object"]["object_id"]
-            place = event["event_attributes"]["position"]["ordinal"]
-            assert asked["query_response_hit_ids"][place - 1] == name
+            position = event["event_attributes"]["position"]["ordinal"]
+            assert requested["query_response_hit_ids"][position - 1] == name
     assert queries[0]["timestamp"] == "2026-01-05T06:00:00.000+00:00"
 
 

@@ -15,13 +15,13 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Position
 from analytics.columns import schema_of, table_of
 from analytics.compaction import (
-    Compacted,
     CompactionJob,
+    CompactionResult,
     compact,
     expire,
     forget,
 )
-from analytics.lake import TOPICS, End, Forgotten, Lake, LakePartition, Moved
+from analytics.lake import TOPICS, ForgetRequest, Lake, LakePartition, PartitionEnd, WriteConflict
 from consumers.analytics.rebuild import rebuild
 from consumers.analytics.replay import replay
 from consumers.analytics.writer import LakeWriter
@@ -30,7 +30,7 @@ from schemas.events import SearchPerformed
 from schemas.topics import MODELS, SEARCHES, Topic
 from tests.support.lake_events import BEGIN, Events, all_tables, records, table
 
-PLACE = LakePartition("searches", 0)
+PARTITION = LakePartition("searches", 0)
 
 
 @pytest.fixture
@@ -84,25 +84,25 @@ class TestColumns:
 class TestAppend:
     def test_files_are_named_by_their_offsets(self, lake: Lake) -> None:
         generation = lake.current()
-        end = generation.append(SEARCHES, PLACE, End(), searches(10))
-        end = generation.append(SEARCHES, PLACE, end, searches(5, 10))
-        assert end == End(15, date(2026, 1, 5))
+        end = generation.append(SEARCHES, PARTITION, PartitionEnd(), searches(10))
+        end = generation.append(SEARCHES, PARTITION, end, searches(5, 10))
+        assert end == PartitionEnd(15, date(2026, 1, 5))
         names = sorted(Path(file.path).name for file in generation.files("searches"))
         assert names == ["searches-0-0-9.parquet", "searches-0-10-14.parquet"]
         assert offsets(lake) == list(range(15))
-        assert generation.end(PLACE) == end
+        assert generation.end(PARTITION) == end
 
     def test_a_second_writer_gets_nothing_in(self, lake: Lake) -> None:
         generation = lake.current()
-        generation.append(SEARCHES, PLACE, End(), searches(10))
-        with pytest.raises(Moved) as moved:
-            generation.append(SEARCHES, PLACE, End(), searches(7))
+        generation.append(SEARCHES, PARTITION, PartitionEnd(), searches(10))
+        with pytest.raises(WriteConflict) as moved:
+            generation.append(SEARCHES, PARTITION, PartitionEnd(), searches(7))
         assert moved.value.end.offset == 10
         assert offsets(lake) == list(range(10))
 
     def test_a_flush_over_midnight_is_cut_by_date(self, lake: Lake) -> None:
         generation = lake.current()
-        generation.append(SEARCHES, PLACE, End(), searches(30, step_ms=3_600_000))
+        generation.append(SEARCHES, PARTITION, PartitionEnd(), searches(30, step_ms=3_600_000))
         found = {
             (file.date.isoformat(), file.first, file.last) for file in generation.files("searches")
         }
@@ -124,24 +124,24 @@ class TestAppend:
 
         monkeypatch.setattr(lake.storage, "write_pieces", dying)
         with pytest.raises(RuntimeError, match="killed"):
-            generation.append(SEARCHES, PLACE, End(), made)
+            generation.append(SEARCHES, PARTITION, PartitionEnd(), made)
         monkeypatch.undo()
-        end = generation.end(PLACE)
+        end = generation.end(PARTITION)
         assert 0 < end.offset < 60
-        generation.append(SEARCHES, PLACE, end, made[end.offset :])
+        generation.append(SEARCHES, PARTITION, end, made[end.offset :])
         assert offsets(lake) == list(range(60))
 
     def test_dates_never_go_back(self, lake: Lake) -> None:
         generation = lake.current()
         made = searches(4, step_ms=86_400_000)
         late = LogRecord(Position(0, 4), made[0].key, made[0].value, made[0].timestamp_ms)
-        end = generation.append(SEARCHES, PLACE, End(), [*made, late])
+        end = generation.append(SEARCHES, PARTITION, PartitionEnd(), [*made, late])
         assert end.date == date(2026, 1, 8)
-        assert generation.end(PLACE) == End(5, date(2026, 1, 8))
+        assert generation.end(PARTITION) == PartitionEnd(5, date(2026, 1, 8))
 
     def test_a_gap_of_the_log_is_covered(self, lake: Lake) -> None:
         generation = lake.current()
-        generation.append(SEARCHES, PLACE, End(), searches(3, 100))
+        generation.append(SEARCHES, PARTITION, PartitionEnd(), searches(3, 100))
         (file,) = generation.files("searches")
         assert (file.first, file.last) == (0, 102)
         assert offsets(lake) == [100, 101, 102]
@@ -149,8 +149,8 @@ class TestAppend:
     @pytest.mark.parametrize("url", ["memory://lake-of-tests", "local"])
     def test_any_file_system_will_do(self, url: str, tmp_path: Path) -> None:
         lake = Lake(tmp_path.as_uri() if url == "local" else url)
-        end = lake.current().append(SEARCHES, PLACE, End(), searches(10))
-        lake.current().append(SEARCHES, PLACE, end, searches(10, 10))
+        end = lake.current().append(SEARCHES, PARTITION, PartitionEnd(), searches(10))
+        lake.current().append(SEARCHES, PARTITION, end, searches(10, 10))
         assert offsets(lake) == list(range(20))
         assert compact(lake.current(), "searches", min_files=2).written == 1
         assert offsets(lake) == list(range(20))
@@ -159,9 +159,9 @@ class TestAppend:
 class TestCompaction:
     def test_rows_stay_and_files_become_few(self, lake: Lake) -> None:
         generation = lake.current()
-        end = End()
+        end = PartitionEnd()
         for first in range(0, 200, 5):
-            end = generation.append(SEARCHES, PLACE, end, searches(5, first, step_ms=1_800_000))
+            end = generation.append(SEARCHES, PARTITION, end, searches(5, first, step_ms=1_800_000))
         before = table(lake, SEARCHES)
         compact(generation, "searches", min_files=2, grace_seconds=1000)
         assert table(lake, SEARCHES).equals(before)
@@ -170,25 +170,27 @@ class TestCompaction:
         days = {file.date for file in generation.files("searches")}
         assert len(generation.files("searches")) == len(days)
         assert table(lake, SEARCHES).equals(before)
-        assert generation.end(PLACE) == end
+        assert generation.end(PARTITION) == end
 
     async def test_a_job_is_due_while_it_has_something_to_do(self, lake: Lake) -> None:
         def job(grace: float) -> CompactionJob:
             return CompactionJob(lake.storage.root, "searches", 0, 4, grace)
 
         generation = lake.current()
-        end = End()
+        end = PartitionEnd()
         for first in range(0, 15, 5):
-            end = generation.append(SEARCHES, PLACE, end, searches(5, first))
+            end = generation.append(SEARCHES, PARTITION, end, searches(5, first))
         assert not job(0).is_due()
-        end = generation.append(SEARCHES, PLACE, end, searches(5, 15))
+        end = generation.append(SEARCHES, PARTITION, end, searches(5, 15))
         assert job(1000).is_due()
         helpers = HelperPool(1)
         try:
-            assert await helpers.run(CompactionJob.run, job(1000)) == Compacted(merged=4, written=1)
+            assert await helpers.run(CompactionJob.run, job(1000)) == CompactionResult(
+                merged=4, written=1
+            )
             assert not job(1000).is_due()
             assert job(0).is_due()
-            assert await helpers.run(CompactionJob.run, job(0)) == Compacted(removed=4)
+            assert await helpers.run(CompactionJob.run, job(0)) == CompactionResult(removed=4)
         finally:
             helpers.close()
         assert not job(0).is_due()
@@ -196,9 +198,9 @@ class TestCompaction:
 
     def test_a_reader_with_an_old_list_still_finds_its_files(self, lake: Lake) -> None:
         generation = lake.current()
-        end = End()
+        end = PartitionEnd()
         for first in range(0, 20, 5):
-            end = generation.append(SEARCHES, PLACE, end, searches(5, first))
+            end = generation.append(SEARCHES, PARTITION, end, searches(5, first))
         listed = generation.snapshot("searches")
         compact(generation, "searches", min_files=2)
         compact(generation, "searches", min_files=2)
@@ -208,9 +210,9 @@ class TestCompaction:
         self, lake: Lake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         generation = lake.current()
-        end = End()
+        end = PartitionEnd()
         for first in range(0, 50, 5):
-            end = generation.append(SEARCHES, PLACE, end, searches(5, first))
+            end = generation.append(SEARCHES, PARTITION, end, searches(5, first))
         before = table(lake, SEARCHES)
         compact(generation, "searches", min_files=2)
         remove, removed = lake.storage.remove, 0
@@ -233,28 +235,30 @@ class TestForget:
     def fill(self, lake: Lake) -> list[SearchPerformed]:
         events = Events(5)
         made = events.messages("searches", 40)
-        lake.current().append(SEARCHES, PLACE, End(), records(made))
+        lake.current().append(SEARCHES, PARTITION, PartitionEnd(), records(made))
         feedback = events.messages("feedback", 60)
         topic = next(topic for topic in TOPICS if topic.name == "feedback")
-        lake.current().append(topic, LakePartition("feedback", 0), End(), records(feedback))
+        lake.current().append(
+            topic, LakePartition("feedback", 0), PartitionEnd(), records(feedback)
+        )
         return [m.event for m in made if isinstance(m.event, SearchPerformed)]
 
     def test_a_search_and_its_ratings_are_gone(self, lake: Lake) -> None:
         search = str(self.fill(lake)[3].search_id)
-        assert forget(lake, Forgotten(frozenset([search]))) > 0
+        assert forget(lake, ForgetRequest(frozenset([search]))) > 0
         assert search not in table(lake, "searches")["search_id"].to_pylist()
         assert search not in table(lake, "feedback")["search_id"].to_pylist()
-        assert lake.current().end(PLACE).offset == 40
+        assert lake.current().end(PARTITION).offset == 40
 
     def test_a_client_is_gone_with_its_ratings_and_stays_so(self, lake: Lake) -> None:
         made = self.fill(lake)
         gone = {str(event.search_id) for event in made if event.client == "c1"}
-        forget(lake, Forgotten(clients=frozenset(["c1"])))
+        forget(lake, ForgetRequest(clients=frozenset(["c1"])))
         assert "c1" not in table(lake, "searches")["client"].to_pylist()
         assert not gone & set(table(lake, "feedback")["search_id"].to_pylist())
         assert table(lake, "searches").num_rows == 40 - len(gone)
-        end = lake.current().end(PLACE)
-        lake.current().append(SEARCHES, PLACE, end, searches(40, 40))
+        end = lake.current().end(PARTITION)
+        lake.current().append(SEARCHES, PARTITION, end, searches(40, 40))
         assert "c1" not in table(lake, "searches")["client"].to_pylist()
 
 
@@ -262,8 +266,8 @@ class TestExpire:
     def test_only_what_is_older_goes_and_the_partition_continues(self, lake: Lake) -> None:
         made, generation = Events(8).messages("searches", 60), lake.current()
         rows = records(made, step_ms=6 * 3_600_000)  # 15 days
-        end = generation.append(SEARCHES, PLACE, End(), rows[:40])
-        end = generation.append(SEARCHES, PLACE, end, rows[40:])
+        end = generation.append(SEARCHES, PARTITION, PartitionEnd(), rows[:40])
+        end = generation.append(SEARCHES, PARTITION, end, rows[40:])
         assert expire(lake, 5, now=BEGIN + timedelta(days=15)) > 5
         kept = table(lake, SEARCHES)["offset"].to_pylist()
         oldest = (BEGIN + timedelta(days=10)).date()
@@ -275,13 +279,13 @@ class TestExpire:
         assert expire(lake, 5, now=BEGIN + timedelta(days=15)) == 0
         assert expire(lake, 5, now=BEGIN + timedelta(days=99)) > 0
         assert table(lake, SEARCHES).num_rows == 0
-        assert generation.end(PLACE) == end, "the last file says so, without its rows"
-        generation.append(SEARCHES, PLACE, end, searches(60, 2))
+        assert generation.end(PARTITION) == end, "the last file says so, without its rows"
+        generation.append(SEARCHES, PARTITION, end, searches(60, 2))
 
     def test_other_topics_stay(self, lake: Lake) -> None:
         rows = records(Events(8).messages("models", 3))
         (topic,) = [topic for topic in TOPICS if topic.name == "models"]
-        lake.current().append(topic, LakePartition("models", 0), End(), rows)
+        lake.current().append(topic, LakePartition("models", 0), PartitionEnd(), rows)
         assert expire(lake, 1) == 0
         assert table(lake, "models").num_rows == 3
 
@@ -303,11 +307,11 @@ async def follow(log: FakeEventLog, lake: Lake, rng: random.Random) -> None:
     while True:
         writer = LakeWriter(lake, log, flush_records=10**6, flush_seconds=100)
         starts = await writer.assigned(list(everything))
-        rest = {place: part[starts[place] :] for place, part in everything.items()}
+        rest = {partition: part[starts[partition] :] for partition, part in everything.items()}
         if not any(rest.values()):
             return
-        for place, part in rest.items():
-            writer.add({place: part[: rng.randint(0, 12)]})
+        for partition, part in rest.items():
+            writer.add({partition: part[: rng.randint(0, 12)]})
             if rng.random() < 0.3:
                 await writer.flush()
         if rng.random() < 0.5:
@@ -336,15 +340,15 @@ class TestWriter:
     async def test_two_that_believe_they_own_a_partition(self, lake: Lake) -> None:
         log = await filled_log(4)
         part = log.topics["searches"][0]
-        place = (SEARCHES, 0)
+        partition = (SEARCHES, 0)
         one, two = (LakeWriter(lake, log, flush_records=9, flush_seconds=1) for _ in range(2))
-        await one.assigned([place])
-        await two.assigned([place])
-        one.add({place: part[:5]})
-        two.add({place: part[:8]})
+        await one.assigned([partition])
+        await two.assigned([partition])
+        one.add({partition: part[:5]})
+        two.add({partition: part[:8]})
         assert await one.flush() == {}
-        assert await two.flush() == {place: 5}
-        two.add({place: part[5:8]})
+        assert await two.flush() == {partition: 5}
+        two.add({partition: part[5:8]})
         assert await two.flush() == {}
         assert offsets(lake) == list(range(8))
 
@@ -411,18 +415,18 @@ class TestRebuild:
     async def test_a_writer_goes_on_in_the_new_lake(self, lake: Lake) -> None:
         log = await filled_log(9)
         part = log.topics["searches"][1]
-        place = (SEARCHES, 1)
+        partition = (SEARCHES, 1)
         writer = LakeWriter(lake, log, flush_records=9, flush_seconds=1)
-        await writer.assigned([place])
-        writer.add({place: part[:4]})
+        await writer.assigned([partition])
+        writer.add({partition: part[:4]})
         await writer.flush()
         more = Events(99).messages("searches", 40)
         await rebuild(log, lake)
         end = len(part)
         await log.publish(SEARCHES, more)
-        writer.add({place: part[4:6]})
-        assert await writer.flush() == {place: end}
-        writer.add({place: part[end:]})
+        writer.add({partition: part[4:6]})
+        assert await writer.flush() == {partition: end}
+        writer.add({partition: part[end:]})
         assert await writer.flush() == {}
         rows = table(lake, SEARCHES)
         found = rows.filter(pa.compute.equal(rows["partition"], 1))["offset"].to_pylist()
@@ -432,7 +436,7 @@ class TestRebuild:
         log = await filled_log(10)
         await follow(log, lake, random.Random(10))
         search = table(lake, "searches")["search_id"][0].as_py()
-        forget(lake, Forgotten(frozenset([search])))
+        forget(lake, ForgetRequest(frozenset([search])))
         before = all_tables(lake)
         await rebuild(log, lake)
         assert all(all_tables(lake)[name].equals(rows) for name, rows in before.items())

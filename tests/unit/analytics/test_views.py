@@ -16,16 +16,16 @@ import analytics.views
 from adapters.errors import Unavailable
 from adapters.log.port import LogRecord, Message
 from analytics.compaction import compact
-from analytics.lake import End, Lake, LakePartition
-from analytics.views import SQL, Filters, query, read, views
+from analytics.lake import Lake, LakePartition, PartitionEnd
+from analytics.views import SQL, EventFilters, query, read, views
 from tests.support.analytics_numbers import VIEWS, Facts, compare, kept
 from tests.support.lake_events import BEGIN, Events, records, topic_of
 
 FILTERS = [
-    Filters(),
-    Filters(model="clip"),
-    Filters(since=BEGIN + timedelta(days=9), until=BEGIN + timedelta(days=25)),
-    Filters(since=BEGIN + timedelta(days=9), model="lite"),
+    EventFilters(),
+    EventFilters(model="clip"),
+    EventFilters(since=BEGIN + timedelta(days=9), until=BEGIN + timedelta(days=25)),
+    EventFilters(since=BEGIN + timedelta(days=9), model="lite"),
 ]
 BASE = {
     "searches": "searches",
@@ -59,9 +59,9 @@ class World:
         rows = records(messages)
         bad = rows[-1].position
         rows.append(LogRecord(type(bad)(0, bad.offset + 1), b"k", b"no event", 0))
-        place, end, third = LakePartition(name, 0), End(), len(rows) // 3
+        partition, end, third = LakePartition(name, 0), PartitionEnd(), len(rows) // 3
         for part in (rows[:third], rows[third : 2 * third], rows[2 * third :]):
-            end = self.lake.current().append(topic_of(name), place, end, part)
+            end = self.lake.current().append(topic_of(name), partition, end, part)
         compact(self.lake.current(), name, min_files=2)
 
 
@@ -71,13 +71,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module", params=FILTERS, ids=["all", "model", "period", "both"])
-def filters(request: pytest.FixtureRequest) -> Filters:
-    found: Filters = request.param
+def filters(request: pytest.FixtureRequest) -> EventFilters:
+    found: EventFilters = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def found(world: World, filters: Filters) -> dict[str, list[dict[str, Any]]]:
+def found(world: World, filters: EventFilters) -> dict[str, list[dict[str, Any]]]:
     """Every view's rows."""
     return read(world.lake, {name: f"FROM {name}" for name in _defined()}, filters)
 
@@ -90,7 +90,7 @@ def test_every_view_is_tested_here() -> None:
     assert _defined() == {*VIEWS, *BASE, "all_searches", "all_feedback", "models"}
 
 
-def test_base_views_hold_the_events(world: World, filters: Filters, found: Any) -> None:
+def test_base_views_hold_the_events(world: World, filters: EventFilters, found: Any) -> None:
     for view, name in BASE.items():
         assert {row["event_id"]: row["occurred_at"] for row in found[view]} == {
             event["event_id"]: event["occurred_at"]
@@ -103,7 +103,7 @@ def test_base_views_hold_the_events(world: World, filters: Filters, found: Any) 
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_holds_the_numbers_of_the_events(
-    world: World, filters: Filters, found: Any, name: str
+    world: World, filters: EventFilters, found: Any, name: str
 ) -> None:
     assert len(found[name]) == len(VIEWS[name].rows(world.facts, filters, "hour"))
     assert compare(name, found[name], world.facts, filters, "hour") > 0
@@ -137,7 +137,7 @@ def test_files_that_vanish_meanwhile_are_searched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = Lake(str(tmp_path))
-    end = End()
+    end = PartitionEnd()
     rows = records(Events(1).messages("searches", 9))
     for part in (rows[:5], rows[5:]):
         end = lake.current().append(topic_of("searches"), LakePartition("searches", 0), end, part)
@@ -161,7 +161,7 @@ def test_files_that_vanish_meanwhile_are_searched_again(
 def test_a_lake_that_is_not_local(tmp_path: Path) -> None:
     lake = Lake("memory://views-of-tests")
     rows = records(Events(1).messages("searches", 9))
-    lake.current().append(topic_of("searches"), LakePartition("searches", 0), End(), rows)
+    lake.current().append(topic_of("searches"), LakePartition("searches", 0), PartitionEnd(), rows)
     assert query(lake, "SELECT count(*) AS n FROM searches") == [{"n": 9}]
 
 

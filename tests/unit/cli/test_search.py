@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cli.search import credentials, printable, query_body
-from cli.terminal_pictures import ROWS, lines, way
+from cli.terminal_images import ROWS, image_protocol, lines
 from stack.errors import StackError
 
 
@@ -67,8 +67,8 @@ def test_a_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_how_a_terminal_shows_pictures(environment: dict[str, str], expected: str | None) -> None:
-    assert way(environment, is_terminal=True) == expected
-    assert way(environment, is_terminal=False) is None
+    assert image_protocol(environment, is_terminal=True) == expected
+    assert image_protocol(environment, is_terminal=False) is None
 
 
 def test_pictures_in_all_ways() -> None:

@@ -14,7 +14,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogRecord, Message, Position
 from consumers.indexing.failures import Poison
 from consumers.repair.audit import audit, repair
-from consumers.repair.dead_letters import Filter, drop, open_letters, retry
+from consumers.repair.dead_letters import LetterFilter, drop, open_letters, retry
 from consumers.repair.republish import latest_records, republish
 from schemas.codec import encode
 from schemas.events import ImageAdded
@@ -80,14 +80,14 @@ async def world(small_spec: ModelSpec) -> World:
 
 
 async def test_audit_tells_what_is_wrong_and_repair_publishes_it(world: World) -> None:
-    for image_id, told, stored in (
+    for image_id, reported, stored in (
         ("good", "a", "a"),
         ("missing", "b", None),
         ("stale", "c", "d"),
         ("orphan-removed", None, "e"),
         ("removed", None, None),
     ):
-        await world.tell(image_id, told)
+        await world.tell(image_id, reported)
         if stored:
             await world.store(image_id, stored)
     await world.store("orphan-unheard-of", "f")
@@ -170,7 +170,7 @@ async def test_a_letter_is_not_retried_when_its_picture_has_a_newer_event(world:
     await world.bury("x", position, encode(added("x", "a")))
     await world.tell("x", "b")
     done = await retry(world.log, await open_letters(world.log))
-    assert (done.published, len(done.overtaken)) == ([], 1)
+    assert (done.published, len(done.superseded)) == ([], 1)
     assert len([r async for r in world.log.read_all(IMAGES)]) == 2
     assert await open_letters(world.log) == []
 
@@ -180,9 +180,9 @@ async def test_unreadable_letters_stay_and_can_be_dropped_by_filter(world: World
     await world.bury("y", Position(1, 3), b"{not json")
     letters = await open_letters(world.log)
     assert len((await retry(world.log, letters)).unreadable) == 2
-    chosen = await open_letters(world.log, Filter(source_partition=0, offsets=(5, 9)))
+    chosen = await open_letters(world.log, LetterFilter(source_partition=0, offsets=(5, 9)))
     assert [letter.event.image_id for letter in chosen] == ["x"]
-    assert await open_letters(world.log, Filter(error_class="Other")) == []
+    assert await open_letters(world.log, LetterFilter(error_class="Other")) == []
     assert await drop(world.log, chosen) == 1
     assert [letter.event.image_id for letter in await open_letters(world.log)] == ["y"]
     settled = {letter.event.image_id: letter.settled_as for letter in await read_letters(world.log)}

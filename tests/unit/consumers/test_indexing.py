@@ -24,7 +24,7 @@ from adapters.log.port import LogRecord, Message, Position
 from consumers.indexing.decoding import Decoder
 from consumers.indexing.failures import PoisonLimit, TooMuchPoison
 from consumers.indexing.indexer import Indexer
-from consumers.indexing.pipeline import Pipeline
+from consumers.indexing.pipeline import IndexingPipeline
 from consumers.indexing.settings import IndexingSettings
 from schemas.codec import decode, encode
 from schemas.events import DeadLetter, ImageAdded, ImageIndexed
@@ -47,7 +47,7 @@ class Bench:
     settings: IndexingSettings
     offsets: dict[int, int] = field(default_factory=dict)
 
-    def picture(self, name: str, colour: str = "red") -> bytes:
+    def put_image(self, name: str, colour: str = "red") -> bytes:
         buffer = io.BytesIO()
         Image.new("RGB", (20, 10), colour).save(buffer, "PNG")
         return self.file(name, buffer.getvalue())
@@ -122,12 +122,12 @@ async def made_bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Ben
 async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
     async with made_bench(tmp_path, small_spec) as made:
         # The first worker of a process takes a while to start, which tests of time do not mean.
-        await made.decoder.sandbox.run("tests.support.hostile:echo", None)
+        await made.decoder.sandbox.run("tests.support.hostile_tasks:echo", None)
         yield made
 
 
 async def test_a_picture_is_indexed_with_its_properties_and_announced(bench: Bench) -> None:
-    data = bench.picture("holiday/beach.png")
+    data = bench.put_image("holiday/beach.png")
     await bench.run(bench.added("holiday/beach.png", data, partition=3))
     stored = bench.index.records[bench.collection.name]["holiday/beach.png"]
     assert stored.sha256 == hashlib.sha256(data).hexdigest()
@@ -140,7 +140,7 @@ async def test_a_picture_is_indexed_with_its_properties_and_announced(bench: Ben
 
 
 async def test_a_removal_deletes(bench: Bench) -> None:
-    data = bench.picture("a.png")
+    data = bench.put_image("a.png")
     await bench.run(bench.added("a.png", data))
     await bench.run(bench.removed("a.png"))
     assert bench.ids == set()
@@ -148,7 +148,7 @@ async def test_a_removal_deletes(bench: Bench) -> None:
 
 
 async def test_the_last_event_of_a_key_wins_within_a_batch(bench: Bench) -> None:
-    a, b = bench.picture("a.png"), bench.picture("b.png", "blue")
+    a, b = bench.put_image("a.png"), bench.put_image("b.png", "blue")
     await bench.run(
         bench.removed("a.png"),
         bench.added("b.png", b),
@@ -161,7 +161,7 @@ async def test_the_last_event_of_a_key_wins_within_a_batch(bench: Bench) -> None
 async def test_replaying_changes_nothing_and_infers_nothing(bench: Bench) -> None:
     names = [f"{number}.png" for number in range(10)]
     records = [
-        bench.added(name, bench.picture(name, f"#0000{n:02x}")) for n, name in enumerate(names)
+        bench.added(name, bench.put_image(name, f"#0000{n:02x}")) for n, name in enumerate(names)
     ]
     await bench.run(*records)
     before, calls = dict(bench.index.records[bench.collection.name]), bench.embedder.image_calls
@@ -173,7 +173,7 @@ async def test_replaying_changes_nothing_and_infers_nothing(bench: Bench) -> Non
 
 
 async def test_copies_and_renames_are_inferred_once(bench: Bench) -> None:
-    data = bench.picture("a.png")
+    data = bench.put_image("a.png")
     bench.file("copy.png", data)
     await bench.run(bench.added("a.png", data), bench.added("copy.png", data))
     bench.file("renamed.png", data)
@@ -183,7 +183,7 @@ async def test_copies_and_renames_are_inferred_once(bench: Bench) -> None:
 
 
 async def test_poison_is_dead_lettered_and_the_rest_of_the_batch_indexed(bench: Bench) -> None:
-    good = [bench.added(f"{n}.png", bench.picture(f"{n}.png", f"#{n:06x}")) for n in range(20)]
+    good = [bench.added(f"{n}.png", bench.put_image(f"{n}.png", f"#{n:06x}")) for n in range(20)]
     text = bench.file("text.jpg", b"I am no picture")
     empty = bench.file("empty.jpg", b"")
     bad = [
@@ -208,24 +208,24 @@ async def test_poison_is_dead_lettered_and_the_rest_of_the_batch_indexed(bench: 
 
 
 async def test_a_picture_overwritten_with_garbage_is_no_longer_found(bench: Bench) -> None:
-    await bench.run(bench.added("a.png", bench.picture("a.png")))
+    await bench.run(bench.added("a.png", bench.put_image("a.png")))
     await bench.run(bench.added("a.png", bench.file("a.png", b"garbage")))
     assert bench.ids == set()
     assert len(await bench.dead_letters()) == 1
 
 
 async def test_an_unreadable_event_does_not_unmake_what_is_indexed(bench: Bench) -> None:
-    await bench.run(bench.added("a.png", bench.picture("a.png")))
+    await bench.run(bench.added("a.png", bench.put_image("a.png")))
     await bench.run(bench.record(b"a.png", b"{not json"))
     assert bench.ids == {"a.png"}
 
 
 async def test_a_file_that_is_gone_or_changed_is_left_to_its_newer_event(bench: Bench) -> None:
-    bench.picture("other.png")
-    gone, changed = bench.picture("gone.png"), bench.picture("changed.png")
+    bench.put_image("other.png")
+    gone, changed = bench.put_image("gone.png"), bench.put_image("changed.png")
     records = await bench.logged(bench.added("gone.png", gone), bench.added("changed.png", changed))
     (bench.folder / "gone.png").unlink()
-    newer = bench.picture("changed.png", "green")
+    newer = bench.put_image("changed.png", "green")
     await bench.logged(bench.removed("gone.png"), bench.added("changed.png", newer))
     await bench.run(*records)
     assert bench.ids == set()
@@ -249,7 +249,7 @@ async def test_a_file_that_cannot_be_read_is_dead_lettered_after_its_attempts(
 async def test_a_server_that_is_down_is_waited_for(bench: Bench, server: str) -> None:
     fake = getattr(bench, server)
     fake.available = False
-    work = asyncio.create_task(bench.run(bench.added("a.png", bench.picture("a.png"))))
+    work = asyncio.create_task(bench.run(bench.added("a.png", bench.put_image("a.png"))))
     await asyncio.sleep(0.2)
     assert not work.done()
     fake.available = True
@@ -271,8 +271,8 @@ async def test_what_the_index_refuses_is_dead_lettered(bench: Bench) -> None:
     picky.available = True
     bench.indexer._index = picky
     await bench.run(
-        bench.added("bad.png", bench.picture("bad.png")),
-        bench.added("good.png", bench.picture("good.png", "blue")),
+        bench.added("bad.png", bench.put_image("bad.png")),
+        bench.added("good.png", bench.put_image("good.png", "blue")),
     )
     assert bench.ids == {"good.png"}
     (letter,) = await bench.dead_letters()
@@ -320,15 +320,15 @@ class Commits:
         self.made.append(dict(next_offsets))
 
 
-async def pipeline_of(bench: Bench, commits: Commits) -> Pipeline:
-    pipeline = Pipeline(bench.indexer, commits, capacity=16)
+async def pipeline_of(bench: Bench, commits: Commits) -> IndexingPipeline:
+    pipeline = IndexingPipeline(bench.indexer, commits, capacity=16)
     pipeline.start()
     return pipeline
 
 
 def some(bench: Bench, count: int, prefix: str = "p") -> Sequence[LogRecord]:
     return [
-        bench.added(f"{prefix}{n}.png", bench.picture(f"{prefix}{n}.png", f"#{n:06x}"), n % 2)
+        bench.added(f"{prefix}{n}.png", bench.put_image(f"{prefix}{n}.png", f"#{n:06x}"), n % 2)
         for n in range(count)
     ]
 
@@ -373,7 +373,7 @@ async def test_a_commit_that_fails_is_tried_until_the_broker_takes_it(bench: Ben
 async def test_batches_are_applied_in_order_though_prepared_ahead(bench: Bench) -> None:
     commits = Commits()
     pipeline = await pipeline_of(bench, commits)
-    data = bench.picture("a.png")
+    data = bench.put_image("a.png")
     for _ in range(5):
         pipeline.put([bench.added("a.png", data)])
         pipeline.put([bench.removed("a.png")])
@@ -406,7 +406,7 @@ async def test_what_is_dropped_is_neither_written_nor_committed(bench: Bench) ->
     await pipeline.drop()
     bench.embedder.available = True
     assert pipeline.in_flight == 0
-    pipeline.put([bench.added("new.png", bench.picture("new.png", "blue"), partition=5)])
+    pipeline.put([bench.added("new.png", bench.put_image("new.png", "blue"), partition=5)])
     assert await pipeline.drain(5)
     assert bench.ids == {"new.png"}
     assert commits.made == [{5: 1}]

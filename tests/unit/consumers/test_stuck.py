@@ -1,4 +1,4 @@
-"""A consumer that has work and gets nothing of it done ends itself; one that waits does not."""
+"""A consumer with work but no progress ends itself; a waiting one does not."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -13,8 +13,8 @@ from adapters.errors import Unavailable
 from adapters.progress import Activity, Stuck, Watchdog
 from consumers.analytics import app as analytics
 from consumers.indexing import app as main
-from consumers.indexing.batch import Counters
-from consumers.process import report
+from consumers.indexing.batch import IndexingCounters
+from consumers.process import backlog
 
 QUIET = 0.1
 
@@ -28,7 +28,7 @@ class Group:
     pipeline: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(in_flight=0, committed=0)
     )
-    counters: Counters = field(default_factory=Counters)
+    counters: IndexingCounters = field(default_factory=IndexingCounters)
     filed: int = 0
     due_in: float = 1.0
 
@@ -79,7 +79,7 @@ both = pytest.mark.parametrize("watch", [indexing, filing])
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(report, "LAG_SECONDS", 0.02)
+    monkeypatch.setattr(backlog, "LAG_SECONDS", 0.02)
 
 
 async def lives_on(watching: asyncio.Task[None]) -> bool:

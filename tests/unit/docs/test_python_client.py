@@ -12,7 +12,7 @@ import pytest
 
 from adapters.embedder.spec import ModelSpec
 from tests.conftest import ROOT
-from tests.support.gateway_bench import gateway, png
+from tests.support.gateway_on_fakes import gateway, png
 
 
 def load() -> ModuleType:

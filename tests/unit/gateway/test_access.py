@@ -18,7 +18,7 @@ from adapters.settings import BadSettings
 from gateway.http.gate import MAX_CLIENTS, RateLimit, client_address
 from gateway.search.text_cache import MODELS, TextCache
 from gateway.settings import GatewaySettings
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, image_record, png, unit
 from tests.support.issuer import AUDIENCE, Issuer, local_issuer
 
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
@@ -293,12 +293,12 @@ class TestPages:
         origin = "https://photos.example"
         settings: dict[str, Any] = {"cors_origins": f"{origin},https://b.example", "api_keys": KEY}
         async with gateway(tmp_path, small_spec, **settings) as bench:
-            asked = {
+            requested = {
                 "Origin": origin,
                 "Access-Control-Request-Method": "POST",
                 "Access-Control-Request-Headers": "x-api-key,content-type",
             }
-            preflight = await bench.client.options("/api/v1/search-image", headers=asked)
+            preflight = await bench.client.options("/api/v1/search-image", headers=requested)
             assert preflight.status_code == 200
             assert preflight.headers["access-control-allow-origin"] == origin
             headers = {"Origin": origin, "X-API-Key": KEY}
@@ -342,7 +342,7 @@ class TestTime:
             return await embed(self, *arguments)
 
         monkeypatch.setattr(FakeEmbedder, "embed_texts", slow)
-        async with gateway(tmp_path, small_spec, [picture("a.jpg", unit(1))]) as bench:
+        async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))]) as bench:
             response = await bench.client.get(HEALTH)
             assert_problem(response, 503)
             assert "warmed up" in response.json()["missing"]["model"]
@@ -354,22 +354,22 @@ class TestTime:
 class TestTextCache:
     async def test_it_is_bounded_for_each_model(self) -> None:
         cache = TextCache(3)
-        asked: list[str] = []
+        requested: list[str] = []
 
         async def get(model: str, text: str) -> list[float]:
             async def embed() -> list[float]:
-                asked.append(text)
-                return [float(len(asked))]
+                requested.append(text)
+                return [float(len(requested))]
 
             return await cache.get(model, text, embed)
 
         first = await get("m", "a")
         for text in ("b", "c", "a", "d"):
             await get("m", text)
-        assert asked == ["a", "b", "c", "d"]
+        assert requested == ["a", "b", "c", "d"]
         assert await get("m", "a") == first
         await get("m", "b")
-        assert asked == ["a", "b", "c", "d", "b"]
+        assert requested == ["a", "b", "c", "d", "b"]
         assert await get("n", "a") != first
         for n in range(20):
             await get(f"model {n}", "a")

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from analytics.engine import Bounds
-from analytics.lake import End, Lake, LakePartition
+from analytics.engine import QueryLimits
+from analytics.lake import Lake, LakePartition, PartitionEnd
 from analytics.report import ASSETS, WEB, render
-from analytics.views import Filters
+from analytics.views import EventFilters
 from gateway.http import problems
 from gateway.routes.analytics import router
 from gateway.state.lake_queries import LakeQueries
@@ -34,7 +34,9 @@ class World:
         searches = events.messages("searches", 400)
         feedback = events.messages("feedback", 300)
         for name, messages in (("searches", searches), ("feedback", feedback)):
-            lake.current().append(topic_of(name), LakePartition(name, 0), End(), records(messages))
+            lake.current().append(
+                topic_of(name), LakePartition(name, 0), PartitionEnd(), records(messages)
+            )
         self.searches = [m.event for m in searches if isinstance(m.event, SearchPerformed)]
         last = {
             (m.event.search_id, m.event.image_name): m.event
@@ -58,7 +60,7 @@ async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
 def serve(lake_url: str) -> httpx.AsyncClient:
     app = FastAPI()
     problems.install(app)
-    app.include_router(router(LakeQueries(lake_url, Bounds(256 << 20, 2))))
+    app.include_router(router(LakeQueries(lake_url, QueryLimits(256 << 20, 2))))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
@@ -152,10 +154,8 @@ async def test_behind_a_number_are_its_searches(client: httpx.AsyncClient, world
         if not search.results or search.results[0].score < 0.2
     }
     assert await ids(rated=True) == {str(feedback.search_id) for feedback in world.feedback}
-    pictures = Counter(
-        str(feedback.search_id) for feedback in world.feedback if feedback.image_name
-    )
-    assert await ids(rated_images=1) == {name for name, count in pictures.items() if count == 1}
+    images = Counter(str(feedback.search_id) for feedback in world.feedback if feedback.image_name)
+    assert await ids(rated_images=1) == {name for name, count in images.items() if count == 1}
     day = BEGIN + timedelta(days=2)
     assert await ids(since=day.isoformat(), until=(day + timedelta(days=1)).isoformat()) == {
         str(search.search_id)
@@ -210,7 +210,7 @@ def test_the_chart_library_comes_with_its_licence() -> None:
 
 class TestReport:
     def test_it_holds_the_numbers_and_refers_to_nothing(self, world: World) -> None:
-        page = render(world.lake, Filters(model="lite"))
+        page = render(world.lake, EventFilters(model="lite"))
         data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
         assert data is not None
         found = json.loads(data[1])
@@ -224,10 +224,12 @@ class TestReport:
         from adapters.log.port import Message
 
         made = records([Message(str(evil.search_id), evil)])
-        lake.current().append(topic_of("searches"), LakePartition("searches", 0), End(), made)
-        assert "<script>alert" not in render(lake, Filters())
+        lake.current().append(
+            topic_of("searches"), LakePartition("searches", 0), PartitionEnd(), made
+        )
+        assert "<script>alert" not in render(lake, EventFilters())
 
     def test_it_says_what_it_is_about(self, world: World) -> None:
-        page = render(world.lake, Filters(datetime(2026, 1, 6, tzinfo=UTC), None, "a<b"))
+        page = render(world.lake, EventFilters(datetime(2026, 1, 6, tzinfo=UTC), None, "a<b"))
         assert "from 2026-01-06" in page
         assert "model a&lt;b" in page

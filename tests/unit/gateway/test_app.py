@@ -31,7 +31,7 @@ from gateway.settings import GatewaySettings
 from schemas.codec import decode
 from schemas.events import FeedbackGiven, SearchKind, SearchPerformed, SearchTimings
 from schemas.topics import FEEDBACK, SEARCHES
-from tests.support.gateway_bench import picture, unit
+from tests.support.gateway_on_fakes import image_record, unit
 
 SEARCH, RATE, HEALTH = "/api/v1/search-image", "/api/v1/create-feedback", "/api/v1/healthcheck"
 WHEN = datetime(2026, 1, 5, tzinfo=UTC)
@@ -60,7 +60,7 @@ class Bench:
         """Have the index hold a picture of this name, whatever its file is."""
         collection = await self.index.active()
         assert collection is not None
-        await self.index.upsert(collection, [picture(name, unit(1))])
+        await self.index.upsert(collection, [image_record(name, unit(1))])
 
     async def searches(self) -> list[SearchPerformed]:
         return [decode(SearchPerformed, r.value) async for r in self.log.read_all(SEARCHES)]

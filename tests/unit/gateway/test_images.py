@@ -23,18 +23,18 @@ from gateway.images import thumbnails
 from gateway.images.files import ImageFiles, ServedImages
 from gateway.images.uploads import safe_folder, safe_name
 from gateway.search import duplicates
-from gateway.search.waiting import Presence
+from gateway.search.image_lookup import ImageLookup
 from gateway.settings import GatewaySettings
 from imaging.decoders import Decoders
 from imaging.sandbox.pool import Sandbox
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, image_record, png, unit
 
 DUPLICATES, UPLOAD = "/api/v1/duplicates", "/api/v1/images"
 
 
 @pytest.fixture
 async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Gateway]:
-    records = [picture("a.jpg", unit(1)), picture("b.jpg", unit(0, 1), sha256="b" * 64)]
+    records = [image_record("a.jpg", unit(1)), image_record("b.jpg", unit(0, 1), sha256="b" * 64)]
     settings = {"max_upload_bytes": 100_000, "thumbnails_dir": tmp_path / "thumbnails"}
     async with gateway(tmp_path, small_spec, records, **settings) as bench:
         yield bench
@@ -67,7 +67,7 @@ class TestDuplicates:
         for n in range(300):
             sha256 = f"{chance.randrange(200):064x}"
             expected.setdefault(sha256, set()).add(f"{n}.jpg")
-            records.append(picture(f"{n}.jpg", unit(1, n), sha256=sha256))
+            records.append(image_record(f"{n}.jpg", unit(1, n), sha256=sha256))
         async with gateway(tmp_path, small_spec, records) as bench:
             found, requests = await groups(bench, kind="exact", limit=limit)
         assert sorted(map(sorted, found)) == sorted(
@@ -82,7 +82,9 @@ class TestDuplicates:
         chance = np.random.default_rng(5)
         vectors = chance.normal(size=(200, 3)) * [1, 1, 0.2]
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        records = [picture(f"{n}.jpg", unit(*v), sha256=f"{n:064x}") for n, v in enumerate(vectors)]
+        records = [
+            image_record(f"{n}.jpg", unit(*v), sha256=f"{n:064x}") for n, v in enumerate(vectors)
+        ]
         least = 0.99
         alike = vectors @ vectors.T >= least
         pairs = {frozenset((a, b)) for a in range(200) for b in range(a) if alike[a, b]}
@@ -91,15 +93,17 @@ class TestDuplicates:
             found, requests = await groups(bench, kind="near", min_score=least, limit=7)
         assert requests > 3
         numbered = [[int(name.split(".")[0]) for name in group] for group in found]
-        told = {frozenset((a, b)) for group in numbered for a in group for b in group if a != b}
-        assert pairs <= told
+        reported = {frozenset((a, b)) for group in numbered for a in group for b in group if a != b}
+        assert pairs <= reported
         for first, *others in numbered:
             assert all(alike[first, other] for other in others)
         assert len({tuple(sorted(group)) for group in numbered}) == len(numbered)
 
     async def test_a_cluster_is_one_group(self, tmp_path: Path, small_spec: ModelSpec) -> None:
         records = [
-            picture(f"{n}-{copy}.jpg", unit(*np.eye(7)[n], copy / 1000), sha256=f"{n}{copy:063x}")
+            image_record(
+                f"{n}-{copy}.jpg", unit(*np.eye(7)[n], copy / 1000), sha256=f"{n}{copy:063x}"
+            )
             for n in range(5)
             for copy in range(4)
         ]
@@ -114,7 +118,7 @@ class TestDuplicates:
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         records = [
-            picture(f"{n}.jpg", unit(np.cos(n / 100), np.sin(n / 100)), sha256=f"{n:064x}")
+            image_record(f"{n}.jpg", unit(np.cos(n / 100), np.sin(n / 100)), sha256=f"{n:064x}")
             for n in range(600)
         ]
         async with gateway(tmp_path, small_spec, records) as bench:
@@ -202,7 +206,7 @@ class TestThumbnails:
         async def active() -> Collection:
             return bench.collection
 
-        served = ServedImages(Presence(bench.index, active), no_letters)
+        served = ServedImages(ImageLookup(bench.index, active), no_letters)
         images = ImageFiles(GatewaySettings(images_dir=bench.images), served, max_bytes=10**7)
         sandbox = Sandbox(1, memory_bytes=10**7, seconds=60)
         decoders = Decoders(sandbox, max_pixels=10**7)
@@ -447,15 +451,19 @@ class TestUploads:
 class TestWaiting:
     async def test_it_answers_once_the_picture_is_there(self, bench: Gateway) -> None:
         wanted = {"image_name": "new.jpg", "sha256": "c" * 64}
-        asked = asyncio.create_task(
+        requested = asyncio.create_task(
             bench.search(text="x", limit=100, wait_for={**wanted, "timeout_s": 60})
         )
         await asyncio.sleep(0.2)
-        await bench.index.upsert(bench.collection, [picture("new.jpg", unit(1), sha256="d" * 64)])
+        await bench.index.upsert(
+            bench.collection, [image_record("new.jpg", unit(1), sha256="d" * 64)]
+        )
         await asyncio.sleep(0.4)
-        assert not asked.done()
-        await bench.index.upsert(bench.collection, [picture("new.jpg", unit(1), sha256="c" * 64)])
-        response = await asked
+        assert not requested.done()
+        await bench.index.upsert(
+            bench.collection, [image_record("new.jpg", unit(1), sha256="c" * 64)]
+        )
+        response = await requested
         assert response.status_code == 200
         assert "new.jpg" in [match["image_name"] for match in response.json()["matches"]]
 

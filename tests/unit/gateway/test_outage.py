@@ -8,8 +8,8 @@ import pytest
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
-from gateway.search.outage import Patience
-from tests.support.gateway_bench import gateway, picture, unit
+from gateway.search.outage import OutageRetry
+from tests.support.gateway_on_fakes import gateway, image_record, unit
 
 
 class Server:
@@ -17,10 +17,10 @@ class Server:
 
     def __init__(self) -> None:
         self.up = False
-        self.asked = 0
+        self.requested = 0
 
     async def ask(self) -> str:
-        self.asked += 1
+        self.requested += 1
         if not self.up:
             raise Unavailable("gone")
         return "answer"
@@ -28,43 +28,43 @@ class Server:
 
 async def test_a_restart_is_waited_out() -> None:
     server = Server()
-    asked = asyncio.create_task(Patience(20)(server.ask))
+    requested = asyncio.create_task(OutageRetry(20)(server.ask))
     await asyncio.sleep(0.6)
-    assert not asked.done()
-    assert server.asked >= 2
+    assert not requested.done()
+    assert server.requested >= 2
     server.up = True
-    assert await asked == "answer"
+    assert await requested == "answer"
 
 
 async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later() -> None:
-    server, patience = Server(), Patience(0.8)
+    server, patience = Server(), OutageRetry(0.8)
     began = time.monotonic()
     with pytest.raises(Unavailable):
         await patience(server.ask)
     assert time.monotonic() - began >= 0.8
-    before = server.asked
+    before = server.requested
     for _ in range(5):
         with pytest.raises(Unavailable):
             await patience(server.ask)
-    assert server.asked == before + 5
+    assert server.requested == before + 5
 
 
 async def test_the_next_outage_is_waited_for_again() -> None:
-    server, patience = Server(), Patience(0.3)
+    server, patience = Server(), OutageRetry(0.3)
     with pytest.raises(Unavailable):
         await patience(server.ask)
     await asyncio.sleep(0.4)
-    before = server.asked
+    before = server.requested
     with pytest.raises(Unavailable):
         await patience(server.ask)
-    assert server.asked > before + 1
+    assert server.requested > before + 1
 
 
 async def test_no_patience_asks_once() -> None:
     server = Server()
     with pytest.raises(Unavailable):
-        await Patience(0)(server.ask)
-    assert server.asked == 1
+        await OutageRetry(0)(server.ask)
+    assert server.requested == 1
 
 
 async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
@@ -72,14 +72,14 @@ async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
         raise Rejected("no")
 
     with pytest.raises(Rejected):
-        await asyncio.wait_for(Patience(20)(refused), 1)
+        await asyncio.wait_for(OutageRetry(20)(refused), 1)
 
 
 @pytest.mark.parametrize("server", ["embedder", "index"])
 async def test_a_search_outlives_a_restart(
     tmp_path: Path, small_spec: ModelSpec, server: str
 ) -> None:
-    records = [picture("a.jpg", unit(1))]
+    records = [image_record("a.jpg", unit(1))]
     async with gateway(tmp_path, small_spec, records, outage_patience=20) as bench:
         fake = getattr(bench, server)
         fake.available = False

@@ -14,7 +14,7 @@ from gateway.http.credentials import COOKIE
 from gateway.http.sign_in import own_address
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
-from tests.support.gateway_bench import Gateway, assert_problem, gateway, picture, png, unit
+from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, image_record, png, unit
 from tests.support.issuer import AUDIENCE, local_issuer
 
 STATE, LETTERS = "/api/v1/state", "/api/v1/dead-letters"
@@ -29,7 +29,7 @@ async def bench(
 ) -> AsyncIterator[Gateway]:
     monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 0.0)
     monkeypatch.setattr(ttl_cache, "TTL_PER_COST", 0.0)
-    records = [picture("a.jpg", unit(1)), picture("b.jpg", unit(0, 1))]
+    records = [image_record("a.jpg", unit(1)), image_record("b.jpg", unit(0, 1))]
     async with gateway(tmp_path, small_spec, records) as bench:
         yield bench
 

@@ -15,7 +15,7 @@ from gateway.settings import GatewaySettings
 from schemas.codec import decode
 from schemas.events import FeedbackGiven, SearchPerformed
 from schemas.topics import FEEDBACK, SEARCHES
-from tests.support.gateway_bench import SECRET, gateway
+from tests.support.gateway_on_fakes import SECRET, gateway
 
 KEYS = "first-key-of-the-test second-key-of-the-test"
 ADDRESS = "127.0.0.1"

@@ -16,15 +16,22 @@ from adapters.index.port import Match
 from gateway.search import cutoff
 from gateway.search.collapse import collapse
 from gateway.search.filters import Filters
-from gateway.search.ranking import ranked
-from tests.support.gateway_bench import WHEN, Gateway, assert_problem, gateway, picture, unit
+from gateway.search.ranking import rank
+from tests.support.gateway_on_fakes import (
+    WHEN,
+    Gateway,
+    assert_problem,
+    gateway,
+    image_record,
+    unit,
+)
 
 
 @pytest.fixture
 async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Gateway]:
     """Pictures on an arc: the query `image_name: here.jpg` finds 000.jpg first, then 001.jpg …"""
-    records = [picture("here.jpg", unit(1))] + [
-        picture(
+    records = [image_record("here.jpg", unit(1))] + [
+        image_record(
             f"{'even' if n % 2 == 0 else 'odd'}/{n:03}.jpg",
             unit(np.cos(0.3 + n / 400), np.sin(0.3 + n / 400)),
             width=n,
@@ -151,10 +158,10 @@ class TestPages:
     async def pages(self, bench: Gateway, limit: int, **body: Any) -> list[list[str]]:
         pages, cursor = [], None
         while True:
-            asked = {**HERE, **body, "limit": limit, "paged": True}
+            requested = {**HERE, **body, "limit": limit, "paged": True}
             if cursor is not None:
-                asked["cursor"] = cursor
-            response = await bench.search(**asked)
+                requested["cursor"] = cursor
+            response = await bench.search(**requested)
             assert response.status_code == 200, response.text
             pages.append([match["image_name"] for match in response.json()["matches"]])
             cursor = response.json()["next_cursor"]
@@ -199,7 +206,7 @@ class TestPages:
             return list(order)
 
         met: list[str] = []
-        while page := (await ranked(search, clean, needed=len(met) + 25))[len(met) :][:24]:
+        while page := (await rank(search, clean, needed=len(met) + 25))[len(met) :][:24]:
             met += [match.image_id for match in page]
         assert len(met) == len(set(met)) >= 10_000
         assert set(met) >= {match.image_id for found in answers.values() for match in found}
@@ -229,15 +236,15 @@ class TestPages:
 
 class TestCutOff:
     def test_the_bound_is_half_way_from_the_background_to_the_best(self) -> None:
-        assert cutoff.bound(0.5, [0.1, 0.1, 0.4], 0.0) == pytest.approx(0.3)
-        assert cutoff.bound(0.5, [0.1, 0.1, 0.4], 0.35) == 0.35
-        assert cutoff.bound(0.5, [], 0.2) == 0.2
+        assert cutoff.cut_off_score(0.5, [0.1, 0.1, 0.4], 0.0) == pytest.approx(0.3)
+        assert cutoff.cut_off_score(0.5, [0.1, 0.1, 0.4], 0.35) == 0.35
+        assert cutoff.cut_off_score(0.5, [], 0.2) == 0.2
 
     async def test_what_does_not_stand_out_is_cut(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
-        near = [picture(f"near/{n}.jpg", unit(1, 0.1 * n)) for n in range(4)]
-        far = [picture(f"far/{n}.jpg", unit(0.1, 1, n)) for n in range(60)]
+        near = [image_record(f"near/{n}.jpg", unit(1, 0.1 * n)) for n in range(4)]
+        far = [image_record(f"far/{n}.jpg", unit(0.1, 1, n)) for n in range(60)]
         async with gateway(tmp_path, small_spec, [*near, *far]) as bench:
             body = {"image_name": "near/0.jpg", "limit": 100}
             assert len(await bench.names(**body)) == 63
@@ -261,7 +268,7 @@ class TestCollapse:
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         records = [
-            picture(
+            image_record(
                 f"{group}/{copy}.jpg", unit(np.cos(group * 0.35), np.sin(group * 0.35), copy / 1000)
             )
             for group in range(5)

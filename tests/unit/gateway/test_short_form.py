@@ -5,34 +5,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.search.query import Term, describe
-from gateway.search.short_form import BadShortForm, Part, parse
+from gateway.search.short_form import BadShortForm, ShortFormTerm, parse
 
 
 @pytest.mark.parametrize(
     ("query", "parts"),
     [
-        ("tennis", [Part(1, "tennis")]),
-        ("a red  car", [Part(1, "a red car")]),
+        ("tennis", [ShortFormTerm(1, "tennis")]),
+        ("a red  car", [ShortFormTerm(1, "a red car")]),
         (
             "2:dog + ./a.jpg - fruit",
-            [Part(2, "dog"), Part(1, path="./a.jpg"), Part(-1, "fruit")],
+            [ShortFormTerm(2, "dog"), ShortFormTerm(1, path="./a.jpg"), ShortFormTerm(-1, "fruit")],
         ),
-        ("- fruit", [Part(-1, "fruit")]),
-        ("+ dog", [Part(1, "dog")]),
-        ("0.5:a dog - 1.5:a cat", [Part(0.5, "a dog"), Part(-1.5, "a cat")]),
-        ("2: dog", [Part(2, "dog")]),
-        ("black-and-white C++ a+b -x", [Part(1, "black-and-white C++ a+b -x")]),
-        ("16:9 screen", [Part(1, "16:9 screen")]),
-        ('"rock - roll" + x', [Part(1, "rock - roll"), Part(1, "x")]),
-        ('"./not a file"', [Part(1, "./not a file")]),
-        ('2:"16:9 - screen"', [Part(2, "16:9 - screen")]),
-        ("/photos/my cat.jpg", [Part(1, path="/photos/my cat.jpg")]),
-        ("../x.png - ~/y.png", [Part(1, path="../x.png"), Part(-1, path="~/y.png")]),
-        ("3:./a.jpg", [Part(3, path="./a.jpg")]),
-        ("time 10:30 at night", [Part(1, "time 10:30 at night")]),
+        ("- fruit", [ShortFormTerm(-1, "fruit")]),
+        ("+ dog", [ShortFormTerm(1, "dog")]),
+        ("0.5:a dog - 1.5:a cat", [ShortFormTerm(0.5, "a dog"), ShortFormTerm(-1.5, "a cat")]),
+        ("2: dog", [ShortFormTerm(2, "dog")]),
+        ("black-and-white C++ a+b -x", [ShortFormTerm(1, "black-and-white C++ a+b -x")]),
+        ("16:9 screen", [ShortFormTerm(1, "16:9 screen")]),
+        ('"rock - roll" + x', [ShortFormTerm(1, "rock - roll"), ShortFormTerm(1, "x")]),
+        ('"./not a file"', [ShortFormTerm(1, "./not a file")]),
+        ('2:"16:9 - screen"', [ShortFormTerm(2, "16:9 - screen")]),
+        ("/photos/my cat.jpg", [ShortFormTerm(1, path="/photos/my cat.jpg")]),
+        (
+            "../x.png - ~/y.png",
+            [ShortFormTerm(1, path="../x.png"), ShortFormTerm(-1, path="~/y.png")],
+        ),
+        ("3:./a.jpg", [ShortFormTerm(3, path="./a.jpg")]),
+        ("time 10:30 at night", [ShortFormTerm(1, "time 10:30 at night")]),
     ],
 )
-def test_it_is_read(query: str, parts: list[Part]) -> None:
+def test_it_is_read(query: str, parts: list[ShortFormTerm]) -> None:
     assert parse(query) == parts
 
 
@@ -70,13 +73,15 @@ def test_what_the_gateway_writes_is_read_back(
         Term(
             "x",
             -weight if negative else weight,
-            text=None if picture else word,
-            image_name=word if picture else None,
+            text=None if image else word,
+            image_id=word if image else None,
         )
-        for word, weight, negative, picture in terms
+        for word, weight, negative, image in terms
     ]
     expected = [
-        Part(term.weight, term.text, None if term.image_name is None else f"./{term.image_name}")
+        ShortFormTerm(
+            term.weight, term.text, None if term.image_id is None else f"./{term.image_id}"
+        )
         for term in written
     ]
     assert parse(describe(written)) == expected

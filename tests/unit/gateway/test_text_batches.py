@@ -9,7 +9,7 @@ import pytest
 from adapters.embedder.arrays import Vectors
 from adapters.embedder.fake import FakeEmbedder
 from adapters.errors import Rejected, Unavailable
-from gateway.search.text_batches import IN_FLIGHT, MOST, TextBatches
+from gateway.search.text_batches import IN_FLIGHT, MAX_TEXTS, TextBatches
 
 
 class Slow(FakeEmbedder):
@@ -17,13 +17,13 @@ class Slow(FakeEmbedder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[list[str]] = []
+        self.requested: list[list[str]] = []
         self.at_once = 0
         self.most_at_once = 0
 
     async def embed_texts(self, model_name: str, texts: Sequence[str]) -> Vectors:
         self.check()
-        self.asked.append(list(texts))
+        self.requested.append(list(texts))
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
         await asyncio.sleep(0.02)
@@ -36,18 +36,18 @@ class Slow(FakeEmbedder):
 async def test_who_asks_alone_is_asked_for_at_once() -> None:
     embedder = Slow()
     assert await TextBatches(embedder).embed("m", "7") == [7.0]
-    assert embedder.asked == [["7"]]
+    assert embedder.requested == [["7"]]
 
 
 async def test_what_comes_meanwhile_goes_together_and_each_gets_its_own() -> None:
     embedder = Slow()
     batches = TextBatches(embedder)
-    count = 3 * MOST
+    count = 3 * MAX_TEXTS
     found = await asyncio.gather(*(batches.embed("m", str(n)) for n in range(count)))
     assert found == [[float(n)] for n in range(count)]
-    assert sorted(int(t) for texts in embedder.asked for t in texts) == list(range(count))
-    assert max(map(len, embedder.asked)) <= MOST
-    assert len(embedder.asked) <= 2 * IN_FLIGHT + 2
+    assert sorted(int(t) for texts in embedder.requested for t in texts) == list(range(count))
+    assert max(map(len, embedder.requested)) <= MAX_TEXTS
+    assert len(embedder.requested) <= 2 * IN_FLIGHT + 2
     assert embedder.most_at_once <= IN_FLIGHT
 
 
@@ -57,14 +57,16 @@ async def test_models_are_not_mixed() -> None:
     models = [("m", "1"), ("n", "2"), ("m", "3"), ("n", "4")]
     found = await asyncio.gather(*(batches.embed(*each) for each in models))
     assert found == [[1.0], [2.0], [3.0], [4.0]]
-    assert not any({"1", "3"} & set(texts) and {"2", "4"} & set(texts) for texts in embedder.asked)
+    assert not any(
+        {"1", "3"} & set(texts) and {"2", "4"} & set(texts) for texts in embedder.requested
+    )
 
 
 async def test_one_that_is_refused_takes_no_other_with_it() -> None:
     batches = TextBatches(Slow())
-    asked = ["0", "0", "1", "bad", "2"]
+    requested = ["0", "0", "1", "bad", "2"]
     found = await asyncio.gather(
-        *(batches.embed("m", text) for text in asked), return_exceptions=True
+        *(batches.embed("m", text) for text in requested), return_exceptions=True
     )
     assert [found[0], found[2], found[4]] == [[0.0], [1.0], [2.0]]
     assert isinstance(found[3], Rejected)

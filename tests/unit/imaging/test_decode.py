@@ -31,7 +31,7 @@ WRITERS = {
 }
 
 
-def picture(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
+def red_and_blue(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
     """Left half red, right half blue."""
     image = Image.new("RGB", (width, height), "red")
     image.paste((0, 0, 255), (width // 2, 0, width, height))
@@ -65,7 +65,7 @@ def test_every_format_has_a_plugin() -> None:
 
 @pytest.mark.parametrize("media_type", sorted(WRITERS))
 def test_every_format_is_read(media_type: str, small_spec: ModelSpec) -> None:
-    data = encoded(picture(), WRITERS[media_type])
+    data = encoded(red_and_blue(), WRITERS[media_type])
     found = decode(data, small_spec)
     assert found.pixels.shape == (16, 16, 3)
     assert found.pixels.dtype == np.uint8
@@ -105,14 +105,14 @@ def test_transparency_lies_on_the_models_background(small_spec: ModelSpec) -> No
 def test_exif_rotation_is_applied(small_spec: ModelSpec) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # The camera was held on its side.
-    turned = picture().transpose(Image.Transpose.ROTATE_90)
+    turned = red_and_blue().transpose(Image.Transpose.ROTATE_90)
     found = decode(encoded(turned, "JPEG", exif=exif, quality=95), small_spec)
     assert (found.width, found.height) == (64, 48)
     assert is_red_and_blue(colours(encoded(turned, "JPEG", exif=exif), small_spec))
 
 
 def test_the_first_frame_of_an_animation_counts(small_spec: ModelSpec) -> None:
-    frames = [picture(), Image.new("RGB", (64, 48), "green")]
+    frames = [red_and_blue(), Image.new("RGB", (64, 48), "green")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert is_red_and_blue(colours(data, small_spec))
 
@@ -141,7 +141,7 @@ def test_exif_says_when_where_and_with_what(small_spec: ModelSpec) -> None:
     gps[ExifTags.GPS.GPSLatitude] = (33.0, 51.0, 25.2)
     gps[ExifTags.GPS.GPSLongitudeRef] = "E"
     gps[ExifTags.GPS.GPSLongitude] = (151.0, 12.0, 54.0)
-    found = decode(encoded(picture(), "JPEG", exif=exif), small_spec)
+    found = decode(encoded(red_and_blue(), "JPEG", exif=exif), small_spec)
     assert found.taken_at == datetime(2024, 2, 29, 16, 30, 5, tzinfo=UTC)
     assert found.camera == "RICOH GR III"
     assert found.latitude == pytest.approx(-33.857)
@@ -152,7 +152,7 @@ def test_exif_says_when_where_and_with_what(small_spec: ModelSpec) -> None:
 def test_a_date_that_is_none_is_left_out(stamp: str, small_spec: ModelSpec) -> None:
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = stamp
-    assert decode(encoded(picture(), "JPEG", exif=exif), small_spec).taken_at is None
+    assert decode(encoded(red_and_blue(), "JPEG", exif=exif), small_spec).taken_at is None
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_a_date_that_is_none_is_left_out(stamp: str, small_spec: ModelSpec) -> N
         (b"hello, I am a text file\n" * 20, "not a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
         (b"\x89PNG\r\n\x1a\n", "picture"),
-        (encoded(picture(), "JPEG")[:300], "picture"),
-        (encoded(picture(640, 480), "WEBP")[:-90], "picture"),
+        (encoded(red_and_blue(), "JPEG")[:300], "picture"),
+        (encoded(red_and_blue(640, 480), "WEBP")[:-90], "picture"),
     ],
     ids=["empty", "text", "svg", "png-head", "jpeg-head", "webp-cut"],
 )
@@ -180,7 +180,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(small_spec: ModelSpec) -> None:
     with pytest.raises(Rejected, match="too many pixels"):
         decode(bomb, small_spec)
     with pytest.raises(Rejected, match="64 x 48"):
-        decode(encoded(picture()), small_spec, max_pixels=3000)
+        decode(encoded(red_and_blue()), small_spec, max_pixels=3000)
 
 
 @settings(max_examples=150, deadline=None)
@@ -195,7 +195,7 @@ def test_damage_anywhere_is_read_or_rejected(media_type: str, chance: random.Ran
         resize_mode="stretch",
         licence="Apache-2.0",
     )
-    data = bytearray(encoded(picture(), WRITERS[media_type]))
+    data = bytearray(encoded(red_and_blue(), WRITERS[media_type]))
     for _ in range(chance.randint(1, 12)):
         data[chance.randrange(len(data))] = chance.randrange(256)
     cut = bytes(data[: chance.randint(0, len(data))])
@@ -204,7 +204,7 @@ def test_damage_anywhere_is_read_or_rejected(media_type: str, chance: random.Ran
 
 
 def test_a_jpeg_without_its_tail_is_what_there_is_of_it(small_spec: ModelSpec) -> None:
-    image = picture(640, 480)
+    image = red_and_blue(640, 480)
     image.paste(Image.effect_noise((640, 240), 90).convert("RGB"), (0, 240))
     data = encoded(image, "JPEG")
     found = decode(data[: len(data) * 3 // 4], small_spec)
@@ -247,7 +247,7 @@ def test_the_size_a_jpeg_xl_claims_is_read_without_decoding(
 def test_shrunk_while_it_is_read_it_looks_the_same(
     kind: str, mode: str, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = picture(640, 480)
+    image = red_and_blue(640, 480)
     image.paste(Image.radial_gradient("L").resize((320, 240)), (100, 100))
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257)

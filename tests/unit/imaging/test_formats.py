@@ -11,9 +11,9 @@ from adapters.errors import Rejected
 from imaging.decode import decode
 from imaging.media_types import MEDIA_TYPES, RAW_MEDIA_TYPE
 from imaging.thumbnail import check, thumbnail
-from tests.corpus.making import CORNERS, Facts, card
-from tests.corpus.table import FILE as TABLE
-from tests.corpus.table import rows as table_of
+from tests.corpus.builders import CORNERS, Facts, card
+from tests.corpus.formats_table import FILE as TABLE
+from tests.corpus.formats_table import rows as table_of
 from tests.support.corpus_cases import INDEXED, Case, cases, saved
 
 CASES = list(cases())

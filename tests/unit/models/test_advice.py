@@ -77,13 +77,13 @@ class Bench:
         )
         await self.log.publish(MODELS, [Message(collection.model_name, event)])
 
-    async def fill(self, name: str, pictures: Sequence[str]) -> Collection:
+    async def fill(self, name: str, images: Sequence[str]) -> Collection:
         """A model that is kept current and answers 'cats' with these, best first."""
         collection = await self.index.ensure_collection(self.embedder.served[name])
         (vector,) = await self.embedder.embed_texts(name, ["cats"])
-        for place, picture in enumerate(pictures):
+        for position, image in enumerate(images):
             record = ImageRecord(
-                image_id=picture,
+                image_id=image,
                 uri="file:///x",
                 sha256="a" * 64,
                 media_type="image/png",
@@ -92,7 +92,7 @@ class Bench:
                 height=1,
                 modified_at=now(),
                 added_at=now(),
-                vector=(vector * (1 - place / 10)).tolist(),
+                vector=(vector * (1 - position / 10)).tolist(),
             )
             await self.index.upsert(collection, [record])
         await self.tell(collection, ModelStep.BACKFILLING)

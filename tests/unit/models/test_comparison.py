@@ -134,9 +134,9 @@ async def test_two_models_are_compared_on_what_was_asked() -> None:
     old = await index.ensure_collection(embedder.served["old"])
     new = await index.ensure_collection(embedder.served["new"])
     (vector,) = await embedder.embed_texts("new", ["cats"])
-    for place, name in enumerate(("c", "b", "a")):
+    for position, name in enumerate(("c", "b", "a")):
         moved = vector.copy()
-        moved[0] += place * 0.5
+        moved[0] += position * 0.5
         record = ImageRecord(
             image_id=name,
             uri="file:///x",

@@ -18,7 +18,7 @@ from tests.support.triton_models import Response, Tensor, TritonError, give_back
 onnxruntime = importlib.import_module("onnxruntime")  # it has no types
 
 REPOSITORY = Path(__file__).parents[3] / "triton_models"
-PICTURES = Path(__file__).parents[1] / "data" / "lite"
+IMAGE_FOLDER = Path(__file__).parents[1] / "data" / "lite"
 # ImageNet's Egyptian cat, espresso and (it sees the launch tower) drilling platform: what the
 # classifier says in FP32.
 CLASSES = {"chelsea": 285, "coffee": 967, "rocket": 540}
@@ -79,8 +79,8 @@ def text_model(pb_utils: None) -> Iterator[Any]:
 
 def pixels(name: str) -> Any:
     """A test picture, which has the model's size already, as [1, 260, 260, 3]."""
-    with Image.open(PICTURES / f"{name}.jpg") as picture:
-        return np.asarray(picture)[None]
+    with Image.open(IMAGE_FOLDER / f"{name}.jpg") as image:
+        return np.asarray(image)[None]
 
 
 def texts(*queries: str | bytes) -> Request:
@@ -102,10 +102,10 @@ def test_pictures_keep_their_classes() -> None:
 
 
 def test_queries_find_their_pictures(image_model: Any, text_model: Any) -> None:
-    pictures = [{"PIXELS": Tensor("PIXELS", pixels(name))} for name in QUERIES]
+    images = [{"PIXELS": Tensor("PIXELS", pixels(name))} for name in QUERIES]
     scores = (
         vectors(text_model.execute([texts(*QUERIES.values())]))
-        @ vectors(image_model.execute(pictures)).T
+        @ vectors(image_model.execute(images)).T
     )
     assert scores.argmax(axis=1).tolist() == [0, 1, 2]
     assert np.diag(scores).min() > 0.20  # the model's own cut-off

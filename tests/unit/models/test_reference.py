@@ -122,7 +122,7 @@ def spec(mode: str) -> ModelSpec:
     )
 
 
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """Smooth and noisy ones of many shapes: tiny, large, nearly square, panoramas, odd sizes."""
     random = np.random.default_rng(7)
     sizes = [(224, 224), (225, 224), (224, 225), (37, 23), (1, 1), (1, 300), (1200, 90), (91, 1000)]
@@ -158,7 +158,7 @@ def test_cropped_pixels_are_those_of_clip() -> None:
     whole = CLIPImageProcessorPil(**sizes, do_center_crop=False)
     cropping = CLIPImageProcessorPil(**sizes)
     same_crop = 0
-    for image in pictures():
+    for image in images():
         found, scaled = ours(image, "shortest_edge_center_crop"), theirs(whole, image)
         # torchvision's CenterCrop, which open_clip uses, rounds half to even ...
         top, left = (round((edge - SIDE) / 2) for edge in scaled.shape[:2])
@@ -173,5 +173,5 @@ def test_cropped_pixels_are_those_of_clip() -> None:
 
 def test_stretched_pixels_are_those_of_siglip() -> None:
     processor = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
-    for image in pictures():
+    for image in images():
         assert np.abs(ours(image, "stretch") - theirs(processor, image)).max() <= 1, image.size

@@ -109,13 +109,13 @@ async def test_publishes_what_is_there_at_start(root: Path, log: FakeEventLog) -
         await shows(log, on_disk(root))
         records = [r async for r in log.read_all(IMAGES)]
         added = {e.image_id: e for r in records if (e := decode(ImageAdded, r.value))}
-    picture = added["deep/er/b c.jpg"]
-    assert picture.uri == (root / "deep/er/b c.jpg").as_uri()
-    assert picture.size_bytes == 3
-    assert picture.media_type == "image/jpeg"
+    image = added["deep/er/b c.jpg"]
+    assert image.uri == (root / "deep/er/b c.jpg").as_uri()
+    assert image.size_bytes == 3
+    assert image.media_type == "image/jpeg"
     modified_us = (root / "deep/er/b c.jpg").stat().st_mtime_ns // 1000
-    assert picture.modified_at is not None
-    assert round(picture.modified_at.timestamp() * 1e6) == modified_us
+    assert image.modified_at is not None
+    assert round(image.modified_at.timestamp() * 1e6) == modified_us
 
 
 async def test_publishes_nothing_after_a_restart(root: Path, log: FakeEventLog) -> None:

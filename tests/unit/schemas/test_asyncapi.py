@@ -13,7 +13,7 @@ import pytest
 
 from schemas import asyncapi, json_schema
 from schemas.topics import TOPICS
-from tests.support.gateway_bench import gateway
+from tests.support.gateway_on_fakes import gateway
 from tests.unit.schemas.test_schemas import CASES
 
 OFFICIAL = Path(__file__).parents[1] / "data" / "asyncapi" / "3.0.0.json.gz"

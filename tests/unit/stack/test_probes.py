@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from stack.probes import answers
+from stack.probes import http_probe
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,6 @@ async def test_a_refusal_is_a_sign_of_life_where_that_will_do(
     async with server:
         port = server.sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}/"
-        assert await answers(url)() is ready
-        assert await answers(url, accept_refusal=True)() is alive
-    assert not await answers(url, accept_refusal=True)()
+        assert await http_probe(url)() is ready
+        assert await http_probe(url, accept_refusal=True)() is alive
+    assert not await http_probe(url, accept_refusal=True)()

@@ -24,7 +24,7 @@ from stack.supervisor import (
     LONGEST_BACKOFF_SECONDS,
     ProcessSpec,
     ProcessState,
-    Supervised,
+    SupervisedProcess,
     Supervisor,
     backoff,
 )
@@ -83,14 +83,14 @@ class TestPreparation:
         return write
 
     def test_a_step_is_done_once(self, tmp_path: Path) -> None:
-        said: list[str] = []
-        cache = Cache(tmp_path, said.append)
-        first = cache.prepared("tool", "1", "the tool", self.make("a"))
-        assert cache.prepared("tool", "1", "the tool", self.make("b")) == first
+        printed: list[str] = []
+        cache = Cache(tmp_path, printed.append)
+        first = cache.get_or_prepare("tool", "1", "the tool", self.make("a"))
+        assert cache.get_or_prepare("tool", "1", "the tool", self.make("b")) == first
         assert (first / "thing").read_text() == "a"
-        assert said[0] == "preparing the tool"
-        assert len(said) == 2
-        assert cache.prepared("tool", "2", "the tool", self.make("c")) != first
+        assert printed[0] == "preparing the tool"
+        assert len(printed) == 2
+        assert cache.get_or_prepare("tool", "2", "the tool", self.make("c")) != first
 
     def test_a_failed_step_leaves_nothing_and_can_be_repeated(self, tmp_path: Path) -> None:
         cache = Cache(tmp_path, silent)
@@ -100,13 +100,13 @@ class TestPreparation:
             raise StackError("the network is gone")
 
         with pytest.raises(StackError, match="network"):
-            cache.prepared("tool", "1", "the tool", half)
+            cache.get_or_prepare("tool", "1", "the tool", half)
         assert [path.name for path in tmp_path.iterdir()] == [".tool.lock"]
-        assert (cache.prepared("tool", "1", "the tool", self.make("a")) / "thing").exists()
+        assert (cache.get_or_prepare("tool", "1", "the tool", self.make("a")) / "thing").exists()
 
     def test_what_a_killed_step_left_is_cleared(self, tmp_path: Path) -> None:
         (tmp_path / ".tool-abc.part").mkdir()
-        Cache(tmp_path, silent).prepared("tool", "1", "the tool", self.make("a"))
+        Cache(tmp_path, silent).get_or_prepare("tool", "1", "the tool", self.make("a"))
         assert not list(tmp_path.glob("*.part"))
 
     def test_read_only_folders_are_removed_too(self, tmp_path: Path) -> None:
@@ -133,11 +133,11 @@ class TestPreparation:
 class TestRecord:
     def test_a_second_launcher_is_told_of_the_first(self, tmp_path: Path) -> None:
         first = RecordFile(tmp_path / "run")
-        with first.held():
+        with first.locked():
             assert first.launcher_runs()
             with (
                 pytest.raises(StackError, match=f"already running as process {os.getpid()}"),
-                RecordFile(tmp_path / "run").held(),
+                RecordFile(tmp_path / "run").locked(),
             ):
                 pass
         assert not first.launcher_runs()
@@ -214,7 +214,7 @@ class TestSupervisor:
                 await asyncio.sleep(0.02)
 
     async def test_order_restart_and_stop(self, tmp_path: Path) -> None:
-        said: list[str] = []
+        printed: list[str] = []
         states: list[dict[str, ProcessState]] = []
 
         def changed(processes: object) -> None:
@@ -228,19 +228,19 @@ class TestSupervisor:
                 self.spec(tmp_path, "once", "exit 0", needs=("server",), one_shot=True),
                 self.spec(tmp_path, "ours", up.format(tmp_path, "ours"), needs=("once",)),
             ],
-            said.append,
+            printed.append,
             changed,
         )
         ready = asyncio.Event()
         work = asyncio.create_task(supervisor.run(ready.set))
         await asyncio.wait_for(ready.wait(), 15)
-        assert [line.split()[0] for line in said] == ["server", "once", "ours"]
+        assert [line.split()[0] for line in printed] == ["server", "once", "ours"]
         first = supervisor.processes["ours"].pid
         assert first is not None
         os.kill(first, 9)
         await self.until(lambda: supervisor.processes["ours"].pid not in (None, first))
         assert supervisor.processes["ours"].restarts == 1
-        assert any("SIGKILL" in line for line in said)
+        assert any("SIGKILL" in line for line in printed)
         pids = [p.pid for p in supervisor.processes.values() if p.pid]
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -267,9 +267,9 @@ class TestSupervisor:
 
     async def test_what_ignores_the_polite_signal_is_killed(self, tmp_path: Path) -> None:
         script = f"trap '' TERM; touch {tmp_path}/deaf.up; while :; do sleep 0.1; done"
-        said: list[str] = []
+        printed: list[str] = []
         spec = self.spec(tmp_path, "deaf", script, stop_grace=0.5)
-        supervisor = Supervisor([spec], said.append, lambda _: None)
+        supervisor = Supervisor([spec], printed.append, lambda _: None)
         ready = asyncio.Event()
         work = asyncio.create_task(supervisor.run(ready.set))
         await asyncio.wait_for(ready.wait(), 15)
@@ -279,7 +279,7 @@ class TestSupervisor:
         with pytest.raises(asyncio.CancelledError):
             await work
         assert not psutil.pid_exists(pid)
-        assert any("did not stop in time" in line for line in said)
+        assert any("did not stop in time" in line for line in printed)
 
     async def test_what_hangs_is_killed_and_started_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -297,7 +297,7 @@ class TestSupervisor:
         ready = asyncio.Event()
         work = asyncio.create_task(supervisor.run(ready.set))
         await asyncio.wait_for(ready.wait(), 15)
-        process: Supervised = supervisor.processes["hung"]
+        process: SupervisedProcess = supervisor.processes["hung"]
         first = process.pid
         healthy.unlink()
         await self.until(lambda: process.restarts == 1)
