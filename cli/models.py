@@ -29,7 +29,7 @@ from models.store import ModelStore, Origin
 from models.switching import BackfillProgress, ModelSwitcher
 from schemas.events import ModelStep
 from stack.errors import StackError
-from stack.preparation import Cache
+from stack.install.preparation import Cache
 from stack.serving import LocalServing
 from stack.settings import StackSettings
 from stack.triton_models import model_registry

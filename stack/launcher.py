@@ -14,7 +14,7 @@ from pathlib import Path
 from stack import log_files, processes, state_folder
 from stack import tcp_ports as ports
 from stack.errors import StackError
-from stack.preparation import Cache
+from stack.install.preparation import Cache
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
 from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings

@@ -14,7 +14,7 @@ from typing import Final
 
 from stack import binaries, toolchains
 from stack.errors import StackError
-from stack.preparation import Cache, key_of
+from stack.install.preparation import Cache, key_of
 from stack.probes import TritonProbe, heartbeat_probe, http_probe, kafka_probe, never_ready
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec

@@ -8,7 +8,7 @@ from typing import Final
 
 from models.errors import ServingFailed
 from stack import triton_models
-from stack.preparation import Cache
+from stack.install.preparation import Cache
 from stack.processes import indexers
 from stack.record import RecordFile, find
 from stack.settings import StackSettings

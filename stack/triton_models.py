@@ -14,8 +14,8 @@ from models.errors import ServingFailed
 from models.registry import ModelRegistry
 from models.repository import render
 from models.store import StoreError
-from stack import binaries
-from stack.preparation import Cache
+from stack.install import binaries
+from stack.install.preparation import Cache
 from stack.settings import StackSettings
 
 

@@ -26,7 +26,7 @@ from models.switching import BackfillProgress, ModelSwitcher
 from schemas.events import ImageAdded, ModelStep
 from schemas.topics import IMAGES, IMAGES_DLQ, Topic
 from stack.errors import StackError
-from stack.preparation import Cache
+from stack.install.preparation import Cache
 from stack.serving import LocalServing
 from stack.settings import StackSettings
 from stack.triton_models import model_registry

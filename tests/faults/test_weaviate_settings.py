@@ -12,7 +12,7 @@ import yaml
 
 from cli.stack import hint
 from stack import settings as stack_settings
-from stack.preparation import Cache
+from stack.install.preparation import Cache
 from stack.processes import weaviate
 from stack.record import ProcessRow, Record, RecordFile, identity
 from stack.settings import GIB, StackSettings

@@ -14,7 +14,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from adapters.embedder.spec import ModelSpec
 from adapters.embedder.triton import TritonEmbedder
 from imaging.decode import decode
-from stack.preparation import Cache
+from stack.install.preparation import Cache
 from stack.settings import StackSettings
 from stack.triton_models import load, unload
 from tests.conftest import ROOT, Servers, run_image_search

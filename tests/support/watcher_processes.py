@@ -26,7 +26,7 @@ from adapters.settings import ServerSettings
 from schemas.codec import decode, decode_image_change
 from schemas.events import DeadLetter, ImageAdded
 from schemas.topics import IMAGES, IMAGES_DLQ, TOPICS
-from stack.preparation import Cache
+from stack.install.preparation import Cache
 from stack.processes import kafka as kafka_spec
 from stack.settings import StackSettings
 from stack.tcp_ports import free_ports

@@ -15,7 +15,7 @@ import pytest
 from adapters.settings import BadSettings
 from stack import tcp_ports as ports
 from stack.errors import StackError
-from stack.preparation import Cache, key_of, remove_tree, run
+from stack.install.preparation import Cache, key_of, remove_tree, run
 from stack.record import ProcessRow, Record, RecordFile, find, identity, kill_leftovers
 from stack.settings import StackSettings
 from stack.supervisor import (

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -21,7 +20,7 @@ RUN, DEVELOP = "app", "dev"
 """The names of the two locks: what runs, and what tests and checks besides."""
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run a command, after whatever it needs. Returns only if it was not started."""
     environment = {**os.environ, **preflight.certificates(os.environ)}
     if arguments[:1] == ["doctor"]:
@@ -39,7 +38,7 @@ def main(arguments: List[str]) -> int:
     os.execve(python, [python, "-m", "cli", *arguments], {**environment, "PYTHONPATH": str(ROOT)})
 
 
-def set_up(lock: Path, environment: Dict[str, str], *, develop: bool) -> int:
+def set_up(lock: Path, environment: dict[str, str], *, develop: bool) -> int:
     """Check the machine and make the environment. Returns the exit status: 0 if it is there."""
     started = time.monotonic()
     findings = preflight.check_all(environment)
@@ -53,7 +52,10 @@ def set_up(lock: Path, environment: Dict[str, str], *, develop: bool) -> int:
     python = preflight.for_processes(preflight.find_pythons(environment))
     assert python is not None  # noqa: S101  # without one there would be a problem
     tools = python_environments.tool_environment(environment, cache)
-    print(f"setting up {HOME.name} with Python {python.version[0]}.{python.version[1]}", file=sys.stderr)  # noqa: T201
+    print(
+        f"setting up {HOME.name} with Python {python.version[0]}.{python.version[1]}",
+        file=sys.stderr,
+    )  # noqa: T201
     includes = [lock.with_name(f"{RUN}.txt")] if develop else []
     try:
         program = python_environments.uv(cache, python.path, tools)

@@ -10,9 +10,9 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
@@ -37,7 +37,7 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(command: List[str], environment: Dict[str, str]) -> None:
+def _run(command: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -51,7 +51,7 @@ def _run(command: List[str], environment: Dict[str, str]) -> None:
         raise EnvironmentFailed(f"{' '.join(command[:4])} … failed:\n{tail}")
 
 
-def uv(cache: Path, python: str, environment: Dict[str, str]) -> str:
+def uv(cache: Path, python: str, environment: dict[str, str]) -> str:
     """The uv program: the pinned wheel, installed once into the per-user cache.
 
     Raises:
@@ -89,9 +89,9 @@ def make(
     lock: Path,
     python: str,
     program: str,
-    environment: Dict[str, str],
+    environment: dict[str, str],
     *,
-    includes: Optional[List[Path]] = None,
+    includes: list[Path] | None = None,
 ) -> None:
     """Make the environment `home` from a lock, or bring it up to date.
 
@@ -110,14 +110,17 @@ def make(
         if is_complete(home, lock):
             return
         (home / STAMP).unlink(missing_ok=True)
-        _run([program, "venv", "--quiet", "--allow-existing", "--python", python, str(home)], environment)
+        _run(
+            [program, "venv", "--quiet", "--allow-existing", "--python", python, str(home)],
+            environment,
+        )
         sync = [program, "pip", "sync", "--quiet", "--require-hashes"]
         _run([*sync, "--python", str(home / "bin" / "python"), str(lock)], environment)
         keys = [key_of(each) for each in [lock, *(includes or [])]]
         (home / STAMP).write_text("\n".join(keys) + "\n")
 
 
-def tool_environment(environment: Dict[str, str], cache: Path) -> Dict[str, str]:
+def tool_environment(environment: dict[str, str], cache: Path) -> dict[str, str]:
     """The variables of uv and pip: nothing of ours is taken for the user's, or put there."""
     private = {"UV_CACHE_DIR": str(cache / "uv"), "UV_NO_CONFIG": "1", "UV_NO_PROGRESS": "1"}
     dropped = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_SYSTEM_PYTHON")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stack import toolchains
 from stack.errors import StackError
-from stack.preparation import Cache, key_of, remove_tree, run
+from stack.install import toolchains
+from stack.install.preparation import Cache, key_of, remove_tree, run
 from stack.settings import ROOT, StackSettings
 
 KAFKA_VERSION: Final = "4.1.0"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stack.preparation import Cache, key_of, run
+from stack.install.preparation import Cache, key_of, run
 from stack.settings import ROOT
 
 MINIMUM_JAVA = 17

@@ -13,8 +13,9 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +64,7 @@ FOREIGN_FILE_SYSTEMS = frozenset(
 """File systems without the locks, links or memory maps that Kafka and Weaviate rely on."""
 PASSING_FILE_SYSTEMS = frozenset(("tmpfs", "ramfs"))
 
-Version = Tuple[int, int]
+Version = tuple[int, int]
 
 
 class Finding(NamedTuple):
@@ -76,7 +77,7 @@ class Finding(NamedTuple):
     subject: str
     state: str
     text: str
-    remedies: Dict[str, str] = {}
+    remedies: dict[str, str] = {}
 
 
 class Python(NamedTuple):
@@ -84,7 +85,7 @@ class Python(NamedTuple):
 
     path: str
     version: Version
-    library: Optional[str]
+    library: str | None
     """Its shared library, which Triton's Python backend loads; None if it is missing."""
     has_venv: bool
 
@@ -102,7 +103,7 @@ print(json.dumps([sys.executable, sys.version_info[:2], found[0] if found else N
 """
 
 
-def describe_python(path: str) -> Optional[Python]:
+def describe_python(path: str) -> Python | None:
     """An interpreter's version, shared library and modules; None if it does not run."""
     try:
         done = subprocess.run(
@@ -118,21 +119,23 @@ def describe_python(path: str) -> Optional[Python]:
     return Python(found or path, (version[0], version[1]), library, has_venv)
 
 
-def find_pythons(environment: Mapping[str, str]) -> List[Python]:
+def find_pythons(environment: Mapping[str, str]) -> list[Python]:
     """The interpreters of `PYTHON` and the PATH that our own processes can run on, best first."""
     names = [environment.get("PYTHON", ""), *(f"python{a}.{b}" for a, b in PYTHONS), "python3"]
     search = environment.get("PATH")
-    paths = [found for found in (shutil.which(name, path=search) for name in names if name) if found]
+    paths = [
+        found for found in (shutil.which(name, path=search) for name in names if name) if found
+    ]
     described = [describe_python(path) for path in dict.fromkeys(paths)]
     return [python for python in described if python is not None and python.version in PYTHONS]
 
 
-def for_processes(pythons: Sequence[Python]) -> Optional[Python]:
+def for_processes(pythons: Sequence[Python]) -> Python | None:
     """The interpreter for our own processes."""
     return next((python for python in pythons if python.has_venv), None)
 
 
-def for_triton(pythons: Sequence[Python]) -> Optional[Python]:
+def for_triton(pythons: Sequence[Python]) -> Python | None:
     """The interpreter for the models in Triton."""
     fitting = (p for p in pythons if p.version in TRITON_PYTHONS and p.library is not None)
     return next(fitting, None)
@@ -196,7 +199,7 @@ def check_triton_python(pythons: Sequence[Python]) -> Finding:
     return Finding(subject, PROBLEM, text, _install_python(*TRITON_PYTHONS))
 
 
-def _install_python(*versions: Version) -> Dict[str, str]:
+def _install_python(*versions: Version) -> dict[str, str]:
     """Commands that install the first of these versions that the package manager has."""
     a, b = next((v for v in versions if _apt_has(f"libpython{v[0]}.{v[1]}")), versions[0])
     apt = f"sudo apt install python{a}.{b} python{a}.{b}-venv libpython{a}.{b}"
@@ -242,13 +245,13 @@ def check_make() -> Finding:
     return Finding("make", WARNING, text, remedies)
 
 
-def check_disk(needs: Mapping[Path, int]) -> List[Finding]:
+def check_disk(needs: Mapping[Path, int]) -> list[Finding]:
     """Room for what is installed and stored, by disk.
 
     Args:
         needs: folder (which may not exist yet) -> bytes that will be written there.
     """
-    by_disk: Dict[int, List[Tuple[Path, int]]] = {}
+    by_disk: dict[int, list[tuple[Path, int]]] = {}
     for folder, needed in needs.items():
         there = existing(folder)
         by_disk.setdefault(there.stat().st_dev, []).append((there, needed))
@@ -259,7 +262,9 @@ def check_disk(needs: Mapping[Path, int]) -> List[Finding]:
         text = f"{_gigabytes(usage.free)} free at {folder}"
         if usage.free < needed:
             text += f", {_gigabytes(needed)} are needed"
-            advice = {"": "free some space, or set CACHE_DIR and STATE_DIR to folders on another disk"}
+            advice = {
+                "": "free some space, or set CACHE_DIR and STATE_DIR to folders on another disk"
+            }
             findings.append(Finding("disk", PROBLEM, text, advice))
         elif (usage.total - usage.free + needed) / usage.total > FULL_SHARE:
             text += "; Weaviate takes no writes while its disk is 90 % full"
@@ -322,9 +327,9 @@ def _is_free(number: int) -> bool:
     return True
 
 
-def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> Optional[str]:
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The type of the file system that holds a folder, as `ext4`; None if it is not known."""
-    best: Tuple[int, Optional[str]] = (-1, None)
+    best: tuple[int, str | None] = (-1, None)
     resolved = str(existing(folder).resolve())
     try:
         lines = mounts.read_text(errors="replace").splitlines()
@@ -334,7 +339,9 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> Op
         fields = line.split()
         if "-" not in fields[6:]:
             continue
-        point = fields[4].encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")
+        point = (
+            fields[4].encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")
+        )
         inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best[0]:
             best = (len(point), fields[fields.index("-", 6) + 1])
@@ -372,7 +379,7 @@ def check_certificates(environment: Mapping[str, str]) -> Finding:
     return Finding(subject, OK, "those of the system")
 
 
-def certificates(environment: Mapping[str, str]) -> Dict[str, str]:
+def certificates(environment: Mapping[str, str]) -> dict[str, str]:
     """All of `CERTIFICATES`, each with its own value or the first one that is set."""
     value = next((environment[name] for name in CERTIFICATES if environment.get(name)), None)
     if value is None:
@@ -380,7 +387,7 @@ def certificates(environment: Mapping[str, str]) -> Dict[str, str]:
     return {name: environment.get(name) or value for name in CERTIFICATES}
 
 
-def folders(environment: Mapping[str, str]) -> Tuple[Path, Path]:
+def folders(environment: Mapping[str, str]) -> tuple[Path, Path]:
     """The folder of the stack's state and that of the per-user cache (`StackSettings`)."""
     home = Path(environment.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     state = Path(environment.get("STATE_DIR") or ROOT / ".stack").expanduser()
@@ -388,7 +395,7 @@ def folders(environment: Mapping[str, str]) -> Tuple[Path, Path]:
     return state.absolute(), cache.absolute()
 
 
-def check_all(environment: Mapping[str, str]) -> List[Finding]:
+def check_all(environment: Mapping[str, str]) -> list[Finding]:
     """Every check."""
     state, cache = folders(environment)
     pythons = find_pythons(environment)
@@ -411,13 +418,13 @@ def check_all(environment: Mapping[str, str]) -> List[Finding]:
     return findings
 
 
-def managers(which: Callable[[str], Optional[str]] = shutil.which) -> List[str]:
+def managers(which: Callable[[str], str | None] = shutil.which) -> list[str]:
     """The package managers of this machine; all that we know commands for if none is there."""
     known = {"apt": "apt-get", "dnf": "dnf", "pacman": "pacman", "brew": "brew"}
     return [name for name, program in known.items() if which(program)] or list(known)
 
 
-def lines(findings: Sequence[Finding], here: Sequence[str], *, everything: bool) -> List[str]:
+def lines(findings: Sequence[Finding], here: Sequence[str], *, everything: bool) -> list[str]:
     """The findings as text: all of them, or those that are not ok.
 
     Args:

@@ -1,0 +1,1 @@
+"""Installing what the stack runs: the checks before, environments, toolchains and servers."""
