@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from stack import binaries, toolchains
 from stack.errors import StackError
+from stack.install import binaries, toolchains
 from stack.install.preparation import Cache, key_of
 from stack.probes import TritonProbe, heartbeat_probe, http_probe, kafka_probe, never_ready
 from stack.settings import ROOT, StackSettings

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 from stack.errors import StackError
 from stack.install import toolchains
 from stack.install.preparation import Cache, key_of, remove_tree, run
-from stack.settings import ROOT, StackSettings
+from stack.settings import StackSettings
 
 KAFKA_VERSION: Final = "4.1.0"
 KAFKA: Final = "+".join(
@@ -26,7 +25,7 @@ KAFKA: Final = "+".join(
         "org.apache.logging.log4j:log4j-slf4j-impl:2.25.2",
     )
 )
-KAFKA_CHECKSUMS: Final = ROOT / "stack" / "kafka_jars.sha256"
+KAFKA_CHECKSUMS: Final = Path(__file__).with_name("kafka_jars.sha256")
 
 WEAVIATE_VERSION: Final = "1.39.0"
 WEAVIATE_MODULE: Final = "github.com/weaviate/weaviate/cmd/weaviate-server"
@@ -134,7 +133,7 @@ class Triton:
     server: Path
     backends: Path
     caches: Path
-    libraries: Path
+    libraries: tuple[Path, ...]
     python_environment: Path
 
 
@@ -142,11 +141,12 @@ def triton(cache: Cache) -> Triton:
     """The Triton server from nvidia-pytriton's wheel.
 
     Raises:
-        StackError: it cannot be installed, or this Python has no shared library.
+        StackError: it cannot be installed, or there is no Python for its models.
     """
-    _libpython()
-    venv = toolchains.environment(cache, "triton", "Triton and its models' libraries")
-    packages = next((venv / "lib").glob("python3.*")) / "site-packages"
+    python = toolchains.triton_python(cache)
+    what = "Triton and its models' libraries"
+    venv = toolchains.environment(cache, "triton", what, python.path)
+    packages = venv / "lib" / f"python{python.name}" / "site-packages"
     bundle = packages / "pytriton" / "tritonserver"
     # The server's own libraries are beside its package; libpython comes from this Python.
     backends = venv / "tritonserver-backends"
@@ -154,34 +154,20 @@ def triton(cache: Cache) -> Triton:
         part = venv / "tritonserver-backends.part"
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(bundle / "backends", part)
-        version = sysconfig.get_python_version()
-        stub = bundle / "python_backend_stubs" / version / "triton_python_backend_stub"
-        if not stub.exists():
-            raise StackError(f"the Triton wheel has no Python backend for Python {version}")
+        stub = bundle / "python_backend_stubs" / python.name / "triton_python_backend_stub"
         shutil.copy(stub, part / "python" / stub.name)
         shutil.rmtree(backends, ignore_errors=True)
         part.rename(backends)
+    library = Path(python.library or "")
     return Triton(
         server=bundle / "bin" / "tritonserver",
         backends=backends,
         caches=bundle / "caches",
-        libraries=packages / "nvidia_pytriton.libs",
+        libraries=(packages / "nvidia_pytriton.libs", library.parent),
         python_environment=venv,
     )
 
 
 def library_path(triton: Triton) -> str:
     """LD_LIBRARY_PATH for the Triton server."""
-    return f"{triton.libraries}:{_libpython().parent}"
-
-
-def _libpython() -> Path:
-    name = sysconfig.get_config_var("INSTSONAME") or ""
-    folders = [sysconfig.get_config_var("LIBDIR"), "/usr/lib/x86_64-linux-gnu", "/usr/lib"]
-    for folder in folders:
-        if folder and ".so" in name and (Path(folder) / name).exists():
-            return Path(folder) / name
-    raise StackError(
-        "Triton needs Python's shared library (libpython3.11.so), which this Python lacks: "
-        "install your distribution's libpython3.11, or build Python with --enable-shared"
-    )
+    return ":".join(map(str, triton.libraries))

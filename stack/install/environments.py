@@ -1,6 +1,6 @@
 """Python environments by uv, each from one lock.
 
-This file uses the standard library alone and the syntax of Python 3.8: see `stack.preflight`.
+This file uses the standard library alone and the syntax of Python 3.9: see `preflight`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements"
 STAMP = ".installed"
 
@@ -126,7 +125,3 @@ def tool_environment(environment: dict[str, str], cache: Path) -> dict[str, str]
     dropped = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_SYSTEM_PYTHON")
     kept = {name: value for name, value in environment.items() if name not in dropped}
     return {**kept, **private}
-
-
-if sys.version_info < (3, 8):
-    raise SystemExit("Python 3.8 or newer is needed to start")

@@ -1,19 +1,20 @@
 """What `./image-search` does first: checks the machine, makes the environment, runs the command.
 
-This file uses the standard library alone and the syntax of Python 3.8: see `stack.preflight`.
+This file uses the standard library alone and the syntax of Python 3.9: see `preflight`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from stack import preflight, python_environments  # noqa: E402  # found by the line above
+from stack.install import environments, finding, preflight, programs, pythons  # noqa: E402  # found by the line above
 
 HOME = ROOT / ".venv"
 RUN, DEVELOP = "app", "dev"
@@ -22,13 +23,13 @@ RUN, DEVELOP = "app", "dev"
 
 def main(arguments: list[str]) -> int:
     """Run a command, after whatever it needs. Returns only if it was not started."""
-    environment = {**os.environ, **preflight.certificates(os.environ)}
+    environment = {**os.environ, **programs.certificates(os.environ)}
     if arguments[:1] == ["doctor"]:
         return preflight.main(arguments[1:])
     develop = arguments[:1] == ["--develop"]
     name = DEVELOP if develop else RUN
-    lock = python_environments.REQUIREMENTS / f"{name}.txt"
-    if not python_environments.is_complete(HOME, lock):
+    lock = environments.REQUIREMENTS / f"{name}.txt"
+    if not environments.is_complete(HOME, lock):
         status = set_up(lock, environment, develop=develop)
         if status:
             return status
@@ -42,28 +43,26 @@ def set_up(lock: Path, environment: dict[str, str], *, develop: bool) -> int:
     """Check the machine and make the environment. Returns the exit status: 0 if it is there."""
     started = time.monotonic()
     findings = preflight.check_all(environment)
-    problems = [finding for finding in findings if finding.state == preflight.PROBLEM]
-    for line in preflight.lines(findings, preflight.managers(), everything=False):
-        print(line, file=sys.stderr)  # noqa: T201
+    problems = [each for each in findings if each.state == finding.PROBLEM]
+    for line in finding.lines(findings, finding.managers(), everything=False):
+        print(line, file=sys.stderr)
     if problems:
-        print("nothing was changed; './image-search doctor' checks again", file=sys.stderr)  # noqa: T201
+        print("nothing was changed; './image-search doctor' checks again", file=sys.stderr)
         return 1
     _, cache = preflight.folders(environment)
-    python = preflight.for_processes(preflight.find_pythons(environment))
+    own_uv = shutil.which("uv", path=environment.get("PATH"))
+    python = pythons.for_processes(pythons.find_pythons(environment), uv=own_uv is not None)
     assert python is not None  # noqa: S101  # without one there would be a problem
-    tools = python_environments.tool_environment(environment, cache)
-    print(
-        f"setting up {HOME.name} with Python {python.version[0]}.{python.version[1]}",
-        file=sys.stderr,
-    )  # noqa: T201
+    tools = environments.tool_environment(environment, cache)
+    print(f"setting up {HOME.name} with Python {python.name}", file=sys.stderr)
     includes = [lock.with_name(f"{RUN}.txt")] if develop else []
     try:
-        program = python_environments.uv(cache, python.path, tools)
-        python_environments.make(HOME, lock, python.path, program, tools, includes=includes)
-    except python_environments.EnvironmentFailed as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        program = own_uv or environments.uv(cache, python.path, tools)
+        environments.make(HOME, lock, python.path, program, tools, includes=includes)
+    except environments.EnvironmentFailed as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"set up in {time.monotonic() - started:.0f} s", file=sys.stderr)  # noqa: T201
+    print(f"set up in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return 0
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from stack.errors import StackError
+from stack.install import environments, pythons
 from stack.install.preparation import Cache, key_of, run
-from stack.settings import ROOT
 
 MINIMUM_JAVA = 17
-REQUIREMENTS = ROOT / "requirements"
 
 
 def java(cache: Cache) -> Path:
@@ -55,47 +57,73 @@ def _go_version(go: Path) -> tuple[int, int]:
 
 def wheels(cache: Cache, name: str, what: str) -> Path:
     """A folder with the wheels of `requirements/<name>.txt`, outside any environment."""
-    lock = REQUIREMENTS / f"{name}.txt"
+    lock = environments.REQUIREMENTS / f"{name}.txt"
 
     def make(target: Path) -> None:
-        run([*_pip(), "--target", target, "-r", lock], cache.say, f"installing {what}")
+        install = [uv(cache), "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
+        install += ["--only-binary", ":all:", "--target", str(target), "-r", str(lock)]
+        run(
+            [*install, "--python", sys.executable],
+            cache.say,
+            f"installing {what}",
+            environment=tools(cache),
+        )
 
     return cache.get_or_prepare(f"wheels-{name}", key_of(lock), what, make)
 
 
-def environment(cache: Cache, name: str, what: str) -> Path:
+def environment(cache: Cache, name: str, what: str, python: str = sys.executable) -> Path:
     """A virtual environment with the wheels of `requirements/<name>.txt`, made in place.
 
     A virtual environment contains its own path and cannot be renamed, so a file that is written
     last marks it as complete.
     """
-    lock = REQUIREMENTS / f"{name}.txt"
-
-    def make(target: Path) -> None:
-        home = _environment_path(cache, name, lock)
-        shutil.rmtree(home, ignore_errors=True)
-        run([sys.executable, "-m", "venv", home], cache.say, f"creating {what}")
-        run([home / "bin" / "python", *_pip()[1:], "-r", lock], cache.say, f"installing {what}")
-        (target / "path").write_text(str(home))
-
-    cache.get_or_prepare(f"done-{name}", key_of(lock), what, make)
-    return _environment_path(cache, name, lock)
-
-
-def _environment_path(cache: Cache, name: str, lock: Path) -> Path:
-    return cache.root / f"venv-{name}-{key_of(lock)}"
+    lock = environments.REQUIREMENTS / f"{name}.txt"
+    home = cache.root / f"venv-{name}-{key_of(lock, python)}"
+    if not environments.is_complete(home, lock):
+        cache.say(f"preparing {what}")
+        started = time.monotonic()
+        try:
+            environments.make(home, lock, python, uv(cache), tools(cache))
+        except environments.EnvironmentFailed as error:
+            raise StackError(str(error)) from error
+        cache.say(f"prepared {what} in {time.monotonic() - started:.0f} s")
+    return home
 
 
-def _pip() -> list[str | Path]:
-    return [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--require-hashes",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--progress-bar=off",
-    ]
+def uv(cache: Cache) -> str:
+    """The uv program: one on the PATH, else from its wheel; raises as `java`."""
+    try:
+        return shutil.which("uv") or environments.uv(cache.root, sys.executable, tools(cache))
+    except environments.EnvironmentFailed as error:
+        raise StackError(str(error)) from error
+
+
+def tools(cache: Cache) -> dict[str, str]:
+    """The environment variables of uv."""
+    return environments.tool_environment(dict(os.environ), cache.root)
+
+
+def triton_python(cache: Cache) -> pythons.Python:
+    """The Python of the models in Triton: one of the machine, else one that uv fetches.
+
+    Raises:
+        StackError: there is none with a shared library, and none could be fetched.
+    """
+    found = pythons.for_triton(pythons.find_pythons(os.environ))
+    if found is not None:
+        return found
+    what = f"Python {pythons.DOWNLOADED} for Triton"
+    variables = {**tools(cache), "UV_PYTHON_INSTALL_DIR": str(cache.root / "python")}
+    wanted = ["--managed-python", pythons.DOWNLOADED]
+    run(
+        [uv(cache), "python", "install", *wanted],
+        cache.say,
+        f"fetching {what}",
+        environment=variables,
+    )
+    path = run([uv(cache), "python", "find", *wanted], cache.say, what, environment=variables)
+    fetched = pythons.describe_python(path.strip())
+    if fetched is None or fetched.library is None:
+        raise StackError(f"the Python that uv has fetched lacks its shared library: {path.strip()}")
+    return fetched
