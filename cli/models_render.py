@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from adapters.naming import image_model, text_model
+from cli.output import AsJson, print_json
 from models import repository as model_repository
 from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
 from stack.errors import StackError
@@ -67,6 +68,7 @@ def render(
     engine_cache: Annotated[
         str, typer.Option("--engine-cache", help="Folder on the server for TensorRT's engines.")
     ] = ENGINE_CACHE,
+    as_json: AsJson = False,
 ) -> None:
     """Write a model's folders for a Triton elsewhere; set TRITON_URL to use that one."""
     try:
@@ -75,7 +77,7 @@ def render(
         if target is Target.CPU or (row_by_row and provider is Provider.CUDA):
             if precision is Precision.FP16:
                 raise NotNative("fp16 needs --target gpu --provider tensorrt")
-            if row_by_row:
+            if row_by_row and not as_json:
                 print(f"{name} was exported for one row at a time, so the Python backend runs it")
             model_repository.render(
                 source,
@@ -100,6 +102,10 @@ def render(
             )
     except (ValueError, OSError) as error:
         raise StackError(str(error)) from error
+    if as_json:
+        models = [image_model(name), text_model(name)]
+        print_json({"name": name, "folder": str(to), "models": models})
+        return
     print(
         f"{name} is in {to}; serve it with: tritonserver --model-repository={to} "
         f"--model-control-mode=explicit --load-model={image_model(name)} "

@@ -9,12 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stack.errors import StackError
-from stack.supervisor import SupervisedProcess
+
+if TYPE_CHECKING:
+    import psutil
+
+    from stack.supervisor import SupervisedProcess
 
 STOP_TIMEOUT_SECONDS = 90.0
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -92,6 +96,8 @@ def find(row: ProcessRow) -> psutil.Process | None:
     """The running process of a row; None if it has ended, or its id was reused."""
     if row.pid is None:
         return None
+    import psutil  # Here, as in the others: without a process it is not needed.
+
     try:
         process = psutil.Process(row.pid)
         if row.identity is not None:
@@ -166,6 +172,8 @@ class RecordFile:
 
 def kill_leftovers(rows: Sequence[ProcessRow]) -> list[str]:
     """Kill the processes of a stack whose launcher is gone; returns their names."""
+    import psutil
+
     killed = []
     for row in rows:
         process = find(row)

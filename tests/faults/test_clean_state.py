@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stack import launcher, state_folder
+from stack import launcher, state_folder, stopping
 from stack.errors import StackError
 from stack.settings import StackSettings
 from tests.conftest import ROOT
@@ -40,7 +40,7 @@ def used(state: Path) -> Path:
 
 def test_what_a_stack_made_is_gone(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
-    assert launcher.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)) == []
     assert not state.exists()
 
 
@@ -49,7 +49,7 @@ def test_foreign_files_stay(tmp_path: Path, images: Path) -> None:
     (state / "holiday").mkdir()
     (state / "holiday" / "beach.jpg").write_bytes(b"beach")
     (state / "notes.txt").write_text("mine")
-    assert launcher.clean(settings(state, images)) == ["holiday", "notes.txt"]
+    assert stopping.clean(settings(state, images)) == ["holiday", "notes.txt"]
     assert sorted(p.name for p in state.iterdir()) == [
         ".image-search-state",
         "holiday",
@@ -63,7 +63,7 @@ def test_a_folder_that_no_stack_made_is_refused(tmp_path: Path, images: Path) ->
     (state / "logs").mkdir(parents=True)
     (state / "logs" / "mine.log").write_text("mine")
     with pytest.raises(StackError, match="not created by image-search"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     assert (state / "logs" / "mine.log").exists()
 
 
@@ -86,10 +86,10 @@ def test_a_folder_of_an_earlier_version_is_marked_by_up_and_never_by_clean(
     state = used(tmp_path / "state")
     (state / state_folder.MARKER).unlink()
     with pytest.raises(StackError, match="`up` marks"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     assert (state / "lake" / "file").exists()
     state_folder.claim(state)
-    assert launcher.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)) == []
     assert not state.exists()
 
 
@@ -118,7 +118,7 @@ def test_what_others_call_by_the_same_names_is_theirs(
         (state / name).parent.mkdir(parents=True, exist_ok=True)
         (state / name).write_text("[]")
     with pytest.raises(StackError, match="not created by image-search"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     with pytest.raises(StackError, match="did not create"):
         state_folder.claim(state)
     assert (state / "lake/swan.jpg").exists()
@@ -139,7 +139,7 @@ def test_pictures_and_state_in_one_another_are_refused(tmp_path: Path, how: str)
         images.symlink_to(state / "kept")
     images.mkdir(exist_ok=True)
     with pytest.raises(StackError, match="nothing is deleted"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     assert (state / "lake" / "file").exists()
 
 
@@ -151,7 +151,7 @@ def test_a_further_source_in_it_is_refused(tmp_path: Path, images: Path) -> None
         state_dir=state, images_dir=images, images_sources=f"nas={further.as_uri()}"
     )
     with pytest.raises(StackError, match="nothing is deleted"):
-        launcher.clean(chosen)
+        stopping.clean(chosen)
     assert further.exists()
 
 
@@ -163,7 +163,7 @@ def test_of_a_link_only_the_link_goes(tmp_path: Path, images: Path) -> None:
     (state / "thumbnails" / "file").unlink()
     (state / "thumbnails").rmdir()
     (state / "thumbnails").symlink_to(elsewhere)
-    assert launcher.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)) == []
     assert (elsewhere / "other.parquet").exists()
 
 
@@ -176,7 +176,7 @@ def test_a_mounted_file_system_is_not_emptied(
     table.write_bytes(b"36 35 98:0 / " + mount_point + b" rw,noatime - ext4 /dev/sdb rw\n")
     monkeypatch.setattr(state_folder, "_MOUNTS", table)
     with pytest.raises(StackError, match="is mounted"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     assert (state / "kafka" / "data" / "file").exists()
 
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_deleted_is_said(
 
     monkeypatch.setattr(shutil, "rmtree", refused)
     with pytest.raises(StackError, match="Permission denied"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
 
 
 def test_the_command_says_what_it_left(tmp_path: Path, images: Path) -> None:
