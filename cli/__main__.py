@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ MODULES: Final[Mapping[str, str]] = {
 """Module of a command, or of a group of commands, of its own name -> the help in the overview."""
 ASKS_NOTHING: Final = ("--version", *completion.OPTIONS)
 """First arguments with which no settings are read."""
+GARBAGE_THRESHOLD: Final = 20_000
+"""How many new containers start a garbage collection; what is imported holds no garbage."""
 EPILOG: Final = "Exit status: 0 for success, 1 for a failure or if not ready, 2 for wrong usage."
 
 
@@ -76,6 +79,7 @@ def options(
 
 def main() -> None:
     """Run a command; an expected failure is one message and exit status 1."""
+    gc.set_threshold(GARBAGE_THRESHOLD)
     arguments = completion.typed() if completion.is_asked() else sys.argv[1:]
     app = build(arguments or ["--help"])
     name = f"./{completion.NAME}"

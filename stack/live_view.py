@@ -29,6 +29,8 @@ ASK_SECONDS: Final = 2.0
 ASK_TIMEOUT_SECONDS: Final = 5.0
 MESSAGES: Final = 6
 """Number of the launcher's last messages that are shown."""
+MARGIN: Final = 4
+"""Lines for the last line, those between, and one that wraps."""
 STYLES: Final = {
     "ready": "green",
     "waiting": "dim",
@@ -69,28 +71,28 @@ class Snapshot:
     """The launcher's last messages, oldest first."""
 
 
-def render(now: Snapshot, width: int = 80, height: int = 24) -> RenderableType:
-    """The view: the processes, indexing, and what went wrong, for a terminal of this size."""
+def render(now: Snapshot, console: Console) -> RenderableType:
+    """The view: processes, indexing, and what went wrong; as many messages as the console fits."""
     parts: list[RenderableType] = [_head(now), Text(), _processes(now.processes), Text()]
     if now.address:
         parts.append(_indexing(now))
     problems = [Text(each, style="yellow") for each in _problems(now)]
-    used = len(parts) + len(now.processes) + sum(_lines(each.plain, width) for each in problems)
-    messages = _newest(now.messages, width, max(2, height - used - 4))
-    parts += [*problems, Text(), *(Text(each, style="dim") for each in messages)]
+    used = len(parts) + len(now.processes) + sum(_lines(each, console) for each in problems)
+    messages = [Text(each, style="dim") for each in now.messages]
+    parts += [*problems, Text(), *_newest(messages, console, console.height - used - MARGIN)]
     parts.append(Text("Ctrl-C stops it; ./image-search logs shows what the processes log", "dim"))
     return Group(*parts)
 
 
-def _lines(text: str, width: int) -> int:
-    return max(1, -(-len(text) // width))
+def _lines(text: Text, console: Console) -> int:
+    return len(text.wrap(console, console.width))
 
 
-def _newest(messages: Sequence[str], width: int, lines: int) -> list[str]:
+def _newest(messages: Sequence[Text], console: Console, lines: int) -> list[Text]:
     """As many of the newest messages as fit into this number of lines, at least one."""
-    shown: list[str] = []
+    shown: list[Text] = []
     for each in reversed(messages):
-        lines -= _lines(each, width)
+        lines -= _lines(each, console)
         if shown and lines < 0:
             break
         shown.insert(0, each)
@@ -217,8 +219,7 @@ class LiveView:
                 while True:
                     shown = [each for each in processes.values() if each.state != "done"]
                     now = await asyncio.to_thread(self._snapshot, shown, ready())
-                    size = self._console.size
-                    live.update(render(now, size.width, size.height), refresh=True)
+                    live.update(render(now, self._console), refresh=True)
                     await asyncio.sleep(REFRESH_SECONDS)
         except OSError as error:
             logger.info("the table cannot be shown any more: %s", error)

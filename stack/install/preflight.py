@@ -6,7 +6,6 @@ an environment, by whatever Python the machine has.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -71,6 +70,8 @@ def check_all(environment: Mapping[str, str]) -> list[Finding]:
 
 def main(arguments: Sequence[str]) -> int:
     """`doctor`: print every finding. Returns the exit status: 1 if there is a problem."""
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="./image-search doctor",
         description="Check this machine: what is missing, and how to install it. "

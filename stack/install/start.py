@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from stack.install import environments, finding, preflight, programs, pythons, version  # noqa: E402  # found by the line above
+from stack.install import environments, programs, version  # noqa: E402  # found by the line above
 
 HOME = ROOT / ".venv"
 RUN, DEVELOP = "app", "dev"
@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> int:
     """Run a command, after whatever it needs. Returns only if it was not started."""
     environment = {**os.environ, **programs.certificates(os.environ)}
     if arguments[:1] == ["doctor"]:
+        from stack.install import preflight
+
         return preflight.main(arguments[1:])
     if arguments == ["--version"]:
         print(f"image-search {version.version()}")
@@ -48,6 +50,8 @@ def main(arguments: list[str]) -> int:
 
 def set_up(lock: Path, environment: dict[str, str], *, develop: bool) -> int:
     """Check the machine and make the environment. Returns the exit status: 0 if it is there."""
+    from stack.install import finding, preflight, pythons
+
     started = time.monotonic()
     findings = preflight.check_all(environment)
     problems = [each for each in findings if each.state == finding.PROBLEM]
