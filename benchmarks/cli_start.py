@@ -1,11 +1,11 @@
 """The time that commands take themselves, besides what servers take.
 
-`.venv/bin/python -m benchmarks.cli_start` runs each command `--runs` times and prints the medians of
-its processor time (user and system, children included) and of its duration, in seconds, as a table
-in Markdown. Without a running system, `status` finds none; start one (`make run`) to measure what
-it takes then. With `--against FOLDER` the commands of another checkout take turns with those of
-this one, in the same environment: old against new. `import aiokafka` is measured besides, as a
-measure of how quick the machine is now.
+`.venv/bin/python -m benchmarks.cli_start` runs each command `--runs` times and prints the medians
+of its processor time (user and system, children included) and of its duration, in seconds, as a
+table in Markdown. Without a running system, `status` finds none; start one (`make run`) to measure
+what it takes then, and leave it running with `--no-down`. With `--against FOLDER` the commands of
+another checkout take turns with those of this one, in the same environment: old against new.
+`import aiokafka` is measured besides, as a measure of how quick the machine is now.
 """
 
 from __future__ import annotations

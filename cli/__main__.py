@@ -43,6 +43,8 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
         help="Find pictures by describing them.",
         epilog=EPILOG,
         no_args_is_help=True,
+        # Plain help: the libraries for boxes around it take longer than everything else.
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
     app.callback()(options)

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from cli.output import AsJson, tell
 from models.catalogue import CatalogueEntry, read_catalogue
-from models.hub import download
 from models.layout import read_layout
 from models.store import Origin
 from stack.errors import StackError
@@ -50,6 +49,8 @@ def pull(
 
     HF_ENDPOINT names another hub; HF_TOKEN is the token for signing in.
     """
+    from models.hub import download  # Here, because its library takes long to import.
+
     settings, entry = StackSettings(), read_catalogue().get(name)
     if entry is None or entry.repository is None or entry.revision is None:
         raise StackError(

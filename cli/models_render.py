@@ -11,7 +11,6 @@ import typer
 from adapters.naming import image_model, text_model
 from cli.output import AsJson, print_json
 from models import repository as model_repository
-from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
 from stack.errors import StackError
 from stack.settings import StackSettings
 from stack.triton_models import model_registry
@@ -66,11 +65,15 @@ def render(
         int, typer.Option("--instances", help="Number of instances of each encoder.")
     ] = 1,
     engine_cache: Annotated[
-        str, typer.Option("--engine-cache", help="Folder on the server for TensorRT's engines.")
-    ] = ENGINE_CACHE,
+        str | None,
+        typer.Option("--engine-cache", help="Folder on the server for TensorRT's engines."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model's folders for a Triton elsewhere; set TRITON_URL to use that one."""
+    # Here, because ONNX takes long to import.
+    from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
+
     try:
         source = model_registry(StackSettings()).store().repository(name)
         row_by_row = target is Target.GPU and single_row(source, name)
@@ -98,7 +101,7 @@ def render(
                 provider=provider.value,
                 precision=(precision or usual).value,
                 instances=instances,
-                engine_cache=engine_cache,
+                engine_cache=engine_cache or ENGINE_CACHE,
             )
     except (ValueError, OSError) as error:
         raise StackError(str(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +24,16 @@ def print_json(value: Any, default: Callable[[Any], Any] | None = None) -> None:
         # A file's name that is not UTF-8, or a terminal that takes ASCII alone.
         text = json.dumps(value, indent=2, default=default)
     print(text, flush=True)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """The rows as text, with aligned columns. Without rich, which takes long to import."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "\n".join(lines)
 
 
 def tell(as_json: bool, text: str, **result: object) -> None:

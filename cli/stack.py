@@ -85,7 +85,7 @@ def clean(as_json: AsJson = False) -> None:
 
 
 def prepare() -> None:
-    """Fetch and build the servers now, so that the first `up` is quick."""
+    """Fetch and build the servers now, before the first `up`."""
     from stack import launcher
     from stack.settings import StackSettings
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.output import AsJson, print_json
+from cli.output import AsJson, columns, print_json
 
 if TYPE_CHECKING:
     from stack.settings import StackSettings
@@ -61,21 +61,13 @@ def _print_processes(rows: list[dict[str, Any]], current: StackSettings) -> None
     if not rows:
         print(f"no stack was started in {current.state}")
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("process", "state", "pid", "up", "restarts", "memory", "log", box=None)
+    table = [("process", "state", "pid", "up", "restarts", "memory", "log")]
     for row in rows:
-        table.add_row(
-            row["name"],
-            row["state"],
-            str(row["pid"] or ""),
-            "" if row["uptime_seconds"] is None else f"{row['uptime_seconds']} s",
-            str(row["restarts"]),
-            f"{row['memory_bytes'] / 1e6:.0f} MB" if row["memory_bytes"] else "",
-            row["log"],
-        )
-    Console().print(table)
+        up = "" if row["uptime_seconds"] is None else f"{row['uptime_seconds']} s"
+        memory = f"{row['memory_bytes'] / 1e6:.0f} MB" if row["memory_bytes"] else ""
+        restarts, pid = str(row["restarts"]), str(row["pid"] or "")
+        table.append((row["name"], row["state"], pid, up, restarts, memory, row["log"]))
+    print(columns(table))
     for row in rows:
         for waited in row["waiting_for"]:
             print(f"{row['name']} waits: {waited}")

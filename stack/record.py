@@ -70,10 +70,23 @@ def identity(pid: int | None) -> str | None:
         return None
 
 
+def is_running(row: ProcessRow) -> bool:
+    """Whether the row's process runs; as `find`, for who does not need the process itself."""
+    if row.identity is None:
+        return find(row) is not None
+    if row.pid is None or identity(row.pid) != row.identity:
+        return False
+    try:
+        stat = Path(f"/proc/{row.pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(b")")[2].split()[0] != b"Z"
+
+
 def uptime(row: ProcessRow) -> float | None:
     """Seconds since the row's process was started; None if it is not running."""
     found = identity(row.pid)
-    if found is None or find(row) is None:
+    if found is None or not is_running(row):
         return None
     started = int(found.rpartition(":")[2]) / os.sysconf("SC_CLK_TCK")
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from stack.record import ProcessRow, find, uptime
+from stack.record import ProcessRow, is_running, uptime
 
 HINTS: Final = {
     "not enough memory": "give Weaviate more with WEAVIATE_MEMORY (for instance 6GiB) and start "
@@ -56,12 +56,12 @@ def as_json(row: ProcessRow, run: Path, memory: Mapping[int, int]) -> dict[str, 
         run: the folder of the ready files.
         memory: session id -> resident bytes.
     """
-    process = find(row)
-    pid = row.pid if process else None
+    running = is_running(row)
+    pid = row.pid if running else None
     lasting = uptime(row)
     return {
         "name": row.name,
-        "state": "gone" if process is None and row.pid is not None else row.state,
+        "state": "gone" if not running and row.pid is not None else row.state,
         "pid": pid,
         "uptime_seconds": None if lasting is None else round(lasting),
         "restarts": row.restarts,

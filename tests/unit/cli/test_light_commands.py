@@ -8,11 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from stack.record import ProcessRow, Record, RecordFile, identity
 from tests.conftest import ROOT
 
 HEAVY = {
     *("onnx", "numpy", "tritonclient", "weaviate", "grpc", "aiokafka", "duckdb", "pyarrow"),
-    *("huggingface_hub", "httpx", "fastapi", "PIL", "pydantic_settings", "aiohttp"),
+    *(
+        "huggingface_hub",
+        "httpx",
+        "psutil",
+        "rich.table",
+        "fastapi",
+        "PIL",
+        "pydantic_settings",
+        "aiohttp",
+    ),
 }
 """Libraries that take longer to import than a light command may take."""
 SCRIPT = (
@@ -59,3 +69,24 @@ def test_the_overview_says_of_each_group_what_the_group_says() -> None:
     assert overview.keys() == whole.keys()
     for name in MODULES:
         assert overview[name].get_short_help_str(100) == whole[name].get_short_help_str(100)
+
+
+def test_a_running_stack_takes_no_more_libraries(tmp_path: Path) -> None:
+    row = ProcessRow(name="x", state="ready", pid=os.getpid(), identity=identity(os.getpid()))
+    gone = row.model_copy(update={"name": "y", "identity": "0:0"})
+    (tmp_path / "run").mkdir()
+    file = RecordFile(tmp_path / "run")
+    file.write(Record(launcher=row, gateway_url="http://x", processes=[row, gone]))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, '["status"]'],
+        cwd=ROOT,
+        env={**os.environ, **NOWHERE, "STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stderr.splitlines()[-1]) == []
+    head, first, second = (line.split() for line in done.stdout.splitlines()[:3])
+    assert head == ["process", "state", "pid", "up", "restarts", "memory", "log"]
+    assert first[:3] == ["x", "ready", str(os.getpid())]
+    assert second[:2] == ["y", "gone"]
