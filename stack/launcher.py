@@ -15,6 +15,7 @@ from stack import log_files, processes, state_folder
 from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache
+from stack.install.progress import shown
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
 from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
@@ -37,7 +38,8 @@ def prepare(settings: StackSettings) -> list[ProcessSpec]:
     Raises:
         StackError: a step failed; it can be repeated.
     """
-    return processes.servers(settings, Cache(settings.cache, say))
+    with shown(say) as progress:
+        return processes.servers(settings, Cache(settings.cache, progress))
 
 
 class Launcher:
@@ -107,8 +109,13 @@ class Launcher:
 
     async def _work(self) -> None:
         settings = self._settings
-        # In a thread, so that Ctrl-C works while something is downloaded or built.
-        servers = await asyncio.to_thread(prepare, settings)
+        with shown(say) as progress:
+            try:
+                # In a thread, so that Ctrl-C works while something is downloaded or built.
+                cache = Cache(settings.cache, progress)
+                servers = await asyncio.to_thread(processes.servers, settings, cache)
+            finally:
+                progress.stop()
         # Write the state file: a later download may change the default model, but not for a stack
         # that holds data. This also replaces a damaged file.
         with model_registry(settings).changing():

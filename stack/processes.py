@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final
 
@@ -36,13 +37,22 @@ def servers(settings: StackSettings, cache: Cache) -> list[ProcessSpec]:
         StackError: one of them cannot be prepared.
     """
     wanted = []
-    if settings.kafka_bootstrap_servers is None:
-        wanted.append(kafka(settings, cache))
     if settings.weaviate_url is None:
-        wanted.append(weaviate(settings, cache))
+        wanted.append(weaviate)
+    if settings.kafka_bootstrap_servers is None:
+        wanted.append(kafka)
     if settings.triton_url is None:
-        wanted.append(triton(settings, cache))
-    return wanted
+        wanted.append(triton)
+    if not wanted:
+        return []
+    # Weaviate first: compiling it takes longest, and the others are prepared beside it.
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        begun = [pool.submit(each, settings, cache) for each in wanted]
+        failed = next((each for each in as_completed(begun) if each.exception()), None)
+        if failed is not None:
+            cache.progress.stop()
+            failed.result()
+    return [each.result() for each in begun]
 
 
 def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:

@@ -16,6 +16,7 @@ from adapters.settings import BadSettings
 from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache, key_of, remove_tree, run
+from stack.install.progress import Lines
 from stack.record import ProcessRow, Record, RecordFile, find, identity, kill_leftovers
 from stack.settings import StackSettings
 from stack.supervisor import (
@@ -120,7 +121,7 @@ class TestPreparation:
     def test_a_command_that_fails_shows_its_last_lines(self) -> None:
         program = "print('one'); print('two'); raise SystemExit(3)"
         with pytest.raises(StackError, match=r"(?s)exit status 3.*one\ntwo"):
-            run([sys.executable, "-c", program], silent, "the step")
+            run([sys.executable, "-c", program], Lines(silent), "the step")
 
     def test_the_key_changes_with_the_content(self, tmp_path: Path) -> None:
         file = tmp_path / "lock.txt"
