@@ -61,7 +61,7 @@ inside 0 "apt-get -qq update && apt-get -qq install -y --no-install-recommends $
 echo "installed: $named"
 rm -rf "$root/home/user/image-search" "$root/home/user/.cache"
 git -c safe.directory="$repository" -C "$repository" bundle create -q "$root/home/user/repository" HEAD
-inside 1000 "git clone -q repository image-search"
+inside 1000 "git clone -q repository image-search 2>/dev/null"
 
 # Runs `make run` until it is ready; leaves it running in the background.
 run() {
