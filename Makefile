@@ -35,6 +35,7 @@ test: setup prepare programs ## every test, on real servers
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests
+	@$(BIN)/python tools/other_pythons.py
 
 test-long: setup ## a hundred thousand examples (FACTS_EXAMPLES) of pictures' metadata
 	@FACTS_EXAMPLES=$${FACTS_EXAMPLES:-100000} $(BIN)/python -m pytest tests/formats/test_facts_damaged.py
