@@ -56,8 +56,7 @@ pytestmark = pytest.mark.timeout(600 + 60 * ROUNDS)
 class Disk:
     """A file system mounted below the watched folder; its files outlive the mount.
 
-    Who may not mount has a folder there instead, and then it is the whole watched folder that
-    vanishes.
+    Without permission to mount, it is a folder, and the whole watched folder vanishes instead.
     """
 
     folder: Path

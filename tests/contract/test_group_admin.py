@@ -118,7 +118,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     servers = request.getfixturevalue("servers")
     await create_topic(ServerSettings(kafka_bootstrap_servers=servers.kafka), topic)
     kafka = KafkaGroupAdmin(servers.kafka)
-    # A broker makes its topic of offsets when it is first asked for a group.
+    # A broker creates its topic of offsets at the first request for a group.
     await until_available(
         lambda: kafka.progress(topic, group), what="groups", give_up_after=LEAVING_SECONDS
     )

@@ -123,7 +123,7 @@ async def test_a_collection_that_is_gone_is_an_outage_and_no_fault_of_a_picture(
 async def test_nothing_is_written_to_one_that_took_its_place(
     index: ImageIndex, small_spec: ModelSpec
 ) -> None:
-    """Whoever fills the former one may be behind those who fill the new one."""
+    """A writer to the former collection may be behind the writers to the new one."""
     spec = small_spec.model_copy(update={"version": uuid.uuid4().hex[:12]})
     former = await index.ensure_collection(spec)
     await index.drop(former)
@@ -490,7 +490,9 @@ async def test_a_limit_over_the_bound_is_refused(index: ImageIndex, collection: 
     assert list(await index.search(collection, unit(1), MAX_RESULTS)) == []
 
 
-async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection) -> None:
+async def test_scrolling_returns_each_record_once(
+    index: ImageIndex, collection: Collection
+) -> None:
     names = [f"{n}.jpg" for n in range(25)]
     await index.upsert(
         collection, [record(name, unit(1, n), f"{n:064x}") for n, name in enumerate(names)]
@@ -505,7 +507,7 @@ async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection)
         assert page[-1].sha256 == f"{number:064x}"
         assert list(page[-1].vector) == pytest.approx(unit(1, number), abs=2e-6)
     assert met == sorted(names, key=object_id)
-    # One that is gone still tells where to go on.
+    # Scrolling also continues after a record that is deleted.
     await index.delete(collection, [met[9]])
     assert [each.image_id for each in await index.scroll(collection, met[9], 5)] == met[10:15]
 

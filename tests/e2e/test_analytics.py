@@ -46,7 +46,7 @@ async def rate(client: httpx.AsyncClient, token: str, rating: int, image: str | 
 
 
 async def answer_of(client: httpx.AsyncClient, text: str, limit: int) -> dict[str, Any]:
-    """A search's answer, once so many pictures are indexed."""
+    """A search's answer, once it has `limit` matches."""
 
     async def full() -> dict[str, Any] | None:
         answer = await search(client, text, limit)

@@ -1,4 +1,4 @@
-"""The commands of a person who runs the system."""
+"""The operator's commands."""
 
 import json
 import re

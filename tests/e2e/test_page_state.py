@@ -17,11 +17,11 @@ from tests.e2e.conftest import System, eventually
 from tests.e2e.test_library import new_image
 from tests.support.browsers import (
     answered,
-    ask,
     assert_accessible,
     assert_fits,
     drop,
     save_screenshot,
+    search_for,
     shown,
     visit,
 )
@@ -63,10 +63,10 @@ async def test_dropped_pictures_are_followed_until_they_can_be_found(
         await answered(page)
         assert "uploads/page second.jpg" in (await shown(page))[:1]
         await page.get_by_role("button", name="Start over").click()
-        await ask(page, "a guitar")
+        await search_for(page, "a guitar")
         assert "uploads/page guitar.jpg" in await shown(page)
     finally:
-        # Nothing may ask for thumbnails of what is gone.
+        # Nothing may request thumbnails of deleted images.
         await page.goto("about:blank")
         for name in ("page guitar.jpg", "page second.jpg"):
             (system.images / "uploads" / name).unlink(missing_ok=True)
@@ -159,7 +159,7 @@ async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> No
         assert page.url == f"{gateway.url}/?q=tennis"
         image = page.locator("#results img").first
         assert await image.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
-        # Signed out meanwhile: the form again, then back to what was asked.
+        # Signed out meanwhile: the form again, then back to the search.
         await page.context.clear_cookies()
         await page.get_by_role("searchbox").fill("a cat")
         await page.keyboard.press("Enter")

@@ -46,18 +46,20 @@ async def test_the_answer_has_its_shape_and_order(client: httpx.AsyncClient) -> 
 
 
 async def test_searches_by_picture_by_name_and_by_terms(client: httpx.AsyncClient) -> None:
-    async def ask(**body: Any) -> list[str]:
+    async def found_names(**body: Any) -> list[str]:
         response = await client.post("/api/v1/search-image", json=body)
         assert response.status_code == 200, response.text
         return [match["image_name"] for match in response.json()["matches"]]
 
     cat = base64.b64encode((SAMPLES / "photos" / "cat.jpg").read_bytes()).decode()
-    assert (await ask(image=cat, limit=1)) == ["photos/cat.jpg"]
-    similar = await ask(image_name="photos/cat.jpg", limit=5)
+    assert (await found_names(image=cat, limit=1)) == ["photos/cat.jpg"]
+    similar = await found_names(image_name="photos/cat.jpg", limit=5)
     assert len(similar) == 5
     assert "photos/cat.jpg" not in similar
-    both = await ask(terms=[{"text": "a ball"}, {"text": "tennis", "weight": 2}], limit=3)
-    without = await ask(terms=[{"text": "a ball"}, {"text": "tennis", "weight": -1}], limit=3)
+    both = await found_names(terms=[{"text": "a ball"}, {"text": "tennis", "weight": 2}], limit=3)
+    without = await found_names(
+        terms=[{"text": "a ball"}, {"text": "tennis", "weight": -1}], limit=3
+    )
     assert "tuxpaint-gpl2/tennis-ball.jpg" in both
     assert "tuxpaint-gpl2/tennis-ball.jpg" not in without
 

@@ -156,7 +156,7 @@ def test_a_missing_bucket_is_away_and_a_missing_object_is_not() -> None:
 
 
 def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> None:
-    """Its parent is there, and has a folder of its name: that says nothing of the disk."""
+    """Its parent has a folder of this name, which does not show that the disk is mounted."""
     mount = tmp_path / "nas"
     source = Source("nas", mount.as_uri())
     event = ImageAdded(
@@ -173,7 +173,7 @@ def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> N
     mount.mkdir()
     (mount / "something").touch()
     assert roots.find_missing([event]) is None
-    # A source that the settings do not name: the event's own words tell.
+    # A source that the settings do not name: the event's own fields are used.
     (tmp_path / "nas").rename(tmp_path / "gone")
     (tmp_path / "x").mkdir()
     other = event.model_copy(update={"image_id": "sub/a b.png"})
@@ -205,7 +205,7 @@ async def test_an_absent_file_with_a_newer_record_is_superseded(bench: Bench) ->
 
 
 async def test_a_newer_record_settles_it_even_where_the_root_is_away(bench: Bench) -> None:
-    """Whoever deletes the last picture, or the folder, leaves no consumer waiting."""
+    """Deleting the last image, or the folder, leaves no consumer waiting."""
     data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
     (bench.folder / "a.png").unlink()

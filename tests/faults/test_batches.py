@@ -49,7 +49,7 @@ def test_it_settles_at_what_fits_in_time(most: int, fits: int, tries: int) -> No
 
 @given(fits=st.integers(1, 31), tries=st.integers(100, 2000))
 def test_a_size_that_failed_is_tried_again_ever_more_seldom(fits: int, tries: int) -> None:
-    """One more than `fits` never ends, though so many are quick."""
+    """A batch larger than `fits` always times out; a smaller one is quick."""
     size = BatchSize(32, deadline=1.0)
     failures = 0
     for _ in range(tries):
@@ -76,7 +76,7 @@ def test_it_grows_again_when_batches_are_easy() -> None:
 
 
 class Slow(FakeEmbedder):
-    """Answers so many pictures at once in time, and no more."""
+    """Embeds at most `fits` images at once in time; larger batches time out."""
 
     fits = 3
     requested: list[int]
@@ -144,14 +144,14 @@ async def test_texts_that_time_out_together_are_not_sent_as_many_again(
 
     batches = TextBatches(SlowTexts(served={small_spec.name: small_spec}))
 
-    async def ask(text: str) -> list[float]:
+    async def embed(text: str) -> list[float]:
         while True:
             try:
                 return await batches.embed(small_spec.name, text)
             except TooSlow:
                 await asyncio.sleep(0)
 
-    found = await asyncio.wait_for(asyncio.gather(*(ask(f"{n}") for n in range(60))), 20)
+    found = await asyncio.wait_for(asyncio.gather(*(embed(f"{n}") for n in range(60))), 20)
     assert len(found) == 60
     assert len([count for count in requested if count > 3]) <= 8
 

@@ -25,7 +25,7 @@ FOREIGN = bytes(range(256)) * (6_500_000 // 256)
 
 
 class Broker(FakeEventLog):
-    """Takes messages of so many bytes, and none that names what it dislikes."""
+    """Refuses messages above `most` bytes, and those that contain `dislikes`."""
 
     most = 1_000_000
     dislikes = b"\0never"
@@ -117,7 +117,7 @@ async def test_the_attempts_of_a_retried_record_are_counted_on(bench: Bench) -> 
 
 
 async def test_the_removal_of_an_impossible_name_is_a_dead_letter(bench: Bench) -> None:
-    """A foreign record: no picture has a key of so many characters."""
+    """A foreign record: its key is longer than any image's may be."""
     await bench.run(bench.record(b"k" * 5_000, None), bench.removed("a.png"))
     (letter,) = await bench.dead_letters()
     assert letter.error_class == "InvalidEvent"

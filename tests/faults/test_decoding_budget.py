@@ -143,7 +143,7 @@ async def test_what_waits_too_long_for_its_turn_is_asked_to_come_again(
             if answer.status_code == 503:
                 assert_problem(answer, 503)
                 assert int(answer.headers["Retry-After"]) > 0
-        # Nothing of those that were told so is done any more.
+        # The refused searches are not worked on any more.
         assert (await bench.search(image=good)).status_code == 200
 
 

@@ -68,7 +68,7 @@ async def test_indexing_ends_when_a_rebalance_fails_or_is_cancelled(
     monkeypatch.setattr(app, step, fails)
     with pytest.raises(type(error)):
         await getattr(app, f"on_partitions_{step}")([partition])
-    # An ordinary error: one that says "cancelled" would end the process as if all were well.
+    # An ordinary error: a cancellation would end the process with status 0.
     assert isinstance(app.work.failed.exception(), RebalanceFailed)
     # FastStream goes on reading.
     with pytest.raises(RebalanceFailed):

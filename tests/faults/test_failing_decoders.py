@@ -116,7 +116,7 @@ async def test_a_bad_image_is_refused_by_name_and_the_others_are_decoded(
 async def test_odd_images_are_refused_as_they_would_be_without_workers(
     decoder: Decoder, tmp_path: Path
 ) -> None:
-    """Among them some whose headers tell of more memory than a number can say."""
+    """Some of their headers need more memory than an integer can hold."""
     for number, case in enumerate(cases()):
         work = decoder.decode(written(tmp_path / str(number), case.data))
         (done,) = await asyncio.gather(work, return_exceptions=True)

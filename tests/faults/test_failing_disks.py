@@ -27,7 +27,7 @@ from tests.unit.consumers.test_indexing import Bench, bench
 __all__ = ["bench"]
 
 LARGE = 30_000_000
-"""Bytes that a file is said to have, so that it may be read for as many seconds."""
+"""A file's reported size, which allows for many seconds of reading."""
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ async def test_a_place_that_never_answers_is_waited_for(
         return None
 
     monkeypatch.setattr("consumers.indexing.absent.ROOT_CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(bench.indexer._preparer._absent._roots, "missing", hangs)
+    monkeypatch.setattr(bench.indexer._preparer._absent._roots, "find_missing", hangs)
     work = asyncio.create_task(bench.run(record))
     try:
         assert await waits(work)

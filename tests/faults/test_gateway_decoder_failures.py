@@ -18,7 +18,7 @@ WAYS = [
     (hostile_tasks.LOOP, "more than 2 s"),
     (hostile_tasks.EAT, "memory"),
 ]
-"""What a picture begins with, and what is told of it."""
+"""The first bytes of an image, and what is reported of it."""
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ async def test_foreign_hosts_are_refused_by_every_route(bench: Gateway, host: st
 
 
 async def test_a_page_under_a_rebound_name_cannot_write(bench: Gateway) -> None:
-    """To the browser it is one and the same origin, so only the host tells."""
+    """The browser takes it for the same origin; only the host header differs."""
     answer = await bench.client.post(
         "/api/v1/images",
         files={"image": ("a.jpg", b"x", "image/jpeg")},

@@ -248,7 +248,7 @@ async def test_what_came_while_it_was_looked_at_is_not_lacking(world: World) -> 
 async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its former group never ends; that it had caught up says nothing of the new one."""
+    """Its former group remains; its lag of zero does not count for the new one."""
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
     await world.publish(*range(10))
     spec = world.specs["next"]

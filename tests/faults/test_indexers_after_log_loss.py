@@ -78,7 +78,7 @@ class Library:
                 app.work.failed.exception()
 
     async def read(self, app: ConsumerLoop[IndexingWork], most: int = 1000) -> None:
-        """All that there is, or until so many records are read."""
+        """Read to the end, but at most `most` records."""
         if app._beginning is not None:
             await asyncio.wait({app._beginning})
         end = min(len(self.held), self.group.offsets.get(0, 0) + most)
@@ -155,7 +155,7 @@ async def test_a_last_record_that_was_compacted_away_says_nothing(library: Libra
 
 
 async def test_a_log_that_goes_on_before_what_was_read_ends_the_work(library: Library) -> None:
-    """The client begins again by itself, where it is told that there is no such offset."""
+    """The client begins again by itself, where the broker reports that there is no such offset."""
     async with library.member() as app:
         await library.grow(12, "more")
         await library.read(app)
@@ -165,7 +165,7 @@ async def test_a_log_that_goes_on_before_what_was_read_ends_the_work(library: Li
             await app._handle(library.group.fetch(0))
         assert isinstance(app.work.failed.exception(), LogLost)
     assert library.handled.keys == []
-    assert library.group.offsets == {0: 12}, "whoever comes next sees it as well"
+    assert library.group.offsets == {0: 12}, "the next member detects it as well"
 
 
 async def test_a_log_that_ends_before_what_was_read_ends_the_work(

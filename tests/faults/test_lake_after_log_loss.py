@@ -54,7 +54,7 @@ async def grow(log: FakeEventLog, seed: int, count: int) -> None:
 
 
 def cut(log: FakeEventLog, lost: int) -> None:
-    """Each partition loses up to so many of its last records."""
+    """Each partition loses its last records, up to `lost` of them."""
     for partition in log.topics[SEARCHES.name]:
         del partition[max(0, len(partition) - lost) :]
 

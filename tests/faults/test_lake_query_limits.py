@@ -191,7 +191,7 @@ async def test_a_slot_is_free_when_the_thread_has_ended_and_not_before(
 
         for number in range(4):
             await asyncio.gather(*(impatient(f"{number}-{each}") for each in range(3)))
-        # Whoever stays is served though the threads of those who left were still at work.
+        # A caller who stays is answered, though threads of cancelled callers are still busy.
         assert (await client.get(DASHBOARD, params={"model": "stays"})).json() == {}
     assert work.most <= CONCURRENT
 

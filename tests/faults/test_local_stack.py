@@ -35,7 +35,7 @@ def test_a_stack_is_found_and_stopped_after_the_clock_was_set(
     file = RecordFile(tmp_path)
     file.write(Record(launcher=row, gateway_url="http://x", processes=[worker]))
     real = psutil.Process.create_time
-    # The kernel tells starts in ticks since boot; the time of boot moves with the clock.
+    # The kernel reports start times in ticks since boot, and the boot time moves with the clock.
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) - 7200)
     assert find(row) is not None
     # Reap it as the system would: it is a child of this process.
@@ -197,8 +197,8 @@ def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None
         "from cli.__main__ import main\n"
         "for words in json.load(sys.stdin):\n"
         "    sys.argv = ['image-search', *words]\n"
-        "    said = io.StringIO()\n"
-        "    with redirect_stderr(said), redirect_stdout(io.StringIO()):\n"
+        "    reported = io.StringIO()\n"
+        "    with redirect_stderr(reported), redirect_stdout(io.StringIO()):\n"
         "        try:\n"
         "            main()\n"
         "            status = 0\n"
@@ -206,7 +206,7 @@ def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None
         "            status = end.code\n"
         "        except BaseException as error:\n"
         "            status = repr(error)\n"
-        "    print(json.dumps([words, status, said.getvalue()]))\n"
+        "    print(json.dumps([words, status, reported.getvalue()]))\n"
     )
     import json
 

@@ -208,7 +208,7 @@ async def test_events_of_before_learn_their_mount_once(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", "disk/x.jpg")
-    async with watching(root, log):  # Nothing is mounted: as an earlier version told it.
+    async with watching(root, log):  # Nothing is mounted: as an earlier version recorded it.
         await shows(log, on_disk(root))
     before = len([record async for record in log.read_all(IMAGES)])
     disks.mount("disk")

@@ -70,8 +70,8 @@ class Held:
         ]
         await self.index.upsert(self.collection, records)
 
-    async def tell(self, *names: str) -> None:
-        """The log knows these pictures."""
+    async def publish(self, *names: str) -> None:
+        """Publish these images to the log."""
         await self.log.publish(IMAGES, [Message(name, event(name)) for name in names])
 
     def there(self, *names: str) -> None:
@@ -165,7 +165,7 @@ async def test_what_the_log_knows_is_for_the_watcher_to_remove(
     (tmp_path / "media" / "other").mkdir()
     (held.root / "disk").symlink_to(disk)
     await held.hold(small_spec, *names)
-    await held.tell(*names)
+    await held.publish(*names)
     shutil.rmtree(disk)
     assert await held.left() == set(names)
 
@@ -175,10 +175,10 @@ async def test_what_the_log_knows_as_removed_is_gone(tmp_path: Path, small_spec:
     names = [*(f"{n}.png" for n in range(8)), "removed.png", "back.png", "never.png"]
     await held.hold(small_spec, *names)
     held.there(*names[:8])
-    await held.tell("removed.png", "back.png", "0.png")
+    await held.publish("removed.png", "back.png", "0.png")
     await held.log.publish(IMAGES, [Message("removed.png", None), Message("back.png", None)])
-    await held.tell("back.png")
-    # A record that nobody can read says nothing of its picture.
+    await held.publish("back.png")
+    # An unreadable record does not count as its image's.
     await held.log.publish(IMAGES, [Message("back.png", b"{"), Message("never.png", b"{")])
     assert await held.left() == set(names) - {"removed.png", "never.png"}
 

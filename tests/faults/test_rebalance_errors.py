@@ -35,7 +35,7 @@ SETTINGS = GroupSettings(
 
 
 class Work(BackgroundWork):
-    """Notes what it was handed, and fails when it is told to."""
+    """Records what it was given, and raises the given errors."""
 
     is_full = False
 
@@ -162,7 +162,7 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
                 made.continue_at((SEARCHES, 0), 3)
                 expected = 3
             elif step == "fetched before" and ours:
-                # Fetched where the consumer was, but handed in after it was told to go elsewhere.
+                # Fetched where the consumer was, but delivered after it was moved elsewhere.
                 found = await made._consumer.getmany(max_records=2)
                 made.continue_at((SEARCHES, 0), expected)
                 message: Any = type("Message", (), {"raw_message": tuple(found[PARTITION])})

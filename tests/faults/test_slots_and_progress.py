@@ -47,7 +47,7 @@ QUIET = 0.3
 
 
 class FakeDecoder:
-    """Takes some turns of the event loop for each picture, and fails as it is told."""
+    """Takes some turns of the event loop for each image, and raises the given errors."""
 
     def __init__(self, turns: int, failing: Mapping[str, Exception]) -> None:
         self.turns = turns
@@ -343,7 +343,7 @@ async def test_analytics_whose_storage_never_answers_end() -> None:
 
 
 class HangingLog(FakeEventLog):
-    """Takes no record, and says nothing."""
+    """Accepts no record, and never answers."""
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
         await asyncio.Event().wait()

@@ -79,7 +79,7 @@ async def test_the_picture_at_the_first_position_is_repaired(
     if old:
         await log.publish(IMAGES_DLQ, [Message("k", of_before())])
     firsts = [r async for r in log.read_all(IMAGES) if r.position == Position(0, 0)]
-    assert firsts, "a picture has the position that was told"
+    assert firsts, "an image has the reported position"
     index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     result = await audit(log, index, collection, everything)
@@ -134,7 +134,7 @@ def test_a_stored_picture_without_a_size_is_not_reused_as_one_of_no_size() -> No
 async def test_a_letter_with_the_beginning_of_its_record_is_retried_from_the_log(
     log: FakeEventLog,
 ) -> None:
-    """The log's own record is published, never the beginning; if it is gone, that is said."""
+    """The log's record is published, never the letter's excerpt; a missing record is an error."""
     event = added("a.jpg", "f").model_copy(update={"uri": "file:///" + "x" * 1000})
     await log.publish(IMAGES, [Message("a.jpg", event), Message("b.jpg", added("b.jpg", "f"))])
     records = {r.key: r async for r in log.read_all(IMAGES)}
@@ -201,7 +201,7 @@ class Forgetful:
         self._base = base
         self._sent = 0
 
-    def _told(self, within: int) -> "asyncio.Future[RecordMetadata]":
+    def _acknowledged(self, within: int) -> "asyncio.Future[RecordMetadata]":
         partition = TopicPartition("t", 0)
         future = asyncio.get_running_loop().create_future()
         future.set_result(RecordMetadata("t", 0, partition, self._base + within, -1, 0, self._base))
@@ -209,10 +209,10 @@ class Forgetful:
 
     async def send(self, topic: str, **_: object) -> "asyncio.Future[RecordMetadata]":
         self._sent += 1
-        return self._told(self._sent - 1)
+        return self._acknowledged(self._sent - 1)
 
     async def send_batch(self, *_: object, **__: object) -> "asyncio.Future[RecordMetadata]":
-        return self._told(0)
+        return self._acknowledged(0)
 
     async def partitions_for(self, topic: str) -> set[int]:
         return {0}
@@ -223,7 +223,7 @@ class Forgetful:
 
 @pytest.mark.parametrize("count", [2, 64], ids=["one by one", "in bulk"])
 async def test_an_offset_that_the_broker_does_not_know_is_no_offset(count: int) -> None:
-    """It says -1, and the client counts on from there: -1, 0, 1, the places of other records."""
+    """It returns -1, from which the client counts on: -1, 0, 1, the offsets of other records."""
     records = [(b"k", b"v", list[tuple[str, bytes]]())] * count
     with pytest.raises(Unavailable, match="did not return the offsets"):
         await kafka_log._publish(Forgetful(-1), "t", records)

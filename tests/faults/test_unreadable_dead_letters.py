@@ -113,15 +113,15 @@ async def test_the_state_reads_only_what_is_new(
 
 async def test_settled_letters_leave_and_a_topic_made_anew_is_read_anew() -> None:
     log = FakeEventLog()
-    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    open_letters: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
     await log.publish(IMAGES_DLQ, [Message(name, letter(name)) for name in ("a", "b")])
-    assert {each.event.image_id for each in (await following.current()).values()} == {"a", "b"}
-    first = next(iter((await following.current()).values()))
+    assert {each.event.image_id for each in (await open_letters.current()).values()} == {"a", "b"}
+    first = next(iter((await open_letters.current()).values()))
     await log.publish(IMAGES_DLQ, [settling(first, "dropped")])
-    assert len(await following.current()) == 1
+    assert len(await open_letters.current()) == 1
     log.topics.clear()
     await log.publish(IMAGES_DLQ, [Message("c", letter("c"))])
-    assert {each.event.image_id for each in (await following.current()).values()} == {"c"}
+    assert {each.event.image_id for each in (await open_letters.current()).values()} == {"c"}
 
 
 def put(

@@ -73,11 +73,11 @@ async def write(sources: Sources, messages: Sequence[Message]) -> None:
 
 async def look(sources: Sources) -> None:
     """One look at the log, or what it found."""
-    following = asyncio.create_task(sources._follow_log())
-    await asyncio.wait([following], timeout=0.1)
-    if following.done():
-        following.result()
-    following.cancel()
+    reading = asyncio.create_task(sources._follow_log())
+    await asyncio.wait([reading], timeout=0.1)
+    if reading.done():
+        reading.result()
+    reading.cancel()
 
 
 @pytest.fixture

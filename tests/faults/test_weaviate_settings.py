@@ -79,7 +79,7 @@ def test_what_can_be_done_is_said(complaint: str, advice: str) -> None:
 
 
 def test_status_says_what_an_indexer_waits_for(tmp_path: Path) -> None:
-    """The process says so with its heartbeat; nobody has to look into its log."""
+    """The process reports it with its heartbeat; its log need not be read."""
     row = ProcessRow(
         name="indexer-1", state="ready", pid=os.getpid(), identity=identity(os.getpid())
     )

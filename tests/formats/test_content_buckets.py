@@ -30,7 +30,7 @@ def bucket() -> Iterator[Any]:
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the objects whose first bytes were asked for."""
+    """Names of the objects whose first bytes were requested."""
     names: list[str] = []
     original = MemoryFileSystem.cat_file
 

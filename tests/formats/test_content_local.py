@@ -202,7 +202,7 @@ async def test_what_is_skipped_is_counted_by_reason(
 async def test_what_cannot_be_read_is_reported(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is for whoever is not root, who may read everything."""
+    """As for a user without root's permission to read everything."""
     closed = {"a.jpg", "b", "shut"}
 
     def guarded(call: Any) -> Any:

@@ -144,11 +144,11 @@ async def test_the_command_lists_what_was_skipped(
     sources = f"other={other.as_uri()}"
     async with watching(root, log, status_file=status_file, images_sources=sources):
 
-        async def all_told() -> bool:
+        async def all_reported() -> bool:
             shown = CliRunner().invoke(command, ["index", "skipped", "--json"])
             return shown.exit_code == 0 and json.loads(shown.stdout)["total"] == 27
 
-        await eventually(all_told)
+        await eventually(all_reported)
     found = json.loads(CliRunner().invoke(command, ["index", "skipped", "--json"]).stdout)
     by_reason = {
         each["reason"]: (each["count"], sorted(each["names"])) for each in found["reasons"]

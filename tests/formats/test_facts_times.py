@@ -141,7 +141,7 @@ def test_a_time_may_have_the_type_of_bytes_or_lie_in_the_first_directory(
         ({"taken": "2024:05:06 07:08:09", "offset_taken": "   :  "}, 0),
         ({"taken": "2024:05:06 07:08:09", "offset_taken": "+25:00"}, 0),
         ({"taken": "2024:05:06 07:08:09", "offset_taken": "+02:75"}, 0),
-        # Its own word counts, and another's where that tells no other moment.
+        # Its own offset counts; another field's offset counts where the times agree.
         ({"taken": "2024:05:06 09:08:09", "offset_taken": "+02:00", "offset": "-08:00"}, 0),
         ({"taken": "2024:05:06 09:08:09+02:00", "offset_taken": "-08:00"}, 0),
         ({"taken": "2024:05:06 09:08:09", "offset": "+02:00"}, 0),
@@ -244,7 +244,7 @@ def test_what_is_after_tomorrow_is_no_time_of_taking() -> None:
     now = datetime(2026, 11, 28, 23, tzinfo=UTC)
     assert parse_time("2026:11:29 23:59:59", now=now) is not None
     assert parse_time("2026:11:30 00:00:00", now=now) is None
-    # A clock of ours that was never set says nothing of others.
+    # If this machine's clock was never set, other times are not judged by it.
     assert parse_time("2024:05:06 07:08:09", now=datetime(1970, 1, 1, tzinfo=UTC)) == WHEN
 
 

@@ -85,10 +85,10 @@ async def test_each_odd_file_is_indexed_or_dead_lettered_as_the_table_says(
     await bench.indexer().start()
     await bench.settles()
 
-    async def all_told() -> bool:
+    async def all_dead_lettered() -> bool:
         return {letter.image_id for letter in await bench.dead_letters()} == reasons.keys()
 
-    await eventually(all_told, seconds=60, what=bench.log_tails)
+    await eventually(all_dead_lettered, seconds=60, what=bench.log_tails)
     letters = await bench.dead_letters()
     assert len(letters) == len(reasons)
     assert {x.image_id for x in letters if reasons[x.image_id] not in x.reason} == set()

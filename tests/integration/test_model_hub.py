@@ -76,7 +76,7 @@ def test_pulling_by_name(folder: Path, tmp_path: Path) -> None:
         here = environment(server, tmp_path)
         done = run_image_search(here, "models", "pull", name)
         assert COMMIT in done.stdout
-        # The stand-in is smaller than the real one, which must be said.
+        # The stand-in is smaller than the real model, which must be reported.
         assert f"note: {name} has dimension" in " ".join(done.stderr.split())
         reported = json.loads(run_image_search(here, "models", "info", name, "--json").stdout)
         assert reported["origin"]["revision"] == COMMIT

@@ -63,7 +63,7 @@ def some_records(label: str, dimension: int) -> list[ImageRecord]:
 
 
 async def write(index: WeaviateIndex, collection: Collection, records: list[ImageRecord]) -> None:
-    """As indexing does it: again and again until it is said to be written."""
+    """Retry until the write is confirmed, as the indexer does."""
     async with asyncio.timeout(120):
         while True:
             try:

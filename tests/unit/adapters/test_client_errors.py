@@ -125,7 +125,7 @@ def exceptions(package: str) -> dict[str, type[Exception]]:
 
 
 def outcome(error: type[Exception], table: ErrorTable) -> str | None:
-    """What the table says of it: the error's name, or that of the function that chooses it."""
+    """The table's entry: the error's name, or that of the function that chooses it."""
     entry = next((table[each] for each in error.__mro__ if each in table), None)
     return entry.__name__.strip("_") if entry is not None else None
 

@@ -1,4 +1,4 @@
-"""The commands: each is there when it is asked for, and loads no other's libraries."""
+"""The commands: each can be called, and loads no other's libraries."""
 
 import os
 import re

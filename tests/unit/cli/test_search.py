@@ -33,7 +33,7 @@ def test_a_query_becomes_what_the_api_takes(
         ]
     }
     assert query_body("- fruit", None, None) == {"terms": [{"text": "fruit", "weight": -1.0}]}
-    # The gateway says what is wrong with a blank text.
+    # The gateway reports what is wrong with a blank text.
     assert query_body(" ", None, None) == {"text": " "}
 
 

@@ -299,7 +299,7 @@ def test_the_poison_limit_looks_at_a_window_only() -> None:
 async def test_every_example_is_handled_twice(bench: Bench, path: Path) -> None:
     case = json.loads(path.read_text())
     value = None if case["value"] is None else json.dumps(case["value"]).encode()
-    # The pictures are nowhere, which a newer record says too.
+    # The files are missing, and newer records remove the images.
     (record,) = await bench.logged(bench.record(case["key"].encode(), value))
     await bench.logged(bench.removed(case["key"]))
     for _ in range(2):
@@ -308,7 +308,7 @@ async def test_every_example_is_handled_twice(bench: Bench, path: Path) -> None:
 
 
 class Commits:
-    """Remembers what was committed, and fails when told to."""
+    """Records what was committed, and fails while `fail` is set."""
 
     def __init__(self) -> None:
         self.made: list[dict[int, int]] = []

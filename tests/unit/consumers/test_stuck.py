@@ -45,9 +45,9 @@ class Group:
         return self.fails
 
 
-async def watched(activity: Activity, following: Coroutine[Any, Any, None]) -> None:
+async def watched(activity: Activity, report: Coroutine[Any, Any, None]) -> None:
     with activity.here():
-        reporting = asyncio.create_task(following)
+        reporting = asyncio.create_task(report)
     try:
         await Watchdog([activity], stuck_seconds=QUIET).run()
     finally:
@@ -120,7 +120,7 @@ async def test_a_broker_that_is_down_is_no_reason(watch: Watch) -> None:
 
 
 async def test_a_batch_in_flight_is_a_reason_like_any_other() -> None:
-    """A wait for a server is told apart by the retries that make it."""
+    """A wait for a server is recognised by its retries."""
     group = Group(behind=0)
     group.pipeline.in_flight = 3
     with pytest.raises(Stuck, match="3 waiting"):

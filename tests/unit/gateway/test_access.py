@@ -183,7 +183,7 @@ class TestTokens:
             for _ in range(3):
                 headers = {"Authorization": f"Bearer {issuer.token()}"}
                 assert (await bench.client.get("/", headers=headers)).status_code == 200
-            # Discovery and keys are asked for once, not for every request.
+            # Discovery and keys are requested once, not for each request.
             assert issuer.requests == ["/.well-known/openid-configuration", "/keys"]
             assert_problem(await bench.client.get("/"), 401)
             assert "Basic" not in (await bench.client.get("/")).headers["www-authenticate"]
@@ -258,17 +258,17 @@ class TestRates:
         }
         async with gateway(tmp_path, small_spec, **settings) as bench:
 
-            async def ask(key: str) -> httpx.Response:
+            async def request_page(key: str) -> httpx.Response:
                 return await bench.client.get("/", headers={"X-API-Key": key})
 
-            assert [(await ask(KEY)).status_code for _ in range(5)] == [200] * 4 + [429]
+            assert [(await request_page(KEY)).status_code for _ in range(5)] == [200] * 4 + [429]
             page_file = await bench.client.get("/web/app.js", headers={"X-API-Key": KEY})
             assert page_file.status_code == 200
-            refused = await ask(KEY)
+            refused = await request_page(KEY)
             assert_problem(refused, 429)
             assert 1 <= int(refused.headers["retry-after"]) <= 10
-            assert (await ask(OTHER)).status_code == 200
-            guesses = [(await ask(f"guess-{n}")).status_code for n in range(6)]
+            assert (await request_page(OTHER)).status_code == 200
+            guesses = [(await request_page(f"guess-{n}")).status_code for n in range(6)]
             assert guesses == [401] * 4 + [429] * 2
             await warm(bench)
 
@@ -376,7 +376,7 @@ class TestTextCache:
         assert len(cache._models) == MODELS
         assert all(len(texts) <= 3 for texts in cache._models.values())
 
-    async def test_a_text_under_way_is_waited_for_and_errors_are_forgotten(self) -> None:
+    async def test_a_text_in_flight_is_shared_and_errors_are_not_cached(self) -> None:
         cache = TextCache(3)
         calls = 0
 

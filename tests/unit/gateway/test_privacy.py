@@ -1,4 +1,4 @@
-"""What the gateway's events tell of those who search and rate."""
+"""What the gateway's events contain about the people who search and rate."""
 
 from __future__ import annotations
 

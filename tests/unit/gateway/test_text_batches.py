@@ -1,4 +1,4 @@
-"""Texts asked for at once share requests; none waits for others, or suffers from them."""
+"""Texts requested at the same time share batches; none waits for another or fails with it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ async def test_callers_that_went_away_hold_nobody_up(away: list[int]) -> None:
             assert isinstance(each, asyncio.CancelledError)
         else:
             assert each == [float(number)]
-    # As many requests as ever may be under way afterwards.
+    # The limit of requests in flight is the same afterwards.
     embedder.most_at_once = embedder.at_once = 0
     await asyncio.gather(*(batches.embed("m", str(n)) for n in range(6)))
     assert embedder.most_at_once == IN_FLIGHT

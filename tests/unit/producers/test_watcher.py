@@ -465,7 +465,7 @@ async def test_an_emptied_root_removes_nothing_until_confirmed(
             while watcher._guard.held:
                 watcher.status.write_soon.clear()
                 await watcher.status.write_soon.wait()
-        # What is told of the comparison's end is what it led to.
+        # The status at the end of the comparison shows its result.
         assert watcher.status.held == 0
         assert watcher.status.counters.removed == 3
         assert await view(log) == {}
