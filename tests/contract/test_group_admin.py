@@ -176,7 +176,7 @@ async def test_groups_do_not_see_each_others_offsets(bench: Bench) -> None:
     assert (await bench.groups.progress(bench.topic, bench.group)).committed == {}
 
 
-async def test_a_deleted_group_begins_again(bench: Bench) -> None:
+async def test_a_deleted_group_starts_from_the_beginning(bench: Bench) -> None:
     await bench.publish(20)
     await bench.members.commit(bench.group, bench.topic, await bench.ends())
     await deleted(bench)

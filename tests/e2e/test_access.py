@@ -23,7 +23,7 @@ def http_client(url: str, **options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, **options)
 
 
-async def test_keys_and_tokens_are_demanded(system: System, tmp_path: Path) -> None:
+async def test_keys_and_tokens_are_required(system: System, tmp_path: Path) -> None:
     with local_issuer() as issuer:
         settings = {
             "API_KEYS": KEY,
@@ -70,7 +70,7 @@ async def test_too_many_requests_are_slowed(system: System, tmp_path: Path) -> N
         assert (await client.post(SEARCH, json=body)).status_code == 200
 
 
-async def test_an_end_flushes_the_events(system: System, tmp_path: Path) -> None:
+async def test_shutdown_flushes_the_events(system: System, tmp_path: Path) -> None:
     async with another_gateway(system, tmp_path) as gateway:
         async with http_client(gateway.url) as client:
             texts = [f"the last words, number {n}" for n in range(60)]

@@ -181,7 +181,9 @@ OTHERWISE_IN_CHROMIUM = {
 """What it does with them; besides, it begins animations with nothing where that is their start."""
 
 
-async def test_chromium_shows_the_same(indexed: dict[str, dict[str, Any]], system: System) -> None:
+async def test_chromium_shows_the_same_as_the_decoder(
+    indexed: dict[str, dict[str, Any]], system: System
+) -> None:
     names = [
         name
         for name, case in SHOWN.items()
@@ -210,7 +212,7 @@ async def test_chromium_shows_the_same(indexed: dict[str, dict[str, Any]], syste
     assert not wrong, wrong
 
 
-async def test_the_embedding_is_that_of_the_same_pixels_in_a_plain_png(
+async def test_the_embedding_equals_that_of_the_same_pixels_in_a_plain_png(
     indexed: dict[str, dict[str, Any]], client: httpx.AsyncClient
 ) -> None:
     alike: defaultdict[bytes, list[str]] = defaultdict(list)
@@ -231,7 +233,7 @@ async def test_the_embedding_is_that_of_the_same_pixels_in_a_plain_png(
     assert not far, far
 
 
-async def test_each_can_be_asked_with_or_is_refused_with_its_reason(
+async def test_each_can_be_searched_with_or_is_refused_with_its_reason(
     indexed: dict[str, dict[str, Any]], client: httpx.AsyncClient
 ) -> None:
     wrong: list[tuple[str, object]] = []
@@ -275,7 +277,7 @@ async def test_each_can_be_uploaded_or_is_refused_with_its_reason(
             each.unlink()
 
 
-async def test_what_was_passed_over_is_listed_and_counted(
+async def test_skipped_files_are_listed_and_counted(
     indexed: dict[str, dict[str, Any]], system: System, client: httpx.AsyncClient
 ) -> None:
     folder = system.images / FOLDER
@@ -298,7 +300,7 @@ async def test_what_was_passed_over_is_listed_and_counted(
     assert f"{FOLDER}/notes" in text
 
 
-async def test_what_is_no_more_leaves_nothing_behind(
+async def test_deleted_files_leave_the_index_and_no_dead_letters(
     indexed: dict[str, dict[str, Any]], system: System, client: httpx.AsyncClient
 ) -> None:
     for path in (system.images / FOLDER).iterdir():

@@ -94,7 +94,7 @@ async def failed(client: httpx.AsyncClient) -> int:
     return int((await client.get("/api/v1/state")).json()["failed"])
 
 
-async def test_weaviate_without_its_data_is_filled_again(
+async def test_weaviate_without_its_data_is_refilled(
     own: System, client: httpx.AsyncClient
 ) -> None:
     await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS)
@@ -105,7 +105,7 @@ async def test_weaviate_without_its_data_is_filled_again(
     await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS, every=0.5)
 
 
-async def test_kafka_without_its_data_is_told_everything_again(
+async def test_everything_is_published_again_to_kafka_without_its_data(
     own: System, client: httpx.AsyncClient
 ) -> None:
     await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS)
@@ -209,7 +209,7 @@ async def test_a_lake_that_is_deleted_is_filled_from_the_log(
     assert len(filed(own, FEEDBACK)) >= 5
 
 
-async def test_weaviate_and_kafka_while_all_is_stopped(
+async def test_weaviate_and_kafka_lose_their_data_while_the_stack_is_stopped(
     own: System, client: httpx.AsyncClient
 ) -> None:
     run_image_search(own.servers.environment, "down")
@@ -220,7 +220,7 @@ async def test_weaviate_and_kafka_while_all_is_stopped(
     assert Path(own.state / "lake").is_dir()
 
 
-async def test_what_is_removed_while_kafka_loses_its_data_is_not_found_any_more(
+async def test_an_image_removed_while_kafka_loses_its_data_is_no_longer_found(
     own: System, client: httpx.AsyncClient
 ) -> None:
     await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS)

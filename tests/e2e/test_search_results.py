@@ -29,7 +29,7 @@ async def all_indexed(client: httpx.AsyncClient) -> None:
     await eventually(there, seconds=90)
 
 
-async def test_filters_hold_and_details_are_told(client: httpx.AsyncClient) -> None:
+async def test_filters_select_matches_and_details_are_returned(client: httpx.AsyncClient) -> None:
     await all_indexed(client)
     samples = {p.relative_to(SAMPLES).as_posix(): p for p in SAMPLES.rglob("*.jpg")}
     answer = await search(client, text="an animal", limit=1000, filters={"folder": "photos"})
@@ -59,7 +59,7 @@ async def test_filters_hold_and_details_are_told(client: httpx.AsyncClient) -> N
     assert found(await search(client, text="an animal", filters=later)) == []
 
 
-async def test_pages_give_everything_once(client: httpx.AsyncClient) -> None:
+async def test_pages_return_each_match_once(client: httpx.AsyncClient) -> None:
     await all_indexed(client)
     body: dict[str, Any] = {"text": "something round", "limit": 20, "paged": True}
     body["filters"] = {"folder": "drawings"}
@@ -75,7 +75,7 @@ async def test_pages_give_everything_once(client: httpx.AsyncClient) -> None:
     assert set(met) == drawings
 
 
-async def test_the_cut_off_leaves_what_stands_out(client: httpx.AsyncClient) -> None:
+async def test_the_cut_off_keeps_only_outstanding_matches(client: httpx.AsyncClient) -> None:
     await all_indexed(client)
     tennis = await search(client, text="tennis", limit=1000, cut_off="auto")
     assert found(tennis)[:2] == (await names(client, "tennis", 2))
@@ -85,7 +85,7 @@ async def test_the_cut_off_leaves_what_stands_out(client: httpx.AsyncClient) -> 
     assert len(nonsense["matches"]) <= 2
 
 
-async def test_near_duplicates_are_folded(system: System, client: httpx.AsyncClient) -> None:
+async def test_near_duplicates_are_collapsed(system: System, client: httpx.AsyncClient) -> None:
     await all_indexed(client)
     folder = system.images / "alike"
     folder.mkdir(exist_ok=True)

@@ -54,7 +54,7 @@ async def closed(file: Reads) -> None:
     assert await asyncio.to_thread(file.closed.wait, 10)
 
 
-async def test_a_picture_of_a_bucket_is_passed_on_piece_by_piece(
+async def test_an_image_of_a_bucket_is_streamed_in_pieces(
     bench: Gateway, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = png() + bytes(3_000_000)
@@ -76,7 +76,7 @@ async def test_a_picture_of_a_bucket_is_passed_on_piece_by_piece(
     await closed(opened[0])
 
 
-async def test_what_is_no_picture_in_a_bucket_is_closed_and_refused(
+async def test_an_object_that_is_not_an_image_is_closed_and_refused(
     bench: Gateway, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsspec.filesystem("memory").pipe_file(f"{bucket.removeprefix('memory:/')}/a.txt", b"text")

@@ -44,7 +44,7 @@ def lose_the_last(log: FakeEventLog, topic: Topic) -> None:
 @pytest.mark.parametrize(
     ("image_id", "sha256"), [("good.png", "b"), ("bad.png", "b")], ids=["another", "a new version"]
 )
-async def test_a_letter_does_not_excuse_another_record_at_its_place(
+async def test_a_dead_letter_does_not_count_for_another_record_at_its_offset(
     log: FakeEventLog, small_spec: ModelSpec, image_id: str, sha256: str
 ) -> None:
     bad = await publish(log, "bad.png", "a")
@@ -68,7 +68,7 @@ async def test_a_letter_does_not_excuse_another_record_at_its_place(
 
 
 @pytest.mark.parametrize("limit", [10**6, 20], ids=["the whole record", "its beginning"])
-async def test_a_letter_excuses_its_own_record(
+async def test_a_dead_letter_counts_for_its_own_record(
     log: FakeEventLog, small_spec: ModelSpec, limit: int
 ) -> None:
     bad = await publish(log, "bad.png", "a")
@@ -83,7 +83,7 @@ async def test_a_letter_excuses_its_own_record(
     )
 
 
-async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(
+async def test_a_retry_never_overtakes_a_new_version_at_the_same_offset(
     log: FakeEventLog,
 ) -> None:
     await refuse(log, await publish(log, "x.png", "a"))
@@ -97,7 +97,7 @@ async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(
 
 
 @pytest.mark.parametrize("letters_in", [0, 1])
-async def test_only_the_letter_that_was_meant_is_settled(
+async def test_only_the_dead_letter_that_was_read_is_settled(
     log: FakeEventLog, letters_in: int
 ) -> None:
     """Somebody settles a letter that they read before the topic lost it.
@@ -131,7 +131,7 @@ async def test_only_the_letter_that_was_meant_is_settled(
     assert await OpenLetters[Letter](log, lambda each: each).current() == {}
 
 
-async def test_no_letter_is_told_the_reason_of_another(
+async def test_no_dead_letter_is_listed_with_the_reason_of_another(
     log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reasons that are no longer in memory are read again from their offsets."""

@@ -94,7 +94,7 @@ async def test_leaving_the_group_is_no_failure(
     assert not app.work.failed.done()
 
 
-async def test_a_disk_that_fails_while_partitions_are_given_out_costs_no_event(
+async def test_a_disk_failure_during_assignment_loses_no_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ends, is started again, and files everything."""

@@ -17,7 +17,7 @@ def rows(begin: int, count: int, **more: pa.Array) -> pa.Table:
     return pa.table({"offset": numbers, "text": texts, **more})
 
 
-def test_pieces_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_are_written_as_they_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROW_GROUP_BYTES", 200_000)
     storage = Storage(str(tmp_path))
     before, most = pa.total_allocated_bytes(), 0

@@ -71,7 +71,7 @@ def test_a_process_of_the_same_id_after_a_reboot_is_another(tmp_path: Path) -> N
     assert find(ProcessRow(name="x", state="ready", pid=os.getpid(), identity=other)) is None
 
 
-async def test_a_heart_beats_on_whatever_the_clock_says(
+async def test_the_heartbeat_does_not_depend_on_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "ready"
@@ -109,7 +109,7 @@ def test_logs_are_bounded_while_their_processes_write(tmp_path: Path) -> None:
     assert b"\0" not in log.read_bytes()
 
 
-def test_fewer_files_are_kept_once_that_is_set(tmp_path: Path) -> None:
+def test_a_lower_setting_deletes_old_log_files(tmp_path: Path) -> None:
     for name in ("a.log", "a.log.1", "a.log.2", "a.log.3", "a.log.4"):
         (tmp_path / name).write_text(name)
     log_files.rotate(tmp_path / "a.log", keep=2)
@@ -117,7 +117,7 @@ def test_fewer_files_are_kept_once_that_is_set(tmp_path: Path) -> None:
     assert (tmp_path / "a.log.1").read_text() == "a.log"
 
 
-def test_following_goes_on_in_a_log_that_was_rotated(
+def test_following_continues_after_a_log_rotation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "a.log"
@@ -184,7 +184,7 @@ def test_every_program_reports_a_bad_setting_in_one_line(words: list[str]) -> No
     assert re.fullmatch(r"error: WEAVIATE_GRPC_PORT: [^\n]+\n", done.stderr)
 
 
-def test_every_program_is_tried() -> None:
+def test_every_program_is_in_the_test() -> None:
     mains = {path.parent.name for path in ROOT.glob("*/__main__.py")} - {"cli"}
     assert mains <= {words[0] for words in PROGRAMS}
 
@@ -238,7 +238,7 @@ def test_a_secret_is_not_repeated() -> None:
     assert "hunter2" not in done.stderr + done.stdout
 
 
-def test_a_log_level_that_is_none_is_reported() -> None:
+def test_an_invalid_log_level_is_reported() -> None:
     done = run(["gateway"], LOG_LEVEL="loud")
     assert done.returncode == 1
     assert done.stderr.startswith("error: LOG_LEVEL: ")

@@ -129,7 +129,7 @@ class Trimmed(FakeEventLog):
         return {number: (min(self.first, end), end) for number, (_, end) in found.items()}
 
 
-async def test_a_log_that_begins_before_the_epochs_is_another_one(lake: Lake) -> None:
+async def test_a_log_that_begins_before_the_epochs_is_a_new_log(lake: Lake) -> None:
     """Its first records would be filed at places that are taken."""
     log = Trimmed()
     for topic in TOPICS:

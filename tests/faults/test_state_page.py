@@ -63,7 +63,7 @@ async def bench(
         yield found
 
 
-async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
+async def test_a_shared_read_is_finished_for_later_callers() -> None:
     requested, go = 0, asyncio.Event()
 
     async def read() -> int:
@@ -83,7 +83,7 @@ async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
     assert requested == 1
 
 
-async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
+async def test_a_read_that_never_ends_times_out_and_is_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gateway.ttl_cache, "TIMEOUT_SECONDS", 0.05)
@@ -102,7 +102,7 @@ async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
     assert await kept.get() == 2
 
 
-async def test_an_error_of_a_reading_is_everybodys_and_not_kept() -> None:
+async def test_an_error_of_a_read_reaches_all_callers_and_is_not_cached() -> None:
     requested = 0
 
     async def read() -> int:
@@ -119,7 +119,7 @@ async def test_an_error_of_a_reading_is_everybodys_and_not_kept() -> None:
     assert await kept.get() == 2
 
 
-async def test_a_shared_run_ends_with_the_last_of_those_who_wait_and_not_before() -> None:
+async def test_a_shared_run_is_cancelled_with_its_last_caller() -> None:
     begun, cancelled = 0, 0
 
     async def work() -> None:
@@ -146,7 +146,7 @@ async def test_a_shared_run_ends_with_the_last_of_those_who_wait_and_not_before(
     await asyncio.gather(late, return_exceptions=True)
 
 
-async def test_what_was_settled_stays_settled_when_its_partition_is_read_later() -> None:
+async def test_a_letter_read_after_its_settlement_is_settled() -> None:
     log = FakeEventLog()
     put(log, 2, letter("a"))
     (found,) = await read_letters(log)
@@ -157,7 +157,7 @@ async def test_what_was_settled_stays_settled_when_its_partition_is_read_later()
 
 
 @given(st.randoms(use_true_random=False), st.integers(0, 30))
-async def test_open_letters_are_those_that_nobody_settled_however_they_are_read(
+async def test_open_letters_are_the_unsettled_ones_in_any_reading_order(
     rng: random.Random, count: int
 ) -> None:
     log = FakeEventLog()
@@ -178,7 +178,7 @@ async def test_open_letters_are_those_that_nobody_settled_however_they_are_read(
 
 
 @pytest.mark.parametrize("name", ["", "x", "1:2:3", "-1:5", "٣:٤", "1:" + "9" * 5000, "01:1"])
-async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
+async def test_an_invalid_name_of_a_settled_letter_stops_no_reader(name: str) -> None:
     log = FakeEventLog()
     put(log, 0, letter("a"))
     put(log, 1, Message("k", None, {"settles": name}))
@@ -187,7 +187,7 @@ async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
     assert not open_letters._settled
 
 
-async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_same(
+async def test_only_the_newest_reasons_are_in_memory_and_all_are_listed(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.state.open_dead_letters, "WITH_REASON", 10)

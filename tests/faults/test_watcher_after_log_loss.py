@@ -92,7 +92,7 @@ def sources(tmp_path: Path, log: Log) -> Sources:
     return Sources(WatcherSettings(images_dir=tmp_path), log)
 
 
-async def test_a_write_behind_a_lost_end_has_the_watcher_begin_anew(
+async def test_a_write_after_a_lost_end_restarts_the_watcher(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FOLLOW_SECONDS", 1000.0)
@@ -121,9 +121,7 @@ async def test_a_write_behind_a_lost_end_has_the_watcher_begin_anew(
         await again
 
 
-async def test_what_was_read_at_the_start_is_held_against_the_first_look(
-    sources: Sources, log: Log
-) -> None:
+async def test_a_loss_between_start_and_first_check_is_detected(sources: Sources, log: Log) -> None:
     await log.publish(IMAGES, images(0, 200))
     await sources._load()
     log.lose(1)
@@ -131,7 +129,7 @@ async def test_what_was_read_at_the_start_is_held_against_the_first_look(
         await look(sources)
 
 
-async def test_what_was_written_since_the_last_look_is_held_against_the_next(
+async def test_a_loss_of_records_written_since_the_last_check_is_detected(
     sources: Sources, log: Log
 ) -> None:
     await write(sources, images(0, 200))
@@ -142,7 +140,7 @@ async def test_what_was_written_since_the_last_look_is_held_against_the_next(
         await look(sources)
 
 
-async def test_what_was_seen_at_a_look_is_held_against_the_next_write(
+async def test_a_loss_between_a_check_and_the_next_write_is_detected(
     sources: Sources, log: Log
 ) -> None:
     await log.publish(IMAGES, images(0, 200))
@@ -152,7 +150,7 @@ async def test_what_was_seen_at_a_look_is_held_against_the_next_write(
         await write(sources, images(200, 400))
 
 
-async def test_a_loss_that_one_write_has_found_is_reported_by_the_next_check(
+async def test_a_loss_detected_by_a_write_is_reported_by_the_next_check(
     sources: Sources, log: Log
 ) -> None:
     await write(sources, images(0, 200))
@@ -163,7 +161,7 @@ async def test_a_loss_that_one_write_has_found_is_reported_by_the_next_check(
         await look(sources)
 
 
-async def test_an_end_lost_between_two_records_of_one_batch_is_noticed(
+async def test_a_loss_between_two_records_of_one_batch_is_detected(
     sources: Sources, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that tries again on its own writes one half before the loss, one after it."""
@@ -181,9 +179,7 @@ async def test_an_end_lost_between_two_records_of_one_batch_is_noticed(
 
 
 @pytest.mark.parametrize("read", [False, True])
-async def test_an_attempt_without_an_answer_hides_no_lost_end(
-    sources: Sources, log: Log, read: bool
-) -> None:
+async def test_an_unanswered_attempt_hides_no_loss(sources: Sources, log: Log, read: bool) -> None:
     if read:
         await log.publish(IMAGES, images(0, 200))
         await sources._load()

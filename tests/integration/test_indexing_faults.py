@@ -63,7 +63,7 @@ def slow_to_decode(bench: Workbench, number: int) -> Message:
     return bench.added(image_id, bench.file(image_id, buffer.getvalue()))
 
 
-async def test_rebalances_while_pictures_are_decoded_leave_an_indexer_that_works(
+async def test_an_indexer_works_after_rebalances_during_decoding(
     bench: Workbench,
 ) -> None:
     """Each time some are decoded and wait for the others of their chunk, or for a slow Triton."""
@@ -84,7 +84,7 @@ async def test_rebalances_while_pictures_are_decoded_leave_an_indexer_that_works
     assert await bench.dead_letters() == []
 
 
-async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_found(
+async def test_nothing_is_committed_while_the_root_is_missing(
     bench: Workbench,
 ) -> None:
     root = bench.folder / bench.prefix

@@ -161,7 +161,7 @@ async def commit_as_before(broker: str, group: str) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_pictures_of_an_earlier_version_get_their_facts_and_keep_their_vectors(
+async def test_images_of_an_earlier_version_get_their_facts_and_keep_their_vectors(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = WeaviateIndex(servers.weaviate_url, grpc_port=servers.weaviate_grpc_port)

@@ -137,7 +137,7 @@ def outcomes() -> Iterator[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("package", TABLES)
-def test_every_exception_is_mapped_or_left_on_purpose(package: str) -> None:
+def test_every_exception_is_mapped_or_listed_as_unmapped(package: str) -> None:
     distribution, table = TABLES[package]
     found = exceptions(package)
     assert found
@@ -147,7 +147,7 @@ def test_every_exception_is_mapped_or_left_on_purpose(package: str) -> None:
     )
 
 
-def test_what_is_left_exists_and_is_in_no_table() -> None:
+def test_every_unmapped_exception_exists_and_is_in_no_table() -> None:
     left = {name for name, becomes in outcomes() if becomes is None}
     assert left == LEFT.keys()
 

@@ -79,7 +79,7 @@ async def world(small_spec: ModelSpec) -> World:
     return World(FakeEventLog(), index, await index.ensure_collection(small_spec))
 
 
-async def test_audit_tells_what_is_wrong_and_repair_publishes_it(world: World) -> None:
+async def test_audit_reports_differences_and_repair_publishes_them(world: World) -> None:
     for image_id, reported, stored in (
         ("good", "a", "a"),
         ("missing", "b", None),
@@ -112,7 +112,7 @@ async def test_what_the_group_has_not_read_is_waiting_not_missing(world: World) 
     assert (result.waiting, result.missing, result.is_clean) == (["new"], [], True)
 
 
-async def test_a_poisoned_newest_content_that_is_still_found_is_stale(world: World) -> None:
+async def test_an_image_whose_newest_content_is_dead_lettered_is_stale(world: World) -> None:
     await world.store("x", "a")
     position = await world.publish("x", "b")
     await world.bury("x", position, b"")
@@ -165,7 +165,7 @@ async def test_a_retried_letter_keeps_its_history_when_it_fails_again(world: Wor
     assert len(await read_letters(world.log)) == 2
 
 
-async def test_a_letter_is_not_retried_when_its_picture_has_a_newer_event(world: World) -> None:
+async def test_a_letter_is_not_retried_when_its_image_has_a_newer_event(world: World) -> None:
     position = await world.publish("x", "a")
     await world.bury("x", position, encode(added("x", "a")))
     await world.publish("x", "b")

@@ -89,18 +89,18 @@ async def lives_on(watching: asyncio.Task[None]) -> bool:
 
 
 @both
-async def test_work_that_nobody_reads_ends_the_process(watch: Watch) -> None:
+async def test_a_backlog_without_progress_ends_the_process(watch: Watch) -> None:
     with pytest.raises(Stuck, match="5 waiting"):
         await asyncio.wait_for(watch(Group()), 60)
 
 
 @both
-async def test_nothing_to_do_is_no_reason(watch: Watch) -> None:
+async def test_a_process_without_a_backlog_is_not_stuck(watch: Watch) -> None:
     assert await lives_on(watch(Group(behind=0)))
 
 
 @both
-async def test_progress_is_no_reason(watch: Watch) -> None:
+async def test_a_process_that_makes_progress_is_not_stuck(watch: Watch) -> None:
     group = Group()
 
     async def work() -> None:
@@ -115,11 +115,11 @@ async def test_progress_is_no_reason(watch: Watch) -> None:
 
 
 @both
-async def test_a_broker_that_is_down_is_no_reason(watch: Watch) -> None:
+async def test_a_process_whose_broker_is_down_is_not_stuck(watch: Watch) -> None:
     assert await lives_on(watch(Group(fails=True)))
 
 
-async def test_a_batch_in_flight_is_a_reason_like_any_other() -> None:
+async def test_a_batch_in_flight_counts_as_backlog() -> None:
     """A wait for a server is recognised by its retries."""
     group = Group(behind=0)
     group.pipeline.in_flight = 3

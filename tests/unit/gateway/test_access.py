@@ -49,7 +49,7 @@ async def warm(bench: Gateway) -> None:
 
 
 class TestKeys:
-    async def test_every_route_but_health_demands_one(
+    async def test_every_route_but_health_requires_a_key(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         async with gateway(tmp_path, small_spec, api_keys=f"{KEY}, {OTHER}") as bench:
@@ -63,7 +63,7 @@ class TestKeys:
                     assert answer.status_code != 401, (path, headers)
             await warm(bench)
 
-    async def test_wrong_ones_are_refused(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    async def test_wrong_keys_are_refused(self, tmp_path: Path, small_spec: ModelSpec) -> None:
         async with gateway(tmp_path, small_spec, api_keys=KEY) as bench:
             for wrong in (KEY[:-1], KEY + "x", KEY.upper(), OTHER, "", "é"):
                 for headers in good(wrong):
@@ -77,14 +77,16 @@ class TestKeys:
                 headers = {"Authorization": value}
                 assert_problem(await bench.client.get("/", headers=headers), 401)
 
-    async def test_without_any_everybody_may_ask(
+    async def test_searches_need_no_key_when_none_is_configured(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         async with gateway(tmp_path, small_spec) as bench:
             assert (await bench.search(text="x")).status_code == 200
             assert "security" not in (await bench.client.get("/openapi.json")).json()
 
-    async def test_the_document_says_so(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    async def test_the_openapi_document_requires_a_key(
+        self, tmp_path: Path, small_spec: ModelSpec
+    ) -> None:
         async with gateway(tmp_path, small_spec, api_keys=KEY) as bench:
             document = (await bench.client.get("/openapi.json", headers={"X-API-Key": KEY})).json()
             assert document["security"] == [{"key": []}, {"bearer": []}]
@@ -214,7 +216,7 @@ class TestTokens:
                 headers = {"Authorization": f"Bearer {credential}"}
                 assert (await bench.client.get("/", headers=headers)).status_code == 200
 
-    async def test_an_issuer_that_is_away_is_no_verdict(
+    async def test_an_unreachable_issuer_is_unavailable_and_not_a_refusal(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         with local_issuer() as issuer:
@@ -239,7 +241,7 @@ class TestRates:
             limit.take(str(n), 0.0)
         assert len(limit._buckets) == MAX_CLIENTS
 
-    def test_clients_are_told_apart_by_address(self) -> None:
+    def test_clients_are_distinguished_by_address(self) -> None:
         def address(host: str) -> str:
             return client_address({"client": (host, 1)})
 
@@ -248,7 +250,7 @@ class TestRates:
         assert address("2001:db8::1") != address("2001:db8:0:1::1")
         assert client_address({"client": None}) == "unknown"
 
-    async def test_too_many_are_told_when_to_come_back(
+    async def test_too_many_requests_get_retry_after(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         settings: dict[str, Any] = {
@@ -316,7 +318,7 @@ class TestPages:
 
 
 class TestTime:
-    async def test_an_answer_that_does_not_come_is_given_up(
+    async def test_an_answer_that_takes_too_long_times_out(
         self, tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with gateway(tmp_path, small_spec, request_timeout=0.2) as bench:
@@ -352,7 +354,7 @@ class TestTime:
 
 
 class TestTextCache:
-    async def test_it_is_bounded_for_each_model(self) -> None:
+    async def test_the_text_cache_is_bounded_for_each_model(self) -> None:
         cache = TextCache(3)
         requested: list[str] = []
 
@@ -400,7 +402,7 @@ class TestTextCache:
         leaving.cancel()
         assert await staying == [1.0]
 
-    async def test_none_at_all(self) -> None:
+    async def test_a_text_cache_of_size_zero_stores_nothing(self) -> None:
         cache = TextCache(0)
 
         async def embed() -> list[float]:

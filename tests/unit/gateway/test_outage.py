@@ -26,7 +26,7 @@ class Server:
         return "answer"
 
 
-async def test_a_restart_is_waited_out() -> None:
+async def test_a_short_outage_is_waited_for() -> None:
     server = Server()
     answer = asyncio.create_task(OutageRetry(20)(server.request))
     await asyncio.sleep(0.6)
@@ -36,7 +36,7 @@ async def test_a_restart_is_waited_out() -> None:
     assert await answer == "answer"
 
 
-async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later() -> None:
+async def test_after_a_lasting_outage_later_requests_fail_at_once() -> None:
     server, patience = Server(), OutageRetry(0.8)
     began = time.monotonic()
     with pytest.raises(Unavailable):
@@ -49,7 +49,7 @@ async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later
     assert server.requests == before + 5
 
 
-async def test_the_next_outage_is_waited_for_again() -> None:
+async def test_a_second_outage_is_waited_for_again() -> None:
     server, patience = Server(), OutageRetry(0.3)
     with pytest.raises(Unavailable):
         await patience(server.request)
@@ -60,14 +60,14 @@ async def test_the_next_outage_is_waited_for_again() -> None:
     assert server.requests > before + 1
 
 
-async def test_no_patience_asks_once() -> None:
+async def test_without_patience_there_is_one_request() -> None:
     server = Server()
     with pytest.raises(Unavailable):
         await OutageRetry(0)(server.request)
     assert server.requests == 1
 
 
-async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
+async def test_permanent_errors_are_not_waited_for() -> None:
     async def refused() -> str:
         raise Rejected("no")
 
@@ -76,7 +76,7 @@ async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("server", ["embedder", "index"])
-async def test_a_search_outlives_a_restart(
+async def test_a_search_survives_a_restart_of_its_server(
     tmp_path: Path, small_spec: ModelSpec, server: str
 ) -> None:
     records = [image_record("a.jpg", unit(1))]

@@ -111,7 +111,7 @@ class Bench:
         await self.log.publish(FEEDBACK, [Message(str(event.search_id), event)])
 
 
-async def test_nothing_is_said_while_ratings_are_few_old_good_or_of_another_model() -> None:
+async def test_there_is_no_advice_while_ratings_are_few_old_good_or_of_another_model() -> None:
     bench = Bench("old", "new")
     await bench.start()
     await bench.fill("new", ["c"])
@@ -157,13 +157,13 @@ async def test_low_ratings_without_a_better_model() -> None:
     assert "no loaded model would have done better" in advice.sentence()
 
 
-async def test_without_an_active_model_there_is_nothing_to_say() -> None:
+async def test_there_is_no_advice_without_an_active_model() -> None:
     bench = Bench("old")
     advice = await advise(bench.log, bench.embedder, bench.index, SETTINGS)
     assert (advice.model, advice.low) == (None, False)
 
 
-async def test_prometheus_sees_it() -> None:
+async def test_advice_is_a_prometheus_metric() -> None:
     bench = Bench("old", "new")
     await bench.start()
     await bench.fill("new", ["c"])

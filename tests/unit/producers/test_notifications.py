@@ -31,7 +31,7 @@ def take(*events: FileSystemEvent) -> Changes:
 
 
 @given(kind=st.sampled_from(EVENTS), source=PATHS, target=PATHS)
-def test_no_event_ends_the_thread_that_brings_it(
+def test_no_notification_ends_the_thread_that_delivers_it(
     kind: type[FileSystemEvent], source: str, target: str
 ) -> None:
     event = kind(source.encode(), target.encode() if "Moved" in kind.__name__ else b"")

@@ -43,7 +43,7 @@ def test_it_is_valid(official: jsonschema.Draft7Validator) -> None:
         ("components", "schemas", "FeedbackGiven", "properties", "rating", "type"),
     ],
 )
-def test_the_schema_looks_into_every_part(
+def test_the_schema_validates_every_part(
     official: jsonschema.Draft7Validator, path: tuple[str, ...]
 ) -> None:
     broken = copy.deepcopy(asyncapi.document())
@@ -56,7 +56,7 @@ def test_the_schema_looks_into_every_part(
     assert not official.is_valid(broken)
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_can_be_resolved() -> None:
     document = asyncapi.document()
 
     def references(node: Any) -> list[str]:
