@@ -208,7 +208,7 @@ def rounds(chance: random.Random) -> Iterator[str]:
         yield order.pop()
 
 
-async def test_nothing_is_lost_whatever_dies(stack: Stack) -> None:
+async def test_nothing_is_lost_when_processes_are_killed_at_random(stack: Stack) -> None:
     await asyncio.to_thread(stack.burst, IMAGES_PER_ROUND)
     for number, victim in enumerate(rounds(stack.chance)):
         started = time.monotonic()

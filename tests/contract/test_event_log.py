@@ -57,7 +57,7 @@ async def everything(log: EventLog, topic: Topic) -> list[LogRecord]:
     return [record async for record in log.read_all(topic)]
 
 
-async def test_what_is_published_is_read_back(log: EventLog, topic: Topic) -> None:
+async def test_a_published_event_is_read_back(log: EventLog, topic: Topic) -> None:
     message = replace(added("été/a b.png"), headers={"traceparent": "00-1-2-03"})
     (position,) = await log.publish(topic, [message])
     (found,) = await everything(log, topic)
@@ -131,7 +131,7 @@ async def test_a_key_that_is_not_unicode_is_rejected_and_nothing_is_written(
     assert await everything(log, topic) == []
 
 
-async def test_it_is_ready(log: EventLog) -> None:
+async def test_the_log_is_ready(log: EventLog) -> None:
     assert await log.is_ready()
 
 

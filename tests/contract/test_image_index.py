@@ -573,5 +573,5 @@ async def test_searches_are_complete_while_images_are_rewritten(
         assert {len(answer) for answer in answers} == {10}
 
 
-async def test_it_is_ready(index: ImageIndex) -> None:
+async def test_the_index_is_ready(index: ImageIndex) -> None:
     assert await index.is_ready()

@@ -238,7 +238,7 @@ async def test_changed_content_without_a_newer_record_is_a_dead_letter(bench: Be
     assert "has changed" in letter.reason
 
 
-async def test_a_file_that_comes_back_meanwhile_is_indexed(bench: Bench) -> None:
+async def test_a_file_that_returns_during_the_check_is_indexed(bench: Bench) -> None:
     bench.put_image("other.png")
     data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))

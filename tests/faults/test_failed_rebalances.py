@@ -80,7 +80,7 @@ async def test_indexing_ends_when_a_rebalance_fails_or_is_cancelled(
         await app.unread()
 
 
-async def test_leaving_the_group_is_no_failure(
+async def test_leaving_the_group_is_not_a_failure(
     app: ConsumerLoop[IndexingWork], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def cancelled(_: object) -> None:

@@ -51,9 +51,7 @@ async def test_a_large_file_may_be_read_longer_than_it_may_be_decoded(
     assert done.read_ms > 2000
 
 
-async def test_the_time_for_decoding_begins_after_reading_and_is_no_longer(
-    decoder: Decoder, tmp_path: Path
-) -> None:
+async def test_the_decoding_timeout_begins_after_reading(decoder: Decoder, tmp_path: Path) -> None:
     async with asyncio.timeout(25):
         with pytest.raises(DecoderTimeout, match="more than 2 s"):
             await decoder.decode(large(tmp_path / "slow.png", hostile_tasks.LOOP + png("red")))
@@ -67,7 +65,7 @@ async def test_a_slow_file_is_distinguished_from_storage_that_is_away(
             await decoder.decode(written(tmp_path / "never.png", png("red")))
 
 
-async def test_a_file_that_is_read_for_long_does_not_look_like_a_process_that_is_stuck(
+async def test_a_long_read_of_a_file_is_not_taken_for_a_stuck_process(
     small_spec: ModelSpec, tmp_path: Path
 ) -> None:
     settings = IndexingSettings(decode_workers=1, decode_seconds=20, stuck_seconds=1)

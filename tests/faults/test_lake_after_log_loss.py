@@ -168,7 +168,9 @@ async def test_an_unchanged_log_begins_no_new_epoch(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("topic", [SEARCHES, FEEDBACK], ids=lambda topic: topic.name)
-async def test_what_the_log_lost_is_restored_with_its_ids(lake: Lake, topic: Topic) -> None:
+async def test_events_that_the_log_lost_are_restored_with_their_ids(
+    lake: Lake, topic: Topic
+) -> None:
     log = FakeEventLog()
     await log.publish(topic, Events(1).messages(topic.name, 80))
     await catch_up(log, lake, topic)

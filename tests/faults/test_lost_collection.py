@@ -64,7 +64,7 @@ async def test_an_indexer_of_another_model_does_not_activate_its_collection(
     assert await index.active() is None
 
 
-async def test_an_indexer_notices_that_its_collection_is_gone(
+async def test_an_indexer_detects_that_its_collection_is_missing(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "CHECK_SECONDS", 0.01)

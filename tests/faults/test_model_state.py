@@ -70,7 +70,7 @@ def test_the_state_is_derived_from_weaviate_when_both_files_are_truncated(tmp_pa
     assert chosen.active_model == "lite"
 
 
-def test_a_file_that_is_lost_is_replaced_by_the_one_before_it(tmp_path: Path) -> None:
+def test_a_lost_state_file_is_replaced_by_the_backup(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b"):
         with model_registry(chosen).changing() as change:

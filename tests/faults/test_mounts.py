@@ -369,7 +369,7 @@ async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
         assert watcher.status.last_reconcile == before
 
 
-def test_what_is_held_is_reported_mount_by_mount() -> None:
+def test_held_removals_are_reported_for_each_mount() -> None:
     state = KnownImages()
     for mount in ("a", "b"):
         state.put(f"{mount}/x", KnownImage(mount.encode(), FileStat(1, 1), mount=mount))

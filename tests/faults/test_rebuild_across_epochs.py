@@ -51,7 +51,7 @@ def assert_rows_end_before_the_epochs(lake: Lake) -> None:
         assert generation.end(partition).offset < epoch_of(generation, partition).start
 
 
-async def test_a_rebuild_after_forgetting_and_a_loss_goes_on_from_the_log(
+async def test_a_rebuild_after_forgetting_and_a_loss_continues_from_the_log(
     lake: Lake, log: FakeEventLog
 ) -> None:
     forget_the_newest_of_each_partition(lake)
@@ -66,7 +66,7 @@ async def test_a_rebuild_after_forgetting_and_a_loss_goes_on_from_the_log(
     assert ids(lake) == Counter({*before, *await reported(log)})
 
 
-async def test_a_rebuild_after_two_losses_goes_on_from_the_log(
+async def test_a_rebuild_after_two_losses_continues_from_the_log(
     lake: Lake, log: FakeEventLog
 ) -> None:
     before = ids(lake)

@@ -190,7 +190,7 @@ async def test_a_batch_in_flight_without_progress_is_stuck(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("server", ["embedder", "index", "log"])
-async def test_a_long_outage_is_no_reason_to_restart(bench: Bench, server: str) -> None:
+async def test_a_long_outage_does_not_restart_the_process(bench: Bench, server: str) -> None:
     work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():

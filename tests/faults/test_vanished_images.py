@@ -142,7 +142,7 @@ async def test_letters_of_a_bucket_are_settled(tmp_path: Path, log: FakeEventLog
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def test_an_image_that_could_not_be_read_meanwhile_keeps_its_letter(
+async def test_an_image_that_could_not_be_read_keeps_its_letter(
     root: Path, log: FakeEventLog
 ) -> None:
     """What is known of it is open while it is to be published again; that overtakes nothing."""

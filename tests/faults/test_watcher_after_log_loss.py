@@ -193,7 +193,7 @@ async def test_an_unanswered_attempt_hides_no_loss(sources: Sources, log: Log, r
 
 
 @pytest.mark.parametrize("known", [0, 200])
-async def test_an_outage_is_no_loss(sources: Sources, log: Log, known: int) -> None:
+async def test_an_outage_is_not_taken_for_a_loss(sources: Sources, log: Log, known: int) -> None:
     await write(sources, images(0, known))
     log.unanswered = 2
     log.available = False
@@ -206,7 +206,7 @@ async def test_an_outage_is_no_loss(sources: Sources, log: Log, known: int) -> N
     assert len(await log.keys()) == 400
 
 
-async def test_a_record_that_was_compacted_away_is_no_loss(sources: Sources, log: Log) -> None:
+async def test_a_compacted_record_is_not_taken_for_a_loss(sources: Sources, log: Log) -> None:
     await write(sources, images(0, 200))
     log.compacted = {partition[-1].position for partition in log._partitions(IMAGES)}
     await log.publish(IMAGES, images(0, 200))
@@ -215,7 +215,7 @@ async def test_a_record_that_was_compacted_away_is_no_loss(sources: Sources, log
     await look(sources)
 
 
-async def test_answers_that_come_in_another_order_are_no_loss(sources: Sources, log: Log) -> None:
+async def test_answers_out_of_order_are_not_taken_for_a_loss(sources: Sources, log: Log) -> None:
     await write(sources, images(0, 200))
     log.answer_first = asyncio.Event()
     answer = log.answer_first

@@ -33,7 +33,7 @@ def compose() -> dict[str, str]:
     return found
 
 
-def test_no_deployment_makes_collections_by_itself(tmp_path: Path) -> None:
+def test_every_deployment_disables_automatic_collections(tmp_path: Path) -> None:
     assert environment(tmp_path)["AUTOSCHEMA_ENABLED"] == "false"
     assert compose()["AUTOSCHEMA_ENABLED"] == "false"
 

@@ -282,7 +282,9 @@ async def test_a_file_that_is_no_longer_an_image_is_removed(root: Path, log: Fak
         await eventually(skipped(watcher))
 
 
-async def test_other_files_do_not_make_a_folder_look_full(root: Path, log: FakeEventLog) -> None:
+async def test_other_files_do_not_make_a_missing_folder_look_complete(
+    root: Path, log: FakeEventLog
+) -> None:
     """The folder below a disk that is away may hold something: a note, a marker."""
     for number in range(3):
         (root / f"{number}").write_bytes(JPEG)

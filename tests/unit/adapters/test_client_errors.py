@@ -152,7 +152,7 @@ def test_every_unmapped_exception_exists_and_is_in_no_table() -> None:
     assert left == LEFT.keys()
 
 
-def test_what_each_exception_becomes_is_listed() -> None:
+def test_the_outcome_of_each_exception_is_listed() -> None:
     listed = set(LIST.read_text(encoding="utf-8").splitlines())
     found = {f"{name} {becomes}" for name, becomes in outcomes() if becomes is not None}
     assert sorted(listed - found) == [], f"these are gone: remove their lines from {LIST.name}"

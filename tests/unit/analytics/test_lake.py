@@ -206,7 +206,7 @@ class TestCompaction:
         compact(generation, "searches", min_files=2)
         assert sum(lake.storage.read_table(file.path).num_rows for file in listed) == 20
 
-    def test_it_can_be_interrupted_anywhere(
+    def test_a_compaction_can_be_interrupted_anywhere(
         self, lake: Lake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         generation = lake.current()
@@ -412,7 +412,7 @@ class TestRebuild:
         assert report.carried["models"] == 3
         assert report.carried["images.indexed"] > 20
 
-    async def test_a_writer_goes_on_in_the_new_lake(self, lake: Lake) -> None:
+    async def test_a_writer_continues_in_the_rebuilt_lake(self, lake: Lake) -> None:
         log = await filled_log(9)
         part = log.topics["searches"][1]
         partition = (SEARCHES, 1)

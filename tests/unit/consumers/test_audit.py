@@ -106,7 +106,7 @@ async def test_audit_reports_differences_and_repair_publishes_them(world: World)
     assert after["missing"].change == before["missing"].change
 
 
-async def test_what_the_group_has_not_read_is_waiting_not_missing(world: World) -> None:
+async def test_images_that_the_group_has_not_read_are_waiting_and_not_missing(world: World) -> None:
     await world.publish("new", "a")
     result = await audit(world.log, world.index, world.collection, lambda *_: False)
     assert (result.waiting, result.missing, result.is_clean) == (["new"], [], True)

@@ -220,7 +220,7 @@ async def test_an_unreadable_event_keeps_the_indexed_image(bench: Bench) -> None
     assert bench.ids == {"a.png"}
 
 
-async def test_a_file_that_is_gone_or_changed_is_left_to_its_newer_event(bench: Bench) -> None:
+async def test_a_missing_or_changed_file_is_left_to_its_newer_event(bench: Bench) -> None:
     bench.put_image("other.png")
     gone, changed = bench.put_image("gone.png"), bench.put_image("changed.png")
     records = await bench.logged(bench.added("gone.png", gone), bench.added("changed.png", changed))
@@ -286,7 +286,7 @@ async def test_too_much_poison_stops_before_anything_is_dead_lettered(bench: Ben
     assert await bench.dead_letters() == []
 
 
-def test_the_poison_limit_looks_at_a_window_only() -> None:
+def test_the_poison_limit_counts_a_window_of_records() -> None:
     limit = PoisonLimit(share=0.5, window=100)
     limit.note(good=0, bad=49)  # Too few to judge.
     limit.note(good=60, bad=0)

@@ -23,7 +23,7 @@ def compose() -> dict[str, Any]:
     return parsed
 
 
-def test_it_follows_the_compose_specification() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     done = subprocess.run(
         [
             sys.executable,

@@ -233,7 +233,7 @@ class TestPages:
             answer = await bench.search(**{**body, "cursor": cursor, **changes})
             assert_problem(answer, 422, "cursor")
 
-    async def test_a_receipt_is_no_cursor(self, bench: Gateway) -> None:
+    async def test_a_receipt_is_refused_as_a_cursor(self, bench: Gateway) -> None:
         receipt = (await bench.search(**HERE)).json()["jwt"]
         assert_problem(await bench.search(**HERE, cursor=receipt), 422, "cursor")
 

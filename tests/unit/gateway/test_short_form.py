@@ -66,7 +66,7 @@ weights = st.integers(1, 99).map(float) | st.sampled_from([0.5, 2.25])
 
 
 @given(st.lists(st.tuples(words, weights, st.booleans(), st.booleans()), min_size=1, max_size=16))
-def test_what_the_gateway_writes_is_read_back(
+def test_the_gateways_short_form_is_parsed_back(
     terms: list[tuple[str, float, bool, bool]],
 ) -> None:
     written = [

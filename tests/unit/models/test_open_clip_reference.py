@@ -139,7 +139,7 @@ def test_only_open_clips_tokenizer_pads_with_the_first_token(tmp_path: Path) -> 
         {"tokenizer_kwargs": {"clean": "other"}},
     ],
 )
-def test_what_open_clip_would_tokenize_another_way_is_refused(
+def test_a_tokenizer_that_differs_from_open_clip_is_refused(
     text: dict[str, Any], tmp_path: Path
 ) -> None:
     layout = tokenizers_like.write_layout(

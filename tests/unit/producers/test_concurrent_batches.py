@@ -237,7 +237,7 @@ class TestLoading:
             await load(log, {"": "file:///a/"})
 
 
-async def test_what_is_published_encoded_is_read_as_the_event() -> None:
+async def test_an_event_published_encoded_is_read_back() -> None:
     log = FakeEventLog()
     value = EventFactory("", "file:///a/").addition("x.jpg", A, FileStat(1, 1))
     (position,) = await log.publish(IMAGES, [Message("x.jpg", value)])

@@ -34,7 +34,7 @@ class TestSource:
     @pytest.mark.parametrize(
         "text", ["s3://b/x", "a/b=s3://b", "=s3://b", "nas=/mnt/nas", "a=s3://b a=s3://c"]
     )
-    def test_what_cannot_be_understood_is_named(self, text: str) -> None:
+    def test_an_invalid_source_is_named(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"is not of the form|used for two"):
             parse_sources(text)
         with pytest.raises(ValueError, match="IMAGES_SOURCES"):

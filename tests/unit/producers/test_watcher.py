@@ -505,7 +505,7 @@ async def _root_missing(watcher: FolderWatcher) -> bool:
     return bool(watcher.status.root_missing)
 
 
-async def test_most_of_the_images_gone_at_once_are_held_back(root: Path, log: FakeEventLog) -> None:
+async def test_removals_of_most_images_at_once_are_held(root: Path, log: FakeEventLog) -> None:
     for folder in ("kept", "disk"):
         (root / folder).mkdir()
         for number in range(25 if folder == "kept" else 30):

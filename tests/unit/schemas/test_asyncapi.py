@@ -30,7 +30,7 @@ def test_the_checked_in_document_is_current() -> None:
     assert found == json_schema.render(asyncapi.document()), "run: python -m schemas.json_schema"
 
 
-def test_it_is_valid(official: jsonschema.Draft7Validator) -> None:
+def test_the_document_is_valid(official: jsonschema.Draft7Validator) -> None:
     assert [error.message for error in official.iter_errors(asyncapi.document())] == []
 
 
@@ -73,7 +73,7 @@ def test_every_reference_can_be_resolved() -> None:
             node = node[part]
 
 
-def test_it_has_every_topic_with_its_settings() -> None:
+def test_the_document_has_every_topic_with_its_settings() -> None:
     channels = asyncapi.document()["channels"]
     assert {channel["address"] for channel in channels.values()} == {t.name for t in TOPICS}
     for topic in TOPICS:

@@ -133,7 +133,7 @@ def test_checked_in_schemas_are_up_to_date() -> None:
 PUBLISHED = json_schema.published()
 
 
-def test_what_was_published_can_still_be_read() -> None:
+def test_current_schemas_are_compatible_with_all_published_ones() -> None:
     assert SCHEMA_VERSION in PUBLISHED, "run: python -m schemas.json_schema"
     generated = json_schema.generate()
     for version, topics in PUBLISHED.items():
@@ -188,7 +188,7 @@ class TestCompatibility:
                 node[last] = value
         return list(json_schema.incompatibilities(old, new))
 
-    def test_no_change(self) -> None:
+    def test_an_unchanged_schema_is_compatible(self) -> None:
         assert self.changed() == []
 
     def test_a_field_with_a_default_may_be_added(self) -> None:
