@@ -48,7 +48,7 @@ async def test_the_lake_takes_events_with_any_timestamp_and_answers(
 
 
 @pytest.mark.parametrize("strange", STRANGE)
-def test_it_is_made_readable_where_records_are_read(strange: int) -> None:
+def test_strange_timestamps_are_clamped_when_records_are_read(strange: int) -> None:
     record = SimpleNamespace(
         partition=0, offset=0, key=b"k", value=b"v", timestamp=strange, headers=()
     )

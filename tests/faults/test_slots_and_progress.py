@@ -47,7 +47,7 @@ QUIET = 0.3
 
 
 class FakeDecoder:
-    """Takes some turns of the event loop for each picture, and fails as it is told."""
+    """Takes some turns of the event loop for each image, and raises the given errors."""
 
     def __init__(self, turns: int, failing: Mapping[str, Exception]) -> None:
         self.turns = turns
@@ -104,7 +104,7 @@ FAILURES: dict[str, Exception] = {
     max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_cancelled_preparation_gives_back_every_decoding_slot(
+def test_cancelled_preparation_releases_every_decoding_slot(
     small_spec: ModelSpec, tmp_path: Path, turn: int, turns: int, fails: bool
 ) -> None:
     async def check() -> None:
@@ -174,7 +174,7 @@ async def lives_on(watching: asyncio.Task[None], seconds: float = QUIET * 5) -> 
     return not done
 
 
-async def test_to_be_in_flight_is_no_excuse_for_achieving_nothing(bench: Bench) -> None:
+async def test_a_batch_in_flight_without_progress_is_stuck(bench: Bench) -> None:
     """A batch whose decoding never ends."""
     with_fakes(bench, turns=10**9, failing={})
     work = indexing_app.IndexingProgress()
@@ -190,7 +190,7 @@ async def test_to_be_in_flight_is_no_excuse_for_achieving_nothing(bench: Bench) 
 
 
 @pytest.mark.parametrize("server", ["embedder", "index", "log"])
-async def test_a_long_outage_is_no_reason_to_restart(bench: Bench, server: str) -> None:
+async def test_a_long_outage_does_not_restart_the_process(bench: Bench, server: str) -> None:
     work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():
@@ -210,7 +210,7 @@ async def test_a_long_outage_is_no_reason_to_restart(bench: Bench, server: str) 
     await pipeline.stop()
 
 
-async def test_an_outage_is_no_excuse_once_a_call_never_ends() -> None:
+async def test_a_call_that_never_ends_after_an_outage_is_stuck() -> None:
     activity, watching = watched(lambda: 1, lambda: 0)
     calls = 0
 
@@ -258,7 +258,7 @@ async def test_the_heartbeat_ends_with_the_progress(tmp_path: Path) -> None:
     assert file.stat().st_mtime_ns == before
 
 
-async def test_time_in_which_the_process_was_stopped_is_no_time_without_progress() -> None:
+async def test_time_while_the_process_was_stopped_does_not_count() -> None:
     activity, watching = watched(lambda: 1, time.monotonic_ns)
     await asyncio.sleep(0.02)
     time.sleep(QUIET * 2)  # noqa: ASYNC251  # as if the process had been stopped
@@ -287,7 +287,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("what", ["loop", "thread"])
-def test_a_process_ends_though_its_loop_or_a_thread_never_returns(
+def test_a_stuck_process_ends_even_if_its_loop_or_a_thread_never_returns(
     tmp_path: Path, what: str
 ) -> None:
     script = tmp_path / "hangs.py"
@@ -320,7 +320,7 @@ class Reader:
         return False
 
 
-async def test_analytics_that_file_nothing_of_what_waits_end() -> None:
+async def test_an_analytics_consumer_that_stores_nothing_ends() -> None:
     writer: Any = SimpleNamespace(filed=0, due_in=1.0)
     work = analytics_app.FilingProgress(writer)
     work.joined = True
@@ -331,7 +331,7 @@ async def test_analytics_that_file_nothing_of_what_waits_end() -> None:
     reporting.cancel()
 
 
-async def test_analytics_whose_storage_never_answers_end() -> None:
+async def test_an_analytics_consumer_whose_storage_never_answers_ends() -> None:
     """Nothing is left to read, but what was read is overdue."""
     writer: Any = SimpleNamespace(filed=0, due_in=0.0)
     work = analytics_app.FilingProgress(writer)
@@ -343,7 +343,7 @@ async def test_analytics_whose_storage_never_answers_end() -> None:
 
 
 class HangingLog(FakeEventLog):
-    """Takes no record, and says nothing."""
+    """Accepts no record, and never answers."""
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
         await asyncio.Event().wait()
@@ -372,11 +372,11 @@ async def test_a_watcher_whose_publication_never_ends_ends(tmp_path: Path) -> No
     await stuck_watcher(tmp_path, HangingLog())
 
 
-async def test_a_watcher_that_never_learns_what_is_known_ends(tmp_path: Path) -> None:
+async def test_a_watcher_that_never_finishes_reading_the_log_ends(tmp_path: Path) -> None:
     await stuck_watcher(tmp_path, DeafLog())
 
 
-async def test_a_watcher_whose_look_at_a_file_never_ends_ends(
+async def test_a_watcher_whose_examination_of_a_file_never_ends_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(*_: object) -> None:
@@ -402,7 +402,7 @@ async def test_a_watcher_waits_for_its_broker(tmp_path: Path) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_search_events_that_are_never_taken_are_noticed() -> None:
+async def test_search_events_that_are_never_published_are_detected() -> None:
     events = SearchEvents(HangingLog(), capacity=10)
     events.start()
     events.add(SimpleNamespace(search_id="1"))  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def compose() -> dict[str, str]:
     return found
 
 
-def test_no_deployment_makes_collections_by_itself(tmp_path: Path) -> None:
+def test_every_deployment_disables_automatic_collections(tmp_path: Path) -> None:
     assert environment(tmp_path)["AUTOSCHEMA_ENABLED"] == "false"
     assert compose()["AUTOSCHEMA_ENABLED"] == "false"
 
@@ -41,7 +41,7 @@ def test_no_deployment_makes_collections_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("machine", "expected"), [(2 * GIB, GIB), (24 * GIB, int(24 * GIB * 0.4)), (GIB // 2, GIB)]
 )
-def test_memory_is_a_share_of_the_machines(
+def test_weaviates_memory_is_a_share_of_the_machines_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: int, expected: int
 ) -> None:
     monkeypatch.setattr(stack_settings, "machine_memory", lambda: machine)
@@ -73,13 +73,13 @@ def test_a_container_has_less_than_its_machine(
         ("connection refused", ""),
     ],
 )
-def test_what_can_be_done_is_said(complaint: str, advice: str) -> None:
+def test_the_hint_fits_the_complaint(complaint: str, advice: str) -> None:
     assert advice in hint(complaint)
     assert bool(hint(complaint)) == bool(advice)
 
 
-def test_status_says_what_an_indexer_waits_for(tmp_path: Path) -> None:
-    """The process says so with its heartbeat; nobody has to look into its log."""
+def test_status_shows_what_an_indexer_waits_for(tmp_path: Path) -> None:
+    """The process reports it with its heartbeat; its log need not be read."""
     row = ProcessRow(
         name="indexer-1", state="ready", pid=os.getpid(), identity=identity(os.getpid())
     )

@@ -84,7 +84,7 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def test_grades() -> None:
+def test_each_rating_has_its_grade() -> None:
     assert [grade(rating) for rating in range(1, 11)] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
 
 
@@ -129,7 +129,7 @@ def test_metrics_by_hand(lake: Lake) -> None:
     assert found["clip"]["RR(rel=2)@10"] == pytest.approx(0.5)
 
 
-def test_nothing_rated_is_no_metric(lake: Lake) -> None:
+def test_there_is_no_metric_without_ratings(lake: Lake) -> None:
     assert metrics(lake, EventFilters(since=BEGIN + timedelta(days=3))) == {}
 
 

@@ -109,7 +109,7 @@ def test_a_view_holds_the_numbers_of_the_events(
     assert compare(name, found[name], world.facts, filters, "hour") > 0
 
 
-def test_students_t() -> None:
+def test_quantiles_of_students_t_are_right() -> None:
     lake_free = [(df, student.ppf(0.975, df)) for df in (*range(1, 40), 100, 12345)]
     sql = SQL.read_text()
     start = sql.index("CREATE OR REPLACE TEMP MACRO t975")
@@ -122,7 +122,7 @@ def test_students_t() -> None:
         assert connection.execute("SELECT t975(0)").fetchone() == (None,)
 
 
-def test_an_empty_lake_answers_every_question_with_nothing(tmp_path: Path) -> None:
+def test_every_query_of_an_empty_lake_is_empty(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     with pytest.raises(Unavailable, match="empty"), views(lake):
         pass
@@ -133,7 +133,7 @@ def test_an_empty_lake_answers_every_question_with_nothing(tmp_path: Path) -> No
     assert query(lake, "FROM model_switches") == []
 
 
-def test_files_that_vanish_meanwhile_are_searched_again(
+def test_files_deleted_during_a_query_are_listed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = Lake(str(tmp_path))
@@ -158,7 +158,7 @@ def test_files_that_vanish_meanwhile_are_searched_again(
     assert vanished
 
 
-def test_a_lake_that_is_not_local(tmp_path: Path) -> None:
+def test_a_lake_on_another_file_system_can_be_queried(tmp_path: Path) -> None:
     lake = Lake("memory://views-of-tests")
     rows = records(Events(1).messages("searches", 9))
     lake.current().append(topic_of("searches"), LakePartition("searches", 0), PartitionEnd(), rows)

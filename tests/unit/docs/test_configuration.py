@@ -57,11 +57,11 @@ def test_a_setting_without_a_description_is_found() -> None:
     class Bare(EnvironmentSettings):
         """Settings."""
 
-        told: int = 1
+        described: int = 1
         """A text."""
         silent: int = 2
 
-    assert description(Bare, "told") == "A text."
+    assert description(Bare, "described") == "A text."
     with pytest.raises(ValueError, match="silent has no description"):
         description(Bare, "silent")
 

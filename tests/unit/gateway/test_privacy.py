@@ -1,4 +1,4 @@
-"""What the gateway's events tell of those who search and rate."""
+"""What the gateway's events contain about the people who search and rate."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ async def used(
     return decode(SearchPerformed, search.value), decode(FeedbackGiven, given.value), written
 
 
-async def test_a_client_has_one_name_that_does_not_tell_who(
-    tmp_path: Path, small_spec: ModelSpec
-) -> None:
+async def test_a_client_has_one_pseudonym(tmp_path: Path, small_spec: ModelSpec) -> None:
     search, given, written = await used(tmp_path, small_spec)
     assert search.client == given.client
     assert re.fullmatch(r"[0-9a-f]{20}", search.client or "")
@@ -62,7 +60,7 @@ async def test_keys_are_clients_and_are_not_written(tmp_path: Path, small_spec: 
     assert one.client not in privacy.names(second)
 
 
-async def test_another_salt_gives_other_names(tmp_path: Path, small_spec: ModelSpec) -> None:
+async def test_another_salt_gives_other_pseudonyms(tmp_path: Path, small_spec: ModelSpec) -> None:
     plain, *_ = await used(tmp_path, small_spec)
     salted, *_ = await used(tmp_path, small_spec, client_salt=SecretStr("salt"))
     assert plain.client != salted.client
@@ -86,5 +84,5 @@ async def test_clients_can_be_left_out(tmp_path: Path, small_spec: ModelSpec) ->
 
 
 @pytest.mark.parametrize("name", ["", "\udcff", "2001:db8::/64"])
-def test_any_name_can_be_hashed(name: str) -> None:
+def test_any_client_name_can_be_hashed(name: str) -> None:
     assert len(Privacy(GatewaySettings(), SECRET).names(name)) == 3

@@ -128,7 +128,7 @@ def rated(text: str, name: str, rating: int) -> Message:
     return Message(str(event.search_id), event)
 
 
-async def test_two_models_are_compared_on_what_was_asked() -> None:
+async def test_two_models_are_compared_on_logged_searches() -> None:
     log, index = FakeEventLog(), FakeImageIndex()
     embedder = FakeEmbedder(served={"old": model("old", 8), "new": model("new", 6)})
     old = await index.ensure_collection(embedder.served["old"])
@@ -178,7 +178,7 @@ async def test_two_models_are_compared_on_what_was_asked() -> None:
     assert "<h2>cats</h2>" in page
 
 
-async def test_what_is_unknown_passes_no_gate() -> None:
+async def test_unknown_values_pass_no_gate() -> None:
     log, index = FakeEventLog(), FakeImageIndex()
     embedder = FakeEmbedder(served={"old": model("old", 8), "new": model("new", 6)})
     old = await index.ensure_collection(embedder.served["old"])

@@ -94,14 +94,14 @@ def vectors(responses: list[Response]) -> Any:
     return np.concatenate([response.output_tensors[0].as_numpy() for response in responses])
 
 
-def test_pictures_keep_their_classes() -> None:
+def test_test_images_keep_their_classes() -> None:
     session = onnxruntime.InferenceSession(str(REPOSITORY / "lite_image/1/model.onnx"))
     batch = np.concatenate([pixels(name) for name in CLASSES])
     logits = session.run(["LOGITS"], {"PIXELS": batch})[0]
     assert logits.argmax(axis=1).tolist() == list(CLASSES.values())
 
 
-def test_queries_find_their_pictures(image_model: Any, text_model: Any) -> None:
+def test_queries_find_their_images(image_model: Any, text_model: Any) -> None:
     images = [{"PIXELS": Tensor("PIXELS", pixels(name))} for name in QUERIES]
     scores = (
         vectors(text_model.execute([texts(*QUERIES.values())]))

@@ -85,7 +85,7 @@ def test_token_ids_are_those_of_open_clip(
 def test_texts_that_spell_out_tokens_are_read_as_hugging_face_does(
     tokenized: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one difference; docs/decisions/0011-models-by-name.md tells it."""
+    """The one difference; docs/decisions/0011-models-by-name.md explains it."""
     give_backend(monkeypatch)
     theirs = clip_tokenizer()
     for text, found in zip(
@@ -139,7 +139,7 @@ def test_only_open_clips_tokenizer_pads_with_the_first_token(tmp_path: Path) -> 
         {"tokenizer_kwargs": {"clean": "other"}},
     ],
 )
-def test_what_open_clip_would_tokenize_another_way_is_refused(
+def test_a_tokenizer_that_differs_from_open_clip_is_refused(
     text: dict[str, Any], tmp_path: Path
 ) -> None:
     layout = tokenizers_like.write_layout(

@@ -100,7 +100,7 @@ def test_token_ids_are_those_of_the_reference(
     assert cosines.min() > 0.999
 
 
-def test_a_padding_side_that_means_nothing_is_named(tmp_path: Path) -> None:
+def test_an_unsupported_padding_side_is_named(tmp_path: Path) -> None:
     layout = tiny_model.write_layout(tmp_path / "layout")
     path = layout / "textual" / "tokenizer_config.json"
     path.write_text(json.dumps({"pad_token": "[PAD]", "padding_side": "top"}))

@@ -123,7 +123,7 @@ def test_senseless_settings_are_refused(tmp_path: Path, changes: dict[str, Any])
         render(tmp_path, **changes)
 
 
-def test_half_a_model_is_refused(tmp_path: Path, source: Path) -> None:
+def test_an_incomplete_model_is_refused(tmp_path: Path, source: Path) -> None:
     shutil.rmtree(source / "lite_text")
     with pytest.raises(ValueError, match="text models"):
         render(tmp_path / "target", source)

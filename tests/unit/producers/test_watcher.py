@@ -100,7 +100,7 @@ def age(path: Path, seconds: float = 100) -> None:
     os.utime(path, (moment, moment))
 
 
-async def test_publishes_what_is_there_at_start(root: Path, log: FakeEventLog) -> None:
+async def test_publishes_existing_files_at_start(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"one")
     (root / "deep" / "er").mkdir(parents=True)
     (root / "deep" / "er" / "b c.jpg").write_bytes(b"two")
@@ -141,7 +141,7 @@ async def test_follows_changes_while_running(root: Path, log: FakeEventLog) -> N
         await shows(log, {}, 2)
 
 
-async def test_events_that_cannot_be_followed_up_lead_to_new_watches(
+async def test_notifications_that_cannot_be_applied_lead_to_new_watches(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """watchdog's bookkeeping has been seen to fail, which ends the thread that reads events."""
@@ -179,7 +179,7 @@ async def test_a_new_file_is_published_within_half_a_second(root: Path, log: Fak
         assert loop.time() - started < 0.6
 
 
-async def test_finds_what_happened_while_it_was_down(root: Path, log: FakeEventLog) -> None:
+async def test_finds_changes_made_while_it_was_down(root: Path, log: FakeEventLog) -> None:
     for name in ("kept", "changed", "removed", "renamed", "touched"):
         (root / f"{name}.jpg").write_bytes(name.encode())
     async with watching(root, log):
@@ -465,7 +465,7 @@ async def test_an_emptied_root_removes_nothing_until_confirmed(
             while watcher._guard.held:
                 watcher.status.write_soon.clear()
                 await watcher.status.write_soon.wait()
-        # What is told of the comparison's end is what it led to.
+        # The status at the end of the comparison shows its result.
         assert watcher.status.held == 0
         assert watcher.status.counters.removed == 3
         assert await view(log) == {}
@@ -479,7 +479,7 @@ async def _not_held(watcher: FolderWatcher) -> bool:
     return not watcher._guard.held
 
 
-async def test_a_root_that_vanishes_removes_nothing_and_is_taken_up_again(
+async def test_a_vanished_root_removes_nothing_and_is_watched_again(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(30):
@@ -505,7 +505,7 @@ async def _root_missing(watcher: FolderWatcher) -> bool:
     return bool(watcher.status.root_missing)
 
 
-async def test_most_of_the_images_gone_at_once_are_held_back(root: Path, log: FakeEventLog) -> None:
+async def test_removals_of_most_images_at_once_are_held(root: Path, log: FakeEventLog) -> None:
     for folder in ("kept", "disk"):
         (root / folder).mkdir()
         for number in range(25 if folder == "kept" else 30):
@@ -523,7 +523,7 @@ async def test_most_of_the_images_gone_at_once_are_held_back(root: Path, log: Fa
         await shows(log, on_disk(root))
 
 
-async def test_what_was_held_back_is_examined_again_soon(
+async def test_held_removals_are_examined_again_soon(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producers.folder.watcher.HELD_RETRY_SECONDS", 0.5)
@@ -588,7 +588,9 @@ async def test_links_are_not_followed_by_default(root: Path, log: FakeEventLog) 
         await shows(log, {"real/b.jpg": b})
 
 
-async def test_a_folder_replaced_by_a_link_is_gone(root: Path, log: FakeEventLog) -> None:
+async def test_images_of_a_folder_replaced_by_a_link_are_removed(
+    root: Path, log: FakeEventLog
+) -> None:
     (root / "sub").mkdir()
     (root / "sub" / "a.jpg").write_bytes(b"a")
     async with watching(root, log):

@@ -76,18 +76,18 @@ def test_a_wrong_field_is_named(change: dict[str, Any], reason: str) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"null", b'"text"', b"\xff", b"{}", b"NaN"])
-def test_what_is_no_event_is_refused(value: bytes) -> None:
+def test_an_invalid_event_is_refused(value: bytes) -> None:
     with pytest.raises(InvalidEvent):
         decode_image_change(b"a.jpg", value)
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff"])
-def test_a_key_that_is_no_text_is_refused(key: bytes | None) -> None:
+def test_a_key_that_is_not_text_is_refused(key: bytes | None) -> None:
     with pytest.raises(InvalidEvent):
         decode_image_change(key, None)
 
 
-def test_a_lone_surrogate_is_no_key() -> None:
+def test_a_lone_surrogate_is_refused_as_a_key() -> None:
     with pytest.raises(InvalidEvent, match="Unicode"):
         encode_key("bad\udcff.jpg")
 
@@ -98,7 +98,7 @@ def test_every_unicode_key_survives(key: str) -> None:
 
 
 @given(st.binary())
-def test_garbage_is_never_anything_but_invalid(value: bytes) -> None:
+def test_random_bytes_are_always_invalid(value: bytes) -> None:
     with pytest.raises(InvalidEvent):
         decode(ImageAdded, value)
 
@@ -133,7 +133,7 @@ def test_checked_in_schemas_are_up_to_date() -> None:
 PUBLISHED = json_schema.published()
 
 
-def test_what_was_published_can_still_be_read() -> None:
+def test_current_schemas_are_compatible_with_all_published_ones() -> None:
     assert SCHEMA_VERSION in PUBLISHED, "run: python -m schemas.json_schema"
     generated = json_schema.generate()
     for version, topics in PUBLISHED.items():
@@ -188,21 +188,21 @@ class TestCompatibility:
                 node[last] = value
         return list(json_schema.incompatibilities(old, new))
 
-    def test_no_change(self) -> None:
+    def test_an_unchanged_schema_is_compatible(self) -> None:
         assert self.changed() == []
 
     def test_a_field_with_a_default_may_be_added(self) -> None:
         assert self.changed(properties__page={"type": "integer", "default": 1}) == []
 
-    def test_a_required_field_may_not(self) -> None:
+    def test_a_required_field_may_not_be_added(self) -> None:
         required = [*json_schema.generate()["1/searches.json"]["required"], "page"]
         found = self.changed(properties__page={"type": "integer"}, required=required)
         assert found == ["new field page has no default"]
 
-    def test_a_removed_field(self) -> None:
+    def test_a_field_may_not_be_removed(self) -> None:
         assert self.changed(properties__text=None) == ["field text was removed"]
 
-    def test_a_retyped_field(self) -> None:
+    def test_a_field_may_not_be_retyped(self) -> None:
         assert self.changed(properties__limit={"type": "string"}) == [
             "field limit changed its type"
         ]
@@ -211,7 +211,7 @@ class TestCompatibility:
         path = {"$defs__SearchResult__properties__score": {"type": "string"}}
         assert self.changed(**path) == ["SearchResult: field score changed its type"]
 
-    def test_an_enum_value_that_is_gone(self) -> None:
+    def test_an_enum_value_may_not_be_removed(self) -> None:
         assert self.changed(**{"$defs__SearchKind__enum": ["text", "image", "terms"]}) == [
             "SearchKind no longer allows similar"
         ]
