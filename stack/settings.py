@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import ByteSize, Field, field_validator
+from pydantic import AfterValidator, ByteSize, Field, field_validator
 from pydantic_settings import NoDecode
 
 from adapters import machine
-from adapters.settings import EnvironmentSettings, Port
+from adapters.settings import (
+    BrokerAddresses,
+    EnvironmentSettings,
+    FolderUrl,
+    Host,
+    HttpAddress,
+    ModelName,
+    Port,
+)
 from imaging.sources.source import Source, parse_sources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +38,12 @@ _CGROUP_LIMIT = machine.CGROUP_LIMIT
 def machine_memory() -> int:
     """Bytes of memory of this machine, or of the container this runs in if that has less."""
     return machine.machine_memory(_CGROUP_LIMIT)
+
+
+def _check_java_memory(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]*[kKmMgGtT]?", value):
+        raise ValueError("must be a size in Java's notation, such as 512m or 2g")
+    return value
 
 
 def default_model(values: dict[str, Any]) -> str:
@@ -56,19 +71,19 @@ class StackSettings(EnvironmentSettings):
     """Further folders and buckets, as `name=url` separated by spaces."""
     watcher_status_file: Path | None = None
     """File that the watcher writes its status to; in the state folder if none is set."""
-    gateway_host: str = "127.0.0.1"
+    gateway_host: Host = "127.0.0.1"
     """Address that the gateway listens on."""
     gateway_port: Port = 3000
     """Port that the gateway listens on."""
-    kafka_bootstrap_servers: str | None = None
+    kafka_bootstrap_servers: BrokerAddresses | None = None
     """Addresses of existing Kafka brokers to use instead of a local one."""
     kafka_port: Port = 9092
     """Port of the local Kafka."""
     kafka_controller_port: Port = 9093
     """Port of the local Kafka's controller."""
-    kafka_heap: str = "512m"
+    kafka_heap: Annotated[str, AfterValidator(_check_java_memory)] = "512m"
     """Memory of the local Kafka's Java heap."""
-    weaviate_url: str | None = None
+    weaviate_url: HttpAddress | None = None
     """HTTP address of an existing Weaviate to use instead of a local one."""
     weaviate_port: Port = 8080
     """HTTP port of the local Weaviate."""
@@ -86,7 +101,7 @@ class StackSettings(EnvironmentSettings):
     """Path of an existing Weaviate program, to use it instead of compiling one."""
     weaviate_memory: ByteSize | None = None
     """Memory limit of the local Weaviate, as `6GiB`; 40 % of the machine's if none is set."""
-    triton_url: str | None = None
+    triton_url: HttpAddress | None = None
     """HTTP address of an existing Triton to use instead of a local one."""
     triton_port: Port = 8000
     """HTTP port of the local Triton."""
@@ -100,10 +115,10 @@ class StackSettings(EnvironmentSettings):
     """Instances of each text encoder."""
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that an encoder uses for one batch; 0 means one per core."""
-    lake_url: str | None = None
+    lake_url: FolderUrl | None = None
     """The event lake: a folder, or any URL that fsspec supports; `lake` in the state folder if none
     is set."""
-    model_name: str = Field(default_factory=default_model)
+    model_name: ModelName = Field(default_factory=default_model)
     """Model of the first start; after that, `models switch` decides. If none is set:
     `ViT-B-32__openai` if it has been downloaded, else `lite`."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
