@@ -25,17 +25,21 @@ from stack.settings import ROOT, StackSettings
 
 REFERENCE: Final = ROOT / "docs" / "configuration.md"
 
+COMMON: Final = "Every process"
+LOCAL: Final = "Local stack"
+
 PROCESSES: Final[dict[str, tuple[type[EnvironmentSettings], ...]]] = {
-    "Every process": (LoggingSettings, ServerSettings),
+    COMMON: (LoggingSettings, ServerSettings),
     "Watcher": (WatcherSettings,),
     "Indexer": (IndexingSettings,),
     "Analytics consumer": (AnalyticsSettings,),
     "Gateway": (GatewaySettings,),
-    "Local stack": (StackSettings,),
+    LOCAL: (StackSettings,),
 }
 """Heading -> the settings in its table."""
 
-COMMON: Final = "Every process"
+ONLY_OF_GATEWAY: Final = {"jwt_secret_file", "thumbnails_dir"}
+"""Settings of the local stack that are passed to the gateway alone, whose table lists them."""
 
 INTRODUCTIONS: Final = {
     COMMON: "Read by the watcher, the indexers, the analytics consumer, the gateway and the "
@@ -45,7 +49,7 @@ INTRODUCTIONS: Final = {
     "Analytics consumer": "`python -m consumers analytics`: a member of the group that writes the "
     "event lake.",
     "Gateway": "`python -m gateway`: the HTTP API and the page.",
-    "Local stack": "What `./image-search up` starts, and where. Every command reads these. The "
+    LOCAL: "What `./image-search up` starts, and where. Every command reads these. The "
     "processes that it starts get the addresses and folders of the local stack, and inherit all "
     "other settings from its environment.",
 }
@@ -84,9 +88,10 @@ def reference() -> str:
         rows = [
             (name.upper(), _default(field), description(owner, name))
             for owner, name, field in _fields(classes)
-            if heading in (COMMON, "Local stack")
+            if heading in (COMMON, LOCAL)
             or name not in common
             or field.default != common[name].default
+            if not (heading == LOCAL and name in ONLY_OF_GATEWAY)
         ]
         sections.append(_section(heading, INTRODUCTIONS[heading], rows))
     others = [(name, "", text) for name, text in COMMANDS.items()]

@@ -9,7 +9,7 @@ import signal
 import uvicorn
 import uvloop
 
-from adapters.bootstrap import connect_embedder, connect_groups, connect_index, connect_log
+from adapters.bootstrap import Connections, connections
 from adapters.index.port import Collection
 from adapters.logging import configure_logging
 from adapters.progress import Activity, Watchdog
@@ -25,15 +25,15 @@ GARBAGE_THRESHOLD = 20_000
 
 async def serve(settings: GatewaySettings) -> None:
     """Serve until a signal to stop. The health check reports servers that are down."""
-    embedder = connect_embedder(settings)
-    index = connect_index(settings)
-    log = connect_log(settings)
-    groups = connect_groups(settings)
+    async with connections(settings) as servers:
+        await _serve_app(settings, servers)
 
+
+async def _serve_app(settings: GatewaySettings, servers: Connections) -> None:
     async def backlog(collection: Collection) -> int:
-        return (await groups.progress(IMAGES, collection.group)).lag
+        return (await servers.groups.progress(IMAGES, collection.group)).lag
 
-    app = create_app(settings, embedder, index, log, backlog)
+    app = create_app(settings, servers.embedder, servers.index, servers.log, backlog)
     config = uvicorn.Config(
         app,
         host=settings.gateway_host,
@@ -48,10 +48,7 @@ async def serve(settings: GatewaySettings) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 50, 100)
-    try:
-        await _serve_watched(uvicorn.Server(config), settings, app.state.activities)
-    finally:
-        await asyncio.gather(embedder.close(), index.close(), log.close())
+    await _serve_watched(uvicorn.Server(config), settings, app.state.activities)
 
 
 async def _serve_watched(

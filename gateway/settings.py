@@ -36,7 +36,8 @@ class GatewaySettings(
     jwt_secret: SecretStr | None = None
     """Secret that signs receipts, at least 32 bytes; by default the one in `JWT_SECRET_FILE`."""
     jwt_secret_file: Path = Path(".stack/jwt.secret")
-    """File with the secret that signs receipts; created with mode 0600 if it is missing."""
+    """File with the secret that signs receipts; created with mode 0600 if it is missing. In the
+    local stack its default is in `STATE_DIR`."""
     jwt_lifetime: Seconds = 24 * 3600.0
     """Seconds for which a receipt is valid."""
     request_timeout: Seconds = 20.0
@@ -62,7 +63,7 @@ class GatewaySettings(
     """Processes that decode pictures of queries, thumbnails and uploads; also the number of uploads
     that are stored at the same time."""
     thumbnails_dir: Path = Path(".stack/thumbnails")
-    """Folder of the thumbnails' cache."""
+    """Folder of the thumbnails' cache. In the local stack its default is in `STATE_DIR`."""
     thumbnails_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
     """Approximate bytes of the thumbnails; beyond them the least recently used ones are deleted."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()

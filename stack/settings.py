@@ -21,6 +21,7 @@ from adapters.settings import (
     HttpAddress,
     ModelName,
     Port,
+    ServerSettings,
 )
 from imaging.sources.source import Source, parse_sources
 
@@ -32,12 +33,6 @@ FALLBACK_MODEL = "lite"
 GIB = 1 << 30
 WEAVIATE_SHARE = 0.4
 """Weaviate's share of the machine's memory; the rest is for Kafka, Triton and other processes."""
-_CGROUP_LIMIT = machine.CGROUP_LIMIT
-
-
-def machine_memory() -> int:
-    """Bytes of memory of this machine, or of the container this runs in if that has less."""
-    return machine.machine_memory(_CGROUP_LIMIT)
 
 
 def _check_java_memory(value: str) -> str:
@@ -71,6 +66,10 @@ class StackSettings(EnvironmentSettings):
     """Further folders and buckets, as `name=url` separated by spaces."""
     watcher_status_file: Path | None = None
     """File that the watcher writes its status to; in the state folder if none is set."""
+    thumbnails_dir: Path | None = None
+    """Folder of the thumbnails' cache; in the state folder if none is set."""
+    jwt_secret_file: Path | None = None
+    """File with the secret that signs receipts; in the state folder if none is set."""
     gateway_host: Host = "127.0.0.1"
     """Address that the gateway listens on."""
     gateway_port: Port = 3000
@@ -215,7 +214,7 @@ class StackSettings(EnvironmentSettings):
         """Bytes: the setting, else a share of the machine's memory, at least 1 GiB."""
         if self.weaviate_memory is not None:
             return int(self.weaviate_memory)
-        return max(GIB, int(machine_memory() * WEAVIATE_SHARE))
+        return max(GIB, int(machine.machine_memory() * WEAVIATE_SHARE))
 
     @property
     def gateway_url(self) -> str:
@@ -256,9 +255,24 @@ class StackSettings(EnvironmentSettings):
             "MODEL_NAME": self.active_model,
             "IMAGES_DIR": str(self.images),
             "STATE_DIR": str(self.state),
-            "THUMBNAILS_DIR": os.environ.get("THUMBNAILS_DIR", str(self.state / "thumbnails")),
+            "THUMBNAILS_DIR": str(self.thumbnails_dir or self.state / "thumbnails"),
             "GATEWAY_HOST": self.gateway_host,
             "GATEWAY_PORT": str(self.gateway_port),
             "LAKE_URL": self.lake,
-            "JWT_SECRET_FILE": os.environ.get("JWT_SECRET_FILE", str(self.state / "jwt.secret")),
+            "JWT_SECRET_FILE": str(self.jwt_secret_file or self.state / "jwt.secret"),
         }
+
+    def server_settings(self) -> ServerSettings:
+        """Settings for clients of the servers that the environment names, else of the local ones.
+
+        Raises:
+            BadSettings: a setting that only the clients read has a value that is not allowed.
+        """
+        environment = self.environment()
+        return ServerSettings(
+            kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
+            weaviate_url=environment["WEAVIATE_URL"],
+            weaviate_grpc_port=int(environment["WEAVIATE_GRPC_PORT"]),
+            triton_url=environment["TRITON_URL"],
+            model_name=environment["MODEL_NAME"],
+        )
