@@ -11,6 +11,12 @@ from dataclasses import astuple
 from adapters.bootstrap import Connections, connections
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection, ImageIndex
+from adapters.lifecycle import (
+    build_watchdog,
+    run_until_first_ends,
+    run_until_stopped,
+    stop_on_signals,
+)
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.provision import activate_if_none_is, recovered_collection
@@ -21,12 +27,6 @@ from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
 from consumers.process.backlog import Backlog
 from consumers.process.consumer_loop import ConsumerLoop
-from consumers.process.lifecycle import (
-    build_watchdog,
-    run_until_first_ends,
-    run_until_stopped,
-    stop_on_signals,
-)
 from imaging.sandbox.allocator import return_memory_promptly
 from imaging.sandbox.pool import worker_count
 from schemas.topics import IMAGES

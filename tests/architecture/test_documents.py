@@ -19,7 +19,7 @@ RECORD_PARTS = ["Context", "Decision", "Consequences"]
 RECORD_WORDS = 400
 ROOMS = {
     "schemas": "events, the table of topics, their encoding, JSON Schema and AsyncAPI",
-    "adapters": "common settings, errors, retries, progress; `bootstrap.py` builds all clients",
+    "adapters": "common settings, errors, retries, shutdown; `bootstrap.py` builds all clients",
     "adapters/log": "the port of the event log, Kafka, and a fake",
     "adapters/index": "the port of the image index, Weaviate, and a fake",
     "adapters/embedder": "the port of the models, Triton, and a fake",
@@ -34,7 +34,7 @@ ROOMS = {
     "producers/bucket": "listing a bucket",
     "producers/log": "the watcher's reading of the log, and its writes to it",
     "consumers": "the start of a consumer process",
-    "consumers/process": "the loop of both consumer groups, shutdown and the report of the lag",
+    "consumers/process": "the loop of both consumer groups and the report of the lag",
     "consumers/indexing": "the group that fills the image index",
     "consumers/analytics": "the group that writes the event lake, its rebuild and replay",
     "consumers/repair": "the audit of the index, and dead letters",
