@@ -17,7 +17,7 @@ DOCUMENTS = (
 RECORDS = sorted((ROOT / "docs/decisions").glob("*.md"))
 RECORD_PARTS = ["Context", "Decision", "Consequences"]
 RECORD_WORDS = 400
-ROOMS = {
+PACKAGES_WITH_CODE = {
     "schemas": "events, the table of topics, their encoding, JSON Schema and AsyncAPI",
     "adapters": "common settings, errors, retries, shutdown; `bootstrap.py` builds all clients",
     "adapters/log": "the port of the event log, Kafka, and a fake",
@@ -92,13 +92,15 @@ def test_every_package_with_code_has_its_phrase() -> None:
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
     }
-    assert {*ROOMS} == found
+    assert {*PACKAGES_WITH_CODE} == found
 
 
 def test_the_table_of_packages_is_complete() -> None:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     table = text.partition("| package | what is in it |\n|---|---|\n")[2].partition("\n\n")[0]
-    assert table.splitlines() == [f"| `{name}/` | {what} |" for name, what in ROOMS.items()]
+    assert table.splitlines() == [
+        f"| `{name}/` | {what} |" for name, what in PACKAGES_WITH_CODE.items()
+    ]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
