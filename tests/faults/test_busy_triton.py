@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import TooSlow, Unavailable
+from adapters.settings import ServerSettings
 from stack import probes
 
 
@@ -52,7 +53,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def works() -> Callable[[], Any]:
-    return probes.TritonProbe("http://x", lambda: "lite")
+    return probes.TritonProbe(ServerSettings(triton_url="http://x"), lambda: "lite")
 
 
 async def test_a_triton_that_answers_is_alive(world: World) -> None:

@@ -19,8 +19,9 @@ from adapters.index.port import Collection
 from adapters.log.port import Message
 from gateway.auth.cursors import Cursors
 from gateway.auth.receipts import Receipt, Receipts
-from gateway.http.api_models import MAX_CURSOR, MAX_NAME, FeedbackRequest, SearchRequest
+from gateway.http.api_models import MAX_CURSOR, MAX_NAME, SearchRequest
 from gateway.http.credentials import COOKIE, cookie_credential
+from gateway.routes.feedback import FeedbackRequest
 from gateway.search.query import describe
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ

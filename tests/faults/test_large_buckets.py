@@ -14,7 +14,7 @@ from adapters.log.fake import FakeEventLog
 from imaging.sources.source import Source
 from producers.bucket import watcher as listed_module
 from producers.bucket.listing import BATCH, BucketListing, ListedObject
-from producers.folder.tree import KnownImage, ListedStat
+from producers.known_image import KnownImage, ListedStat
 from producers.log.known_images import KnownImages
 from producers.rules import Rules
 from producers.sources import Sources

@@ -11,8 +11,8 @@ from adapters.log.port import Message
 from imaging.sources import mounts
 from imaging.sources.mounts import Mounts, MountTable, unescape
 from producers.events import addition
-from producers.folder.tree import FileStat, KnownImage
 from producers.guard import RemovalGuards
+from producers.known_image import FileStat, KnownImage
 from producers.log.known_images import KnownImages
 from schemas.codec import decode
 from schemas.events import ImageAdded, now

@@ -10,7 +10,7 @@ from adapters.log.dead_letter_reader import VANISHED, read_letters
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from consumers.indexing.failures import Poison
-from producers.folder.tree import UNKNOWN
+from producers.known_image import UNKNOWN
 from producers.log import vanished_letters as vanished_module
 from producers.log.known_images import KnownImages
 from schemas.topics import IMAGES, IMAGES_DLQ

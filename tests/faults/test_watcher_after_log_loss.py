@@ -13,7 +13,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogLost, LogRecord, Message, Position
 from producers import sources as module
 from producers.events import addition
-from producers.folder.tree import FileStat
+from producers.known_image import FileStat
 from producers.log.writer import ChangeWriter
 from producers.settings import WatcherSettings
 from producers.sources import Sources

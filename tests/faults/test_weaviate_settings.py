@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from adapters import machine
 from cli.stack import hint
-from stack import settings as stack_settings
 from stack.preparation import Cache
 from stack.processes import weaviate
 from stack.record import ProcessRow, Record, RecordFile, identity
@@ -39,12 +39,12 @@ def test_every_deployment_disables_automatic_collections(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("machine", "expected"), [(2 * GIB, GIB), (24 * GIB, int(24 * GIB * 0.4)), (GIB // 2, GIB)]
+    ("memory", "expected"), [(2 * GIB, GIB), (24 * GIB, int(24 * GIB * 0.4)), (GIB // 2, GIB)]
 )
 def test_weaviates_memory_is_a_share_of_the_machines_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: int, expected: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, expected: int
 ) -> None:
-    monkeypatch.setattr(stack_settings, "machine_memory", lambda: machine)
+    monkeypatch.setattr(machine, "machine_memory", lambda: memory)
     assert environment(tmp_path)["GOMEMLIMIT"] == str(expected)
 
 
@@ -54,12 +54,11 @@ def test_memory_can_be_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [("max\n", None), (f"{GIB}\n", GIB)])
 def test_a_container_has_less_than_its_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int | None
+    tmp_path: Path, limit: str, expected: int | None
 ) -> None:
     file = tmp_path / "memory.max"
     file.write_text(limit)
-    monkeypatch.setattr(stack_settings, "_CGROUP_LIMIT", file)
-    found = stack_settings.machine_memory()
+    found = machine.machine_memory(file)
     assert found == expected if expected else found > GIB // 2
 
 

@@ -194,7 +194,7 @@ async def test_an_invalid_cache_of_objects_without_images_is_ignored(
             await eventually(lambda: _equal(status.skipped.counts(), _no(1)))  # noqa: B023
 
 
-def test_content_is_recognised_by_the_tag_before_the_time() -> None:
+def test_content_is_recognized_by_the_tag_before_the_time() -> None:
     assert ListedObject(1, 2, 3).content == ListedObject(1, 9, 3).content
     assert ListedObject(1, 2, 3).content != ListedObject(1, 2, 4).content
     assert ListedObject(1, 2, None).content != ListedObject(1, 3, None).content

@@ -85,7 +85,7 @@ def test_token_ids_are_those_of_open_clip(
 def test_texts_that_spell_out_tokens_are_read_as_hugging_face_does(
     tokenized: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one difference; docs/decisions/0011-models-by-name.md explains it."""
+    """The one difference: see docs/decisions/0039-open-clip-inputs.md."""
     give_backend(monkeypatch)
     theirs = clip_tokenizer()
     for text, found in zip(

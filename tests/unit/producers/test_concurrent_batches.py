@@ -24,8 +24,8 @@ from producers.folder.hashing import Candidate, Examiner, Finding, Present
 from producers.folder.mount_points import MountPoints
 from producers.folder.pipeline import ChangePipeline
 from producers.folder.settling import Settling
-from producers.folder.tree import UNKNOWN, FileStat, KnownImage
 from producers.guard import RemovalGuards
+from producers.known_image import UNKNOWN, FileStat, KnownImage
 from producers.log.known_images import KnownImages
 from producers.log.known_images_loader import load
 from producers.log.writer import ChangeWriter

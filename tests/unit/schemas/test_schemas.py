@@ -110,10 +110,9 @@ def test_a_rating_is_a_whole_number_from_1_to_10(rating: object) -> None:
         decode(FeedbackGiven, json.dumps(value).encode())
 
 
-def test_names_in_the_topic_table_are_unique_and_dead_letters_have_a_topic() -> None:
+def test_names_in_the_topic_table_are_unique_and_each_topic_is_written_and_read() -> None:
     assert len(BY_NAME) == len(TOPICS)
     for topic in TOPICS:
-        assert topic.dead_letters_to is None or topic.dead_letters_to in BY_NAME
         assert topic.partitions >= 1
         assert topic.written_by
         assert topic.read_by
@@ -131,6 +130,17 @@ def test_checked_in_schemas_are_up_to_date() -> None:
 
 
 PUBLISHED = json_schema.published()
+ACCEPTED_INCOMPATIBILITIES = {
+    # Sources without modification times used to report 1970. Readers of 1.0 require a time.
+    "images": {"field modified_at changed its type"},
+    # Dead letters of files that were never published used to name offset 0 of partition 0, which is
+    # the position of another record. Readers of 1.0 require a position.
+    "images.dlq": {
+        "field source_partition changed its type",
+        "field source_offset changed its type",
+    },
+}
+"""Topic -> incompatibilities with version 1.0 that were accepted deliberately."""
 
 
 def test_current_schemas_are_compatible_with_all_published_ones() -> None:
@@ -140,7 +150,7 @@ def test_current_schemas_are_compatible_with_all_published_ones() -> None:
         for name, old in topics.items():
             new = generated[f"{version.partition('.')[0]}/{name}.json"]
             found = set(json_schema.incompatibilities(old, new))
-            assert found == json_schema.DELIBERATE.get(name, set()), (version, name)
+            assert found == ACCEPTED_INCOMPATIBILITIES.get(name, set()), (version, name)
 
 
 def test_every_published_version_of_every_event_has_an_example_that_is_read() -> None:
