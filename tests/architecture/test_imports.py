@@ -276,6 +276,7 @@ def calls(path: Path) -> Iterator[str]:
                 yield node.func.attr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_clients_are_built_in_one_place(package: str) -> None:
     wrong = {
@@ -304,6 +305,7 @@ def test_groups_are_administered_with_settings(package: str) -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_decoders_are_imported_by_what_runs_in_workers_alone() -> None:
     behind = {path.removesuffix(".py").replace("/", ".") for path in DECODING | WORKERS}
     allowed = DECODING | WORKERS

@@ -59,6 +59,7 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
     assert all(task.cancelled() for task in tasks)
 
 
+@pytest.mark.slow
 async def test_a_worker_is_reused_only_when_its_cancelled_task_has_ended(
     tmp_path: Path,
 ) -> None:
@@ -79,6 +80,7 @@ async def test_a_worker_is_reused_only_when_its_cancelled_task_has_ended(
     sandbox.close()
 
 
+@pytest.mark.slow
 async def test_thumbnails_are_made_after_searches_were_cancelled(bench: Gateway) -> None:
     (bench.images / "x.png").write_bytes(png())
     await bench.holds("x.png")
@@ -91,6 +93,7 @@ async def test_thumbnails_are_made_after_searches_were_cancelled(bench: Gateway)
         assert (await bench.client.get("/thumbnails/x.png")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_shared_thumbnail_is_finished_for_later_requests(
     bench: Gateway, tmp_path: Path
 ) -> None:

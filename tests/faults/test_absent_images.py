@@ -301,6 +301,7 @@ async def test_vanished_files_do_not_count_towards_the_poison_limit(bench: Bench
     assert {letter.image_id for letter in letters} == set(names[::2])
 
 
+@pytest.mark.slow
 async def test_nearly_all_files_vanished_is_taken_for_a_missing_disk(bench: Bench) -> None:
     """A disk of which a folder is left: no letter is written before it is back."""
     bench.put_image("other.png")

@@ -221,6 +221,7 @@ def images(count: int) -> Pixels:
     return np.zeros((count, 16, 16, 3), np.uint8)
 
 
+@pytest.mark.slow
 async def test_a_busy_triton_is_distinguished_from_a_dead_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -234,6 +235,7 @@ async def test_a_busy_triton_is_distinguished_from_a_dead_one(
             await embedder.close()
 
 
+@pytest.mark.slow
 async def test_a_single_slow_image_gets_more_time_until_it_succeeds() -> None:
     """It takes five times the deadline: the model is large and the machine small."""
     async with triton(0.5) as fake:
@@ -272,6 +274,7 @@ async def test_the_watchdog_does_not_fire_while_triton_embeds_one_image() -> Non
         await embedder.close()
 
 
+@pytest.mark.slow
 async def test_an_image_does_not_wait_for_a_triton_that_has_died(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -288,6 +291,7 @@ async def test_an_image_does_not_wait_for_a_triton_that_has_died(
         await embedder.close()
 
 
+@pytest.mark.slow
 async def test_a_model_too_slow_for_its_batches_still_indexes_all_images(
     bench: Bench, small_spec: ModelSpec
 ) -> None:

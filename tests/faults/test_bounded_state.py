@@ -92,6 +92,7 @@ async def test_an_object_that_is_not_an_image_is_closed_and_refused(
     await closed(opened[0])
 
 
+@pytest.mark.slow
 async def test_searches_waiting_for_one_image_share_requests_to_the_index(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ async def test_searches_waiting_for_one_image_share_requests_to_the_index(
     assert {answer.status_code for answer in answers} == {200}
 
 
+@pytest.mark.slow
 async def test_the_number_of_waiting_searches_is_limited(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,6 +191,7 @@ def test_files_that_cannot_be_deleted_are_reported(
         launcher.clean(settings(state, images))
 
 
+@pytest.mark.slow
 def test_the_clean_command_lists_what_it_left(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
     (state / "mine.txt").write_text("x")

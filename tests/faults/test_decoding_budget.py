@@ -69,6 +69,7 @@ async def measured() -> AsyncIterator[Peak]:
         await asyncio.wait([watching])
 
 
+@pytest.mark.slow
 async def test_sixteen_large_terms_beside_thumbnails_stay_within_the_memory_budget(
     tmp_path: Path, small_spec: ModelSpec
 ) -> None:
@@ -99,6 +100,7 @@ async def test_sixteen_large_terms_beside_thumbnails_stay_within_the_memory_budg
     assert peak.bytes < 150 * MEGA
 
 
+@pytest.mark.slow
 async def test_an_image_over_the_whole_budget_is_decoded_alone(
     tmp_path: Path, small_spec: ModelSpec
 ) -> None:
@@ -128,6 +130,7 @@ async def test_small_images_are_decoded_beside_one_that_takes_the_whole_budget(
     sandbox.close()
 
 
+@pytest.mark.slow
 async def test_a_search_that_waits_too_long_for_a_worker_gets_retry_after(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +167,7 @@ async def test_one_bad_term_cancels_the_decoding_of_the_others(
         assert (await bench.search(terms=[good] * 4)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 async def test_there_are_never_more_workers_than_configured(tmp_path: Path, count: int) -> None:
     sandbox = Sandbox(count, memory_bytes=100 * MEGA, seconds=60)

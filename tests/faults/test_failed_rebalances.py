@@ -94,6 +94,7 @@ async def test_leaving_the_group_is_not_a_failure(
     assert not app.work.failed.done()
 
 
+@pytest.mark.slow
 async def test_a_disk_failure_during_assignment_loses_no_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def _lives(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "kind", "reason"), WAYS)
 async def test_a_bad_image_is_refused_by_name_and_the_others_are_decoded(
     decoder: Decoder, tmp_path: Path, way: bytes, kind: type[Rejected], reason: str
@@ -113,6 +114,7 @@ async def test_a_bad_image_is_refused_by_name_and_the_others_are_decoded(
     assert (await decoder.decode(good[0])).image.width == 30
 
 
+@pytest.mark.slow
 async def test_odd_images_are_refused_as_they_would_be_without_workers(
     decoder: Decoder, tmp_path: Path
 ) -> None:
@@ -135,6 +137,7 @@ async def test_memory_needs_of_any_size_can_be_passed_to_a_worker(
     assert await sandbox.run(f"{hostile_tasks.MODULE}:echo", 1, memory=memory) == 1
 
 
+@pytest.mark.slow
 async def test_memory_is_used_in_the_worker_and_bounded(decoder: Decoder, tmp_path: Path) -> None:
     peak = 0
     ended = False
@@ -198,6 +201,7 @@ async def test_a_workers_answer_runs_no_code_in_the_parent(sandbox: Sandbox) -> 
     assert await call(sandbox, "echo", 1) == 1
 
 
+@pytest.mark.slow
 async def test_arrays_of_any_size_arrive_whole(sandbox: Sandbox) -> None:
     random = np.random.default_rng(5)
     for shape in [(0,), (1,), (224, 224, 3), (2000, 3000, 3)]:
@@ -240,6 +244,7 @@ async def test_workers_inherit_no_socket(sandbox: Sandbox, tmp_path: Path) -> No
     assert sum(name.startswith("socket:") for name in held) == 1
 
 
+@pytest.mark.slow
 async def test_a_signal_to_the_process_group_lets_work_finish(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -294,6 +299,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "arguments"), [("hang_while_reading", "()"), ("media_type", "(b'LOOP', 1, 1)")]
 )
@@ -316,6 +322,7 @@ async def test_workers_end_with_their_parent(tmp_path: Path, function: str, argu
     await gone(*processes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["consumers.indexing.app", "gateway.app", "producers.app"])
 def test_decoders_are_not_even_loaded_outside_of_workers(module: str) -> None:
     script = f"import {module}, sys, json; print(json.dumps(list(sys.modules)))"

@@ -43,6 +43,7 @@ def large(path: Path, data: bytes) -> ImageAdded:
     return written(path, data).model_copy(update={"size_bytes": LARGE})
 
 
+@pytest.mark.slow
 async def test_a_large_file_may_be_read_longer_than_it_may_be_decoded(
     decoder: Decoder, tmp_path: Path
 ) -> None:
@@ -51,12 +52,14 @@ async def test_a_large_file_may_be_read_longer_than_it_may_be_decoded(
     assert done.read_ms > 2000
 
 
+@pytest.mark.slow
 async def test_the_decoding_timeout_begins_after_reading(decoder: Decoder, tmp_path: Path) -> None:
     async with asyncio.timeout(25):
         with pytest.raises(DecoderTimeout, match="more than 2 s"):
             await decoder.decode(large(tmp_path / "slow.png", hostile_tasks.LOOP + png("red")))
 
 
+@pytest.mark.slow
 async def test_a_slow_file_is_distinguished_from_storage_that_is_away(
     decoder: Decoder, tmp_path: Path
 ) -> None:
@@ -65,6 +68,7 @@ async def test_a_slow_file_is_distinguished_from_storage_that_is_away(
             await decoder.decode(written(tmp_path / "never.png", png("red")))
 
 
+@pytest.mark.slow
 async def test_a_long_read_of_a_file_is_not_taken_for_a_stuck_process(
     small_spec: ModelSpec, tmp_path: Path
 ) -> None:
@@ -80,6 +84,7 @@ async def test_a_long_read_of_a_file_is_not_taken_for_a_stuck_process(
     assert "slow.png takes long" in activity.outage.reason
 
 
+@pytest.mark.slow
 async def test_a_file_whose_read_never_ends_does_not_stop_other_files(
     bench: Bench,
 ) -> None:

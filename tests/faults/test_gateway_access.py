@@ -135,6 +135,7 @@ def put(bench: Gateway, name: str) -> None:
     target.write_bytes(png())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [".hidden.png", ".private/a.png", "draft.png", "a~.png", "@eaDir/a.png", "./a.png"]
 )

@@ -58,6 +58,7 @@ async def is_well(bench: Gateway) -> None:
     await bench.index.delete(bench.collection, ["good.png"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "reason"), WAYS)
 async def test_a_query_with_a_failing_decoder_names_the_field(
     bench: Gateway, way: bytes, reason: str
@@ -70,6 +71,7 @@ async def test_a_query_with_a_failing_decoder_names_the_field(
     await is_well(bench)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "reason"), WAYS)
 async def test_an_upload_with_a_failing_decoder_names_the_field(
     bench: Gateway, way: bytes, reason: str
@@ -81,6 +83,7 @@ async def test_an_upload_with_a_failing_decoder_names_the_field(
     await is_well(bench)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "reason"), WAYS)
 async def test_a_failed_thumbnail_is_reported_and_not_retried_for_each_request(
     bench: Gateway, tmp_path: Path, way: bytes, reason: str

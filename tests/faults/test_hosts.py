@@ -28,6 +28,7 @@ async def get(bench: Gateway, host: str | None, path: str = "/", **headers: str)
     return await bench.client.send(request)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
@@ -50,6 +51,7 @@ async def test_requests_for_allowed_hosts_are_answered(bench: Gateway, host: str
     assert (await get(bench, host)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
@@ -123,6 +125,7 @@ async def test_any_host_may_be_allowed(tmp_path: Path, small_spec: ModelSpec) ->
         assert (await get(open_bench, "whatever.example")).status_code == 200
 
 
+@pytest.mark.slow
 @given(st.text(max_size=80))
 def test_malformed_hosts_are_refused_without_an_error(host: str) -> None:
     async def app(*_: object) -> None:

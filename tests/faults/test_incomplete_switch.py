@@ -274,6 +274,7 @@ async def back(world: World, there: int, here: int) -> None:
     await world.index.activate(collection)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("there", "refused"), [(98, True), (99, False), (100, False)])
 async def test_a_rollback_checks_for_missing_images(
     world: World, there: int, refused: bool

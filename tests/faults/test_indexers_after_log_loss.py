@@ -226,6 +226,7 @@ async def test_records_fetched_before_the_start_was_chosen_are_read_again(
     assert library.handled.keys == library.keys
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.lists(

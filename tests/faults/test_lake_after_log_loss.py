@@ -59,6 +59,7 @@ def cut(log: FakeEventLog, lost: int) -> None:
         del partition[max(0, len(partition) - lost) :]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.integers(0, 40),
@@ -167,6 +168,7 @@ async def test_an_unchanged_log_begins_no_new_epoch(lake: Lake) -> None:
     assert lake.storage.names(RESTORE_FOLDER) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topic", [SEARCHES, FEEDBACK], ids=lambda topic: topic.name)
 async def test_events_that_the_log_lost_are_restored_with_their_ids(
     lake: Lake, topic: Topic
@@ -238,6 +240,7 @@ async def test_restored_events_may_be_lost_again_before_they_are_stored(lake: La
     assert len(set(await reported(log))) == 60
 
 
+@pytest.mark.slow
 async def test_a_restored_log_that_is_recreated_and_regrows_is_not_skipped(lake: Lake) -> None:
     """The restored events are filed as files without rows: their rows are there already."""
     log = FakeEventLog()
@@ -256,6 +259,7 @@ async def test_a_restored_log_that_is_recreated_and_regrows_is_not_skipped(lake:
     assert len(ids(lake)) == 260
 
 
+@pytest.mark.slow
 async def test_a_lost_lake_is_refilled_from_the_log(tmp_path: Path, lake: Lake) -> None:
     import shutil
 

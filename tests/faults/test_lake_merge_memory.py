@@ -17,6 +17,7 @@ def rows(begin: int, count: int, **more: pa.Array) -> pa.Table:
     return pa.table({"offset": numbers, "text": texts, **more})
 
 
+@pytest.mark.slow
 def test_pieces_are_written_as_they_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROW_GROUP_BYTES", 200_000)
     storage = Storage(str(tmp_path))

@@ -119,6 +119,7 @@ async def serving(lake: Lake, seconds: float = 60.0) -> AsyncIterator[httpx.Asyn
         yield client
 
 
+@pytest.mark.slow
 async def test_the_deadline_interrupts_the_scan_and_gives_its_slot_to_the_next(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
@@ -174,6 +175,7 @@ async def test_a_disconnected_client_interrupts_the_scan(
         await serve
 
 
+@pytest.mark.slow
 async def test_a_slot_is_freed_only_when_its_thread_has_ended(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
@@ -196,6 +198,7 @@ async def test_a_slot_is_freed_only_when_its_thread_has_ended(
     assert work.most <= CONCURRENT
 
 
+@pytest.mark.slow
 async def test_equal_queries_share_one_run_that_survives_a_cancelled_caller(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
@@ -223,6 +226,7 @@ async def test_equal_queries_share_one_run_that_survives_a_cancelled_caller(
     assert work.ended == [None]
 
 
+@pytest.mark.slow
 async def test_a_run_without_callers_is_interrupted_and_the_next_one_starts_afresh(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
@@ -253,6 +257,7 @@ async def test_a_query_that_waits_for_a_slot_can_be_cancelled(
         assert work.begun == CONCURRENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", [ENDLESS, f"FROM ({ENDLESS}) SELECT n + 1 AS m", LARGE])
 def test_work_in_another_thread_can_be_stopped(lake: Lake, sql: str) -> None:
     cancellation, raised = CancellationToken(), []
@@ -302,6 +307,7 @@ def test_memory_threads_and_temporary_files_have_bounds() -> None:
     assert not Path(found[3]).parent.exists()
 
 
+@pytest.mark.slow
 def test_a_query_above_the_memory_limit_fails_with_advice(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -328,6 +334,7 @@ def test_a_query_above_the_memory_limit_fails_with_advice(
     assert not list(tmp_path.glob("image-search-*"))
 
 
+@pytest.mark.slow
 async def test_the_gateway_answers_503_to_a_query_above_the_memory_limit(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:

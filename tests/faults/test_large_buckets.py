@@ -63,6 +63,7 @@ def uses(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
     monkeypatch.setattr("producers.bucket.listing.file_system", lambda url: (bucket, "b"))
 
 
+@pytest.mark.slow
 async def test_the_event_loop_stays_responsive_while_many_names_are_compared(
     tmp_path: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +183,7 @@ class Untimed(MemoryFileSystem):  # type: ignore[misc]
         return kept if detail else [each["name"] for each in kept]
 
 
+@pytest.mark.slow
 async def test_an_image_whose_time_is_not_listed_has_none(
     tmp_path: Path, log: FakeEventLog
 ) -> None:

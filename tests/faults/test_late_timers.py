@@ -77,6 +77,7 @@ async def test_a_late_timer_does_not_fail_the_next_task(sandbox: Sandbox, tmp_pa
     assert await next_task != process.pid
 
 
+@pytest.mark.slow
 async def test_a_task_whose_worker_was_suspended_is_repeated(
     tmp_path: Path,
 ) -> None:
@@ -88,6 +89,7 @@ async def test_a_task_whose_worker_was_suspended_is_repeated(
     sandbox.close()
 
 
+@pytest.mark.slow
 async def test_a_task_that_never_ends_is_refused_after_a_second_attempt(tmp_path: Path) -> None:
     sandbox = Sandbox(1, memory_bytes=96 * MEGA, seconds=1)
     first = await sandbox.run(PROCESS_ID)

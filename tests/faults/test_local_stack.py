@@ -177,6 +177,7 @@ def run(words: list[str], **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
 def test_every_program_reports_a_bad_setting_in_one_line(words: list[str]) -> None:
     done = run(words, WEAVIATE_GRPC_PORT="many", LOG_LEVEL="INFO")
@@ -189,6 +190,7 @@ def test_every_program_is_in_the_test() -> None:
     assert mains <= {words[0] for words in PROGRAMS}
 
 
+@pytest.mark.slow
 def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None:
     """All of them in one process each would take a minute, so they are run in this one."""
     script = (
@@ -231,6 +233,7 @@ def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_a_secret_is_not_repeated() -> None:
     done = run(["gateway"], API_KEYS="hunter2")
     assert done.returncode == 1
@@ -238,6 +241,7 @@ def test_a_secret_is_not_repeated() -> None:
     assert "hunter2" not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_an_invalid_log_level_is_reported() -> None:
     done = run(["gateway"], LOG_LEVEL="loud")
     assert done.returncode == 1

@@ -23,6 +23,7 @@ def keep_current(state: Path, first: int) -> None:
             change.state = change.state.with_current(f"m{number}")
 
 
+@pytest.mark.slow
 def test_concurrent_changes_are_all_kept(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     workers = [spawn.Process(target=keep_current, args=(tmp_path, 100 * n)) for n in range(3)]

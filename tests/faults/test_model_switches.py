@@ -57,6 +57,7 @@ NOISE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", NOISE, ids=lambda noise: "-".join(map(str, noise)))
 def test_only_changes_of_the_active_collection_count_as_switches(
     tmp_path: Path, noise: tuple[float, str, ModelStep]

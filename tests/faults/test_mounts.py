@@ -115,6 +115,7 @@ async def test_an_event_states_the_mount_point_as_a_path(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("running", [True, False], ids=["while watching", "between runs"])
 async def test_a_small_disk_that_is_unmounted_keeps_its_images(
     root: Path, disks: Disks, log: FakeEventLog, running: bool
@@ -145,6 +146,7 @@ async def test_a_small_disk_that_is_unmounted_keeps_its_images(
     assert await view(log) == everything
 
 
+@pytest.mark.slow
 async def test_changes_made_while_a_disk_was_unmounted_are_found(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
@@ -163,6 +165,7 @@ async def test_changes_made_while_a_disk_was_unmounted_are_found(
     assert "disk/new.jpg" in on_disk(root)
 
 
+@pytest.mark.slow
 async def test_a_disk_that_comes_back_empty_keeps_its_images(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
@@ -191,6 +194,7 @@ async def test_a_removal_on_a_mounted_disk_is_published(
         await shows(log, on_disk(root))
 
 
+@pytest.mark.slow
 async def test_images_of_a_permanently_removed_disk_can_be_removed(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
@@ -204,6 +208,7 @@ async def test_images_of_a_permanently_removed_disk_can_be_removed(
         await shows(log, {"a.jpg": on_disk(root)["a.jpg"]})
 
 
+@pytest.mark.slow
 async def test_events_of_an_earlier_version_are_published_once_with_their_mount(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
@@ -352,6 +357,7 @@ def test_a_disk_behind_a_link_is_known_by_the_links_target(
     assert not found.has("/home")
 
 
+@pytest.mark.slow
 async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
     root: Path, disks: Disks, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +388,7 @@ def test_held_removals_are_reported_for_each_mount() -> None:
     assert (guards.held, guards.reason) == (1, "nothing is mounted at b, where 1 pictures were.")
 
 
+@pytest.mark.slow
 async def test_an_empty_root_is_not_taken_for_complete_because_of_a_disk_below_it(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:

@@ -84,6 +84,7 @@ class Held:
         return {image_id async for image_id, _ in self.index.stored(self.collection)}
 
 
+@pytest.mark.slow
 async def test_only_orphans_are_removed(tmp_path: Path, small_spec: ModelSpec) -> None:
     held = Held(tmp_path)
     names = [*(f"{n}.png" for n in range(2500)), "sub/a b%.png", "sub/ü.png", "old/sub/x.png"]
@@ -200,6 +201,7 @@ async def app_of(
     return app
 
 
+@pytest.mark.slow
 async def test_nothing_is_committed_before_orphans_of_a_new_log_are_removed(bench: Bench) -> None:
     """So a crash meanwhile is followed by the same."""
     group, ended, began = Group({0: 5}), asyncio.Event(), list[int]()

@@ -112,6 +112,7 @@ async def test_a_storage_outage_pauses_reading_and_ends_nothing(
     assert library.offsets() == list(range(COUNT))
 
 
+@pytest.mark.slow
 async def test_a_lake_rebuilt_during_reading_has_each_event_once(library: Library) -> None:
     async with library.member(10) as made:
         reading = asyncio.create_task(library.read_all(made))

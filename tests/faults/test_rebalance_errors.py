@@ -140,6 +140,7 @@ async def test_records_of_a_partition_without_a_position_are_kept() -> None:
         assert made.work.failed.done()
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.sampled_from(["assign", "revoke", "read", "fail", "go back", "fetched before"]),
@@ -202,6 +203,7 @@ async def test_faststream_delivers_records_with_any_headers() -> None:
         await made._subscriber.stop()
 
 
+@pytest.mark.slow
 def test_every_rebalance_listener_keeps_errors() -> None:
     """Every listener of ours is a `Rebalances`, and none overrides what keeps the errors."""
     for path in ROOT.glob("*/**/*.py"):

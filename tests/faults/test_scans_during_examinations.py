@@ -10,6 +10,7 @@ from adapters.log.fake import FakeEventLog
 from tests.unit.producers.test_watcher import eventually, history, shows, watching
 
 
+@pytest.mark.slow
 async def test_an_image_deleted_while_notifications_are_dropped_is_removed(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ FAILURES: dict[str, Exception] = {
 }
 
 
+@pytest.mark.slow
 @given(turn=st.integers(0, 250), turns=st.integers(0, 6), fails=st.booleans())
 @settings(
     max_examples=150,
@@ -125,6 +126,7 @@ def test_cancelled_preparation_releases_every_decoding_slot(
     asyncio.run(check())
 
 
+@pytest.mark.slow
 async def test_rebalances_during_a_slow_triton_leave_every_slot_free(bench: Bench) -> None:
     pipeline = IndexingPipeline(bench.indexer, Commits(), capacity=1000)
     pipeline.start()
@@ -189,6 +191,7 @@ async def test_a_batch_in_flight_without_progress_is_stuck(bench: Bench) -> None
     await pipeline.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["embedder", "index", "log"])
 async def test_a_long_outage_does_not_restart_the_process(bench: Bench, server: str) -> None:
     work = indexing_app.IndexingProgress()
@@ -228,6 +231,7 @@ async def test_a_call_that_never_ends_after_an_outage_is_stuck() -> None:
     waiting.cancel()
 
 
+@pytest.mark.slow
 async def test_a_commit_that_fails_while_the_broker_is_well_is_stuck(bench: Bench) -> None:
     """The consumer's connection is broken in a way that only a new one mends."""
     commits = Commits()
@@ -258,6 +262,7 @@ async def test_the_heartbeat_ends_with_the_progress(tmp_path: Path) -> None:
     assert file.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 async def test_time_while_the_process_was_stopped_does_not_count() -> None:
     activity, watching = watched(lambda: 1, time.monotonic_ns)
     await asyncio.sleep(0.02)
@@ -286,6 +291,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["loop", "thread"])
 def test_a_stuck_process_ends_even_if_its_loop_or_a_thread_never_returns(
     tmp_path: Path, what: str
@@ -368,14 +374,17 @@ async def stuck_watcher(folder: Path, log: FakeEventLog) -> None:
     assert caught.value.subgroup(Stuck) is not None
 
 
+@pytest.mark.slow
 async def test_a_watcher_whose_publication_never_ends_ends(tmp_path: Path) -> None:
     await stuck_watcher(tmp_path, HangingLog())
 
 
+@pytest.mark.slow
 async def test_a_watcher_that_never_finishes_reading_the_log_ends(tmp_path: Path) -> None:
     await stuck_watcher(tmp_path, DeafLog())
 
 
+@pytest.mark.slow
 async def test_a_watcher_whose_examination_of_a_file_never_ends_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +395,7 @@ async def test_a_watcher_whose_examination_of_a_file_never_ends_ends(
     await stuck_watcher(tmp_path, FakeEventLog())
 
 
+@pytest.mark.slow
 async def test_a_watcher_waits_for_its_broker(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     log = FakeEventLog()

@@ -156,6 +156,7 @@ async def test_a_letter_read_after_its_settlement_is_settled() -> None:
     assert not open_letters._settled
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.integers(0, 30))
 async def test_open_letters_are_the_unsettled_ones_in_any_reading_order(
     rng: random.Random, count: int
@@ -187,6 +188,7 @@ async def test_an_invalid_name_of_a_settled_letter_stops_no_reader(name: str) ->
     assert not open_letters._settled
 
 
+@pytest.mark.slow
 async def test_only_the_newest_reasons_are_in_memory_and_all_are_listed(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

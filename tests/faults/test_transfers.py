@@ -90,6 +90,7 @@ async def bench(tmp_path: Path, small_spec: ModelSpec, store: Store) -> AsyncIte
         yield found
 
 
+@pytest.mark.slow
 async def test_no_more_than_a_piece_of_an_object_is_fetched_at_a_time(
     bench: Gateway, store: Store
 ) -> None:
@@ -112,6 +113,7 @@ async def test_an_object_is_closed_when_its_client_goes_away(bench: Gateway, sto
     assert await asyncio.to_thread(store.closed.acquire, timeout=10)
 
 
+@pytest.mark.slow
 async def test_a_bucket_that_hangs_takes_no_thread_from_others(
     bench: Gateway, store: Store
 ) -> None:
@@ -125,6 +127,7 @@ async def test_a_bucket_that_hangs_takes_no_thread_from_others(
         await asyncio.gather(*(asyncio.to_thread(int) for _ in range(50)))
 
 
+@pytest.mark.slow
 async def test_the_number_of_simultaneous_transfers_is_limited(
     tmp_path: Path, small_spec: ModelSpec, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

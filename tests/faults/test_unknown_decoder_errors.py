@@ -143,6 +143,7 @@ async def test_an_indexer_dead_letters_an_image_that_its_decoder_fails_on(
         decoder.close()
 
 
+@pytest.mark.slow
 async def test_a_gateway_names_the_image_that_its_decoder_fails_on(
     small_spec: ModelSpec, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_the_centre_crop_of_a_long_image_equals_that_of_the_scaled_image(
     assert np.abs(found - wanted).max() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["stretch", "shortest_edge_center_crop"])
 async def test_a_one_line_image_takes_no_more_memory_than_estimated(
     small_spec: ModelSpec, tmp_path: Path, mode: str

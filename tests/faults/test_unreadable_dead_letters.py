@@ -45,6 +45,7 @@ async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Gateway]
         yield found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", FOREIGN, ids=lambda value: repr(value[:20]))
 async def test_the_state_is_served_with_any_bytes_in_the_topic(
     bench: Gateway, value: bytes
@@ -75,6 +76,7 @@ async def test_the_commands_list_and_settle_an_unreadable_letter(
     assert await open_letters(log) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.binary(max_size=200), header=st.binary(max_size=20))
 async def test_no_bytes_stop_a_reader(value: bytes, header: bytes) -> None:
@@ -141,6 +143,7 @@ def put(
     records.append(LogRecord(position, b"k", value, timestamp_ms, headers or {}))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timestamp_ms", [-1, -(10**18), 10**18, 253_402_300_800_000])
 async def test_no_timestamp_stops_a_reader(bench: Gateway, timestamp_ms: int) -> None:
     put(bench.log, 0, b"no JSON", timestamp_ms=timestamp_ms)
@@ -150,6 +153,7 @@ async def test_no_timestamp_stops_a_reader(bench: Gateway, timestamp_ms: int) ->
     assert (await bench.client.get("/api/v1/dead-letters")).json()["total"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["retried-from", "settles", "settled-as"])
 @pytest.mark.parametrize("value", [None, b"no JSON"])
 async def test_no_header_without_a_value_stops_a_reader(

@@ -97,6 +97,7 @@ async def test_a_letter_written_before_the_start_is_settled(root: Path, log: Fak
         await becomes(log, {"a.jpg": "retried"})
 
 
+@pytest.mark.slow
 async def test_letters_of_other_classes_are_left_alone(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log) as watcher:
@@ -111,6 +112,7 @@ async def test_letters_of_other_classes_are_left_alone(root: Path, log: FakeEven
     assert len(await history(log)) == 1
 
 
+@pytest.mark.slow
 async def test_letters_of_a_bucket_are_settled(tmp_path: Path, log: FakeEventLog) -> None:
     import fsspec
 

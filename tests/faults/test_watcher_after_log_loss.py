@@ -192,6 +192,7 @@ async def test_an_unanswered_attempt_hides_no_loss(sources: Sources, log: Log, r
         await write(sources, images(200, 600))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [0, 200])
 async def test_an_outage_is_not_taken_for_a_loss(sources: Sources, log: Log, known: int) -> None:
     await write(sources, images(0, known))

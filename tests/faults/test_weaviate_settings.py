@@ -77,6 +77,7 @@ def test_the_hint_fits_the_complaint(complaint: str, advice: str) -> None:
     assert bool(hint(complaint)) == bool(advice)
 
 
+@pytest.mark.slow
 def test_status_shows_what_an_indexer_waits_for(tmp_path: Path) -> None:
     """The process reports it with its heartbeat; its log need not be read."""
     row = ProcessRow(

@@ -38,6 +38,7 @@ async def bench(
     fsspec.filesystem("memory").store.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "cloud/"])
 async def test_every_name_is_served(bench: Gateway, prefix: str) -> None:
     for name in NAMES:
@@ -54,6 +55,7 @@ async def test_every_name_is_served(bench: Gateway, prefix: str) -> None:
         assert small.status_code == 200, name
 
 
+@pytest.mark.slow
 async def test_a_trailing_newline_makes_another_name(bench: Gateway) -> None:
     (bench.images / "a.jpg").write_bytes(JPEG)
     await bench.holds("a.jpg")
@@ -108,6 +110,7 @@ def test_the_suffix_only_distinguishes_tiff_from_raw() -> None:
     assert content_type(b"text", "a.jpg") is None
 
 
+@pytest.mark.slow
 async def test_the_state_has_the_number_of_skipped_files(bench: Gateway, tmp_path: Path) -> None:
     assert "skipped" not in (await bench.client.get(STATE)).json()
     (tmp_path / "watcher.json").write_text("of a former version: {}")
@@ -127,6 +130,7 @@ async def test_the_state_has_the_number_of_skipped_files(bench: Gateway, tmp_pat
         await eventually(known)
 
 
+@pytest.mark.slow
 async def test_the_command_lists_what_was_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_thumbnail_of_noise_is_small() -> None:
     assert len(thumbnail(saved(large(20), "JPEG", quality=95), edge=512)) < 100_000
 
 
+@pytest.mark.slow
 def test_texts_of_a_png_are_decompressed_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked: list[int] = []
     before = zlib.decompressobj
@@ -128,6 +129,7 @@ def test_a_tiff_that_may_be_a_raw_file_gets_memory_for_either(small_spec: ModelS
     assert memory_needed(data, small_spec) >= max(4 * len(data), 4 * 48 * 32)
 
 
+@pytest.mark.slow
 def test_the_pixel_limit_applies_to_every_way_to_read_an_image(small_spec: ModelSpec) -> None:
     for data in (
         camera_tiff(b"SONY"),

@@ -28,6 +28,7 @@ at_length = settings(
 )
 
 
+@pytest.mark.slow
 @at_length
 @given(st.sampled_from(["JPEG", "PNG", "WEBP"]), exifs, packets)
 def test_an_image_with_any_metadata_is_decoded(
@@ -36,6 +37,7 @@ def test_an_image_with_any_metadata_is_decoded(
     assert facts(image_with_metadata(kind, about, packet))
 
 
+@pytest.mark.slow
 @at_length
 @given(files)
 def test_a_damaged_file_is_read_or_refused(data: bytes) -> None:

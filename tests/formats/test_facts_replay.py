@@ -83,12 +83,14 @@ async def test_an_image_whose_orientation_changed_is_embedded_again(bench: Bench
     assert bench.embedder.image_calls == calls + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jpeg baseline", "jpeg EXIF orientation 6", "png RGB", "heic"])
 def test_the_pixels_of_most_images_never_changed(name: str, small_spec: ModelSpec) -> None:
     (case,) = [each for each in cases() if each.name == name]
     assert decode(case.data, small_spec).pixels_since == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

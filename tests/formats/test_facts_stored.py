@@ -60,6 +60,7 @@ def test_a_date_that_weaviate_can_hold_is_kept(moment: datetime) -> None:
     assert stored_properties(record(taken_at=moment))["taken_at"] == moment
 
 
+@pytest.mark.slow
 @given(MOMENTS)
 def test_stored_dates_fit_into_64_bits_of_nanoseconds(moment: datetime) -> None:
     if storable(record(taken_at=moment)).taken_at is not None:
@@ -102,6 +103,7 @@ def _finds(where: ImageFilter, moment: datetime) -> bool:
     return all(comparisons[operator](bound) for operator, bound in bounds)
 
 
+@pytest.mark.slow
 @given(MOMENTS, st.none() | MOMENTS, st.none() | MOMENTS)
 def test_filters_match_stored_values(
     moment: datetime, low: datetime | None, high: datetime | None

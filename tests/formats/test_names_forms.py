@@ -93,6 +93,7 @@ def test_all_forms_are_the_same_name(path: str) -> None:
     assert {normalize("NFC", form) for form in found} == {normalize("NFC", path)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 async def test_an_image_is_found_by_either_form_of_its_name(
@@ -113,6 +114,7 @@ async def test_an_image_is_found_by_either_form_of_its_name(
     assert waited.status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 async def test_a_mixed_path_is_found(bench: Gateway, form: Any) -> None:
     stored = f"{normalize('NFD', 'é')}/{normalize('NFC', 'ü')}/{normalize('NFD', 'å')}.jpg"
@@ -123,6 +125,7 @@ async def test_a_mixed_path_is_found(bench: Gateway, form: Any) -> None:
     assert await bench.names(text="x", filters={"folder": normalize(form, "é/ü")}) == [stored]
 
 
+@pytest.mark.slow
 async def test_an_exact_name_takes_precedence_over_another_form(bench: Gateway) -> None:
     composed, apart = "é.jpg", normalize("NFD", "é.jpg")
     data = {composed: await put(bench, composed, "red"), apart: await put(bench, apart, "blue")}
@@ -154,6 +157,7 @@ async def refused(bench: Gateway, name: str) -> None:
     await bench.log.publish(IMAGES_DLQ, [Message(name, letter)])
 
 
+@pytest.mark.slow
 async def test_an_image_with_a_dead_letter_is_shown_by_either_form(bench: Gateway) -> None:
     apart = normalize("NFD", "é.jpg")
     (bench.images / apart).write_bytes(png())

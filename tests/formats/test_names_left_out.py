@@ -166,6 +166,7 @@ async def test_the_watcher_ignores_system_folders(root: Path, log: FakeEventLog)
         await shows(log, expected | {n: d for n, d in on_disk(root).items() if n == "y/d.jpg"})
 
 
+@pytest.mark.slow
 async def test_previously_indexed_system_files_are_removed_without_confirmation(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,6 +186,7 @@ async def test_previously_indexed_system_files_are_removed_without_confirmation(
     assert (root / "@eaDir/0.jpg/thumb.jpg").exists()
 
 
+@pytest.mark.slow
 async def test_removed_system_files_do_not_raise_the_limit_on_removals(
     root: Path, log: FakeEventLog
 ) -> None:

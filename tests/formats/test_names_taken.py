@@ -104,6 +104,7 @@ async def test_an_existing_folder_in_another_form_is_used(bench: Gateway, reques
     assert [path.name for path in bench.images.iterdir()] == [APART]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requested", ["é", APART])
 async def test_the_given_form_is_used_when_both_exist(bench: Gateway, requested: str) -> None:
     for folder in ("é", APART):
@@ -123,6 +124,7 @@ async def test_uploads_into_ignored_folders_are_refused(bench: Gateway, folder: 
     assert list(bench.images.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["#1", "$money", "draft~", "Icon"])
 async def test_uploads_into_folders_with_similar_names_are_stored(
     bench: Gateway, folder: str

@@ -49,6 +49,7 @@ def test_every_licence_has_its_text() -> None:
     assert all((IMAGES / LICENCE_FILES[licence]).stat().st_size > 0 for licence in used)
 
 
+@pytest.mark.slow
 def test_gpl_images_stay_in_their_own_folder() -> None:
     folders = {(licence, name.split("/")[0]) for name, _, _, licence in attribution()}
     assert {folder for licence, folder in folders if licence.startswith("GPL")} == {"tuxpaint-gpl2"}

@@ -136,6 +136,7 @@ def outcomes() -> Iterator[tuple[str, str | None]]:
             yield name, outcome(error, table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", TABLES)
 def test_every_exception_is_mapped_or_listed_as_unmapped(package: str) -> None:
     distribution, table = TABLES[package]
@@ -159,6 +160,7 @@ def test_the_outcome_of_each_exception_is_listed() -> None:
     assert sorted(found - listed) == [], f"is this right? Then add these lines to {LIST.name}"
 
 
+@pytest.mark.slow
 def test_each_client_is_wrapped_in_one_way() -> None:
     """Nothing else translates errors, or catches those of a client by their base class."""
     wrong = {

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from adapters.log.partitions import partitions_of
 
 
+@pytest.mark.slow
 @given(keys=st.lists(st.binary(max_size=70), max_size=40), count=st.integers(1, 50))
 def test_partitions_of_many_keys_equal_those_of_single_keys(keys: list[bytes], count: int) -> None:
     everything = list(range(count))

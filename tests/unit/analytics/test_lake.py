@@ -157,6 +157,7 @@ class TestAppend:
 
 
 class TestCompaction:
+    @pytest.mark.slow
     def test_compaction_keeps_rows_and_merges_files(self, lake: Lake) -> None:
         generation = lake.current()
         end = PartitionEnd()
@@ -172,6 +173,7 @@ class TestCompaction:
         assert table(lake, SEARCHES).equals(before)
         assert generation.end(PARTITION) == end
 
+    @pytest.mark.slow
     async def test_a_job_is_due_while_it_has_something_to_do(self, lake: Lake) -> None:
         def job(grace: float) -> CompactionJob:
             return CompactionJob(lake.storage.root, "searches", 0, 4, grace)
@@ -196,6 +198,7 @@ class TestCompaction:
         assert not job(0).is_due()
         assert offsets(lake) == list(range(20))
 
+    @pytest.mark.slow
     def test_a_reader_with_an_old_list_still_finds_its_files(self, lake: Lake) -> None:
         generation = lake.current()
         end = PartitionEnd()
@@ -206,6 +209,7 @@ class TestCompaction:
         compact(generation, "searches", min_files=2)
         assert sum(lake.storage.read_table(file.path).num_rows for file in listed) == 20
 
+    @pytest.mark.slow
     def test_a_compaction_can_be_interrupted_anywhere(
         self, lake: Lake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -263,6 +267,7 @@ class TestForget:
 
 
 class TestExpire:
+    @pytest.mark.slow
     def test_only_older_events_are_deleted_and_the_partition_continues(self, lake: Lake) -> None:
         made, generation = Events(8).messages("searches", 60), lake.current()
         rows = records(made, step_ms=6 * 3_600_000)  # 15 days
@@ -319,6 +324,7 @@ async def follow(log: FakeEventLog, lake: Lake, rng: random.Random) -> None:
 
 
 class TestWriter:
+    @pytest.mark.slow
     async def test_killed_writers_lose_and_repeat_nothing(self, lake: Lake) -> None:
         log = await filled_log(3)
         await follow(log, lake, random.Random(3))
@@ -373,6 +379,7 @@ class TestWriter:
 
 
 class TestRebuild:
+    @pytest.mark.slow
     async def test_a_rebuilt_lake_equals_the_live_lake(self, lake: Lake) -> None:
         log = await filled_log(7)
         await follow(log, lake, random.Random(7))
@@ -385,6 +392,7 @@ class TestRebuild:
         assert report.carried == dict.fromkeys(before, 0)
         assert sum(report.read.values()) == 60 * 4 + 6
 
+    @pytest.mark.slow
     async def test_events_that_the_log_lost_are_copied(self, lake: Lake) -> None:
         log = await filled_log(8)
         await follow(log, lake, random.Random(8))
@@ -432,6 +440,7 @@ class TestRebuild:
         found = rows.filter(pa.compute.equal(rows["partition"], 1))["offset"].to_pylist()
         assert found == list(range(len(part)))
 
+    @pytest.mark.slow
     async def test_forgotten_events_stay_deleted_after_a_rebuild(self, lake: Lake) -> None:
         log = await filled_log(10)
         await follow(log, lake, random.Random(10))
@@ -441,6 +450,7 @@ class TestRebuild:
         await rebuild(log, lake)
         assert all(all_tables(lake)[name].equals(rows) for name, rows in before.items())
 
+    @pytest.mark.slow
     async def test_a_rebuild_that_fails_leaves_the_lake_as_it_was(self, lake: Lake) -> None:
         log = await filled_log(11)
         await follow(log, lake, random.Random(11))

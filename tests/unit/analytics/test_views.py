@@ -90,6 +90,7 @@ def test_every_view_is_tested_here() -> None:
     assert _defined() == {*VIEWS, *BASE, "all_searches", "all_feedback", "models"}
 
 
+@pytest.mark.slow
 def test_base_views_hold_the_events(world: World, filters: EventFilters, found: Any) -> None:
     for view, name in BASE.items():
         assert {row["event_id"]: row["occurred_at"] for row in found[view]} == {
@@ -122,6 +123,7 @@ def test_quantiles_of_students_t_are_right() -> None:
         assert connection.execute("SELECT t975(0)").fetchone() == (None,)
 
 
+@pytest.mark.slow
 def test_every_query_of_an_empty_lake_is_empty(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     with pytest.raises(Unavailable, match="empty"), views(lake):
@@ -133,6 +135,7 @@ def test_every_query_of_an_empty_lake_is_empty(tmp_path: Path) -> None:
     assert query(lake, "FROM model_switches") == []
 
 
+@pytest.mark.slow
 def test_files_deleted_during_a_query_are_listed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +161,7 @@ def test_files_deleted_during_a_query_are_listed_again(
     assert vanished
 
 
+@pytest.mark.slow
 def test_a_lake_on_another_file_system_can_be_queried(tmp_path: Path) -> None:
     lake = Lake("memory://views-of-tests")
     rows = records(Events(1).messages("searches", 9))
@@ -165,6 +169,7 @@ def test_a_lake_on_another_file_system_can_be_queried(tmp_path: Path) -> None:
     assert query(lake, "SELECT count(*) AS n FROM searches") == [{"n": 9}]
 
 
+@pytest.mark.slow
 def test_pandas_free_readers_see_arrow(world: World) -> None:
     with views(world.lake) as connection:
         found = connection.sql("FROM searches_over_time").to_arrow_table()

@@ -27,6 +27,7 @@ def test_each_command_is_found_by_name(name: str) -> None:
     assert commands(name, "anything") & set(MODULES) == {name}
 
 
+@pytest.mark.slow
 def test_status_loads_neither_the_analyses_nor_the_hub() -> None:
     code = (
         "import sys; from cli.__main__ import build; build(['status']);"
@@ -38,6 +39,7 @@ def test_status_loads_neither_the_analyses_nor_the_hub() -> None:
     assert done.stdout.strip() == "set()", done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("remove", "no-such"), ("render", "no-such", "--target", "cpu", "--to", "x")]
 )

@@ -172,6 +172,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_giant_images_leave_the_indexer_below_400_mb(tmp_path: Path, small_spec: ModelSpec) -> None:
     """Pictures of 80 megapixels, all at once."""

@@ -357,6 +357,7 @@ async def test_nothing_is_committed_while_the_index_is_down(bench: Bench) -> Non
     await pipeline.stop()
 
 
+@pytest.mark.slow
 async def test_a_commit_that_fails_is_tried_until_the_broker_takes_it(bench: Bench) -> None:
     commits = Commits()
     pipeline = await pipeline_of(bench, commits)

@@ -23,6 +23,7 @@ def compose() -> dict[str, Any]:
     return parsed
 
 
+@pytest.mark.slow
 def test_the_file_follows_the_compose_specification() -> None:
     done = subprocess.run(
         [
@@ -40,6 +41,7 @@ def test_the_file_follows_the_compose_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_specification_is_really_checked(tmp_path: Path) -> None:
     broken = tmp_path / "docker-compose.yml"
     broken.write_text(COMPOSE.read_text().replace("    image: apache", "    imago: apache"))

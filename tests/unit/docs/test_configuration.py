@@ -41,12 +41,14 @@ def name_of(settings: type[EnvironmentSettings]) -> str:
 ALL = sorted(all_settings(), key=name_of)
 
 
+@pytest.mark.slow
 def test_the_reference_is_up_to_date() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == reference(), (
         "docs/configuration.md is out of date: run `python -m cli.configuration`"
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ALL)
 def test_every_setting_has_a_description(settings: type[EnvironmentSettings]) -> None:
     for name in settings.model_fields:
@@ -66,6 +68,7 @@ def test_a_setting_without_a_description_is_found() -> None:
         description(Bare, "silent")
 
 
+@pytest.mark.slow
 def test_every_setting_is_in_the_reference() -> None:
     page = reference()
     for settings in ALL:
@@ -85,6 +88,7 @@ def test_every_variable_that_is_read_elsewhere_is_in_the_reference() -> None:
     assert read - known == set(COMMANDS) - by_libraries
 
 
+@pytest.mark.slow
 def test_each_heading_is_of_a_process() -> None:
     page = reference()
     assert all(f"## {heading}\n" in page for heading in PROCESSES)

@@ -40,6 +40,7 @@ def answered(request: httpx.Request) -> httpx.Response:
     )
 
 
+@pytest.mark.slow
 def test_the_example_client_sends_valid_requests(document: dict[str, Any], tmp_path: Path) -> None:
     requests: list[httpx.Request] = []
 

@@ -49,6 +49,7 @@ async def warm(bench: Gateway) -> None:
 
 
 class TestKeys:
+    @pytest.mark.slow
     async def test_every_route_but_health_requires_a_key(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
@@ -84,6 +85,7 @@ class TestKeys:
             assert (await bench.search(text="x")).status_code == 200
             assert "security" not in (await bench.client.get("/openapi.json")).json()
 
+    @pytest.mark.slow
     async def test_the_openapi_document_requires_a_key(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
@@ -177,6 +179,7 @@ FORGED: dict[str, Callable[[Issuer], str]] = {
 
 
 class TestTokens:
+    @pytest.mark.slow
     async def test_a_token_of_the_issuer_passes(
         self, tmp_path: Path, small_spec: ModelSpec, issuer: Issuer
     ) -> None:
@@ -191,6 +194,7 @@ class TestTokens:
             assert "Basic" not in (await bench.client.get("/")).headers["www-authenticate"]
             await warm(bench)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", sorted(FORGED))
     async def test_a_forged_one_does_not(
         self, tmp_path: Path, small_spec: ModelSpec, issuer: Issuer, kind: str

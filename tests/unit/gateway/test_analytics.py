@@ -70,6 +70,7 @@ async def get(client: httpx.AsyncClient, path: str, **parameters: Any) -> Any:
     return response.json()
 
 
+@pytest.mark.slow
 async def test_the_numbers_are_those_of_the_events(client: httpx.AsyncClient, world: World) -> None:
     found = await get(client, DASHBOARD)
     assert found["totals"]["searches"] == len(world.searches)
@@ -80,6 +81,7 @@ async def test_the_numbers_are_those_of_the_events(client: httpx.AsyncClient, wo
     assert found["over_time"][0]["bucket"] == "2026-01-05T00:00:00Z"
 
 
+@pytest.mark.slow
 async def test_period_and_model_filter_all_numbers(client: httpx.AsyncClient, world: World) -> None:
     since, until = BEGIN + timedelta(days=3), BEGIN + timedelta(days=6)
     wanted = [
@@ -117,6 +119,7 @@ async def test_a_bad_parameter_is_named(client: httpx.AsyncClient, name: str, va
     assert any(name in error["field"] for error in response.json()["errors"])
 
 
+@pytest.mark.slow
 async def test_each_number_lists_its_searches(client: httpx.AsyncClient, world: World) -> None:
     by_id = {search.search_id: search for search in world.searches}
 
@@ -164,6 +167,7 @@ async def test_each_number_lists_its_searches(client: httpx.AsyncClient, world: 
     }
 
 
+@pytest.mark.slow
 async def test_a_search_is_returned_with_its_images_and_ratings(
     client: httpx.AsyncClient, world: World
 ) -> None:
@@ -179,6 +183,7 @@ async def test_a_search_is_returned_with_its_images_and_ratings(
         )
 
 
+@pytest.mark.slow
 async def test_text_in_a_query_is_not_executed(client: httpx.AsyncClient) -> None:
     assert (await get(client, BEHIND, text="' OR 1=1 --"))["searches"] == []
     assert (await get(client, DASHBOARD, model="'; DROP VIEW searches; --"))["totals"] is not None
@@ -209,6 +214,7 @@ def test_the_chart_library_comes_with_its_licence() -> None:
 
 
 class TestReport:
+    @pytest.mark.slow
     def test_a_report_contains_its_numbers_and_no_links(self, world: World) -> None:
         page = render(world.lake, EventFilters(model="lite"))
         data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
@@ -217,6 +223,7 @@ class TestReport:
         assert found["totals"]["searches"] == sum(s.model_name == "lite" for s in world.searches)
         assert not re.search(r"""<[^>]+ (src|href)=""", page.split("<script>")[0])
 
+    @pytest.mark.slow
     def test_a_query_text_is_escaped_in_a_report(self, tmp_path: Path) -> None:
         lake = Lake(str(tmp_path))
         search = Events(1).search(results=0)
@@ -229,6 +236,7 @@ class TestReport:
         )
         assert "<script>alert" not in render(lake, EventFilters())
 
+    @pytest.mark.slow
     def test_a_report_states_its_period_and_model(self, world: World) -> None:
         page = render(world.lake, EventFilters(datetime(2026, 1, 6, tzinfo=UTC), None, "a<b"))
         assert "from 2026-01-06" in page

@@ -196,6 +196,7 @@ class TestSearch:
         assert_problem(await bench.client.get(SEARCH), 405)
         assert_problem(await bench.client.get("/api/v1/nothing"), 404)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("server", ["embedder", "index"])
     async def test_a_server_that_is_down_is_reported_until_it_returns(
         self, bench: Bench, server: str
@@ -323,6 +324,7 @@ class TestQueries:
 
 
 class TestSearchEvents:
+    @pytest.mark.slow
     async def test_the_search_event_contains_the_answer(self, bench: Bench) -> None:
         answer = (await bench.search(text="text 7", limit=3)).json()
         (event,) = await flushed(bench, 1)

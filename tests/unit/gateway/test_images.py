@@ -57,6 +57,7 @@ async def groups(bench: Gateway, **query: Any) -> tuple[list[list[str]], int]:
 
 
 class TestDuplicates:
+    @pytest.mark.slow
     @pytest.mark.parametrize("limit", [1, 3, 100])
     async def test_equal_content_is_grouped_once(
         self, tmp_path: Path, small_spec: ModelSpec, limit: int
@@ -75,6 +76,7 @@ class TestDuplicates:
         )
         assert requests >= len(found) / limit
 
+    @pytest.mark.slow
     async def test_no_near_pair_is_lost(
         self, tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -116,6 +118,7 @@ class TestDuplicates:
             ]
             assert (await groups(bench, kind="exact"))[0] == []
 
+    @pytest.mark.slow
     async def test_the_work_of_a_request_is_bounded(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
@@ -231,6 +234,7 @@ class TestThumbnails:
         await self.put(bench, "x.png")
         assert_problem(await bench.client.get(f"/thumbnails/x.png?size={size}"), 422, "size")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "path", ["../secret.png", "%2e%2e/secret.png", "..%2fsecret.png", "drawing.svg", "no.jpg"]
     )
@@ -376,6 +380,7 @@ class TestUploads:
     async def test_invalid_folders_are_refused(self, bench: Gateway, folder: str) -> None:
         assert_problem(await send(bench, png(), folder=folder), 422, "folder")
 
+    @pytest.mark.slow
     async def test_uploads_do_not_follow_links_out_of_the_folder(
         self, bench: Gateway, tmp_path: Path
     ) -> None:
@@ -455,6 +460,7 @@ class TestUploads:
 
 
 class TestWaiting:
+    @pytest.mark.slow
     async def test_a_waiting_search_answers_once_the_image_is_indexed(self, bench: Gateway) -> None:
         wanted = {"image_name": "new.jpg", "sha256": "c" * 64}
         requested = asyncio.create_task(
@@ -484,6 +490,7 @@ class TestWaiting:
         response = await bench.search(text="x", wait_for={"image_name": "a.jpg"})
         assert response.status_code == 200
 
+    @pytest.mark.slow
     async def test_waiting_is_not_cut_short_by_the_deadline(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:

@@ -26,6 +26,7 @@ class Server:
         return "answer"
 
 
+@pytest.mark.slow
 async def test_a_short_outage_is_waited_for() -> None:
     server = Server()
     answer = asyncio.create_task(OutageRetry(20)(server.request))
@@ -36,6 +37,7 @@ async def test_a_short_outage_is_waited_for() -> None:
     assert await answer == "answer"
 
 
+@pytest.mark.slow
 async def test_after_a_lasting_outage_later_requests_fail_at_once() -> None:
     server, patience = Server(), OutageRetry(0.8)
     began = time.monotonic()
@@ -49,6 +51,7 @@ async def test_after_a_lasting_outage_later_requests_fail_at_once() -> None:
     assert server.requests == before + 5
 
 
+@pytest.mark.slow
 async def test_a_second_outage_is_waited_for_again() -> None:
     server, patience = Server(), OutageRetry(0.3)
     with pytest.raises(Unavailable):
@@ -75,6 +78,7 @@ async def test_permanent_errors_are_not_waited_for() -> None:
         await asyncio.wait_for(OutageRetry(20)(refused), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["embedder", "index"])
 async def test_a_search_survives_a_restart_of_its_server(
     tmp_path: Path, small_spec: ModelSpec, server: str

@@ -165,6 +165,7 @@ class TestSigningIn:
                 assert answer.status_code == 401
             assert_problem(await bench.client.post("/sign-in", data={"key": "guess"}), 429)
 
+    @pytest.mark.slow
     async def test_a_token_can_be_used_to_sign_in(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:

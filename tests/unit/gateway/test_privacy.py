@@ -40,6 +40,7 @@ async def used(
     return decode(SearchPerformed, search.value), decode(FeedbackGiven, given.value), written
 
 
+@pytest.mark.slow
 async def test_a_client_has_one_pseudonym(tmp_path: Path, small_spec: ModelSpec) -> None:
     search, given, written = await used(tmp_path, small_spec)
     assert search.client == given.client
@@ -60,6 +61,7 @@ async def test_keys_are_clients_and_are_not_written(tmp_path: Path, small_spec: 
     assert one.client not in privacy.names(second)
 
 
+@pytest.mark.slow
 async def test_another_salt_gives_other_pseudonyms(tmp_path: Path, small_spec: ModelSpec) -> None:
     plain, *_ = await used(tmp_path, small_spec)
     salted, *_ = await used(tmp_path, small_spec, client_salt=SecretStr("salt"))

@@ -59,6 +59,7 @@ def joined(pages: list[list[str]]) -> list[str]:
 
 
 class TestFilters:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("filters", "wanted"),
         [
@@ -172,6 +173,7 @@ class TestPages:
             if cursor is None:
                 return pages
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("limit", [1, 7, 50, 99, 100, 125, 249, 250, 1000])
     async def test_pages_together_contain_each_match_once(self, bench: Gateway, limit: int) -> None:
         if limit == 1:
@@ -193,6 +195,7 @@ class TestPages:
     async def test_an_empty_answer_is_the_last_page(self, bench: Gateway) -> None:
         assert await self.pages(bench, 5, filters={"folder": "nowhere"}) == [[]]
 
+    @pytest.mark.slow
     async def test_pages_of_an_index_with_changing_order_repeat_and_skip_nothing(self) -> None:
         """A search for more may find better ones that a search for few missed."""
         chance = random.Random(7)
@@ -295,6 +298,7 @@ class TestCollapse:
             rest = await bench.names(**body, limit=4, cursor=first["next_cursor"])
             assert rest == ["4/0.jpg"]
 
+    @pytest.mark.slow
     @given(st.integers(0, 2**32), st.integers(1, 60), st.floats(0.5, 0.999))
     async def test_a_longer_answer_starts_with_a_shorter_one(
         self, seed: int, count: int, least: float

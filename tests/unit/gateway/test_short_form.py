@@ -65,6 +65,7 @@ words = st.from_regex(r"[a-z]{1,8}( [a-z]{1,8}){0,2}", fullmatch=True)
 weights = st.integers(1, 99).map(float) | st.sampled_from([0.5, 2.25])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(words, weights, st.booleans(), st.booleans()), min_size=1, max_size=16))
 def test_the_gateways_short_form_is_parsed_back(
     terms: list[tuple[str, float, bool, bool]],

@@ -172,6 +172,7 @@ def test_an_incomplete_image_is_rejected(data: bytes, reason: str, small_spec: M
         decode(data, small_spec)
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(small_spec: ModelSpec) -> None:
     bomb = encoded(Image.new("1", (30_000, 30_000)), "PNG")
     assert len(bomb) < 200_000
@@ -181,6 +182,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(small_spec: ModelS
         decode(encoded(red_and_blue()), small_spec, max_pixels=3000)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(WRITERS)), st.randoms(use_true_random=False))
 def test_a_damaged_file_is_decoded_or_rejected(media_type: str, chance: random.Random) -> None:
@@ -210,6 +212,7 @@ def test_a_truncated_jpeg_is_decoded_as_far_as_it_goes(small_spec: ModelSpec) ->
     assert np.abs(found.pixels[:8].astype(int) - decode(data, small_spec).pixels[:8]).max() <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [
@@ -231,6 +234,7 @@ def test_the_size_of_a_jpeg_xl_is_read_without_decoding(size: tuple[int, int], b
     assert dimensions(data) == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [

@@ -37,6 +37,7 @@ def test_each_file_looks_like_the_same_pixels_in_a_plain_png(
     assert np.abs(found.pixels.astype(int) - plain.pixels).mean() <= case.distance
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", INDEXED_CASES, ids=lambda case: case.name)
 def test_each_thumbnail_is_a_small_upright_jpeg_without_a_profile(case: Case) -> None:

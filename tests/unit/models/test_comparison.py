@@ -39,6 +39,7 @@ def by_definition(left: Sequence[str], right: Sequence[str], p: float) -> float:
     )
 
 
+@pytest.mark.slow
 @given(rankings, rankings)
 def test_rbo_is_symmetric_bounded_and_one_only_for_equal_sets(
     left: list[str], right: list[str]

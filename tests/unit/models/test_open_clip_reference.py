@@ -72,6 +72,7 @@ def padded(ids: list[int]) -> list[int]:
     return ids + [0] * (CONTEXT - len(ids))
 
 
+@pytest.mark.slow
 def test_token_ids_are_those_of_open_clip(
     tokenized: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +83,7 @@ def test_token_ids_are_those_of_open_clip(
         assert found == padded(TOKENS[text]), text
 
 
+@pytest.mark.slow
 def test_texts_that_spell_out_tokens_are_read_as_hugging_face_does(
     tokenized: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +211,7 @@ def mean_colour() -> onnx.ModelProto:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_pixels_are_those_of_open_clip(preset: str, tmp_path: Path) -> None:
     prepared = Prepared(tmp_path, preset)

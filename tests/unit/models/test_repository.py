@@ -38,6 +38,7 @@ def parameters(repository: Path, name: str) -> dict[str, str]:
     return triton_config.parameters(triton_config.read(repository / name / "config.pbtxt"))
 
 
+@pytest.mark.slow
 def test_the_bundled_model_states_its_contract() -> None:
     spec = model_repository.read_model_spec(REPOSITORY, "lite")
     assert (spec.name, spec.width, spec.height, spec.dimension) == ("lite", 260, 260, 384)

@@ -55,6 +55,7 @@ def test_a_folder_becomes_a_model(layout: Path, store: ModelStore) -> None:
     assert triton_config.parameters(text)["max_tokens"] == str(tiny_model.CONTEXT)
 
 
+@pytest.mark.slow
 def test_a_rendered_model_has_the_code(layout: Path, store: ModelStore, tmp_path: Path) -> None:
     store.add(layout, "tiny", ORIGIN)
     target = tmp_path / "served"
@@ -73,6 +74,7 @@ def run(path: Path, feeds: dict[str, object]) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 def test_pixels_are_normalized_in_the_graph(layout: Path, store: ModelStore) -> None:
     store.add(layout, "tiny", ORIGIN)
     pixels = np.random.default_rng(3).integers(0, 256, (3, 64, 64, 3), np.uint8)

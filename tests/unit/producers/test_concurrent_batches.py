@@ -142,6 +142,7 @@ async def test_no_image_is_in_two_batches_at_once(small_batches: None) -> None:
     work.cancel()
 
 
+@pytest.mark.slow
 async def test_a_folder_long_enough_for_helpers(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(publish, "BATCH", 300)
     root = tmp_path / "images"

@@ -30,6 +30,7 @@ def take(*events: FileSystemEvent) -> Changes:
     return asyncio.run(collect())
 
 
+@pytest.mark.slow
 @given(kind=st.sampled_from(EVENTS), source=PATHS, target=PATHS)
 def test_no_notification_ends_the_thread_that_delivers_it(
     kind: type[FileSystemEvent], source: str, target: str

@@ -118,6 +118,7 @@ async def test_publishes_existing_files_at_start(root: Path, log: FakeEventLog) 
     assert round(image.modified_at.timestamp() * 1e6) == modified_us
 
 
+@pytest.mark.slow
 async def test_publishes_nothing_after_a_restart(root: Path, log: FakeEventLog) -> None:
     for number in range(30):
         (root / f"{number}.jpg").write_bytes(bytes([number]))
@@ -129,6 +130,7 @@ async def test_publishes_nothing_after_a_restart(root: Path, log: FakeEventLog) 
     assert await history(log) == before
 
 
+@pytest.mark.slow
 async def test_follows_changes_while_running(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log):
         (root / "a.jpg").write_bytes(b"first")
@@ -141,6 +143,7 @@ async def test_follows_changes_while_running(root: Path, log: FakeEventLog) -> N
         await shows(log, {}, 2)
 
 
+@pytest.mark.slow
 async def test_notifications_that_cannot_be_applied_lead_to_new_watches(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +199,7 @@ async def test_finds_changes_made_while_it_was_down(root: Path, log: FakeEventLo
     assert len(await history(log)) == count + 4
 
 
+@pytest.mark.slow
 async def test_a_rename_adds_before_it_removes(root: Path, log: FakeEventLog) -> None:
     published: list[str] = []
     publish = log.publish
@@ -226,6 +230,7 @@ async def test_files_written_at_once_into_new_folders(root: Path, log: FakeEvent
         await shows(log, on_disk(root))
 
 
+@pytest.mark.slow
 async def test_folders_moved_in_within_and_out(root: Path, log: FakeEventLog) -> None:
     outside = root.parent / "outside"
     (outside / "deep").mkdir(parents=True)
@@ -337,6 +342,7 @@ async def test_temporary_hidden_and_ignored_names(root: Path, log: FakeEventLog)
         )
 
 
+@pytest.mark.slow
 async def test_a_slow_copy_gives_one_event_with_the_final_hash(
     root: Path, log: FakeEventLog
 ) -> None:
@@ -367,6 +373,7 @@ async def test_a_restart_in_the_middle_of_a_copy_waits_for_its_end(
     assert len(await history(log)) == 1
 
 
+@pytest.mark.slow
 async def test_an_outage_loses_nothing(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log):
         log.available = False
@@ -408,6 +415,7 @@ async def test_a_checkout_that_moved_is_published_again_without_hashing(
     assert [r.uri for r in records] == [(root / "a.jpg").as_uri(), (moved / "a.jpg").as_uri()]
 
 
+@pytest.mark.slow
 async def test_polling_finds_the_same(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log, poll_seconds=0.2):
         (root / "sub").mkdir()
@@ -435,6 +443,7 @@ async def test_too_large_a_file_is_refused(root: Path, log: FakeEventLog) -> Non
     }
 
 
+@pytest.mark.slow
 async def test_a_touched_file_publishes_nothing(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x")
     async with watching(root, log):
@@ -445,6 +454,7 @@ async def test_a_touched_file_publishes_nothing(root: Path, log: FakeEventLog) -
     assert len(await history(log)) == 1
 
 
+@pytest.mark.slow
 async def test_an_emptied_root_removes_nothing_until_confirmed(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -479,6 +489,7 @@ async def _not_held(watcher: FolderWatcher) -> bool:
     return not watcher._guard.held
 
 
+@pytest.mark.slow
 async def test_a_vanished_root_removes_nothing_and_is_watched_again(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -505,6 +516,7 @@ async def _root_missing(watcher: FolderWatcher) -> bool:
     return bool(watcher.status.root_missing)
 
 
+@pytest.mark.slow
 async def test_removals_of_most_images_at_once_are_held(root: Path, log: FakeEventLog) -> None:
     for folder in ("kept", "disk"):
         (root / folder).mkdir()
@@ -523,6 +535,7 @@ async def test_removals_of_most_images_at_once_are_held(root: Path, log: FakeEve
         await shows(log, on_disk(root))
 
 
+@pytest.mark.slow
 async def test_held_removals_are_examined_again_soon(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -549,6 +562,7 @@ async def _shows_names(log: FakeEventLog, prefix: str, count: int) -> bool:
     return sum(name.startswith(prefix) for name in await view(log)) == count
 
 
+@pytest.mark.slow
 async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: FakeEventLog) -> None:
     here = os.open(root, os.O_RDONLY)
     for _ in range(1200):
@@ -588,6 +602,7 @@ async def test_links_are_not_followed_by_default(root: Path, log: FakeEventLog) 
         await shows(log, {"real/b.jpg": b})
 
 
+@pytest.mark.slow
 async def test_images_of_a_folder_replaced_by_a_link_are_removed(
     root: Path, log: FakeEventLog
 ) -> None:

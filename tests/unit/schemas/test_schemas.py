@@ -169,6 +169,7 @@ def test_every_published_version_of_every_event_has_an_example_that_is_read() ->
                 jsonschema.validate(value, schema)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
 def test_no_published_field_could_be_removed_or_retyped_unnoticed(name: str) -> None:
     old = PUBLISHED[SCHEMA_VERSION][name]

@@ -157,6 +157,7 @@ class TestRecord:
         assert find(ProcessRow(name="x", state="ready", pid=pid, identity=mine)) is not None
         assert find(ProcessRow(name="x", state="ready", pid=pid, identity=f"{mine}1")) is None
 
+    @pytest.mark.slow
     def test_leftovers_are_killed_with_their_children(self) -> None:
         parent = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
         time.sleep(0.3)
@@ -176,6 +177,7 @@ def test_back_off_grows_to_its_bound_and_is_jittered() -> None:
     assert len({backoff(5) for _ in range(20)}) > 10
 
 
+@pytest.mark.slow
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     program = (
         "import os, subprocess, sys, time\n"
@@ -252,6 +254,7 @@ class TestSupervisor:
             "ours": ProcessState.STOPPED,
         }
 
+    @pytest.mark.slow
     async def test_a_process_that_never_starts_is_an_error_with_its_log(
         self, tmp_path: Path
     ) -> None:
@@ -283,6 +286,7 @@ class TestSupervisor:
         assert not psutil.pid_exists(pid)
         assert any("did not stop in time" in line for line in printed)
 
+    @pytest.mark.slow
     async def test_a_hung_process_is_killed_and_restarted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
