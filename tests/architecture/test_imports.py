@@ -201,6 +201,7 @@ def package_of(name: str) -> str:
     return name.rpartition(".")[0].replace(".", "/")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_point_one_way(package: str) -> None:
     others = {each for each in imported(package) if top(each[1]) != package}
@@ -244,6 +245,7 @@ def test_only_adapters_import_the_servers_clients(package: str) -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_only_one_file_imports_faststream() -> None:
     users = {
         relative(path)

@@ -110,6 +110,7 @@ async def test_a_shared_thumbnail_is_finished_for_later_requests(
     assert count.read_text() == "x"
 
 
+@pytest.mark.slow
 async def test_a_cancelled_upload_occupies_its_slot_until_its_thread_ends(
     tmp_path: Path,
 ) -> None:
@@ -134,6 +135,7 @@ async def test_a_cancelled_upload_occupies_its_slot_until_its_thread_ends(
     sandbox.close()
 
 
+@pytest.mark.slow
 async def test_bytes_of_a_cancelled_read_count_until_it_ends(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +172,7 @@ async def test_bytes_of_a_cancelled_read_count_until_it_ends(
         decoder.close()
 
 
+@pytest.mark.slow
 async def test_a_task_cancelled_before_it_began_ends_no_worker(tmp_path: Path) -> None:
     sandbox = Sandbox(1, memory_bytes=10**8, seconds=ENDLESS)
     kept = await sandbox.run(f"{hostile_tasks.MODULE}:process_id")

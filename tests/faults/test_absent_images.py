@@ -40,6 +40,7 @@ async def waits(work: asyncio.Task[None]) -> bool:
     return not done
 
 
+@pytest.mark.slow
 async def test_a_missing_root_pauses_the_indexer_until_it_returns(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -59,6 +60,7 @@ async def test_a_missing_root_pauses_the_indexer_until_it_returns(
     assert bench.indexer.counters.superseded == 0
 
 
+@pytest.mark.slow
 async def test_an_empty_root_is_taken_for_an_unmounted_disk(bench: Bench) -> None:
     records = await bench.logged(bench.added("a.png", bench.put_image("a.png")))
     bench.folder.rename(moved_away(bench))
@@ -71,6 +73,7 @@ async def test_an_empty_root_is_taken_for_an_unmounted_disk(bench: Bench) -> Non
     assert bench.ids == {"a.png"}
 
 
+@pytest.mark.slow
 async def test_the_mount_named_in_the_event_is_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +120,7 @@ def test_an_unreachable_network_disk_does_not_blame_the_file(
         read_bytes((tmp_path / "a.png").as_uri(), 10)
 
 
+@pytest.mark.slow
 async def test_a_disk_that_reports_an_outage_is_waited_for(bench: Bench) -> None:
     records = await bench.logged(
         bench.added("a.png", bench.put_image("a.png")),
@@ -204,6 +208,7 @@ async def test_an_absent_file_with_a_newer_record_is_superseded(bench: Bench) ->
     assert bench.indexer.counters.superseded == 1
 
 
+@pytest.mark.slow
 async def test_a_newer_record_supersedes_the_image_while_the_root_is_missing(bench: Bench) -> None:
     """Deleting the last image, or the folder, leaves no consumer waiting."""
     data = bench.put_image("a.png")
@@ -257,6 +262,7 @@ async def test_a_file_that_returns_during_the_check_is_indexed(bench: Bench) -> 
     assert await bench.dead_letters() == []
 
 
+@pytest.mark.slow
 async def test_many_absent_files_read_their_partitions_once(bench: Bench) -> None:
     bench.put_image("other.png")
     records = await bench.logged(*(bench.added(f"{n}.png", b"was %d" % n) for n in range(40)))
@@ -288,6 +294,7 @@ async def test_offsets_before_the_consumer_are_dropped_from_memory(bench: Bench)
     assert await newer.find_superseded(records[3:4]) == {records[3].position}
 
 
+@pytest.mark.slow
 async def test_vanished_files_do_not_count_towards_the_poison_limit(bench: Bench) -> None:
     """Half of a disk is there: those files are indexed, and the others have letters."""
     names = [f"{n}.png" for n in range(200)]

@@ -258,6 +258,7 @@ async def test_a_single_slow_image_gets_more_time_until_it_succeeds() -> None:
         await embedder.close()
 
 
+@pytest.mark.slow
 async def test_the_watchdog_does_not_fire_while_triton_embeds_one_image() -> None:
     async with triton(0.6) as fake:
         embedder = TritonEmbedder(fake.address, timeout=0.1)

@@ -60,6 +60,7 @@ async def test_a_triton_that_answers_is_alive(world: World) -> None:
     assert await works()()
 
 
+@pytest.mark.slow
 async def test_a_busy_triton_is_alive(world: World) -> None:
     alive = works()
     world.images = TooSlow("no answer within 10 s, although Triton is alive")

@@ -152,6 +152,7 @@ async def test_a_search_that_waits_too_long_for_a_worker_gets_retry_after(
         assert (await bench.search(image=good)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_one_bad_term_cancels_the_decoding_of_the_others(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,7 @@ async def test_memory_is_used_in_the_worker_and_bounded(decoder: Decoder, tmp_pa
     assert peak < 700 * MEGA
 
 
+@pytest.mark.slow
 async def test_a_late_crash_is_not_attributed_to_the_next_image(sandbox: Sandbox) -> None:
     for _ in range(2):
         await asyncio.gather(call(sandbox, "spoil"), call(sandbox, "spoil"))
@@ -174,6 +175,7 @@ async def test_a_worker_that_died_while_idle_is_replaced(sandbox: Sandbox) -> No
     assert await call(sandbox, "process_id") != first
 
 
+@pytest.mark.slow
 async def test_a_file_that_cannot_be_read_in_time_does_not_reject_the_image() -> None:
     sandbox = Sandbox(1, memory_bytes=MEGA, seconds=0.5)
     with pytest.raises(Unavailable, match="could not be read"):
@@ -195,6 +197,7 @@ async def test_workers_that_cannot_start_do_not_reject_the_image(
     assert await call(sandbox, "echo", 1) == 1
 
 
+@pytest.mark.slow
 async def test_a_workers_answer_runs_no_code_in_the_parent(sandbox: Sandbox) -> None:
     with pytest.raises(DecoderCrashed):
         await call(sandbox, "code_for_the_parent")
@@ -260,6 +263,7 @@ async def test_a_signal_to_the_process_group_lets_work_finish(
     assert await call(sandbox, "echo", 1) == 1
 
 
+@pytest.mark.slow
 async def test_idle_workers_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imaging.sandbox.pool.IDLE_SECONDS", 0.1)
     process = await call(sandbox, "process_id")

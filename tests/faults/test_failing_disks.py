@@ -102,6 +102,7 @@ async def test_a_file_whose_read_never_ends_does_not_stop_other_files(
     assert letter.attempts == bench.settings.max_attempts
 
 
+@pytest.mark.slow
 async def test_a_file_with_a_bad_sector_becomes_a_dead_letter_that_can_be_retried(
     bench: Bench,
 ) -> None:
@@ -117,6 +118,7 @@ async def test_a_file_with_a_bad_sector_becomes_a_dead_letter_that_can_be_retrie
     assert "Input/output error" in letter.reason
 
 
+@pytest.mark.slow
 async def test_a_failing_disk_with_a_missing_root_is_waited_for(bench: Bench) -> None:
     names = [f"bad{n}.png" for n in range(20)]
     records = await bench.logged(
@@ -136,6 +138,7 @@ async def test_a_failing_disk_with_a_missing_root_is_waited_for(bench: Bench) ->
     assert await bench.dead_letters() == []
 
 
+@pytest.mark.slow
 async def test_a_root_check_that_never_answers_is_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,7 @@ from tests.support.lake_events import Events, records
 STRANGE = [-1, -2, -(10**18), LATEST_MS, LATEST_MS + 1, 10**17, 2**63 - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strange", STRANGE)
 async def test_the_lake_takes_events_with_any_timestamp_and_answers(
     tmp_path: Path, strange: int

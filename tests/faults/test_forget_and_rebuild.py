@@ -112,6 +112,7 @@ def lakes(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "lake"), f"memory://lake-{uuid4().hex}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1], ids=["a folder", "an object store"])
 async def test_concurrent_rebuilds_leave_a_complete_lake(
     tmp_path: Path, log: FakeEventLog, kind: int
@@ -131,6 +132,7 @@ async def test_concurrent_rebuilds_leave_a_complete_lake(
     assert [name for name in lake.storage.names("") if name.startswith("g-")] == [used.name]
 
 
+@pytest.mark.slow
 async def test_a_rebuild_in_progress_is_not_deleted(tmp_path: Path, log: FakeEventLog) -> None:
     lake = Lake(str(tmp_path / "lake"))
     live = lake.current()

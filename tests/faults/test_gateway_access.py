@@ -43,6 +43,7 @@ def longest(text: str, terms: int) -> SearchRequest:
     return SearchRequest.model_validate({"terms": [{"text": text, "weight": -99.25}] * terms})
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(WIDE, st.integers(1, 16), st.text(st.sampled_from("a😀\x01\n/"), min_size=1, max_size=4096))
 def test_the_receipt_of_any_search_can_be_rated(text: str, terms: int, name: str) -> None:
@@ -64,6 +65,7 @@ def test_the_receipt_of_the_longest_image_names_can_be_rated() -> None:
     FeedbackRequest.model_validate({"user_feedback": 5, "jwt": token})
 
 
+@pytest.mark.slow
 async def test_a_long_search_is_rated_over_http(bench: Gateway) -> None:
     found = await bench.search(terms=[{"text": "😀" * 2000}] * 16)
     assert found.status_code == 200, found.text
@@ -113,6 +115,7 @@ def test_a_cookie_that_is_not_a_key_is_ignored(value: str) -> None:
     assert cookie_credential(Headers({"cookie": f"{COOKIE}={value}"})) == ""
 
 
+@pytest.mark.slow
 async def test_the_api_documentation_loads_nothing_from_other_hosts(bench: Gateway) -> None:
     page = await bench.client.get("/docs")
     assert page.status_code == 200
@@ -181,6 +184,7 @@ async def test_no_image_is_served_while_the_index_is_down(bench: Gateway) -> Non
     assert_problem(await bench.client.get("/images/a.png"), 503)
 
 
+@pytest.mark.slow
 async def test_simultaneous_image_requests_share_index_queries(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

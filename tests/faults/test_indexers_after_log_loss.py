@@ -170,6 +170,7 @@ async def test_a_fetched_record_before_the_position_ends_the_work(library: Libra
     assert library.group.offsets == {0: 12}, "the next member detects it as well"
 
 
+@pytest.mark.slow
 async def test_a_log_that_ends_before_the_position_ends_the_work(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ async def test_a_log_that_ends_before_the_position_ends_the_work(
             await asyncio.wait_for(check, 10)
 
 
+@pytest.mark.slow
 async def test_the_mark_of_a_retried_commit_is_kept(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"))
 
 
+@pytest.mark.slow
 async def test_a_log_that_regrew_past_the_lakes_end_is_not_skipped(lake: Lake) -> None:
     log = FakeEventLog()
     await grow(log, 1, 60)
@@ -124,6 +125,7 @@ async def test_a_log_that_regrew_past_the_lakes_end_is_not_skipped(lake: Lake) -
     assert ids(lake) == Counter(before | set(await reported(log)))
 
 
+@pytest.mark.slow
 async def test_the_consumer_continues_in_the_new_epoch(lake: Lake) -> None:
     log = FakeEventLog()
     await grow(log, 1, 60)
@@ -136,6 +138,7 @@ async def test_the_consumer_continues_in_the_new_epoch(lake: Lake) -> None:
     assert [epoch_of(lake.current(), LakePartition("searches", n)) for n in range(6)] == epochs
 
 
+@pytest.mark.slow
 async def test_a_rebuild_keeps_what_only_the_lake_has(lake: Lake) -> None:
     log = FakeEventLog()
     for topic in TOPICS:
@@ -159,6 +162,7 @@ async def test_added_partitions_are_not_taken_for_a_loss(lake: Lake) -> None:
     assert lake.storage.names(RESTORE_FOLDER) == []
 
 
+@pytest.mark.slow
 async def test_an_unchanged_log_begins_no_new_epoch(lake: Lake) -> None:
     log = FakeEventLog()
     for seed in range(4):
@@ -196,6 +200,7 @@ async def test_events_that_the_log_lost_are_restored_with_their_ids(
     assert await restore_lost(log, lake) == {}
 
 
+@pytest.mark.slow
 async def test_an_interrupted_restoration_is_continued(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +231,7 @@ async def test_an_interrupted_restoration_is_continued(
     assert len(found) == len(set(found)) == 80
 
 
+@pytest.mark.slow
 async def test_restored_events_may_be_lost_again_before_they_are_stored(lake: Lake) -> None:
     log = FakeEventLog()
     await grow(log, 1, 60)

@@ -241,6 +241,7 @@ async def test_a_run_without_callers_is_interrupted_and_the_next_one_starts_afre
             assert isinstance(work.ended[-1], QueryCancelled)
 
 
+@pytest.mark.slow
 async def test_a_query_that_waits_for_a_slot_can_be_cancelled(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:

@@ -48,6 +48,7 @@ def until_answered(process: SandboxProcess) -> None:
     assert select.select([process._connection], [], [], 20)[0]
 
 
+@pytest.mark.slow
 async def test_an_answer_that_arrives_with_its_timeout_is_delivered(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ async def test_an_answer_that_arrives_with_its_timeout_is_delivered(
     assert await next_task == process.pid
 
 
+@pytest.mark.slow
 async def test_a_late_timer_does_not_fail_the_next_task(sandbox: Sandbox, tmp_path: Path) -> None:
     process = await only(sandbox)
     slow = asyncio.create_task(sandbox.run(AFTER, 0.3, tmp_path / "mark"))

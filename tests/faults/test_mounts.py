@@ -183,6 +183,7 @@ async def test_a_disk_that_comes_back_empty_keeps_its_images(
         assert "disk holds no picture" in watcher.status.held_reason
 
 
+@pytest.mark.slow
 async def test_a_removal_on_a_mounted_disk_is_published(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:

@@ -176,6 +176,7 @@ async def lives_on(watching: asyncio.Task[None], seconds: float = QUIET * 5) -> 
     return not done
 
 
+@pytest.mark.slow
 async def test_a_batch_in_flight_without_progress_is_stuck(bench: Bench) -> None:
     """A batch whose decoding never ends."""
     with_fakes(bench, turns=10**9, failing={})
@@ -213,6 +214,7 @@ async def test_a_long_outage_does_not_restart_the_process(bench: Bench, server: 
     await pipeline.stop()
 
 
+@pytest.mark.slow
 async def test_a_call_that_never_ends_after_an_outage_is_stuck() -> None:
     activity, watching = watched(lambda: 1, lambda: 0)
     calls = 0
@@ -252,6 +254,7 @@ async def test_a_commit_that_fails_while_the_broker_is_well_is_stuck(bench: Benc
     await pipeline.stop()
 
 
+@pytest.mark.slow
 async def test_the_heartbeat_ends_with_the_progress(tmp_path: Path) -> None:
     file = tmp_path / "ready"
     _, watching = watched(lambda: 1, lambda: 0, ready_file=file)
@@ -326,6 +329,7 @@ class Reader:
         return False
 
 
+@pytest.mark.slow
 async def test_an_analytics_consumer_that_stores_nothing_ends() -> None:
     writer: Any = SimpleNamespace(filed=0, due_in=1.0)
     work = analytics_app.FilingProgress(writer)
@@ -337,6 +341,7 @@ async def test_an_analytics_consumer_that_stores_nothing_ends() -> None:
     reporting.cancel()
 
 
+@pytest.mark.slow
 async def test_an_analytics_consumer_whose_storage_never_answers_ends() -> None:
     """Nothing is left to read, but what was read is overdue."""
     writer: Any = SimpleNamespace(filed=0, due_in=0.0)
@@ -412,6 +417,7 @@ async def test_a_watcher_waits_for_its_broker(tmp_path: Path) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_search_events_that_are_never_published_are_detected() -> None:
     events = SearchEvents(HangingLog(), capacity=10)
     events.start()

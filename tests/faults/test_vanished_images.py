@@ -49,6 +49,7 @@ async def becomes(log: FakeEventLog, expected: dict[str, str | None]) -> None:
     await eventually(check, 20)
 
 
+@pytest.mark.slow
 async def test_an_unchanged_image_with_a_dead_letter_is_published_again(
     root: Path, log: FakeEventLog
 ) -> None:
@@ -66,6 +67,7 @@ async def test_an_unchanged_image_with_a_dead_letter_is_published_again(
     assert reported.count("b.jpg") == 1
 
 
+@pytest.mark.slow
 async def test_a_removal_settles_the_letter_of_an_image(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log):
@@ -79,6 +81,7 @@ async def test_a_removal_settles_the_letter_of_an_image(root: Path, log: FakeEve
     ]
 
 
+@pytest.mark.slow
 async def test_a_new_version_settles_a_letter(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log):

@@ -92,6 +92,7 @@ def sources(tmp_path: Path, log: Log) -> Sources:
     return Sources(WatcherSettings(images_dir=tmp_path), log)
 
 
+@pytest.mark.slow
 async def test_a_write_after_a_lost_end_restarts_the_watcher(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +208,7 @@ async def test_an_outage_is_not_taken_for_a_loss(sources: Sources, log: Log, kno
     assert len(await log.keys()) == 400
 
 
+@pytest.mark.slow
 async def test_a_compacted_record_is_not_taken_for_a_loss(sources: Sources, log: Log) -> None:
     await write(sources, images(0, 200))
     log.compacted = {partition[-1].position for partition in log._partitions(IMAGES)}
@@ -216,6 +218,7 @@ async def test_a_compacted_record_is_not_taken_for_a_loss(sources: Sources, log:
     await look(sources)
 
 
+@pytest.mark.slow
 async def test_answers_out_of_order_are_not_taken_for_a_loss(sources: Sources, log: Log) -> None:
     await write(sources, images(0, 200))
     log.answer_first = asyncio.Event()

@@ -84,6 +84,7 @@ async def _are(log: FakeEventLog, names: set[str]) -> bool:
     return await ids(log) == names
 
 
+@pytest.mark.slow
 async def test_only_the_first_bytes_are_requested_and_only_once(
     root: Path, log: FakeEventLog, bucket: Any, fetched: list[str], opened: list[str]
 ) -> None:
@@ -114,6 +115,7 @@ async def test_only_the_first_bytes_are_requested_and_only_once(
         await eventually(lambda: _equal(len(sources.others["cloud"]._state), 2))
 
 
+@pytest.mark.slow
 async def test_an_object_that_is_too_large_is_requested_once(
     root: Path, log: FakeEventLog, bucket: Any, fetched: list[str]
 ) -> None:

@@ -128,6 +128,7 @@ async def test_files_of_every_valid_name_are_published(
         assert read_bytes(event.uri, 10**6) == JPEG + name.encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("live", [False, True])
 async def test_skipped_files_are_counted_by_reason(
     root: Path, log: FakeEventLog, live: bool
@@ -227,6 +228,7 @@ async def test_unreadable_files_are_reported(
         await eventually(lambda: _are(log, {"a.jpg"}))
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_not_an_image_is_examined_once(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +270,7 @@ async def _scans(watcher: FolderWatcher, count: int) -> None:
         await eventually(another)
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_no_longer_an_image_is_removed(root: Path, log: FakeEventLog) -> None:
     (root / "a").write_bytes(JPEG)
     (root / "b.jpg").write_bytes(JPEG)
@@ -282,6 +285,7 @@ async def test_a_file_that_is_no_longer_an_image_is_removed(root: Path, log: Fak
         await eventually(skipped(watcher))
 
 
+@pytest.mark.slow
 async def test_other_files_do_not_make_a_missing_folder_look_complete(
     root: Path, log: FakeEventLog
 ) -> None:

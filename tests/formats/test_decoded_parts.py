@@ -77,6 +77,7 @@ def test_a_thumbnail_is_srgb_for_every_colour_space(
     assert np.abs(found - [green, red, blue]).max() < 40
 
 
+@pytest.mark.slow
 def test_a_thumbnail_of_noise_is_small() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (600, 600, 3)).astype(np.uint8)
     data = saved(Image.fromarray(noise), "PNG")
@@ -109,6 +110,7 @@ def test_texts_of_a_png_are_decompressed_up_to_a_limit(monkeypatch: pytest.Monke
     assert 0 < sum(unpacked) <= 30_000_000
 
 
+@pytest.mark.slow
 def test_exif_in_a_png_beside_too_much_text_is_read(
     small_spec: ModelSpec,
 ) -> None:

@@ -211,6 +211,7 @@ def test_the_position_in_exif_takes_precedence_over_xmp(small_spec: ModelSpec) -
 NUMBERS = st.one_of(st.floats(), st.integers(), st.text(max_size=5), st.none(), st.booleans())
 
 
+@pytest.mark.slow
 @given(
     st.one_of(NUMBERS, st.lists(NUMBERS, max_size=5), st.lists(NUMBERS, max_size=5).map(tuple)),
     st.one_of(st.none(), st.text(max_size=10), st.sampled_from(["N", "s", "West"])),
@@ -223,6 +224,7 @@ def test_any_value_is_a_position_or_none(parts: object, hemisphere: str | None) 
         assert where is None or (abs(where[0]) <= 90 and any(where))
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40))
 def test_any_text_is_degrees_or_nothing(text: str) -> None:
     found = degrees_of_text(text, None, NORTH_OR_SOUTH)

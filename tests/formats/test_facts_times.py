@@ -263,6 +263,7 @@ def test_every_instant_is_read_back(local: datetime, ahead: int) -> None:
     assert parse_time(taken.strftime("%Y:%m:%d %H:%M:%S").zfill(19), offset=offset) == seconds
 
 
+@pytest.mark.slow
 @given(st.text(max_size=100), st.text(max_size=10), st.text(max_size=10))
 def test_any_text_is_a_valid_time_or_none(text: str, offset: str, fraction: str) -> None:
     found = parse_time(text, offset=offset, fraction=fraction)

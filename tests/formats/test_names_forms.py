@@ -165,6 +165,7 @@ async def test_an_image_with_a_dead_letter_is_shown_by_either_form(bench: Gatewa
     assert (await bench.client.get(f"/images/{quote('é.jpg')}")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_wait_for_content_checks_both_forms(bench: Gateway) -> None:
     await put(bench, "é.jpg", sha256="a" * 64)
     await put(bench, normalize("NFD", "é.jpg"), sha256="b" * 64)

@@ -155,6 +155,7 @@ def put(root: Path, *names: str) -> None:
         (root / name).write_bytes(png() + name.encode())
 
 
+@pytest.mark.slow
 async def test_the_watcher_ignores_system_folders(root: Path, log: FakeEventLog) -> None:
     put(root, *(f"{name}/a.jpg" for name in MERELY_ODD), *ODD_FILES)
     expected = on_disk(root)
@@ -210,6 +211,7 @@ async def test_removed_system_files_do_not_raise_the_limit_on_removals(
         await shows(log, {f"{n}.jpg": images[f"{n}.jpg"] for n in range(30, 40)})
 
 
+@pytest.mark.slow
 async def test_system_files_of_a_missing_folder_are_kept(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", "@eaDir/b.jpg")
     before = on_disk(root)
@@ -235,6 +237,7 @@ def bucket() -> Iterator[Any]:
     system.pseudo_dirs[:] = [""]
 
 
+@pytest.mark.slow
 async def test_a_bucket_removes_only_its_system_files(
     root: Path, log: FakeEventLog, bucket: Any
 ) -> None:

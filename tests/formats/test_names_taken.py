@@ -27,6 +27,7 @@ async def send(bench: Gateway, data: bytes, name: str = "x.png", **form: str) ->
     return await bench.client.post("/api/v1/images", files=files, data={"name": name, **form})
 
 
+@pytest.mark.slow
 async def test_the_offered_name_can_be_used(bench: Gateway) -> None:
     await send(bench, png("red"))
     for number, colour in enumerate(("blue", "green", "gold"), 2):

@@ -148,6 +148,7 @@ def test_every_exception_is_mapped_or_listed_as_unmapped(package: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_every_unmapped_exception_exists_and_is_in_no_table() -> None:
     left = {name for name, becomes in outcomes() if becomes is None}
     assert left == LEFT.keys()

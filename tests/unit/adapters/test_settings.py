@@ -136,6 +136,7 @@ def test_a_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 SHORT_SECRET = "A file with too short a secret."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "name", "value"),
     [

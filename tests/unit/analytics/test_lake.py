@@ -420,6 +420,7 @@ class TestRebuild:
         assert report.carried["models"] == 3
         assert report.carried["images.indexed"] > 20
 
+    @pytest.mark.slow
     async def test_a_writer_continues_in_the_rebuilt_lake(self, lake: Lake) -> None:
         log = await filled_log(9)
         part = log.topics["searches"][1]

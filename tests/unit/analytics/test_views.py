@@ -102,6 +102,7 @@ def test_base_views_hold_the_events(world: World, filters: EventFilters, found: 
     assert len(found["models"]) == len(world.facts.models)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_holds_the_numbers_of_the_events(
     world: World, filters: EventFilters, found: Any, name: str

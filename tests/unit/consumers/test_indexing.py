@@ -182,6 +182,7 @@ async def test_copies_and_renames_are_inferred_once(bench: Bench) -> None:
     assert bench.indexer.counters.vectors_inferred == 1
 
 
+@pytest.mark.slow
 async def test_poison_is_dead_lettered_and_the_rest_of_the_batch_indexed(bench: Bench) -> None:
     good = [bench.added(f"{n}.png", bench.put_image(f"{n}.png", f"#{n:06x}")) for n in range(20)]
     text = bench.file("text.jpg", b"I am no picture")
@@ -245,6 +246,7 @@ async def test_a_file_that_cannot_be_read_is_dead_lettered_after_its_attempts(
     assert letter.attempts == bench.settings.max_attempts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["embedder", "index", "log"])
 async def test_a_server_that_is_down_is_waited_for(bench: Bench, server: str) -> None:
     fake = getattr(bench, server)
@@ -344,6 +346,7 @@ async def test_the_next_offset_of_each_partition_is_committed_after_the_write(
     await pipeline.stop()
 
 
+@pytest.mark.slow
 async def test_nothing_is_committed_while_the_index_is_down(bench: Bench) -> None:
     commits = Commits()
     pipeline = await pipeline_of(bench, commits)

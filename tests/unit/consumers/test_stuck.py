@@ -94,11 +94,13 @@ async def test_a_backlog_without_progress_ends_the_process(watch: Watch) -> None
         await asyncio.wait_for(watch(Group()), 60)
 
 
+@pytest.mark.slow
 @both
 async def test_a_process_without_a_backlog_is_not_stuck(watch: Watch) -> None:
     assert await lives_on(watch(Group(behind=0)))
 
 
+@pytest.mark.slow
 @both
 async def test_a_process_that_makes_progress_is_not_stuck(watch: Watch) -> None:
     group = Group()
@@ -114,6 +116,7 @@ async def test_a_process_that_makes_progress_is_not_stuck(watch: Watch) -> None:
     working.cancel()
 
 
+@pytest.mark.slow
 @both
 async def test_a_process_whose_broker_is_down_is_not_stuck(watch: Watch) -> None:
     assert await lives_on(watch(Group(fails=True)))

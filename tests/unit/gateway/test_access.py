@@ -78,6 +78,7 @@ class TestKeys:
                 headers = {"Authorization": value}
                 assert_problem(await bench.client.get("/", headers=headers), 401)
 
+    @pytest.mark.slow
     async def test_searches_need_no_key_when_none_is_configured(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
@@ -295,6 +296,7 @@ class TestPages:
             search = "/api/v1/search-image"
             assert (await bench.client.post(search, json=body, headers=own)).status_code == 200
 
+    @pytest.mark.slow
     async def test_pages_of_allowed_sites_may(self, tmp_path: Path, small_spec: ModelSpec) -> None:
         origin = "https://photos.example"
         settings: dict[str, Any] = {"cors_origins": f"{origin},https://b.example", "api_keys": KEY}
@@ -322,6 +324,7 @@ class TestPages:
 
 
 class TestTime:
+    @pytest.mark.slow
     async def test_an_answer_that_takes_too_long_times_out(
         self, tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -99,6 +99,7 @@ async def test_period_and_model_filter_all_numbers(client: httpx.AsyncClient, wo
     assert naive["rating_counts"] == zoned["rating_counts"], "a time without a zone is UTC"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [

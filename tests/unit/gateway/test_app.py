@@ -132,6 +132,7 @@ async def flushed(bench: Bench, count: int) -> list[SearchPerformed]:
 
 
 class TestSearch:
+    @pytest.mark.slow
     async def test_the_answer_has_exactly_its_shape(self, bench: Bench) -> None:
         response = await bench.search(text="text 3")
         assert response.status_code == 200
@@ -145,6 +146,7 @@ class TestSearch:
         scores = [match["score"] for match in answer["matches"]]
         assert scores == sorted(scores, reverse=True)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("limit", "found"), [(1, 1), (15, 15), (1000, 15)])
     async def test_limit(self, bench: Bench, limit: int, found: int) -> None:
         assert len((await bench.search(text="x", limit=limit)).json()["matches"]) == found
@@ -249,6 +251,7 @@ class TestQueries:
         (event,) = await flushed(bench, 1)
         assert event.kind == SearchKind.SIMILAR
 
+    @pytest.mark.slow
     async def test_a_search_by_an_image(self, bench: Bench) -> None:
         buffer = io.BytesIO()
         Image.new("RGB", (30, 30), "green").save(buffer, "PNG")
@@ -261,6 +264,7 @@ class TestQueries:
         (event,) = await flushed(bench, 1)
         assert (event.kind, event.text) == (SearchKind.IMAGE, None)
 
+    @pytest.mark.slow
     async def test_terms_are_a_weighted_sum_of_directions(self, bench: Bench) -> None:
         terms = [
             {"text": "text 1", "weight": 2},
@@ -283,6 +287,7 @@ class TestQueries:
         (event,) = await flushed(bench, 1)
         assert event.kind == SearchKind.TERMS
 
+    @pytest.mark.slow
     async def test_matches_below_min_score_are_omitted(self, bench: Bench) -> None:
         everything = (await bench.search(text="text 4", limit=15)).json()["matches"]
         bound = everything[4]["score"]
@@ -290,6 +295,7 @@ class TestQueries:
         assert answer["matches"] == everything[:5]
         assert (await flushed(bench, 2))[-1].filters in ({"min_score": bound}, {})
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("body", "field"),
         [
@@ -350,6 +356,7 @@ class TestSearchEvents:
             events.add(a_search())
         assert events.dropped == 7
 
+    @pytest.mark.slow
     async def test_stopping_publishes_buffered_events(self) -> None:
         log = FakeEventLog()
         events = SearchEvents(log, capacity=1000)
@@ -375,6 +382,7 @@ def a_search() -> SearchPerformed:
 
 
 class TestFeedback:
+    @pytest.mark.slow
     async def test_a_rating_is_stored_with_its_search(self, bench: Bench) -> None:
         answer = (await bench.search(text="text 2")).json()
         response = await bench.client.post(
@@ -388,12 +396,14 @@ class TestFeedback:
         assert (event.rating, event.text, event.model_name) == (9, "text 2", "small")
         assert (event.image_name, event.top_image) == ("folder/2.jpg", "folder/2.jpg")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("rating", [1, 10])
     async def test_both_ends_of_the_scale_are_accepted(self, bench: Bench, rating: int) -> None:
         token = await bench.receipt()
         response = await bench.client.post(RATE, json={"user_feedback": rating, "jwt": token})
         assert response.status_code == 200
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("rating", [0, 11, -3, 5.5, "5", True, None, 10**40])
     async def test_a_rating_off_the_scale_is_named(self, bench: Bench, rating: object) -> None:
         token = await bench.receipt()
@@ -402,6 +412,7 @@ class TestFeedback:
         assert_problem(await bench.client.post(RATE, json={"jwt": token}), 422, "user_feedback")
         assert await bench.ratings() == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "change", [lambda t: t[:-5] + "AAAAA", lambda _: "x", lambda t: t + "."]
     )
@@ -457,6 +468,7 @@ class TestImages:
         assert response.headers["etag"]
         assert "sandbox" in response.headers["content-security-policy"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "path",
         [

@@ -205,6 +205,7 @@ class TestThumbnails:
         assert {answer.status_code for answer in answers} == {200}
         assert len(made) == 1
 
+    @pytest.mark.slow
     async def test_the_thumbnail_folder_is_bounded(
         self, bench: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -321,6 +322,7 @@ async def send(bench: Gateway, data: bytes, name: str = "x.png", **form: str) ->
 
 
 class TestUploads:
+    @pytest.mark.slow
     async def test_an_upload_is_written_to_the_folder(self, bench: Gateway) -> None:
         response = await send(bench, png())
         assert response.status_code == 201
@@ -351,6 +353,7 @@ class TestUploads:
         answers = await asyncio.gather(*(send(bench, png(colour)) for colour in colours))
         assert sorted(answer.status_code for answer in answers) == [201] + [409] * 5
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "data",
         [
@@ -479,6 +482,7 @@ class TestWaiting:
         assert response.status_code == 200
         assert "new.jpg" in [match["image_name"] for match in response.json()["matches"]]
 
+    @pytest.mark.slow
     async def test_a_waiting_search_reports_its_timeout(self, bench: Gateway) -> None:
         wanted = {"image_name": "never.jpg", "timeout_s": 0.2}
         response = await bench.search(text="x", wait_for=wanted)

@@ -71,6 +71,7 @@ class TestState:
         bench.log.available = True
         assert (await bench.client.get(STATE)).status_code == 200
 
+    @pytest.mark.slow
     async def test_the_state_is_cached_briefly(
         self, bench: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -112,6 +113,7 @@ class TestDeadLetters:
 
 
 class TestSigningIn:
+    @pytest.mark.slow
     async def test_a_browser_gets_the_sign_in_form_and_signs_in(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:

@@ -50,6 +50,7 @@ async def test_a_client_has_one_pseudonym(tmp_path: Path, small_spec: ModelSpec)
     assert again.client == search.client
 
 
+@pytest.mark.slow
 async def test_keys_are_clients_and_are_not_written(tmp_path: Path, small_spec: ModelSpec) -> None:
     first, second = KEYS.split()
     one, _, written = await used(tmp_path, small_spec, first, api_keys=KEYS)
@@ -72,6 +73,7 @@ async def test_another_salt_gives_other_pseudonyms(tmp_path: Path, small_spec: M
     assert plain.client in Privacy(GatewaySettings(), SECRET).names(ADDRESS)
 
 
+@pytest.mark.slow
 async def test_texts_can_be_left_out(tmp_path: Path, small_spec: ModelSpec) -> None:
     search, given, written = await used(tmp_path, small_spec, log_texts=False)
     assert (search.text, given.text) == (None, None)
@@ -79,6 +81,7 @@ async def test_texts_can_be_left_out(tmp_path: Path, small_spec: ModelSpec) -> N
     assert search.search_id == given.search_id
 
 
+@pytest.mark.slow
 async def test_clients_can_be_left_out(tmp_path: Path, small_spec: ModelSpec) -> None:
     search, given, _ = await used(tmp_path, small_spec, log_clients=False)
     assert (search.client, given.client) == (None, None)

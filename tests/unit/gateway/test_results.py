@@ -109,6 +109,7 @@ class TestFilters:
     ) -> None:
         assert_problem(await bench.search(text="x", filters=filters), 422, field)
 
+    @pytest.mark.slow
     async def test_filters_are_in_the_search_event(self, bench: Gateway) -> None:
         await bench.search(
             text="x",
@@ -141,6 +142,7 @@ async def _events(bench: Gateway, count: int) -> Any:
 
 
 class TestDetails:
+    @pytest.mark.slow
     async def test_requested_details_are_returned(self, bench: Gateway) -> None:
         body = {**HERE, "limit": 1, "include": ["width", "taken_at", "sha256", "width"]}
         (match,) = await bench.found(**body)
@@ -185,6 +187,7 @@ class TestPages:
         assert all(len(page) == limit for page in pages[:-1])
         assert pages[-1]
 
+    @pytest.mark.slow
     async def test_pages_work_with_filters_cut_off_and_min_score(self, bench: Gateway) -> None:
         options = {"filters": {"folder": "odd"}, "cut_off": "auto", "min_score": 0.8}
         pages = await self.pages(bench, 9, **options)
@@ -218,6 +221,7 @@ class TestPages:
         assert len(met) == len(set(met)) >= 10_000
         assert set(met) >= {match.image_id for found in answers.values() for match in found}
 
+    @pytest.mark.slow
     async def test_a_cursor_is_valid_for_its_own_search_only(self, bench: Gateway) -> None:
         body = {**HERE, "limit": 5, "paged": True}
         cursor = (await bench.search(**body)).json()["next_cursor"]
@@ -236,6 +240,7 @@ class TestPages:
             answer = await bench.search(**{**body, "cursor": cursor, **changes})
             assert_problem(answer, 422, "cursor")
 
+    @pytest.mark.slow
     async def test_a_receipt_is_refused_as_a_cursor(self, bench: Gateway) -> None:
         receipt = (await bench.search(**HERE)).json()["jwt"]
         assert_problem(await bench.search(**HERE, cursor=receipt), 422, "cursor")
@@ -247,6 +252,7 @@ class TestCutOff:
         assert cutoff.cut_off_score(0.5, [0.1, 0.1, 0.4], 0.35) == 0.35
         assert cutoff.cut_off_score(0.5, [], 0.2) == 0.2
 
+    @pytest.mark.slow
     async def test_matches_that_do_not_stand_out_are_cut_off(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
@@ -261,6 +267,7 @@ class TestCutOff:
             assert 0.3 < answer["cut_off_score"] < 0.9
             assert "cut_off_score" not in (await bench.search(**body, cut_off="none")).json()
 
+    @pytest.mark.slow
     async def test_the_cut_off_of_an_empty_collection(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
@@ -273,6 +280,7 @@ class TestCutOff:
 
 
 class TestCollapse:
+    @pytest.mark.slow
     async def test_near_duplicates_are_collapsed_under_the_best(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:

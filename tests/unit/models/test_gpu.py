@@ -88,6 +88,7 @@ def test_all_four_can_be_parsed_and_have_the_parameters(both: tuple[str, Path, P
     assert specs[0] == specs[1]
 
 
+@pytest.mark.slow
 def test_clients_see_the_same_tensors(both: tuple[str, Path, Path]) -> None:
     name, gpu, cpu = both
     for half in ("image", "text"):
@@ -124,6 +125,7 @@ def test_native_configurations_fit_the_graphs(both: tuple[str, Path, Path]) -> N
             assert all(dim > 0 for value in sample.inputs.values() for dim in value.dims)
 
 
+@pytest.mark.slow
 def test_the_ensemble_is_consistent(both: tuple[str, Path, Path]) -> None:
     name, gpu, _ = both
     ensemble = config(gpu, f"{name}_text")

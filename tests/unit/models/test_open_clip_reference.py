@@ -97,6 +97,7 @@ def test_texts_that_spell_out_tokens_are_read_as_hugging_face_does(
         assert found == padded(theirs(text.lower())["input_ids"]), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clean", ["whitespace", "lower", "canonicalize"])
 def test_texts_are_cleaned_as_open_clip_does(
     clean: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

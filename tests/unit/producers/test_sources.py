@@ -110,6 +110,7 @@ async def shows(log: FakeEventLog, expected: dict[str, bytes]) -> None:
         assert {n: e.sha256 for n, e in (await events(log)).items()} == wanted
 
 
+@pytest.mark.slow
 async def test_a_bucket_is_followed(root: Path, log: FakeEventLog, bucket: Any) -> None:
     bucket.pipe({"/b/x/a.jpg": b"1", "/b/x/deep/er/b c.png": b"2", "/b/x/notes.txt": b"no"})
     bucket.pipe({"/b/x/.hidden/c.jpg": b"no", "/b/other.jpg": b"no"})
@@ -144,6 +145,7 @@ async def state_is(sources: Sources, name: str, wanted: str) -> bool:
     return sources.statuses()[name].state == wanted
 
 
+@pytest.mark.slow
 async def test_an_emptied_bucket_removes_nothing_until_confirmed(
     root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
@@ -164,6 +166,7 @@ async def test_an_emptied_bucket_removes_nothing_until_confirmed(
         await eventually(lambda: state_is(sources, "cloud", "watching"))
 
 
+@pytest.mark.slow
 async def test_a_listing_during_which_a_bucket_is_emptied_removes_nothing(
     root: Path, log: FakeEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +195,7 @@ async def test_a_listing_during_which_a_bucket_is_emptied_removes_nothing(
         assert sources.statuses()["cloud"].held == 100
 
 
+@pytest.mark.slow
 async def test_a_bucket_outage_removes_nothing(
     root: Path, log: FakeEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +247,7 @@ async def test_an_object_over_the_limit_is_a_dead_letter(
     assert letter.key == b"cloud/big.jpg"
 
 
+@pytest.mark.slow
 async def test_a_second_folder_is_watched_under_its_name(
     root: Path, log: FakeEventLog, tmp_path: Path
 ) -> None:

@@ -173,6 +173,7 @@ async def test_notifications_that_cannot_be_applied_lead_to_new_watches(
         await shows(log, on_disk(root))
 
 
+@pytest.mark.slow
 async def test_a_new_file_is_published_within_half_a_second(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log, quiet_seconds=0.3):
         loop = asyncio.get_running_loop()
@@ -182,6 +183,7 @@ async def test_a_new_file_is_published_within_half_a_second(root: Path, log: Fak
         assert loop.time() - started < 0.6
 
 
+@pytest.mark.slow
 async def test_finds_changes_made_while_it_was_down(root: Path, log: FakeEventLog) -> None:
     for name in ("kept", "changed", "removed", "renamed", "touched"):
         (root / f"{name}.jpg").write_bytes(name.encode())
@@ -274,6 +276,7 @@ async def test_any_name_is_kept_as_it_is(root: Path, log: FakeEventLog, name: st
         assert list(await view(log)) == [f"{name}.jpg"]
 
 
+@pytest.mark.slow
 async def test_a_name_that_is_not_utf8_is_dead_lettered_once(root: Path, log: FakeEventLog) -> None:
     bad = os.fsencode(root) + b"/caf\xe9.jpg"
     Path(os.fsdecode(bad)).write_bytes(b"x")
@@ -299,6 +302,7 @@ async def _has(log: FakeEventLog, count: int) -> bool:
     return len(await letters(log)) >= count
 
 
+@pytest.mark.slow
 async def test_temporary_hidden_and_ignored_names(root: Path, log: FakeEventLog) -> None:
     (root / ".imageignore").write_text("drafts/\n*_raw.jpg\n")
     for name in (
@@ -357,6 +361,7 @@ async def test_a_slow_copy_gives_one_event_with_the_final_hash(
     assert len(await history(log)) == 1
 
 
+@pytest.mark.slow
 async def test_a_restart_in_the_middle_of_a_copy_waits_for_its_end(
     root: Path, log: FakeEventLog
 ) -> None:
@@ -392,6 +397,7 @@ async def log_is_empty(log: FakeEventLog) -> bool:
     return not any(records for partitions in log.topics.values() for records in partitions)
 
 
+@pytest.mark.slow
 async def test_starts_while_the_log_is_down(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x")
     log.available = False
@@ -401,6 +407,7 @@ async def test_starts_while_the_log_is_down(root: Path, log: FakeEventLog) -> No
         await shows(log, on_disk(root), 20)
 
 
+@pytest.mark.slow
 async def test_a_checkout_that_moved_is_published_again_without_hashing(
     root: Path, log: FakeEventLog
 ) -> None:
@@ -429,6 +436,7 @@ async def test_polling_finds_the_same(root: Path, log: FakeEventLog) -> None:
         await shows(log, {})
 
 
+@pytest.mark.slow
 async def test_too_large_a_file_is_refused(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x" * 11)
     (root / "b.jpg").write_bytes(b"x" * 10)
@@ -582,6 +590,7 @@ async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: FakeEv
         subprocess.run(["rm", "-r", str(root / "d")], check=True)  # noqa: ASYNC221
 
 
+@pytest.mark.slow
 async def test_links_are_not_followed_by_default(root: Path, log: FakeEventLog) -> None:
     outside = root.parent / "outside"
     outside.mkdir()

@@ -153,6 +153,7 @@ def test_current_schemas_are_compatible_with_all_published_ones() -> None:
             assert found == ACCEPTED_INCOMPATIBILITIES.get(name, set()), (version, name)
 
 
+@pytest.mark.slow
 def test_every_published_version_of_every_event_has_an_example_that_is_read() -> None:
     """Read by today's code, and valid by the schema that was published with it."""
     for version, topics in PUBLISHED.items():

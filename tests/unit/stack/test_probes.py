@@ -7,6 +7,7 @@ import pytest
 from stack.probes import http_probe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "ready", "alive"),
     [(200, True, True), (401, False, True), (429, False, True), (404, False, False)]

@@ -215,6 +215,7 @@ class TestSupervisor:
             while not check():
                 await asyncio.sleep(0.02)
 
+    @pytest.mark.slow
     async def test_order_restart_and_stop(self, tmp_path: Path) -> None:
         printed: list[str] = []
         states: list[dict[str, ProcessState]] = []
@@ -263,6 +264,7 @@ class TestSupervisor:
         with pytest.raises(StackError, match=r"(?s)bad exited with status 7.*no such database"):
             await asyncio.wait_for(supervisor.run(lambda: None), 30)
 
+    @pytest.mark.slow
     async def test_a_process_that_is_not_ready_in_time_is_an_error(self, tmp_path: Path) -> None:
         spec = self.spec(tmp_path, "slow", "sleep 600", start_timeout=0.5)
         supervisor = Supervisor([spec], silent, lambda _: None)
@@ -270,6 +272,7 @@ class TestSupervisor:
             await asyncio.wait_for(supervisor.run(lambda: None), 30)
         assert supervisor.processes["slow"].pid is None
 
+    @pytest.mark.slow
     async def test_a_process_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:
         script = f"trap '' TERM; touch {tmp_path}/deaf.up; while :; do sleep 0.1; done"
         printed: list[str] = []
