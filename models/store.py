@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,14 +16,13 @@ import onnx
 from pydantic import BaseModel, ConfigDict
 
 from adapters.embedder.spec import ModelSpec
-from adapters.naming import image_model, text_model
+from adapters.naming import MODEL_NAME, image_model, text_model
 from models import graph as model_graph
 from models import repository as model_repository
 from models import triton_config
 from models.errors import ModelError
 from models.layout import IMAGE_MODEL, TEXT_MODEL, TOKENIZER, Layout, read_layout
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ORIGIN = "origin.json"
 IMAGE_BATCH, TEXT_BATCH = 32, 64
 _CONFIG = """\
@@ -72,7 +70,7 @@ class ModelStore:
         """
         if name in model_repository.models(self._bundled):
             return self._bundled
-        if NAME.fullmatch(name) and (self._root / name / ORIGIN).is_file():
+        if MODEL_NAME.fullmatch(name) and (self._root / name / ORIGIN).is_file():
             return self._root / name
         raise StoreError(f"there is no model {name!r}; there are: {', '.join(self.names())}")
 
@@ -93,7 +91,7 @@ class ModelStore:
             InvalidLayout, InvalidGraph: the folder does not contain such a model.
             OSError: a file cannot be read or written.
         """
-        if not NAME.fullmatch(name):
+        if not MODEL_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a model: use letters, digits, '.', '_', '-'")
         if name in self.names():
             raise StoreError(f"there is already a model {name!r}; remove it or use another name")

@@ -9,6 +9,7 @@ import warnings
 
 from adapters.bootstrap import connect_log
 from adapters.helper_processes import collect_garbage_seldom
+from adapters.lifecycle import call_on_signals
 from adapters.logging import configure_logging
 from producers.settings import WatcherSettings
 from producers.sources import Sources
@@ -29,8 +30,7 @@ async def watch(settings: WatcherSettings) -> None:
 
         start_http_server(settings.metrics_port, registry=registry(sources.statuses))
     work = asyncio.ensure_future(sources.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
+    call_on_signals(work.cancel)
     loop.add_signal_handler(signal.SIGHUP, sources.request_scan)
     loop.add_signal_handler(signal.SIGUSR1, lambda: sources.request_scan(confirm_removals=True))
     try:

@@ -89,7 +89,7 @@ def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
         name="kafka",
         command=[*java_command, "kafka.Kafka", str(properties)],
         log=settings.logs / "kafka.log",
-        ready=kafka_probe(f"127.0.0.1:{settings.kafka_port}"),
+        ready=kafka_probe(settings.server_settings()),
         prepare=format_storage,
         stop_grace=30.0,
     )
@@ -215,7 +215,7 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         for name in missing:
             cache.say(f"the model {name} is missing from {settings.models} and is not served")
 
-    works = TritonProbe(f"http://{host}:{settings.triton_port}", lambda: settings.active_model)
+    works = TritonProbe(settings.server_settings(), lambda: settings.active_model)
     command = [
         str(program.server),
         f"--model-repository={models}",
@@ -325,11 +325,11 @@ def is_own_process(name: str) -> bool:
 
 async def servers_answer(settings: StackSettings) -> dict[str, bool]:
     """Server -> whether it answers now; also for servers that this stack did not start."""
-    environment = settings.environment()
+    servers = settings.server_settings()
     probes = {
-        "kafka": kafka_probe(environment["KAFKA_BOOTSTRAP_SERVERS"]),
-        "weaviate": http_probe(f"{environment['WEAVIATE_URL']}/v1/.well-known/ready"),
-        "triton": http_probe(f"{environment['TRITON_URL']}/v2/health/ready"),
+        "kafka": kafka_probe(servers),
+        "weaviate": http_probe(f"{servers.weaviate_url}/v1/.well-known/ready"),
+        "triton": http_probe(f"{servers.triton_url}/v2/health/ready"),
     }
     found = await asyncio.gather(*(probe() for probe in probes.values()))
     return dict(zip(probes, found, strict=True))

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import ByteSize, Field, field_validator
+from pydantic import AfterValidator, ByteSize, Field, field_validator
 from pydantic_settings import NoDecode
 
 from adapters import machine
-from adapters.settings import EnvironmentSettings, Port
+from adapters.settings import (
+    BrokerAddresses,
+    EnvironmentSettings,
+    FolderUrl,
+    Host,
+    HttpAddress,
+    ModelName,
+    Port,
+    ServerSettings,
+)
 from imaging.sources.source import Source, parse_sources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,12 +33,12 @@ FALLBACK_MODEL = "lite"
 GIB = 1 << 30
 WEAVIATE_SHARE = 0.4
 """Weaviate's share of the machine's memory; the rest is for Kafka, Triton and other processes."""
-_CGROUP_LIMIT = machine.CGROUP_LIMIT
 
 
-def machine_memory() -> int:
-    """Bytes of memory of this machine, or of the container this runs in if that has less."""
-    return machine.machine_memory(_CGROUP_LIMIT)
+def _check_java_memory(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]*[kKmMgGtT]?", value):
+        raise ValueError("must be a size in Java's notation, such as 512m or 2g")
+    return value
 
 
 def default_model(values: dict[str, Any]) -> str:
@@ -56,19 +66,23 @@ class StackSettings(EnvironmentSettings):
     """Further folders and buckets, as `name=url` separated by spaces."""
     watcher_status_file: Path | None = None
     """File that the watcher writes its status to; in the state folder if none is set."""
-    gateway_host: str = "127.0.0.1"
+    thumbnails_dir: Path | None = None
+    """Folder of the thumbnails' cache; in the state folder if none is set."""
+    jwt_secret_file: Path | None = None
+    """File with the secret that signs receipts; in the state folder if none is set."""
+    gateway_host: Host = "127.0.0.1"
     """Address that the gateway listens on."""
     gateway_port: Port = 3000
     """Port that the gateway listens on."""
-    kafka_bootstrap_servers: str | None = None
+    kafka_bootstrap_servers: BrokerAddresses | None = None
     """Addresses of existing Kafka brokers to use instead of a local one."""
     kafka_port: Port = 9092
     """Port of the local Kafka."""
     kafka_controller_port: Port = 9093
     """Port of the local Kafka's controller."""
-    kafka_heap: str = "512m"
+    kafka_heap: Annotated[str, AfterValidator(_check_java_memory)] = "512m"
     """Memory of the local Kafka's Java heap."""
-    weaviate_url: str | None = None
+    weaviate_url: HttpAddress | None = None
     """HTTP address of an existing Weaviate to use instead of a local one."""
     weaviate_port: Port = 8080
     """HTTP port of the local Weaviate."""
@@ -86,7 +100,7 @@ class StackSettings(EnvironmentSettings):
     """Path of an existing Weaviate program, to use it instead of compiling one."""
     weaviate_memory: ByteSize | None = None
     """Memory limit of the local Weaviate, as `6GiB`; 40 % of the machine's if none is set."""
-    triton_url: str | None = None
+    triton_url: HttpAddress | None = None
     """HTTP address of an existing Triton to use instead of a local one."""
     triton_port: Port = 8000
     """HTTP port of the local Triton."""
@@ -100,10 +114,10 @@ class StackSettings(EnvironmentSettings):
     """Instances of each text encoder."""
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that an encoder uses for one batch; 0 means one per core."""
-    lake_url: str | None = None
+    lake_url: FolderUrl | None = None
     """The event lake: a folder, or any URL that fsspec supports; `lake` in the state folder if none
     is set."""
-    model_name: str = Field(default_factory=default_model)
+    model_name: ModelName = Field(default_factory=default_model)
     """Model of the first start; after that, `models switch` decides. If none is set:
     `ViT-B-32__openai` if it has been downloaded, else `lite`."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -200,7 +214,7 @@ class StackSettings(EnvironmentSettings):
         """Bytes: the setting, else a share of the machine's memory, at least 1 GiB."""
         if self.weaviate_memory is not None:
             return int(self.weaviate_memory)
-        return max(GIB, int(machine_memory() * WEAVIATE_SHARE))
+        return max(GIB, int(machine.machine_memory() * WEAVIATE_SHARE))
 
     @property
     def gateway_url(self) -> str:
@@ -241,9 +255,24 @@ class StackSettings(EnvironmentSettings):
             "MODEL_NAME": self.active_model,
             "IMAGES_DIR": str(self.images),
             "STATE_DIR": str(self.state),
-            "THUMBNAILS_DIR": os.environ.get("THUMBNAILS_DIR", str(self.state / "thumbnails")),
+            "THUMBNAILS_DIR": str(self.thumbnails_dir or self.state / "thumbnails"),
             "GATEWAY_HOST": self.gateway_host,
             "GATEWAY_PORT": str(self.gateway_port),
             "LAKE_URL": self.lake,
-            "JWT_SECRET_FILE": os.environ.get("JWT_SECRET_FILE", str(self.state / "jwt.secret")),
+            "JWT_SECRET_FILE": str(self.jwt_secret_file or self.state / "jwt.secret"),
         }
+
+    def server_settings(self) -> ServerSettings:
+        """Settings for clients of the servers that the environment names, else of the local ones.
+
+        Raises:
+            BadSettings: a setting that only the clients read has a value that is not allowed.
+        """
+        environment = self.environment()
+        return ServerSettings(
+            kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
+            weaviate_url=environment["WEAVIATE_URL"],
+            weaviate_grpc_port=int(environment["WEAVIATE_GRPC_PORT"]),
+            triton_url=environment["TRITON_URL"],
+            model_name=environment["MODEL_NAME"],
+        )

@@ -9,7 +9,6 @@ from adapters.bootstrap import connect_model_control
 from adapters.embedder.control import TritonControl
 from adapters.errors import AdapterError
 from adapters.naming import image_model, text_model
-from adapters.settings import ServerSettings
 from models.errors import ServingFailed
 from models.registry import ModelRegistry
 from models.repository import render
@@ -99,4 +98,4 @@ async def unload(settings: StackSettings, name: str) -> None:
 
 
 def _control(settings: StackSettings) -> TritonControl:
-    return connect_model_control(ServerSettings(triton_url=settings.environment()["TRITON_URL"]))
+    return connect_model_control(settings.server_settings())

@@ -41,9 +41,8 @@ def main() -> int:
             "loadscope",
         ]
         done = subprocess.run([*tests, "-m", "not slow", "tests/unit"], cwd=ROOT, check=False)
-        print(
-            f"Python {python.name}: exit status {done.returncode}, {time.monotonic() - started:.0f} s"
-        )
+        seconds = time.monotonic() - started
+        print(f"Python {python.name}: exit status {done.returncode}, {seconds:.0f} s")
         if done.returncode != 0:
             failed.append(python.name)
     return int(bool(failed))

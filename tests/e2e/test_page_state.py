@@ -17,11 +17,11 @@ from tests.e2e.conftest import System, eventually
 from tests.e2e.test_library import new_image
 from tests.support.browsers import (
     answered,
-    ask,
     assert_accessible,
     assert_fits,
     drop,
     save_screenshot,
+    search_for,
     shown,
     visit,
 )
@@ -38,7 +38,7 @@ async def page(system: System) -> AsyncIterator[Page]:
         yield page
 
 
-async def test_dropped_pictures_are_followed_until_they_can_be_found(
+async def test_dropped_images_are_tracked_until_they_can_be_found(
     system: System, page: Page
 ) -> None:
     guitar = new_image("drawings/acoustic-guitar.jpg", quality=71)
@@ -63,16 +63,16 @@ async def test_dropped_pictures_are_followed_until_they_can_be_found(
         await answered(page)
         assert "uploads/page second.jpg" in (await shown(page))[:1]
         await page.get_by_role("button", name="Start over").click()
-        await ask(page, "a guitar")
+        await search_for(page, "a guitar")
         assert "uploads/page guitar.jpg" in await shown(page)
     finally:
-        # Nothing may ask for thumbnails of what is gone.
+        # Nothing may request thumbnails of deleted images.
         await page.goto("about:blank")
         for name in ("page guitar.jpg", "page second.jpg"):
             (system.images / "uploads" / name).unlink(missing_ok=True)
 
 
-async def test_a_name_that_is_taken_and_a_file_that_is_no_picture(system: System) -> None:
+async def test_uploads_with_a_taken_name_or_no_image_are_reported(system: System) -> None:
     first, second = (new_image("photos/coffee.jpg", quality=q) for q in (61, 62))
     folder = system.images / "uploads"
     try:
@@ -97,7 +97,7 @@ async def test_a_name_that_is_taken_and_a_file_that_is_no_picture(system: System
             each.unlink()
 
 
-async def test_the_state_and_why_pictures_failed(
+async def test_the_page_shows_the_state_and_why_images_failed(
     system: System, client: httpx.AsyncClient, page: Page
 ) -> None:
     name = "page-letters/broken.jpg"
@@ -139,7 +139,7 @@ async def test_the_state_and_why_pictures_failed(
                 system.servers.command("dlq", "drop", each["letter"])
 
 
-async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> None:
+async def test_the_page_requests_a_key_and_sends_it(system: System, tmp_path: Path) -> None:
     key = KEY.replace(" ", "-")
     async with (
         another_gateway(system, tmp_path, API_KEYS=key) as gateway,
@@ -159,7 +159,7 @@ async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> No
         assert page.url == f"{gateway.url}/?q=tennis"
         image = page.locator("#results img").first
         assert await image.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
-        # Signed out meanwhile: the form again, then back to what was asked.
+        # Signed out meanwhile: the form again, then back to the search.
         await page.context.clear_cookies()
         await page.get_by_role("searchbox").fill("a cat")
         await page.keyboard.press("Enter")
@@ -171,7 +171,9 @@ async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 900, 1600])
-async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> None:
+async def test_the_page_is_accessible_and_fits_the_screen(
+    system: System, width: int, scheme: str
+) -> None:
     height = {360: 740, 900: 1100, 1600: 1000}[width]
     async with visit(system.gateway, width=width, height=height, color_scheme=scheme) as page:
         await assert_accessible(page)
@@ -193,7 +195,7 @@ async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> 
         await expect(page.locator("#viewer")).to_be_hidden()
 
 
-async def test_the_keyboard_is_enough_and_the_focus_is_seen(page: Page) -> None:
+async def test_the_page_can_be_used_by_keyboard_with_a_visible_focus(page: Page) -> None:
     await page.keyboard.type("tennis")
     await page.keyboard.press("Enter")
     await answered(page)

@@ -39,7 +39,7 @@ DROP = """
 async def visit(
     url: str, *, width: int = 1280, height: int = 900, refused: Sequence[int] = (), **context: Any
 ) -> AsyncIterator[Page]:
-    """A page of this gateway; in the end nothing was complained of, and no other host asked.
+    """A page of this gateway; fails on console errors and requests to other hosts.
 
     `refused` are the statuses that the visit brings about, which Chromium logs as errors.
     """
@@ -71,7 +71,7 @@ async def visit(
     assert not foreign, foreign
 
 
-async def ask(page: Page, text: str) -> None:
+async def search_for(page: Page, text: str) -> None:
     """Type into the box and search."""
     await page.get_by_role("searchbox").fill(text)
     await page.get_by_role("searchbox").press("Enter")

@@ -50,7 +50,7 @@ async def bury(bench: Gateway, name: str, offset: int, minutes: int = 0) -> Posi
 
 
 class TestState:
-    async def test_it_counts(self, bench: Gateway) -> None:
+    async def test_the_state_has_the_counts(self, bench: Gateway) -> None:
         await bury(bench, "broken.jpg", 3)
         answer = await bench.client.get(STATE)
         assert answer.status_code == 200, answer.text
@@ -65,13 +65,14 @@ class TestState:
             "max_upload_bytes": 100_000_000,
         }
 
-    async def test_a_server_that_is_down_is_told(self, bench: Gateway) -> None:
+    async def test_a_server_that_is_down_is_reported(self, bench: Gateway) -> None:
         bench.log.available = False
         assert_problem(await bench.client.get(STATE), 503)
         bench.log.available = True
         assert (await bench.client.get(STATE)).status_code == 200
 
-    async def test_an_answer_is_kept_for_a_moment(
+    @pytest.mark.slow
+    async def test_the_state_is_cached_briefly(
         self, bench: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 60.0)
@@ -81,7 +82,7 @@ class TestState:
 
 
 class TestDeadLetters:
-    async def test_the_newest_of_each_picture_first(self, bench: Gateway) -> None:
+    async def test_the_newest_letter_of_each_image_comes_first(self, bench: Gateway) -> None:
         await bury(bench, "a.jpg", 1, minutes=1)
         await bury(bench, "b.jpg", 2, minutes=2)
         last = await bury(bench, "a.jpg", 3, minutes=3)
@@ -99,7 +100,7 @@ class TestDeadLetters:
         limited = (await bench.client.get(LETTERS, params={"limit": 1})).json()
         assert (limited["total"], len(limited["letters"])) == (2, 1)
 
-    async def test_settled_ones_are_gone(self, bench: Gateway) -> None:
+    async def test_settled_letters_are_not_listed(self, bench: Gateway) -> None:
         position = await bury(bench, "a.jpg", 1)
         name = f"{position.partition}:{position.offset}"
         settling = {SETTLES_HEADER: name, SETTLED_AS_HEADER: "dropped"}
@@ -112,7 +113,8 @@ class TestDeadLetters:
 
 
 class TestSigningIn:
-    async def test_a_browser_is_shown_the_form_and_gets_in(
+    @pytest.mark.slow
+    async def test_a_browser_gets_the_sign_in_form_and_signs_in(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         async with gateway(tmp_path, small_spec, api_keys=KEY) as bench:
@@ -165,7 +167,10 @@ class TestSigningIn:
                 assert answer.status_code == 401
             assert_problem(await bench.client.post("/sign-in", data={"key": "guess"}), 429)
 
-    async def test_a_token_is_good_as_well(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    @pytest.mark.slow
+    async def test_a_token_can_be_used_to_sign_in(
+        self, tmp_path: Path, small_spec: ModelSpec
+    ) -> None:
         with local_issuer() as issuer:
             async with gateway(
                 tmp_path, small_spec, oidc_issuer=issuer.url, oidc_audience=AUDIENCE
@@ -176,14 +181,14 @@ class TestSigningIn:
                 answer = await bench.client.post("/sign-in", data={"key": "é" * 20})
                 assert answer.status_code == 401
 
-    async def test_where_everybody_may_ask_there_is_no_form(self, bench: Gateway) -> None:
+    async def test_there_is_no_sign_in_form_without_keys(self, bench: Gateway) -> None:
         assert_problem(await bench.client.get("/sign-in"), 404)
 
     @pytest.mark.parametrize(
         "address",
         ["//evil.example", "/\\evil.example", "https://evil.example", "", "x", "/\t/evil.example"],
     )
-    def test_it_leads_to_no_other_site(self, address: str) -> None:
+    def test_sign_in_redirects_to_no_other_site(self, address: str) -> None:
         assert own_address(address) == "/"
         assert own_address("/analytics?since=2026") == "/analytics?since=2026"
 
