@@ -46,6 +46,7 @@ PACKAGES_WITH_CODE = {
     "gateway/state": "the state of the system: indexing, dead letters, ratings",
     "gateway/auth": "API keys, tokens, receipts, cursors, privacy",
     "stack": "the local launcher: servers and our processes on one machine",
+    "stack/install": "checks of the machine; environments and servers, installed or compiled",
     "cli": "the commands of `./image-search`",
 }
 """Packages and sub-packages with code -> what is in them."""

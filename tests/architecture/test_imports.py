@@ -90,6 +90,7 @@ ALLOWED_BELOW: dict[str, set[str]] = {
         *{"schemas", "adapters", "adapters/embedder", "adapters/index", "adapters/log"},
         *{"models", "analytics", "gateway", "gateway/search"},
     },
+    "stack/install": {"stack"},
 }
 """Sub-package -> the packages and sub-packages of ours that it may import; no others below them."""
 
