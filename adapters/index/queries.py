@@ -9,10 +9,9 @@ from typing import Any, Final, cast
 
 from weaviate.classes.query import Filter, MetadataQuery, Sort
 from weaviate.collections import CollectionAsync
-from weaviate.collections.classes.filters import FilterReturn
 
 from adapters.errors import Unavailable
-from adapters.index.filters import conditions
+from adapters.index.filters import Condition, conditions
 from adapters.index.port import (
     MAX_RESULTS,
     ImageFilter,
@@ -72,7 +71,7 @@ async def _complete(
     objects: Objects,
     query: Callable[[], Awaitable[Any]],
     limit: int,
-    filters: FilterReturn | None,
+    filters: Condition | None,
 ) -> list[Any]:
     """The objects that `query` returns: `limit` of them, or all that pass its filters.
 
@@ -108,7 +107,7 @@ async def newest(
     their age in the database. So those at the ends of the page are read again, all of an instant.
     """
 
-    async def images(condition: FilterReturn, limit: int) -> list[ListedImage]:
+    async def images(condition: Condition, limit: int) -> list[ListedImage]:
         narrowed = conditions(where)
         filters = condition if narrowed is None else Filter.all_of([narrowed, condition])
 
