@@ -70,14 +70,13 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(
-    folder: Path,
-    spec: ModelSpec,
-    records: Sequence[ImageRecord] = (),
-    *,
-    backlog: Backlog | None = None,
-    **settings: Any,
+    folder: Path, spec: ModelSpec, records: Sequence[ImageRecord] = (), **settings: Any
 ) -> AsyncIterator[Gateway]:
-    """A running gateway whose active collection holds these records."""
+    """A running gateway whose active collection holds these records.
+
+    `settings` may contain the `backlog` besides.
+    """
+    backlog: Backlog | None = settings.pop("backlog", None)
     embedder = FakeEmbedder(served={spec.name: spec})
     index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(spec)

@@ -189,6 +189,7 @@ async def test_no_lake_yet_is_unavailable(tmp_path: Path) -> None:
         response = await client.get(DASHBOARD)
     assert response.status_code == 503
     assert "written nothing yet" in response.json()["detail"]
+    assert response.json()["empty_lake"] is True
     assert not (tmp_path / "none").exists(), "reading makes nothing"
 
 
