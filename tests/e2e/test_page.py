@@ -82,7 +82,9 @@ async def test_the_newest_are_shown_before_anything_is_typed(
     counted = (await client.get("/api/v1/folders")).json()
     drawings = {each["folder"]: each["images"] for each in counted["folders"]}["drawings"]
     assert counted["root"] == system.images.name
-    link = page.get_by_role("navigation", name="Folders").get_by_role("link", name="drawings")
+    link = page.get_by_role("navigation", name="Where the pictures are").get_by_role(
+        "link", name="drawings"
+    )
     await expect(link).to_contain_text(str(drawings))
     name = "drawings/page-new.jpg"
     newest = page.locator("#newest .open").first

@@ -140,7 +140,7 @@ async def test_pictures_join_and_go_without_reloading(bench: Bench) -> None:
 async def test_folders_are_links_that_narrow(bench: Bench) -> None:
     await bench.add("a b/1.png", "a b/c/2.png", "d/3.png", "top.png")
     async with visit(bench.url) as page:
-        folders = page.get_by_role("navigation", name="Folders")
+        folders = page.get_by_role("navigation", name="Where the pictures are")
         await expect(folders.get_by_role("listitem")).to_have_text(["a b2", "d1", "elsewhere1"])
         await folders.get_by_role("link", name="a b").click()
         await expect(page.get_by_role("heading", name="Newest pictures in a b")).to_be_focused()
@@ -234,6 +234,10 @@ async def test_everybody_can_use_it(bench: Bench, width: int, scheme: str) -> No
         await assert_accessible(page)
         await assert_fits(page)
         await page.get_by_role("button", name="Filters").click()
+        await assert_accessible(page)
+        await assert_fits(page)
+        await page.goto(f"{bench.url}/?q=a+cat&q=a+dog&w=-1&weak=1")
+        await answered(page)
         await assert_accessible(page)
         await assert_fits(page)
         await page.goto("about:blank")
