@@ -28,6 +28,10 @@ class EventFilters:
     model: str | None = None
 
 
+class EmptyLake(Unavailable):
+    """Nothing was written to the lake yet."""
+
+
 @contextmanager
 def views(
     lake: Lake,
@@ -38,11 +42,12 @@ def views(
     """A connection with all views, on the lake as it is now. Blocks.
 
     Raises:
-        Unavailable: the lake is empty, or a query needs more than `limits` allow.
+        EmptyLake: nothing was written to the lake yet.
+        Unavailable: a query needs more than `limits` allow.
         QueryCancelled: the query was cancelled.
     """
     if lake.existing() is None:
-        raise Unavailable("the event lake is empty: the analytics consumer has written nothing yet")
+        raise EmptyLake("the event lake is empty: the analytics consumer has written nothing yet")
     filters = filters or EventFilters()
     with connect(limits, cancellation) as connection:
         if not lake.storage.is_local:

@@ -71,7 +71,7 @@ ALLOWED_BELOW: dict[str, set[str]] = {
     "consumers/repair": {"schemas", "adapters/index", "adapters/log"},
     "gateway/auth": {"schemas", "adapters", "gateway"},
     "gateway/http": {
-        *{"adapters", "adapters/index", "imaging"},
+        *{"adapters", "adapters/index", "imaging", "analytics"},
         *{"gateway", "gateway/auth", "gateway/images", "gateway/search"},
     },
     "gateway/images": {
@@ -79,7 +79,7 @@ ALLOWED_BELOW: dict[str, set[str]] = {
         *{"gateway", "gateway/search"},
     },
     "gateway/routes": {
-        *{"schemas", "analytics", "gateway", "gateway/auth", "gateway/http"},
+        *{"schemas", "adapters/index", "analytics", "gateway", "gateway/auth", "gateway/http"},
         *{"gateway/images", "gateway/search", "gateway/state"},
     },
     "gateway/search": {

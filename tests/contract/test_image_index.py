@@ -112,6 +112,7 @@ async def test_a_missing_collection_is_an_outage_and_rejects_no_image(
         lambda: index.ids_by_sha256(collection, ["a" * 64]),
         lambda: index.search(collection, unit(1), 5),
         lambda: index.scroll(collection, None, 5),
+        lambda: index.newest(collection, 5),
         lambda: index.count(collection),
         lambda: ids(index, collection),
     ):
@@ -514,6 +515,86 @@ async def test_scrolling_returns_each_record_once(
     # Scrolling also continues after a record that is deleted.
     await index.delete(collection, [met[9]])
     assert [each.image_id for each in await index.scroll(collection, met[9], 5)] == met[10:15]
+
+
+async def test_a_scroll_starts_anywhere_and_leaves_vectors_out(
+    index: ImageIndex, collection: Collection
+) -> None:
+    await index.upsert(collection, [record(f"{n}.jpg", unit(1.0, n)) for n in range(20)])
+    every = await index.scroll(collection, None, 100)
+    start = sum(object_id(each.image_id) <= object_id("never stored") for each in every)
+    page = await index.scroll(collection, "never stored", 5, with_vectors=False)
+    assert [each.image_id for each in page] == [each.image_id for each in every[start : start + 5]]
+    assert all(len(each.vector) == 0 for each in page)
+
+
+def added(image_id: str, minute: int | None) -> ImageRecord:
+    moment = None if minute is None else WHEN + timedelta(minutes=minute)
+    return replace(record(image_id, unit(1.0)), added_at=moment)
+
+
+async def pages(index: ImageIndex, collection: Collection, limit: int) -> list[str]:
+    """All images that `newest` lists, read in pages."""
+    listed: list[str] = []
+    before = None
+    while page := await index.newest(collection, limit, before=before):
+        assert len(page) <= limit
+        listed += [each.image_id for each in page]
+        before = (page[-1].added_at, page[-1].image_id)
+    return listed
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 100])
+async def test_the_newest_come_first_and_pages_lose_none(
+    index: ImageIndex, collection: Collection, limit: int
+) -> None:
+    # Four of one instant, as of a bucket's listing, written in no order, and one without a time.
+    records = [added(f"{n}.jpg", n) for n in (3, 1, 4, 0, 2)]
+    records += [added(f"same/{letter}.jpg", 2) for letter in "cab"]
+    await index.upsert(collection, [*records, added("never.jpg", None)])
+    assert await pages(index, collection, limit) == [
+        "4.jpg",
+        "3.jpg",
+        "2.jpg",
+        "same/a.jpg",
+        "same/b.jpg",
+        "same/c.jpg",
+        "1.jpg",
+        "0.jpg",
+    ]
+
+
+async def test_a_picture_written_again_moves_to_its_new_time(
+    index: ImageIndex, collection: Collection
+) -> None:
+    await index.upsert(collection, [added(f"{n}.jpg", n) for n in range(3)])
+    await index.upsert(collection, [added("0.jpg", 7)])
+    await index.delete(collection, ["1.jpg"])
+    assert [each.image_id for each in await index.newest(collection, 10)] == ["0.jpg", "2.jpg"]
+    # The image that a page follows need not exist any more.
+    before = (WHEN + timedelta(minutes=1), "1.jpg")
+    await index.upsert(collection, [added("older.jpg", -5), added("10.jpg", 1)])
+    rest = await index.newest(collection, 10, before=before)
+    assert [each.image_id for each in rest] == ["10.jpg", "older.jpg"]
+
+
+@pytest.mark.parametrize("name", WHERE)
+async def test_the_newest_pass_the_filter_and_have_details(
+    index: ImageIndex, filled: Collection, name: str
+) -> None:
+    where, details = WHERE[name], ["width", "camera", "taken_at"]
+    found = await index.newest(filled, 100, where=where, details=details)
+    wanted = await index.search(filled, unit(1.0), 100, where=where, details=details)
+    assert {each.image_id: each.details for each in found} == {
+        each.image_id: each.details for each in wanted
+    }
+    times = [each.added_at for each in found]
+    assert times == sorted(times, reverse=True)
+
+
+async def test_too_many_at_once_are_refused(index: ImageIndex, filled: Collection) -> None:
+    with pytest.raises(Rejected):
+        await index.newest(filled, MAX_RESULTS + 1)
 
 
 async def test_images_are_found_by_their_content(index: ImageIndex, collection: Collection) -> None:

@@ -13,6 +13,7 @@ from playwright.async_api import Page, Route, expect
 
 from gateway.search.short_form import BadShortForm, parse
 from tests.e2e.conftest import SAMPLES, System, eventually
+from tests.e2e.test_library import new_image
 from tests.support.browsers import answered, drop, search_for, shown, visit
 from tests.support.programs import needs_browser
 
@@ -73,6 +74,33 @@ async def test_an_example_is_searched_with_scores_and_back_restores_the_query(
     await page.reload()
     await answered(page)
     assert (await shown(page))[0] == "photos/cat.jpg"
+
+
+async def test_the_newest_are_shown_before_anything_is_typed(
+    system: System, page: Page, client: httpx.AsyncClient
+) -> None:
+    counted = (await client.get("/api/v1/folders")).json()
+    drawings = {each["folder"]: each["images"] for each in counted["folders"]}["drawings"]
+    assert counted["root"] == system.images.name
+    link = page.get_by_role("navigation", name="Where the pictures are").get_by_role(
+        "link", name="drawings"
+    )
+    await expect(link).to_contain_text(str(drawings))
+    name = "drawings/page-new.jpg"
+    newest = page.locator("#newest .open").first
+    try:
+        (system.images / name).write_bytes(new_image("drawings/castle.jpg", quality=63))
+        await expect(newest).to_have_attribute("aria-label", f"Open {name}")
+        await expect(page.locator("#indexing")).to_be_hidden()
+        await link.click()
+        await expect(
+            page.get_by_role("heading", name="Newest pictures in drawings")
+        ).to_be_visible()
+        await expect(page.locator("#newest .open")).to_have_count(min(drawings + 1, 30))
+        await expect(newest).to_have_attribute("aria-label", f"Open {name}")
+    finally:
+        await page.goto("about:blank")
+        (system.images / name).unlink(missing_ok=True)
 
 
 async def test_terms_are_shown_as_chips_and_added_or_subtracted(page: Page) -> None:

@@ -176,8 +176,11 @@ async def test_the_page_is_accessible_and_fits_the_screen(
 ) -> None:
     height = {360: 740, 900: 1100, 1600: 1000}[width]
     async with visit(system.gateway, width=width, height=height, color_scheme=scheme) as page:
+        await expect(page.locator("#newest .open").first).to_be_visible()
         await assert_accessible(page)
         await assert_fits(page)
+        if scheme == "light":
+            await save_screenshot(page, f"page-first-{width}")
         await page.goto(f"{system.gateway}/?q=an+animal&w=2&q=a+bird&w=-1&weak=1")
         await answered(page)
         if scheme == "light":

@@ -195,6 +195,7 @@ async def test_a_missing_lake_is_unavailable(tmp_path: Path) -> None:
         response = await client.get(DASHBOARD)
     assert response.status_code == 503
     assert "written nothing yet" in response.json()["detail"]
+    assert response.json()["empty_lake"] is True
     assert not (tmp_path / "none").exists(), "reading makes nothing"
 
 

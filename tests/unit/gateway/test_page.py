@@ -1,5 +1,6 @@
 """The state of the system, the dead letters, and signing in with a browser."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +111,22 @@ class TestDeadLetters:
     @pytest.mark.parametrize("limit", ["0", "1001", "x", "1.5"])
     async def test_the_limit_is_checked(self, bench: Gateway, limit: str) -> None:
         assert_problem(await bench.client.get(LETTERS, params={"limit": limit}), 422, "limit")
+
+
+class TestDocumentation:
+    async def test_it_loads_nothing_from_other_hosts(self, bench: Gateway) -> None:
+        page = await bench.client.get("/docs")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        files = re.findall(r"""(?:src|href)="([^"]+)""", page.text)
+        assert len(files) >= 4
+        for file in files:
+            assert file.startswith("/")
+            answer = await bench.client.get(file)
+            assert (answer.status_code, bool(answer.content)) == (200, True), file
+
+    async def test_the_other_usual_address_leads_to_it(self, bench: Gateway) -> None:
+        answer = await bench.client.get("/redoc")
+        assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 
 
 class TestSigningIn:
