@@ -23,8 +23,8 @@ PROCESS: Final = "adoption"
 POLL_SECONDS: Final = 0.5
 CRASH_SECONDS: Final = 60.0
 """Wait after an attempt that ended without saying when to try again."""
-SAID_SHARE: Final = 0.1
-"""Progress is reported each time this share of the whole is done."""
+SAID_PARTS: Final = 10
+"""Number of equal parts of a step; progress is reported after each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ async def _attempts(
         elif running is not None and running.state is ProcessState.DONE:
             await supervisor.remove(PROCESS)
             status = file.read()
-            if status is None or not (status.ended or status.retry_at):
+            if _due(status):  # Its end was not planned: it did not say when to try again.
                 reporter.say(f"{PROCESS} ended early; the log is {running.spec.log}")
                 await asyncio.sleep(CRASH_SECONDS)
         elif running is None and _due(status):
@@ -174,15 +174,13 @@ class Reporter:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self._said: tuple[AdoptionStep, str, bool] | None = None
-        self._share = 0.0
+        self._parts = 0
 
     def report(self, status: AdoptionStatus) -> None:
         """Say the status, if it is another step, another problem or clearly further."""
         progress = status.progress
-        share = progress[0] / progress[1] if progress else 0.0
+        parts = SAID_PARTS * progress[0] // progress[1] if progress else 0
         key = (status.step, status.problem, progress is not None)
-        if key == self._said and share < self._share + SAID_SHARE:
-            return
-        if key != self._said or share > self._share:
+        if key != self._said or parts > self._parts:
             self.say(status.sentence())
-        self._said, self._share = key, share
+            self._said, self._parts = key, parts

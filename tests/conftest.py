@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[1]
 hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
-# Nothing that tests start, in this process or as another one, may reach the real hub: nobody listens
-# on this port (discard, RFC 863). Tests that download name `tests/support/hub_server.py` instead.
+# Nothing that tests start, in this process or as another one, may reach the real hub: no program
+# listens on this port. Tests that download name `tests/support/hub_server.py` instead.
 NO_HUB = "http://127.0.0.1:9"
 os.environ["HF_ENDPOINT"] = NO_HUB
 STACK_TIMEOUT_SECONDS = 25 * 60
