@@ -46,10 +46,10 @@ def decide(settings: StackSettings) -> Decision:
     if state.active != FALLBACK_MODEL:
         return Decision(None, f"model: {state.active}")
     lite = f"model: {FALLBACK_MODEL}, which needs no download and finds less than CLIP does"
-    by_hand = (
-        f"for a better one: ./image-search models pull {PREFERRED_MODEL}, "
-        f"then ./image-search models switch {PREFERRED_MODEL}"
-    )
+    by_hand = f"./image-search models switch {PREFERRED_MODEL}"
+    if PREFERRED_MODEL not in registry.store().names():
+        by_hand = f"./image-search models pull {PREFERRED_MODEL}, then {by_hand}"
+    by_hand = f"for a better one: {by_hand}"
     if wanted == FALLBACK_MODEL:
         return Decision(
             None, f"{lite}; it stays, because MODEL_NAME is {FALLBACK_MODEL}; {by_hand}"

@@ -132,7 +132,7 @@ async def goes_on_after_kill_and_restart(system: System, ranges: list[str]) -> N
 
 
 async def ends_well(system: System) -> None:
-    """The change is said to be made, nothing is left behind, and it is not made again."""
+    """Each step was said, nothing is left behind, and the collection is complete."""
 
     async def done() -> bool:
         return str(adoption(system).get("step")) == "done"
@@ -146,9 +146,3 @@ async def ends_well(system: System) -> None:
     assert "adoption" not in [row.name for row in system.record().processes]
     audit = json.loads(system.servers.command("index", "audit", "--json", check=False).stdout)
     assert (audit["clean"], audit["agreed"] > 0) == (True, True)
-    rolled = system.servers.command("models", "rollback").stdout
-    assert "lite answers searches now" in rolled
-    system.servers.command("down")
-    again = system.servers.command("up", "--detach").stdout
-    assert "model: lite" in again
-    assert "in the background" not in again
