@@ -109,7 +109,7 @@ def status(
             print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
             for name, source in watcher["sources"].items():
                 print(f"source {name}: {source['state']} {source['problem']}".rstrip())
-        if adoption and adoption.is_news:
+        if record and adoption and adoption.is_news:
             print(f"model: {adoption.sentence()}")
         if advice and (sentence := advice.sentence()):
             print(sentence)
