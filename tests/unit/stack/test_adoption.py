@@ -12,6 +12,7 @@ import pytest
 
 from adapters.bootstrap import Connections
 from adapters.embedder.fake import FakeEmbedder
+from adapters.embedder.spec import ModelSpec
 from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection
 from adapters.log.fake import FakeEventLog, FakeGroupAdmin
@@ -69,7 +70,7 @@ class World:
     server: Hub
     log: FakeEventLog = field(default_factory=FakeEventLog)
     index: FakeImageIndex = field(default_factory=FakeImageIndex)
-    embedder: FakeEmbedder = field(default_factory=lambda: FakeEmbedder(served={}))
+    served: dict[str, ModelSpec] = field(default_factory=dict)
     written: list[AdoptionStatus] = field(default_factory=list)
     cannot_load: str = ""
     missing: str = ""
@@ -80,10 +81,10 @@ class World:
     async def load(self, name: str) -> None:
         if self.cannot_load:
             raise ServingFailed(self.cannot_load)
-        self.embedder.served[name] = model_registry(self.settings).store().spec(name)
+        self.served[name] = model_registry(self.settings).store().spec(name)
 
     async def unload(self, name: str) -> None:
-        self.embedder.served.pop(name, None)
+        self.served.pop(name, None)
 
     async def wait_for_indexers_to_stop(self, name: str) -> None:
         """There are none."""
@@ -95,7 +96,7 @@ class World:
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Connections]:
         groups = CaughtUp(log=self.log)
-        yield Connections(self.embedder, self.index, self.log, groups)
+        yield Connections(FakeEmbedder(served=self.served), self.index, self.log, groups)
 
     @property
     def file(self) -> AdoptionFile:
@@ -135,7 +136,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         world = World(settings, server)
         lite = model_registry(settings).store().spec("lite")
-        world.embedder.served["lite"] = lite
+        world.served["lite"] = lite
         await recovered_collection(world.index, world.log, lite)
         yield world
 
