@@ -16,7 +16,7 @@ import pytest
 from stack.settings import PREFERRED_MODEL, StackSettings
 from tests.conftest import run_image_search, servers_of, stack_environment
 from tests.e2e.conftest import SAMPLES, System, eventually
-from tests.support.hub_server import hub
+from tests.support.hub_server import Hub, hub
 from tests.support.tiny_model import write_layout
 
 pytestmark = pytest.mark.timeout(600)
@@ -86,7 +86,7 @@ async def test_a_first_start_ends_on_the_better_model_without_a_command(tmp_path
         assert "in the background" in started.stdout
         system = System(servers_of(environment), images, tmp_path / "state")
         try:
-            await goes_on_after_kill_and_restart(system, server.ranges)
+            await goes_on_after_kill_and_restart(system, server)
             async with searching(system) as (answers, failures):
                 await asyncio.sleep(1)
                 server.released.set()
@@ -106,7 +106,16 @@ async def test_a_first_start_ends_on_the_better_model_without_a_command(tmp_path
             run_image_search(environment, "down")
 
 
-async def goes_on_after_kill_and_restart(system: System, ranges: list[str]) -> None:
+async def killed(system: System) -> bool:
+    """Kill the process that makes the change; false while there is none, between two attempts."""
+    for row in system.record().processes:
+        if row.name == "adoption" and row.pid is not None:
+            psutil.Process(row.pid).kill()
+            return True
+    return False
+
+
+async def goes_on_after_kill_and_restart(system: System, server: Hub) -> None:
     """The process is killed after one piece, and the stack is restarted after a second one."""
     for pieces in (1, 2):
 
@@ -121,14 +130,13 @@ async def goes_on_after_kill_and_restart(system: System, ranges: list[str]) -> N
         assert (change["model"], change["total"] > 4 * PIECE) == (PREFERRED_MODEL, True)
         assert "models decline" in change["decline"]
         if pieces == 1:
-            row = system.process("adoption")
-            assert row.pid is not None
-            psutil.Process(row.pid).kill()
+            server.hold_after = 2 * PIECE + 1000
+            await eventually(lambda: killed(system), seconds=60, every=0.2)
     printed = " ".join(system.servers.command("status").stdout.split())
     assert f"{PREFERRED_MODEL} is being downloaded: " in printed
     system.servers.command("down")
     system.servers.command("up", "--detach")
-    assert len(ranges) >= 1
+    assert server.ranges
 
 
 async def ends_well(system: System) -> None:

@@ -21,8 +21,8 @@ LFS_BYTES = 1000
 class Hub(ThreadingHTTPServer):
     """Serves `folder` as any repository.
 
-    It interrupts one download after `break_after` bytes. It sends at most `hold_after` bytes of any
-    file until `released` is set.
+    It interrupts one download after `break_after` bytes. Of each file it sends only the first
+    `hold_after` bytes until `released` is set.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,9 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if body:
             self.server.downloads.append(match[1] if match else "")
-        self._send(status, data[start:], headers, body)
+        self._send(status, data[start:], headers, body, start)
 
-    def _send(self, status: int, data: bytes, headers: dict[str, str], body: bool) -> None:
+    def _send(
+        self, status: int, data: bytes, headers: dict[str, str], body: bool, start: int = 0
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -110,15 +112,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
         elif body:
-            held = self.server.hold_after
+            hold = self.server.hold_after
             try:
-                if held is not None and len(data) > held and not self.server.released.is_set():
-                    self.wfile.write(data[:held])
+                if hold is not None and start + len(data) > hold:
+                    now = max(0, hold - start)
+                    self.wfile.write(data[:now])
                     self.wfile.flush()
-                    self.server.released.wait(60)
-                    data = data[held:]
+                    if not self.server.released.wait(300):
+                        raise TimeoutError
+                    data = data[now:]
                 self.wfile.write(data)
-            except ConnectionError:
+            except (ConnectionError, TimeoutError):
                 self.close_connection = True
 
 
