@@ -16,6 +16,7 @@ from rich.table import Table
 
 from adapters.bootstrap import Connections, connections
 from adapters.retry import until_available
+from cli import models_adopt as adopting
 from cli import models_compare as comparing
 from cli import models_render as rendering
 from cli.models_compare import Gate
@@ -23,7 +24,7 @@ from cli.models_completeness import check_complete
 from cli.servers import server_settings
 from models.catalogue import CatalogueEntry, read_catalogue
 from models.comparison import refusals
-from models.hub import download
+from models.hub import download, origin
 from models.layout import read_layout
 from models.store import ModelStore, Origin
 from models.switching import BackfillProgress, ModelSwitcher
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_models)
     for command in (info, pull, add, remove, switch, rollback, retire):
         group.command()(command)
+    adopting.register(group)
     comparing.register(group)
     rendering.register(group)
     app.add_typer(group, name="models")
@@ -171,16 +173,7 @@ def pull(
         return
     with reporting_file_errors():
         _compare(name, entry, got.folder)
-        here.add(
-            got.folder,
-            name,
-            Origin(
-                source=entry.repository,
-                revision=got.commit,
-                licence=entry.licence,
-                files=got.files,
-            ),
-        )
+        here.add(got.folder, name, origin(entry, got))
     print(f"{name} is installed, at {got.commit}; to use it: ./image-search models switch {name}")
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from adapters.bootstrap import connections
 from adapters.errors import AdapterError
 from cli.servers import server_settings, watcher_status
+from models.adoption_status import AdoptionFile
 from models.advice import Advice, advise
 from models.settings import AdviceSettings
 from schemas.topics import IMAGES
@@ -88,6 +89,7 @@ def status(
     lag = _lag(health)
     watcher = watcher_status(current)
     advice = _advice(health)
+    adoption = AdoptionFile(current.adoption).read()
     if as_json:
         found: dict[str, Any] = {
             "processes": rows,
@@ -96,6 +98,7 @@ def status(
             "lag": lag,
             "watcher": watcher,
             "advice": advice.as_json() if advice else None,
+            "adoption": adoption.as_json() if adoption else None,
         }
         print(json.dumps(found, indent=2))
     else:
@@ -106,6 +109,8 @@ def status(
             print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
             for name, source in watcher["sources"].items():
                 print(f"source {name}: {source['state']} {source['problem']}".rstrip())
+        if record and adoption and adoption.is_news:
+            print(f"model: {adoption.sentence()}")
         if advice and (sentence := advice.sentence()):
             print(sentence)
     if health["status"] != "ok":

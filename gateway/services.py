@@ -72,7 +72,12 @@ class Services:
         self.rating_metrics = RatingMetrics(log, embedder, index, settings)
         self.lake = LakeQueries(settings.lake_url, QueryLimits.of(settings, connections=CONCURRENT))
         self.state = SystemState(
-            self.search, index, log, backlog, watcher_status_file=settings.watcher_status_file
+            self.search,
+            index,
+            log,
+            backlog,
+            watcher_status_file=settings.watcher_status_file,
+            adoption_status_file=settings.adoption_status_file,
         )
         self.duplicates = Duplicates(index, cursors, near_score=settings.duplicate_score)
         self.listing = Listing(index, cursors, self.search.active)

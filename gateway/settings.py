@@ -53,6 +53,9 @@ class GatewaySettings(
     watcher_status_file: Path | None = None
     """The watcher's `STATUS_FILE`, which names the skipped files; without it, the gateway does not
     report them."""
+    adoption_status_file: Path | None = None
+    """The local stack's file on the automatic change to a better model; without it, the gateway
+    does not report one."""
     uploads: bool = True
     """Whether pictures may be added over HTTP."""
     max_upload_bytes: Annotated[int, Field(ge=1)] = 100_000_000

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from adapters.embedder.spec import ModelSpec
@@ -97,15 +98,20 @@ class ModelStore:
             raise StoreError(f"there is already a model {name!r}; remove it or use another name")
         layout = read_layout(folder)
         self._root.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=".part", dir=self._root))
-        try:
-            _convert_image(layout, part / image_model(name), name, origin.licence, min_score)
-            _convert_text(layout, part / text_model(name), name)
-            (part / ORIGIN).write_text(origin.model_dump_json(indent=1))
-            part.chmod(0o755)
-            part.rename(self._root / name)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with FileLock(self._root / f".{name}.lock"):
+            if name in self.names():  # Another process has added it meanwhile.
+                raise StoreError(f"there is already a model {name!r}")
+            for stale in self._root.glob(f".{name}~*.part"):
+                shutil.rmtree(stale, ignore_errors=True)  # Of a process that was killed.
+            part = Path(tempfile.mkdtemp(prefix=f".{name}~", suffix=".part", dir=self._root))
+            try:
+                _convert_image(layout, part / image_model(name), name, origin.licence, min_score)
+                _convert_text(layout, part / text_model(name), name)
+                (part / ORIGIN).write_text(origin.model_dump_json(indent=1))
+                part.chmod(0o755)
+                part.rename(self._root / name)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
         return self.spec(name)
 
     def remove(self, name: str) -> None:

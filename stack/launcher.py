@@ -11,14 +11,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stack import log_files, processes, state_folder
+from stack import adopting, log_files, processes, state_folder
 from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache
 from stack.install.progress import shown
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.record import stop as stop_recorded
-from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
+from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess, Supervisor
 from stack.triton_models import model_registry
 
@@ -51,6 +51,7 @@ class Launcher:
         self._follow = follow
         self._file = RecordFile(settings.run)
         self._ready = False
+        self._announced = asyncio.Event()
 
     def run(self) -> None:
         """Run until SIGINT or SIGTERM.
@@ -118,8 +119,8 @@ class Launcher:
                 progress.stop()
         # Write the state file: a later download may change the default model, but not for a stack
         # that holds data. This also replaces a damaged file.
-        with model_registry(settings).changing():
-            pass
+        with model_registry(settings).changing() as change:
+            change.state = change.state.with_first(settings.start_model)
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:
@@ -130,6 +131,7 @@ class Launcher:
                 group.create_task(self._follow_logs(specs))
             if not self._servers_only:
                 group.create_task(self._follow_models(supervisor))
+                group.create_task(self._adopt(supervisor))
             group.create_task(self._rotate_logs())
             group.create_task(self._provision_again(supervisor, [spec.name for spec in servers]))
             group.create_task(supervisor.run(lambda: self._announce(supervisor)))
@@ -176,16 +178,16 @@ class Launcher:
         if self._servers_only:
             say("servers are ready")
             return
-        active = self._settings.active_model
-        if active == FALLBACK_MODEL:
-            say(
-                "model: lite, the bundled fall-back that needs no download; "
-                "it finds everyday things, but less well than CLIP does: "
-                f"./image-search models pull {PREFERRED_MODEL}, then models switch"
-            )
-        else:
-            say(f"model: {active}")
+        self._announced.set()
+        say(adopting.decide(self._settings).sentence)
         say(f"ready: {self._settings.gateway_url}")
+
+    async def _adopt(self, supervisor: Supervisor) -> None:
+        """Move from the bundled model to a better one, unless the user does not want that."""
+        await self._announced.wait()
+        await adopting.keep_adopting(
+            self._settings, supervisor, adopting.decide(self._settings), say
+        )
 
     async def _follow_models(self, supervisor: Supervisor) -> None:
         """Run indexers for exactly those models that are kept current."""

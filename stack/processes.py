@@ -261,7 +261,7 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
 
 def indexers(settings: StackSettings, model: str) -> list[ProcessSpec]:
     """The indexers of this model's collection. A switch does not change their names."""
-    infix = "" if model == settings.model_name else f"{model}-"
+    infix = "" if model == settings.first_model else f"{model}-"
     return [
         _worker(settings, f"indexer-{infix}{number}", ["consumers", "indexing"], MODEL_NAME=model)
         for number in range(1, settings.indexers + 1)
@@ -287,6 +287,7 @@ def own_processes(settings: StackSettings) -> list[ProcessSpec]:
         environment={
             **_own_environment(settings),
             "WATCHER_STATUS_FILE": str(settings.watcher_status),
+            "ADOPTION_STATUS_FILE": str(settings.adoption),
         },
     )
     watcher = _worker(settings, "watcher", ["producers"], STATUS_FILE=str(settings.watcher_status))

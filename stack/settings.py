@@ -24,9 +24,11 @@ from adapters.settings import (
     ServerSettings,
 )
 from imaging.sources.source import Source, parse_sources
+from models.catalogue import read_catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
-PREFERRED_MODEL = "ViT-B-32__openai"
+PREFERRED_MODEL = "ViT-B-32__laion2b-s34b-b79k"
+FORMERLY_PREFERRED_MODEL = "ViT-B-32__openai"
 FALLBACK_MODEL = "lite"
 
 
@@ -42,10 +44,12 @@ def _check_java_memory(value: str) -> str:
 
 
 def default_model(values: dict[str, Any]) -> str:
-    """CLIP ViT-B/32 if it has been downloaded, else the bundled fall-back."""
+    """CLIP ViT-B/32: the earlier default if only that one has been downloaded."""
     models: Path = values["models_dir"] or values["cache_dir"] / "models"
-    here = (models.expanduser() / PREFERRED_MODEL).is_dir()
-    return PREFERRED_MODEL if here else FALLBACK_MODEL
+    for name in (PREFERRED_MODEL, FORMERLY_PREFERRED_MODEL):
+        if (models.expanduser() / name).is_dir():
+            return name
+    return PREFERRED_MODEL
 
 
 class StackSettings(EnvironmentSettings):
@@ -118,8 +122,10 @@ class StackSettings(EnvironmentSettings):
     """The event lake: a folder, or any URL that fsspec supports; `lake` in the state folder if none
     is set."""
     model_name: ModelName = Field(default_factory=default_model)
-    """Model of the first start; after that, `models switch` decides. If none is set:
-    `ViT-B-32__openai` if it has been downloaded, else `lite`."""
+    """Model of the first start; after that, `models switch` decides. One of the catalogue that is
+    not installed is downloaded in the background, while `lite` answers searches. With `lite`,
+    nothing is downloaded. If none is set: `ViT-B-32__laion2b-s34b-b79k`, or `ViT-B-32__openai` if
+    only that one is installed."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of indexers for each collection; they share the work."""
     log_bytes: Annotated[ByteSize, Field(ge=10_000)] = ByteSize(20_000_000)
@@ -195,14 +201,37 @@ class StackSettings(EnvironmentSettings):
         return self.state / "models.json.before"
 
     @property
+    def adoption(self) -> Path:
+        """How far the automatic change to a better model is (`models.adoption_status`)."""
+        return self.run / "adoption.json"
+
+    @property
+    def start_model(self) -> str:
+        """The model that a first start serves: the bundled one while `model_name` is not here."""
+        if self.model_name == FALLBACK_MODEL or (self.models / self.model_name).is_dir():
+            return self.model_name
+        entry = read_catalogue().get(self.model_name)
+        return self.model_name if entry is None else FALLBACK_MODEL
+
+    @property
     def active_model(self) -> str:
-        """The model that answers searches, by the state file; without one, the first model."""
+        """The model that answers searches, by the state file; without one, `start_model`."""
+        return self._recorded("active") or self.start_model
+
+    @property
+    def first_model(self) -> str:
+        """The model of the first start, by the state file; without one, `start_model`."""
+        return self._recorded("first") or self.start_model
+
+    def _recorded(self, key: str) -> str | None:
+        """A value of the state file."""
         for path in (self.model_state, self.model_state_before):
             try:
-                return str(json.loads(path.read_text())["active"])
+                value = json.loads(path.read_text())[key]
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # Lost, or damaged by a crash of the machine: use the one before it.
-        return self.model_name
+            return None if value is None else str(value)
+        return None
 
     @property
     def threads(self) -> int:

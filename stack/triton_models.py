@@ -22,7 +22,7 @@ def model_registry(settings: StackSettings) -> ModelRegistry:
     """Which models are current on this stack."""
     return ModelRegistry(
         file=settings.model_state,
-        first=settings.model_name,
+        first=settings.start_model,
         models=settings.models,
         weaviate=settings.state / "weaviate",
     )

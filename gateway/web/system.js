@@ -43,6 +43,7 @@ async function load() {
     button.classList.remove("bad");
     $("add").hidden = !state.uploads;
     $("drop").classList.toggle("one", !state.uploads);
+    showModelChange(state.model_change);
   } catch (error) {
     button.textContent = error instanceof ApiError && error.status ? "Not ready" : "No connection";
     button.title = error.message;
@@ -55,6 +56,20 @@ async function load() {
   button.title = "State of the system";
   listener(state);
   if ($("system").open) await show();
+}
+
+/** The change to a better model that the system makes by itself; hidden if there is none. */
+function showModelChange(change) {
+  const bar = $("model-change-progress");
+  $("model-change").hidden = !change;
+  if (!change) return;
+  $("model-change-text").textContent = `${change.text}.`;
+  $("model-change").classList.toggle("bad", Boolean(change.problem));
+  bar.hidden = change.total === null;
+  bar.max = change.total ?? 1;
+  bar.value = change.done ?? 0;
+  $("model-change-decline").hidden = change.decline === null;
+  $("model-change-decline").textContent = `To decline it: ${change.decline}`;
 }
 
 function problem(text) {

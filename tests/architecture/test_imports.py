@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "producers": {"schemas", "adapters", "imaging"},
     "consumers": {"schemas", "adapters", "imaging", "analytics"},
     "gateway": {"schemas", "adapters", "imaging", "models", "analytics"},
-    "stack": {"adapters", "imaging", "models"},
+    "stack": {"schemas", "adapters", "imaging", "models"},
     "cli": {
         *{"schemas", "adapters", "models", "analytics"},
         *{"producers", "consumers", "gateway", "stack"},
@@ -79,7 +79,8 @@ ALLOWED_BELOW: dict[str, set[str]] = {
         *{"gateway", "gateway/search"},
     },
     "gateway/routes": {
-        *{"schemas", "adapters/index", "analytics", "gateway", "gateway/auth", "gateway/http"},
+        *{"schemas", "adapters/index", "models", "analytics"},
+        *{"gateway", "gateway/auth", "gateway/http"},
         *{"gateway/images", "gateway/search", "gateway/state"},
     },
     "gateway/search": {

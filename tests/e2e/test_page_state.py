@@ -13,6 +13,7 @@ import httpx
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from models.adoption_status import AdoptionFile, AdoptionStatus, AdoptionStep
 from tests.e2e.conftest import System, eventually
 from tests.e2e.test_library import new_image
 from tests.support.browsers import (
@@ -137,6 +138,49 @@ async def test_the_page_shows_the_state_and_why_images_failed(
         for each in listed:
             if each["image_id"] == name:
                 system.servers.command("dlq", "drop", each["letter"])
+
+
+async def hidden(page: Page) -> bool:
+    """Whether the notice of a change to a better model is hidden after a reload."""
+    await page.reload()
+    await expect(page.locator("#state")).to_contain_text("pictures")
+    return not await page.locator("#model-change").is_visible()
+
+
+async def test_the_change_to_a_better_model_is_followed(system: System, tmp_path: Path) -> None:
+    file = AdoptionFile(tmp_path / "adoption.json")
+    status = AdoptionStatus(
+        model="better",
+        instead_of="lite",
+        step=AdoptionStep.DOWNLOADING,
+        bytes_done=150_000_000,
+        bytes_total=600_000_000,
+    )
+    file.write(status)
+    path = str(tmp_path / "adoption.json")
+    async with (
+        another_gateway(system, tmp_path, ADOPTION_STATUS_FILE=path) as gateway,
+        visit(gateway.url) as page,
+    ):
+        change = page.get_by_role("region", name="Change to a better model")
+        await expect(
+            change.get_by_text("better is being downloaded: 150 of 600 MB")
+        ).to_be_visible()
+        bar = change.get_by_role("progressbar", name="Progress of the change")
+        await expect(bar).to_have_attribute("value", "150000000")
+        await expect(change.get_by_text("./image-search models decline")).to_be_visible()
+        await assert_accessible(page)
+        await assert_fits(page)
+        await save_screenshot(page, "page-model-change")
+        # Without a reload, it follows within some seconds.
+        file.write(status.model_copy(update={"problem": "no network"}))
+        await expect(change.get_by_text("lite stays for now")).to_be_visible()
+        file.write(status.model_copy(update={"step": AdoptionStep.DONE}))
+        await page.reload()
+        await expect(change.get_by_text("better answers searches now")).to_be_visible()
+        await expect(bar).to_be_hidden()
+        file.clear()
+        await eventually(lambda: hidden(page), seconds=60, every=1)
 
 
 async def test_the_page_requests_a_key_and_sends_it(system: System, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from playwright.async_api import Page, Route, expect
 from adapters.embedder.spec import ModelSpec
 from adapters.index.port import Collection
 from gateway import ttl_cache
-from tests.support.browsers import answered, search_for, assert_accessible, assert_fits, visit
+from tests.support.browsers import answered, assert_accessible, assert_fits, search_for, visit
 from tests.support.gateway_on_fakes import WHEN, Gateway, gateway, image_record, png, served, unit
 from tests.support.programs import needs_browser
 

@@ -13,6 +13,7 @@ from adapters.log.port import Message, Position
 from gateway import ttl_cache
 from gateway.http.credentials import COOKIE
 from gateway.http.sign_in import own_address
+from models.adoption_status import AdoptionFile, AdoptionStatus, AdoptionStep
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
 from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, image_record, png, unit
@@ -80,6 +81,52 @@ class TestState:
         assert (await bench.client.get(LETTERS)).json()["total"] == 0
         await bury(bench, "broken.jpg", 3)
         assert (await bench.client.get(LETTERS)).json()["total"] == 0
+
+
+class TestModelChange:
+    """The local stack's change to a better model, as the page shows it."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> AdoptionFile:
+        return AdoptionFile(tmp_path / "adoption.json")
+
+    @pytest.fixture
+    async def local(
+        self, tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[Gateway]:
+        monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 0.0)
+        monkeypatch.setattr(ttl_cache, "TTL_PER_COST", 0.0)
+        file = tmp_path / "adoption.json"
+        async with gateway(tmp_path, small_spec, adoption_status_file=file) as local:
+            yield local
+
+    async def test_it_is_absent_if_there_is_none(self, local: Gateway, file: AdoptionFile) -> None:
+        assert "model_change" not in (await local.client.get(STATE)).json()
+        status = AdoptionStatus(model="big", instead_of="lite", step=AdoptionStep.DECLINED)
+        file.write(status)
+        assert "model_change" not in (await local.client.get(STATE)).json()
+
+    async def test_its_step_and_its_progress(self, local: Gateway, file: AdoptionFile) -> None:
+        status = AdoptionStatus(
+            model="big",
+            instead_of="lite",
+            step=AdoptionStep.DOWNLOADING,
+            bytes_done=150_000_000,
+            bytes_total=600_000_000,
+        )
+        file.write(status)
+        assert (await local.client.get(STATE)).json()["model_change"] == {
+            "model": "big",
+            "step": "downloading",
+            "text": "big is being downloaded: 150 of 600 MB; lite answers searches meanwhile",
+            "done": 150_000_000,
+            "total": 600_000_000,
+            "problem": "",
+            "decline": "./image-search models decline, or MODEL_NAME=lite at the next start",
+        }
+        file.write(status.model_copy(update={"step": AdoptionStep.DONE}))
+        change = (await local.client.get(STATE)).json()["model_change"]
+        assert (change["step"], change["total"], change["decline"]) == ("done", None, None)
 
 
 class TestDeadLetters:
