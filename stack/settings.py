@@ -100,6 +100,9 @@ class StackSettings(EnvironmentSettings):
     """Instances of each text encoder."""
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that an encoder uses for one batch; 0 means one per core."""
+    triton_idle_seconds: Annotated[float, Field(ge=0)] = 10.0
+    """Seconds without a request after which an encoder gives the memory of past batches back; 0
+    means that it keeps it."""
     lake_url: str | None = None
     """The event lake: a folder, or any URL that fsspec supports; `lake` in the state folder if none
     is set."""
