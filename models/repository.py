@@ -16,7 +16,7 @@ CONFIG = "config.pbtxt"
 ENVIRONMENT = "EXECUTION_ENV_PATH"
 VERSION_LENGTH = 12
 IDLE_SECONDS = 10.0
-"""How long an encoder is idle before it gives the memory of past batches back to the system."""
+"""How long no batch has come when an encoder gives the memory of past ones back to the system."""
 PROVIDERS = ("cpu", "cuda")
 # Parameters on which a vector's value depends, besides the files in `_valued_files`. Instances,
 # threads and provider may change without a new version.
@@ -118,8 +118,8 @@ def render(
         text_instances: the same for text encoders.
         threads: ONNX Runtime's threads in each instance; 0 means one per core.
         provider: `cpu` or `cuda`.
-        idle_seconds: how long an encoder on a CPU is idle before it gives the memory of past
-            batches back; 0 means never.
+        idle_seconds: how long no batch has come when an encoder on a CPU gives the memory of past
+            ones back; 0 means never.
         names: the models to render; None means all of `source`.
 
     Raises:

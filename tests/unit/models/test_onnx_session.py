@@ -85,6 +85,21 @@ def test_memory_is_kept_while_batches_come(module: Any) -> None:
     assert time.monotonic() - started < 2  # It does not wait for the end of the idle time.
 
 
+def test_single_rows_neither_delay_nor_cause_the_return(module: Any) -> None:
+    recorded = RecordedSession()
+    session = module.Session(recorded, 0.2)
+    session.run(batch(1))
+    time.sleep(0.4)
+    assert recorded.shrinks == 0
+    session.run(batch(2))
+    deadline = time.monotonic() + 10
+    while recorded.shrinks == 0 and time.monotonic() < deadline:
+        session.run(batch(1))  # A health check.
+        time.sleep(0.02)
+    session.close()
+    assert recorded.shrinks == 1
+
+
 def test_a_session_without_idle_time_keeps_its_memory(module: Any) -> None:
     recorded = RecordedSession()
     session = module.Session(recorded, 0.0)
@@ -106,7 +121,7 @@ def test_a_failure_to_return_memory_does_not_stop_answers(module: Any) -> None:
     recorded = RecordedSession()
     recorded.fails = True
     session = module.Session(recorded, 0.01)
-    session.run(batch(1))
+    session.run(batch(2))
     wait_until(lambda: recorded.shrinks == 1)
     assert session.run(batch(4)).shape == (4, 2)
     session.close()

@@ -65,7 +65,8 @@ class Session:
 
     ONNX Runtime keeps the memory of the largest batch that it ever ran, so that the next one need
     not ask the system for it: hundreds of megabytes for a batch of images. A session keeps it while
-    batches come, and releases it once none has come for `idle_seconds`.
+    batches come, and releases it once none has come for `idle_seconds`. A single row does not count
+    as a batch: it takes little, and health checks send one every few seconds.
     """
 
     def __init__(self, session, idle_seconds):
@@ -73,7 +74,7 @@ class Session:
         self._session = session
         self._idle_seconds = idle_seconds
         self._row = None  # the first row of the first batch
-        self._worked, self._closed = threading.Event(), threading.Event()
+        self._had_batch, self._closed = threading.Event(), threading.Event()
         self._thread = None
         trim_heap()  # Loading takes more than what is loaded.
         if idle_seconds > 0:
@@ -93,13 +94,14 @@ class Session:
         embeddings = self._run(feeds)
         if self._row is None:
             self._row = {name: rows[:1].copy() for name, rows in feeds.items()}
-        self._worked.set()
+        if len(embeddings) > 1:
+            self._had_batch.set()
         return embeddings
 
     def close(self):
         """Ends the thread that gives memory back."""
         self._closed.set()
-        self._worked.set()
+        self._had_batch.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -121,9 +123,9 @@ class Session:
         return np.concatenate([self._session.run([OUTPUT], feed)[0] for feed in single])
 
     def _shrink_when_idle(self):
-        while self._worked.wait() and not self._closed.is_set():
-            self._worked.clear()
-            if self._closed.wait(self._idle_seconds) or self._worked.is_set():
+        while self._had_batch.wait() and not self._closed.is_set():
+            self._had_batch.clear()
+            if self._closed.wait(self._idle_seconds) or self._had_batch.is_set():
                 continue
             try:
                 self.shrink()
