@@ -10,6 +10,7 @@ import uvicorn
 import uvloop
 
 from adapters.bootstrap import connect_embedder, connect_groups, connect_index, connect_log
+from adapters.idle_memory import return_memory_when_idle
 from adapters.index.port import Collection
 from adapters.logging import configure_logging
 from adapters.progress import Activity, Watchdog
@@ -81,6 +82,7 @@ def _end(*_: object) -> None:
 def main() -> None:
     """Serve with the settings of the environment. A signal to stop ends it with status 0."""
     configure_logging()
+    return_memory_when_idle()
     # uvicorn handles these while it serves, then raises them again. The default handlers would
     # then kill the process before its connections are closed.
     for number in (signal.SIGTERM, signal.SIGINT):

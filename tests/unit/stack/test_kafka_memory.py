@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from stack import processes
+from stack.install import binaries, toolchains
 from stack.install.preparation import Cache
 from stack.settings import StackSettings
 from stack.supervisor import ProcessSpec
 
 
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **values: Any) -> ProcessSpec:
-    monkeypatch.setattr(processes.toolchains, "java", lambda _: Path(sys.executable))
-    monkeypatch.setattr(processes.binaries, "kafka_jars", lambda _: tmp_path)
+    monkeypatch.setattr(toolchains, "java", lambda _: Path(sys.executable))
+    monkeypatch.setattr(binaries, "kafka_jars", lambda _: tmp_path)
     settings = StackSettings(state_dir=tmp_path, **values)
     return processes.kafka(settings, Cache(tmp_path, lambda _: None))
 

@@ -20,10 +20,10 @@ class TritonPythonModel:
     def initialize(self, args):
         """Loads the model. An exception here makes Triton report the model as not loaded."""
         self._name = args["model_name"]
-        self._session = onnx_session.open_session(args)
         stated = onnx_session.parameters(args)
         self._tokenizer = tokenization.load_tokenizer(stated, onnx_session.folder(args))
         self._clean = tokenization.load_cleaner(stated)
+        self._session = onnx_session.open_session(args)
         self._inputs = [
             (each.name, INTEGERS[each.type], part)
             for each, part in zip(
