@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
-
-import duckdb
+from typing import TYPE_CHECKING, Any, Final
 
 from adapters.errors import Unavailable
 from analytics.engine import CancellationToken, QueryLimits, connect
-from analytics.lake import Lake
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from analytics.lake import Lake
 
 SQL: Final = Path(__file__).with_name("views.sql")
 ATTEMPTS: Final = 5
@@ -94,6 +96,8 @@ def read(
     cancellation: CancellationToken | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """As `query`, for several queries on one state of the lake. Returns name -> rows."""
+    import duckdb
+
     cancellation = cancellation or CancellationToken()
     for attempt in range(ATTEMPTS):
         try:

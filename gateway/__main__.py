@@ -9,6 +9,7 @@ import uvicorn
 import uvloop
 
 from adapters.bootstrap import Connections, connections
+from adapters.idle_memory import return_memory_when_idle
 from adapters.index.port import Collection
 from adapters.lifecycle import build_watchdog, exit_on_signals
 from adapters.logging import configure_logging
@@ -74,6 +75,7 @@ async def _serve_watched(
 def main() -> None:
     """Serve with the settings of the environment. A signal to stop ends it with status 0."""
     configure_logging()
+    return_memory_when_idle()
     # uvicorn handles these while it serves, then raises them again. The default handlers would
     # then kill the process before its connections are closed.
     exit_on_signals()

@@ -11,18 +11,20 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from adapters.embedder.spec import ModelSpec
 from adapters.naming import MODEL_NAME, image_model, text_model
-from models import graph as model_graph
 from models import repository as model_repository
 from models import triton_config
 from models.errors import ModelError
 from models.layout import IMAGE_MODEL, TEXT_MODEL, TOKENIZER, Layout, read_layout
+
+if TYPE_CHECKING:
+    import onnx  # Imported when a model is converted; the launcher, which stays, converts none.
 
 ORIGIN = "origin.json"
 IMAGE_BATCH, TEXT_BATCH = 32, 64
@@ -126,6 +128,8 @@ class ModelStore:
 
 
 def _convert_image(layout: Layout, target: Path, name: str, licence: str, min_score: float) -> None:
+    from models import graph as model_graph
+
     source = layout.folder / IMAGE_MODEL
     model = model_graph.image_encoder(
         model_graph.load(source),
@@ -157,6 +161,8 @@ def _convert_image(layout: Layout, target: Path, name: str, licence: str, min_sc
 
 
 def _convert_text(layout: Layout, target: Path, name: str) -> None:
+    from models import graph as model_graph
+
     source = layout.folder / TEXT_MODEL
     # Set only if it is not the default, so that other models keep their version.
     side = {} if layout.padding_side == "right" else {"padding_side": layout.padding_side}
@@ -192,6 +198,10 @@ def _write(
     batching: str,
     parameters: Mapping[str, str],
 ) -> None:
+    import onnx
+
+    from models import graph as model_graph
+
     if model_graph.batch_limit(model) not in (None, 1):
         raise model_graph.InvalidGraph(f"{source.name} was exported for a fixed batch size above 1")
     folder = target / "1"

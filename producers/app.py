@@ -9,6 +9,7 @@ import warnings
 
 from adapters.bootstrap import connect_log
 from adapters.helper_processes import collect_garbage_seldom
+from adapters.idle_memory import return_memory_when_idle
 from adapters.lifecycle import call_on_signals
 from adapters.logging import configure_logging
 from producers.settings import WatcherSettings
@@ -45,6 +46,7 @@ def main() -> None:
     """Run with the environment's settings; exit status 0 after a signal to stop."""
     configure_logging()
     collect_garbage_seldom()
+    return_memory_when_idle()
     # watchdog also logs dropped events, which the watcher logs itself.
     logging.getLogger("watchdog").setLevel(logging.ERROR)
     # watchdog warns when a folder that was moved out and back in is watched again.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from adapters.idle_memory import return_memory_when_idle
 from stack import adopting, log_files, processes, state_folder
 from stack import tcp_ports as ports
 from stack.errors import StackError
@@ -65,6 +66,7 @@ class Launcher:
             ports.check(self._settings.used_ports(servers_only=self._servers_only))
             self._make_folders()
             self._write([])
+            return_memory_when_idle()
             try:
                 asyncio.run(self._supervise())
             finally:

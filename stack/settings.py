@@ -85,7 +85,7 @@ class StackSettings(EnvironmentSettings):
     kafka_controller_port: Port = 9093
     """Port of the local Kafka's controller."""
     kafka_heap: Annotated[str, AfterValidator(_check_java_memory)] = "512m"
-    """Memory of the local Kafka's Java heap."""
+    """Maximum of the local Kafka's Java heap, which takes less while less is needed."""
     weaviate_url: HttpAddress | None = None
     """HTTP address of an existing Weaviate to use instead of a local one."""
     weaviate_port: Port = 8080
@@ -118,6 +118,9 @@ class StackSettings(EnvironmentSettings):
     """Instances of each text encoder."""
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that an encoder uses for one batch; 0 means one per core."""
+    triton_idle_seconds: Annotated[float, Field(ge=0)] = 10.0
+    """Seconds without a batch after which an encoder gives the memory of past ones back; 0 means
+    never."""
     lake_url: FolderUrl | None = None
     """The event lake: a folder, or any URL that fsspec supports; `lake` in the state folder if none
     is set."""

@@ -48,6 +48,7 @@ def render_models(
             text_instances=settings.triton_text_instances,
             threads=settings.threads,
             provider="cpu",
+            idle_seconds=settings.triton_idle_seconds,
             names=[name],
         )
     return missing
