@@ -100,7 +100,7 @@ results.connect(actions, { rate: (jwt) => rate(jwt && { jwt }), found: options.l
 first.connect(actions, { found: options.learn, folders: options.learnFolders });
 viewer.connect(actions);
 options.connect((chosen) => go({ ...query, options: chosen }));
-uploads.connect({ find: like });
+uploads.connect({ find: like, added: first.added });
 drop.connect({ search: (file) => byFile(file, false), add: uploads.add, fail: (text) => results.refuse(text) });
 
 $("search").addEventListener("submit", (event) => {

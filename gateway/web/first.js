@@ -57,6 +57,12 @@ export function update(found) {
   refresh();
 }
 
+/** A picture was added: look for it now, as the state may be some seconds old. */
+export function added() {
+  if (loaded) loaded.contents = "to be loaded again";
+  refresh();
+}
+
 const key = () => new URLSearchParams(shown).toString();
 const narrowed = () => Object.keys(filters(shown)).length > 0;
 

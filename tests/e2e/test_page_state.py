@@ -59,6 +59,8 @@ async def test_dropped_images_are_tracked_until_they_can_be_found(
         await expect(list_.get_by_text("can be found", exact=True)).to_have_count(2)
         await expect(page.get_by_role("heading", name="2 of 2 can be found")).to_be_visible()
         assert (system.images / "uploads/page guitar.jpg").read_bytes() == guitar
+        for name in ("page guitar.jpg", "page second.jpg"):
+            await expect(page.get_by_role("button", name=f"Open uploads/{name}")).to_be_visible()
         await save_screenshot(page, "page-adding")
         await list_.get_by_role("button", name="More like this: page guitar.jpg").click()
         await answered(page)
@@ -223,8 +225,8 @@ async def test_the_page_is_accessible_and_fits_the_screen(
         await expect(page.locator("#newest .open").first).to_be_visible()
         await assert_accessible(page)
         await assert_fits(page)
-        if scheme == "light":
-            await save_screenshot(page, f"page-first-{width}")
+        if (width, scheme) == (1600, "light"):
+            await save_screenshot(page, "page-first-1600")
         await page.goto(f"{system.gateway}/?q=an+animal&w=2&q=a+bird&w=-1&weak=1")
         await answered(page)
         if scheme == "light":
