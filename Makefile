@@ -24,17 +24,18 @@ prepare: ## fetch and build the servers
 programs:
 	@sh tools/test_programs.sh
 
-check: setup ## the quick part of the tests: style, types, unit and architecture tests
+check: setup ## in less than a minute: style, types and the quick tests that need no server
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -n 3 --dist loadscope tests/unit tests/architecture tests/faults tests/formats tests/fuzz
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not slow" tests/unit tests/architecture tests/faults tests/formats tests/fuzz
 
 test: setup prepare programs ## every test, on real servers
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests
+	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder tests
+	@$(BIN)/python tools/other_pythons.py
 
 test-long: setup ## a hundred thousand examples (FACTS_EXAMPLES) of pictures' metadata
 	@FACTS_EXAMPLES=$${FACTS_EXAMPLES:-100000} $(BIN)/python -m pytest tests/formats/test_facts_damaged.py

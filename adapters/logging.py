@@ -32,5 +32,5 @@ def configure_logging() -> None:
         level=LoggingSettings().log_level,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    for chatty in ("httpx", "aiokafka", "faststream", "asyncio"):
+    for chatty in ("httpx", "httpx2", "aiokafka", "faststream", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -17,7 +17,7 @@ MAX_FORMS: Final = 256
 """Maximum number of forms of one path: enough for eight parts with two forms each."""
 MAX_CHARACTERS: Final = 1 << 18
 """The approximate total length of all forms of a path: a very long path has fewer forms."""
-# HFS+ does not decompose these ranges, in which Unicode normalisation loses information.
+# HFS+ does not decompose these ranges, in which Unicode normalization loses information.
 _CHANGED_BY_MACOS: Final = re.compile("[^\u2000-\u2fff\uf900-\ufaff\U0002f800-\U0002faff]+")
 
 _TONES: Final = "\u0300\u0301\u0303\u0309\u0323"

@@ -16,6 +16,20 @@ ANALYTICS_GROUP: Final = "analytics"
 """The consumer group that writes the event lake, unless a setting names another."""
 
 
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_model_name(value: str) -> str:
+    """The value, if a model may have this name.
+
+    Raises:
+        ValueError: it may not.
+    """
+    if not MODEL_NAME.fullmatch(value):
+        raise ValueError("must be a name of letters, digits, dots, hyphens and underscores")
+    return value
+
+
 def object_id(image_id: str) -> uuid.UUID:
     """The id an image's object has in every collection: UUIDv5 (RFC 9562) of its image id."""
     return uuid.uuid5(IMAGE_NAMESPACE, image_id)

@@ -15,10 +15,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from adapters.addresses import (
+    check_broker_addresses,
+    check_folder_url,
+    check_host,
+    check_http_address,
+)
+from adapters.naming import check_model_name
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+Host = Annotated[str, AfterValidator(check_host)]
+HttpAddress = Annotated[str, AfterValidator(check_http_address)]
+BrokerAddresses = Annotated[str, AfterValidator(check_broker_addresses)]
+FolderUrl = Annotated[str, AfterValidator(check_folder_url)]
+ModelName = Annotated[str, AfterValidator(check_model_name)]
 
 
 class BadSettings(ValueError):
@@ -82,7 +95,7 @@ def exit_on_bad_settings() -> Iterator[None]:
 class ServerSettings(EnvironmentSettings):
     """Where the three servers are, which model is used, and how a process reports its health."""
 
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_bootstrap_servers: BrokerAddresses = "127.0.0.1:9092"
     """Addresses of Kafka's brokers, `host:port`, separated by commas."""
     kafka_replication_factor: Annotated[int, Field(ge=1)] = 1
     """Number of replicas of each topic that is created."""
@@ -90,21 +103,21 @@ class ServerSettings(EnvironmentSettings):
     """Seconds after which publishing to Kafka is retried; more than a broker needs to restart."""
     images_partitions: Annotated[int, Field(ge=1)] = 12
     """Number of partitions with which the topics `images` and `images.indexed` are created."""
-    weaviate_url: str = "http://127.0.0.1:8080"
+    weaviate_url: HttpAddress = "http://127.0.0.1:8080"
     """Weaviate's HTTP address."""
-    weaviate_grpc_host: str | None = None
+    weaviate_grpc_host: Host | None = None
     """Weaviate's gRPC host; by default the host of `WEAVIATE_URL`."""
     weaviate_grpc_port: Port = 50051
     """Weaviate's gRPC port."""
     weaviate_api_key: SecretStr | None = None
     """API key for Weaviate, if it requires one."""
-    triton_url: str = "http://127.0.0.1:8000"
+    triton_url: HttpAddress = "http://127.0.0.1:8000"
     """Triton's HTTP address."""
     triton_timeout: Seconds = 30.0
     """Seconds after which a request to Triton fails."""
     triton_concurrency: Annotated[int, Field(ge=1)] = 8
     """Maximum number of requests to Triton in flight, per process."""
-    model_name: str = "lite"
+    model_name: ModelName = "lite"
     """The model with which pictures are indexed; searches use the active model."""
     retention_days: Annotated[int, Field(ge=0)] = 0
     """Days for which Kafka and the event lake store searches and ratings; 0 for ever."""

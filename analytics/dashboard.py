@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from analytics.engine import CancellationToken, QueryLimits
-from analytics.lake import Lake
 from analytics.views import EventFilters, query, read
+
+if TYPE_CHECKING:
+    from analytics.lake import Lake
 
 QUERIES: Final = {
     "totals": "FROM totals",

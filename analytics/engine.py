@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import duckdb
+from typing import TYPE_CHECKING, Final
 
 from adapters.errors import Unavailable
 from adapters.machine import machine_memory, usable_cores
 from analytics.settings import QuerySettings
+
+if TYPE_CHECKING:
+    import duckdb
 
 MEMORY_SHARE: Final = 8
 """By default queries may take one part in this many of the machine's memory."""
@@ -86,6 +87,8 @@ class CancellationToken:
         Raises:
             QueryCancelled: `cancel` was called, before or within the block.
         """
+        import duckdb
+
         with self._lock:
             self._connection = connection
         try:
@@ -109,6 +112,8 @@ def connect(
         QueryCancelled: the query was cancelled.
         Unavailable: a query needs more memory, or more temporary files, than the limits allow.
     """
+    import duckdb  # Not before the first query: it takes 15 MB.
+
     limits = limits or QueryLimits.of(QuerySettings())
     # By default, DuckDB would write temporary files into the working directory.
     with tempfile.TemporaryDirectory(prefix="image-search-analytics-") as folder:

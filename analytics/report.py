@@ -6,11 +6,13 @@ import html
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from analytics.dashboard import dashboard
-from analytics.lake import Lake
 from analytics.views import EventFilters
+
+if TYPE_CHECKING:
+    from analytics.lake import Lake
 
 WEB: Final = Path(__file__).with_name("web")
 ASSETS: Final = {

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import ByteSize, Field
 
-from adapters.settings import EnvironmentSettings, ServerSettings
+from adapters.settings import EnvironmentSettings, FolderUrl, ServerSettings
 
 
 class LakeSettings(ServerSettings):
     """Address of the event lake, for every process that writes or reads it."""
 
-    lake_url: str = ".stack/lake"
+    lake_url: FolderUrl = ".stack/lake"
     """The event lake: a folder, or any URL that fsspec supports and whose store replaces
     files atomically."""
 

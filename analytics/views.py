@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
-
-import duckdb
+from typing import TYPE_CHECKING, Any, Final
 
 from adapters.errors import Unavailable
 from analytics.engine import CancellationToken, QueryLimits, connect
-from analytics.lake import Lake
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from analytics.lake import Lake
 
 SQL: Final = Path(__file__).with_name("views.sql")
 ATTEMPTS: Final = 5
@@ -28,6 +30,10 @@ class EventFilters:
     model: str | None = None
 
 
+class EmptyLake(Unavailable):
+    """Nothing was written to the lake yet."""
+
+
 @contextmanager
 def views(
     lake: Lake,
@@ -38,11 +44,12 @@ def views(
     """A connection with all views, on the lake as it is now. Blocks.
 
     Raises:
-        Unavailable: the lake is empty, or a query needs more than `limits` allow.
+        EmptyLake: nothing was written to the lake yet.
+        Unavailable: a query needs more than `limits` allow.
         QueryCancelled: the query was cancelled.
     """
     if lake.existing() is None:
-        raise Unavailable("the event lake is empty: the analytics consumer has written nothing yet")
+        raise EmptyLake("the event lake is empty: the analytics consumer has written nothing yet")
     filters = filters or EventFilters()
     with connect(limits, cancellation) as connection:
         if not lake.storage.is_local:
@@ -89,6 +96,8 @@ def read(
     cancellation: CancellationToken | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """As `query`, for several queries on one state of the lake. Returns name -> rows."""
+    import duckdb
+
     cancellation = cancellation or CancellationToken()
     for attempt in range(ATTEMPTS):
         try:

@@ -23,7 +23,7 @@ ADVICE_SECONDS: Final = 30.0
 
 async def ask(current: StackSettings) -> dict[str, Any]:
     """What the servers and the gateway say, all asked at once."""
-    environment, url = current.environment(), current.gateway_url
+    servers, url = current.server_settings(), current.gateway_url
 
     async def gateway(path: str, seconds: float) -> dict[str, Any] | None:
         """The gateway's answer, which may be some seconds old; None if it gives none."""
@@ -36,9 +36,9 @@ async def ask(current: StackSettings) -> dict[str, Any]:
     state = asyncio.ensure_future(gateway("/api/v1/state", GATEWAY_SECONDS))
     advice = asyncio.ensure_future(gateway("/api/v1/advice", GATEWAY_SECONDS))
     kafka, weaviate, triton, health = await asyncio.gather(
-        questions.kafka_answers(environment["KAFKA_BOOTSTRAP_SERVERS"]),
-        questions.http_answers(f"{environment['WEAVIATE_URL']}/v1/.well-known/ready"),
-        questions.http_answers(f"{environment['TRITON_URL']}/v2/health/ready"),
+        questions.kafka_answers(servers.kafka_bootstrap_servers),
+        questions.http_answers(f"{servers.weaviate_url}/v1/.well-known/ready"),
+        questions.http_answers(f"{servers.triton_url}/v2/health/ready"),
         _health(url),
     )
     lag, said = await asyncio.gather(_lag(health, state), _advice(health, advice))

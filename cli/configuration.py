@@ -25,27 +25,35 @@ from stack.settings import ROOT, StackSettings
 
 REFERENCE: Final = ROOT / "docs" / "configuration.md"
 
+COMMON: Final = "Every process"
+LOCAL: Final = "Local stack"
+
 PROCESSES: Final[dict[str, tuple[type[EnvironmentSettings], ...]]] = {
-    "Every process": (LoggingSettings, ServerSettings),
+    COMMON: (LoggingSettings, ServerSettings),
     "Watcher": (WatcherSettings,),
     "Indexer": (IndexingSettings,),
     "Analytics consumer": (AnalyticsSettings,),
     "Gateway": (GatewaySettings,),
-    "Local stack": (StackSettings,),
+    LOCAL: (StackSettings,),
 }
 """Heading -> the settings in its table."""
 
-COMMON: Final = "Every process"
+ONLY_OF_GATEWAY: Final = {"jwt_secret_file", "thumbnails_dir"}
+"""Settings of the local stack that are passed to the gateway alone, whose table lists them."""
 
 INTRODUCTIONS: Final = {
     COMMON: "Read by the watcher, the indexers, the analytics consumer, the gateway and the "
-    "provisioning of topics and collection, `python -m adapters.provision`, which reads no others.",
+    "provisioning of topics and collection, `python -m adapters.provision`, which reads no others. "
+    "Commands that call the servers read these as well, with the addresses of the local stack as "
+    "defaults.",
     "Watcher": "`python -m producers`: publishes the changes of the folders and buckets.",
     "Indexer": "`python -m consumers indexing`: a member of the group that fills a collection.",
     "Analytics consumer": "`python -m consumers analytics`: a member of the group that writes the "
     "event lake.",
     "Gateway": "`python -m gateway`: the HTTP API and the page.",
-    "Local stack": "What `./image-search up` starts, and where. Every command reads these. The "
+    LOCAL: "What `./image-search up` starts, and where. Every command reads these. `status` "
+    "also reads `ADVICE_…`, and the queries of `analytics` (`analytics sql` and others) read "
+    "`ANALYTICS_…`, which are listed with the gateway. The "
     "processes that it starts get the addresses and folders of the local stack, and inherit all "
     "other settings from its environment.",
 }
@@ -53,8 +61,8 @@ INTRODUCTIONS: Final = {
 COMMANDS: Final = {
     "API_KEY": "The key that `search` sends to the gateway; by default the first one of "
     "`API_KEYS`.",
-    "HF_ENDPOINT": "Address of the hub that `models pull` uses, Hugging Face's by default; "
-    "`HF_TOKEN` is the token for signing in.",
+    "HF_ENDPOINT": "Address of the hub that `models pull` uses, Hugging Face's by default.",
+    "HF_TOKEN": "Token with which `models pull` signs in to the hub.",
     "NO_FOLLOW": "If it has any value, `up` does not show the logs of the processes.",
 }
 """Variables that are not fields of settings -> their description."""
@@ -84,9 +92,10 @@ def reference() -> str:
         rows = [
             (name.upper(), _default(field), description(owner, name))
             for owner, name, field in _fields(classes)
-            if heading in (COMMON, "Local stack")
+            if heading in (COMMON, LOCAL)
             or name not in common
             or field.default != common[name].default
+            if not (heading == LOCAL and name in ONLY_OF_GATEWAY)
         ]
         sections.append(_section(heading, INTRODUCTIONS[heading], rows))
     others = [(name, "", text) for name, text in COMMANDS.items()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -13,12 +12,13 @@ from rich.table import Table
 
 from adapters.bootstrap import Connections, connections
 from adapters.retry import until_available
+from cli import models_adopt as adopting
 from cli import models_compare as comparing
 from cli import models_files as files
 from cli import models_render as rendering
 from cli.models_compare import Gate
 from cli.models_completeness import check_complete
-from cli.output import AsJson, print_json, tell
+from cli.output import AsJson, note, print_json, tell
 from cli.servers import server_settings
 from models.catalogue import read_catalogue
 from models.comparison import refusals
@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
     files.register(group)
     for command in (switch, rollback, retire):
         group.command()(command)
+    adopting.register(group)
     comparing.register(group)
     rendering.register(group)
     app.add_typer(group, name="models")
@@ -58,13 +59,8 @@ def register(app: typer.Typer) -> None:
 def build_switcher(servers: Connections) -> ModelSwitcher:
     """The steps of a switch, on the local stack."""
     settings = StackSettings()
-    serving = LocalServing(settings, Cache(settings.cache, _note))
+    serving = LocalServing(settings, Cache(settings.cache, note))
     return ModelSwitcher(model_registry(settings), servers, serving)
-
-
-def _note(text: str) -> None:
-    """Print what is done meanwhile, apart from the result."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def list_models(as_json: AsJson = False) -> None:
@@ -163,7 +159,7 @@ async def _switch(
     *,
     as_json: bool = False,
 ) -> None:
-    say, console = (_note if as_json else print), Console(stderr=as_json)
+    say, console = (note if as_json else print), Console(stderr=as_json)
     outcome: dict[str, object] = {"name": name, "active": False, "comparison": None}
     async with connections(server_settings()) as servers:
         switcher = build_switcher(servers)

@@ -49,7 +49,7 @@ def pull(
 
     HF_ENDPOINT names another hub; HF_TOKEN is the token for signing in.
     """
-    from models.hub import download  # Here, because its library takes long to import.
+    from models.hub import download, origin  # Here, because its library takes long to import.
 
     settings, entry = StackSettings(), read_catalogue().get(name)
     if entry is None or entry.repository is None or entry.revision is None:
@@ -72,16 +72,7 @@ def pull(
         return
     with reporting_file_errors():
         _compare(name, entry, got.folder)
-        here.add(
-            got.folder,
-            name,
-            Origin(
-                source=entry.repository,
-                revision=got.commit,
-                licence=entry.licence,
-                files=got.files,
-            ),
-        )
+        here.add(got.folder, name, origin(entry, got))
     text = f"{name} is installed, at {got.commit}; to use it: ./image-search models switch {name}"
     tell(as_json, text, name=name, revision=got.commit, changed=True)
 

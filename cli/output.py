@@ -36,6 +36,11 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def note(text: str) -> None:
+    """Print what is done meanwhile, apart from the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def tell(as_json: bool, text: str, **result: object) -> None:
     """Print the result: as text, or as JSON."""
     if as_json:

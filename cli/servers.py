@@ -11,15 +11,7 @@ from stack.settings import StackSettings
 
 def server_settings() -> ServerSettings:
     """The servers that the environment names, else those of the local stack."""
-    stack = StackSettings()
-    environment = stack.environment()
-    return ServerSettings(
-        kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
-        weaviate_url=environment["WEAVIATE_URL"],
-        weaviate_grpc_port=int(environment["WEAVIATE_GRPC_PORT"]),
-        triton_url=environment["TRITON_URL"],
-        model_name=environment["MODEL_NAME"],
-    )
+    return StackSettings().server_settings()
 
 
 def watcher_status(stack: StackSettings) -> dict[str, Any]:

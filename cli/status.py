@@ -9,6 +9,7 @@ import typer
 from cli.output import AsJson, columns, print_json
 
 if TYPE_CHECKING:
+    from models.adoption_status import AdoptionStatus
     from stack.settings import StackSettings
 
 
@@ -17,6 +18,7 @@ def status(as_json: AsJson = False) -> None:
     import asyncio
 
     from cli.answers import ask
+    from models.adoption_status import AdoptionFile
     from stack import rows
     from stack.record import RecordFile
     from stack.settings import StackSettings
@@ -29,15 +31,22 @@ def status(as_json: AsJson = False) -> None:
         "processes": [rows.as_json(row, current.run, memory) for row in processes]
     }
     found.update(asyncio.run(ask(current)))
+    adoption = AdoptionFile(current.adoption).read()
+    found["adoption"] = adoption.as_json() if adoption else None
     if as_json:
         print_json(found)
     else:
-        _print_status(found, current)
+        # Without a launcher, the file is of an earlier run.
+        _print_status(
+            found, current, adoption if record and adoption and adoption.is_news else None
+        )
     if found["gateway"]["status"] != "ok":
         raise typer.Exit(1)
 
 
-def _print_status(found: dict[str, Any], current: StackSettings) -> None:
+def _print_status(
+    found: dict[str, Any], current: StackSettings, adoption: AdoptionStatus | None
+) -> None:
     _print_processes(found["processes"], current)
     for name, answers in found["servers"].items():
         print(f"{name}: {'answers' if answers else 'does not answer'}")
@@ -51,6 +60,8 @@ def _print_status(found: dict[str, Any], current: StackSettings) -> None:
         print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
         for name, source in watcher["sources"].items():
             print(f"source {name}: {source['state']} {source['problem']}".rstrip())
+    if adoption:
+        print(f"model: {adoption.sentence()}")
     if found["advice"] and found["advice"]["low"]:
         from models.advice import Advice
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 
 import uvicorn
 import uvloop
 
-from adapters.bootstrap import connect_embedder, connect_groups, connect_index, connect_log
+from adapters.bootstrap import Connections, connections
+from adapters.idle_memory import return_memory_when_idle
 from adapters.index.port import Collection
+from adapters.lifecycle import build_watchdog, exit_on_signals
 from adapters.logging import configure_logging
-from adapters.progress import Activity, Watchdog
+from adapters.progress import Activity
 from adapters.settings import exit_on_bad_settings
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
@@ -25,15 +26,15 @@ GARBAGE_THRESHOLD = 20_000
 
 async def serve(settings: GatewaySettings) -> None:
     """Serve until a signal to stop. The health check reports servers that are down."""
-    embedder = connect_embedder(settings)
-    index = connect_index(settings)
-    log = connect_log(settings)
-    groups = connect_groups(settings)
+    async with connections(settings) as servers:
+        await _serve_app(settings, servers)
 
+
+async def _serve_app(settings: GatewaySettings, servers: Connections) -> None:
     async def backlog(collection: Collection) -> int:
-        return (await groups.progress(IMAGES, collection.group)).lag
+        return (await servers.groups.progress(IMAGES, collection.group)).lag
 
-    app = create_app(settings, embedder, index, log, backlog)
+    app = create_app(settings, servers.embedder, servers.index, servers.log, backlog)
     config = uvicorn.Config(
         app,
         host=settings.gateway_host,
@@ -48,17 +49,14 @@ async def serve(settings: GatewaySettings) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 50, 100)
-    try:
-        await _serve_watched(uvicorn.Server(config), settings, app.state.activities)
-    finally:
-        await asyncio.gather(embedder.close(), index.close(), log.close())
+    await _serve_watched(uvicorn.Server(config), settings, app.state.activities)
 
 
 async def _serve_watched(
     server: uvicorn.Server, settings: GatewaySettings, activities: list[Activity]
 ) -> None:
     """Serve until a signal to stop, or until the watchdog finds the background work stuck."""
-    watchdog = Watchdog(activities, stuck_seconds=settings.stuck_seconds, end_process=True)
+    watchdog = build_watchdog(*activities, stuck_seconds=settings.stuck_seconds)
     watching = asyncio.create_task(watchdog.run())
 
     def end(_: object) -> None:
@@ -74,17 +72,13 @@ async def _serve_watched(
         await asyncio.gather(watching, return_exceptions=True)
 
 
-def _end(*_: object) -> None:
-    raise SystemExit(0)
-
-
 def main() -> None:
     """Serve with the settings of the environment. A signal to stop ends it with status 0."""
     configure_logging()
+    return_memory_when_idle()
     # uvicorn handles these while it serves, then raises them again. The default handlers would
     # then kill the process before its connections are closed.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    exit_on_signals()
     settings = GatewaySettings()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))

@@ -25,6 +25,7 @@ from gateway.routes import (
     feedback,
     health,
     images,
+    listing,
     metrics,
     pages,
     search,
@@ -35,7 +36,7 @@ from gateway.services import Services
 from gateway.settings import GatewaySettings
 from gateway.state.system_state import Backlog
 
-UPLOADS: Final = "/api/v1/images"
+UPLOADS: Final = ("POST", "/api/v1/images")
 
 
 def create_app(
@@ -90,6 +91,9 @@ def _routers(services: Services, settings: GatewaySettings) -> Iterator[APIRoute
     yield advice.router(services.rating_metrics)
     yield duplicates.router(services.search, services.duplicates)
     yield images.router(services.images, services.thumbnails, services.uploads)
+    yield listing.router(
+        services.listing, services.folders, root=settings.images_dir.absolute().name
+    )
     yield pages.router()
 
 

@@ -21,9 +21,11 @@ from gateway.images.thumbnails import Thumbnails
 from gateway.images.uploads import Uploads
 from gateway.search.duplicates import Duplicates
 from gateway.search.events import SearchEvents
+from gateway.search.listing import Listing
 from gateway.search.query import QueryEmbedder
 from gateway.search.service import Search
 from gateway.settings import GatewaySettings
+from gateway.state.folders import Folders
 from gateway.state.lake_queries import CONCURRENT, LakeQueries
 from gateway.state.rating_metrics import RatingMetrics
 from gateway.state.readiness import Readiness
@@ -70,9 +72,16 @@ class Services:
         self.rating_metrics = RatingMetrics(log, embedder, index, settings)
         self.lake = LakeQueries(settings.lake_url, QueryLimits.of(settings, connections=CONCURRENT))
         self.state = SystemState(
-            self.search, index, log, backlog, watcher_status_file=settings.watcher_status_file
+            self.search,
+            index,
+            log,
+            backlog,
+            watcher_status_file=settings.watcher_status_file,
+            adoption_status_file=settings.adoption_status_file,
         )
         self.duplicates = Duplicates(index, cursors, near_score=settings.duplicate_score)
+        self.listing = Listing(index, cursors, self.search.active)
+        self.folders = Folders(index, self.search.active)
         self.images = ImageFiles(
             settings,
             ServedImages(self.search.image_lookup, self.state.failed_images),

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from adapters.settings import Port, Seconds
+from adapters.addresses import is_origin
+from adapters.settings import Host, HttpAddress, Port, Seconds
 from analytics.settings import LakeSettings, QuerySettings
 from imaging.settings import DecodingSettings
 from imaging.sources.settings import SourceSettings
@@ -16,6 +17,8 @@ from models.settings import AdviceSettings
 
 MINIMUM_KEY: Final = 16
 """Characters of an API key; a shorter one could be guessed."""
+MINIMUM_SECRET_BYTES: Final = 32
+"""RFC 7518, section 3.2: the key is at least as long as the hash's output."""
 
 
 class GatewaySettings(
@@ -23,7 +26,7 @@ class GatewaySettings(
 ):
     """The gateway: the HTTP API and the page."""
 
-    gateway_host: str = "127.0.0.1"
+    gateway_host: Host = "127.0.0.1"
     """Address that the gateway listens on."""
     gateway_port: Port = 3000
     """Port that the gateway listens on."""
@@ -32,7 +35,8 @@ class GatewaySettings(
     jwt_secret: SecretStr | None = None
     """Secret that signs receipts, at least 32 bytes; by default the one in `JWT_SECRET_FILE`."""
     jwt_secret_file: Path = Path(".stack/jwt.secret")
-    """File with the secret that signs receipts; created with mode 0600 if it is missing."""
+    """File with the secret that signs receipts; created with mode 0600 if it is missing. In the
+    local stack its default is in `STATE_DIR`."""
     jwt_lifetime: Seconds = 24 * 3600.0
     """Seconds for which a receipt is valid."""
     request_timeout: Seconds = 20.0
@@ -48,6 +52,9 @@ class GatewaySettings(
     watcher_status_file: Path | None = None
     """The watcher's `STATUS_FILE`, which names the skipped files; without it, the gateway does not
     report them."""
+    adoption_status_file: Path | None = None
+    """The local stack's file on the automatic change to a better model; without it, the gateway
+    does not report one."""
     uploads: bool = True
     """Whether pictures may be added over HTTP."""
     max_upload_bytes: Annotated[int, Field(ge=1)] = 100_000_000
@@ -58,13 +65,13 @@ class GatewaySettings(
     """Processes that decode pictures of queries, thumbnails and uploads; also the number of uploads
     that are stored at the same time."""
     thumbnails_dir: Path = Path(".stack/thumbnails")
-    """Folder of the thumbnails' cache."""
+    """Folder of the thumbnails' cache. In the local stack its default is in `STATE_DIR`."""
     thumbnails_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
     """Approximate bytes of the thumbnails; beyond them the least recently used ones are deleted."""
     api_keys: tuple[SecretStr, ...] = ()
     """API keys, separated by commas or white space. If any is set, every route but the health check
     requires a key or a token."""
-    oidc_issuer: str | None = None
+    oidc_issuer: HttpAddress | None = None
     """Address of an OpenID Connect issuer. If one is set, every route but the health check requires
     one of its tokens or a key."""
     oidc_audience: str | None = None
@@ -92,6 +99,14 @@ class GatewaySettings(
     def _split(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
+    @field_validator("jwt_secret")
+    @classmethod
+    def _secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        # An empty one counts as none.
+        if secret and len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
+            raise ValueError(f"must have at least {MINIMUM_SECRET_BYTES} bytes")
+        return secret
+
     @field_validator("api_keys")
     @classmethod
     def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -112,8 +127,7 @@ class GatewaySettings(
     @classmethod
     def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            address = urlsplit(origin)
-            if origin != "*" and origin != f"{address.scheme}://{address.netloc}":
+            if origin != "*" and not is_origin(origin):
                 raise ValueError(f"{origin!r} is not an origin such as https://photos.example")
         return origins
 

@@ -1,7 +1,7 @@
 """Reads size and orientation of a JPEG XL file without decoding it.
 
 Pillow's plugin decodes the whole file when it opens it, so a small file that claims to be a huge
-image has to be recognised before that. Source: ISO/IEC 18181-1, the codestream's SizeHeader,
+image has to be recognized before that. Source: ISO/IEC 18181-1, the codestream's SizeHeader,
 and 18181-2 for the boxes around it.
 """
 

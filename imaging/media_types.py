@@ -1,4 +1,4 @@
-"""Recognises image formats by suffix and by first bytes. Imports no decoder."""
+"""Recognizes image formats by suffix and by first bytes. Imports no decoder."""
 
 from typing import Final, Literal
 

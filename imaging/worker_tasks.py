@@ -16,7 +16,7 @@ from adapters.errors import AdapterError, Rejected
 from imaging.decode import DRAFT_FACTOR, decode
 from imaging.decode_memory import memory_needed_at
 from imaging.decoded_image import DecodedImage
-from imaging.sandbox.worker import DECODING, READING, NeedsMemory, enter_phase
+from imaging.sandbox.worker import NeedsMemory, Phase, enter_phase
 from imaging.thumbnail import check
 from imaging.thumbnail import thumbnail as make_thumbnail
 
@@ -68,7 +68,7 @@ def media_type(source: Path | bytes, max_pixels: int, max_bytes: int, *, memory:
 def _content(source: Path | bytes, max_bytes: int, memory: int) -> bytes:
     if isinstance(source, bytes):
         return source
-    enter_phase(READING)
+    enter_phase(Phase.READING)
     size = source.stat().st_size
     if size > max_bytes:
         raise Rejected(f"the file has {size} bytes, more than {max_bytes}")
@@ -98,7 +98,7 @@ def rejecting_unknown_errors() -> Iterator[None]:
 
 def begin(data: bytes, edge: int, max_pixels: int, memory: int) -> None:
     """Raise `NeedsMemory` if the header shows that `memory` is not enough."""
-    enter_phase(DECODING)
+    enter_phase(Phase.DECODING)
     needed = len(data) + memory_needed_at(data, edge, max_pixels=max_pixels)
     if needed > memory:
         raise NeedsMemory(needed)

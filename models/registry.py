@@ -37,6 +37,8 @@ class ModelState(BaseModel):
     """The target of a switch in progress."""
     retiring: str | None = None
     """A model that is no longer kept current, but whose collection may still exist."""
+    first: str | None = None
+    """The model of the first start; None if an earlier version wrote the file."""
 
     def with_current(self, name: str) -> ModelState:
         """This state with the model's collection kept current."""
@@ -49,6 +51,10 @@ class ModelState(BaseModel):
         candidate = None if self.candidate == name else self.candidate
         changes = {"active": name, "previous": previous, "candidate": candidate}
         return self.with_current(name).model_copy(update=changes)
+
+    def with_first(self, name: str) -> ModelState:
+        """This state with the model as that of the first start, unless one is recorded."""
+        return self if self.first is not None else self.model_copy(update={"first": name})
 
     def without(self, name: str) -> ModelState:
         """This state while a model, which must not be the active one, is being retired."""
@@ -154,7 +160,7 @@ class ModelRegistry:
         first = self.first if self.first in names or not names else names[0]
         if names:
             logger.error("models recovered from Weaviate's collections: %s", ", ".join(names))
-        return ModelState(active=first, current=names or (first,))
+        return ModelState(active=first, current=names or (first,), first=first)
 
     def _has_collection(self, name: str) -> bool:
         try:

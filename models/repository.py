@@ -15,6 +15,8 @@ IMAGE_SUFFIX, TEXT_SUFFIX = "_image", "_text"
 CONFIG = "config.pbtxt"
 ENVIRONMENT = "EXECUTION_ENV_PATH"
 VERSION_LENGTH = 12
+IDLE_SECONDS = 10.0
+"""How long no batch has come when an encoder gives the memory of past ones back to the system."""
 PROVIDERS = ("cpu", "cuda")
 # Parameters on which a vector's value depends, besides the files in `_valued_files`. Instances,
 # threads and provider may change without a new version.
@@ -98,6 +100,7 @@ def render(
     text_instances: int,
     threads: int,
     provider: str,
+    idle_seconds: float = IDLE_SECONDS,
     names: Sequence[str] | None = None,
 ) -> None:
     """Write the repository that Triton serves into `target`.
@@ -115,18 +118,21 @@ def render(
         text_instances: the same for text encoders.
         threads: ONNX Runtime's threads in each instance; 0 means one per core.
         provider: `cpu` or `cuda`.
+        idle_seconds: how long no batch has come when an encoder on a CPU gives the memory of past
+            ones back; 0 means never.
         names: the models to render; None means all of `source`.
 
     Raises:
         ValueError: an argument is out of range or a configuration is invalid.
         OSError: a file cannot be read or written.
     """
-    if image_instances < 1 or text_instances < 1 or threads < 0:
-        raise ValueError("instances must be at least 1, threads at least 0")
+    if image_instances < 1 or text_instances < 1 or threads < 0 or idle_seconds < 0:
+        raise ValueError("instances must be at least 1, threads and idle seconds at least 0")
     if provider not in PROVIDERS:
         raise ValueError(f"provider is {provider!r}: use one of {PROVIDERS}")
     for model in models(source) if names is None else names:
         shared = {"version": version(source, model), "threads": str(threads), "provider": provider}
+        shared["idle_seconds"] = f"{idle_seconds:g}"
         if python_env is not None:
             shared[ENVIRONMENT] = str(python_env.absolute())
         for suffix, count in ((IMAGE_SUFFIX, image_instances), (TEXT_SUFFIX, text_instances)):
@@ -197,6 +203,7 @@ def main() -> None:
     parser.add_argument("--image-instances", type=int, default=1)
     parser.add_argument("--text-instances", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS)
     given = parser.parse_args()
     render(
         given.source,
@@ -206,6 +213,7 @@ def main() -> None:
         text_instances=given.text_instances,
         threads=given.threads,
         provider=given.provider,
+        idle_seconds=given.idle_seconds,
     )
 
 

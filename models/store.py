@@ -7,26 +7,25 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from adapters.embedder.spec import ModelSpec
-from adapters.naming import image_model, text_model
+from adapters.naming import MODEL_NAME, image_model, text_model
 from models import repository as model_repository
 from models import triton_config
 from models.errors import ModelError
 from models.layout import IMAGE_MODEL, TEXT_MODEL, TOKENIZER, Layout, read_layout
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx  # Imported when a model is converted; the launcher, which stays, converts none.
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ORIGIN = "origin.json"
 IMAGE_BATCH, TEXT_BATCH = 32, 64
 _CONFIG = """\
@@ -74,7 +73,7 @@ class ModelStore:
         """
         if name in model_repository.models(self._bundled):
             return self._bundled
-        if NAME.fullmatch(name) and (self._root / name / ORIGIN).is_file():
+        if MODEL_NAME.fullmatch(name) and (self._root / name / ORIGIN).is_file():
             return self._root / name
         raise StoreError(f"there is no model {name!r}; there are: {', '.join(self.names())}")
 
@@ -95,21 +94,26 @@ class ModelStore:
             InvalidLayout, InvalidGraph: the folder does not contain such a model.
             OSError: a file cannot be read or written.
         """
-        if not NAME.fullmatch(name):
+        if not MODEL_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a model: use letters, digits, '.', '_', '-'")
         if name in self.names():
             raise StoreError(f"there is already a model {name!r}; remove it or use another name")
         layout = read_layout(folder)
         self._root.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=".part", dir=self._root))
-        try:
-            _convert_image(layout, part / image_model(name), name, origin.licence, min_score)
-            _convert_text(layout, part / text_model(name), name)
-            (part / ORIGIN).write_text(origin.model_dump_json(indent=1))
-            part.chmod(0o755)
-            part.rename(self._root / name)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with FileLock(self._root / f".{name}.lock"):
+            if name in self.names():  # Another process has added it meanwhile.
+                raise StoreError(f"there is already a model {name!r}")
+            for stale in self._root.glob(f".{name}~*.part"):
+                shutil.rmtree(stale, ignore_errors=True)  # Of a process that was killed.
+            part = Path(tempfile.mkdtemp(prefix=f".{name}~", suffix=".part", dir=self._root))
+            try:
+                _convert_image(layout, part / image_model(name), name, origin.licence, min_score)
+                _convert_text(layout, part / text_model(name), name)
+                (part / ORIGIN).write_text(origin.model_dump_json(indent=1))
+                part.chmod(0o755)
+                part.rename(self._root / name)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
         return self.spec(name)
 
     def remove(self, name: str) -> None:
@@ -124,7 +128,9 @@ class ModelStore:
 
 
 def _convert_image(layout: Layout, target: Path, name: str, licence: str, min_score: float) -> None:
-    from models import graph as model_graph  # Here, as in the others: only `add` needs ONNX.
+    from models import (
+        graph as model_graph,
+    )  # Here, as in the others: only adding a model needs ONNX.
 
     source = layout.folder / IMAGE_MODEL
     model = model_graph.image_encoder(

@@ -9,6 +9,8 @@ import warnings
 
 from adapters.bootstrap import connect_log
 from adapters.helper_processes import collect_garbage_seldom
+from adapters.idle_memory import return_memory_when_idle
+from adapters.lifecycle import call_on_signals
 from adapters.logging import configure_logging
 from producers.settings import WatcherSettings
 from producers.sources import Sources
@@ -29,8 +31,7 @@ async def watch(settings: WatcherSettings) -> None:
 
         start_http_server(settings.metrics_port, registry=registry(sources.statuses))
     work = asyncio.ensure_future(sources.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
+    call_on_signals(work.cancel)
     loop.add_signal_handler(signal.SIGHUP, sources.request_scan)
     loop.add_signal_handler(signal.SIGUSR1, lambda: sources.request_scan(confirm_removals=True))
     try:
@@ -45,6 +46,7 @@ def main() -> None:
     """Run with the environment's settings; exit status 0 after a signal to stop."""
     configure_logging()
     collect_garbage_seldom()
+    return_memory_when_idle()
     # watchdog also logs dropped events, which the watcher logs itself.
     logging.getLogger("watchdog").setLevel(logging.ERROR)
     # watchdog warns when a folder that was moved out and back in is watched again.

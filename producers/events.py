@@ -7,7 +7,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from adapters.log.port import Message
-from producers.folder.tree import FileStat, ListedStat, to_datetime
+from producers.known_image import FileStat, ListedStat, to_datetime
 from producers.rules import media_type_by_name
 from schemas.codec import encode
 from schemas.events import ImageAdded, now

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import Final
 
 from imaging.sources.mounts import Mounts
-from producers.folder.tree import KnownImage
+from producers.known_image import KnownImage
 from producers.log.known_images import KnownImages
 
 logger = logging.getLogger(__name__)

@@ -41,21 +41,6 @@ def render(schema: Schema) -> str:
     return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-DELIBERATE: Final[Mapping[str, frozenset[str]]] = {
-    # Sources without modification times used to report 1970. Readers of 1.0 require a time.
-    "images": frozenset({"field modified_at changed its type"}),
-    # Dead letters of files that were never published used to name offset 0 of partition 0, which is
-    # the position of another record. Readers of 1.0 require a position.
-    "images.dlq": frozenset(
-        {
-            "field source_partition changed its type",
-            "field source_offset changed its type",
-        }
-    ),
-}
-"""Topic -> incompatibilities that were accepted deliberately."""
-
-
 def incompatibilities(old: Schema, new: Schema) -> Iterator[str]:
     """Why events written with `old` could not be read with `new`, or the other way round.
 

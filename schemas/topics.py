@@ -34,7 +34,6 @@ class Topic:
     partitions: int
     compacted: bool
     retention_ms: int
-    dead_letters_to: str | None
     written_by: tuple[str, ...]
     read_by: tuple[str, ...]
 
@@ -66,7 +65,6 @@ IMAGES = Topic(
     partitions=12,
     compacted=True,
     retention_ms=FOREVER_MS,
-    dead_letters_to="images.dlq",
     written_by=("watcher",),
     read_by=("watcher", "indexing"),
 )
@@ -78,7 +76,6 @@ IMAGES_INDEXED = Topic(
     partitions=12,
     compacted=False,
     retention_ms=7 * DAY_MS,
-    dead_letters_to=None,
     written_by=("indexing",),
     read_by=("analytics",),
 )
@@ -90,7 +87,6 @@ IMAGES_DLQ = Topic(
     partitions=3,
     compacted=False,
     retention_ms=FOREVER_MS,
-    dead_letters_to=None,
     written_by=("indexing", "watcher"),
     read_by=("dlq commands", "analytics"),
 )
@@ -102,7 +98,6 @@ SEARCHES = Topic(
     partitions=6,
     compacted=False,
     retention_ms=FOREVER_MS,
-    dead_letters_to=None,
     written_by=("gateway",),
     read_by=("analytics", "model comparison"),
 )
@@ -114,7 +109,6 @@ FEEDBACK = Topic(
     partitions=6,
     compacted=False,
     retention_ms=FOREVER_MS,
-    dead_letters_to=None,
     written_by=("gateway",),
     read_by=("analytics",),
 )
@@ -126,7 +120,6 @@ MODELS = Topic(
     partitions=1,
     compacted=True,
     retention_ms=FOREVER_MS,
-    dead_letters_to=None,
     written_by=("provision", "models commands"),
     read_by=("analytics",),
 )

@@ -11,13 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stack import log_files, processes, state_folder
+from adapters.idle_memory import return_memory_when_idle
+from stack import adopting, log_files, processes, state_folder
 from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache
+from stack.install.progress import shown
 from stack.live_view import LiveView
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
-from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, ROOT, StackSettings
+from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess, Supervisor
 from stack.triton_models import model_registry
 
@@ -37,7 +39,8 @@ def prepare(settings: StackSettings) -> list[ProcessSpec]:
     Raises:
         StackError: a step failed; it can be repeated.
     """
-    return processes.servers(settings, Cache(settings.cache, say))
+    with shown(say) as progress:
+        return processes.servers(settings, Cache(settings.cache, progress))
 
 
 class Launcher:
@@ -55,6 +58,7 @@ class Launcher:
         self._file = RecordFile(settings.run)
         self._ready = False
         self._view = LiveView(settings, gateway=not servers_only) if live else None
+        self._announced = asyncio.Event()
 
     def _say(self, text: str) -> None:
         if self._view is None or not self._view.say(text):
@@ -72,6 +76,7 @@ class Launcher:
             ports.check(self._settings.used_ports(servers_only=self._servers_only))
             self._make_folders()
             self._write([])
+            return_memory_when_idle()
             try:
                 asyncio.run(self._supervise())
             finally:
@@ -117,12 +122,17 @@ class Launcher:
 
     async def _work(self) -> None:
         settings = self._settings
-        # In a thread, so that Ctrl-C works while something is downloaded or built.
-        servers = await asyncio.to_thread(prepare, settings)
+        with shown(say) as progress:
+            try:
+                # In a thread, so that Ctrl-C works while something is downloaded or built.
+                cache = Cache(settings.cache, progress)
+                servers = await asyncio.to_thread(processes.servers, settings, cache)
+            finally:
+                progress.stop()
         # Write the state file: a later download may change the default model, but not for a stack
         # that holds data. This also replaces a damaged file.
-        with model_registry(settings).changing():
-            pass
+        with model_registry(settings).changing() as change:
+            change.state = change.state.with_first(settings.start_model)
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:
@@ -135,6 +145,7 @@ class Launcher:
                 group.create_task(self._follow_logs(specs))
             if not self._servers_only:
                 group.create_task(self._follow_models(supervisor))
+                group.create_task(self._adopt(supervisor))
             group.create_task(self._rotate_logs())
             group.create_task(self._provision_again(supervisor, [spec.name for spec in servers]))
             group.create_task(supervisor.run(lambda: self._announce(supervisor)))
@@ -181,16 +192,16 @@ class Launcher:
         if self._servers_only:
             self._say("servers are ready")
             return
-        active = self._settings.active_model
-        if active == FALLBACK_MODEL:
-            self._say(
-                "model: lite, the bundled fall-back that needs no download; "
-                "it finds everyday things, but less well than CLIP does: "
-                f"./image-search models pull {PREFERRED_MODEL}, then models switch"
-            )
-        else:
-            self._say(f"model: {active}")
+        self._announced.set()
+        self._say(adopting.decide(self._settings).sentence)
         self._say(f"ready: {self._settings.gateway_url}")
+
+    async def _adopt(self, supervisor: Supervisor) -> None:
+        """Move from the bundled model to a better one, unless the user does not want that."""
+        await self._announced.wait()
+        await adopting.keep_adopting(
+            self._settings, supervisor, adopting.decide(self._settings), self._say
+        )
 
     async def _follow_models(self, supervisor: Supervisor) -> None:
         """Run indexers for exactly those models that are kept current."""

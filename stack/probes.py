@@ -42,11 +42,8 @@ def http_probe(url: str, *, accept_refusal: bool = False) -> Probe:
     return ready
 
 
-def kafka_probe(bootstrap_servers: str) -> Probe:
+def kafka_probe(settings: ServerSettings) -> Probe:
     """Ready when a client gets the cluster's metadata."""
-
-    # Created here, so that a bad setting is reported at once instead of by a probe.
-    settings = ServerSettings(kafka_bootstrap_servers=bootstrap_servers)
 
     async def ready() -> bool:
         async with connect_log(settings) as log:
@@ -86,12 +83,11 @@ class TritonProbe:
     is queued behind others: Triton is busy, unless no model completes anything for `HUNG_SECONDS`.
     """
 
-    def __init__(self, url: str, model_name: Callable[[], str]) -> None:
+    def __init__(self, settings: ServerSettings, model_name: Callable[[], str]) -> None:
         """`model_name` is called for each probe, as a switch may have changed the model."""
-        self._url = url
-        self._settings = ServerSettings(
-            triton_url=url, triton_timeout=INFERENCE_TIMEOUT_SECONDS, triton_concurrency=2
-        )
+        self._url = settings.triton_url
+        limits = {"triton_timeout": INFERENCE_TIMEOUT_SECONDS, "triton_concurrency": 2}
+        self._settings = settings.model_copy(update=limits)
         self._model_name = model_name
         self._count_completed: int | None = None
         self._progressed = time.monotonic()

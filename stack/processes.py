@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,10 @@ _SMALL_JVM: Final = (
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-XX:-UsePerfData",
+    # The heap starts small, grows when it has to, and shrinks again.
+    "-Xms32m",
+    "-XX:MinHeapFreeRatio=10",
+    "-XX:MaxHeapFreeRatio=30",
 )
 
 
@@ -35,13 +40,22 @@ def servers(settings: StackSettings, cache: Cache) -> list[ProcessSpec]:
         StackError: one of them cannot be prepared.
     """
     wanted = []
-    if settings.kafka_bootstrap_servers is None:
-        wanted.append(kafka(settings, cache))
     if settings.weaviate_url is None:
-        wanted.append(weaviate(settings, cache))
+        wanted.append(weaviate)
+    if settings.kafka_bootstrap_servers is None:
+        wanted.append(kafka)
     if settings.triton_url is None:
-        wanted.append(triton(settings, cache))
-    return wanted
+        wanted.append(triton)
+    if not wanted:
+        return []
+    # Weaviate first: compiling it takes longest, and the others are prepared beside it.
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        begun = [pool.submit(each, settings, cache) for each in wanted]
+        failed = next((each for each in as_completed(begun) if each.exception()), None)
+        if failed is not None:
+            cache.progress.stop()
+            failed.result()
+    return [each.result() for each in begun]
 
 
 def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
@@ -51,8 +65,8 @@ def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
     classpath = f"{binaries.kafka_jars(cache)}/*"
     properties, logging = home / "server.properties", home / "log4j2.properties"
     data = home / "data"
-    java_command = [str(java), f"-Xmx{settings.kafka_heap}", f"-Xms{settings.kafka_heap}"]
-    java_command += [*_SMALL_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
+    java_command = [str(java), *_SMALL_JVM, f"-Xmx{settings.kafka_heap}"]
+    java_command += [f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
 
     def format_storage() -> None:
         # Before each start, since the whole folder may be gone.
@@ -78,7 +92,7 @@ def kafka(settings: StackSettings, cache: Cache) -> ProcessSpec:
         name="kafka",
         command=[*java_command, "kafka.Kafka", str(properties)],
         log=settings.logs / "kafka.log",
-        ready=kafka_probe(f"127.0.0.1:{settings.kafka_port}"),
+        ready=kafka_probe(settings.server_settings()),
         prepare=format_storage,
         stop_grace=30.0,
     )
@@ -114,6 +128,9 @@ def _kafka_properties(settings: StackSettings, data: Path) -> str:
         # Topics come only from the topic table; a misspelt name must be an error.
         "auto.create.topics.enable": "false",
         "message.max.bytes": 8 * 1024 * 1024,
+        # Allocated at the start, by default 128 MiB. This much compacts 600 000 keys in one pass,
+        # and more keys in several.
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
         # The default of 7 days is too short for a machine that was off for a month. Offsets of
         # abandoned groups still expire.
         "offsets.retention.minutes": 60 * 24 * 60,
@@ -204,7 +221,7 @@ def triton(settings: StackSettings, cache: Cache) -> ProcessSpec:
         for name in missing:
             cache.say(f"the model {name} is missing from {settings.models} and is not served")
 
-    works = TritonProbe(f"http://{host}:{settings.triton_port}", lambda: settings.active_model)
+    works = TritonProbe(settings.server_settings(), lambda: settings.active_model)
     command = [
         str(program.server),
         f"--model-repository={models}",
@@ -250,7 +267,7 @@ def provisioning(settings: StackSettings, needs: tuple[str, ...]) -> ProcessSpec
 
 def indexers(settings: StackSettings, model: str) -> list[ProcessSpec]:
     """The indexers of this model's collection. A switch does not change their names."""
-    infix = "" if model == settings.model_name else f"{model}-"
+    infix = "" if model == settings.first_model else f"{model}-"
     return [
         _worker(settings, f"indexer-{infix}{number}", ["consumers", "indexing"], MODEL_NAME=model)
         for number in range(1, settings.indexers + 1)
@@ -276,6 +293,7 @@ def own_processes(settings: StackSettings) -> list[ProcessSpec]:
         environment={
             **_own_environment(settings),
             "WATCHER_STATUS_FILE": str(settings.watcher_status),
+            "ADOPTION_STATUS_FILE": str(settings.adoption),
         },
     )
     watcher = _worker(settings, "watcher", ["producers"], STATUS_FILE=str(settings.watcher_status))

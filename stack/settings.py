@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ByteSize, Field, field_validator
+from pydantic import AfterValidator, ByteSize, Field, field_validator
 
 from adapters import machine
-from adapters.settings import EnvironmentSettings, Port
+from adapters.settings import (
+    BrokerAddresses,
+    EnvironmentSettings,
+    FolderUrl,
+    Host,
+    HttpAddress,
+    ModelName,
+    Port,
+    ServerSettings,
+)
 from imaging.sources.source import Source, parse_sources
+from models.catalogue import read_catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
-PREFERRED_MODEL = "ViT-B-32__openai"
+PREFERRED_MODEL = "ViT-B-32__laion2b-s34b-b79k"
+FORMERLY_PREFERRED_MODEL = "ViT-B-32__openai"
 FALLBACK_MODEL = "lite"
 
 
 GIB = 1 << 30
 WEAVIATE_SHARE = 0.4
 """Weaviate's share of the machine's memory; the rest is for Kafka, Triton and other processes."""
-_CGROUP_LIMIT = machine.CGROUP_LIMIT
 
 
-def machine_memory() -> int:
-    """Bytes of memory of this machine, or of the container this runs in if that has less."""
-    return machine.machine_memory(_CGROUP_LIMIT)
+def _check_java_memory(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]*[kKmMgGtT]?", value):
+        raise ValueError("must be a size in Java's notation, such as 512m or 2g")
+    return value
 
 
 def default_model(values: dict[str, Any]) -> str:
-    """CLIP ViT-B/32 if it has been downloaded, else the bundled fall-back."""
+    """CLIP ViT-B/32: the earlier default if only that one has been downloaded."""
     models: Path = values["models_dir"] or values["cache_dir"] / "models"
-    here = (models.expanduser() / PREFERRED_MODEL).is_dir()
-    return PREFERRED_MODEL if here else FALLBACK_MODEL
+    for name in (PREFERRED_MODEL, FORMERLY_PREFERRED_MODEL):
+        if (models.expanduser() / name).is_dir():
+            return name
+    return PREFERRED_MODEL
 
 
 def _user_cache() -> Path:
@@ -58,19 +72,23 @@ class StackSettings(EnvironmentSettings):
     """Further folders and buckets, as `name=url` separated by spaces."""
     watcher_status_file: Path | None = None
     """File that the watcher writes its status to; in the state folder if none is set."""
-    gateway_host: str = "127.0.0.1"
+    thumbnails_dir: Path | None = None
+    """Folder of the thumbnails' cache; in the state folder if none is set."""
+    jwt_secret_file: Path | None = None
+    """File with the secret that signs receipts; in the state folder if none is set."""
+    gateway_host: Host = "127.0.0.1"
     """Address that the gateway listens on."""
     gateway_port: Port = 3000
     """Port that the gateway listens on."""
-    kafka_bootstrap_servers: str | None = None
+    kafka_bootstrap_servers: BrokerAddresses | None = None
     """Addresses of existing Kafka brokers to use instead of a local one."""
     kafka_port: Port = 9092
     """Port of the local Kafka."""
     kafka_controller_port: Port = 9093
     """Port of the local Kafka's controller."""
-    kafka_heap: str = "512m"
-    """Memory of the local Kafka's Java heap."""
-    weaviate_url: str | None = None
+    kafka_heap: Annotated[str, AfterValidator(_check_java_memory)] = "512m"
+    """Maximum of the local Kafka's Java heap, which takes less while less is needed."""
+    weaviate_url: HttpAddress | None = None
     """HTTP address of an existing Weaviate to use instead of a local one."""
     weaviate_port: Port = 8080
     """HTTP port of the local Weaviate."""
@@ -88,7 +106,7 @@ class StackSettings(EnvironmentSettings):
     """Path of an existing Weaviate program, to use it instead of compiling one."""
     weaviate_memory: ByteSize | None = None
     """Memory limit of the local Weaviate, as `6GiB`; 40 % of the machine's if none is set."""
-    triton_url: str | None = None
+    triton_url: HttpAddress | None = None
     """HTTP address of an existing Triton to use instead of a local one."""
     triton_port: Port = 8000
     """HTTP port of the local Triton."""
@@ -102,12 +120,17 @@ class StackSettings(EnvironmentSettings):
     """Instances of each text encoder."""
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that an encoder uses for one batch; 0 means one per core."""
-    lake_url: str | None = None
+    triton_idle_seconds: Annotated[float, Field(ge=0)] = 10.0
+    """Seconds without a batch after which an encoder gives the memory of past ones back; 0 means
+    never."""
+    lake_url: FolderUrl | None = None
     """The event lake: a folder, or any URL that fsspec supports; `lake` in the state folder if none
     is set."""
-    model_name: str = Field(default_factory=default_model)
-    """Model of the first start; after that, `models switch` decides. If none is set:
-    `ViT-B-32__openai` if it has been downloaded, else `lite`."""
+    model_name: ModelName = Field(default_factory=default_model)
+    """Model of the first start; after that, `models switch` decides. One of the catalogue that is
+    not installed is downloaded in the background, while `lite` answers searches. With `lite`,
+    nothing is downloaded. If none is set: `ViT-B-32__laion2b-s34b-b79k`, or `ViT-B-32__openai` if
+    only that one is installed."""
     indexers: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of indexers for each collection; they share the work."""
     log_bytes: Annotated[ByteSize, Field(ge=10_000)] = ByteSize(20_000_000)
@@ -183,14 +206,37 @@ class StackSettings(EnvironmentSettings):
         return self.state / "models.json.before"
 
     @property
+    def adoption(self) -> Path:
+        """How far the automatic change to a better model is (`models.adoption_status`)."""
+        return self.run / "adoption.json"
+
+    @property
+    def start_model(self) -> str:
+        """The model that a first start serves: the bundled one while `model_name` is not here."""
+        if self.model_name == FALLBACK_MODEL or (self.models / self.model_name).is_dir():
+            return self.model_name
+        entry = read_catalogue().get(self.model_name)
+        return self.model_name if entry is None else FALLBACK_MODEL
+
+    @property
     def active_model(self) -> str:
-        """The model that answers searches, by the state file; without one, the first model."""
+        """The model that answers searches, by the state file; without one, `start_model`."""
+        return self._recorded("active") or self.start_model
+
+    @property
+    def first_model(self) -> str:
+        """The model of the first start, by the state file; without one, `start_model`."""
+        return self._recorded("first") or self.start_model
+
+    def _recorded(self, key: str) -> str | None:
+        """A value of the state file."""
         for path in (self.model_state, self.model_state_before):
             try:
-                return str(json.loads(path.read_text())["active"])
+                value = json.loads(path.read_text())[key]
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # Lost, or damaged by a crash of the machine: use the one before it.
-        return self.model_name
+            return None if value is None else str(value)
+        return None
 
     @property
     def threads(self) -> int:
@@ -202,7 +248,7 @@ class StackSettings(EnvironmentSettings):
         """Bytes: the setting, else a share of the machine's memory, at least 1 GiB."""
         if self.weaviate_memory is not None:
             return int(self.weaviate_memory)
-        return max(GIB, int(machine_memory() * WEAVIATE_SHARE))
+        return max(GIB, int(machine.machine_memory() * WEAVIATE_SHARE))
 
     @property
     def gateway_url(self) -> str:
@@ -243,9 +289,24 @@ class StackSettings(EnvironmentSettings):
             "MODEL_NAME": self.active_model,
             "IMAGES_DIR": str(self.images),
             "STATE_DIR": str(self.state),
-            "THUMBNAILS_DIR": os.environ.get("THUMBNAILS_DIR", str(self.state / "thumbnails")),
+            "THUMBNAILS_DIR": str(self.thumbnails_dir or self.state / "thumbnails"),
             "GATEWAY_HOST": self.gateway_host,
             "GATEWAY_PORT": str(self.gateway_port),
             "LAKE_URL": self.lake,
-            "JWT_SECRET_FILE": os.environ.get("JWT_SECRET_FILE", str(self.state / "jwt.secret")),
+            "JWT_SECRET_FILE": str(self.jwt_secret_file or self.state / "jwt.secret"),
         }
+
+    def server_settings(self) -> ServerSettings:
+        """Settings for clients of the servers that the environment names, else of the local ones.
+
+        Raises:
+            BadSettings: a setting that only the clients read has a value that is not allowed.
+        """
+        environment = self.environment()
+        return ServerSettings(
+            kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
+            weaviate_url=environment["WEAVIATE_URL"],
+            weaviate_grpc_port=int(environment["WEAVIATE_GRPC_PORT"]),
+            triton_url=environment["TRITON_URL"],
+            model_name=environment["MODEL_NAME"],
+        )

@@ -54,6 +54,8 @@ class ProcessSpec:
     needs: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     one_shot: bool = False
+    finite: bool = False
+    """It ends by itself when its work is done, and is then not restarted; only if it is killed."""
     start_timeout: float = 120.0
     stop_grace: float = 20.0
     alive: Callable[[], Awaitable[bool]] | None = None
@@ -169,6 +171,9 @@ class Supervisor:
                     return
                 await self._watch_life(supervised, exited)
                 status = await exited
+                if spec.finite and status >= 0:
+                    self._set(supervised, ProcessState.DONE)
+                    return
             finally:
                 exited.cancel()
             lived = time.monotonic() - supervised.started
@@ -218,7 +223,8 @@ class Supervisor:
                 self._set(supervised, ProcessState.READY)
                 if not supervised.ready_event.is_set():
                     took = time.monotonic() - supervised.started
-                    self._say(f"{spec.name} is ready ({took:.1f} s)")
+                    if not spec.finite:
+                        self._say(f"{spec.name} is ready ({took:.1f} s)")
                     supervised.ready_event.set()
                 else:
                     self._say(f"{spec.name} is ready again")

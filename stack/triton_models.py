@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from adapters.bootstrap import connect_model_control
 from adapters.errors import AdapterError
 from adapters.naming import image_model, text_model
-from adapters.settings import ServerSettings
 from models.errors import ServingFailed
 from models.registry import ModelRegistry
 from models.repository import render
@@ -26,7 +25,7 @@ def model_registry(settings: StackSettings) -> ModelRegistry:
     """Which models are current on this stack."""
     return ModelRegistry(
         file=settings.model_state,
-        first=settings.model_name,
+        first=settings.start_model,
         models=settings.models,
         weaviate=settings.state / "weaviate",
     )
@@ -52,6 +51,7 @@ def render_models(
             text_instances=settings.triton_text_instances,
             threads=settings.threads,
             provider="cpu",
+            idle_seconds=settings.triton_idle_seconds,
             names=[name],
         )
     return missing
@@ -102,4 +102,4 @@ async def unload(settings: StackSettings, name: str) -> None:
 
 
 def _control(settings: StackSettings) -> TritonControl:
-    return connect_model_control(ServerSettings(triton_url=settings.environment()["TRITON_URL"]))
+    return connect_model_control(settings.server_settings())

@@ -22,6 +22,10 @@ ROOT = Path(__file__).parents[1]
 hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+# Nothing that tests start, in this process or as another one, may reach the real hub: no program
+# listens on this port. Tests that download name `tests/support/hub_server.py` instead.
+NO_HUB = "http://127.0.0.1:9"
+os.environ["HF_ENDPOINT"] = NO_HUB
 STACK_TIMEOUT_SECONDS = 25 * 60
 """Enough for a cold preparation, in which Weaviate may be compiled."""
 
@@ -143,7 +147,13 @@ def stack_environment(state: Path, images: Path) -> dict[str, str]:
         "TRITON_METRICS_PORT",
     )
     ports = dict(zip(names, map(str, free_ports(len(names))), strict=True))
-    return {**ports, "STATE_DIR": str(state), "IMAGES_DIR": str(images)}
+    # With `lite` named, the stack does not move to another model by itself.
+    return {
+        **ports,
+        "STATE_DIR": str(state),
+        "IMAGES_DIR": str(images),
+        "MODEL_NAME": "lite",
+    }
 
 
 def servers_of(environment: dict[str, str]) -> Servers:

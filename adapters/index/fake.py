@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from adapters.index.port import (
     ImageFilter,
     ImageRecord,
     KnownVector,
+    ListedImage,
     Match,
     StoredImage,
 )
@@ -140,7 +142,6 @@ class FakeImageIndex(Fake):
             raise Rejected(f"the vector has {len(vector)} numbers, not {collection.dimension}")
         if limit > MAX_RESULTS:
             raise Rejected(f"the limit {limit} is over {MAX_RESULTS}")
-        folders = forms(where.folder)
         matches = [
             Match(
                 image_id=record.image_id,
@@ -148,18 +149,59 @@ class FakeImageIndex(Fake):
                 details={name: getattr(record, name) for name in details},
                 vector=record.vector if with_vectors else (),
             )
-            for record in self._held(collection).values()
-            if record.image_id.startswith(folders) and _passes(record, where)
+            for record in self._passing(collection, where)
         ]
         return sorted(matches, key=lambda match: (-match.score, match.image_id))[:limit]
 
+    def _passing(self, collection: Collection, where: ImageFilter) -> list[ImageRecord]:
+        folders = forms(where.folder)
+        return [
+            record
+            for record in self._held(collection).values()
+            if record.image_id.startswith(folders) and _passes(record, where)
+        ]
+
+    async def newest(
+        self,
+        collection: Collection,
+        limit: int,
+        *,
+        before: tuple[datetime, str] | None = None,
+        where: ImageFilter = EVERYTHING,
+        details: Sequence[str] = (),
+    ) -> Sequence[ListedImage]:
+        self.check()
+        if limit > MAX_RESULTS:
+            raise Rejected(f"the limit {limit} is over {MAX_RESULTS}")
+        images = [
+            ListedImage(
+                record.image_id, record.added_at, {name: getattr(record, name) for name in details}
+            )
+            for record in self._passing(collection, where)
+            if record.added_at is not None
+        ]
+        images.sort(key=lambda image: image.image_id)
+        images.sort(key=lambda image: image.added_at, reverse=True)
+        return [
+            image
+            for image in images
+            if before is None
+            or image.added_at < before[0]
+            or (image.added_at == before[0] and image.image_id > before[1])
+        ][:limit]
+
     async def scroll(
-        self, collection: Collection, after: str | None, limit: int
+        self,
+        collection: Collection,
+        after: str | None,
+        limit: int,
+        *,
+        with_vectors: bool = True,
     ) -> Sequence[StoredImage]:
         self.check()
         held = sorted(self._held(collection).values(), key=lambda r: object_id(r.image_id))
         return [
-            StoredImage(record.image_id, record.sha256, record.vector)
+            StoredImage(record.image_id, record.sha256, record.vector if with_vectors else ())
             for record in held
             if after is None or object_id(record.image_id) > object_id(after)
         ][:limit]

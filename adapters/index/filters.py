@@ -19,8 +19,11 @@ from adapters.name_forms import forms
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 LOWEST_LATITUDE: Final = -90.0
 
+Condition = FilterReturn
+"""A filter in Weaviate's terms."""
 
-def conditions(where: ImageFilter) -> FilterReturn | None:
+
+def conditions(where: ImageFilter) -> Condition | None:
     """The filter; None if it has no condition."""
     parts = _folder(where.folder)
     for name, wanted in where.by_property().items():

@@ -109,6 +109,15 @@ class StoredImage:
     vector: Sequence[float]
 
 
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """One image in the order of adding; `details` as in `Match`."""
+
+    image_id: str
+    added_at: datetime
+    details: Mapping[str, Detail] = field(default_factory=dict)
+
+
 Bound = TypeVar("Bound", int, datetime)
 
 
@@ -247,12 +256,38 @@ class ImageIndex(Protocol):
         """
         ...
 
+    async def newest(
+        self,
+        collection: Collection,
+        limit: int,
+        *,
+        before: tuple[datetime, str] | None = None,
+        where: ImageFilter = EVERYTHING,
+        details: Sequence[str] = (),
+    ) -> Sequence[ListedImage]:
+        """The `limit` images that were added last and pass the filter, the newest first.
+
+        Images of the same instant are ordered by image id. `before` is the instant and the id of
+        the image that the answer follows, which need not exist any more. Images without `added_at`
+        are left out, and so are those beyond `MAX_RESULTS` of the same instant.
+
+        Raises:
+            Rejected: the limit is over `MAX_RESULTS`.
+        """
+        ...
+
     async def scroll(
-        self, collection: Collection, after: str | None, limit: int
+        self,
+        collection: Collection,
+        after: str | None,
+        limit: int,
+        *,
+        with_vectors: bool = True,
     ) -> Sequence[StoredImage]:
         """Up to `limit` images after the one with the id `after`, in the order of object ids.
 
-        Object ids are hashes, so any page is a random sample. `after` need not exist any more.
+        Object ids are hashes, so any page is a random sample. `after` need not exist any more, nor
+        ever have existed. Without `with_vectors`, the vectors are empty.
         """
         ...
 

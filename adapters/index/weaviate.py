@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final, cast
 from urllib.parse import urlsplit
 
 import weaviate
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
-from weaviate.classes.query import Filter
 
 from adapters.embedder.spec import ModelSpec
 from adapters.errors import Rejected, Unavailable
@@ -25,12 +25,9 @@ from adapters.index.port import (
     ImageFilter,
     ImageRecord,
     KnownVector,
+    ListedImage,
     Match,
     StoredImage,
-)
-from adapters.index.schema import (
-    KNOWN_PROPERTIES,
-    known_vector,
 )
 from adapters.index.weaviate_errors import weaviate_errors
 from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
@@ -38,8 +35,6 @@ from adapters.naming import ACTIVE_ALIAS, collection_name, object_id
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_SECONDS: Final = 2.0
-# Limit of one look-up by content hash; with more copies, some vectors are inferred again.
-KNOWN_VECTORS_LIMIT: Final = 1000
 PAGE: Final = 1000
 
 CACHE_SECONDS: Final = 10.0
@@ -177,22 +172,8 @@ class WeaviateIndex:
             return {}
         await self.connect()
         with weaviate_errors(f"look up vectors in {collection.name}"):
-            found = await self._client.collections.use(collection.name).query.fetch_objects(
-                filters=Filter.by_property("sha256").contains_any(list(dict.fromkeys(sha256s))),
-                include_vector=True,
-                return_properties=list(KNOWN_PROPERTIES),
-                limit=KNOWN_VECTORS_LIMIT,
-            )
-        known: dict[str, KnownVector] = {}
-        for item in found.objects:
-            vector = cast(list[float], item.vector.get("default") or [])
-            if (found_one := known_vector(item.properties, vector)) is None:
-                continue
-            sha256 = str(item.properties["sha256"])
-            before = known.get(sha256)
-            if before is None or before.facts_version < found_one.facts_version:
-                known[sha256] = found_one
-        return known
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_queries.known_vectors(objects, sha256s)
 
     async def vectors(
         self, collection: Collection, image_ids: Sequence[str]
@@ -263,14 +244,38 @@ class WeaviateIndex:
                 with_vectors=with_vectors,
             )
 
+    async def newest(
+        self,
+        collection: Collection,
+        limit: int,
+        *,
+        before: tuple[datetime, str] | None = None,
+        where: ImageFilter = EVERYTHING,
+        details: Sequence[str] = (),
+    ) -> Sequence[ListedImage]:
+        """See `ImageIndex.newest`."""
+        if limit > MAX_RESULTS:
+            raise Rejected(f"the limit {limit} is over {MAX_RESULTS}")
+        await self.connect()
+        with weaviate_errors(f"list the newest of {collection.name}"):
+            objects = self._client.collections.use(collection.name)
+            return await weaviate_queries.newest(
+                objects, limit, before=before, where=where, details=details
+            )
+
     async def scroll(
-        self, collection: Collection, after: str | None, limit: int
+        self,
+        collection: Collection,
+        after: str | None,
+        limit: int,
+        *,
+        with_vectors: bool = True,
     ) -> Sequence[StoredImage]:
         """See `ImageIndex.scroll`."""
         await self.connect()
         with weaviate_errors(f"scroll through {collection.name}"):
             objects = self._client.collections.use(collection.name)
-            return await weaviate_queries.scroll(objects, after, limit)
+            return await weaviate_queries.scroll(objects, after, limit, with_vectors=with_vectors)
 
     async def ids_by_sha256(
         self, collection: Collection, sha256s: Sequence[str]

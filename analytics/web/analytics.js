@@ -20,34 +20,41 @@ const element = (name, properties = {}, ...children) => {
   return made;
 };
 
+// What would fill a panel that is empty.
+const NO_SEARCHES = "No searches yet: search on the page, in the terminal or over HTTP.";
+const NO_RATINGS = "No ratings yet: search on the page, and rate the answer from 1 to 10.";
+const NO_RATED_PICTURES = "No rated pictures yet: open a picture of an answer on the page, and rate it from 1 to 10.";
+
 const PANELS = [
-  { id: "over_time", title: "Searches over time", kind: "line", counts: true, x: (row) => time(row.bucket), series: (rows) => [
+  { id: "over_time", empty: NO_SEARCHES, title: "Searches over time", kind: "line", counts: true, x: (row) => time(row.bucket), series: (rows) => [
     { label: "searches", data: rows.map((row) => row.searches) },
     { label: "without a result", data: rows.map((row) => row.without_result) }],
   drillDown: (row, data) => ({ since: row.bucket, until: later(row.bucket, data.bucket === "day" ? 1 : 1 / 24) }) },
-  { id: "latency", title: "Latency by stage, ms", kind: "bar", x: (row) => row.stage, series: (rows) =>
+  { id: "latency", empty: NO_SEARCHES, title: "Latency by stage, ms", kind: "bar", x: (row) => row.stage, series: (rows) =>
     ["p50_ms", "p90_ms", "p95_ms", "p99_ms"].map((name) => ({ label: name.slice(0, 3), data: rows.map((row) => row[name]) })) },
-  { id: "rating_counts", title: "Ratings", kind: "bar", counts: true, x: (row) => row.rating, series: (rows) =>
+  { id: "rating_counts", empty: NO_RATINGS, title: "Ratings", kind: "bar", counts: true, x: (row) => row.rating, series: (rows) =>
     [{ label: "ratings", data: rows.map((row) => row.ratings) }], drillDown: (row) => ({ rating: row.rating }) },
-  { id: "ratings_by_week", title: "Mean rating by model and week, 95 % interval", kind: "bar",
+  { id: "ratings_by_week", empty: NO_RATINGS, title: "Mean rating by model and week, 95 % interval", kind: "bar",
     x: (row) => row.week.slice(0, 10), series: (rows, labels) => seriesPerName(rows, labels, (row) => row.week.slice(0, 10),
       (row) => `${row.model_name} ${row.model_version ?? ""}`, { "": "mean_rating" }),
     drillDown: (row) => ({ since: row.week, until: later(row.week, 7), model: row.model_name, rated: true }) },
-  { id: "ratings_by_score", title: "Mean rating by the best match's score, 95 % interval", kind: "bar",
+  { id: "ratings_by_score", empty: "No ratings of answers with a picture yet: search on the page, and rate the answer from 1 to 10.", title: "Mean rating by the best match's score, 95 % interval", kind: "bar",
     x: (row) => number(row.from_score), series: means,
     drillDown: (row) => ({ score_from: row.from_score, score_below: Math.round(row.from_score * 20 + 1) / 20, rated: true }) },
-  { id: "ratings_by_position", title: "Mean rating by the rated picture's position, 95 % interval", kind: "bar",
+  { id: "ratings_by_position", empty: NO_RATED_PICTURES, title: "Mean rating by the rated picture's position, 95 % interval", kind: "bar",
     x: (row) => row.place, series: means, drillDown: (row) => ({ place: row.place }) },
-  { id: "ratings_by_rated_images", title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means, drillDown: (row) => ({ rated_images: row.rated_images }) },
-  { id: "time_to_searchable", title: "From file to searchable, seconds", kind: "line", x: (row) => row.day.slice(0, 10),
+  { id: "ratings_by_rated_images", empty: NO_RATINGS, title: "Mean rating by the number of rated pictures", kind: "bar", x: (row) => row.rated_images, series: means, drillDown: (row) => ({ rated_images: row.rated_images }) },
+  { id: "time_to_searchable", empty: "No pictures indexed yet: put some into the watched folder.", title: "From file to searchable, seconds", kind: "line", x: (row) => row.day.slice(0, 10),
     series: (rows, labels) => seriesPerName(rows, labels, (row) => row.day.slice(0, 10), (row) => row.model_name, { p50: "p50_s", p95: "p95_s" }) },
-  { id: "weak_queries", title: "Queries with no results or only weak ones", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last searched" }, drillDown: (row) => ({ ...query(row), kind: row.kind, weak: true }) },
-  { id: "most_liked", title: "Best rated queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, drillDown: (row) => ({ ...query(row), rated: true }) },
-  { id: "least_liked", title: "Worst rated queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, drillDown: (row) => ({ ...query(row), rated: true }) },
-  { id: "rated_images", title: "Rated pictures", columns: { image_name: "picture", ratings: "ratings", mean_rating: "mean" } },
-  { id: "dead_letters", title: "Dead letters", columns: { error_class: "class", source_topic: "topic", letters: "letters", images: "pictures", last_at: "last" } },
-  { id: "model_switches", title: "Effect of each model change, 95 % interval", columns: { switched_at: "when", from_collection: "from", collection: "to", ratings_before: "ratings before", ratings_after: "after", mean_before: "mean before", mean_after: "after", difference: "difference", at_least: "at least", at_most: "at most" } },
+  { id: "weak_queries", empty: "No search without a good match so far; those that have none are listed here.", title: "Queries with no results or only weak ones", columns: { text: "query", kind: "kind", searches: "searches", without_result: "no result", mean_top_score: "mean score", last_asked: "last searched" }, drillDown: (row) => ({ ...query(row), kind: row.kind, weak: true }) },
+  { id: "most_liked", empty: NO_RATINGS, title: "Best rated queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_least: "at least" }, drillDown: (row) => ({ ...query(row), rated: true }) },
+  { id: "least_liked", empty: NO_RATINGS, title: "Worst rated queries", columns: { text: "query", ratings: "ratings", mean_rating: "mean", at_most: "at most" }, drillDown: (row) => ({ ...query(row), rated: true }) },
+  { id: "rated_images", empty: NO_RATED_PICTURES, title: "Rated pictures", columns: { image_name: "picture", ratings: "ratings", mean_rating: "mean" } },
+  { id: "dead_letters", empty: "No picture has failed so far; those that cannot be indexed are counted here.", title: "Dead letters", columns: { error_class: "class", source_topic: "topic", letters: "letters", images: "pictures", last_at: "last" } },
+  { id: "model_switches", empty: "The model has not been changed yet: ./image-search models switch NAME changes it.", title: "Effect of each model change, 95 % interval", columns: { switched_at: "when", from_collection: "from", collection: "to", ratings_before: "ratings before", ratings_after: "after", mean_before: "mean before", mean_after: "after", difference: "difference", at_least: "at least", at_most: "at most" } },
 ];
+// The figures of a lake to which nothing was written yet.
+const NOTHING = { bucket: "hour", totals: {}, score_correlation: {}, models: [], ...Object.fromEntries(PANELS.map(({ id }) => [id, []])) };
 
 function means(rows) {
   return [{ label: "mean rating", data: rows.map((row) => row.mean_rating), rows }];
@@ -106,14 +113,22 @@ function draw(data) {
     const rows = data[panel.id];
     if (!$(panel.id)) {
       const made = element("section", { id: panel.id, className: "panel" }, element("h2", { textContent: panel.title }));
-      made.append(panel.columns ? element("div", { className: "scroll" }) : element("div", { className: "plot" }, element("canvas")));
+      made.append(panel.columns ? element("div", { className: "scroll" }) : element("div", { className: "plot" }, element("canvas"), element("p", { className: "quiet", hidden: true })));
       $("charts").append(made);
     }
     if (panel.columns) fill(panel, rows); else plot(panel, rows, data);
   }
 }
 
+function emptyText(panel) {
+  return filters.size ? "Nothing of the chosen period or model." : panel.empty;
+}
+
 function plot(panel, rows, data) {
+  const note = $(panel.id).querySelector("p");
+  note.textContent = rows.length ? "" : emptyText(panel);
+  note.hidden = rows.length > 0;
+  note.parentElement.classList.toggle("empty", rows.length === 0);
   const labels = [...new Set(rows.map(panel.x).map(String))];
   const datasets = panel.series(rows, labels).map((series, place) => ({
     ...series, backgroundColor: COLOURS[place % COLOURS.length], borderColor: COLOURS[place % COLOURS.length], borderWidth: panel.kind === "line" ? 2 : 0, pointRadius: rows.length > 60 ? 0 : 3, pointHitRadius: 8 }));
@@ -160,13 +175,16 @@ function fill(panel, rows) {
     return cell;
   })));
   const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-  $(panel.id).lastElementChild.replaceChildren(rows.length ? table : element("p", { className: "quiet", textContent: "No data." }));
+  $(panel.id).lastElementChild.replaceChildren(rows.length ? table : element("p", { className: "quiet", textContent: emptyText(panel) }));
 }
 
 async function fetchJson(path, parameters) {
   const response = await fetch(`/api/v1/analytics/${path}?${parameters}`);
   const body = await response.json();
-  if (!response.ok) throw new Error(body.errors?.map((error) => `${error.field}: ${error.message}`).join("; ") || body.detail);
+  if (!response.ok) {
+    const message = body.errors?.map((error) => `${error.field}: ${error.message}`).join("; ") || body.detail;
+    throw Object.assign(new Error(message), { emptyLake: body.empty_lake === true });
+  }
   return body;
 }
 
@@ -207,9 +225,18 @@ function showState(text, bad = false) {
   $("state").classList.toggle("bad", bad);
 }
 
+async function fetchDashboard() {
+  try {
+    return await fetchJson("dashboard", filters);
+  } catch (error) {
+    if (error.emptyLake) return NOTHING;
+    throw error;
+  }
+}
+
 async function refresh() {
   try {
-    const data = await fetchJson("dashboard", filters);
+    const data = await fetchDashboard();
     const now = JSON.stringify(data);
     if (now !== shown) {
       shown = now;
@@ -219,7 +246,7 @@ async function refresh() {
       select.replaceChildren(new Option("all", ""), ...data.models.map((name) => new Option(name, name)));
       select.value = chosen;
     }
-    showState(`Updated at ${new Date().toISOString().slice(11, 19)} UTC`);
+    showState(data === NOTHING ? "Nothing has been recorded yet" : `Updated at ${new Date().toISOString().slice(11, 19)} UTC`);
   } catch (error) {
     showState(error.message, true);
   }

@@ -9,6 +9,12 @@ from functools import partial
 
 from adapters.bootstrap import connect_log
 from adapters.helper_processes import HelperDied, HelperPool
+from adapters.lifecycle import (
+    build_watchdog,
+    run_until_first_ends,
+    run_until_stopped,
+    stop_on_signals,
+)
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
@@ -20,12 +26,6 @@ from consumers.analytics.settings import AnalyticsSettings
 from consumers.analytics.writer import LakeWriter
 from consumers.process.backlog import Backlog
 from consumers.process.consumer_loop import ConsumerLoop
-from consumers.process.lifecycle import (
-    build_watchdog,
-    run_until_first_ends,
-    run_until_stopped,
-    stop_on_signals,
-)
 from schemas.topics import SEARCHES
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple
 
-from adapters.bootstrap import connect_embedder, connect_index, connect_log
-from adapters.embedder.triton import TritonEmbedder
+from adapters.bootstrap import Connections, connections
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection, ImageIndex
-from adapters.log.kafka import KafkaEventLog
+from adapters.lifecycle import (
+    build_watchdog,
+    run_until_first_ends,
+    run_until_stopped,
+    stop_on_signals,
+)
 from adapters.log.port import EventLog
 from adapters.progress import Activity, Watchdog
 from adapters.provision import activate_if_none_is, recovered_collection
@@ -23,12 +27,6 @@ from consumers.indexing.orphans import Orphans
 from consumers.indexing.settings import IndexingSettings
 from consumers.process.backlog import Backlog
 from consumers.process.consumer_loop import ConsumerLoop
-from consumers.process.lifecycle import (
-    build_watchdog,
-    run_until_first_ends,
-    run_until_stopped,
-    stop_on_signals,
-)
 from imaging.sandbox.allocator import return_memory_promptly
 from imaging.sandbox.pool import worker_count
 from schemas.topics import IMAGES
@@ -46,26 +44,19 @@ async def index_images(settings: IndexingSettings) -> None:
             an error and be restarted.
     """
     stop = stop_on_signals()
-    embedder = connect_embedder(settings)
-    index = connect_index(settings)
     workers = worker_count(settings.decode_workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        async with connect_log(settings) as log:
-            try:
-                await run_until_stopped(
-                    _run_with_watchdog(settings, embedder, index, log, pool, stop),
-                    stop,
-                    seconds=settings.shutdown_grace + 5,
-                )
-            finally:
-                await asyncio.gather(embedder.close(), index.close())
+        async with connections(settings) as servers:
+            await run_until_stopped(
+                _run_with_watchdog(settings, servers, pool, stop),
+                stop,
+                seconds=settings.shutdown_grace + 5,
+            )
 
 
 async def _run_with_watchdog(
     settings: IndexingSettings,
-    embedder: TritonEmbedder,
-    index: ImageIndex,
-    log: KafkaEventLog,
+    servers: Connections,
     pool: ThreadPoolExecutor,
     stop: asyncio.Event,
 ) -> None:
@@ -77,20 +68,19 @@ async def _run_with_watchdog(
     with activity.here():
         await run_until_first_ends(
             watchdog.run(),
-            _join_and_index(settings, embedder, index, log, pool, stop, progress, watchdog),
+            _join_and_index(settings, servers, pool, stop, progress, watchdog),
         )
 
 
 async def _join_and_index(
     settings: IndexingSettings,
-    embedder: TritonEmbedder,
-    index: ImageIndex,
-    log: KafkaEventLog,
+    servers: Connections,
     pool: ThreadPoolExecutor,
     stop: asyncio.Event,
     progress: IndexingProgress,
     watchdog: Watchdog,
 ) -> None:
+    embedder, index, log = servers.embedder, servers.index, servers.log
     retry = RetryPolicy(settings.retry_initial, settings.retry_maximum)
     spec = await retry.until_available(lambda: embedder.spec(settings.model_name), "Triton")
     collection = await retry.until_available(

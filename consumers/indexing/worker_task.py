@@ -8,7 +8,7 @@ from adapters.embedder.spec import ModelSpec
 from consumers.indexing.reading import Limits, read
 from imaging.decode import DRAFT_FACTOR, decode
 from imaging.decoded_image import DecodedImage
-from imaging.sandbox.worker import READING, NeedsMemory, enter_phase
+from imaging.sandbox.worker import NeedsMemory, Phase, enter_phase
 from imaging.worker_tasks import begin, rejecting_unknown_errors
 from schemas.events import ImageAdded
 
@@ -27,7 +27,7 @@ def read_and_decode(
     """
     started = time.perf_counter()
     if data is None:
-        enter_phase(READING)
+        enter_phase(Phase.READING)
         if memory < event.size_bytes <= limits.max_bytes:
             raise NeedsMemory(event.size_bytes)
         data = read(event, max_bytes=limits.max_bytes)

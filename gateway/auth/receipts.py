@@ -14,8 +14,9 @@ from uuid import UUID
 
 import jwt
 
+from adapters.settings import BadSettings
 from gateway.errors import InvalidReceipt
-from gateway.settings import GatewaySettings
+from gateway.settings import MINIMUM_SECRET_BYTES, GatewaySettings
 
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "image-search"
@@ -23,8 +24,6 @@ AUDIENCE: Final = "image-search/feedback"
 REQUIRED: Final = ("exp", "iat", "aud", "iss", "jti", "text", "model_name")
 OTHER_CLAIMS_BYTES: Final = 2_000
 """Header, signature and the claims that hold no text of a user, with a margin."""
-MINIMUM_SECRET_BYTES: Final = 32
-"""RFC 7518, section 3.2: the key is at least as long as the hash's output."""
 
 
 class CompactEncoder(json.JSONEncoder):
@@ -59,7 +58,7 @@ class Receipts:
 
     def __init__(self, secret: str, *, lifetime_seconds: float) -> None:
         if len(secret.encode()) < MINIMUM_SECRET_BYTES:
-            raise ValueError(f"JWT_SECRET must have at least {MINIMUM_SECRET_BYTES} bytes")
+            raise ValueError(f"the secret must have at least {MINIMUM_SECRET_BYTES} bytes")
         self._secret = secret
         self._lifetime = timedelta(seconds=lifetime_seconds)
 
@@ -109,10 +108,23 @@ class Receipts:
 
 
 def receipt_secret(settings: GatewaySettings) -> str:
-    """The secret of the settings, or else the one in the file."""
+    """The secret of the settings, or else the one in the file.
+
+    Raises:
+        BadSettings: the file cannot be read or created, or what it holds is too short.
+    """
     if settings.jwt_secret:
         return settings.jwt_secret.get_secret_value()
-    return load_or_create_secret(settings.jwt_secret_file)
+    file = settings.jwt_secret_file
+    try:
+        secret = load_or_create_secret(file)
+    except (OSError, UnicodeError) as error:
+        raise BadSettings(f"JWT_SECRET_FILE: {error}") from error
+    if len(secret.encode()) < MINIMUM_SECRET_BYTES:
+        raise BadSettings(
+            f"JWT_SECRET_FILE: {file} must hold at least {MINIMUM_SECRET_BYTES} bytes"
+        )
+    return secret
 
 
 def load_or_create_secret(file: Path) -> str:

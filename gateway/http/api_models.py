@@ -1,10 +1,9 @@
-"""Bodies of HTTP requests and responses. Those of search and feedback never change shape."""
+"""Bodies of a search's request and response, whose shape never changes, and common types."""
 
 from __future__ import annotations
 
 import unicodedata
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -31,8 +30,6 @@ MAX_NAME = 4_096
 MAX_TERMS = 16
 MAX_QUERY = MAX_TERMS * (MAX_NAME + 20)
 """Characters of a query in its short form: each term with its sign and weight."""
-MAX_TOKEN = longest_token(MAX_QUERY + 2 * MAX_NAME)
-"""Bytes of the longest receipt: of the query, the first image's name and the model's."""
 MAX_CURSOR = longest_token(MAX_NAME)
 
 
@@ -49,7 +46,9 @@ def _plain_text(text: str) -> str:
 QueryText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_plain_text)]
 
 
-class _Request(BaseModel):
+class RequestBody(BaseModel):
+    """Base of the bodies of requests: unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -83,7 +82,7 @@ def _one_of(**kinds: str) -> ConfigDict:
     return ConfigDict(json_schema_extra={"oneOf": choices})
 
 
-class TermBody(_Request):
+class TermBody(RequestBody):
     """One part of a combined query: exactly one of `text`, `image_name` and `image`."""
 
     model_config = _one_of(text="string", image_name="string", image="string")
@@ -106,7 +105,7 @@ class TermBody(_Request):
         return self
 
 
-class WaitFor(_Request):
+class WaitFor(RequestBody):
     """The picture to wait for, as named in the answer to its upload, and how long to wait."""
 
     image_name: ImageName
@@ -120,7 +119,7 @@ class WaitFor(_Request):
     timeout_s: Annotated[float, Field(strict=True, gt=0, le=60, allow_inf_nan=False)] = 10.0
 
 
-class SearchRequest(_Request):
+class SearchRequest(RequestBody):
     """A search: exactly one of `text`, `image_name`, `image` and `terms` is the query."""
 
     model_config = _one_of(text="string", image_name="string", image="string", terms="array")
@@ -275,37 +274,3 @@ def search_response(request: SearchRequest, answer: Answer, jwt: str) -> SearchR
         jwt=jwt,
         **more,
     )
-
-
-class FeedbackRequest(_Request):
-    """A rating of the answer to a search, or of one picture in it."""
-
-    user_feedback: Annotated[
-        int,
-        Field(strict=True, ge=1, le=10, description="1 (useless) to 10 (exactly right)."),
-        BeforeValidator(whole),
-    ]
-    jwt: Annotated[
-        str, Field(min_length=1, max_length=MAX_TOKEN, description="The receipt of the search.")
-    ]
-    image_name: Annotated[
-        ImageName | None,
-        Field(description="The rated picture; if absent, the whole answer is rated."),
-    ] = None
-
-
-class FeedbackResponse(BaseModel):
-    """The feedback is stored."""
-
-    status: str = "stored"
-    search_id: UUID
-
-
-class HealthBody(BaseModel):
-    """A search can be answered."""
-
-    status: str = "ok"
-    model_name: str
-    model_version: str
-    collection: str
-    images: int

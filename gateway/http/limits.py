@@ -20,11 +20,11 @@ class _TooLarge(Exception):
 class BodyLimit:
     """ASGI middleware that answers 413 to a body of more than `max_bytes`.
 
-    `other` maps paths to bounds of their own.
+    `other` maps methods and paths to bounds of their own.
     """
 
     def __init__(
-        self, app: ASGIApp, max_bytes: int, other: Mapping[str, int] | None = None
+        self, app: ASGIApp, max_bytes: int, other: Mapping[tuple[str, str], int] | None = None
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
@@ -35,7 +35,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        bound = self._other.get(scope["path"], self._max_bytes)
+        bound = self._other.get((scope["method"], scope["path"]), self._max_bytes)
         stated = Headers(scope=scope).get("content-length", "")
         # No body's size has more digits; parsing such a number would only cost time.
         if stated.isdecimal() and (len(stated) > 18 or int(stated) > bound):
@@ -80,12 +80,12 @@ class BodyLimit:
 class Deadline:
     """ASGI middleware that answers 503 when no answer has begun within `seconds`.
 
-    `other` maps paths to deadlines of their own. A handler may extend its own with `extend`.
-    Sending an answer that has begun may take any time.
+    `other` maps methods and paths to deadlines of their own. A handler may extend its own with
+    `extend`. Sending an answer that has begun may take any time.
     """
 
     def __init__(
-        self, app: ASGIApp, seconds: float, other: Mapping[str, float] | None = None
+        self, app: ASGIApp, seconds: float, other: Mapping[tuple[str, str], float] | None = None
     ) -> None:
         self._app = app
         self._seconds = seconds
@@ -96,7 +96,7 @@ class Deadline:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        seconds = self._other.get(scope["path"], self._seconds)
+        seconds = self._other.get((scope["method"], scope["path"]), self._seconds)
         started = False
 
         async def begun(message: Message) -> None:

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from adapters.errors import Rejected, Unavailable
+from analytics.views import EmptyLake
 from gateway.errors import (
     Denied,
     ImageNotFound,
@@ -82,6 +83,10 @@ def _retry_later(error: Exception) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=RETRY)
 
 
+def _empty_lake(error: EmptyLake) -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), empty_lake=True, headers=RETRY)
+
+
 def _not_ready(error: NotReady) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), missing=error.missing, headers=RETRY)
 
@@ -134,6 +139,7 @@ def _name_taken(error: NameTaken) -> Problem:
 
 TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     Unavailable: _retry_later,
+    EmptyLake: _empty_lake,
     Rejected: _with_status(HTTPStatus.UNPROCESSABLE_ENTITY),
     InvalidField: _invalid_field,
     Denied: _denied,

@@ -59,16 +59,24 @@ class StaticPage:
     def add_to(self, routes: APIRouter, path: str, folder: str) -> None:
         """Serve the page at `path` and its files below `folder`."""
 
-        async def page() -> Response:
-            return file_response(self._page, self._headers)
-
         async def page_file(name: str) -> Response:
             if name not in self._files:
                 raise Problem(HTTPStatus.NOT_FOUND, "There is no such file.")
             return file_response(self._files[name], self._headers)
 
-        routes.add_api_route(path, page, include_in_schema=False)
+        add_file(routes, path, self._page, self._headers)
         routes.add_api_route(f"{folder}/{{name}}", page_file, include_in_schema=False)
+
+
+def add_file(
+    routes: APIRouter, path: str, file: Path, headers: Mapping[str, str] = HEADERS
+) -> None:
+    """Serve one file at `path`."""
+
+    async def static_file() -> Response:
+        return file_response(file, headers)
+
+    routes.add_api_route(path, static_file, include_in_schema=False)
 
 
 def file_response(file: Path, headers: Mapping[str, str] = HEADERS) -> FileResponse:

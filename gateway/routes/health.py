@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 
-from gateway.http.api_models import HealthBody
 from gateway.state.readiness import Readiness
+
+
+class HealthBody(BaseModel):
+    """A search can be answered."""
+
+    status: str = "ok"
+    model_name: str
+    model_version: str
+    collection: str
+    images: int
 
 
 def router(readiness: Readiness) -> APIRouter:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
+from starlette.responses import RedirectResponse
 
 from gateway.http.static import MEDIA_TYPES, WEB, StaticPage, headers
 
@@ -31,4 +32,10 @@ def router() -> APIRouter:
     # The icons are data URLs in Swagger UI's style sheet.
     page = StaticPage(WEB / "docs.html", documentation, headers("data:"))
     page.add_to(routes, "/docs", "/docs")
+
+    @routes.get("/redoc")
+    async def redoc() -> Response:
+        """FastAPI's other address of the documentation."""
+        return RedirectResponse("/docs")
+
     return routes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
@@ -15,7 +14,7 @@ from gateway.auth.access import Access
 from gateway.errors import Denied
 from gateway.http.credentials import COOKIE, credentials
 from gateway.http.sign_in import FILES, PATH, form, own_address
-from gateway.http.static import file_response
+from gateway.http.static import add_file
 
 
 def router(access: Access) -> APIRouter:
@@ -49,11 +48,6 @@ def router(access: Access) -> APIRouter:
         )
         return answer
 
-    def add(path: str, file: Path) -> None:
-        @routes.get(path)
-        async def style_or_icon() -> Response:
-            return file_response(file)
-
     for path, file in FILES.items():
-        add(path, file)
+        add_file(routes, path, file)
     return routes

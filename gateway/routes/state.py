@@ -9,9 +9,33 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from gateway.state.system_state import SystemState
+from models.adoption_status import AdoptionStatus
 
 MOST_LETTERS: Final = 1000
 """Maximum number of letters in one answer."""
+
+
+class ModelChangeBody(BaseModel):
+    """The change of the local stack to a better model, which it makes by itself."""
+
+    model: Annotated[str, Field(description="The model that answers searches after the change.")]
+    step: Annotated[
+        str,
+        Field(
+            description="`downloading`, `installing`, `loading`, `filling`, `checking`, `done` or "
+            "`failed`."
+        ),
+    ]
+    text: Annotated[str, Field(description="The state of the change, as a sentence.")]
+    done: Annotated[
+        int | None,
+        Field(description="What is done of `total`, in bytes or pictures; null if not measured."),
+    ]
+    total: int | None
+    problem: Annotated[str, Field(description="Why the last attempt failed; empty if none did.")]
+    decline: Annotated[
+        str | None, Field(description="How to decline the change; null if it is too late.")
+    ]
 
 
 class StateBody(BaseModel):
@@ -36,6 +60,10 @@ class StateBody(BaseModel):
     skipped_reasons: Annotated[
         dict[str, int], Field(description="`skipped` by reason. Absent if not known.")
     ] = {}
+    model_change: Annotated[
+        ModelChangeBody | None,
+        Field(description="The change to a better model. Absent if there is none."),
+    ] = None
     uploads: Annotated[bool, Field(description="Whether pictures may be added over HTTP.")]
     max_upload_bytes: int
 
@@ -82,6 +110,8 @@ def router(state: SystemState, *, uploads: bool, max_upload_bytes: int) -> APIRo
         # Fields that are not set are absent from the answer.
         if now.skipped is not None:
             body.skipped, body.skipped_reasons = sum(now.skipped.values()), dict(now.skipped)
+        if now.adoption is not None:
+            body.model_change = _model_change(now.adoption)
         return body
 
     @routes.get("/api/v1/dead-letters", summary="Pictures that could not be indexed, and why")
@@ -110,3 +140,16 @@ def router(state: SystemState, *, uploads: bool, max_upload_bytes: int) -> APIRo
         )
 
     return routes
+
+
+def _model_change(status: AdoptionStatus) -> ModelChangeBody:
+    done, total = status.progress or (None, None)
+    return ModelChangeBody(
+        model=status.model,
+        step=status.step,
+        text=status.sentence(),
+        done=done,
+        total=total,
+        problem=status.problem,
+        decline=status.decline,
+    )

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from analytics.engine import CancellationToken, QueryCancelled, QueryLimits
-from analytics.lake import Lake
 from gateway.single_flight import SingleFlight
+
+if TYPE_CHECKING:
+    from analytics.lake import Lake
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class LakeQueries:
         """Run the query; returns or raises only after the thread has finished."""
         cancellation = CancellationToken()
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: query(Lake(self._lake_url), self._limits, cancellation)
+            self._threads, self._run, query, cancellation
         )
         try:
             await asyncio.wait([work])
@@ -69,3 +71,14 @@ class LakeQueries:
                 logger.warning("a query of the lake failed after it was cancelled", exc_info=error)
             raise
         return work.result()
+
+    def _run(
+        self,
+        query: Callable[[Lake, QueryLimits, CancellationToken], T],
+        cancellation: CancellationToken,
+    ) -> T:
+        # Arrow and DuckDB are imported with the first query, in its thread: a gateway that nobody
+        # asks for figures takes less memory without them.
+        from analytics.lake import Lake
+
+        return query(Lake(self._lake_url), self._limits, cancellation)

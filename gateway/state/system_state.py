@@ -14,6 +14,7 @@ from gateway.search.service import Search
 from gateway.single_flight import SingleFlight
 from gateway.state.open_dead_letters import FailureReason, NewestOpenLetters, OpenLetter
 from gateway.ttl_cache import TtlCache
+from models.adoption_status import AdoptionFile, AdoptionStatus
 
 Backlog = Callable[[Collection], Awaitable[int]]
 """How many records of the topic `images` a collection's indexers have not read yet."""
@@ -32,6 +33,8 @@ class StateSnapshot:
     """Images with an open dead letter."""
     skipped: Mapping[str, int] | None
     """Reason -> files and folders that the watcher skipped for it; None if it is not known."""
+    adoption: AdoptionStatus | None
+    """The automatic change to a better model; None if there is none, or it is no news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,11 @@ class SystemState:
         backlog: Backlog | None,
         *,
         watcher_status_file: Path | None = None,
+        adoption_status_file: Path | None = None,
     ) -> None:
         """Without a `backlog`, `waiting` is not known."""
         self._watcher = watcher_status_file
+        self._adoption = adoption_status_file
         self._search = search
         self._index = index
         self._backlog = backlog
@@ -112,4 +117,10 @@ class SystemState:
             waiting=await self._backlog(collection) if self._backlog else None,
             failed=len(failed.letters),
             skipped=skipped,
+            adoption=await asyncio.to_thread(_adoption, self._adoption) if self._adoption else None,
         )
+
+
+def _adoption(file: Path) -> AdoptionStatus | None:
+    status = AdoptionFile(file).read()
+    return status if status is not None and status.is_news else None

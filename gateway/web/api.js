@@ -38,7 +38,7 @@ async function call(path, options) {
   return body;
 }
 
-export const get = (path) => call(path);
+export const get = (path, signal) => call(path, { signal });
 
 export function post(path, body, signal) {
   return call(path, {

@@ -3,6 +3,7 @@
 import * as chips from "./chips.js";
 import { $ } from "./dom.js";
 import * as drop from "./drop.js";
+import * as first from "./first.js";
 import * as options from "./options.js";
 import * as own from "./own.js";
 import { MAX_TERMS, asTyped, describe, fromAddress, isPlain, parse, toAddress } from "./query.js";
@@ -25,13 +26,17 @@ function follow() {
   chips.show($("chips"), plain ? [] : query.terms, (terms) => go({ ...query, terms }));
   options.show(query.options);
   $("examples").hidden = query.terms.length > 0;
-  $("options").hidden = query.terms.length === 0 && query.options.length === 0;
+  $("options").hidden = false;
+  $("after").hidden = !query.terms.length;
+  for (const each of document.querySelectorAll(".for-answers")) each.hidden = !query.terms.length;
   document.title = query.terms.length ? `${describe(query.terms)} – Image search` : "Image search";
   if (query.terms.length) {
+    first.hide();
     results.search(query);
   } else {
     results.clear();
     results.say(HINT);
+    first.show(query.options);
   }
 }
 
@@ -55,12 +60,16 @@ function combine(match, weight) {
   go({ ...query, terms: [...query.terms.filter((each) => each.name !== name), { weight, name }] });
 }
 
-/** Search for the typed text: alone it is the query, next to chips it is added to them. */
+/**
+ * Search for the typed text: alone it is the query, next to chips it is added to them. Without a text
+ * or chips, the first screen is shown.
+ */
 function submit() {
   const typed = $("text").value.trim();
   const plain = isPlain(query.terms) || query.terms.length === 0;
   if (!typed) {
-    if (!plain) follow();
+    if (plain) go({ ...query, terms: [] });
+    else follow();
     return;
   }
   try {
@@ -86,27 +95,39 @@ async function byFile(file, beside) {
 }
 
 const rate = rating($("rating"), "How good is this answer?");
-results.connect({
-  open: viewer.open,
-  like: (match) => like(match.image_name),
-  term: combine,
-  rate: (jwt) => rate(jwt && { jwt }),
-  found: options.learn,
-});
-viewer.connect({ like: (match) => like(match.image_name), term: combine });
+const actions = { open: viewer.open, like: (match) => like(match.image_name), term: combine };
+results.connect(actions, { rate: (jwt) => rate(jwt && { jwt }), found: options.learn });
+first.connect(actions, { found: options.learn, folders: options.learnFolders });
+viewer.connect(actions);
 options.connect((chosen) => go({ ...query, options: chosen }));
-uploads.connect({ find: like });
+uploads.connect({ find: like, added: first.added });
 drop.connect({ search: (file) => byFile(file, false), add: uploads.add, fail: (text) => results.refuse(text) });
 
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
-$("examples").addEventListener("click", (event) => {
+/** The query of a pressed link, followed without loading the page again; null for other keys. */
+function followed(event) {
   const link = event.target.closest("a");
-  if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return null;
   event.preventDefault();
-  go({ ...fromAddress(new URL(link.href).search), options: query.options });
+  return fromAddress(new URL(link.href).search);
+}
+
+$("text").addEventListener("search", () => {
+  // Chromium and Safari send this when the button that empties the box is pressed.
+  if (!$("text").value && isPlain(query.terms)) submit();
+});
+$("examples").addEventListener("click", (event) => {
+  const wanted = followed(event);
+  if (wanted) go({ ...wanted, options: query.options });
+});
+$("folder-list").addEventListener("click", (event) => {
+  const wanted = followed(event);
+  if (!wanted) return;
+  go(wanted);
+  $("first-title").focus();
 });
 $("weaker").addEventListener("click", () => {
   go({ ...query, options: [...query.options, ["weak", "1"]] });
@@ -127,5 +148,5 @@ window.addEventListener("popstate", () => {
 });
 
 follow();
-system.connect();
+system.connect(first.update);
 if (!query.terms.length) $("text").focus();

@@ -36,6 +36,14 @@ export function moment(text) {
   return new Date(text).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
 }
 
+/** The time of a moment of today, else its day, with the year if that is not this year. */
+export function day(text) {
+  const [date, now] = [new Date(text), new Date()];
+  if (date.toDateString() === now.toDateString()) return date.toLocaleTimeString("en", { timeStyle: "short" });
+  const year = date.getFullYear() === now.getFullYear() ? undefined : "numeric";
+  return date.toLocaleDateString("en", { day: "numeric", month: "short", year });
+}
+
 /** `1 picture`, `2 pictures`. */
 export const counted = (count, one, many = `${one}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? one : many}`;

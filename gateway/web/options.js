@@ -42,6 +42,12 @@ export function learn(matches) {
   offer("cameras", cameras);
 }
 
+/** Suggest these folders. */
+export function learnFolders(names) {
+  names.forEach((name) => folders.add(name));
+  offer("folders", folders);
+}
+
 function offer(id, values) {
   $(id).replaceChildren(
     ...[...values].sort().map((value) => Object.assign(document.createElement("option"), { value })),

@@ -142,7 +142,8 @@ function day(text, last) {
   return new Date(start.getTime() - (last ? 1 : 0)).toISOString();
 }
 
-const DETAILS = [
+/** The properties of a picture that are shown. */
+export const DETAILS = [
   "media_type", "size_bytes", "width", "height", "modified_at", "added_at", "taken_at", "camera",
   "latitude", "longitude",
 ];

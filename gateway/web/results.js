@@ -1,7 +1,8 @@
-// The grid of pictures: its pages, loaded as the user scrolls, and the messages about them.
+// The answer to a query: its pages, loaded as the user scrolls, and the messages about them.
 
 import { post } from "./api.js";
-import { $, counted, el, fileName, thumbnail } from "./dom.js";
+import { $, counted } from "./dom.js";
+import { Grid, isNear, whenNear } from "./grid.js";
 import * as own from "./own.js";
 import { describe, request } from "./query.js";
 
@@ -12,7 +13,7 @@ let refusedIn = null; // The search in flight when the typed text was rejected; 
 let cursor = null; // Of the next page; null if there is none.
 let query = null;
 let hooks = {};
-export const matches = []; // All shown matches, each with the receipt of its page.
+let grid = null; // All shown matches, each with the receipt of its page.
 
 export function say(text, bad = false) {
   $("message").textContent = text;
@@ -30,76 +31,18 @@ function conclude(search, text, bad = false) {
   if (search !== refusedIn) say(text, bad);
 }
 
-/** The actions of a card: open(at), term(match, weight), like(match), rate(jwt or null). */
-export function connect(given) {
+/** `rate(jwt or null)` and `found(matches)` are called with each answer; see `Grid` for `actions`. */
+export function connect(actions, given) {
   hooks = given;
+  grid = new Grid($("results"), actions, more);
   $("more").addEventListener("click", more);
-  new IntersectionObserver(
-    (entries) => entries.some((entry) => entry.isIntersecting) && more(),
-    { rootMargin: "600px" },
-  ).observe($("after"));
-  $("results").addEventListener("keydown", moveFocus);
-}
-
-const columns = () =>
-  getComputedStyle($("results")).gridTemplateColumns.split(" ").length;
-
-/** Arrow keys move from card to card. */
-function moveFocus(event) {
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns() };
-  const at = [...$("results").children].indexOf(document.activeElement?.closest(".card"));
-  if (at < 0 || !(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
-  event.preventDefault();
-  focusOn(Math.max(0, Math.min(matches.length - 1, at + steps[event.key])));
-}
-
-export function focusOn(at) {
-  const open = matches[at] && $("results").children[at]?.querySelector(".open");
-  (open ?? $("results")).focus();
-}
-
-function card(match, at) {
-  const name = fileName(match.image_name);
-  const duplicates = match.duplicates?.length ?? 0;
-  // For the mouse only; with the keyboard the same buttons are in the viewer.
-  const quick = (sign, title, act) =>
-    el("button", { type: "button", tabindex: "-1", title, "aria-label": `${title}: ${name}`, onclick: act }, sign);
-  return el(
-    "li",
-    { class: "card" },
-    el(
-      "button",
-      { type: "button", class: "open", "aria-label": `Open ${match.image_name}, score ${match.score.toFixed(2)}`, onclick: () => hooks.open(at) },
-      thumbnail(match.image_name, 512),
-    ),
-    el(
-      "div",
-      { class: "quick" },
-      quick("≈", "More like this", () => hooks.like(match)),
-      quick("+", "Add to the query", () => hooks.term(match, 1)),
-      quick("−", "Subtract from the query", () => hooks.term(match, -1)),
-    ),
-    duplicates ? el("span", { class: "duplicates", title: `${counted(duplicates, "picture")} nearly the same` }, `+${duplicates}`) : null,
-    el(
-      "p",
-      {},
-      el("span", { class: "name", title: match.image_name }, name),
-      el("span", { class: "score", title: "Cosine similarity" }, match.score.toFixed(2)),
-    ),
-  );
-}
-
-function showWaiting() {
-  $("results").replaceChildren(
-    ...Array.from({ length: 12 }, () => el("li", { class: "card waiting", "aria-hidden": "true" })),
-  );
+  whenNear($("after"), more);
 }
 
 export function clear() {
   running?.abort();
   running = cursor = query = null;
-  matches.length = 0;
-  $("results").replaceChildren();
+  grid.clear();
   $("results").removeAttribute("aria-busy");
   $("more").hidden = $("weaker").hidden = true;
   $("after-text").textContent = "";
@@ -116,10 +59,10 @@ export async function search(wanted) {
     return;
   }
   say("Searching…");
-  showWaiting();
+  grid.showWaiting();
   const answer = await page(true);
   if (!answer) return;
-  if (matches.length) hooks.rate(answer.jwt);
+  if (grid.matches.length) hooks.rate(answer.jwt);
 }
 
 /** Load the next page, if there is one and none is being loaded; returns whether it has matches. */
@@ -140,10 +83,8 @@ async function page(first) {
       { ...body, ...(first ? { paged: true } : { cursor }) },
       mine.signal,
     );
-    if (first) $("results").replaceChildren();
-    const start = matches.length;
-    matches.push(...answer.matches.map((match) => ({ ...match, jwt: answer.jwt })));
-    $("results").append(...matches.slice(start).map((match, at) => card(match, start + at)));
+    if (first) grid.clear();
+    grid.append(answer.matches.map((match) => ({ ...match, jwt: answer.jwt })));
     cursor = answer.next_cursor;
     report(mine);
     hooks.found(answer.matches);
@@ -151,7 +92,7 @@ async function page(first) {
   } catch (error) {
     if (error.name === "AbortError") return null;
     if (first) {
-      $("results").replaceChildren();
+      grid.clear();
       conclude(mine, error.message, true);
     } else {
       $("after-text").textContent = `More could not be loaded: ${error.message}`;
@@ -163,14 +104,9 @@ async function page(first) {
     if (running === mine) {
       running = null;
       $("results").removeAttribute("aria-busy");
-      // If a page does not fill the window, no scroll event will load the next one.
-      if (cursor && $("more").hidden) requestAnimationFrame(fill);
+      if (cursor && $("more").hidden) requestAnimationFrame(() => isNear($("after")) && more());
     }
   }
-}
-
-function fill() {
-  if ($("after").getBoundingClientRect().top < innerHeight + 600) more();
 }
 
 function report(search) {
@@ -178,9 +114,9 @@ function report(search) {
   const narrowed = query.options.some(([name]) => name !== "weak" && name !== "collapse");
   const strict = !query.options.some(([name]) => name === "weak");
   const among = narrowed ? " within the filters" : "";
-  if (matches.length) {
+  if (grid.matches.length) {
     const so = cursor ? " so far" : "";
-    conclude(search, `${counted(matches.length, "picture")}${so} for “${wanted}”${among}, best first`);
+    conclude(search, `${counted(grid.matches.length, "picture")}${so} for “${wanted}”${among}, best first`);
   } else if (strict) {
     conclude(search, `No picture${among} stands out for “${wanted}”.`);
   } else if (narrowed) {
@@ -189,7 +125,7 @@ function report(search) {
     conclude(search, "No pictures yet. Add some, and search again.");
   }
   $("after-text").textContent =
-    cursor || !matches.length ? "" : strict ? "These are all good matches." : "These are all.";
+    cursor || !grid.matches.length ? "" : strict ? "These are all good matches." : "These are all.";
   $("more").textContent = "Show more";
   $("weaker").hidden = !strict || Boolean(cursor);
 }

@@ -4,8 +4,12 @@ import { ApiError, get } from "./api.js";
 import { $, counted, el, moment } from "./dom.js";
 
 const EVERY_MS = 10_000;
+const QUICK_MS = 2500; // While pictures are being indexed.
 
 let state = null;
+let timer = null;
+let idle = 0; // How many times in a row the state was read without a change.
+let listener = () => {};
 export const known = () => state;
 
 function summary(found) {
@@ -15,8 +19,23 @@ function summary(found) {
   return parts.join(" · ");
 }
 
-/** Load the state; called every ten seconds while the page is visible, and after uploads. */
+/**
+ * Load the state; called every ten seconds while the page is visible, more often while pictures are
+ * being indexed, and after uploads.
+ */
 export async function refresh() {
+  const before = JSON.stringify(state);
+  await load();
+  idle = JSON.stringify(state) === before ? idle + 1 : 0;
+  clearTimeout(timer);
+  const unsettled = state === null || state.waiting;
+  timer = setTimeout(next, unsettled ? Math.min(EVERY_MS, QUICK_MS * 2 ** idle) : EVERY_MS);
+}
+
+/** While the page is hidden, nothing is loaded; `visibilitychange` starts again. */
+const next = () => document.hidden || refresh();
+
+async function load() {
   const button = $("state");
   try {
     state = await get("/api/v1/state");
@@ -24,16 +43,33 @@ export async function refresh() {
     button.classList.remove("bad");
     $("add").hidden = !state.uploads;
     $("drop").classList.toggle("one", !state.uploads);
+    showModelChange(state.model_change);
   } catch (error) {
     button.textContent = error instanceof ApiError && error.status ? "Not ready" : "No connection";
     button.title = error.message;
     button.classList.add("bad");
     state = null;
     problem(error.message);
+    listener(null);
     return;
   }
   button.title = "State of the system";
+  listener(state);
   if ($("system").open) await show();
+}
+
+/** The change to a better model that the system makes by itself; hidden if there is none. */
+function showModelChange(change) {
+  const bar = $("model-change-progress");
+  $("model-change").hidden = !change;
+  if (!change) return;
+  $("model-change-text").textContent = `${change.text}.`;
+  $("model-change").classList.toggle("bad", Boolean(change.problem));
+  bar.hidden = change.total === null;
+  bar.max = change.total ?? 1;
+  bar.value = change.done ?? 0;
+  $("model-change-decline").hidden = change.decline === null;
+  $("model-change-decline").textContent = `To decline it: ${change.decline}`;
 }
 
 function problem(text) {
@@ -108,7 +144,9 @@ async function show() {
   }
 }
 
-export function connect() {
+/** `changed(state)` is called whenever the state was read, with null if it could not be. */
+export function connect(changed) {
+  listener = changed;
   const dialog = $("system");
   $("state").addEventListener("click", () => {
     dialog.showModal();
@@ -116,7 +154,6 @@ export function connect() {
   });
   $("system-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  document.addEventListener("visibilitychange", () => document.hidden || refresh());
-  setInterval(() => document.hidden || refresh(), EVERY_MS);
+  document.addEventListener("visibilitychange", next);
   refresh();
 }

@@ -10,6 +10,7 @@ const GIVE_UP_MS = 10 * 60_000;
 const queue = [];
 let busy = 0;
 let find = null; // The action of a finished picture.
+let added = null; // Called when a picture can be found.
 
 function row(file) {
   const bar = el("progress", { max: "1", value: "0", "aria-label": `Progress of ${file.name}` });
@@ -141,6 +142,7 @@ async function settle(one, stored) {
       one.says(stored.status === "unchanged" ? "already existed" : "can be found", { done: true });
       one.offer([["More like this", () => find(stored.image_name)]]);
       system.refresh();
+      added();
       return;
     } catch (error) {
       // 409: not yet. Any other error may be a short outage of a server.
@@ -161,7 +163,7 @@ async function deadLetter(name, began) {
 }
 
 export function connect(hooks) {
-  find = hooks.find;
+  ({ find, added } = hooks);
   $("add").addEventListener("click", () => $("add-files").click());
   $("add-files").addEventListener("change", () => {
     add([...$("add-files").files]);

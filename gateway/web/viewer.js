@@ -2,8 +2,8 @@
 
 import { $, bytes, el, fileName, moment, picturePath, thumbnail, thumbnailPath } from "./dom.js";
 import { rating } from "./rating.js";
-import * as results from "./results.js";
 
+let grid = null;
 let at = 0;
 let rate = null;
 
@@ -16,7 +16,7 @@ function place({ latitude, longitude }) {
 function facts(match) {
   const folder = match.image_name.split("/").slice(0, -1).join("/");
   return [
-    ["Score", match.score.toFixed(4)],
+    ["Score", match.score?.toFixed(4)],
     ["Folder", folder || "(top)"],
     ["Dimensions", match.width ? `${match.width} × ${match.height}` : null],
     ["Size", bytes(match.size_bytes)],
@@ -30,11 +30,11 @@ function facts(match) {
 }
 
 function show() {
-  const match = results.matches[at];
+  const match = grid.matches[at];
   const name = match.image_name;
   $("viewer-name").textContent = fileName(name);
   $("viewer-name").title = name;
-  $("viewer-place").textContent = `${at + 1} of ${results.matches.length}`;
+  $("viewer-place").textContent = `${at + 1} of ${grid.matches.length}`;
   // A thumbnail, as browsers do not show all formats; the original is one click away.
   $("viewer-image").src = thumbnailPath(name, 1024);
   $("viewer-image").alt = name;
@@ -56,19 +56,22 @@ function show() {
       ),
     ),
   );
-  rate({ jwt: match.jwt, image_name: name });
+  // A picture of the first screen is not an answer.
+  rate(match.jwt ? { jwt: match.jwt, image_name: name } : null);
 }
 
 async function move(step) {
   const wanted = at + step;
-  if (wanted >= results.matches.length) await results.more();
-  if (wanted < 0 || wanted >= results.matches.length || !$("viewer").open) return;
+  if (wanted >= grid.matches.length) await grid.more();
+  if (wanted < 0 || wanted >= grid.matches.length || !$("viewer").open) return;
   at = wanted;
   show();
 }
 
-export function open(number) {
-  at = number;
+/** Show a picture of a grid; the arrow keys move through the others. */
+export function open(shown, match) {
+  grid = shown;
+  at = grid.matches.indexOf(match);
   show();
   $("viewer").showModal();
   $("viewer").scrollTop = 0;
@@ -79,7 +82,7 @@ export function connect({ like, term }) {
   const viewer = $("viewer");
   rate = rating($("viewer-rating"), "How good is this picture as an answer?");
   const leave = (act) => () => {
-    const match = results.matches[at];
+    const match = grid.matches[at];
     viewer.close();
     act(match);
   };
@@ -96,5 +99,5 @@ export function connect({ like, term }) {
     event.preventDefault();
     move(step);
   });
-  viewer.addEventListener("close", () => results.focusOn(at));
+  viewer.addEventListener("close", () => grid.focusOn(at));
 }

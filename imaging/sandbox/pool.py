@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from adapters.errors import DecoderCrashed, DecoderMemory, DecoderTimeout, SlowFile, Unavailable
 from imaging.sandbox.memory_budget import MemoryBudget, MemoryHold
 from imaging.sandbox.process import ProcessEnded, SandboxProcess
-from imaging.sandbox.worker import DECODING, READING, NeedsMemory, Request
+from imaging.sandbox.worker import NeedsMemory, Phase, Request
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Sandbox:
         try:
             return await self._run_granted(function, arguments, memory, reading, fresh=True)
         except ProcessEnded as error:
-            if error.phase != DECODING or self._closed:
+            if error.phase != Phase.DECODING or self._closed:
                 raise Unavailable(f"the decoder process ended before decoding: {error}") from error
             raise DecoderCrashed(f"decoding it crashed the decoder ({error})") from error
 
@@ -199,10 +199,10 @@ class Sandbox:
         except DecoderMemory:
             raise  # It is unknown which memory the process still holds.
         except ProcessEnded as end:
-            if end.timed_out and end.phase == READING:
+            if end.timed_out and end.phase == Phase.READING:
                 seconds = request.reading or request.seconds
                 raise SlowFile(f"a file could not be read within {seconds:g} s") from end
-            if end.timed_out and end.phase != DECODING:
+            if end.timed_out and end.phase != Phase.DECODING:
                 raise Unavailable(
                     f"no decoder process began the task within {request.seconds:g} s"
                 ) from end

@@ -25,7 +25,7 @@ import numpy as np
 
 from imaging.decoded_image import DecodedImage
 from imaging.sandbox import worker as sandbox_worker
-from imaging.sandbox.worker import ARENA_BYTES, LENGTH, READY, Descriptor, Reply, Request
+from imaging.sandbox.worker import ARENA_BYTES, LENGTH, Descriptor, Phase, Reply, Request
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ BUSY_SECONDS: Final = 0.005
 class ProcessEnded(Exception):
     """The process has ended. `phase` is its last one, `timed_out` whether its time was over."""
 
-    def __init__(self, reason: str, *, phase: int = 0, timed_out: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, phase: Phase = Phase.STARTING, timed_out: bool = False
+    ) -> None:
         super().__init__(reason)
         self.phase = phase
         self.timed_out = timed_out
@@ -95,7 +97,7 @@ class SandboxProcess:
         content = pickle.dumps(request, protocol=5)
         # A late time-out of the previous request does not concern this one.
         self._timed_out = False
-        self._arena[0] = READY
+        self._arena[0] = Phase.READY
         reply = self._reply = loop.create_future()
         timer = loop.call_later(request.seconds + request.reading, self._on_timeout)
         try:
@@ -185,7 +187,9 @@ class SandboxProcess:
             self._read_rest()
         if self._reply is not None and not self._reply.done():
             timed_out = self._timed_out or code == -signal.SIGALRM
-            end = ProcessEnded(_describe_exit(code), phase=self._arena[0], timed_out=timed_out)
+            end = ProcessEnded(
+                _describe_exit(code), phase=Phase(self._arena[0]), timed_out=timed_out
+            )
             self._reply.set_exception(end)
         self._connection.close()
         self._arena.close()

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
 from multiprocessing import reduction
 from pathlib import Path
@@ -31,13 +32,20 @@ LENGTH: Final = struct.Struct("<Q")
 ARENA_BYTES: Final = 4 << 20
 """Size of the shared memory. Arrays that do not fit are part of the pickle."""
 FIRST_ARRAY: Final = 64
-IDLE, READY, READING, DECODING = range(4)
-"""What a worker is doing; stored in the first byte of the shared memory."""
 LATE_SECONDS: Final = 2.0
 """A worker that the parent has not killed this long after its time limit ends itself."""
 MARGIN_BYTES: Final = (192 << 20) + (32 << 20) * (os.cpu_count() or 1)
 """Memory that a worker may take beyond the need of its task. The decoders' thread stacks, one or
 more per core, count in full."""
+
+
+class Phase(IntEnum):
+    """What a worker is doing; stored in the first byte of the shared memory."""
+
+    STARTING = 0
+    READY = 1
+    READING = 2
+    DECODING = 3
 
 
 class Descriptor:
@@ -88,11 +96,11 @@ class Reply:
 
 
 _arena: mmap.mmap | None = None
-_times: dict[int, float] = {}
+_times: dict[Phase, float] = {}
 """Phase -> its time limit in seconds, if phases have separate limits."""
 
 
-def enter_phase(phase: int) -> None:
+def enter_phase(phase: Phase) -> None:
     """Record the present phase for the parent. Does nothing outside a worker."""
     if _arena is not None:
         if phase in _times:
@@ -112,14 +120,14 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prefer_for_oom_kill()
     limit, term = _MemoryLimit(), _Termination()
-    enter_phase(READY)
+    enter_phase(Phase.READY)
     with connection, connection.makefile("rb") as incoming:
         while head := incoming.read(LENGTH.size):
             request: Request = pickle.loads(incoming.read(LENGTH.unpack(head)[0]))  # noqa: S301
             with term.later():
                 # The timer ends even a decoder that never returns to Python, if the parent is gone.
                 signal.setitimer(signal.ITIMER_REAL, request.seconds + LATE_SECONDS)
-                own = {READING: request.reading, DECODING: request.seconds}
+                own = {Phase.READING: request.reading, Phase.DECODING: request.seconds}
                 _times = own if request.reading else {}
                 answer = _answer(request, _arena, limit)
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -133,7 +141,7 @@ def main(connection: socket.socket, arena: Descriptor) -> None:
 
 def _answer(request: Request, arena: mmap.mmap, limit: _MemoryLimit) -> Reply:
     # Errors from here on are the task's, and would happen again.
-    enter_phase(DECODING)
+    enter_phase(Phase.DECODING)
     try:
         with limit.at(request.memory):
             result = _function(request.function)(*request.arguments, memory=request.memory)

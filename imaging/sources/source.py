@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from adapters.addresses import check_protocols
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -58,6 +60,7 @@ def parse_sources(text: str) -> tuple[Source, ...]:
         name, equals, url = word.partition("=")
         if not equals or not _NAME.fullmatch(name) or not urlsplit(url).scheme:
             raise ValueError(f"{word!r} is not of the form name=url, as in nas=file:///mnt/nas")
+        check_protocols(url)
         if name in found:
             raise ValueError(f"the name {name!r} is used for two sources")
         found[name] = Source(name, url)

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from imaging.sources.source import Source
 from imaging.sources.storage import file_system, storage_errors
-from producers.folder.tree import KnownImage, join, to_microseconds
+from producers.known_image import KnownImage, to_microseconds
 from producers.log.known_images import KnownImages
+from producers.paths import join
 from producers.rules import TO_EXAMINE, Rules
 from producers.skipped import SkippedFiles, SkipReason
 

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 MAX_OBJECTS: Final = 200_000
 """Number of objects that are remembered."""
 RULE_VERSION: Final = 1
-"""To be incremented when images are recognised differently, so that objects are read again."""
+"""To be incremented when images are recognized differently, so that objects are read again."""
 
 
 class NonImageCache:
@@ -54,7 +54,7 @@ class NonImageCache:
         content = {
             "url": self._url,
             "rule": RULE_VERSION,
-            "objects": dict(islice(_recognisable(skipped), MAX_OBJECTS)),
+            "objects": dict(islice(_recognizable(skipped), MAX_OBJECTS)),
         }
         draft = self._path.with_name(f".{self._path.name}.new")
         try:
@@ -65,6 +65,6 @@ class NonImageCache:
         self._version = skipped.version
 
 
-def _recognisable(skipped: SkippedFiles) -> Iterator[tuple[str, Hashable]]:
+def _recognizable(skipped: SkippedFiles) -> Iterator[tuple[str, Hashable]]:
     """The objects that a later listing can show to be unchanged."""
     return ((path, facts) for path, facts in skipped.non_images() if facts is not None)

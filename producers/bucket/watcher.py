@@ -30,12 +30,13 @@ from producers.folder.hashing import (
     Unreadable,
     skip_of,
 )
-from producers.folder.tree import KnownImage, ListedStat, is_utf8
 from producers.guard import RemovalGuard
+from producers.known_image import KnownImage, ListedStat
 from producers.log.known_images import KnownImages
 from producers.log.refused_files import RefusalReporter
 from producers.log.vanished_letters import VanishedLetters
 from producers.log.writer import ChangeWriter
+from producers.paths import is_utf8
 from producers.rules import Rules
 from producers.settings import WatcherSettings
 from producers.skipped import SkipReason

@@ -15,14 +15,9 @@ from typing import Final, NamedTuple
 from imaging.media_types import HEAD_BYTES, sniff_media_type
 from producers.content_hash import CHUNK_BYTES, ContentHash
 from producers.events import EventFactory
-from producers.folder.tree import (
-    FileStat,
-    KnownImage,
-    ListedStat,
-    file_stat,
-    is_plain_directory,
-    is_utf8,
-)
+from producers.folder.tree import is_plain_directory
+from producers.known_image import FileStat, KnownImage, ListedStat, file_stat
+from producers.paths import is_utf8
 from producers.rules import TO_EXAMINE, Rules
 from producers.skipped import Examined, SkipReason
 

@@ -31,11 +31,12 @@ from producers.folder.hashing import (
 )
 from producers.folder.mount_points import MountPoints
 from producers.folder.settling import PATIENCE_SECONDS, Settling, Waiting
-from producers.folder.tree import FileStat, KnownImage, is_utf8
 from producers.guard import RemovalGuards
+from producers.known_image import FileStat, KnownImage
 from producers.log.known_images import KnownImages
 from producers.log.refused_files import RefusalReporter
 from producers.log.writer import ChangeWriter
+from producers.paths import is_utf8
 from producers.rules import Rules
 from producers.skipped import SkippedFiles
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from producers.folder.mount_points import MountPoints
-from producers.folder.tree import DirectoryListing, FileStat, join, scan_tree
+from producers.folder.tree import DirectoryListing, scan_tree
+from producers.known_image import FileStat
 from producers.log.known_images import KnownImages
+from producers.paths import join
 from producers.rules import Rules
 from producers.skipped import Examined, SkippedFiles, SkipReason
 

@@ -7,7 +7,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
-from producers.folder.tree import FileStat
+from producers.known_image import FileStat
 
 PATIENCE_SECONDS: Final = 30.0
 """A file that is open for writing but unchanged for this long is published as it is."""

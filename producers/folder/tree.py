@@ -7,67 +7,12 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple
 
+from producers.known_image import FileStat, file_stat
+from producers.paths import is_utf8, join
 from producers.rules import TO_EXAMINE, Rules
 from producers.skipped import SkipReason
-
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
-_LATEST: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
-
-
-class FileStat(NamedTuple):
-    """Size in bytes, and modification time in whole microseconds since 1970 (UTC)."""
-
-    size: int
-    modified_us: int
-
-
-class ListedStat(NamedTuple):
-    """As `FileStat`, for a listed object. The time is None if the listing has none."""
-
-    size: int
-    modified_us: int | None
-
-
-class KnownImage(NamedTuple):
-    """An image as it was last published.
-
-    `sha256` and `stat` are None for a record that could not be read: its key exists, its content
-    is unknown. `mount` is the path of its mount point, None for the root's file system.
-    """
-
-    sha256: bytes | None
-    stat: FileStat | ListedStat | None
-    uri_is_current: bool = True
-    mount: str | None = None
-
-
-UNKNOWN: Final = KnownImage(None, None, uri_is_current=False)
-"""An image whose record could not be read; it is published again if it exists."""
-
-
-def file_stat(status: os.stat_result) -> FileStat:
-    """Size and time of a file. Times are cut to microseconds, as in events."""
-    modified_us = status.st_mtime_ns // 1000
-    if not _EARLIEST <= modified_us <= _LATEST:
-        modified_us = min(max(modified_us, _EARLIEST), _LATEST)
-    return FileStat(status.st_size, modified_us)
-
-
-def to_datetime(modified_us: int) -> datetime:
-    """Microseconds since 1970 as UTC time, exactly."""
-    return EPOCH + timedelta(microseconds=modified_us)
-
-
-def to_microseconds(moment: datetime) -> int:
-    """The inverse of `to_datetime`, exactly."""
-    since = moment - EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 class RootGone(Exception):
@@ -98,11 +43,6 @@ class DirectoryListing:
     failed: str | None = None
     missing: bool = False
     real: str | None = None
-
-
-def join(directory: str, name: str) -> str:
-    """Path below the root of a name in a directory; "" is the root."""
-    return f"{directory}/{name}" if directory else name
 
 
 def list_directory(root: Path, directory: str, rules: Rules, *, follow: bool) -> DirectoryListing:
@@ -151,11 +91,6 @@ def _classify(
         listing.files[name] = file_stat(status)
     else:
         listing.undecodable.append(name)
-
-
-def is_utf8(path: str) -> bool:
-    """Whether the path's bytes are UTF-8. Python represents other bytes as lone surrogates."""
-    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def scan_tree(root: Path, top: str, rules: Rules, *, follow: bool) -> Iterator[DirectoryListing]:

@@ -20,8 +20,9 @@ from producers.folder.notifications import Changes, Mailbox, Notifications, Watc
 from producers.folder.reconcile import Difference
 from producers.folder.root_identity import RootIdentity, identify_root
 from producers.folder.scan_schedule import ScanSchedule
-from producers.folder.tree import UNKNOWN, RootGone
+from producers.folder.tree import RootGone
 from producers.guard import RemovalGuards
+from producers.known_image import UNKNOWN
 from producers.log.known_images import KnownImages
 from producers.log.vanished_letters import VanishedLetters
 from producers.rules import IGNORE_FILE, Rules, load_rules

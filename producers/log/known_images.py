@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from producers.folder.tree import KnownImage, join
+from producers.known_image import KnownImage
+from producers.paths import join
 
 
 class KnownImages:

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from adapters.log.port import EventLog, LogRecord
-from producers.folder.tree import UNKNOWN, KnownImage, ListedStat, to_microseconds
+from producers.known_image import UNKNOWN, KnownImage, ListedStat, to_microseconds
 from producers.log.known_images import KnownImages
 from schemas.codec import SUPPORTED_MAJOR, InvalidEvent, decode_image_change, decode_key
 from schemas.events import ImageAdded, ImageId, Sha256

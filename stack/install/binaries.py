@@ -48,7 +48,7 @@ def kafka_jars(cache: Cache) -> Path:
         home.mkdir()
         run(
             [jgo, "--ignore-config", "info", "classpath", KAFKA],
-            cache.say,
+            cache.progress,
             "fetching Kafka's jars",
             environment={"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")},
             cwd=home,
@@ -107,7 +107,7 @@ def _build_weaviate(cache: Cache, target: Path) -> None:
     try:
         run(
             [go, "install", "-v", "-ldflags", "-s -w", f"{WEAVIATE_MODULE}@v{WEAVIATE_VERSION}"],
-            cache.say,
+            cache.progress,
             f"building Weaviate {WEAVIATE_VERSION}",
             environment={
                 "GOTOOLCHAIN": "local",

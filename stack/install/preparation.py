@@ -13,21 +13,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from stack.errors import StackError
+from stack.install.progress import Lines, Say
 
-Say = Callable[[str], None]
 logger = logging.getLogger(__name__)
-REPEAT_SECONDS = 15.0
+POLL_SECONDS = 0.1
 OUTPUT_LINES = 25
 
 
 class Cache:
     """Prepared folders `<root>/<name>-<key>/`, which exist only when they are complete."""
 
-    def __init__(self, root: Path, say: Say) -> None:
+    def __init__(self, root: Path, progress: Lines | Say) -> None:
         self.root = root
-        self.say = say
+        self.progress = progress if isinstance(progress, Lines) else Lines(progress)
+        self.say = self.progress.say
 
     def get_or_prepare(self, name: str, key: str, what: str, make: Callable[[Path], None]) -> Path:
         """The folder that `make` fills; it is filled now unless an earlier run has completed it.
@@ -48,16 +50,14 @@ class Cache:
             for stale in self.root.glob(f".{name}-*.part"):
                 remove_tree(stale)
             part = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=".part", dir=self.root))
-            self.say(f"preparing {what}")
-            started = time.monotonic()
             try:
-                make(part)
-                part.chmod(0o755)
-                part.rename(target)
+                with self.progress.step(what):
+                    make(part)
+                    part.chmod(0o755)
+                    part.rename(target)
             finally:
                 if part.exists():
                     remove_tree(part)
-            self.say(f"prepared {what} in {time.monotonic() - started:.0f} s")
         return target
 
     @contextmanager
@@ -94,7 +94,7 @@ def key_of(*parts: Path | str) -> str:
 
 def run(
     command: Sequence[str | Path],
-    say: Say,
+    progress: Lines,
     what: str,
     *,
     environment: dict[str, str] | None = None,
@@ -107,9 +107,11 @@ def run(
     progress is estimated.
 
     Raises:
-        StackError: it failed; the message ends with the last lines it printed.
+        StackError: it failed, and the message ends with the last lines it printed; or
+            `progress.stop` was called.
     """
     started = time.monotonic()
+    reported = started
     with (
         tempfile.TemporaryFile("w+", errors="replace") as output,
         subprocess.Popen(
@@ -122,21 +124,16 @@ def run(
         ) as process,
     ):
         try:
-            while True:
-                try:
-                    process.wait(REPEAT_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    output.seek(0)
-                    lines = output.read().splitlines()
-                    last = f": {lines[-1][:100]}" if lines else ""
-                    share = (
-                        f", about {min(99, 100 * len(lines) // expected_lines)} %"
-                        if expected_lines
-                        else ""
-                    )
-                    output.seek(0, os.SEEK_END)
-                    say(f"  … {what}, {time.monotonic() - started:.0f} s{share}{last}")
+            while process.poll() is None:
+                if progress.stopped:
+                    raise StackError(f"{what} was interrupted")
+                time.sleep(POLL_SECONDS)
+                if time.monotonic() - reported >= progress.interval:
+                    reported = time.monotonic()
+                    lines = _lines_so_far(output)
+                    share = min(0.99, len(lines) / expected_lines) if expected_lines else None
+                    detail = lines[-1][:100] if lines else ""
+                    progress.update(what, reported - started, share, detail)
         except BaseException:
             process.kill()
             raise
@@ -146,3 +143,9 @@ def run(
         tail = "\n".join(text.splitlines()[-OUTPUT_LINES:])
         raise StackError(f"{what} failed (exit status {process.returncode}):\n{tail}")
     return text
+
+
+def _lines_so_far(output: IO[str]) -> list[str]:
+    # The command writes at the position that this file object shares with it.
+    own = Path(f"/proc/self/fd/{output.fileno()}")
+    return own.read_text(errors="replace").splitlines()

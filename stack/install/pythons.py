@@ -21,7 +21,7 @@ DOWNLOADED = "3.12"
 """The version that uv fetches where the machine has none for Triton."""
 DOWNLOADS = "https://github.com/astral-sh/python-build-standalone/releases"
 """Where uv fetches it from, unless UV_PYTHON_INSTALL_MIRROR names another place."""
-PROBE_SECONDS = 0.7
+PROBE_SECONDS = 0.5
 
 Version = tuple[int, int]
 

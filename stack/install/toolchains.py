@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from stack.errors import StackError
@@ -64,7 +63,7 @@ def wheels(cache: Cache, name: str, what: str) -> Path:
         install += ["--only-binary", ":all:", "--target", str(target), "-r", str(lock)]
         run(
             [*install, "--python", sys.executable],
-            cache.say,
+            cache.progress,
             f"installing {what}",
             environment=tools(cache),
         )
@@ -81,13 +80,11 @@ def environment(cache: Cache, name: str, what: str, python: str = sys.executable
     lock = environments.REQUIREMENTS / f"{name}.txt"
     home = cache.root / f"venv-{name}-{key_of(lock, python)}"
     if not environments.is_complete(home, lock):
-        cache.say(f"preparing {what}")
-        started = time.monotonic()
         try:
-            environments.make(home, lock, python, uv(cache), tools(cache))
+            with cache.progress.step(what):
+                environments.make(home, lock, python, uv(cache), tools(cache))
         except environments.EnvironmentFailed as error:
             raise StackError(str(error)) from error
-        cache.say(f"prepared {what} in {time.monotonic() - started:.0f} s")
     return home
 
 
@@ -118,11 +115,11 @@ def triton_python(cache: Cache) -> pythons.Python:
     wanted = ["--managed-python", pythons.DOWNLOADED]
     run(
         [uv(cache), "python", "install", *wanted],
-        cache.say,
+        cache.progress,
         f"fetching {what}",
         environment=variables,
     )
-    path = run([uv(cache), "python", "find", *wanted], cache.say, what, environment=variables)
+    path = run([uv(cache), "python", "find", *wanted], cache.progress, what, environment=variables)
     fetched = pythons.describe_python(path.strip())
     if fetched is None or fetched.library is None:
         raise StackError(f"the Python that uv has fetched lacks its shared library: {path.strip()}")

@@ -26,7 +26,7 @@ CHECKED: Final = {
     "typer": "0.29.2",
     "uvicorn": "0.54.0",
     "watchdog": "7.1.0",
-    "weaviate-client": "4.23.1",
+    "weaviate-client": "4.24.1",
 }
 """Library -> the version that its rows were checked with."""
 

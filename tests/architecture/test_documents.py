@@ -17,9 +17,9 @@ DOCUMENTS = (
 RECORDS = sorted((ROOT / "docs/decisions").glob("*.md"))
 RECORD_PARTS = ["Context", "Decision", "Consequences"]
 RECORD_WORDS = 400
-ROOMS = {
+PACKAGES_WITH_CODE = {
     "schemas": "events, the table of topics, their encoding, JSON Schema and AsyncAPI",
-    "adapters": "common settings, errors, retries, progress; `bootstrap.py` builds all clients",
+    "adapters": "common settings, errors, retries, shutdown; `bootstrap.py` builds all clients",
     "adapters/log": "the port of the event log, Kafka, and a fake",
     "adapters/index": "the port of the image index, Weaviate, and a fake",
     "adapters/embedder": "the port of the models, Triton, and a fake",
@@ -34,7 +34,7 @@ ROOMS = {
     "producers/bucket": "listing a bucket",
     "producers/log": "the watcher's reading of the log, and its writes to it",
     "consumers": "the start of a consumer process",
-    "consumers/process": "the loop of both consumer groups, shutdown and the report of the lag",
+    "consumers/process": "the loop of both consumer groups and the report of the lag",
     "consumers/indexing": "the group that fills the image index",
     "consumers/analytics": "the group that writes the event lake, its rebuild and replay",
     "consumers/repair": "the audit of the index, and dead letters",
@@ -46,6 +46,7 @@ ROOMS = {
     "gateway/state": "the state of the system: indexing, dead letters, ratings",
     "gateway/auth": "API keys, tokens, receipts, cursors, privacy",
     "stack": "the local launcher: servers and our processes on one machine",
+    "stack/install": "checks of the machine; environments and servers, installed or compiled",
     "cli": "the commands of `./image-search`",
 }
 """Packages and sub-packages with code -> what is in them."""
@@ -92,13 +93,15 @@ def test_every_package_with_code_has_its_phrase() -> None:
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
     }
-    assert {*ROOMS} == found
+    assert {*PACKAGES_WITH_CODE} == found
 
 
 def test_the_table_of_packages_is_complete() -> None:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     table = text.partition("| package | what is in it |\n|---|---|\n")[2].partition("\n\n")[0]
-    assert table.splitlines() == [f"| `{name}/` | {what} |" for name, what in ROOMS.items()]
+    assert table.splitlines() == [
+        f"| `{name}/` | {what} |" for name, what in PACKAGES_WITH_CODE.items()
+    ]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)

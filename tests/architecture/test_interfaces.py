@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.registry import Collector
 from typer.main import get_command
 
@@ -114,6 +115,7 @@ async def interfaces(folder: Path, spec: ModelSpec) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 async def test_each_name_is_still_there(tmp_path: Path, small_spec: ModelSpec) -> None:
     listed = set(LIST.read_text(encoding="utf-8").splitlines())
     found = await interfaces(tmp_path, small_spec)

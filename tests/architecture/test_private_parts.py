@@ -136,6 +136,7 @@ def test_every_way_of_use_is_found() -> None:
 LISTED: Final = {(part.file, name) for part in TABLE for name in part.names}
 
 
+@pytest.mark.slow
 def test_every_private_attribute_is_listed() -> None:
     used = {
         (relative(path), name)
@@ -148,6 +149,7 @@ def test_every_private_attribute_is_listed() -> None:
     assert OURS - used == set(), "not used any more"
 
 
+@pytest.mark.slow
 def test_every_undocumented_module_is_listed() -> None:
     used = {(relative(path), name) for path in FILES for name in undocumented(path)}
     assert used - LISTED == set(), "list these in private_parts.py, each with a canary"

@@ -56,8 +56,7 @@ pytestmark = pytest.mark.timeout(600 + 60 * ROUNDS)
 class Disk:
     """A file system mounted below the watched folder; its files outlive the mount.
 
-    Who may not mount has a folder there instead, and then it is the whole watched folder that
-    vanishes.
+    Without permission to mount, it is a folder, and the whole watched folder vanishes instead.
     """
 
     folder: Path
@@ -209,7 +208,7 @@ def rounds(chance: random.Random) -> Iterator[str]:
         yield order.pop()
 
 
-async def test_nothing_is_lost_whatever_dies(stack: Stack) -> None:
+async def test_nothing_is_lost_when_processes_are_killed_at_random(stack: Stack) -> None:
     await asyncio.to_thread(stack.burst, IMAGES_PER_ROUND)
     for number, victim in enumerate(rounds(stack.chance)):
         started = time.monotonic()

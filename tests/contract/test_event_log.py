@@ -57,7 +57,7 @@ async def everything(log: EventLog, topic: Topic) -> list[LogRecord]:
     return [record async for record in log.read_all(topic)]
 
 
-async def test_what_is_published_is_read_back(log: EventLog, topic: Topic) -> None:
+async def test_a_published_event_is_read_back(log: EventLog, topic: Topic) -> None:
     message = replace(added("été/a b.png"), headers={"traceparent": "00-1-2-03"})
     (position,) = await log.publish(topic, [message])
     (found,) = await everything(log, topic)
@@ -67,7 +67,7 @@ async def test_what_is_published_is_read_back(log: EventLog, topic: Topic) -> No
     assert found.timestamp_ms > 0
 
 
-async def test_no_event_is_a_tombstone(log: EventLog, topic: Topic) -> None:
+async def test_a_message_without_an_event_is_a_tombstone(log: EventLog, topic: Topic) -> None:
     await log.publish(topic, [Message(key="a.png", event=None)])
     (found,) = await everything(log, topic)
     assert isinstance(decode_image_change(found.key, found.value), ImageRemoved)
@@ -83,7 +83,7 @@ async def test_one_key_keeps_its_order_and_its_partition(log: EventLog, topic: T
     assert [record.position.offset for record in found] == sizes
 
 
-async def test_many_keys_are_all_there(log: EventLog, topic: Topic) -> None:
+async def test_records_of_many_keys_are_all_read(log: EventLog, topic: Topic) -> None:
     names = {f"{number}.png" for number in range(3000)}
     positions = await log.publish(topic, [added(name) for name in sorted(names)])
     assert len(set(positions)) == len(names)
@@ -92,7 +92,7 @@ async def test_many_keys_are_all_there(log: EventLog, topic: Topic) -> None:
     assert {record.key.decode() for record in found if record.key} == names
 
 
-async def test_positions_and_partitions_are_the_same_however_many_come_at_once(
+async def test_positions_and_partitions_do_not_depend_on_the_batch_size(
     log: EventLog, topic: Topic
 ) -> None:
     messages = [
@@ -118,12 +118,12 @@ async def test_positions_and_partitions_are_the_same_however_many_come_at_once(
         assert first.offset < again.offset
 
 
-async def test_an_empty_topic_ends_at_once(log: EventLog, topic: Topic) -> None:
+async def test_reading_an_empty_topic_ends_at_once(log: EventLog, topic: Topic) -> None:
     assert await everything(log, topic) == []
     assert await log.publish(topic, []) == []
 
 
-async def test_a_key_that_is_no_unicode_is_rejected_and_nothing_written(
+async def test_a_key_that_is_not_unicode_is_rejected_and_nothing_is_written(
     log: EventLog, topic: Topic
 ) -> None:
     with pytest.raises(Rejected, match="Unicode"):
@@ -131,7 +131,7 @@ async def test_a_key_that_is_no_unicode_is_rejected_and_nothing_written(
     assert await everything(log, topic) == []
 
 
-async def test_it_is_ready(log: EventLog) -> None:
+async def test_the_log_is_ready(log: EventLog) -> None:
     assert await log.is_ready()
 
 

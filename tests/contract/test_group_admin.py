@@ -118,7 +118,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     servers = request.getfixturevalue("servers")
     await create_topic(ServerSettings(kafka_bootstrap_servers=servers.kafka), topic)
     kafka = KafkaGroupAdmin(servers.kafka)
-    # A broker makes its topic of offsets when it is first asked for a group.
+    # A broker creates its topic of offsets at the first request for a group.
     await until_available(
         lambda: kafka.progress(topic, group), what="groups", give_up_after=LEAVING_SECONDS
     )
@@ -176,7 +176,7 @@ async def test_groups_do_not_see_each_others_offsets(bench: Bench) -> None:
     assert (await bench.groups.progress(bench.topic, bench.group)).committed == {}
 
 
-async def test_a_deleted_group_begins_again(bench: Bench) -> None:
+async def test_a_deleted_group_starts_from_the_beginning(bench: Bench) -> None:
     await bench.publish(20)
     await bench.members.commit(bench.group, bench.topic, await bench.ends())
     await deleted(bench)

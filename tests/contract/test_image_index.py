@@ -78,7 +78,7 @@ async def ids(index: ImageIndex, collection: Collection) -> set[str]:
     return {image_id async for image_id, _ in index.stored(collection)}
 
 
-async def test_a_collection_knows_its_model(index: ImageIndex, small_spec: ModelSpec) -> None:
+async def test_a_collection_states_its_model(index: ImageIndex, small_spec: ModelSpec) -> None:
     spec = small_spec.model_copy(
         update={"name": "ViT-B-32__openai", "version": uuid.uuid4().hex[:12]}
     )
@@ -89,7 +89,7 @@ async def test_a_collection_knows_its_model(index: ImageIndex, small_spec: Model
     assert await index.active() == first
 
 
-async def test_many_may_ensure_the_same_collection(
+async def test_concurrent_calls_may_ensure_the_same_collection(
     index: ImageIndex, small_spec: ModelSpec
 ) -> None:
     spec = small_spec.model_copy(update={"version": uuid.uuid4().hex[:12]})
@@ -97,7 +97,7 @@ async def test_many_may_ensure_the_same_collection(
     assert len(set(found)) == 1
 
 
-async def test_a_collection_that_is_gone_is_an_outage_and_no_fault_of_a_picture(
+async def test_a_missing_collection_is_an_outage_and_rejects_no_image(
     index: ImageIndex, collection: Collection
 ) -> None:
     assert await index.upsert(collection, [record("a.jpg", unit(1))]) == {}
@@ -112,6 +112,7 @@ async def test_a_collection_that_is_gone_is_an_outage_and_no_fault_of_a_picture(
         lambda: index.ids_by_sha256(collection, ["a" * 64]),
         lambda: index.search(collection, unit(1), 5),
         lambda: index.scroll(collection, None, 5),
+        lambda: index.newest(collection, 5),
         lambda: index.count(collection),
         lambda: ids(index, collection),
     ):
@@ -120,10 +121,10 @@ async def test_a_collection_that_is_gone_is_an_outage_and_no_fault_of_a_picture(
     assert await index.find(collection.name) is None, "no write has made it again"
 
 
-async def test_nothing_is_written_to_one_that_took_its_place(
+async def test_a_writer_to_a_dropped_collection_cannot_write_to_its_replacement(
     index: ImageIndex, small_spec: ModelSpec
 ) -> None:
-    """Whoever fills the former one may be behind those who fill the new one."""
+    """A writer to the former collection may be behind the writers to the new one."""
     spec = small_spec.model_copy(update={"version": uuid.uuid4().hex[:12]})
     former = await index.ensure_collection(spec)
     await index.drop(former)
@@ -147,7 +148,9 @@ async def test_every_collection_is_listed(
     assert [each.name for each in found] == sorted(each.name for each in found)
 
 
-async def test_activation_moves(index: ImageIndex, small_spec: ModelSpec) -> None:
+async def test_activation_moves_to_another_collection(
+    index: ImageIndex, small_spec: ModelSpec
+) -> None:
     old, new = [
         await index.ensure_collection(
             small_spec.model_copy(update={"version": uuid.uuid4().hex[:12]})
@@ -189,7 +192,9 @@ async def test_search_orders_by_cosine(index: ImageIndex, collection: Collection
     assert len(await index.search(collection, unit(1), limit=2)) == 2
 
 
-async def test_search_in_an_empty_collection(index: ImageIndex, collection: Collection) -> None:
+async def test_search_in_an_empty_collection_finds_nothing(
+    index: ImageIndex, collection: Collection
+) -> None:
     assert list(await index.search(collection, unit(1), limit=5)) == []
 
 
@@ -206,7 +211,7 @@ async def test_a_vector_of_another_dimension_is_refused(
     assert await ids(index, collection) == {"good.jpg"}
 
 
-async def test_an_upsert_replaces(index: ImageIndex, collection: Collection) -> None:
+async def test_an_upsert_replaces_the_record(index: ImageIndex, collection: Collection) -> None:
     await index.upsert(collection, [record("a.jpg", unit(1), sha256="a" * 64)])
     await index.upsert(collection, [record("a.jpg", unit(0, 1), sha256="b" * 64)])
     assert [pair async for pair in index.stored(collection)] == [("a.jpg", "b" * 64)]
@@ -223,7 +228,7 @@ async def test_deletion_is_idempotent(index: ImageIndex, collection: Collection)
     assert await ids(index, collection) == {"b.jpg"}
 
 
-async def test_names_that_differ_little_are_different(
+async def test_similar_names_are_different_images(
     index: ImageIndex, collection: Collection
 ) -> None:
     names = [
@@ -242,7 +247,7 @@ async def test_names_that_differ_little_are_different(
     assert await ids(index, collection) == set(names) - {"A.jpg"}
 
 
-async def test_vectors_are_known_by_content(index: ImageIndex, collection: Collection) -> None:
+async def test_vectors_are_looked_up_by_content(index: ImageIndex, collection: Collection) -> None:
     tagged = replace(
         record("a.jpg", unit(1, 2, 3), sha256="1" * 64),
         taken_at=WHEN,
@@ -335,7 +340,7 @@ async def filled(index: ImageIndex, collection: Collection) -> Collection:
     return collection
 
 
-async def test_filters_hold(index: ImageIndex, filled: Collection) -> None:
+async def test_filters_select_the_matching_images(index: ImageIndex, filled: Collection) -> None:
     fake = FakeImageIndex()
     same = await fake.ensure_collection(
         ModelSpec(
@@ -384,7 +389,7 @@ async def test_filters_hold(index: ImageIndex, filled: Collection) -> None:
     }
 
 
-async def test_dates_that_cannot_be_held_are_absent_and_not_wrapped(
+async def test_dates_outside_the_range_are_absent_and_not_wrapped(
     index: ImageIndex, collection: Collection
 ) -> None:
     """Weaviate's 64 bits of nanoseconds would make 1754 and 1816 of the years 1 and 9999."""
@@ -431,7 +436,7 @@ async def test_a_filter_narrows_the_search_and_not_its_result(
 
 
 @pytest.mark.parametrize("requested", ["é/ü*/", "e\u0301/u\u0308*/", "é/u\u0308*/", "e\u0301/ü*/"])
-async def test_a_folder_is_the_same_in_whatever_form_its_name_is(
+async def test_a_folder_filter_matches_every_unicode_form_of_its_name(
     index: ImageIndex, collection: Collection, requested: str
 ) -> None:
     inside = [
@@ -449,7 +454,7 @@ async def test_a_folder_is_the_same_in_whatever_form_its_name_is(
     assert list(await index.search(collection, unit(1), 100, where=narrower)) == []
 
 
-async def test_forms_of_a_name_are_looked_up_together_and_told_apart(
+async def test_unicode_forms_of_a_name_are_looked_up_together_and_distinguished(
     index: ImageIndex, collection: Collection
 ) -> None:
     names = [*forms("é/ü/å.jpg"), "never.jpg"]
@@ -466,7 +471,7 @@ async def test_forms_of_a_name_are_looked_up_together_and_told_apart(
         assert list(found[name]) == pytest.approx(unit(1, n), abs=2e-6)
 
 
-async def test_details_come_as_they_were(index: ImageIndex, filled: Collection) -> None:
+async def test_details_are_returned_as_stored(index: ImageIndex, filled: Collection) -> None:
     found = {m.image_id: m for m in await index.search(filled, unit(1), 100, details=DETAILS)}
     for each in varied():
         assert found[each.image_id].details == {name: getattr(each, name) for name in DETAILS}
@@ -490,7 +495,9 @@ async def test_a_limit_over_the_bound_is_refused(index: ImageIndex, collection: 
     assert list(await index.search(collection, unit(1), MAX_RESULTS)) == []
 
 
-async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection) -> None:
+async def test_scrolling_returns_each_record_once(
+    index: ImageIndex, collection: Collection
+) -> None:
     names = [f"{n}.jpg" for n in range(25)]
     await index.upsert(
         collection, [record(name, unit(1, n), f"{n:064x}") for n, name in enumerate(names)]
@@ -505,14 +512,92 @@ async def test_a_walk_meets_each_once(index: ImageIndex, collection: Collection)
         assert page[-1].sha256 == f"{number:064x}"
         assert list(page[-1].vector) == pytest.approx(unit(1, number), abs=2e-6)
     assert met == sorted(names, key=object_id)
-    # One that is gone still tells where to go on.
+    # Scrolling also continues after a record that is deleted.
     await index.delete(collection, [met[9]])
     assert [each.image_id for each in await index.scroll(collection, met[9], 5)] == met[10:15]
 
 
-async def test_pictures_are_found_by_their_content(
+async def test_a_scroll_starts_anywhere_and_leaves_vectors_out(
     index: ImageIndex, collection: Collection
 ) -> None:
+    await index.upsert(collection, [record(f"{n}.jpg", unit(1.0, n)) for n in range(20)])
+    every = await index.scroll(collection, None, 100)
+    start = sum(object_id(each.image_id) <= object_id("never stored") for each in every)
+    page = await index.scroll(collection, "never stored", 5, with_vectors=False)
+    assert [each.image_id for each in page] == [each.image_id for each in every[start : start + 5]]
+    assert all(len(each.vector) == 0 for each in page)
+
+
+def added(image_id: str, minute: int | None) -> ImageRecord:
+    moment = None if minute is None else WHEN + timedelta(minutes=minute)
+    return replace(record(image_id, unit(1.0)), added_at=moment)
+
+
+async def pages(index: ImageIndex, collection: Collection, limit: int) -> list[str]:
+    """All images that `newest` lists, read in pages."""
+    listed: list[str] = []
+    before = None
+    while page := await index.newest(collection, limit, before=before):
+        assert len(page) <= limit
+        listed += [each.image_id for each in page]
+        before = (page[-1].added_at, page[-1].image_id)
+    return listed
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 100])
+async def test_the_newest_come_first_and_pages_lose_none(
+    index: ImageIndex, collection: Collection, limit: int
+) -> None:
+    # Four of one instant, as of a bucket's listing, written in no order, and one without a time.
+    records = [added(f"{n}.jpg", n) for n in (3, 1, 4, 0, 2)]
+    records += [added(f"same/{letter}.jpg", 2) for letter in "cab"]
+    await index.upsert(collection, [*records, added("never.jpg", None)])
+    assert await pages(index, collection, limit) == [
+        "4.jpg",
+        "3.jpg",
+        "2.jpg",
+        "same/a.jpg",
+        "same/b.jpg",
+        "same/c.jpg",
+        "1.jpg",
+        "0.jpg",
+    ]
+
+
+async def test_a_picture_written_again_moves_to_its_new_time(
+    index: ImageIndex, collection: Collection
+) -> None:
+    await index.upsert(collection, [added(f"{n}.jpg", n) for n in range(3)])
+    await index.upsert(collection, [added("0.jpg", 7)])
+    await index.delete(collection, ["1.jpg"])
+    assert [each.image_id for each in await index.newest(collection, 10)] == ["0.jpg", "2.jpg"]
+    # The image that a page follows need not exist any more.
+    before = (WHEN + timedelta(minutes=1), "1.jpg")
+    await index.upsert(collection, [added("older.jpg", -5), added("10.jpg", 1)])
+    rest = await index.newest(collection, 10, before=before)
+    assert [each.image_id for each in rest] == ["10.jpg", "older.jpg"]
+
+
+@pytest.mark.parametrize("name", WHERE)
+async def test_the_newest_pass_the_filter_and_have_details(
+    index: ImageIndex, filled: Collection, name: str
+) -> None:
+    where, details = WHERE[name], ["width", "camera", "taken_at"]
+    found = await index.newest(filled, 100, where=where, details=details)
+    wanted = await index.search(filled, unit(1.0), 100, where=where, details=details)
+    assert {each.image_id: each.details for each in found} == {
+        each.image_id: each.details for each in wanted
+    }
+    times = [each.added_at for each in found]
+    assert times == sorted(times, reverse=True)
+
+
+async def test_too_many_at_once_are_refused(index: ImageIndex, filled: Collection) -> None:
+    with pytest.raises(Rejected):
+        await index.newest(filled, MAX_RESULTS + 1)
+
+
+async def test_images_are_found_by_their_content(index: ImageIndex, collection: Collection) -> None:
     await index.upsert(
         collection,
         [
@@ -553,7 +638,7 @@ async def test_pages_repeat_and_skip_nothing(index: ImageIndex, collection: Coll
         assert set(met) == wanted
 
 
-async def test_answers_are_whole_while_pictures_are_written_again(
+async def test_searches_are_complete_while_images_are_rewritten(
     index: ImageIndex, collection: Collection
 ) -> None:
     generator = np.random.default_rng(3)
@@ -569,5 +654,5 @@ async def test_answers_are_whole_while_pictures_are_written_again(
         assert {len(answer) for answer in answers} == {10}
 
 
-async def test_it_is_ready(index: ImageIndex) -> None:
+async def test_the_index_is_ready(index: ImageIndex) -> None:
     assert await index.is_ready()

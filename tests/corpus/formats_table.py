@@ -25,14 +25,14 @@ def _row(case: Case) -> str:
     if case.outcome != INDEXED:
         return f"| {case.name} | dead letter: {case.outcome} | | | | |\n"
     width, height = case.size
-    facts = ", ".join(_told(fact) for fact in case.facts if fact is not None)
+    facts = ", ".join(_formatted(fact) for fact in case.facts if fact is not None)
     return (
         f"| {case.name} | {INDEXED} | {case.media_type} | {width} x {height} "
         f"| {facts} | {case.in_a_browser} |\n"
     )
 
 
-def _told(fact: datetime | str | float) -> str:
+def _formatted(fact: datetime | str | float) -> str:
     return fact.isoformat(" ") if isinstance(fact, datetime) else str(fact)
 
 

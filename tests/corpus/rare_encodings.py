@@ -75,7 +75,7 @@ def _png_of(colours: int, bits: int, rows: np.ndarray[Any, Any], *chunks: bytes)
 
 
 def _packed(values: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
-    """Rows of numbers of so many bits, the highest bit first."""
+    """The values packed as numbers of this many bits, the highest bit first."""
     each = (values[:, :, None] >> np.arange(bits - 1, -1, -1)) & 1
     return np.packbits(each.reshape(values.shape[0], -1).astype(np.uint8), axis=1)
 

@@ -1,4 +1,4 @@
-"""What schemathesis is told beyond the OpenAPI document."""
+"""What schemathesis must know beyond the OpenAPI document."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ LONGEST_WAIT = 0.2
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Searches that wait for pictures nobody adds would wait for up to a minute each."""
+    """Shorten `wait_for`: each search for an image that nobody adds would take up to a minute."""
     wait_for = case.body.get("wait_for") if isinstance(case.body, dict) else None
     if isinstance(wait_for, dict):
         timeout = wait_for.get("timeout_s", 10.0)

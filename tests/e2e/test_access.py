@@ -1,4 +1,4 @@
-"""Who may ask, how often, how much, and what becomes of events when the gateway ends."""
+"""Access, rate limits, size limits, and events when the gateway stops."""
 
 import asyncio
 import contextlib
@@ -19,11 +19,11 @@ KEY = "a-key-for-the-tests-0123"
 SEARCH = "/api/v1/search-image"
 
 
-def asks(url: str, **options: Any) -> httpx.AsyncClient:
+def http_client(url: str, **options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, **options)
 
 
-async def test_keys_and_tokens_are_demanded(system: System, tmp_path: Path) -> None:
+async def test_keys_and_tokens_are_required(system: System, tmp_path: Path) -> None:
     with local_issuer() as issuer:
         settings = {
             "API_KEYS": KEY,
@@ -33,7 +33,7 @@ async def test_keys_and_tokens_are_demanded(system: System, tmp_path: Path) -> N
         }
         async with (
             another_gateway(system, tmp_path, **settings) as gateway,
-            asks(gateway.url) as client,
+            http_client(gateway.url) as client,
         ):
             for path in ("/", "/docs", "/openapi.json", "/images/photos/cat.jpg", "/web/app.js"):
                 assert (await client.get(path)).status_code == 401, path
@@ -59,7 +59,7 @@ async def test_too_many_requests_are_slowed(system: System, tmp_path: Path) -> N
     settings = {"RATE_LIMIT": "1", "RATE_BURST": "10"}
     async with (
         another_gateway(system, tmp_path, **settings) as gateway,
-        asks(gateway.url) as client,
+        http_client(gateway.url) as client,
     ):
         body = {"text": "tennis", "limit": 1}
         answers = await asyncio.gather(*(client.post(SEARCH, json=body) for _ in range(40)))
@@ -70,9 +70,9 @@ async def test_too_many_requests_are_slowed(system: System, tmp_path: Path) -> N
         assert (await client.post(SEARCH, json=body)).status_code == 200
 
 
-async def test_an_end_flushes_the_events(system: System, tmp_path: Path) -> None:
+async def test_shutdown_flushes_the_events(system: System, tmp_path: Path) -> None:
     async with another_gateway(system, tmp_path) as gateway:
-        async with asks(gateway.url) as client:
+        async with http_client(gateway.url) as client:
             texts = [f"the last words, number {n}" for n in range(60)]
             await asyncio.gather(
                 *(client.post(SEARCH, json={"text": text, "limit": 1}) for text in texts)
@@ -88,7 +88,7 @@ async def test_an_end_flushes_the_events(system: System, tmp_path: Path) -> None
 
 @pytest.fixture
 async def client(system: System) -> AsyncIterator[httpx.AsyncClient]:
-    async with asks(system.gateway) as client:
+    async with http_client(system.gateway) as client:
         yield client
 
 

@@ -46,7 +46,7 @@ async def rate(client: httpx.AsyncClient, token: str, rating: int, image: str | 
 
 
 async def answer_of(client: httpx.AsyncClient, text: str, limit: int) -> dict[str, Any]:
-    """A search's answer, once so many pictures are indexed."""
+    """A search's answer, once it has `limit` matches."""
 
     async def full() -> dict[str, Any] | None:
         answer = await search(client, text, limit)
@@ -74,7 +74,9 @@ async def from_topics(system: System) -> Facts:
 
 
 @pytest.mark.timeout(300)
-async def test_the_page_follows_within_seconds(system: System, client: httpx.AsyncClient) -> None:
+async def test_the_dashboard_is_updated_within_seconds(
+    system: System, client: httpx.AsyncClient
+) -> None:
     for text in ("tennis", "tennis", "a cat", "fruit"):
         answer = await answer_of(client, text, 5)
         await rate(client, answer["jwt"], 3, None)
@@ -98,7 +100,7 @@ async def test_the_page_follows_within_seconds(system: System, client: httpx.Asy
 
 
 @pytest.mark.timeout(300)
-async def test_who_asked_what_is_hidden_and_can_be_forgotten(
+async def test_clients_are_pseudonymous_and_can_be_forgotten(
     system: System, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     leaves, stays = "the-key-of-one-who-leaves", "the-key-of-one-who-stays"
@@ -149,7 +151,9 @@ async def test_who_asked_what_is_hidden_and_can_be_forgotten(
 
 
 @pytest.mark.timeout(300)
-async def test_the_commands(system: System, client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_the_analytics_commands_use_the_lake(
+    system: System, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
     command = system.servers.command
     answer = await answer_of(client, "a car of the commands' test", 3)
     await rate(client, answer["jwt"], 10, answer["matches"][0]["image_name"])

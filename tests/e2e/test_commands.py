@@ -1,4 +1,4 @@
-"""The commands of a person who runs the system."""
+"""The operator's commands."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import httpx
 from tests.e2e.conftest import SAMPLES, System, eventually
 
 
-async def test_status_tells_what_runs_and_how_far_it_is(system: System) -> None:
+async def test_status_lists_processes_and_their_progress(system: System) -> None:
     async def caught_up() -> Any:
         status = json.loads(system.servers.command("status", "--json").stdout)
         answers = all(status["servers"].values())
@@ -42,7 +42,7 @@ async def test_the_index_agrees_with_the_log(system: System) -> None:
     await eventually(agrees, seconds=60, every=1)
 
 
-async def test_the_watcher_compares_when_asked(system: System, client: httpx.AsyncClient) -> None:
+async def test_the_watcher_compares_on_request(system: System, client: httpx.AsyncClient) -> None:
     images = [p for p in SAMPLES.rglob("*") if p.suffix in (".jpg", ".png")]
     await eventually(lambda: indexed(client, len(images)), seconds=60)
     reported = system.servers.command("index", "reconcile").stdout
@@ -70,7 +70,7 @@ async def test_search_from_the_terminal(system: System, client: httpx.AsyncClien
     assert "must not be blank" in bad.stderr
 
 
-async def test_combined_queries_and_pictures_in_the_terminal(
+async def test_combined_queries_and_images_in_the_terminal(
     system: System, client: httpx.AsyncClient
 ) -> None:
     wait_for = {"image_name": "photos/cat.jpg", "timeout_s": 60}

@@ -1,4 +1,4 @@
-"""Every file of `docs/formats.md` on the running system: watched, uploaded, asked with, shown."""
+"""Every file of `docs/formats.md` on the running system: watched, uploaded, searched with."""
 
 import asyncio
 import base64
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def _name(number: int, case: Case) -> str:
-    """Without a suffix, where the content says what it is; a refused one is named as a picture.
+    """Without a suffix where the content shows the type; a refused file gets an image's suffix.
 
-    Of a TIFF only its name says that it is a camera's own.
+    Only its name shows that a TIFF is a camera's raw file.
     """
     if case.outcome == INDEXED and case.media_type != RAW_MEDIA_TYPE:
         return f"{FOLDER}/{number}"
@@ -57,7 +57,7 @@ async def everyone(things: Sequence[str], work: Callable[[str], Awaitable[None]]
 
 
 async def searched(client: httpx.AsyncClient, **query: Any) -> dict[str, dict[str, Any]]:
-    """name -> what is told of each picture of the corpus that is found."""
+    """name -> the match, for each image of the corpus that is found."""
     body = {"filters": {"folder": f"{FOLDER}/"}, "limit": 1000} | query
     answer = await client.post("/api/v1/search-image", json=body)
     if answer.status_code != 200:
@@ -91,7 +91,7 @@ def corpus(system: System) -> Any:
 async def indexed(
     corpus: None, system: System, client: httpx.AsyncClient
 ) -> dict[str, dict[str, Any]]:
-    """What a search tells of each, once all of them are found or refused."""
+    """Each image's match in a search, once all are indexed or refused."""
 
     async def all_there() -> dict[str, dict[str, Any]] | None:
         found = await searched(client, text="anything", include=PROPERTIES)
@@ -181,7 +181,9 @@ OTHERWISE_IN_CHROMIUM = {
 """What it does with them; besides, it begins animations with nothing where that is their start."""
 
 
-async def test_chromium_shows_the_same(indexed: dict[str, dict[str, Any]], system: System) -> None:
+async def test_chromium_shows_the_same_as_the_decoder(
+    indexed: dict[str, dict[str, Any]], system: System
+) -> None:
     names = [
         name
         for name, case in SHOWN.items()
@@ -210,33 +212,33 @@ async def test_chromium_shows_the_same(indexed: dict[str, dict[str, Any]], syste
     assert not wrong, wrong
 
 
-async def test_the_embedding_is_that_of_the_same_pixels_in_a_plain_png(
+async def test_the_embedding_equals_that_of_the_same_pixels_in_a_plain_png(
     indexed: dict[str, dict[str, Any]], client: httpx.AsyncClient
 ) -> None:
     alike: defaultdict[bytes, list[str]] = defaultdict(list)
     for name, case in SHOWN.items():
-        # How like these pixels are to what the picture should show, `tests/unit` says.
+        # `tests/unit` checks how close these pixels are to what the image should show.
         upright = open_upright(case.data, edge=10**6, background="white", max_pixels=10**9)
         alike[saved(upright.image, "PNG")].append(name)
     far: list[tuple[str, float]] = []
 
-    async def ask(png: str) -> None:
+    async def search(png: str) -> None:
         data = bytes.fromhex(png)
         found = await searched(client, image=base64.b64encode(data).decode())
         for name in alike[data]:
             if found[name]["score"] <= 0.98:
                 far.append((SHOWN[name].name, found[name]["score"]))
 
-    await everyone([png.hex() for png in alike], ask)
+    await everyone([png.hex() for png in alike], search)
     assert not far, far
 
 
-async def test_each_can_be_asked_with_or_is_refused_with_its_reason(
+async def test_each_can_be_searched_with_or_is_refused_with_its_reason(
     indexed: dict[str, dict[str, Any]], client: httpx.AsyncClient
 ) -> None:
     wrong: list[tuple[str, object]] = []
 
-    async def ask(name: str) -> None:
+    async def search(name: str) -> None:
         case = NAMED[name]
         image = base64.b64encode(case.data).decode()
         body = {"image": image, "filters": {"folder": f"{FOLDER}/"}, "limit": 1000}
@@ -248,7 +250,7 @@ async def test_each_can_be_asked_with_or_is_refused_with_its_reason(
         elif answer.status_code != 422 or (case.data and case.outcome not in answer.text):
             wrong.append((case.name, answer.text))
 
-    await everyone(list(NAMED), ask)
+    await everyone(list(NAMED), search)
     assert not wrong, wrong
 
 
@@ -275,7 +277,7 @@ async def test_each_can_be_uploaded_or_is_refused_with_its_reason(
             each.unlink()
 
 
-async def test_what_was_passed_over_is_listed_and_counted(
+async def test_skipped_files_are_listed_and_counted(
     indexed: dict[str, dict[str, Any]], system: System, client: httpx.AsyncClient
 ) -> None:
     folder = system.images / FOLDER
@@ -298,7 +300,7 @@ async def test_what_was_passed_over_is_listed_and_counted(
     assert f"{FOLDER}/notes" in text
 
 
-async def test_what_is_no_more_leaves_nothing_behind(
+async def test_deleted_files_leave_the_index_and_no_dead_letters(
     indexed: dict[str, dict[str, Any]], system: System, client: httpx.AsyncClient
 ) -> None:
     for path in (system.images / FOLDER).iterdir():

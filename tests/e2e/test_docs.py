@@ -11,7 +11,7 @@ pytestmark = [needs_browser, pytest.mark.timeout(300)]
 
 
 async def test_the_operations_are_shown_and_can_be_tried(system: System) -> None:
-    """`visit` fails for whatever the policy blocks and for each other host that is asked."""
+    """`visit` fails when the policy blocks something or another host is requested."""
     async with visit(system.gateway) as page:
         await page.goto(f"{system.gateway}/docs")
         operations = page.locator(".opblock")

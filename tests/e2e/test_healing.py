@@ -22,7 +22,7 @@ async def is_restarted(system: System, name: str, old: int | None) -> bool:
 @pytest.mark.parametrize(
     "victim", ["gateway", "watcher", "indexer-1", "triton", "weaviate", "kafka"]
 )
-async def test_a_killed_process_heals_and_nothing_is_lost(
+async def test_a_killed_process_is_restarted_and_nothing_is_lost(
     system: System, client: httpx.AsyncClient, victim: str
 ) -> None:
     folder = system.images / f"during-{victim}"
@@ -51,7 +51,7 @@ async def test_a_killed_process_heals_and_nothing_is_lost(
 
 
 @pytest.mark.timeout(240)
-async def test_a_killed_model_process_inside_triton_heals(
+async def test_a_killed_model_process_inside_triton_is_restarted(
     system: System, client: httpx.AsyncClient
 ) -> None:
     before = system.process("triton")

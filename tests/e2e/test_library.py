@@ -33,7 +33,7 @@ async def groups(client: httpx.AsyncClient, **query: Any) -> list[set[str]]:
         query["cursor"] = answer["next_cursor"]
 
 
-async def test_an_added_picture_can_be_read_back_at_once(
+async def test_an_added_image_can_be_found_at_once(
     system: System, client: httpx.AsyncClient
 ) -> None:
     data = new_image("photos/coffee.jpg", quality=81)
@@ -75,14 +75,14 @@ async def test_an_added_picture_can_be_read_back_at_once(
     assert response.json()["matches"][0]["sha256"] == wait_for["sha256"]
 
 
-async def test_waiting_in_vain_is_said(client: httpx.AsyncClient) -> None:
+async def test_a_wait_that_times_out_is_reported(client: httpx.AsyncClient) -> None:
     wait_for = {"image_name": "never/there.jpg", "timeout_s": 0.5}
     response = await client.post("/api/v1/search-image", json={"text": "x", "wait_for": wait_for})
     assert response.status_code == 409
     assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_picture_as_a_form(client: httpx.AsyncClient) -> None:
+async def test_an_image_can_be_sent_as_a_form(client: httpx.AsyncClient) -> None:
     cat = (SAMPLES / "photos" / "cat.jpg").read_bytes()
 
     async def found() -> bool:

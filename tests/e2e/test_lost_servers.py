@@ -45,7 +45,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 @pytest.fixture
-async def asking(own: System) -> AsyncIterator[httpx.AsyncClient]:
+async def client(own: System) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=own.gateway, timeout=30, trust_env=False) as client:
         yield client
 
@@ -94,21 +94,21 @@ async def failed(client: httpx.AsyncClient) -> int:
     return int((await client.get("/api/v1/state")).json()["failed"])
 
 
-async def test_weaviate_without_its_data_is_filled_again(
-    own: System, asking: httpx.AsyncClient
+async def test_weaviate_without_its_data_is_refilled(
+    own: System, client: httpx.AsyncClient
 ) -> None:
-    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS)
+    await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS)
     lose(own, "weaviate")
     (own.images / "00.png").unlink()
     Image.new("RGB", (80, 60), (200, 10, 10)).save(own.images / "90.png")
     await asyncio.sleep(1)
-    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
+    await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS, every=0.5)
 
 
-async def test_kafka_without_its_data_is_told_everything_again(
-    own: System, asking: httpx.AsyncClient
+async def test_everything_is_published_again_to_kafka_without_its_data(
+    own: System, client: httpx.AsyncClient
 ) -> None:
-    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS)
+    await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS)
     lose(own, "kafka")
     (own.images / "02.png").unlink()
     await asyncio.sleep(1)
@@ -123,14 +123,14 @@ async def test_kafka_without_its_data_is_told_everything_again(
                 active = await newest_activation(servers.log)
         except AdapterError:
             return False
-        names_told = {(key or b"").decode() for key in reported} - {"broken.png"}
-        return names_told == expected(own) and active is not None
+        names_published = {(key or b"").decode() for key in reported} - {"broken.png"}
+        return names_published == expected(own) and active is not None
 
     await eventually(whole, seconds=HEAL_SECONDS, every=0.5)
-    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
+    await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS, every=0.5)
 
     async def letters_arise_again() -> bool:
-        return await failed(asking) == 1
+        return await failed(client) == 1
 
     await eventually(letters_arise_again, seconds=HEAL_SECONDS)
 
@@ -159,12 +159,12 @@ def filed(system: System, topic: Topic) -> list[str]:
 
 
 async def test_searches_and_ratings_are_restored_to_a_new_kafka(
-    own: System, asking: httpx.AsyncClient
+    own: System, client: httpx.AsyncClient
 ) -> None:
     for number in range(5):
-        answer = await asking.post("/api/v1/search-image", json={"text": f"restore {number}"})
+        answer = await client.post("/api/v1/search-image", json={"text": f"restore {number}"})
         receipt = {"user_feedback": 7, "jwt": answer.json()["jwt"]}
-        assert (await asking.post("/api/v1/create-feedback", json=receipt)).status_code == 200
+        assert (await client.post("/api/v1/create-feedback", json=receipt)).status_code == 200
 
     async def all_filed() -> bool:
         for topic in (SEARCHES, FEEDBACK):
@@ -185,8 +185,8 @@ async def test_searches_and_ratings_are_restored_to_a_new_kafka(
         return True
 
     await eventually(restored, seconds=HEAL_SECONDS, every=1)
-    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
-    await asking.post("/api/v1/search-image", json={"text": "after that"})
+    await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS, every=0.5)
+    await client.post("/api/v1/search-image", json={"text": "after that"})
     await eventually(all_filed, seconds=HEAL_SECONDS)
     for topic in before:
         rows = filed(own, topic)
@@ -194,11 +194,11 @@ async def test_searches_and_ratings_are_restored_to_a_new_kafka(
 
 
 async def test_a_lake_that_is_deleted_is_filled_from_the_log(
-    own: System, asking: httpx.AsyncClient
+    own: System, client: httpx.AsyncClient
 ) -> None:
     # Moved, as it cannot be emptied while files come into it.
     (own.state / "lake").rename(own.state / "a lake that is gone")
-    await asking.post("/api/v1/search-image", json={"text": "one more"})
+    await client.post("/api/v1/search-image", json={"text": "one more"})
 
     async def whole() -> bool:
         return bool(filed(own, SEARCHES)) and set(filed(own, SEARCHES)) == await ids_of(
@@ -209,24 +209,24 @@ async def test_a_lake_that_is_deleted_is_filled_from_the_log(
     assert len(filed(own, FEEDBACK)) >= 5
 
 
-async def test_weaviate_and_kafka_while_all_is_stopped(
-    own: System, asking: httpx.AsyncClient
+async def test_weaviate_and_kafka_lose_their_data_while_the_stack_is_stopped(
+    own: System, client: httpx.AsyncClient
 ) -> None:
     run_image_search(own.servers.environment, "down")
     for server in ("weaviate", "kafka"):
         shutil.rmtree(own.state / server)
     run_image_search(own.servers.environment, "up", "--detach")
-    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
+    await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS, every=0.5)
     assert Path(own.state / "lake").is_dir()
 
 
-async def test_what_is_removed_while_kafka_loses_its_data_is_not_found_any_more(
-    own: System, asking: httpx.AsyncClient
+async def test_an_image_removed_while_kafka_loses_its_data_is_no_longer_found(
+    own: System, client: httpx.AsyncClient
 ) -> None:
-    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS)
+    await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS)
     run_image_search(own.servers.environment, "down")
     shutil.rmtree(own.state / "kafka")
     for name in ("03.png", "04.png"):
         (own.images / name).unlink()
     run_image_search(own.servers.environment, "up", "--detach")
-    await eventually(lambda: is_whole(own, asking), seconds=HEAL_SECONDS, every=0.5)
+    await eventually(lambda: is_whole(own, client), seconds=HEAL_SECONDS, every=0.5)

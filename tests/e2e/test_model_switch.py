@@ -154,7 +154,7 @@ async def steps(system: System) -> list[tuple[str, ModelStep]]:
     return [(e.model_name, e.step) for e in (decode(ModelActivated, r.value) for r in records)]
 
 
-async def test_a_switch_under_load_fails_no_search_and_mixes_none(system: System) -> None:
+async def test_a_switch_under_load_fails_no_search_and_mixes_no_models(system: System) -> None:
     async with load(system, "first") as seen:
         await asyncio.sleep(2)
         done = await command(system, "models", "switch", "tiny")
@@ -193,7 +193,7 @@ async def test_rollback_is_instant_and_the_old_collection_was_kept_up_to_date(
     assert (states["lite"], states["tiny"]) == ("active", "kept up to date")
 
 
-async def test_low_ratings_are_told_and_who_would_have_done_better(system: System) -> None:
+async def test_low_ratings_are_reported_with_the_better_model(system: System) -> None:
     """What `lite` found first is rated badly, and what `tiny` would have found first, well."""
     embedder = TritonEmbedder(system.servers.triton_url)
     index = WeaviateIndex(system.servers.weaviate_url, grpc_port=system.servers.weaviate_grpc_port)
@@ -278,7 +278,7 @@ async def test_a_switch_survives_its_indexer_triton_and_weaviate_being_killed(
     await command(system, "models", "switch", "other")
 
 
-async def test_retiring_frees_everything_and_the_model_can_come_back(system: System) -> None:
+async def test_a_retired_model_frees_its_resources_and_can_be_added_again(system: System) -> None:
     async with load(system, "retiring") as seen:
         done = await command(system, "models", "retire", "tiny")
         assert "is retired" in done.stdout

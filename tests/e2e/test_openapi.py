@@ -1,4 +1,4 @@
-"""schemathesis asks the running gateway what its OpenAPI document allows, and what it does not."""
+"""schemathesis sends requests that the OpenAPI document allows, and some that it does not."""
 
 import os
 import subprocess

@@ -13,7 +13,8 @@ from playwright.async_api import Page, Route, expect
 
 from gateway.search.short_form import BadShortForm, parse
 from tests.e2e.conftest import SAMPLES, System, eventually
-from tests.support.browsers import answered, ask, drop, shown, visit
+from tests.e2e.test_library import new_image
+from tests.support.browsers import answered, drop, search_for, shown, visit
 from tests.support.programs import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.timeout(600)]
@@ -42,7 +43,7 @@ async def page(system: System) -> AsyncIterator[Page]:
         yield page
 
 
-async def test_examples_words_scores_and_the_way_back(
+async def test_an_example_is_searched_with_scores_and_back_restores_the_query(
     page: Page, client: httpx.AsyncClient
 ) -> None:
     await page.get_by_role("link", name="tennis", exact=True).click()
@@ -57,7 +58,7 @@ async def test_examples_words_scores_and_the_way_back(
     assert await first.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
     assert "tennis" in await page.title()
 
-    await ask(page, "a cat")
+    await search_for(page, "a cat")
     assert (await shown(page))[0] == "photos/cat.jpg"
     await page.go_back()
     await expect(page.get_by_role("searchbox")).to_have_value("tennis")
@@ -75,8 +76,35 @@ async def test_examples_words_scores_and_the_way_back(
     assert (await shown(page))[0] == "photos/cat.jpg"
 
 
-async def test_terms_are_chips_that_add_and_subtract(page: Page) -> None:
-    await ask(page, "2:a ball + tennis")
+async def test_the_newest_are_shown_before_anything_is_typed(
+    system: System, page: Page, client: httpx.AsyncClient
+) -> None:
+    counted = (await client.get("/api/v1/folders")).json()
+    drawings = {each["folder"]: each["images"] for each in counted["folders"]}["drawings"]
+    assert counted["root"] == system.images.name
+    link = page.get_by_role("navigation", name="Where the pictures are").get_by_role(
+        "link", name="drawings"
+    )
+    await expect(link).to_contain_text(str(drawings))
+    name = "drawings/page-new.jpg"
+    newest = page.locator("#newest .open").first
+    try:
+        (system.images / name).write_bytes(new_image("drawings/castle.jpg", quality=63))
+        await expect(newest).to_have_attribute("aria-label", f"Open {name}")
+        await expect(page.locator("#indexing")).to_be_hidden()
+        await link.click()
+        await expect(
+            page.get_by_role("heading", name="Newest pictures in drawings")
+        ).to_be_visible()
+        await expect(page.locator("#newest .open")).to_have_count(min(drawings + 1, 30))
+        await expect(newest).to_have_attribute("aria-label", f"Open {name}")
+    finally:
+        await page.goto("about:blank")
+        (system.images / name).unlink(missing_ok=True)
+
+
+async def test_terms_are_shown_as_chips_and_added_or_subtracted(page: Page) -> None:
+    await search_for(page, "2:a ball + tennis")
     chips = page.get_by_role("list", name="Terms of the query").get_by_role("listitem")
     await expect(chips).to_have_count(2)
     assert query_of(page) == [("q", "a ball"), ("w", "2"), ("q", "tennis")]
@@ -92,11 +120,11 @@ async def test_terms_are_chips_that_add_and_subtract(page: Page) -> None:
     await answered(page)
     assert ("w", "3.5") in query_of(page)
 
-    await ask(page, "- something red")
+    await search_for(page, "- something red")
     await expect(chips).to_have_count(3)
     await page.get_by_role("button", name="Remove tennis from the query").click()
     await expect(chips).to_have_count(2)
-    # Whoever uses the keyboard stays where they were.
+    # The keyboard's focus stays where it was.
     await expect(page.locator(".chip .remove").nth(1)).to_be_focused()
     await page.get_by_role("searchbox").fill("dog +")
     await page.keyboard.press("Enter")
@@ -106,7 +134,7 @@ async def test_terms_are_chips_that_add_and_subtract(page: Page) -> None:
     await expect(page.locator("#examples")).to_be_visible()
 
 
-async def test_what_was_typed_wrong_stays_told_when_a_search_ends(page: Page) -> None:
+async def test_an_input_error_stays_visible_when_a_search_ends(page: Page) -> None:
     typed = asyncio.Event()
 
     async def answer_later(route: Route) -> None:
@@ -123,7 +151,7 @@ async def test_what_was_typed_wrong_stays_told_when_a_search_ends(page: Page) ->
     await expect(page.locator("#results")).not_to_have_attribute("aria-busy", "true")
     assert await shown(page)
     await expect(page.locator("#message")).to_have_text("A term is missing at the end.")
-    await ask(page, "a ball + dog")
+    await search_for(page, "a ball + dog")
     await expect(page.locator("#message")).to_contain_text("best first")
 
 
@@ -159,15 +187,15 @@ def read_by_gateway(query: str) -> object:
         return f"{message[0].upper()}{message[1:]}."
 
 
-async def test_the_page_reads_the_short_form_as_the_gateway_does(page: Page) -> None:
+async def test_the_page_parses_the_short_form_as_the_gateway_does(page: Page) -> None:
     read = await page.evaluate(READ, QUERIES)
     assert dict(zip(QUERIES, read, strict=True)) == {
         each: read_by_gateway(each) for each in QUERIES
     }
 
 
-async def test_more_like_this_and_pictures_as_terms(page: Page) -> None:
-    await ask(page, "tennis")
+async def test_more_like_this_and_images_as_terms(page: Page) -> None:
+    await search_for(page, "tennis")
     card = page.locator("#results .card").first
     await card.hover()
     await card.get_by_role("button", name=re.compile("More like this")).click()
@@ -185,7 +213,7 @@ async def test_more_like_this_and_pictures_as_terms(page: Page) -> None:
     await expect(page.locator(".chip.minus")).to_have_count(1)
 
 
-async def test_a_picture_dragged_in_is_searched_by(page: Page) -> None:
+async def test_a_dropped_image_is_used_for_the_search(page: Page) -> None:
     await drop(page, "search", {"my cat.jpg": (SAMPLES / "photos/cat.jpg").read_bytes()})
     await answered(page)
     assert (await shown(page))[0] == "photos/cat.jpg"
@@ -206,8 +234,8 @@ async def test_a_picture_dragged_in_is_searched_by(page: Page) -> None:
     )
 
 
-async def test_filters_narrow_and_live_in_the_address(page: Page) -> None:
-    await ask(page, "tennis")
+async def test_filters_narrow_the_search_and_are_in_the_url(page: Page) -> None:
+    await search_for(page, "tennis")
     await page.get_by_role("checkbox", name="Good matches only").uncheck()
     await answered(page)
     await page.get_by_role("button", name="Filters").click()
@@ -252,7 +280,7 @@ async def test_scrolling_loads_more_until_the_end(page: Page, client: httpx.Asyn
 
 
 async def test_the_viewer(page: Page) -> None:
-    await ask(page, "tennis")
+    await search_for(page, "tennis")
     names = await shown(page)
     await page.locator("#results .open").first.click()
     viewer = page.get_by_role("dialog")
@@ -278,8 +306,8 @@ async def test_the_viewer(page: Page) -> None:
     await expect(page.locator("#results .open").nth(1)).to_be_focused()
 
 
-async def test_an_answer_is_rated_with_thanks(system: System, page: Page) -> None:
-    await ask(page, "a rating from the page")
+async def test_an_answer_can_be_rated(system: System, page: Page) -> None:
+    await search_for(page, "a rating from the page")
     if await page.locator("#results .card").count() == 0:
         await page.get_by_role("button", name="Show weaker matches too").click()
         await answered(page)

@@ -13,15 +13,16 @@ import httpx
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from models.adoption_status import AdoptionFile, AdoptionStatus, AdoptionStep
 from tests.e2e.conftest import System, eventually
 from tests.e2e.test_library import new_image
 from tests.support.browsers import (
     answered,
-    ask,
     assert_accessible,
     assert_fits,
     drop,
     save_screenshot,
+    search_for,
     shown,
     visit,
 )
@@ -38,7 +39,7 @@ async def page(system: System) -> AsyncIterator[Page]:
         yield page
 
 
-async def test_dropped_pictures_are_followed_until_they_can_be_found(
+async def test_dropped_images_are_tracked_until_they_can_be_found(
     system: System, page: Page
 ) -> None:
     guitar = new_image("drawings/acoustic-guitar.jpg", quality=71)
@@ -58,21 +59,23 @@ async def test_dropped_pictures_are_followed_until_they_can_be_found(
         await expect(list_.get_by_text("can be found", exact=True)).to_have_count(2)
         await expect(page.get_by_role("heading", name="2 of 2 can be found")).to_be_visible()
         assert (system.images / "uploads/page guitar.jpg").read_bytes() == guitar
+        for name in ("page guitar.jpg", "page second.jpg"):
+            await expect(page.get_by_role("button", name=f"Open uploads/{name}")).to_be_visible()
         await save_screenshot(page, "page-adding")
         await list_.get_by_role("button", name="More like this: page guitar.jpg").click()
         await answered(page)
         assert "uploads/page second.jpg" in (await shown(page))[:1]
         await page.get_by_role("button", name="Start over").click()
-        await ask(page, "a guitar")
+        await search_for(page, "a guitar")
         assert "uploads/page guitar.jpg" in await shown(page)
     finally:
-        # Nothing may ask for thumbnails of what is gone.
+        # Nothing may request thumbnails of deleted images.
         await page.goto("about:blank")
         for name in ("page guitar.jpg", "page second.jpg"):
             (system.images / "uploads" / name).unlink(missing_ok=True)
 
 
-async def test_a_name_that_is_taken_and_a_file_that_is_no_picture(system: System) -> None:
+async def test_uploads_with_a_taken_name_or_no_image_are_reported(system: System) -> None:
     first, second = (new_image("photos/coffee.jpg", quality=q) for q in (61, 62))
     folder = system.images / "uploads"
     try:
@@ -97,7 +100,7 @@ async def test_a_name_that_is_taken_and_a_file_that_is_no_picture(system: System
             each.unlink()
 
 
-async def test_the_state_and_why_pictures_failed(
+async def test_the_page_shows_the_state_and_why_images_failed(
     system: System, client: httpx.AsyncClient, page: Page
 ) -> None:
     name = "page-letters/broken.jpg"
@@ -139,7 +142,50 @@ async def test_the_state_and_why_pictures_failed(
                 system.servers.command("dlq", "drop", each["letter"])
 
 
-async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> None:
+async def hidden(page: Page) -> bool:
+    """Whether the notice of a change to a better model is hidden after a reload."""
+    await page.reload()
+    await expect(page.locator("#state")).to_contain_text("pictures")
+    return not await page.locator("#model-change").is_visible()
+
+
+async def test_the_change_to_a_better_model_is_followed(system: System, tmp_path: Path) -> None:
+    file = AdoptionFile(tmp_path / "adoption.json")
+    status = AdoptionStatus(
+        model="better",
+        instead_of="lite",
+        step=AdoptionStep.DOWNLOADING,
+        bytes_done=150_000_000,
+        bytes_total=600_000_000,
+    )
+    file.write(status)
+    path = str(tmp_path / "adoption.json")
+    async with (
+        another_gateway(system, tmp_path, ADOPTION_STATUS_FILE=path) as gateway,
+        visit(gateway.url) as page,
+    ):
+        change = page.get_by_role("region", name="Change to a better model")
+        await expect(
+            change.get_by_text("better is being downloaded: 150 of 600 MB")
+        ).to_be_visible()
+        bar = change.get_by_role("progressbar", name="Progress of the change")
+        await expect(bar).to_have_attribute("value", "150000000")
+        await expect(change.get_by_text("./image-search models decline")).to_be_visible()
+        await assert_accessible(page)
+        await assert_fits(page)
+        await save_screenshot(page, "page-model-change")
+        # Without a reload, it follows within some seconds.
+        file.write(status.model_copy(update={"problem": "no network"}))
+        await expect(change.get_by_text("lite stays for now")).to_be_visible()
+        file.write(status.model_copy(update={"step": AdoptionStep.DONE}))
+        await page.reload()
+        await expect(change.get_by_text("better answers searches now")).to_be_visible()
+        await expect(bar).to_be_hidden()
+        file.clear()
+        await eventually(lambda: hidden(page), seconds=60, every=1)
+
+
+async def test_the_page_requests_a_key_and_sends_it(system: System, tmp_path: Path) -> None:
     key = KEY.replace(" ", "-")
     async with (
         another_gateway(system, tmp_path, API_KEYS=key) as gateway,
@@ -159,7 +205,7 @@ async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> No
         assert page.url == f"{gateway.url}/?q=tennis"
         image = page.locator("#results img").first
         assert await image.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
-        # Signed out meanwhile: the form again, then back to what was asked.
+        # Signed out meanwhile: the form again, then back to the search.
         await page.context.clear_cookies()
         await page.get_by_role("searchbox").fill("a cat")
         await page.keyboard.press("Enter")
@@ -171,11 +217,16 @@ async def test_a_key_is_asked_for_and_sent(system: System, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 900, 1600])
-async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> None:
+async def test_the_page_is_accessible_and_fits_the_screen(
+    system: System, width: int, scheme: str
+) -> None:
     height = {360: 740, 900: 1100, 1600: 1000}[width]
     async with visit(system.gateway, width=width, height=height, color_scheme=scheme) as page:
+        await expect(page.locator("#newest .open").first).to_be_visible()
         await assert_accessible(page)
         await assert_fits(page)
+        if (width, scheme) == (1600, "light"):
+            await save_screenshot(page, "page-first-1600")
         await page.goto(f"{system.gateway}/?q=an+animal&w=2&q=a+bird&w=-1&weak=1")
         await answered(page)
         if scheme == "light":
@@ -193,7 +244,7 @@ async def test_everybody_can_use_it(system: System, width: int, scheme: str) -> 
         await expect(page.locator("#viewer")).to_be_hidden()
 
 
-async def test_the_keyboard_is_enough_and_the_focus_is_seen(page: Page) -> None:
+async def test_the_page_can_be_used_by_keyboard_with_a_visible_focus(page: Page) -> None:
     await page.keyboard.type("tennis")
     await page.keyboard.press("Enter")
     await answered(page)

@@ -46,7 +46,7 @@ async def test_a_dead_letter_is_retried_with_its_history_and_dropped(system: Sys
     assert system.servers.command("dlq", "retry", check=False).returncode == 1
 
 
-async def test_a_letter_whose_file_was_mended_is_not_retried(
+async def test_a_dead_letter_whose_file_was_repaired_is_not_retried(
     system: System, client: httpx.AsyncClient
 ) -> None:
     name = "letters/mended.png"

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.e2e.conftest import SAMPLES, System, eventually, names
 
 
-async def ask(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+async def search(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     response = await client.post("/api/v1/search-image", json=body)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -29,17 +29,17 @@ async def all_indexed(client: httpx.AsyncClient) -> None:
     await eventually(there, seconds=90)
 
 
-async def test_filters_hold_and_details_are_told(client: httpx.AsyncClient) -> None:
+async def test_filters_select_matches_and_details_are_returned(client: httpx.AsyncClient) -> None:
     await all_indexed(client)
     samples = {p.relative_to(SAMPLES).as_posix(): p for p in SAMPLES.rglob("*.jpg")}
-    answer = await ask(client, text="an animal", limit=1000, filters={"folder": "photos"})
+    answer = await search(client, text="an animal", limit=1000, filters={"folder": "photos"})
     assert set(found(answer)) == {name for name in samples if name.startswith("photos/")}
     sizes = {}
     for name, path in samples.items():
         with Image.open(path) as image:
             sizes[name] = image.size
     bound = sorted(width for width, _ in sizes.values())[len(sizes) // 2]
-    answer = await ask(
+    answer = await search(
         client,
         text="an animal",
         limit=1000,
@@ -56,16 +56,16 @@ async def test_filters_hold_and_details_are_told(client: httpx.AsyncClient) -> N
         assert match["added_at"].endswith("Z")
         assert "latitude" not in match
     later = {"added_at": {"from": "2100-01-01"}}
-    assert found(await ask(client, text="an animal", filters=later)) == []
+    assert found(await search(client, text="an animal", filters=later)) == []
 
 
-async def test_pages_give_everything_once(client: httpx.AsyncClient) -> None:
+async def test_pages_return_each_match_once(client: httpx.AsyncClient) -> None:
     await all_indexed(client)
     body: dict[str, Any] = {"text": "something round", "limit": 20, "paged": True}
     body["filters"] = {"folder": "drawings"}
     met: list[str] = []
     while True:
-        answer = await ask(client, **body)
+        answer = await search(client, **body)
         met += found(answer)
         if answer["next_cursor"] is None:
             break
@@ -75,17 +75,17 @@ async def test_pages_give_everything_once(client: httpx.AsyncClient) -> None:
     assert set(met) == drawings
 
 
-async def test_the_cut_off_leaves_what_stands_out(client: httpx.AsyncClient) -> None:
+async def test_the_cut_off_keeps_only_outstanding_matches(client: httpx.AsyncClient) -> None:
     await all_indexed(client)
-    tennis = await ask(client, text="tennis", limit=1000, cut_off="auto")
+    tennis = await search(client, text="tennis", limit=1000, cut_off="auto")
     assert found(tennis)[:2] == (await names(client, "tennis", 2))
     assert 2 <= len(tennis["matches"]) <= 10
     assert tennis["matches"][-1]["score"] >= tennis["cut_off_score"]
-    nonsense = await ask(client, text="quarterly tax report", limit=1000, cut_off="auto")
+    nonsense = await search(client, text="quarterly tax report", limit=1000, cut_off="auto")
     assert len(nonsense["matches"]) <= 2
 
 
-async def test_near_duplicates_are_folded(system: System, client: httpx.AsyncClient) -> None:
+async def test_near_duplicates_are_collapsed(system: System, client: httpx.AsyncClient) -> None:
     await all_indexed(client)
     folder = system.images / "alike"
     folder.mkdir(exist_ok=True)
@@ -95,10 +95,12 @@ async def test_near_duplicates_are_folded(system: System, client: httpx.AsyncCli
     here = {"folder": "alike"}
 
     async def there() -> bool:
-        return len(found(await ask(client, text="coffee", filters=here))) == 3
+        return len(found(await search(client, text="coffee", filters=here))) == 3
 
     await eventually(there, seconds=30)
-    (match,) = (await ask(client, text="coffee", filters=here, collapse_duplicates=True))["matches"]
+    (match,) = (await search(client, text="coffee", filters=here, collapse_duplicates=True))[
+        "matches"
+    ]
     assert len(match["duplicates"]) == 2
     assert {match["image_name"], *match["duplicates"]} == {
         f"alike/coffee {quality}.jpg" for quality in (70, 80, 90)

@@ -1,4 +1,4 @@
-"""A letter about a file that never became a record says nothing about any record."""
+"""A dead letter about a file that never became a record refers to no record."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ async def letters(system: System) -> list[dict[str, Any]]:
     return [letter for letter in listed if letter["image_id"] == ESCAPED]
 
 
-async def test_every_picture_comes_back_beside_a_name_that_is_not_utf_8(
+async def test_every_image_is_restored_beside_a_file_name_that_is_not_utf_8(
     system: System, client: httpx.AsyncClient
 ) -> None:
     """With Weaviate emptied, a letter of ours, and one as earlier versions wrote it."""
@@ -36,7 +36,7 @@ async def test_every_picture_comes_back_beside_a_name_that_is_not_utf_8(
     old = DeadLetter(
         image_id=ESCAPED,
         error_class="InvalidName",
-        reason="as an earlier version told it",
+        reason="as an earlier version reported it",
         attempts=1,
         source_topic=IMAGES.name,
         source_partition=0,

@@ -45,19 +45,21 @@ async def test_the_answer_has_its_shape_and_order(client: httpx.AsyncClient) -> 
     assert image.headers["content-type"] in ("image/jpeg", "image/png")
 
 
-async def test_searches_by_picture_by_name_and_by_terms(client: httpx.AsyncClient) -> None:
-    async def ask(**body: Any) -> list[str]:
+async def test_searches_by_image_by_name_and_by_terms(client: httpx.AsyncClient) -> None:
+    async def found_names(**body: Any) -> list[str]:
         response = await client.post("/api/v1/search-image", json=body)
         assert response.status_code == 200, response.text
         return [match["image_name"] for match in response.json()["matches"]]
 
     cat = base64.b64encode((SAMPLES / "photos" / "cat.jpg").read_bytes()).decode()
-    assert (await ask(image=cat, limit=1)) == ["photos/cat.jpg"]
-    similar = await ask(image_name="photos/cat.jpg", limit=5)
+    assert (await found_names(image=cat, limit=1)) == ["photos/cat.jpg"]
+    similar = await found_names(image_name="photos/cat.jpg", limit=5)
     assert len(similar) == 5
     assert "photos/cat.jpg" not in similar
-    both = await ask(terms=[{"text": "a ball"}, {"text": "tennis", "weight": 2}], limit=3)
-    without = await ask(terms=[{"text": "a ball"}, {"text": "tennis", "weight": -1}], limit=3)
+    both = await found_names(terms=[{"text": "a ball"}, {"text": "tennis", "weight": 2}], limit=3)
+    without = await found_names(
+        terms=[{"text": "a ball"}, {"text": "tennis", "weight": -1}], limit=3
+    )
     assert "tuxpaint-gpl2/tennis-ball.jpg" in both
     assert "tuxpaint-gpl2/tennis-ball.jpg" not in without
 
@@ -107,7 +109,7 @@ async def test_feedback_needs_a_good_receipt_and_a_good_rating(
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_new_picture_is_found_and_a_deleted_one_is_gone(
+async def test_a_new_image_is_found_and_a_deleted_one_is_gone(
     system: System, client: httpx.AsyncClient
 ) -> None:
     target = system.images / "fresh" / "my cat.jpg"
@@ -126,7 +128,7 @@ async def test_a_new_picture_is_found_and_a_deleted_one_is_gone(
     await eventually(gone, seconds=20)
 
 
-async def test_a_picture_in_a_bucket_is_found_and_shown(
+async def test_an_image_in_a_bucket_is_found_and_shown(
     system: System, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     photograph = tmp_path / "cat.jpg"
@@ -153,7 +155,7 @@ async def test_a_picture_in_a_bucket_is_found_and_shown(
     await eventually(gone, seconds=60)
 
 
-async def test_a_changed_picture_is_indexed_anew(system: System, client: httpx.AsyncClient) -> None:
+async def test_a_changed_image_is_indexed_anew(system: System, client: httpx.AsyncClient) -> None:
     target = system.images / "changing.jpg"
     new_photograph("photos/cat.jpg", target)
 
@@ -179,7 +181,7 @@ async def test_a_changed_picture_is_indexed_anew(system: System, client: httpx.A
     target.unlink()
 
 
-async def test_a_text_file_is_dead_lettered_and_its_companions_are_found(
+async def test_a_text_file_is_dead_lettered_and_other_files_are_found(
     system: System, client: httpx.AsyncClient
 ) -> None:
     folder = system.images / "mixed"
@@ -208,9 +210,7 @@ async def test_a_text_file_is_dead_lettered_and_its_companions_are_found(
     assert "mixed/notes.jpg" not in await names(client, "shopping list")
 
 
-async def test_pictures_are_served_and_nothing_else(
-    system: System, client: httpx.AsyncClient
-) -> None:
+async def test_only_images_are_served(system: System, client: httpx.AsyncClient) -> None:
     (system.images / "page.html").write_text("<script>alert(1)</script>")
     (system.images / "drawing.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     for path in (
@@ -227,7 +227,7 @@ async def test_pictures_are_served_and_nothing_else(
         assert answer.headers["content-type"] == "application/problem+json", path
 
 
-async def test_the_page_is_there(client: httpx.AsyncClient) -> None:
+async def test_the_page_is_served(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]

@@ -59,7 +59,8 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
     assert all(task.cancelled() for task in tasks)
 
 
-async def test_a_worker_is_used_again_only_when_the_work_given_up_has_ended(
+@pytest.mark.slow
+async def test_a_worker_is_reused_only_when_its_cancelled_task_has_ended(
     tmp_path: Path,
 ) -> None:
     sandbox = Sandbox(1, memory_bytes=10**8, seconds=ENDLESS)
@@ -79,7 +80,8 @@ async def test_a_worker_is_used_again_only_when_the_work_given_up_has_ended(
     sandbox.close()
 
 
-async def test_thumbnails_are_made_while_searches_were_given_up(bench: Gateway) -> None:
+@pytest.mark.slow
+async def test_thumbnails_are_made_after_searches_were_cancelled(bench: Gateway) -> None:
     (bench.images / "x.png").write_bytes(png())
     await bench.holds("x.png")
     slow = {"image": base64.b64encode(hostile_tasks.SLOW + b" 600").decode()}
@@ -91,7 +93,8 @@ async def test_thumbnails_are_made_while_searches_were_given_up(bench: Gateway) 
         assert (await bench.client.get("/thumbnails/x.png")).status_code == 200
 
 
-async def test_a_shared_thumbnail_is_finished_for_those_who_come_after(
+@pytest.mark.slow
+async def test_a_shared_thumbnail_is_finished_for_later_requests(
     bench: Gateway, tmp_path: Path
 ) -> None:
     count = tmp_path / "count"
@@ -107,7 +110,8 @@ async def test_a_shared_thumbnail_is_finished_for_those_who_come_after(
     assert count.read_text() == "x"
 
 
-async def test_an_upload_that_was_given_up_holds_its_place_while_its_thread_works(
+@pytest.mark.slow
+async def test_a_cancelled_upload_occupies_its_slot_until_its_thread_ends(
     tmp_path: Path,
 ) -> None:
     sandbox = Sandbox(1, memory_bytes=10**8, seconds=60)
@@ -131,7 +135,8 @@ async def test_an_upload_that_was_given_up_holds_its_place_while_its_thread_work
     sandbox.close()
 
 
-async def test_bytes_of_a_reading_that_was_given_up_count_until_it_ends(
+@pytest.mark.slow
+async def test_bytes_of_a_cancelled_read_count_until_it_ends(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A picture of a bucket is read by a thread, which cannot be stopped."""
@@ -167,7 +172,8 @@ async def test_bytes_of_a_reading_that_was_given_up_count_until_it_ends(
         decoder.close()
 
 
-async def test_given_up_before_it_began_costs_no_worker(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_a_task_cancelled_before_it_began_ends_no_worker(tmp_path: Path) -> None:
     sandbox = Sandbox(1, memory_bytes=10**8, seconds=ENDLESS)
     kept = await sandbox.run(f"{hostile_tasks.MODULE}:process_id")
     busy = asyncio.create_task(

@@ -40,7 +40,8 @@ async def waits(work: asyncio.Task[None]) -> bool:
     return not done
 
 
-async def test_a_missing_root_is_waited_for_and_then_everything_is_found(
+@pytest.mark.slow
+async def test_a_missing_root_pauses_the_indexer_until_it_returns(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = await bench.logged(
@@ -59,7 +60,8 @@ async def test_a_missing_root_is_waited_for_and_then_everything_is_found(
     assert bench.indexer.counters.superseded == 0
 
 
-async def test_an_empty_root_is_a_disk_that_is_not_mounted(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_an_empty_root_is_taken_for_an_unmounted_disk(bench: Bench) -> None:
     records = await bench.logged(bench.added("a.png", bench.put_image("a.png")))
     bench.folder.rename(moved_away(bench))
     bench.folder.mkdir()
@@ -71,7 +73,8 @@ async def test_an_empty_root_is_a_disk_that_is_not_mounted(bench: Bench) -> None
     assert bench.ids == {"a.png"}
 
 
-async def test_a_mount_that_the_event_names_is_waited_for(
+@pytest.mark.slow
+async def test_the_mount_named_in_the_event_is_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its folder is there, and so is the rest of the root: only the disk is not."""
@@ -92,7 +95,7 @@ async def test_a_mount_that_the_event_names_is_waited_for(
     assert bench.ids == {"disk/a.png"}
 
 
-async def test_of_a_mount_that_is_there_a_file_may_be_gone(
+async def test_a_missing_file_on_a_present_mount_is_dead_lettered(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.put_image("disk/other.png")
@@ -106,7 +109,7 @@ async def test_of_a_mount_that_is_there_a_file_may_be_gone(
 @pytest.mark.parametrize(
     "number", [errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.EHOSTDOWN, errno.ETIMEDOUT]
 )
-def test_a_network_disk_whose_server_is_away_is_no_bad_file(
+def test_an_unreachable_network_disk_does_not_blame_the_file(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -117,7 +120,8 @@ def test_a_network_disk_whose_server_is_away_is_no_bad_file(
         read_bytes((tmp_path / "a.png").as_uri(), 10)
 
 
-async def test_a_disk_that_says_it_is_away_is_waited_for(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_a_disk_that_reports_an_outage_is_waited_for(bench: Bench) -> None:
     records = await bench.logged(
         bench.added("a.png", bench.put_image("a.png")),
         bench.added("b.png", bench.put_image("b.png", "blue")),
@@ -133,7 +137,7 @@ async def test_a_disk_that_says_it_is_away_is_waited_for(bench: Bench) -> None:
     assert await bench.dead_letters() == []
 
 
-def test_a_missing_bucket_is_away_and_a_missing_object_is_not() -> None:
+def test_a_missing_bucket_is_an_outage_and_a_missing_object_is_not() -> None:
     fsspec.filesystem("memory").pipe("/bucket/folder/a.png", b"x")
     source = Source("cloud", "memory://bucket/folder")
     roots = Roots(IndexingSettings(images_sources=(source,)))
@@ -155,8 +159,8 @@ def test_a_missing_bucket_is_away_and_a_missing_object_is_not() -> None:
     assert "elsewhere" in problem
 
 
-def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> None:
-    """Its parent is there, and has a folder of its name: that says nothing of the disk."""
+def test_the_root_of_a_named_source_comes_from_the_settings(tmp_path: Path) -> None:
+    """Its parent has a folder of this name, which does not show that the disk is mounted."""
     mount = tmp_path / "nas"
     source = Source("nas", mount.as_uri())
     event = ImageAdded(
@@ -173,7 +177,7 @@ def test_the_root_of_a_named_source_is_that_of_the_settings(tmp_path: Path) -> N
     mount.mkdir()
     (mount / "something").touch()
     assert roots.find_missing([event]) is None
-    # A source that the settings do not name: the event's own words tell.
+    # A source that the settings do not name: the event's own fields are used.
     (tmp_path / "nas").rename(tmp_path / "gone")
     (tmp_path / "x").mkdir()
     other = event.model_copy(update={"image_id": "sub/a b.png"})
@@ -204,8 +208,9 @@ async def test_an_absent_file_with_a_newer_record_is_superseded(bench: Bench) ->
     assert bench.indexer.counters.superseded == 1
 
 
-async def test_a_newer_record_settles_it_even_where_the_root_is_away(bench: Bench) -> None:
-    """Whoever deletes the last picture, or the folder, leaves no consumer waiting."""
+@pytest.mark.slow
+async def test_a_newer_record_supersedes_the_image_while_the_root_is_missing(bench: Bench) -> None:
+    """Deleting the last image, or the folder, leaves no consumer waiting."""
     data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
     (bench.folder / "a.png").unlink()
@@ -238,7 +243,7 @@ async def test_changed_content_without_a_newer_record_is_a_dead_letter(bench: Be
     assert "has changed" in letter.reason
 
 
-async def test_a_file_that_comes_back_meanwhile_is_indexed(bench: Bench) -> None:
+async def test_a_file_that_returns_during_the_check_is_indexed(bench: Bench) -> None:
     bench.put_image("other.png")
     data = bench.put_image("a.png")
     (record,) = await bench.logged(bench.added("a.png", data))
@@ -257,7 +262,8 @@ async def test_a_file_that_comes_back_meanwhile_is_indexed(bench: Bench) -> None
     assert await bench.dead_letters() == []
 
 
-async def test_many_absent_files_cost_one_reading_of_their_partitions(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_many_absent_files_read_their_partitions_once(bench: Bench) -> None:
     bench.put_image("other.png")
     records = await bench.logged(*(bench.added(f"{n}.png", b"was %d" % n) for n in range(40)))
     await bench.logged(*(bench.removed(f"{n}.png") for n in range(40)))
@@ -277,7 +283,7 @@ async def test_many_absent_files_cost_one_reading_of_their_partitions(bench: Ben
     assert len(read) == len(set(read)) <= 80
 
 
-async def test_what_was_read_of_the_log_is_forgotten_behind_the_consumer(bench: Bench) -> None:
+async def test_offsets_before_the_consumer_are_dropped_from_memory(bench: Bench) -> None:
     newer = NewerRecords(bench.log)
     records = await bench.logged(*(bench.added("a.png", b"%d" % n) for n in range(100)))
     assert await newer.find_superseded(records) == {each.position for each in records[:-1]}
@@ -288,7 +294,8 @@ async def test_what_was_read_of_the_log_is_forgotten_behind_the_consumer(bench: 
     assert await newer.find_superseded(records[3:4]) == {records[3].position}
 
 
-async def test_vanished_files_do_not_stop_the_consumer_as_poison(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_vanished_files_do_not_count_towards_the_poison_limit(bench: Bench) -> None:
     """Half of a disk is there: those files are indexed, and the others have letters."""
     names = [f"{n}.png" for n in range(200)]
     records = [bench.added(n, bench.put_image(n, f"#{i:06x}")) for i, n in enumerate(names)]
@@ -301,7 +308,8 @@ async def test_vanished_files_do_not_stop_the_consumer_as_poison(bench: Bench) -
     assert {letter.image_id for letter in letters} == set(names[::2])
 
 
-async def test_where_nearly_all_files_have_vanished_something_else_has(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_nearly_all_files_vanished_is_taken_for_a_missing_disk(bench: Bench) -> None:
     """A disk of which a folder is left: no letter is written before it is back."""
     bench.put_image("other.png")
     names = [f"disk/{n}.png" for n in range(80)]
@@ -316,7 +324,7 @@ async def test_where_nearly_all_files_have_vanished_something_else_has(bench: Be
     assert bench.ids == set(names)
 
 
-async def test_a_log_is_read_from_some_offset_of_some_partitions_only() -> None:
+async def test_a_log_can_be_read_from_given_offsets_of_given_partitions() -> None:
     log = FakeEventLog()
     await log.publish(IMAGES, [Message(f"{n}", None) for n in range(50)])
     whole = [record.position async for record in log.read_all(IMAGES)]

@@ -31,7 +31,7 @@ __all__ = ["bench"]
 
 
 @given(most=st.integers(1, 64), fits=st.integers(1, 64), tries=st.integers(1, 300))
-def test_it_settles_at_what_fits_in_time(most: int, fits: int, tries: int) -> None:
+def test_the_batch_size_settles_below_the_deadline(most: int, fits: int, tries: int) -> None:
     """Each item takes as long as any other; `fits` of them take exactly the deadline."""
     size = BatchSize(most, deadline=1.0)
     too_slow: list[int] = []
@@ -48,8 +48,8 @@ def test_it_settles_at_what_fits_in_time(most: int, fits: int, tries: int) -> No
 
 
 @given(fits=st.integers(1, 31), tries=st.integers(100, 2000))
-def test_a_size_that_failed_is_tried_again_ever_more_seldom(fits: int, tries: int) -> None:
-    """One more than `fits` never ends, though so many are quick."""
+def test_a_batch_size_that_failed_is_retried_ever_less_often(fits: int, tries: int) -> None:
+    """A batch larger than `fits` always times out; a smaller one is quick."""
     size = BatchSize(32, deadline=1.0)
     failures = 0
     for _ in range(tries):
@@ -61,7 +61,7 @@ def test_a_size_that_failed_is_tried_again_ever_more_seldom(fits: int, tries: in
     assert failures <= 16 + tries / 128
 
 
-def test_it_grows_again_when_batches_are_easy() -> None:
+def test_the_batch_size_grows_again_when_batches_are_quick() -> None:
     size = BatchSize(32, deadline=1.0)
     size.too_slow(32)
     assert size.items == 16
@@ -76,7 +76,7 @@ def test_it_grows_again_when_batches_are_easy() -> None:
 
 
 class Slow(FakeEmbedder):
-    """Answers so many pictures at once in time, and no more."""
+    """Embeds at most `fits` images at once in time; larger batches time out."""
 
     fits = 3
     requested: list[int]
@@ -95,7 +95,7 @@ def slow(bench: Bench, fits: int) -> Slow:
     return embedder
 
 
-async def test_a_batch_that_times_out_is_never_repeated_unchanged(bench: Bench) -> None:
+async def test_a_batch_that_timed_out_is_never_sent_again_unchanged(bench: Bench) -> None:
     embedder = slow(bench, fits=1)
     await asyncio.wait_for(bench.run(*some(bench, 12)), 20)
     assert len(bench.ids) == 12
@@ -106,13 +106,13 @@ async def test_a_batch_that_times_out_is_never_repeated_unchanged(bench: Bench) 
     assert too_much.count(4) <= bench.settings.embed_in_flight
 
 
-async def test_what_was_embedded_is_not_sent_again(bench: Bench) -> None:
+async def test_embedded_images_are_not_sent_again(bench: Bench) -> None:
     embedder = slow(bench, fits=2)
     await asyncio.wait_for(bench.run(*some(bench, 8)), 20)
     assert sum(count for count in embedder.requested if count <= 2) == 8
 
 
-async def test_of_a_refused_batch_each_picture_has_its_own_chance(bench: Bench) -> None:
+async def test_images_of_a_refused_batch_are_tried_one_by_one(bench: Bench) -> None:
     class NotFinite(FakeEmbedder):
         async def embed_images(self, model_name: str, pixels: Pixels) -> Vectors:
             if (pixels == 255).all(axis=(1, 2, 3)).any():
@@ -129,7 +129,7 @@ async def test_of_a_refused_batch_each_picture_has_its_own_chance(bench: Bench) 
 # The gateway
 
 
-async def test_texts_that_time_out_together_are_not_sent_as_many_again(
+async def test_texts_that_timed_out_together_are_sent_in_smaller_batches(
     small_spec: ModelSpec,
 ) -> None:
     requested: list[int] = []
@@ -144,14 +144,14 @@ async def test_texts_that_time_out_together_are_not_sent_as_many_again(
 
     batches = TextBatches(SlowTexts(served={small_spec.name: small_spec}))
 
-    async def ask(text: str) -> list[float]:
+    async def embed(text: str) -> list[float]:
         while True:
             try:
                 return await batches.embed(small_spec.name, text)
             except TooSlow:
                 await asyncio.sleep(0)
 
-    found = await asyncio.wait_for(asyncio.gather(*(ask(f"{n}") for n in range(60))), 20)
+    found = await asyncio.wait_for(asyncio.gather(*(embed(f"{n}") for n in range(60))), 20)
     assert len(found) == 60
     assert len([count for count in requested if count > 3]) <= 8
 
@@ -221,7 +221,8 @@ def images(count: int) -> Pixels:
     return np.zeros((count, 16, 16, 3), np.uint8)
 
 
-async def test_a_busy_triton_is_told_apart_from_a_dead_one(
+@pytest.mark.slow
+async def test_a_busy_triton_is_distinguished_from_a_dead_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(triton_clip, "LIVE_TIMEOUT_SECONDS", 0.1)
@@ -234,7 +235,8 @@ async def test_a_busy_triton_is_told_apart_from_a_dead_one(
             await embedder.close()
 
 
-async def test_a_single_slow_picture_gets_more_time_until_it_passes() -> None:
+@pytest.mark.slow
+async def test_a_single_slow_image_gets_more_time_until_it_succeeds() -> None:
     """It takes five times the deadline: the model is large and the machine small."""
     async with triton(0.5) as fake:
         embedder = TritonEmbedder(fake.address, timeout=0.1)
@@ -256,7 +258,8 @@ async def test_a_single_slow_picture_gets_more_time_until_it_passes() -> None:
         await embedder.close()
 
 
-async def test_while_triton_works_on_one_picture_the_watchdog_knows() -> None:
+@pytest.mark.slow
+async def test_the_watchdog_does_not_fire_while_triton_embeds_one_image() -> None:
     async with triton(0.6) as fake:
         embedder = TritonEmbedder(fake.address, timeout=0.1)
         embedder._single["small_image"] = 10.0
@@ -272,7 +275,8 @@ async def test_while_triton_works_on_one_picture_the_watchdog_knows() -> None:
         await embedder.close()
 
 
-async def test_a_picture_waits_for_no_triton_that_has_died_meanwhile(
+@pytest.mark.slow
+async def test_an_image_does_not_wait_for_a_triton_that_has_died(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(triton_clip, "LIVE_TIMEOUT_SECONDS", 0.1)
@@ -288,7 +292,8 @@ async def test_a_picture_waits_for_no_triton_that_has_died_meanwhile(
         await embedder.close()
 
 
-async def test_a_model_too_slow_for_its_batches_is_indexed_with_all_the_same(
+@pytest.mark.slow
+async def test_a_model_too_slow_for_its_batches_still_indexes_all_images(
     bench: Bench, small_spec: ModelSpec
 ) -> None:
     """Through the indexer: four at once take too long, and so does one at first."""

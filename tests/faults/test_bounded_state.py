@@ -54,7 +54,7 @@ async def closed(file: Reads) -> None:
     assert await asyncio.to_thread(file.closed.wait, 10)
 
 
-async def test_a_picture_of_a_bucket_is_passed_on_piece_by_piece(
+async def test_an_image_of_a_bucket_is_streamed_in_pieces(
     bench: Gateway, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = png() + bytes(3_000_000)
@@ -76,7 +76,7 @@ async def test_a_picture_of_a_bucket_is_passed_on_piece_by_piece(
     await closed(opened[0])
 
 
-async def test_what_is_no_picture_in_a_bucket_is_closed_and_refused(
+async def test_an_object_that_is_not_an_image_is_closed_and_refused(
     bench: Gateway, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsspec.filesystem("memory").pipe_file(f"{bucket.removeprefix('memory:/')}/a.txt", b"text")
@@ -92,20 +92,21 @@ async def test_what_is_no_picture_in_a_bucket_is_closed_and_refused(
     await closed(opened[0])
 
 
-async def test_however_many_wait_for_one_picture_the_index_is_asked_once_at_a_time(
+@pytest.mark.slow
+async def test_searches_waiting_for_one_image_share_requests_to_the_index(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requested: list[int] = []
-    under_way = 0
+    in_flight = 0
     hashes = bench.index.hashes
 
     async def counted(collection: Collection, wanted: Sequence[str]) -> Mapping[str, str]:
-        nonlocal under_way
+        nonlocal in_flight
         requested.append(len(wanted))
-        under_way += 1
-        assert under_way <= 3
+        in_flight += 1
+        assert in_flight <= 3
         await asyncio.sleep(0.001)
-        under_way -= 1
+        in_flight -= 1
         return await hashes(collection, wanted)
 
     monkeypatch.setattr(bench.index, "hashes", counted)
@@ -118,11 +119,14 @@ async def test_however_many_wait_for_one_picture_the_index_is_asked_once_at_a_ti
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_no_more_than_so_many_wait(bench: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+async def test_the_number_of_waiting_searches_is_limited(
+    bench: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_lookup, "MAX_WAITING", 3)
     wanted = {"image_name": "never.png", "timeout_s": 0.5}
     answers = await asyncio.gather(*(bench.search(text="x", wait_for=wanted) for _ in range(8)))
     assert sorted(answer.status_code for answer in answers) == [409] * 3 + [503] * 5
     assert all(a.headers["retry-after"] for a in answers if a.status_code == 503)
-    # Whoever gave up makes room.
+    # Searches that timed out no longer count.
     assert_problem(await bench.search(text="x", wait_for=wanted), 409, "wait_for")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import TooSlow, Unavailable
+from adapters.settings import ServerSettings
 from stack import probes
 
 
@@ -52,14 +53,15 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def works() -> Callable[[], Any]:
-    return probes.TritonProbe("http://x", lambda: "lite")
+    return probes.TritonProbe(ServerSettings(triton_url="http://x"), lambda: "lite")
 
 
-async def test_one_that_answers_works(world: World) -> None:
+async def test_a_triton_that_answers_is_alive(world: World) -> None:
     assert await works()()
 
 
-async def test_a_busy_one_works(world: World) -> None:
+@pytest.mark.slow
+async def test_a_busy_triton_is_alive(world: World) -> None:
     alive = works()
     world.images = TooSlow("no answer within 10 s, although Triton is alive")
     for _ in range(200):
@@ -68,7 +70,7 @@ async def test_a_busy_one_works(world: World) -> None:
         assert await alive()
 
 
-async def test_one_batch_that_takes_minutes_is_work(world: World) -> None:
+async def test_a_triton_with_one_slow_batch_is_alive(world: World) -> None:
     alive = works()
     assert await alive()
     world.images = TooSlow("slow")
@@ -76,7 +78,7 @@ async def test_one_batch_that_takes_minutes_is_work(world: World) -> None:
     assert await alive()
 
 
-async def test_one_that_completes_nothing_for_long_hangs(world: World) -> None:
+async def test_a_triton_without_completed_requests_is_hung(world: World) -> None:
     alive = works()
     world.images = TooSlow("slow")
     assert await alive()
@@ -86,13 +88,15 @@ async def test_one_that_completes_nothing_for_long_hangs(world: World) -> None:
     assert await alive()
 
 
-async def test_one_whose_process_is_gone_does_not_work(world: World) -> None:
+async def test_a_triton_whose_model_process_ended_is_not_alive(world: World) -> None:
     alive = works()
     world.texts = Unavailable("stub process is not healthy")
     assert not await alive()
 
 
-async def test_a_lost_encoder_is_seen_behind_a_busy_one(world: World) -> None:
+async def test_a_lost_text_encoder_is_detected_while_the_image_encoder_is_busy(
+    world: World,
+) -> None:
     alive = works()
     world.images = TooSlow("slow")
     world.texts = Unavailable("stub process is not healthy")

@@ -38,13 +38,13 @@ def used(state: Path) -> Path:
     return state
 
 
-def test_what_a_stack_made_is_gone(tmp_path: Path, images: Path) -> None:
+def test_clean_deletes_what_a_stack_created(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
     assert stopping.clean(settings(state, images)) == []
     assert not state.exists()
 
 
-def test_foreign_files_stay(tmp_path: Path, images: Path) -> None:
+def test_clean_keeps_foreign_files(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
     (state / "holiday").mkdir()
     (state / "holiday" / "beach.jpg").write_bytes(b"beach")
@@ -58,7 +58,7 @@ def test_foreign_files_stay(tmp_path: Path, images: Path) -> None:
     assert (state / "holiday" / "beach.jpg").read_bytes() == b"beach"
 
 
-def test_a_folder_that_no_stack_made_is_refused(tmp_path: Path, images: Path) -> None:
+def test_clean_refuses_a_folder_that_no_stack_created(tmp_path: Path, images: Path) -> None:
     state = tmp_path / "home"
     (state / "logs").mkdir(parents=True)
     (state / "logs" / "mine.log").write_text("mine")
@@ -68,7 +68,7 @@ def test_a_folder_that_no_stack_made_is_refused(tmp_path: Path, images: Path) ->
 
 
 @pytest.mark.parametrize("foreign", ["photos", "logs", "lake"])
-def test_a_stack_does_not_move_into_a_folder_with_other_things(
+def test_a_stack_refuses_a_folder_with_other_files(
     tmp_path: Path, images: Path, foreign: str
 ) -> None:
     state = tmp_path / "home"
@@ -80,9 +80,7 @@ def test_a_stack_does_not_move_into_a_folder_with_other_things(
     assert [path.name for path in state.iterdir()] == [foreign]
 
 
-def test_a_folder_of_an_earlier_version_is_marked_by_up_and_never_by_clean(
-    tmp_path: Path, images: Path
-) -> None:
+def test_only_up_marks_the_folder_of_an_earlier_version(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
     (state / state_folder.MARKER).unlink()
     with pytest.raises(StackError, match="`up` marks"):
@@ -93,7 +91,7 @@ def test_a_folder_of_an_earlier_version_is_marked_by_up_and_never_by_clean(
     assert not state.exists()
 
 
-def test_the_default_folder_is_ours_whichever_program_was_the_first_to_write_there(
+def test_the_default_folder_may_be_claimed_after_any_program_wrote_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = tmp_path / ".stack"
@@ -110,7 +108,7 @@ def test_the_default_folder_is_ours_whichever_program_was_the_first_to_write_the
 @pytest.mark.parametrize(
     "theirs", ["models.json", "jwt.secret", "run/stack.json", "run/lock", "models.json.lock"]
 )
-def test_what_others_call_by_the_same_names_is_theirs(
+def test_foreign_files_with_a_stacks_names_are_kept(
     tmp_path: Path, images: Path, theirs: str
 ) -> None:
     state = tmp_path / "home"
@@ -126,7 +124,7 @@ def test_what_others_call_by_the_same_names_is_theirs(
 
 
 @pytest.mark.parametrize("how", ["pictures in it", "it in pictures", "the same", "by a link"])
-def test_pictures_and_state_in_one_another_are_refused(tmp_path: Path, how: str) -> None:
+def test_clean_refuses_images_and_state_inside_one_another(tmp_path: Path, how: str) -> None:
     state = used(tmp_path / "state")
     images = {
         "pictures in it": state / "lake" / "pictures",
@@ -143,7 +141,7 @@ def test_pictures_and_state_in_one_another_are_refused(tmp_path: Path, how: str)
     assert (state / "lake" / "file").exists()
 
 
-def test_a_further_source_in_it_is_refused(tmp_path: Path, images: Path) -> None:
+def test_clean_refuses_a_further_source_inside_the_state(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
     further = state / "thumbnails" / "nas"
     further.mkdir()
@@ -155,7 +153,7 @@ def test_a_further_source_in_it_is_refused(tmp_path: Path, images: Path) -> None
     assert further.exists()
 
 
-def test_of_a_link_only_the_link_goes(tmp_path: Path, images: Path) -> None:
+def test_clean_deletes_a_link_and_keeps_its_target(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
     elsewhere = tmp_path / "big-disk"
     elsewhere.mkdir()
@@ -180,7 +178,7 @@ def test_a_mounted_file_system_is_not_emptied(
     assert (state / "kafka" / "data" / "file").exists()
 
 
-def test_what_cannot_be_deleted_is_said(
+def test_files_that_cannot_be_deleted_are_reported(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = used(tmp_path / "state")
@@ -193,7 +191,8 @@ def test_what_cannot_be_deleted_is_said(
         stopping.clean(settings(state, images))
 
 
-def test_the_command_says_what_it_left(tmp_path: Path, images: Path) -> None:
+@pytest.mark.slow
+def test_the_clean_command_lists_what_it_left(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
     (state / "mine.txt").write_text("x")
     done = subprocess.run(

@@ -25,7 +25,7 @@ FOREIGN = bytes(range(256)) * (6_500_000 // 256)
 
 
 class Broker(FakeEventLog):
-    """Takes messages of so many bytes, and none that names what it dislikes."""
+    """Refuses messages above `most` bytes, and those that contain `dislikes`."""
 
     most = 1_000_000
     dislikes = b"\0never"
@@ -47,7 +47,7 @@ def on_broker(bench: Bench) -> Broker:
     return broker
 
 
-async def test_the_letter_of_a_huge_foreign_record_keeps_its_beginning(bench: Bench) -> None:
+async def test_the_dead_letter_of_a_huge_record_keeps_the_first_bytes(bench: Bench) -> None:
     on_broker(bench)
     good = bench.added("good.png", bench.put_image("good.png"))
     await bench.run(bench.record(b"huge.jpg", FOREIGN), good)
@@ -58,7 +58,7 @@ async def test_the_letter_of_a_huge_foreign_record_keeps_its_beginning(bench: Be
     assert letter.original_value_sha256 == hashlib.sha256(FOREIGN).hexdigest()
 
 
-async def test_a_broker_that_takes_less_gets_a_smaller_letter(bench: Bench) -> None:
+async def test_a_broker_with_a_lower_limit_gets_a_smaller_dead_letter(bench: Bench) -> None:
     on_broker(bench).most = 50_000
     small = bench.record(b"small.jpg", b"{")
     await bench.run(bench.record(b"huge.jpg", FOREIGN), small)
@@ -82,7 +82,7 @@ async def test_the_letter_of_a_record_with_a_huge_key_can_be_written(
     assert letter.original_key_bytes == len(key)
 
 
-async def test_a_reason_that_is_huge_or_no_unicode_can_be_written(bench: Bench) -> None:
+async def test_a_reason_that_is_huge_or_not_unicode_can_be_written(bench: Bench) -> None:
     on_broker(bench)
     for reason in ("x" * 3_000_000, "caf\udce9 \ud800", "é" * 1_000_000):
         poison = Poison(bench.record(b"a.png", b"{}"), "a\udce9.png", "Rejected", reason)
@@ -104,7 +104,7 @@ async def test_foreign_headers_do_not_stop_a_letter(bench: Bench, header: bytes)
     assert letter.attempts == 1
 
 
-async def test_the_attempts_of_a_retried_record_are_counted_on(bench: Bench) -> None:
+async def test_the_attempts_of_a_retried_record_are_incremented(bench: Bench) -> None:
     record = bench.record(b"a.png", b"{}")
     names = " ".join(f"0:{n}" for n in range(10_000)).encode()
     await bench.run(record._replace(headers={ATTEMPTS_HEADER: b"3", FROM_HEADER: names}))
@@ -116,15 +116,15 @@ async def test_the_attempts_of_a_retried_record_are_counted_on(bench: Bench) -> 
     assert kept[-1] == b"0:9999"
 
 
-async def test_the_removal_of_an_impossible_name_is_a_dead_letter(bench: Bench) -> None:
-    """A foreign record: no picture has a key of so many characters."""
+async def test_the_removal_of_an_invalid_name_is_a_dead_letter(bench: Bench) -> None:
+    """A foreign record: its key is longer than any image's may be."""
     await bench.run(bench.record(b"k" * 5_000, None), bench.removed("a.png"))
     (letter,) = await bench.dead_letters()
     assert letter.error_class == "InvalidEvent"
     assert [event.image_id for event in await bench.announced()] == ["a.png"]
 
 
-async def test_a_retry_of_a_letter_that_lacks_some_of_its_record_is_refused(bench: Bench) -> None:
+async def test_a_dead_letter_without_the_whole_record_is_not_retried(bench: Bench) -> None:
     on_broker(bench)
     await bench.run(bench.record(b"huge.jpg", FOREIGN), bench.record(b"k" * 100_000, None))
     letters = await open_letters(bench.log)
@@ -135,7 +135,7 @@ async def test_a_retry_of_a_letter_that_lacks_some_of_its_record_is_refused(benc
     assert len(await open_letters(bench.log)) == len(letters)
 
 
-async def test_an_announcement_that_is_refused_stops_nothing(bench: Bench) -> None:
+async def test_a_refused_announcement_does_not_stop_the_indexer(bench: Bench) -> None:
     on_broker(bench).dislikes = b"odd.png"
     odd = bench.added("odd.png", bench.put_image("odd.png"))
     good = bench.added("good.png", bench.put_image("good.png", "blue"))
@@ -144,7 +144,7 @@ async def test_an_announcement_that_is_refused_stops_nothing(bench: Bench) -> No
     assert [event.image_id for event in await bench.announced()] == ["good.png"]
 
 
-def test_a_letter_reads_as_it_was_written() -> None:
+def test_a_dead_letter_is_read_back_as_written() -> None:
     letter = dead_letter(
         image_id="a.png",
         error_class="Rejected",

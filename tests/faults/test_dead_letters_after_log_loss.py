@@ -22,11 +22,11 @@ from tests.unit.consumers.test_audit import added, everything
 
 @pytest.fixture
 def log() -> FakeEventLog:
-    """With one partition of each topic, so that places are easily told."""
+    """With one partition for each topic, so that offsets are predictable."""
     return FakeEventLog(topics={IMAGES.name: [[]], IMAGES_DLQ.name: [[]]})
 
 
-async def tell(log: FakeEventLog, image_id: str, sha256: str) -> LogRecord:
+async def publish(log: FakeEventLog, image_id: str, sha256: str) -> LogRecord:
     await log.publish(IMAGES, [Message(image_id, added(image_id, sha256))])
     return log.topics[IMAGES.name][0][-1]
 
@@ -44,13 +44,13 @@ def lose_the_last(log: FakeEventLog, topic: Topic) -> None:
 @pytest.mark.parametrize(
     ("image_id", "sha256"), [("good.png", "b"), ("bad.png", "b")], ids=["another", "a new version"]
 )
-async def test_a_letter_does_not_excuse_another_record_at_its_place(
+async def test_a_dead_letter_does_not_count_for_another_record_at_its_offset(
     log: FakeEventLog, small_spec: ModelSpec, image_id: str, sha256: str
 ) -> None:
-    bad = await tell(log, "bad.png", "a")
+    bad = await publish(log, "bad.png", "a")
     await refuse(log, bad)
     lose_the_last(log, IMAGES)
-    good = await tell(log, image_id, sha256)
+    good = await publish(log, image_id, sha256)
     assert good.position == bad.position
     index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
@@ -68,10 +68,10 @@ async def test_a_letter_does_not_excuse_another_record_at_its_place(
 
 
 @pytest.mark.parametrize("limit", [10**6, 20], ids=["the whole record", "its beginning"])
-async def test_a_letter_excuses_its_own_record(
+async def test_a_dead_letter_counts_for_its_own_record(
     log: FakeEventLog, small_spec: ModelSpec, limit: int
 ) -> None:
-    bad = await tell(log, "bad.png", "a")
+    bad = await publish(log, "bad.png", "a")
     letter = Poison(bad, "bad.png", "Rejected", "no").message(IMAGES.name, "small", limit)
     await log.publish(IMAGES_DLQ, [letter])
     index = FakeImageIndex()
@@ -83,12 +83,12 @@ async def test_a_letter_excuses_its_own_record(
     )
 
 
-async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(
+async def test_a_retry_never_overtakes_a_new_version_at_the_same_offset(
     log: FakeEventLog,
 ) -> None:
-    await refuse(log, await tell(log, "x.png", "a"))
+    await refuse(log, await publish(log, "x.png", "a"))
     lose_the_last(log, IMAGES)
-    new = await tell(log, "x.png", "b")
+    new = await publish(log, "x.png", "b")
     (letter,) = await open_letters(log)
     assert letter.source == new.position
     done = await retry(log, [letter])
@@ -97,7 +97,7 @@ async def test_a_retry_never_overtakes_a_new_version_at_the_letters_place(
 
 
 @pytest.mark.parametrize("letters_in", [0, 1])
-async def test_only_the_letter_that_was_meant_is_settled(
+async def test_only_the_dead_letter_that_was_read_is_settled(
     log: FakeEventLog, letters_in: int
 ) -> None:
     """Somebody settles a letter that they read before the topic lost it.
@@ -116,10 +116,10 @@ async def test_only_the_letter_that_was_meant_is_settled(
     def letter(record: LogRecord, image_id: str) -> Message:
         return Poison(record, image_id, "Rejected", "no picture").message(IMAGES.name, "small")
 
-    await put(letters_in, letter(await tell(log, "x.png", "a"), "x.png"))
+    await put(letters_in, letter(await publish(log, "x.png", "a"), "x.png"))
     (lost,) = await read_letters(log)
     del placed[letters_in][-1]
-    await put(letters_in, letter(await tell(log, "y.png", "b"), "y.png"))
+    await put(letters_in, letter(await publish(log, "y.png", "b"), "y.png"))
     await put(1 - letters_in, settling(lost, "overtaken"))
     (found,) = await read_letters(log)
     assert (found.name, found.event.image_id, found.settled_as) == (lost.name, "y.png", None)
@@ -131,10 +131,10 @@ async def test_only_the_letter_that_was_meant_is_settled(
     assert await OpenLetters[Letter](log, lambda each: each).current() == {}
 
 
-async def test_no_letter_is_told_the_reason_of_another(
+async def test_no_dead_letter_is_listed_with_the_reason_of_another(
     log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reasons that are held no more are read again from their places."""
+    """Reasons that are no longer in memory are read again from their offsets."""
     monkeypatch.setattr(of_the_gateway, "WITH_REASON", 0)
 
     def letter(name: str) -> Message:

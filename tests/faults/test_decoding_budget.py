@@ -69,7 +69,8 @@ async def measured() -> AsyncIterator[Peak]:
         await asyncio.wait([watching])
 
 
-async def test_sixteen_large_terms_beside_thumbnails_take_what_is_granted(
+@pytest.mark.slow
+async def test_sixteen_large_terms_beside_thumbnails_stay_within_the_memory_budget(
     tmp_path: Path, small_spec: ModelSpec
 ) -> None:
     data = large()
@@ -99,7 +100,8 @@ async def test_sixteen_large_terms_beside_thumbnails_take_what_is_granted(
     assert peak.bytes < 150 * MEGA
 
 
-async def test_one_over_the_whole_budget_is_decoded_alone(
+@pytest.mark.slow
+async def test_an_image_over_the_whole_budget_is_decoded_alone(
     tmp_path: Path, small_spec: ModelSpec
 ) -> None:
     settings = {"decode_memory_bytes": 1, "request_timeout": 120.0}
@@ -109,7 +111,9 @@ async def test_one_over_the_whole_budget_is_decoded_alone(
         assert [answer.status_code for answer in answers] == [200] * 3
 
 
-async def test_small_images_go_on_beside_one_that_takes_everything(tmp_path: Path) -> None:
+async def test_small_images_are_decoded_beside_one_that_takes_the_whole_budget(
+    tmp_path: Path,
+) -> None:
     sandbox = Sandbox(2, memory_bytes=20 * MEGA, seconds=600)
     mark = tmp_path / "mark"
     task = f"{hostile_tasks.MODULE}:process_id_after"
@@ -126,7 +130,8 @@ async def test_small_images_go_on_beside_one_that_takes_everything(tmp_path: Pat
     sandbox.close()
 
 
-async def test_what_waits_too_long_for_its_turn_is_asked_to_come_again(
+@pytest.mark.slow
+async def test_a_search_that_waits_too_long_for_a_worker_gets_retry_after(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imaging.decoders.TASKS", hostile_tasks.MODULE)
@@ -143,11 +148,12 @@ async def test_what_waits_too_long_for_its_turn_is_asked_to_come_again(
             if answer.status_code == 503:
                 assert_problem(answer, 503)
                 assert int(answer.headers["Retry-After"]) > 0
-        # Nothing of those that were told so is done any more.
+        # The refused searches are not worked on any more.
         assert (await bench.search(image=good)).status_code == 200
 
 
-async def test_one_bad_term_ends_the_work_on_the_others(
+@pytest.mark.slow
+async def test_one_bad_term_cancels_the_decoding_of_the_others(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imaging.decoders.TASKS", hostile_tasks.MODULE)
@@ -162,8 +168,9 @@ async def test_one_bad_term_ends_the_work_on_the_others(
         assert (await bench.search(terms=[good] * 4)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
-async def test_there_are_never_more_workers_than_said(tmp_path: Path, count: int) -> None:
+async def test_there_are_never_more_workers_than_configured(tmp_path: Path, count: int) -> None:
     sandbox = Sandbox(count, memory_bytes=100 * MEGA, seconds=60)
     most = 0
 

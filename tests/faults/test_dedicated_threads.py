@@ -40,14 +40,14 @@ async def taken() -> AsyncIterator[None]:
     await busy
 
 
-async def test_a_worker_starts_while_all_threads_of_the_loop_are_taken(
+async def test_a_worker_starts_while_all_threads_of_the_loop_are_busy(
     taken: None, sandbox: Sandbox
 ) -> None:
     async with asyncio.timeout(SECONDS):
         assert await sandbox.run(f"{hostile_tasks.MODULE}:echo", 1) == 1
 
 
-async def test_uploads_are_stored_while_all_threads_of_the_loop_are_taken(
+async def test_uploads_are_stored_while_all_threads_of_the_loop_are_busy(
     taken: None, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     uploads = Uploads(tmp_path, Decoders(sandbox, max_pixels=10**7), max_bytes=10**6, workers=2)
@@ -86,7 +86,7 @@ async def test_uploads_leave_the_threads_of_the_loop_to_others(
     await uploads.close()
 
 
-async def test_the_end_waits_for_what_is_being_stored(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_close_waits_for_uploads_in_progress(sandbox: Sandbox, tmp_path: Path) -> None:
     uploads = Uploads(tmp_path, Decoders(sandbox, max_pixels=10**7), max_bytes=10**6, workers=1)
     storing = asyncio.create_task(uploads.store(io.BytesIO(png()), name="a.png", folder=""))
     await asyncio.sleep(0)

@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaProducer
 from adapters.log.kafka_producer import abandon
 
 
-async def test_ending_one_that_never_connected_leaves_no_task() -> None:
+async def test_abandoning_a_producer_that_never_connected_leaves_no_task() -> None:
     before = asyncio.all_tasks()
     producer = AIOKafkaProducer(bootstrap_servers="127.0.0.1:9", enable_idempotence=True)
     starting = asyncio.create_task(producer.start())

@@ -11,7 +11,7 @@ from analytics.storage import Storage
 
 
 @pytest.mark.parametrize("where", ["on disk", "in an object store"])
-def test_threads_of_arrow_hold_no_object_of_python(
+def test_arrow_threads_hold_no_python_object(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that does may end a process by SIGABRT (one in ten, with many columns)."""

@@ -68,7 +68,7 @@ async def test_indexing_ends_when_a_rebalance_fails_or_is_cancelled(
     monkeypatch.setattr(app, step, fails)
     with pytest.raises(type(error)):
         await getattr(app, f"on_partitions_{step}")([partition])
-    # An ordinary error: one that says "cancelled" would end the process as if all were well.
+    # An ordinary error: a cancellation would end the process with status 0.
     assert isinstance(app.work.failed.exception(), RebalanceFailed)
     # FastStream goes on reading.
     with pytest.raises(RebalanceFailed):
@@ -80,7 +80,7 @@ async def test_indexing_ends_when_a_rebalance_fails_or_is_cancelled(
         await app.unread()
 
 
-async def test_leaving_the_group_is_no_failure(
+async def test_leaving_the_group_is_not_a_failure(
     app: ConsumerLoop[IndexingWork], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def cancelled(_: object) -> None:
@@ -94,7 +94,8 @@ async def test_leaving_the_group_is_no_failure(
     assert not app.work.failed.done()
 
 
-async def test_a_disk_that_fails_while_partitions_are_given_out_costs_no_event(
+@pytest.mark.slow
+async def test_a_disk_failure_during_assignment_loses_no_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ends, is started again, and files everything."""

@@ -93,6 +93,7 @@ def _lives(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "kind", "reason"), WAYS)
 async def test_a_bad_image_is_refused_by_name_and_the_others_are_decoded(
     decoder: Decoder, tmp_path: Path, way: bytes, kind: type[Rejected], reason: str
@@ -113,10 +114,11 @@ async def test_a_bad_image_is_refused_by_name_and_the_others_are_decoded(
     assert (await decoder.decode(good[0])).image.width == 30
 
 
+@pytest.mark.slow
 async def test_odd_images_are_refused_as_they_would_be_without_workers(
     decoder: Decoder, tmp_path: Path
 ) -> None:
-    """Among them some whose headers tell of more memory than a number can say."""
+    """Some of their headers need more memory than an integer can hold."""
     for number, case in enumerate(cases()):
         work = decoder.decode(written(tmp_path / str(number), case.data))
         (done,) = await asyncio.gather(work, return_exceptions=True)
@@ -129,13 +131,14 @@ async def test_odd_images_are_refused_as_they_would_be_without_workers(
 
 
 @pytest.mark.parametrize("memory", [1 << 40, 1 << 63, 1 << 90])
-async def test_no_need_of_memory_is_too_large_to_be_reported(sandbox: Sandbox, memory: int) -> None:
+async def test_memory_needs_of_any_size_can_be_passed_to_a_worker(
+    sandbox: Sandbox, memory: int
+) -> None:
     assert await sandbox.run(f"{hostile_tasks.MODULE}:echo", 1, memory=memory) == 1
 
 
-async def test_memory_that_is_eaten_is_the_worker_s_and_bounded(
-    decoder: Decoder, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+async def test_memory_is_used_in_the_worker_and_bounded(decoder: Decoder, tmp_path: Path) -> None:
     peak = 0
     ended = False
 
@@ -157,7 +160,8 @@ async def test_memory_that_is_eaten_is_the_worker_s_and_bounded(
     assert peak < 700 * MEGA
 
 
-async def test_a_crash_of_what_was_decoded_before_is_not_the_next_one_s(sandbox: Sandbox) -> None:
+@pytest.mark.slow
+async def test_a_late_crash_is_not_attributed_to_the_next_image(sandbox: Sandbox) -> None:
     for _ in range(2):
         await asyncio.gather(call(sandbox, "spoil"), call(sandbox, "spoil"))
         assert await call(sandbox, "dies_unless_fresh") == "alone"
@@ -171,14 +175,15 @@ async def test_a_worker_that_died_while_idle_is_replaced(sandbox: Sandbox) -> No
     assert await call(sandbox, "process_id") != first
 
 
-async def test_a_file_that_cannot_be_read_in_time_is_no_fault_of_the_image() -> None:
+@pytest.mark.slow
+async def test_a_file_that_cannot_be_read_in_time_does_not_reject_the_image() -> None:
     sandbox = Sandbox(1, memory_bytes=MEGA, seconds=0.5)
     with pytest.raises(Unavailable, match="could not be read"):
         await call(sandbox, "hang_while_reading")
     sandbox.close()
 
 
-async def test_workers_that_cannot_start_are_no_fault_of_the_image(
+async def test_workers_that_cannot_start_do_not_reject_the_image(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_: object) -> None:
@@ -192,12 +197,14 @@ async def test_workers_that_cannot_start_are_no_fault_of_the_image(
     assert await call(sandbox, "echo", 1) == 1
 
 
-async def test_an_answer_makes_no_code_run_here(sandbox: Sandbox) -> None:
+@pytest.mark.slow
+async def test_a_workers_answer_runs_no_code_in_the_parent(sandbox: Sandbox) -> None:
     with pytest.raises(DecoderCrashed):
         await call(sandbox, "code_for_the_parent")
     assert await call(sandbox, "echo", 1) == 1
 
 
+@pytest.mark.slow
 async def test_arrays_of_any_size_arrive_whole(sandbox: Sandbox) -> None:
     random = np.random.default_rng(5)
     for shape in [(0,), (1,), (224, 224, 3), (2000, 3000, 3)]:
@@ -206,7 +213,7 @@ async def test_arrays_of_any_size_arrive_whole(sandbox: Sandbox) -> None:
     assert await call(sandbox, "echo", b"x" * 30 * MEGA) == b"x" * 30 * MEGA
 
 
-async def test_errors_arrive_as_what_they_are(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_errors_of_workers_keep_their_type(sandbox: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await sandbox.run("imaging.worker_tasks:media_type", tmp_path / "none", 100, 100)
     with pytest.raises(Rejected, match="supported format"):
@@ -216,7 +223,7 @@ async def test_errors_arrive_as_what_they_are(sandbox: Sandbox, tmp_path: Path) 
     assert len(sandbox.processes) == 1
 
 
-async def test_what_nobody_waits_for_is_ended(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_a_worker_whose_task_is_cancelled_is_ended(sandbox: Sandbox, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     work = asyncio.create_task(call(sandbox, "process_id_after", 300.0, mark))
     begun = Path(f"{mark}.begun")
@@ -230,7 +237,7 @@ async def test_what_nobody_waits_for_is_ended(sandbox: Sandbox, tmp_path: Path) 
     assert await call(sandbox, "echo", 1) == 1
 
 
-async def test_workers_have_no_socket_of_their_parent(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_workers_inherit_no_socket(sandbox: Sandbox, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, (tmp_path / "open").open("wb"):
         server.set_inheritable(True)
         number = str(Path(f"/proc/self/fd/{server.fileno()}").readlink())
@@ -240,7 +247,8 @@ async def test_workers_have_no_socket_of_their_parent(sandbox: Sandbox, tmp_path
     assert sum(name.startswith("socket:") for name in held) == 1
 
 
-async def test_a_signal_to_the_whole_group_lets_work_be_finished(
+@pytest.mark.slow
+async def test_a_signal_to_the_process_group_lets_work_finish(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     mark = tmp_path / "mark"
@@ -255,6 +263,7 @@ async def test_a_signal_to_the_whole_group_lets_work_be_finished(
     assert await call(sandbox, "echo", 1) == 1
 
 
+@pytest.mark.slow
 async def test_idle_workers_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imaging.sandbox.pool.IDLE_SECONDS", 0.1)
     process = await call(sandbox, "process_id")
@@ -265,7 +274,7 @@ async def test_idle_workers_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatc
     assert await call(sandbox, "echo", 1) == 1
 
 
-async def test_work_given_up_at_the_end_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_work_cancelled_by_close_raises_unavailable(sandbox: Sandbox, tmp_path: Path) -> None:
     work = asyncio.create_task(call(sandbox, "process_id_after", 300.0, tmp_path / "mark"))
     async with asyncio.timeout(20):
         while not (tmp_path / "mark.begun").exists():
@@ -294,6 +303,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "arguments"), [("hang_while_reading", "()"), ("media_type", "(b'LOOP', 1, 1)")]
 )
@@ -316,6 +326,7 @@ async def test_workers_end_with_their_parent(tmp_path: Path, function: str, argu
     await gone(*processes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["consumers.indexing.app", "gateway.app", "producers.app"])
 def test_decoders_are_not_even_loaded_outside_of_workers(module: str) -> None:
     script = f"import {module}, sys, json; print(json.dumps(list(sys.modules)))"

@@ -27,7 +27,7 @@ from tests.unit.consumers.test_indexing import Bench, bench
 __all__ = ["bench"]
 
 LARGE = 30_000_000
-"""Bytes that a file is said to have, so that it may be read for as many seconds."""
+"""A file's reported size, which allows for many seconds of reading."""
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def large(path: Path, data: bytes) -> ImageAdded:
     return written(path, data).model_copy(update={"size_bytes": LARGE})
 
 
+@pytest.mark.slow
 async def test_a_large_file_may_be_read_longer_than_it_may_be_decoded(
     decoder: Decoder, tmp_path: Path
 ) -> None:
@@ -51,14 +52,14 @@ async def test_a_large_file_may_be_read_longer_than_it_may_be_decoded(
     assert done.read_ms > 2000
 
 
-async def test_the_time_for_decoding_begins_after_reading_and_is_no_longer(
-    decoder: Decoder, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+async def test_the_decoding_timeout_begins_after_reading(decoder: Decoder, tmp_path: Path) -> None:
     async with asyncio.timeout(25):
         with pytest.raises(DecoderTimeout, match="more than 2 s"):
             await decoder.decode(large(tmp_path / "slow.png", hostile_tasks.LOOP + png("red")))
 
 
+@pytest.mark.slow
 async def test_a_slow_file_is_distinguished_from_storage_that_is_away(
     decoder: Decoder, tmp_path: Path
 ) -> None:
@@ -67,7 +68,8 @@ async def test_a_slow_file_is_distinguished_from_storage_that_is_away(
             await decoder.decode(written(tmp_path / "never.png", png("red")))
 
 
-async def test_a_file_that_is_read_for_long_does_not_look_like_a_process_that_is_stuck(
+@pytest.mark.slow
+async def test_a_long_read_of_a_file_is_not_taken_for_a_stuck_process(
     small_spec: ModelSpec, tmp_path: Path
 ) -> None:
     settings = IndexingSettings(decode_workers=1, decode_seconds=20, stuck_seconds=1)
@@ -82,7 +84,8 @@ async def test_a_file_that_is_read_for_long_does_not_look_like_a_process_that_is
     assert "slow.png takes long" in activity.outage.reason
 
 
-async def test_a_file_that_is_never_read_stops_nothing_where_its_place_is_there(
+@pytest.mark.slow
+async def test_a_file_whose_read_never_ends_does_not_stop_other_files(
     bench: Bench,
 ) -> None:
     records = await bench.logged(
@@ -99,7 +102,10 @@ async def test_a_file_that_is_never_read_stops_nothing_where_its_place_is_there(
     assert letter.attempts == bench.settings.max_attempts
 
 
-async def test_a_bad_sector_is_a_letter_that_is_driven_again(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_a_file_with_a_bad_sector_becomes_a_dead_letter_that_can_be_retried(
+    bench: Bench,
+) -> None:
     records = await bench.logged(
         bench.added("bad.png", bench.put_image("bad.png")),
         bench.added("good.png", bench.put_image("good.png", "blue")),
@@ -112,7 +118,8 @@ async def test_a_bad_sector_is_a_letter_that_is_driven_again(bench: Bench) -> No
     assert "Input/output error" in letter.reason
 
 
-async def test_a_disk_that_fails_where_its_root_is_away_is_waited_for(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_a_failing_disk_with_a_missing_root_is_waited_for(bench: Bench) -> None:
     names = [f"bad{n}.png" for n in range(20)]
     records = await bench.logged(
         *(bench.added(n, bench.put_image(n, f"#{i:06x}")) for i, n in enumerate(names))
@@ -131,7 +138,8 @@ async def test_a_disk_that_fails_where_its_root_is_away_is_waited_for(bench: Ben
     assert await bench.dead_letters() == []
 
 
-async def test_a_place_that_never_answers_is_waited_for(
+@pytest.mark.slow
+async def test_a_root_check_that_never_answers_is_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = bench.put_image("a.png")
@@ -145,7 +153,7 @@ async def test_a_place_that_never_answers_is_waited_for(
         return None
 
     monkeypatch.setattr("consumers.indexing.absent.ROOT_CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(bench.indexer._preparer._absent._roots, "missing", hangs)
+    monkeypatch.setattr(bench.indexer._preparer._absent._roots, "find_missing", hangs)
     work = asyncio.create_task(bench.run(record))
     try:
         assert await waits(work)
@@ -160,7 +168,7 @@ async def test_a_place_that_never_answers_is_waited_for(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT])
-def test_what_a_disk_says_of_itself_or_of_one_file_is_left_to_the_log(
+def test_errors_of_a_disk_or_of_one_file_are_resolved_from_the_log(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = written(tmp_path / "a.png", b"x")

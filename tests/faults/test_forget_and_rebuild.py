@@ -77,7 +77,7 @@ def test_a_compaction_does_not_undo_forgetting(
     assert held(other) == set(names) - {names[7]}
 
 
-def test_what_a_killed_compaction_left_is_swept(
+def test_files_left_by_a_killed_compaction_are_deleted(
     store: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = fill(store)
@@ -112,8 +112,9 @@ def lakes(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "lake"), f"memory://lake-{uuid4().hex}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1], ids=["a folder", "an object store"])
-async def test_two_rebuilds_at_once_leave_a_whole_lake(
+async def test_concurrent_rebuilds_leave_a_complete_lake(
     tmp_path: Path, log: FakeEventLog, kind: int
 ) -> None:
     url = lakes(tmp_path)[kind]
@@ -131,9 +132,8 @@ async def test_two_rebuilds_at_once_leave_a_whole_lake(
     assert [name for name in lake.storage.names("") if name.startswith("g-")] == [used.name]
 
 
-async def test_a_rebuild_that_is_being_made_is_not_deleted(
-    tmp_path: Path, log: FakeEventLog
-) -> None:
+@pytest.mark.slow
+async def test_a_rebuild_in_progress_is_not_deleted(tmp_path: Path, log: FakeEventLog) -> None:
     lake = Lake(str(tmp_path / "lake"))
     live = lake.current()
     being_made = lake.new_generation()
@@ -144,7 +144,7 @@ async def test_a_rebuild_that_is_being_made_is_not_deleted(
         lake.switch_to(being_made, instead_of=live)
 
 
-def test_what_broke_off_long_ago_is_deleted(tmp_path: Path) -> None:
+def test_an_old_unfinished_rebuild_is_deleted(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     used = lake.current()
     lake.storage.write("g-20200101T000000-abcdef/topic=searches/x", b"")

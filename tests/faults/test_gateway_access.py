@@ -19,8 +19,9 @@ from adapters.index.port import Collection
 from adapters.log.port import Message
 from gateway.auth.cursors import Cursors
 from gateway.auth.receipts import Receipt, Receipts
-from gateway.http.api_models import MAX_CURSOR, MAX_NAME, FeedbackRequest, SearchRequest
+from gateway.http.api_models import MAX_CURSOR, MAX_NAME, SearchRequest
 from gateway.http.credentials import COOKIE, cookie_credential
+from gateway.routes.feedback import FeedbackRequest
 from gateway.search.query import describe
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
@@ -42,6 +43,7 @@ def longest(text: str, terms: int) -> SearchRequest:
     return SearchRequest.model_validate({"terms": [{"text": text, "weight": -99.25}] * terms})
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(WIDE, st.integers(1, 16), st.text(st.sampled_from("a😀\x01\n/"), min_size=1, max_size=4096))
 def test_the_receipt_of_any_search_can_be_rated(text: str, terms: int, name: str) -> None:
@@ -54,7 +56,7 @@ def test_the_receipt_of_any_search_can_be_rated(text: str, terms: int, name: str
     assert receipts.check(accepted.jwt).top_image == name
 
 
-def test_the_receipt_of_the_longest_picture_names_can_be_rated() -> None:
+def test_the_receipt_of_the_longest_image_names_can_be_rated() -> None:
     receipts = Receipts(SECRET, lifetime_seconds=60)
     name = "\x01" * MAX_NAME
     terms = [{"image_name": name, "weight": -99.25}] * 16
@@ -63,6 +65,7 @@ def test_the_receipt_of_the_longest_picture_names_can_be_rated() -> None:
     FeedbackRequest.model_validate({"user_feedback": 5, "jwt": token})
 
 
+@pytest.mark.slow
 async def test_a_long_search_is_rated_over_http(bench: Gateway) -> None:
     found = await bench.search(terms=[{"text": "😀" * 2000}] * 16)
     assert found.status_code == 200, found.text
@@ -73,7 +76,7 @@ async def test_a_long_search_is_rated_over_http(bench: Gateway) -> None:
 
 
 @given(st.text(st.sampled_from("a😀\x01/"), min_size=1, max_size=MAX_NAME))
-def test_the_cursor_to_any_picture_is_accepted(name: str) -> None:
+def test_the_cursor_to_any_image_is_accepted(name: str) -> None:
     cursor = Cursors(SECRET).sign("0" * 64, name)
     assert len(cursor) <= MAX_CURSOR
     assert Cursors(SECRET).check(cursor, "0" * 64) == name
@@ -95,7 +98,7 @@ def test_the_cursor_to_any_picture_is_accepted(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_the_cookies_of_others_do_not_hide_the_key(other: str, first: bool) -> None:
+def test_other_cookies_do_not_hide_the_key(other: str, first: bool) -> None:
     own = f"{COOKIE}={VALUE}"
     header = f"{other}; {own}" if first else f"{own}; {other}"
     raw = [(b"cookie", header.encode("utf-8"))]
@@ -108,11 +111,12 @@ def test_a_key_in_a_second_cookie_header_is_found() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "%%%", "////", "_w=="])
-def test_a_cookie_that_is_no_key_is_none(value: str) -> None:
+def test_a_cookie_that_is_not_a_key_is_ignored(value: str) -> None:
     assert cookie_credential(Headers({"cookie": f"{COOKIE}={value}"})) == ""
 
 
-async def test_the_documentation_needs_no_other_host(bench: Gateway) -> None:
+@pytest.mark.slow
+async def test_the_api_documentation_loads_nothing_from_other_hosts(bench: Gateway) -> None:
     page = await bench.client.get("/docs")
     assert page.status_code == 200
     assert "http://" not in page.text
@@ -134,6 +138,7 @@ def put(bench: Gateway, name: str) -> None:
     target.write_bytes(png())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [".hidden.png", ".private/a.png", "draft.png", "a~.png", "@eaDir/a.png", "./a.png"]
 )
@@ -149,7 +154,7 @@ async def test_a_file_that_is_not_indexed_is_not_served(
     assert (await bench.client.get(f"/{route}/a.png")).status_code == 200
 
 
-async def test_a_picture_is_no_longer_served_once_it_left_the_index(bench: Gateway) -> None:
+async def test_an_image_is_no_longer_served_once_it_left_the_index(bench: Gateway) -> None:
     put(bench, "a.png")
     await bench.holds("a.png")
     assert (await bench.client.get("/images/a.png")).status_code == 200
@@ -157,7 +162,7 @@ async def test_a_picture_is_no_longer_served_once_it_left_the_index(bench: Gatew
     assert_problem(await bench.client.get("/images/a.png"), 404)
 
 
-async def test_a_picture_with_an_open_dead_letter_can_be_looked_at(bench: Gateway) -> None:
+async def test_an_image_with_an_open_dead_letter_is_served(bench: Gateway) -> None:
     put(bench, "odd.png")
     letter = DeadLetter(
         image_id="odd.png",
@@ -172,14 +177,15 @@ async def test_a_picture_with_an_open_dead_letter_can_be_looked_at(bench: Gatewa
     assert (await bench.client.get("/images/odd.png")).status_code == 200
 
 
-async def test_nothing_is_served_while_the_index_cannot_say(bench: Gateway) -> None:
+async def test_no_image_is_served_while_the_index_is_down(bench: Gateway) -> None:
     put(bench, "a.png")
     await bench.holds("a.png")
     bench.index.available = False
     assert_problem(await bench.client.get("/images/a.png"), 503)
 
 
-async def test_many_pictures_asked_for_at_once_are_one_question(
+@pytest.mark.slow
+async def test_simultaneous_image_requests_share_index_queries(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"{n}.png" for n in range(60)]
@@ -221,7 +227,7 @@ async def test_a_refused_upload_makes_no_folder(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-async def test_what_is_no_picture_leaves_no_folder_behind(bench: Gateway) -> None:
+async def test_an_upload_that_is_not_an_image_leaves_no_folder(bench: Gateway) -> None:
     answer = await bench.client.post(
         "/api/v1/images", files={"image": ("a.png", b"nothing")}, data={"folder": "new/deep"}
     )
@@ -229,7 +235,7 @@ async def test_what_is_no_picture_leaves_no_folder_behind(bench: Gateway) -> Non
     assert list(bench.images.iterdir()) == []
 
 
-async def test_a_link_within_the_folder_is_no_obstacle(bench: Gateway) -> None:
+async def test_links_within_the_folder_are_allowed(bench: Gateway) -> None:
     (bench.images / "real").mkdir()
     (bench.images / "short").symlink_to(bench.images / "real")
     answer = await bench.client.post(

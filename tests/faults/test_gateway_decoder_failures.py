@@ -18,7 +18,7 @@ WAYS = [
     (hostile_tasks.LOOP, "more than 2 s"),
     (hostile_tasks.EAT, "memory"),
 ]
-"""What a picture begins with, and what is told of it."""
+"""The first bytes of an image, and what is reported of it."""
 
 
 @pytest.fixture
@@ -58,8 +58,11 @@ async def is_well(bench: Gateway) -> None:
     await bench.index.delete(bench.collection, ["good.png"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "reason"), WAYS)
-async def test_a_query_is_refused_by_name(bench: Gateway, way: bytes, reason: str) -> None:
+async def test_a_query_with_a_failing_decoder_names_the_field(
+    bench: Gateway, way: bytes, reason: str
+) -> None:
     bad = base64_of(way)
     assert_problem(await bench.search(image=bad), 422, "image")
     response = await bench.search(terms=[{"text": "a dog"}, {"image": bad}])
@@ -68,8 +71,11 @@ async def test_a_query_is_refused_by_name(bench: Gateway, way: bytes, reason: st
     await is_well(bench)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "reason"), WAYS)
-async def test_an_upload_is_refused_by_name(bench: Gateway, way: bytes, reason: str) -> None:
+async def test_an_upload_with_a_failing_decoder_names_the_field(
+    bench: Gateway, way: bytes, reason: str
+) -> None:
     response = await upload(bench, way)
     assert_problem(response, 422, "image")
     assert reason in response.json()["detail"]
@@ -77,8 +83,9 @@ async def test_an_upload_is_refused_by_name(bench: Gateway, way: bytes, reason: 
     await is_well(bench)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "reason"), WAYS)
-async def test_a_thumbnail_is_refused_by_name_and_not_tried_at_each_request(
+async def test_a_failed_thumbnail_is_reported_and_not_retried_for_each_request(
     bench: Gateway, tmp_path: Path, way: bytes, reason: str
 ) -> None:
     count = tmp_path / "count"

@@ -28,6 +28,7 @@ async def get(bench: Gateway, host: str | None, path: str = "/", **headers: str)
     return await bench.client.send(request)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
@@ -46,10 +47,11 @@ async def get(bench: Gateway, host: str | None, path: str = "/", **headers: str)
         None,
     ],
 )
-async def test_our_own_hosts_are_answered(bench: Gateway, host: str | None) -> None:
+async def test_requests_for_allowed_hosts_are_answered(bench: Gateway, host: str | None) -> None:
     assert (await get(bench, host)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
@@ -85,8 +87,8 @@ async def test_foreign_hosts_are_refused_by_every_route(bench: Gateway, host: st
         assert "ALLOWED_HOSTS" in answer.json()["detail"]
 
 
-async def test_a_page_under_a_rebound_name_cannot_write(bench: Gateway) -> None:
-    """To the browser it is one and the same origin, so only the host tells."""
+async def test_a_page_with_dns_rebinding_cannot_write(bench: Gateway) -> None:
+    """The browser takes it for the same origin; only the host header differs."""
     answer = await bench.client.post(
         "/api/v1/images",
         files={"image": ("a.jpg", b"x", "image/jpeg")},
@@ -96,12 +98,12 @@ async def test_a_page_under_a_rebound_name_cannot_write(bench: Gateway) -> None:
     assert list(bench.images.iterdir()) == []
 
 
-async def test_a_forwarded_host_is_not_believed(bench: Gateway) -> None:
+async def test_the_forwarded_host_header_is_ignored(bench: Gateway) -> None:
     answer = await get(bench, "evil.example", **{"X-Forwarded-Host": "localhost"})
     assert answer.status_code == 421
 
 
-async def test_two_hosts_are_one_too_many() -> None:
+async def test_a_request_with_two_hosts_is_refused() -> None:
     sent: list[dict[str, Any]] = []
 
     async def app(*_: object) -> None:
@@ -123,8 +125,9 @@ async def test_any_host_may_be_allowed(tmp_path: Path, small_spec: ModelSpec) ->
         assert (await get(open_bench, "whatever.example")).status_code == 200
 
 
+@pytest.mark.slow
 @given(st.text(max_size=80))
-def test_no_host_is_too_odd_to_be_looked_at(host: str) -> None:
+def test_malformed_hosts_are_refused_without_an_error(host: str) -> None:
     async def app(*_: object) -> None:
         return None
 

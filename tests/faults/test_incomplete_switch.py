@@ -171,7 +171,7 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-async def test_a_switch_refuses_a_collection_that_lacks_pictures(switches: World) -> None:
+async def test_a_switch_refuses_a_collection_that_lacks_images(switches: World) -> None:
     await switches.publish(*range(100))
     await switches.fill("lite", *range(100))
     await switches.fill("next", *range(98))
@@ -181,7 +181,7 @@ async def test_a_switch_refuses_a_collection_that_lacks_pictures(switches: World
     assert model_registry(switches.settings).read().active == "lite"
 
 
-async def test_a_switch_does_as_it_is_told_and_below_the_share_by_itself(switches: World) -> None:
+async def test_a_switch_accepts_the_given_share_of_missing_images(switches: World) -> None:
     await switches.publish(*range(100))
     await switches.fill("next", *range(50))
     with pytest.raises(StackError):
@@ -190,7 +190,7 @@ async def test_a_switch_does_as_it_is_told_and_below_the_share_by_itself(switche
     assert await switches.alias() == "next"
 
 
-async def test_an_empty_log_flips(switches: World) -> None:
+async def test_a_switch_with_an_empty_log_succeeds(switches: World) -> None:
     await commands._switch("next", False, {}, 0.01)
     assert await switches.alias() == "next"
 
@@ -204,20 +204,20 @@ async def lacks(world: World, most: float = 0.01, handled: Mapping[int, int] = E
     return False
 
 
-async def test_one_percent_may_be_lacking(world: World) -> None:
+async def test_one_percent_may_be_missing(world: World) -> None:
     await world.publish(*range(100))
     await world.fill("next", *range(99))
     assert not await lacks(world)
     assert await lacks(world, 0.0)
 
 
-async def test_other_content_is_lacking_as_well(world: World) -> None:
+async def test_an_image_with_other_content_counts_as_missing(world: World) -> None:
     await world.publish(*range(10), version=1)
     await world.fill("next", *range(10), version=0)
     assert await lacks(world)
 
 
-async def test_what_no_model_could_read_is_not_lacking(world: World) -> None:
+async def test_an_image_that_no_model_could_read_is_not_missing(world: World) -> None:
     await world.publish(*range(10))
     await world.fill("lite", *range(5))
     await world.fill("next", *range(5))
@@ -226,7 +226,7 @@ async def test_what_no_model_could_read_is_not_lacking(world: World) -> None:
     assert not await lacks(world)
 
 
-async def test_what_only_the_new_model_gave_up_is_lacking(world: World) -> None:
+async def test_an_image_that_only_the_new_model_rejected_is_missing(world: World) -> None:
     """As when a disk was half there while it was filled."""
     await world.publish(*range(10))
     await world.fill("lite", *range(10))
@@ -235,7 +235,7 @@ async def test_what_only_the_new_model_gave_up_is_lacking(world: World) -> None:
     assert await lacks(world)
 
 
-async def test_what_came_while_it_was_looked_at_is_not_lacking(world: World) -> None:
+async def test_an_image_added_during_the_check_is_not_missing(world: World) -> None:
     """Under steady load, a small collection would never be let go to."""
     await world.publish(*range(10))
     await world.fill("next", *range(10))
@@ -245,10 +245,10 @@ async def test_what_came_while_it_was_looked_at_is_not_lacking(world: World) -> 
     assert await lacks(world)
 
 
-async def test_a_collection_that_is_lost_while_it_is_filled_is_waited_for(
+async def test_a_collection_lost_during_backfill_is_waited_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its former group never ends; that it had caught up says nothing of the new one."""
+    """Its former group remains; its lag of zero does not count for the new one."""
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
     await world.publish(*range(10))
     spec = world.specs["next"]
@@ -274,8 +274,11 @@ async def back(world: World, there: int, here: int) -> None:
     await world.index.activate(collection)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("there", "refused"), [(98, True), (99, False), (100, False)])
-async def test_a_rollback_counts(world: World, there: int, refused: bool) -> None:
+async def test_a_rollback_checks_for_missing_images(
+    world: World, there: int, refused: bool
+) -> None:
     await back(world, there, 100)
     if refused:
         with pytest.raises(SwitchRefused, match="98 pictures"):

@@ -78,7 +78,7 @@ class Library:
                 app.work.failed.exception()
 
     async def read(self, app: ConsumerLoop[IndexingWork], most: int = 1000) -> None:
-        """All that there is, or until so many records are read."""
+        """Read to the end, but at most `most` records."""
         if app._beginning is not None:
             await asyncio.wait({app._beginning})
         end = min(len(self.held), self.group.offsets.get(0, 0) + most)
@@ -108,7 +108,7 @@ async def library() -> Library:
 
 
 @pytest.mark.parametrize("end", [10, 12])
-async def test_what_came_to_offsets_that_were_read_is_read(library: Library, end: int) -> None:
+async def test_new_records_at_offsets_already_read_are_read(library: Library, end: int) -> None:
     library.cut(7)
     await library.grow(end, "new")
     await library.read_once()
@@ -117,7 +117,9 @@ async def test_what_came_to_offsets_that_were_read_is_read(library: Library, end
     assert library.group.offsets == {0: end}
 
 
-async def test_a_log_that_ends_before_what_was_read_is_begun_anew(library: Library) -> None:
+async def test_a_log_that_ends_before_the_committed_offset_is_read_from_the_beginning(
+    library: Library,
+) -> None:
     library.cut(7)
     await library.read_once()
     assert library.handled.keys == library.keys
@@ -125,7 +127,7 @@ async def test_a_log_that_ends_before_what_was_read_is_begun_anew(library: Libra
     assert library.group.offsets == {0: 7}
 
 
-async def test_a_log_that_is_as_it_was_goes_on(library: Library) -> None:
+async def test_reading_continues_in_an_unchanged_log(library: Library) -> None:
     await library.grow(13, "new")
     await library.read_once()
     await library.read_once()
@@ -133,7 +135,7 @@ async def test_a_log_that_is_as_it_was_goes_on(library: Library) -> None:
     assert library.began == 0
 
 
-async def test_offsets_without_a_mark_are_believed(library: Library) -> None:
+async def test_committed_offsets_without_a_mark_are_trusted(library: Library) -> None:
     """As it is committed before anything is read."""
     library.group.marks.clear()
     await library.grow(13, "new")
@@ -142,7 +144,7 @@ async def test_offsets_without_a_mark_are_believed(library: Library) -> None:
     assert library.began == 0
 
 
-async def test_a_last_record_that_was_compacted_away_says_nothing(library: Library) -> None:
+async def test_a_compacted_last_record_does_not_count_as_loss(library: Library) -> None:
     await library.grow(13, "new")
     rest = library.keys[10:]
     del library.held[9]
@@ -154,8 +156,8 @@ async def test_a_last_record_that_was_compacted_away_says_nothing(library: Libra
     assert len(rest) == 3
 
 
-async def test_a_log_that_goes_on_before_what_was_read_ends_the_work(library: Library) -> None:
-    """The client begins again by itself, where it is told that there is no such offset."""
+async def test_a_fetched_record_before_the_position_ends_the_work(library: Library) -> None:
+    """The client begins again by itself, where the broker reports that there is no such offset."""
     async with library.member() as app:
         await library.grow(12, "more")
         await library.read(app)
@@ -165,10 +167,11 @@ async def test_a_log_that_goes_on_before_what_was_read_ends_the_work(library: Li
             await app._handle(library.group.fetch(0))
         assert isinstance(app.work.failed.exception(), LogLost)
     assert library.handled.keys == []
-    assert library.group.offsets == {0: 12}, "whoever comes next sees it as well"
+    assert library.group.offsets == {0: 12}, "the next member detects it as well"
 
 
-async def test_a_log_that_ends_before_what_was_read_ends_the_work(
+@pytest.mark.slow
+async def test_a_log_that_ends_before_the_position_ends_the_work(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while nothing is fetched, as the pipeline is full."""
@@ -188,7 +191,8 @@ async def test_a_log_that_ends_before_what_was_read_ends_the_work(
             await asyncio.wait_for(check, 10)
 
 
-async def test_the_mark_of_a_commit_that_is_tried_again_is_not_lost(
+@pytest.mark.slow
+async def test_the_mark_of_a_retried_commit_is_kept(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit, failures = library.group.commit, [Unavailable("away"), Unavailable("away")]
@@ -206,7 +210,7 @@ async def test_the_mark_of_a_commit_that_is_tried_again_is_not_lost(
     assert library.group.marks[0] not in ("", before)
 
 
-async def test_what_was_fetched_before_it_was_chosen_where_to_begin_is_read_again(
+async def test_records_fetched_before_the_start_was_chosen_are_read_again(
     library: Library,
 ) -> None:
     """Neither is anything of it lost, nor does it come before what is before it."""
@@ -224,6 +228,7 @@ async def test_what_was_fetched_before_it_was_chosen_where_to_begin_is_read_agai
     assert library.handled.keys == library.keys
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.lists(
@@ -232,7 +237,7 @@ async def test_what_was_fetched_before_it_was_chosen_where_to_begin_is_read_agai
         max_size=10,
     )
 )
-async def test_all_that_the_log_holds_was_read_whatever_it_lost(
+async def test_every_record_of_the_log_is_read_after_any_losses(
     steps: list[tuple[str, int]],
 ) -> None:
     library = Library()

@@ -54,11 +54,12 @@ async def grow(log: FakeEventLog, seed: int, count: int) -> None:
 
 
 def cut(log: FakeEventLog, lost: int) -> None:
-    """Each partition loses up to so many of its last records."""
+    """Each partition loses its last records, up to `lost` of them."""
     for partition in log.topics[SEARCHES.name]:
         del partition[max(0, len(partition) - lost) :]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.integers(0, 40),
@@ -70,7 +71,7 @@ def cut(log: FakeEventLog, lost: int) -> None:
         max_size=8,
     ),
 )
-async def test_every_event_is_there_once_whatever_the_log_loses(
+async def test_every_event_is_stored_once_after_any_losses(
     first: int, steps: list[tuple[str, int]]
 ) -> None:
     """The lake holds all that was ever filed and all that the log holds now, each once."""
@@ -111,6 +112,7 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"))
 
 
+@pytest.mark.slow
 async def test_a_log_that_regrew_past_the_lakes_end_is_not_skipped(lake: Lake) -> None:
     log = FakeEventLog()
     await grow(log, 1, 60)
@@ -123,7 +125,8 @@ async def test_a_log_that_regrew_past_the_lakes_end_is_not_skipped(lake: Lake) -
     assert ids(lake) == Counter(before | set(await reported(log)))
 
 
-async def test_the_consumer_goes_on_after_that_as_before(lake: Lake) -> None:
+@pytest.mark.slow
+async def test_the_consumer_continues_in_the_new_epoch(lake: Lake) -> None:
     log = FakeEventLog()
     await grow(log, 1, 60)
     await catch_up(log, lake)
@@ -135,6 +138,7 @@ async def test_the_consumer_goes_on_after_that_as_before(lake: Lake) -> None:
     assert [epoch_of(lake.current(), LakePartition("searches", n)) for n in range(6)] == epochs
 
 
+@pytest.mark.slow
 async def test_a_rebuild_keeps_what_only_the_lake_has(lake: Lake) -> None:
     log = FakeEventLog()
     for topic in TOPICS:
@@ -148,7 +152,7 @@ async def test_a_rebuild_keeps_what_only_the_lake_has(lake: Lake) -> None:
     assert report.carried["searches"] >= 20
 
 
-async def test_more_partitions_are_no_loss(lake: Lake) -> None:
+async def test_added_partitions_are_not_taken_for_a_loss(lake: Lake) -> None:
     log = FakeEventLog()
     await grow(log, 1, 30)
     await catch_up(log, lake)
@@ -158,7 +162,8 @@ async def test_more_partitions_are_no_loss(lake: Lake) -> None:
     assert lake.storage.names(RESTORE_FOLDER) == []
 
 
-async def test_an_undisturbed_log_begins_no_epoch(lake: Lake) -> None:
+@pytest.mark.slow
+async def test_an_unchanged_log_begins_no_new_epoch(lake: Lake) -> None:
     log = FakeEventLog()
     for seed in range(4):
         await grow(log, seed, 20)
@@ -167,8 +172,11 @@ async def test_an_undisturbed_log_begins_no_epoch(lake: Lake) -> None:
     assert lake.storage.names(RESTORE_FOLDER) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topic", [SEARCHES, FEEDBACK], ids=lambda topic: topic.name)
-async def test_what_the_log_lost_is_restored_with_its_ids(lake: Lake, topic: Topic) -> None:
+async def test_events_that_the_log_lost_are_restored_with_their_ids(
+    lake: Lake, topic: Topic
+) -> None:
     log = FakeEventLog()
     await log.publish(topic, Events(1).messages(topic.name, 80))
     await catch_up(log, lake, topic)
@@ -192,7 +200,8 @@ async def test_what_the_log_lost_is_restored_with_its_ids(lake: Lake, topic: Top
     assert await restore_lost(log, lake) == {}
 
 
-async def test_a_restoration_that_broke_off_is_gone_on_with(
+@pytest.mark.slow
+async def test_an_interrupted_restoration_is_continued(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adapters.errors import Unavailable
@@ -222,7 +231,8 @@ async def test_a_restoration_that_broke_off_is_gone_on_with(
     assert len(found) == len(set(found)) == 80
 
 
-async def test_what_was_restored_is_lost_again_before_it_is_filed(lake: Lake) -> None:
+@pytest.mark.slow
+async def test_restored_events_may_be_lost_again_before_they_are_stored(lake: Lake) -> None:
     log = FakeEventLog()
     await grow(log, 1, 60)
     await catch_up(log, lake)
@@ -236,7 +246,8 @@ async def test_what_was_restored_is_lost_again_before_it_is_filed(lake: Lake) ->
     assert len(set(await reported(log))) == 60
 
 
-async def test_a_restored_log_that_is_made_anew_and_regrows_is_not_skipped(lake: Lake) -> None:
+@pytest.mark.slow
+async def test_a_restored_log_that_is_recreated_and_regrows_is_not_skipped(lake: Lake) -> None:
     """The restored events are filed as files without rows: their rows are there already."""
     log = FakeEventLog()
     await grow(log, 1, 60)
@@ -254,7 +265,8 @@ async def test_a_restored_log_that_is_made_anew_and_regrows_is_not_skipped(lake:
     assert len(ids(lake)) == 260
 
 
-async def test_a_lost_lake_holds_again_what_the_log_has(tmp_path: Path, lake: Lake) -> None:
+@pytest.mark.slow
+async def test_a_lost_lake_is_refilled_from_the_log(tmp_path: Path, lake: Lake) -> None:
     import shutil
 
     log = FakeEventLog()
@@ -274,7 +286,7 @@ async def test_a_lost_lake_holds_again_what_the_log_has(tmp_path: Path, lake: La
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
-def test_a_row_gives_back_its_event(topic: Topic) -> None:
+def test_an_event_is_restored_from_its_row(topic: Topic) -> None:
     made: list[LogRecord] = records(Events(5).messages(topic.name, 40))
     rows = table_of(topic, made).to_pylist()
     for record, row in zip(made, rows, strict=True):

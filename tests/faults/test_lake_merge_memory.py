@@ -17,7 +17,8 @@ def rows(begin: int, count: int, **more: pa.Array) -> pa.Table:
     return pa.table({"offset": numbers, "text": texts, **more})
 
 
-def test_pieces_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_pieces_are_written_as_they_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROW_GROUP_BYTES", 200_000)
     storage = Storage(str(tmp_path))
     before, most = pa.total_allocated_bytes(), 0
@@ -37,15 +38,15 @@ def test_pieces_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.Mon
 def test_merged_files_hold_all_rows_and_columns_in_order(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     late = pa.array(["x"] * 10)
-    last = rows(20, 10, late=late).replace_schema_metadata({"told": "at the end"})
-    parts = [rows(0, 0), rows(0, 10), rows(10, 10).replace_schema_metadata({"told": "x"}), last]
+    last = rows(20, 10, late=late).replace_schema_metadata({"note": "at the end"})
+    parts = [rows(0, 0), rows(0, 10), rows(10, 10).replace_schema_metadata({"note": "x"}), last]
     for number, part in enumerate(parts):
         lake.storage.write_table(f"{number}.parquet", part)
     assert lake.merge("merged.parquet", [f"{number}.parquet" for number in range(4)]) == 30
     merged = lake.storage.read_table("merged.parquet")
     assert merged["offset"].to_pylist() == list(range(30))
     assert merged["late"].to_pylist() == [None] * 20 + ["x"] * 10
-    assert merged.schema.metadata[b"told"] == b"at the end"
+    assert merged.schema.metadata[b"note"] == b"at the end"
     assert pq.ParquetFile(tmp_path / "merged.parquet").num_row_groups == 1
 
 

@@ -119,6 +119,7 @@ async def serving(lake: Lake, seconds: float = 60.0) -> AsyncIterator[httpx.Asyn
         yield client
 
 
+@pytest.mark.slow
 async def test_the_deadline_interrupts_the_scan_and_gives_its_slot_to_the_next(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
@@ -136,7 +137,7 @@ async def test_the_deadline_interrupts_the_scan_and_gives_its_slot_to_the_next(
         }
 
 
-async def test_the_client_going_away_interrupts_the_scan(
+async def test_a_disconnected_client_interrupts_the_scan(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     work = fake_dashboard(endless)
@@ -174,7 +175,8 @@ async def test_the_client_going_away_interrupts_the_scan(
         await serve
 
 
-async def test_a_slot_is_free_when_the_thread_has_ended_and_not_before(
+@pytest.mark.slow
+async def test_a_slot_is_freed_only_when_its_thread_has_ended(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     def deaf(*_: Any) -> Any:
@@ -191,12 +193,13 @@ async def test_a_slot_is_free_when_the_thread_has_ended_and_not_before(
 
         for number in range(4):
             await asyncio.gather(*(impatient(f"{number}-{each}") for each in range(3)))
-        # Whoever stays is served though the threads of those who left were still at work.
+        # A caller who stays is answered, though threads of cancelled callers are still busy.
         assert (await client.get(DASHBOARD, params={"model": "stays"})).json() == {}
     assert work.most <= CONCURRENT
 
 
-async def test_the_same_question_is_worked_on_once_and_one_caller_takes_it_from_nobody(
+@pytest.mark.slow
+async def test_equal_queries_share_one_run_that_survives_a_cancelled_caller(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     go = threading.Event()
@@ -223,7 +226,8 @@ async def test_the_same_question_is_worked_on_once_and_one_caller_takes_it_from_
     assert work.ended == [None]
 
 
-async def test_a_run_that_nobody_waits_for_is_interrupted_and_the_next_one_begins_anew(
+@pytest.mark.slow
+async def test_a_run_without_callers_is_interrupted_and_the_next_one_starts_afresh(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     work = fake_dashboard(endless)
@@ -237,7 +241,8 @@ async def test_a_run_that_nobody_waits_for_is_interrupted_and_the_next_one_begin
             assert isinstance(work.ended[-1], QueryCancelled)
 
 
-async def test_a_question_that_waits_for_a_slot_may_be_given_up(
+@pytest.mark.slow
+async def test_a_query_that_waits_for_a_slot_can_be_cancelled(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     work = fake_dashboard(endless)
@@ -253,6 +258,7 @@ async def test_a_question_that_waits_for_a_slot_may_be_given_up(
         assert work.begun == CONCURRENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", [ENDLESS, f"FROM ({ENDLESS}) SELECT n + 1 AS m", LARGE])
 def test_work_in_another_thread_can_be_stopped(lake: Lake, sql: str) -> None:
     cancellation, raised = CancellationToken(), []
@@ -274,7 +280,7 @@ def test_work_in_another_thread_can_be_stopped(lake: Lake, sql: str) -> None:
     assert len(raised) == 1
 
 
-def test_what_is_stopped_before_it_begins_does_not_begin(lake: Lake) -> None:
+def test_a_query_cancelled_before_it_begins_does_not_run(lake: Lake) -> None:
     cancellation = CancellationToken()
     cancellation.cancel()
     with pytest.raises(QueryCancelled):
@@ -302,7 +308,8 @@ def test_memory_threads_and_temporary_files_have_bounds() -> None:
     assert not Path(found[3]).parent.exists()
 
 
-def test_a_question_that_needs_more_is_given_up_and_says_what_to_do(
+@pytest.mark.slow
+def test_a_query_above_the_memory_limit_fails_with_advice(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -328,7 +335,8 @@ def test_a_question_that_needs_more_is_given_up_and_says_what_to_do(
     assert not list(tmp_path.glob("image-search-*"))
 
 
-async def test_the_gateway_answers_503_to_a_question_that_needs_more(
+@pytest.mark.slow
+async def test_the_gateway_answers_503_to_a_query_above_the_memory_limit(
     lake: Lake, fake_dashboard: Callable[..., FakeDashboard]
 ) -> None:
     def large(lake: Lake, _: EventFilters, __: QueryLimits, cancellation: CancellationToken) -> Any:
@@ -357,7 +365,7 @@ def test_the_bounds_come_from_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         QuerySettings()
 
 
-def test_there_is_one_way_to_a_database() -> None:
+def test_databases_are_opened_in_one_place() -> None:
     for package in (
         "adapters",
         "imaging",

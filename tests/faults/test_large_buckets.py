@@ -14,7 +14,7 @@ from adapters.log.fake import FakeEventLog
 from imaging.sources.source import Source
 from producers.bucket import watcher as listed_module
 from producers.bucket.listing import BATCH, BucketListing, ListedObject
-from producers.folder.tree import KnownImage, ListedStat
+from producers.known_image import KnownImage, ListedStat
 from producers.log.known_images import KnownImages
 from producers.rules import Rules
 from producers.sources import Sources
@@ -63,7 +63,8 @@ def uses(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
     monkeypatch.setattr("producers.bucket.listing.file_system", lambda url: (bucket, "b"))
 
 
-async def test_the_loop_goes_on_while_very_many_names_are_compared(
+@pytest.mark.slow
+async def test_the_event_loop_stays_responsive_while_many_names_are_compared(
     tmp_path: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever goes through all names does so in another thread, also when they are removed."""
@@ -127,7 +128,7 @@ def test_one_folder_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert bucket.most_cached == 10
 
 
-def test_what_is_missing_is_found_folder_by_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_objects_are_found_folder_by_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = Bucket({"b": {"a.jpg": entry()}, "b/x": {"c.jpg": entry()}})
     uses(monkeypatch, bucket)
     state = KnownImages()
@@ -156,7 +157,7 @@ def test_what_is_missing_is_found_folder_by_folder(monkeypatch: pytest.MonkeyPat
     ],
     ids=str,
 )
-def test_what_a_listing_does_not_tell_is_not_taken_for_zero(
+def test_missing_fields_of_a_listing_are_not_taken_for_zero(
     reported: dict[str, Any], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else every listing would find a difference, or none."""
@@ -182,6 +183,7 @@ class Untimed(MemoryFileSystem):  # type: ignore[misc]
         return kept if detail else [each["name"] for each in kept]
 
 
+@pytest.mark.slow
 async def test_an_image_whose_time_is_not_listed_has_none(
     tmp_path: Path, log: FakeEventLog
 ) -> None:
@@ -218,7 +220,7 @@ async def test_an_image_whose_time_is_not_listed_has_none(
         system.store.clear()
 
 
-async def test_a_folder_that_is_emptied_meanwhile_hides_nothing_of_the_rest(
+async def test_a_folder_emptied_during_a_listing_hides_no_other_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is not there any more when the listing comes to it, as in an object store."""
@@ -280,5 +282,5 @@ async def test_no_more_than_half_of_the_time_is_spent_listing(
     assert pauses == [100.0, 100.0, 100.0]
 
 
-def test_a_tag_takes_no_more_than_a_number() -> None:
+def test_a_tag_is_stored_as_a_number() -> None:
     assert {type(each) for each in ListedObject(1, 2, hash("t"))} == {int}

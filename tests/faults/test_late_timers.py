@@ -48,7 +48,8 @@ def until_answered(process: SandboxProcess) -> None:
     assert select.select([process._connection], [], [], 20)[0]
 
 
-async def test_an_answer_and_its_timer_at_once_harm_nobody(
+@pytest.mark.slow
+async def test_an_answer_that_arrives_with_its_timeout_is_delivered(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = await only(sandbox)
@@ -66,9 +67,8 @@ async def test_an_answer_and_its_timer_at_once_harm_nobody(
     assert await next_task == process.pid
 
 
-async def test_what_comes_after_a_timer_is_not_blamed_for_it(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+async def test_a_late_timer_does_not_fail_the_next_task(sandbox: Sandbox, tmp_path: Path) -> None:
     process = await only(sandbox)
     slow = asyncio.create_task(sandbox.run(AFTER, 0.3, tmp_path / "mark"))
     next_task = asyncio.create_task(sandbox.run(PROCESS_ID))
@@ -79,7 +79,8 @@ async def test_what_comes_after_a_timer_is_not_blamed_for_it(
     assert await next_task != process.pid
 
 
-async def test_a_machine_that_stood_still_is_no_fault_of_what_was_decoded_then(
+@pytest.mark.slow
+async def test_a_task_whose_worker_was_suspended_is_repeated(
     tmp_path: Path,
 ) -> None:
     sandbox = Sandbox(1, memory_bytes=96 * MEGA, seconds=3)
@@ -90,7 +91,8 @@ async def test_a_machine_that_stood_still_is_no_fault_of_what_was_decoded_then(
     sandbox.close()
 
 
-async def test_what_never_ends_is_refused_after_a_second_time_alone(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_a_task_that_never_ends_is_refused_after_a_second_attempt(tmp_path: Path) -> None:
     sandbox = Sandbox(1, memory_bytes=96 * MEGA, seconds=1)
     first = await sandbox.run(PROCESS_ID)
     with pytest.raises(DecoderTimeout):

@@ -35,7 +35,7 @@ def test_a_stack_is_found_and_stopped_after_the_clock_was_set(
     file = RecordFile(tmp_path)
     file.write(Record(launcher=row, gateway_url="http://x", processes=[worker]))
     real = psutil.Process.create_time
-    # The kernel tells starts in ticks since boot; the time of boot moves with the clock.
+    # The kernel reports start times in ticks since boot, and the boot time moves with the clock.
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) - 7200)
     assert find(row) is not None
     # Reap it as the system would: it is a child of this process.
@@ -71,7 +71,7 @@ def test_a_process_of_the_same_id_after_a_reboot_is_another(tmp_path: Path) -> N
     assert find(ProcessRow(name="x", state="ready", pid=os.getpid(), identity=other)) is None
 
 
-async def test_a_heart_beats_on_whatever_the_clock_says(
+async def test_the_heartbeat_does_not_depend_on_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "ready"
@@ -109,7 +109,7 @@ def test_logs_are_bounded_while_their_processes_write(tmp_path: Path) -> None:
     assert b"\0" not in log.read_bytes()
 
 
-def test_fewer_files_are_kept_once_that_is_set(tmp_path: Path) -> None:
+def test_a_lower_setting_deletes_old_log_files(tmp_path: Path) -> None:
     for name in ("a.log", "a.log.1", "a.log.2", "a.log.3", "a.log.4"):
         (tmp_path / name).write_text(name)
     log_files.rotate(tmp_path / "a.log", keep=2)
@@ -117,7 +117,7 @@ def test_fewer_files_are_kept_once_that_is_set(tmp_path: Path) -> None:
     assert (tmp_path / "a.log.1").read_text() == "a.log"
 
 
-def test_following_goes_on_in_a_log_that_was_rotated(
+def test_following_continues_after_a_log_rotation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "a.log"
@@ -177,6 +177,7 @@ def run(words: list[str], **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
 def test_every_program_reports_a_bad_setting_in_one_line(words: list[str]) -> None:
     done = run(words, WEAVIATE_GRPC_PORT="many", LOG_LEVEL="INFO")
@@ -184,11 +185,12 @@ def test_every_program_reports_a_bad_setting_in_one_line(words: list[str]) -> No
     assert re.fullmatch(r"error: WEAVIATE_GRPC_PORT: [^\n]+\n", done.stderr)
 
 
-def test_every_program_is_tried() -> None:
+def test_every_program_is_in_the_test() -> None:
     mains = {path.parent.name for path in ROOT.glob("*/__main__.py")} - {"cli"}
     assert mains <= {words[0] for words in PROGRAMS}
 
 
+@pytest.mark.slow
 def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None:
     """All of them in one process each would take a minute, so they are run in this one."""
     script = (
@@ -197,8 +199,8 @@ def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None
         "from cli.__main__ import main\n"
         "for words in json.load(sys.stdin):\n"
         "    sys.argv = ['image-search', *words]\n"
-        "    said = io.StringIO()\n"
-        "    with redirect_stderr(said), redirect_stdout(io.StringIO()):\n"
+        "    reported = io.StringIO()\n"
+        "    with redirect_stderr(reported), redirect_stdout(io.StringIO()):\n"
         "        try:\n"
         "            main()\n"
         "            status = 0\n"
@@ -206,7 +208,7 @@ def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None
         "            status = end.code\n"
         "        except BaseException as error:\n"
         "            status = repr(error)\n"
-        "    print(json.dumps([words, status, said.getvalue()]))\n"
+        "    print(json.dumps([words, status, reported.getvalue()]))\n"
     )
     import json
 
@@ -231,6 +233,7 @@ def test_every_command_reports_a_bad_setting_in_one_line(tmp_path: Path) -> None
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_a_secret_is_not_repeated() -> None:
     done = run(["gateway"], API_KEYS="hunter2")
     assert done.returncode == 1
@@ -238,7 +241,8 @@ def test_a_secret_is_not_repeated() -> None:
     assert "hunter2" not in done.stderr + done.stdout
 
 
-def test_a_log_level_that_is_none_is_reported() -> None:
+@pytest.mark.slow
+def test_an_invalid_log_level_is_reported() -> None:
     done = run(["gateway"], LOG_LEVEL="loud")
     assert done.returncode == 1
     assert done.stderr.startswith("error: LOG_LEVEL: ")

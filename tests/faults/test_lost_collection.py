@@ -30,7 +30,7 @@ def lose(index: FakeImageIndex) -> None:
     index._active = None
 
 
-async def test_a_collection_made_anew_has_a_group_of_its_own(small_spec: ModelSpec) -> None:
+async def test_a_recreated_collection_has_its_own_group(small_spec: ModelSpec) -> None:
     index = FakeImageIndex()
     first = await index.ensure_collection(small_spec)
     assert (await index.ensure_collection(small_spec)).group == first.group
@@ -44,7 +44,7 @@ def test_a_collection_of_an_earlier_version_keeps_its_group() -> None:
     assert Collection("Images_x_0", "x", "0", 8).group == "indexing-Images_x_0"
 
 
-async def test_whoever_makes_it_anew_lets_searches_go_to_it(small_spec: ModelSpec) -> None:
+async def test_a_recreated_collection_is_activated(small_spec: ModelSpec) -> None:
     index, log = FakeImageIndex(), FakeEventLog()
     embedder = FakeEmbedder(served={small_spec.name: small_spec})
     await provision_collection(embedder, index, log, small_spec.name)
@@ -53,7 +53,9 @@ async def test_whoever_makes_it_anew_lets_searches_go_to_it(small_spec: ModelSpe
     assert await index.active() == made
 
 
-async def test_another_models_indexer_does_not_take_searches_over(small_spec: ModelSpec) -> None:
+async def test_an_indexer_of_another_model_does_not_activate_its_collection(
+    small_spec: ModelSpec,
+) -> None:
     index, log = FakeImageIndex(), FakeEventLog()
     embedder = FakeEmbedder(served={small_spec.name: small_spec})
     await provision_collection(embedder, index, log, small_spec.name)
@@ -62,7 +64,7 @@ async def test_another_models_indexer_does_not_take_searches_over(small_spec: Mo
     assert await index.active() is None
 
 
-async def test_an_indexer_notices_that_its_collection_is_gone(
+async def test_an_indexer_detects_that_its_collection_is_missing(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "CHECK_SECONDS", 0.01)
@@ -86,7 +88,7 @@ async def test_an_indexer_notices_that_its_collection_is_gone(
         await asyncio.wait_for(again, 5)
 
 
-async def test_searches_that_lose_their_alias_alone_get_it_back(
+async def test_a_lost_alias_is_restored(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "CHECK_SECONDS", 0.01)
@@ -107,7 +109,7 @@ async def test_searches_that_lose_their_alias_alone_get_it_back(
         check.cancel()
 
 
-async def test_provisioning_lets_searches_go_where_the_log_says(small_spec: ModelSpec) -> None:
+async def test_provisioning_activates_the_model_that_the_log_names(small_spec: ModelSpec) -> None:
     """Whatever model the settings name: the alias alone was lost, and another one was active."""
     index, log = FakeImageIndex(), FakeEventLog()
     other = small_spec.model_copy(update={"name": "other"})
@@ -121,7 +123,7 @@ async def test_provisioning_lets_searches_go_where_the_log_says(small_spec: Mode
     assert [step for step, _ in await steps(log)] == ["activated"]
 
 
-async def test_a_clock_that_was_set_back_hides_no_switch() -> None:
+async def test_a_switch_is_found_after_the_clock_was_set_back() -> None:
     log = FakeEventLog()
     for name, when in (("a", "2026-05-01T00:00:00Z"), ("b", "2026-04-01T00:00:00Z")):
         event = ModelActivated(
@@ -137,7 +139,7 @@ async def test_a_clock_that_was_set_back_hides_no_switch() -> None:
     assert reported.model_name == "b"
 
 
-async def test_a_lost_log_is_told_of_every_model_that_is_kept_up_to_date(
+async def test_all_models_are_published_again_to_a_lost_log(
     small_spec: ModelSpec,
 ) -> None:
     index, log = FakeImageIndex(), FakeEventLog()
@@ -157,7 +159,7 @@ async def steps(log: FakeEventLog) -> list[tuple[str, str]]:
     return [(event.step.value, event.collection) for event in events]
 
 
-async def test_a_crash_between_the_switch_and_its_event_is_made_good(
+async def test_the_missing_event_of_a_switch_is_published_after_a_crash(
     small_spec: ModelSpec,
 ) -> None:
     index, log = FakeImageIndex(), FakeEventLog()
@@ -175,7 +177,7 @@ async def test_a_crash_between_the_switch_and_its_event_is_made_good(
     assert reported.previous_collection == first
 
 
-async def test_other_steps_say_nothing_of_the_active_model(small_spec: ModelSpec) -> None:
+async def test_other_steps_do_not_change_the_active_model(small_spec: ModelSpec) -> None:
     index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(small_spec)
     await index.activate(collection)
@@ -199,7 +201,7 @@ async def test_the_models_topic_is_restored_from_the_alias(small_spec: ModelSpec
     assert await steps(empty) == [("activated", next(iter(index.collections)))]
 
 
-async def test_nothing_is_activated_while_the_log_cannot_say(small_spec: ModelSpec) -> None:
+async def test_no_collection_is_activated_while_the_log_is_down(small_spec: ModelSpec) -> None:
     index, log = FakeImageIndex(), FakeEventLog()
     log.available = False
     with pytest.raises(Unavailable):

@@ -50,7 +50,7 @@ def test_a_camera_s_name_is_bounded(small_spec: ModelSpec, tags: dict[str, str])
     assert camera == camera.strip()
 
 
-def test_what_follows_a_time_does_not_matter_however_much_it_is() -> None:
+def test_a_time_with_a_long_tail_is_read_or_ignored() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.DateTime] = "2026:01:05 00:00:00" + "\0" * 1_000_000
     assert read_metadata(exif).taken_at == WHEN
@@ -132,7 +132,7 @@ async def test_a_record_that_is_too_large_by_itself_is_refused_alone(objects: Ob
     assert written == {r.image_id for r in records} - {"5.png"}
 
 
-async def test_what_else_is_exhausted_is_no_matter_of_size() -> None:
+async def test_other_exhausted_resources_do_not_split_the_batch() -> None:
     async def busy(_: object) -> None:
         raise WeaviateBatchError("status = StatusCode.RESOURCE_EXHAUSTED: too many requests")
 

@@ -23,7 +23,8 @@ def keep_current(state: Path, first: int) -> None:
             change.state = change.state.with_current(f"m{number}")
 
 
-def test_changes_of_several_commands_are_all_kept(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_concurrent_changes_are_all_kept(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     workers = [spawn.Process(target=keep_current, args=(tmp_path, 100 * n)) for n in range(3)]
     for worker in workers:
@@ -45,7 +46,7 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"active": "a"', b"\0\0\0", b"[]", b"null"])
-def test_a_torn_file_ends_nothing(tmp_path: Path, torn: bytes) -> None:
+def test_a_truncated_state_file_is_replaced_by_the_backup(tmp_path: Path, torn: bytes) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b"):
         with model_registry(chosen).changing() as change:
@@ -58,7 +59,7 @@ def test_a_torn_file_ends_nothing(tmp_path: Path, torn: bytes) -> None:
     assert model_registry(chosen).read().current == ("lite", "a", "c")
 
 
-def test_where_both_are_torn_what_weaviate_holds_decides(tmp_path: Path) -> None:
+def test_the_state_is_derived_from_weaviate_when_both_files_are_truncated(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     with model_registry(chosen).changing():
         pass
@@ -70,7 +71,7 @@ def test_where_both_are_torn_what_weaviate_holds_decides(tmp_path: Path) -> None
     assert chosen.active_model == "lite"
 
 
-def test_a_file_that_is_lost_is_replaced_by_the_one_before_it(tmp_path: Path) -> None:
+def test_a_lost_state_file_is_replaced_by_the_backup(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b"):
         with model_registry(chosen).changing() as change:
@@ -86,14 +87,14 @@ def test_a_file_that_is_lost_is_replaced_by_the_one_before_it(tmp_path: Path) ->
     )
 
 
-def test_a_file_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:
+def test_an_unreadable_state_file_is_no_error(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     chosen.model_state.mkdir(parents=True)
     assert model_registry(chosen).read().current == ("lite",)
     assert chosen.active_model == "lite"
 
 
-def test_a_change_of_nothing_keeps_the_state_before(tmp_path: Path) -> None:
+def test_a_change_without_effect_keeps_the_backup(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     for name in ("a", "b", "b"):
         with model_registry(chosen).changing() as change:
@@ -107,7 +108,7 @@ async def agreeing(chosen: StackSettings, index: FakeImageIndex) -> tuple[str, s
     return state.active, state.previous
 
 
-async def test_what_the_alias_says_of_the_active_model_counts(
+async def test_the_alias_decides_which_model_is_active(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_spec: ModelSpec
 ) -> None:
     """A switch was killed when it had moved the alias and nothing else, or the file was lost."""

@@ -57,8 +57,9 @@ NOISE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", NOISE, ids=lambda noise: "-".join(map(str, noise)))
-def test_only_a_change_of_the_active_collection_is_a_switch_or_bounds_one(
+def test_only_changes_of_the_active_collection_count_as_switches(
     tmp_path: Path, noise: tuple[float, str, ModelStep]
 ) -> None:
     wanted = switches(tmp_path / "plain", *PLAIN)

@@ -11,8 +11,8 @@ from adapters.log.port import Message
 from imaging.sources import mounts
 from imaging.sources.mounts import Mounts, MountTable, unescape
 from producers.events import addition
-from producers.folder.tree import FileStat, KnownImage
 from producers.guard import RemovalGuards
+from producers.known_image import FileStat, KnownImage
 from producers.log.known_images import KnownImages
 from schemas.codec import decode
 from schemas.events import ImageAdded, now
@@ -115,6 +115,7 @@ async def test_an_event_states_the_mount_point_as_a_path(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("running", [True, False], ids=["while watching", "between runs"])
 async def test_a_small_disk_that_is_unmounted_keeps_its_images(
     root: Path, disks: Disks, log: FakeEventLog, running: bool
@@ -145,7 +146,8 @@ async def test_a_small_disk_that_is_unmounted_keeps_its_images(
     assert await view(log) == everything
 
 
-async def test_what_changed_on_the_disk_meanwhile_is_found_when_it_returns(
+@pytest.mark.slow
+async def test_changes_made_while_a_disk_was_unmounted_are_found(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", "disk/gone.jpg", "disk/kept.jpg")
@@ -163,6 +165,7 @@ async def test_what_changed_on_the_disk_meanwhile_is_found_when_it_returns(
     assert "disk/new.jpg" in on_disk(root)
 
 
+@pytest.mark.slow
 async def test_a_disk_that_comes_back_empty_keeps_its_images(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
@@ -180,7 +183,8 @@ async def test_a_disk_that_comes_back_empty_keeps_its_images(
         assert "disk holds no picture" in watcher.status.held_reason
 
 
-async def test_a_removal_on_a_mounted_disk_is_a_removal(
+@pytest.mark.slow
+async def test_a_removal_on_a_mounted_disk_is_published(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "disk/x.jpg", "disk/y.jpg")
@@ -191,7 +195,8 @@ async def test_a_removal_on_a_mounted_disk_is_a_removal(
         await shows(log, on_disk(root))
 
 
-async def test_a_disk_that_is_gone_for_good_can_be_let_go(
+@pytest.mark.slow
+async def test_images_of_a_permanently_removed_disk_can_be_removed(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", "disk/x.jpg")
@@ -204,11 +209,12 @@ async def test_a_disk_that_is_gone_for_good_can_be_let_go(
         await shows(log, {"a.jpg": on_disk(root)["a.jpg"]})
 
 
-async def test_events_of_before_learn_their_mount_once(
+@pytest.mark.slow
+async def test_events_of_an_earlier_version_are_published_once_with_their_mount(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", "disk/x.jpg")
-    async with watching(root, log):  # Nothing is mounted: as an earlier version told it.
+    async with watching(root, log):  # Nothing is mounted: as an earlier version recorded it.
         await shows(log, on_disk(root))
     before = len([record async for record in log.read_all(IMAGES)])
     disks.mount("disk")
@@ -220,7 +226,7 @@ async def test_events_of_before_learn_their_mount_once(
     assert (await published_mounts(log))["disk/x.jpg"] == "disk"
 
 
-def test_each_mount_has_a_share_of_its_own() -> None:
+def test_the_limit_on_removals_applies_to_each_mount() -> None:
     state = KnownImages()
     for n in range(1000):
         state.put(f"{n}", KnownImage(bytes([n % 256, n // 256]), FileStat(1, 1)))
@@ -247,7 +253,7 @@ def test_the_mount_of_an_image_is_the_innermost() -> None:
     }
 
 
-def test_the_table_is_read_with_whatever_names_it_has(
+def test_the_mount_table_is_parsed_with_any_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tmp_path / "mountinfo"
@@ -265,7 +271,7 @@ def test_the_table_is_read_with_whatever_names_it_has(
     assert unescape(b"a\\011b") == b"a\tb"
 
 
-async def test_a_million_images_share_the_name_of_their_mount() -> None:
+async def test_known_images_share_the_string_of_their_mount() -> None:
     from producers.log.known_images_loader import load
 
     log = FakeEventLog()
@@ -292,7 +298,7 @@ def table_of(
     return MountTable.read(Path(root))
 
 
-def test_another_disk_with_the_number_of_the_former_is_another_mount(
+def test_a_reused_device_number_is_another_mount(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel gives a number to the next mount as soon as it is free."""
@@ -308,7 +314,7 @@ def test_another_disk_with_the_number_of_the_former_is_another_mount(
     assert again == tables[0]
 
 
-def test_a_place_where_a_disk_would_be_mounted_on_demand_is_no_disk(
+def test_an_automount_point_is_not_a_mounted_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demand = "21 20 0:50 / /pictures/nas rw - autofs systemd-1 rw"
@@ -317,7 +323,7 @@ def test_a_place_where_a_disk_would_be_mounted_on_demand_is_no_disk(
     assert table_of(tmp_path, monkeypatch, demand, disk).mounts.has("nas")
 
 
-def test_a_disk_that_another_mount_covers_is_not_there(
+def test_a_disk_covered_by_another_mount_is_not_mounted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [
@@ -331,7 +337,7 @@ def test_a_disk_that_another_mount_covers_is_not_there(
     assert table_of(tmp_path, monkeypatch, *rows, over_the_disk).mounts.points == {"disk"}
 
 
-def test_a_disk_elsewhere_is_known_by_where_links_lead(
+def test_a_disk_behind_a_link_is_known_by_the_links_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [
@@ -352,6 +358,7 @@ def test_a_disk_elsewhere_is_known_by_where_links_lead(
     assert not found.has("/home")
 
 
+@pytest.mark.slow
 async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
     root: Path, disks: Disks, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,7 +376,7 @@ async def test_a_folder_is_not_compared_again_and_again_while_a_disk_is_away(
         assert watcher.status.last_reconcile == before
 
 
-def test_what_is_held_is_reported_mount_by_mount() -> None:
+def test_held_removals_are_reported_for_each_mount() -> None:
     state = KnownImages()
     for mount in ("a", "b"):
         state.put(f"{mount}/x", KnownImage(mount.encode(), FileStat(1, 1), mount=mount))
@@ -382,7 +389,8 @@ def test_what_is_held_is_reported_mount_by_mount() -> None:
     assert (guards.held, guards.reason) == (1, "nothing is mounted at b, where 1 pictures were.")
 
 
-async def test_a_root_that_comes_back_empty_is_not_taken_for_whole_because_of_a_disk_below_it(
+@pytest.mark.slow
+async def test_an_empty_root_is_not_taken_for_complete_because_of_a_disk_below_it(
     root: Path, disks: Disks, log: FakeEventLog
 ) -> None:
     """The root's own disk is another one, and what is mounted below it is there."""

@@ -70,8 +70,8 @@ class Held:
         ]
         await self.index.upsert(self.collection, records)
 
-    async def tell(self, *names: str) -> None:
-        """The log knows these pictures."""
+    async def publish(self, *names: str) -> None:
+        """Publish these images to the log."""
         await self.log.publish(IMAGES, [Message(name, event(name)) for name in names])
 
     def there(self, *names: str) -> None:
@@ -84,9 +84,8 @@ class Held:
         return {image_id async for image_id, _ in self.index.stored(self.collection)}
 
 
-async def test_what_is_gone_is_removed_and_nothing_else(
-    tmp_path: Path, small_spec: ModelSpec
-) -> None:
+@pytest.mark.slow
+async def test_only_orphans_are_removed(tmp_path: Path, small_spec: ModelSpec) -> None:
     held = Held(tmp_path)
     names = [*(f"{n}.png" for n in range(2500)), "sub/a b%.png", "sub/ü.png", "old/sub/x.png"]
     await held.hold(small_spec, *names)
@@ -96,7 +95,7 @@ async def test_what_is_gone_is_removed_and_nothing_else(
 
 
 @pytest.mark.parametrize("root", ["missing", "empty"])
-async def test_a_missing_or_empty_root_says_nothing(
+async def test_a_missing_or_empty_root_removes_nothing(
     tmp_path: Path, small_spec: ModelSpec, root: str
 ) -> None:
     held = Held(tmp_path / "root")
@@ -114,7 +113,7 @@ async def test_an_empty_folder_may_be_a_mount_point(tmp_path: Path, small_spec: 
     assert await held.left() == {"disk/sub/a.png", "b.png", "c.png"}
 
 
-async def test_where_most_is_gone_it_is_left_to_people(
+async def test_nothing_is_removed_when_most_files_are_missing(
     tmp_path: Path, small_spec: ModelSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = Held(tmp_path)
@@ -124,7 +123,7 @@ async def test_where_most_is_gone_it_is_left_to_people(
     assert "which is implausible" in caplog.text
 
 
-async def test_a_folder_that_cannot_be_read_says_nothing(
+async def test_an_unreadable_folder_removes_nothing(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held(tmp_path)
@@ -138,7 +137,9 @@ async def test_a_folder_that_cannot_be_read_says_nothing(
     assert len(await held.left()) == 3
 
 
-async def test_each_source_is_asked_for_its_own(tmp_path: Path, small_spec: ModelSpec) -> None:
+async def test_each_image_is_looked_up_in_its_own_source(
+    tmp_path: Path, small_spec: ModelSpec
+) -> None:
     system = fsspec.filesystem("memory")
     for name in ("here 1.png", "here 2.png"):
         system.pipe(f"/orphans/pictures/{name}", b"x")
@@ -153,7 +154,7 @@ async def test_each_source_is_asked_for_its_own(tmp_path: Path, small_spec: Mode
     assert await held.left() == set(names) - {"cloud/gone.png"}, "the disk of nas is not there"
 
 
-async def test_what_the_log_knows_is_for_the_watcher_to_remove(
+async def test_images_in_the_log_are_left_to_the_watcher(
     tmp_path: Path, small_spec: ModelSpec
 ) -> None:
     """A disk that a link leads to is unplugged, and its mount point goes with it."""
@@ -165,20 +166,22 @@ async def test_what_the_log_knows_is_for_the_watcher_to_remove(
     (tmp_path / "media" / "other").mkdir()
     (held.root / "disk").symlink_to(disk)
     await held.hold(small_spec, *names)
-    await held.tell(*names)
+    await held.publish(*names)
     shutil.rmtree(disk)
     assert await held.left() == set(names)
 
 
-async def test_what_the_log_knows_as_removed_is_gone(tmp_path: Path, small_spec: ModelSpec) -> None:
+async def test_images_that_the_log_removed_are_orphans(
+    tmp_path: Path, small_spec: ModelSpec
+) -> None:
     held = Held(tmp_path)
     names = [*(f"{n}.png" for n in range(8)), "removed.png", "back.png", "never.png"]
     await held.hold(small_spec, *names)
     held.there(*names[:8])
-    await held.tell("removed.png", "back.png", "0.png")
+    await held.publish("removed.png", "back.png", "0.png")
     await held.log.publish(IMAGES, [Message("removed.png", None), Message("back.png", None)])
-    await held.tell("back.png")
-    # A record that nobody can read says nothing of its picture.
+    await held.publish("back.png")
+    # An unreadable record does not count as its image's.
     await held.log.publish(IMAGES, [Message("back.png", b"{"), Message("never.png", b"{")])
     assert await held.left() == set(names) - {"removed.png", "never.png"}
 
@@ -198,7 +201,8 @@ async def app_of(
     return app
 
 
-async def test_nothing_is_committed_before_a_new_log_was_made_up_for(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_nothing_is_committed_before_orphans_of_a_new_log_are_removed(bench: Bench) -> None:
     """So a crash meanwhile is followed by the same."""
     group, ended, began = Group({0: 5}), asyncio.Event(), list[int]()
     app = await app_of(bench, group, ended, began)
@@ -211,7 +215,7 @@ async def test_nothing_is_committed_before_a_new_log_was_made_up_for(bench: Benc
     assert group.offsets == {0: 5, 1: 3}
 
 
-async def test_a_group_that_knows_all_its_partitions_goes_on(bench: Bench) -> None:
+async def test_a_group_with_offsets_for_all_partitions_continues(bench: Bench) -> None:
     group, began = Group({0: 5, 1: 0}), list[int]()
     app = await app_of(bench, group, asyncio.Event(), began)
     await asyncio.wait_for(app.work.commit({1: 3}), 5)
@@ -219,7 +223,7 @@ async def test_a_group_that_knows_all_its_partitions_goes_on(bench: Bench) -> No
     assert began == []
 
 
-async def test_an_error_meanwhile_ends_the_work(bench: Bench) -> None:
+async def test_an_error_while_removing_orphans_ends_the_work(bench: Bench) -> None:
     async def fails() -> None:
         raise Unavailable("for good")
 

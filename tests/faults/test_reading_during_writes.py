@@ -67,7 +67,7 @@ def library(tmp_path: Path) -> Library:
     return Library(tmp_path)
 
 
-async def test_what_is_read_while_a_file_is_written_is_filed_once(
+async def test_records_read_during_a_write_are_stored_once(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, read_meanwhile = LakeWriter._append, list[int]()
@@ -89,7 +89,7 @@ async def test_what_is_read_while_a_file_is_written_is_filed_once(
     assert max(read_meanwhile) > 0
 
 
-async def test_a_storage_that_is_away_pauses_reading_and_ends_nothing(
+async def test_a_storage_outage_pauses_reading_and_ends_nothing(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, away = LakeWriter._append, True
@@ -112,7 +112,8 @@ async def test_a_storage_that_is_away_pauses_reading_and_ends_nothing(
     assert library.offsets() == list(range(COUNT))
 
 
-async def test_a_lake_that_is_rebuilt_meanwhile_has_each_event_once(library: Library) -> None:
+@pytest.mark.slow
+async def test_a_lake_rebuilt_during_reading_has_each_event_once(library: Library) -> None:
     async with library.member(10) as made:
         reading = asyncio.create_task(library.read_all(made))
         while made._consumer.position < 20:
@@ -122,7 +123,7 @@ async def test_a_lake_that_is_rebuilt_meanwhile_has_each_event_once(library: Lib
     assert library.offsets() == list(range(COUNT))
 
 
-async def test_a_rebalance_meanwhile_costs_nothing_and_doubles_nothing(library: Library) -> None:
+async def test_a_rebalance_during_reading_loses_and_repeats_nothing(library: Library) -> None:
     async with library.member(10) as made:
         reading = asyncio.create_task(library.read_all(made))
         for _ in range(4):

@@ -35,7 +35,7 @@ SETTINGS = GroupSettings(
 
 
 class Work(BackgroundWork):
-    """Notes what it was handed, and fails when it is told to."""
+    """Records what it was given, and raises the given errors."""
 
     is_full = False
 
@@ -130,7 +130,7 @@ async def test_after_a_failed_revocation_nothing_is_read(error: BaseException) -
             await read(made)
 
 
-async def test_records_of_a_partition_without_a_position_are_not_thrown_away() -> None:
+async def test_records_of_a_partition_without_a_position_are_kept() -> None:
     async with member() as made:
         await assign(made)
         made._next.give_up()
@@ -140,13 +140,14 @@ async def test_records_of_a_partition_without_a_position_are_not_thrown_away() -
         assert made.work.failed.done()
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.sampled_from(["assign", "revoke", "read", "fail", "go back", "fetched before"]),
         max_size=20,
     )
 )
-async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
+async def test_no_record_is_skipped_in_any_order_of_rebalances(steps: list[str]) -> None:
     """Each record from the chosen offset on is read once, or reading ends with an error."""
     async with member() as made:
         ours, expected = False, 5
@@ -162,7 +163,7 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
                 made.continue_at((SEARCHES, 0), 3)
                 expected = 3
             elif step == "fetched before" and ours:
-                # Fetched where the consumer was, but handed in after it was told to go elsewhere.
+                # Fetched where the consumer was, but delivered after it was moved elsewhere.
                 found = await made._consumer.getmany(max_records=2)
                 made.continue_at((SEARCHES, 0), expected)
                 message: Any = type("Message", (), {"raw_message": tuple(found[PARTITION])})
@@ -182,7 +183,7 @@ async def test_nothing_is_skipped_whatever_the_order(steps: list[str]) -> None:
                     expected += 1
 
 
-async def test_faststream_hands_in_every_record_whatever_its_headers() -> None:
+async def test_faststream_delivers_records_with_any_headers() -> None:
     """Its real loop, with FastStream 0.7.8. Its own parser fails at such headers, and skips the
     batch: should this fail with another release, see `_skip_parsing` in
     `consumers.process.consumer_loop`."""
@@ -202,7 +203,8 @@ async def test_faststream_hands_in_every_record_whatever_its_headers() -> None:
         await made._subscriber.stop()
 
 
-def test_no_listener_goes_around_it() -> None:
+@pytest.mark.slow
+def test_every_rebalance_listener_keeps_errors() -> None:
     """Every listener of ours is a `Rebalances`, and none overrides what keeps the errors."""
     for path in ROOT.glob("*/**/*.py"):
         if path.is_relative_to(ROOT / "tests") or ".venv" in path.parts:

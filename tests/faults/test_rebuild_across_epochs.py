@@ -51,7 +51,8 @@ def assert_rows_end_before_the_epochs(lake: Lake) -> None:
         assert generation.end(partition).offset < epoch_of(generation, partition).start
 
 
-async def test_a_rebuild_after_forgetting_and_a_loss_goes_on_from_the_log(
+@pytest.mark.slow
+async def test_a_rebuild_after_forgetting_and_a_loss_continues_from_the_log(
     lake: Lake, log: FakeEventLog
 ) -> None:
     forget_the_newest_of_each_partition(lake)
@@ -66,7 +67,8 @@ async def test_a_rebuild_after_forgetting_and_a_loss_goes_on_from_the_log(
     assert ids(lake) == Counter({*before, *await reported(log)})
 
 
-async def test_a_rebuild_after_two_losses_goes_on_from_the_log(
+@pytest.mark.slow
+async def test_a_rebuild_after_two_losses_continues_from_the_log(
     lake: Lake, log: FakeEventLog
 ) -> None:
     before = ids(lake)
@@ -87,6 +89,7 @@ async def test_a_rebuild_after_two_losses_goes_on_from_the_log(
     assert len(ids(lake)) == 90
 
 
+@pytest.mark.slow
 async def test_a_restoration_into_an_empty_log_ends_after_a_rebuild(
     lake: Lake, log: FakeEventLog
 ) -> None:
@@ -100,6 +103,7 @@ async def test_a_restoration_into_an_empty_log_ends_after_a_rebuild(
     assert await restore_lost(log, lake) == {}
 
 
+@pytest.mark.slow
 async def test_a_second_rebuild_and_a_further_loss_keep_every_row_once(
     lake: Lake, log: FakeEventLog
 ) -> None:
@@ -129,7 +133,8 @@ class Trimmed(FakeEventLog):
         return {number: (min(self.first, end), end) for number, (_, end) in found.items()}
 
 
-async def test_a_log_that_begins_before_the_epochs_is_another_one(lake: Lake) -> None:
+@pytest.mark.slow
+async def test_a_log_that_begins_before_the_epochs_is_a_new_log(lake: Lake) -> None:
     """Its first records would be filed at places that are taken."""
     log = Trimmed()
     for topic in TOPICS:

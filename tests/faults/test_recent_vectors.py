@@ -9,7 +9,7 @@ __all__ = ["bench"]
 FLOAT32 = 4
 
 
-async def test_vectors_of_recent_pictures_take_four_bytes_a_number(bench: Bench) -> None:
+async def test_vectors_of_recent_images_take_four_bytes_a_number(bench: Bench) -> None:
     data = bench.put_image("a.png")
     await bench.run(bench.added("a.png", data))
     inference = bench.indexer._preparer._inference

@@ -51,7 +51,7 @@ async def reported(log: FakeEventLog) -> list[str]:
     return [str(decode(SEARCHES.event, r.value).event_id) async for r in log.read_all(SEARCHES)]
 
 
-async def test_what_is_lost_while_restoring_is_restored_next(
+async def test_events_lost_during_a_restoration_are_restored_next(
     lake: Lake, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await align(log, lake.current(), PARTITIONS)
@@ -76,7 +76,7 @@ async def test_what_is_lost_while_restoring_is_restored_next(
     assert lake.storage.names(RESTORE_FOLDER) == []
 
 
-async def test_what_is_to_be_forgotten_is_not_restored(lake: Lake, log: FakeEventLog) -> None:
+async def test_forgotten_events_are_not_restored(lake: Lake, log: FakeEventLog) -> None:
     await align(log, lake.current(), PARTITIONS)
     row = lake.storage.read_table(lake.current().snapshot("searches")[0].path).to_pylist()[3]
     # Remembered, but not yet taken out of the files.

@@ -10,7 +10,8 @@ from adapters.log.fake import FakeEventLog
 from tests.unit.producers.test_watcher import eventually, history, shows, watching
 
 
-async def test_an_image_that_goes_while_events_are_dropped_is_found_missing(
+@pytest.mark.slow
+async def test_an_image_deleted_while_notifications_are_dropped_is_removed(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was examined before the scan, and the result arrives only during the scan."""

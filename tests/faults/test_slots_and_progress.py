@@ -47,7 +47,7 @@ QUIET = 0.3
 
 
 class FakeDecoder:
-    """Takes some turns of the event loop for each picture, and fails as it is told."""
+    """Takes some turns of the event loop for each image, and raises the given errors."""
 
     def __init__(self, turns: int, failing: Mapping[str, Exception]) -> None:
         self.turns = turns
@@ -99,12 +99,13 @@ FAILURES: dict[str, Exception] = {
 }
 
 
+@pytest.mark.slow
 @given(turn=st.integers(0, 250), turns=st.integers(0, 6), fails=st.booleans())
 @settings(
     max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_cancelled_preparation_gives_back_every_decoding_slot(
+def test_cancelled_preparation_releases_every_decoding_slot(
     small_spec: ModelSpec, tmp_path: Path, turn: int, turns: int, fails: bool
 ) -> None:
     async def check() -> None:
@@ -125,6 +126,7 @@ def test_cancelled_preparation_gives_back_every_decoding_slot(
     asyncio.run(check())
 
 
+@pytest.mark.slow
 async def test_rebalances_during_a_slow_triton_leave_every_slot_free(bench: Bench) -> None:
     pipeline = IndexingPipeline(bench.indexer, Commits(), capacity=1000)
     pipeline.start()
@@ -174,7 +176,8 @@ async def lives_on(watching: asyncio.Task[None], seconds: float = QUIET * 5) -> 
     return not done
 
 
-async def test_to_be_in_flight_is_no_excuse_for_achieving_nothing(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_a_batch_in_flight_without_progress_is_stuck(bench: Bench) -> None:
     """A batch whose decoding never ends."""
     with_fakes(bench, turns=10**9, failing={})
     work = indexing_app.IndexingProgress()
@@ -189,8 +192,9 @@ async def test_to_be_in_flight_is_no_excuse_for_achieving_nothing(bench: Bench) 
     await pipeline.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["embedder", "index", "log"])
-async def test_a_long_outage_is_no_reason_to_restart(bench: Bench, server: str) -> None:
+async def test_a_long_outage_does_not_restart_the_process(bench: Bench, server: str) -> None:
     work = indexing_app.IndexingProgress()
     activity = Activity("indexing", pending=work.pending, achieved=work.achieved)
     with activity.here():
@@ -210,7 +214,8 @@ async def test_a_long_outage_is_no_reason_to_restart(bench: Bench, server: str) 
     await pipeline.stop()
 
 
-async def test_an_outage_is_no_excuse_once_a_call_never_ends() -> None:
+@pytest.mark.slow
+async def test_a_call_that_never_ends_after_an_outage_is_stuck() -> None:
     activity, watching = watched(lambda: 1, lambda: 0)
     calls = 0
 
@@ -228,6 +233,7 @@ async def test_an_outage_is_no_excuse_once_a_call_never_ends() -> None:
     waiting.cancel()
 
 
+@pytest.mark.slow
 async def test_a_commit_that_fails_while_the_broker_is_well_is_stuck(bench: Bench) -> None:
     """The consumer's connection is broken in a way that only a new one mends."""
     commits = Commits()
@@ -248,6 +254,7 @@ async def test_a_commit_that_fails_while_the_broker_is_well_is_stuck(bench: Benc
     await pipeline.stop()
 
 
+@pytest.mark.slow
 async def test_the_heartbeat_ends_with_the_progress(tmp_path: Path) -> None:
     file = tmp_path / "ready"
     _, watching = watched(lambda: 1, lambda: 0, ready_file=file)
@@ -258,7 +265,8 @@ async def test_the_heartbeat_ends_with_the_progress(tmp_path: Path) -> None:
     assert file.stat().st_mtime_ns == before
 
 
-async def test_time_in_which_the_process_was_stopped_is_no_time_without_progress() -> None:
+@pytest.mark.slow
+async def test_time_while_the_process_was_stopped_does_not_count() -> None:
     activity, watching = watched(lambda: 1, time.monotonic_ns)
     await asyncio.sleep(0.02)
     time.sleep(QUIET * 2)  # noqa: ASYNC251  # as if the process had been stopped
@@ -286,8 +294,9 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["loop", "thread"])
-def test_a_process_ends_though_its_loop_or_a_thread_never_returns(
+def test_a_stuck_process_ends_even_if_its_loop_or_a_thread_never_returns(
     tmp_path: Path, what: str
 ) -> None:
     script = tmp_path / "hangs.py"
@@ -320,7 +329,8 @@ class Reader:
         return False
 
 
-async def test_analytics_that_file_nothing_of_what_waits_end() -> None:
+@pytest.mark.slow
+async def test_an_analytics_consumer_that_stores_nothing_ends() -> None:
     writer: Any = SimpleNamespace(filed=0, due_in=1.0)
     work = analytics_app.FilingProgress(writer)
     work.joined = True
@@ -331,7 +341,8 @@ async def test_analytics_that_file_nothing_of_what_waits_end() -> None:
     reporting.cancel()
 
 
-async def test_analytics_whose_storage_never_answers_end() -> None:
+@pytest.mark.slow
+async def test_an_analytics_consumer_whose_storage_never_answers_ends() -> None:
     """Nothing is left to read, but what was read is overdue."""
     writer: Any = SimpleNamespace(filed=0, due_in=0.0)
     work = analytics_app.FilingProgress(writer)
@@ -343,7 +354,7 @@ async def test_analytics_whose_storage_never_answers_end() -> None:
 
 
 class HangingLog(FakeEventLog):
-    """Takes no record, and says nothing."""
+    """Accepts no record, and never answers."""
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> Sequence[Position]:
         await asyncio.Event().wait()
@@ -368,15 +379,18 @@ async def stuck_watcher(folder: Path, log: FakeEventLog) -> None:
     assert caught.value.subgroup(Stuck) is not None
 
 
+@pytest.mark.slow
 async def test_a_watcher_whose_publication_never_ends_ends(tmp_path: Path) -> None:
     await stuck_watcher(tmp_path, HangingLog())
 
 
-async def test_a_watcher_that_never_learns_what_is_known_ends(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_a_watcher_that_never_finishes_reading_the_log_ends(tmp_path: Path) -> None:
     await stuck_watcher(tmp_path, DeafLog())
 
 
-async def test_a_watcher_whose_look_at_a_file_never_ends_ends(
+@pytest.mark.slow
+async def test_a_watcher_whose_examination_of_a_file_never_ends_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(*_: object) -> None:
@@ -386,6 +400,7 @@ async def test_a_watcher_whose_look_at_a_file_never_ends_ends(
     await stuck_watcher(tmp_path, FakeEventLog())
 
 
+@pytest.mark.slow
 async def test_a_watcher_waits_for_its_broker(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     log = FakeEventLog()
@@ -402,7 +417,8 @@ async def test_a_watcher_waits_for_its_broker(tmp_path: Path) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_search_events_that_are_never_taken_are_noticed() -> None:
+@pytest.mark.slow
+async def test_search_events_that_are_never_published_are_detected() -> None:
     events = SearchEvents(HangingLog(), capacity=10)
     events.start()
     events.add(SimpleNamespace(search_id="1"))  # type: ignore[arg-type]

@@ -63,16 +63,16 @@ async def bench(
         yield found
 
 
-async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
+async def test_a_shared_read_is_finished_for_later_callers() -> None:
     requested, go = 0, asyncio.Event()
 
-    async def ask() -> int:
+    async def read() -> int:
         nonlocal requested
         requested += 1
         await go.wait()
         return requested
 
-    kept = TtlCache(ask)
+    kept = TtlCache(read)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -83,29 +83,29 @@ async def test_a_shared_reading_is_finished_for_those_who_come_after() -> None:
     assert requested == 1
 
 
-async def test_a_reading_that_never_ends_is_given_up_and_begun_anew(
+async def test_a_read_that_never_ends_times_out_and_is_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gateway.ttl_cache, "TIMEOUT_SECONDS", 0.05)
     requested = 0
 
-    async def ask() -> int:
+    async def read() -> int:
         nonlocal requested
         requested += 1
         if requested == 1:
             await asyncio.Event().wait()
         return requested
 
-    kept = TtlCache(ask)
+    kept = TtlCache(read)
     with pytest.raises(Unavailable):
         await kept.get()
     assert await kept.get() == 2
 
 
-async def test_an_error_of_a_reading_is_everybodys_and_not_kept() -> None:
+async def test_an_error_of_a_read_reaches_all_callers_and_is_not_cached() -> None:
     requested = 0
 
-    async def ask() -> int:
+    async def read() -> int:
         nonlocal requested
         requested += 1
         await asyncio.sleep(0)
@@ -113,13 +113,13 @@ async def test_an_error_of_a_reading_is_everybodys_and_not_kept() -> None:
             raise Unavailable("away")
         return requested
 
-    kept = TtlCache(ask)
+    kept = TtlCache(read)
     found = await asyncio.gather(*(kept.get() for _ in range(5)), return_exceptions=True)
     assert [type(each) for each in found] == [Unavailable] * 5
     assert await kept.get() == 2
 
 
-async def test_a_shared_run_ends_with_the_last_of_those_who_wait_and_not_before() -> None:
+async def test_a_shared_run_is_cancelled_with_its_last_caller() -> None:
     begun, cancelled = 0, 0
 
     async def work() -> None:
@@ -146,22 +146,23 @@ async def test_a_shared_run_ends_with_the_last_of_those_who_wait_and_not_before(
     await asyncio.gather(late, return_exceptions=True)
 
 
-async def test_what_was_settled_stays_settled_when_its_partition_is_read_later() -> None:
+async def test_a_letter_read_after_its_settlement_is_settled() -> None:
     log = FakeEventLog()
     put(log, 2, letter("a"))
     (found,) = await read_letters(log)
     put(log, 0, settling(found, "dropped"))
-    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
-    assert await following.current() == {}
-    assert not following._settled
+    open_letters: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    assert await open_letters.current() == {}
+    assert not open_letters._settled
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.integers(0, 30))
-async def test_open_letters_are_those_that_nobody_settled_however_they_are_read(
+async def test_open_letters_are_the_unsettled_ones_in_any_reading_order(
     rng: random.Random, count: int
 ) -> None:
     log = FakeEventLog()
-    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    open_letters: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
     for number in range(count):
         partition = rng.randrange(3)
         letters = await read_letters(log)
@@ -170,24 +171,25 @@ async def test_open_letters_are_those_that_nobody_settled_however_they_are_read(
         else:
             put(log, partition, letter(f"{number}"))
         if rng.random() < 0.3:
-            await following.current()
+            await open_letters.current()
     wanted = {each.name for each in await read_letters(log) if each.settled_as is None}
-    assert set(await following.current()) == wanted
+    assert set(await open_letters.current()) == wanted
     assert set(await OpenLetters[Letter](log, lambda each: each).current()) == wanted
-    assert not following._settled
+    assert not open_letters._settled
 
 
 @pytest.mark.parametrize("name", ["", "x", "1:2:3", "-1:5", "٣:٤", "1:" + "9" * 5000, "01:1"])
-async def test_no_name_of_a_settled_letter_stops_a_reader(name: str) -> None:
+async def test_an_invalid_name_of_a_settled_letter_stops_no_reader(name: str) -> None:
     log = FakeEventLog()
     put(log, 0, letter("a"))
     put(log, 1, Message("k", None, {"settles": name}))
-    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
-    assert len(await following.current()) == 1
-    assert not following._settled
+    open_letters: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    assert len(await open_letters.current()) == 1
+    assert not open_letters._settled
 
 
-async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_same(
+@pytest.mark.slow
+async def test_only_the_newest_reasons_are_in_memory_and_all_are_listed(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.state.open_dead_letters, "WITH_REASON", 10)
@@ -204,7 +206,7 @@ async def test_only_the_newest_reasons_are_held_and_the_others_are_told_all_the_
         reported += answer.json()["letters"]
     assert [each["reason"] for each in reported] == [f"why {n:03}" for n in reversed(range(95))]
     assert (await bench.client.get("/api/v1/state")).json()["failed"] == 95
-    # When the newest are settled, those before them are told.
+    # When the newest are settled, the ones before them are listed.
     for each in await read_letters(log):
         if each.event.image_id >= "050":
             await log.publish(IMAGES_DLQ, [settling(each, "dropped")])

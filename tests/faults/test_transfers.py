@@ -27,19 +27,19 @@ class Store:
         self.free = threading.Event()
         self.free.set()
         self.hold_after = 0
-        self.under_way = 0
+        self.in_flight = 0
         self.most = 0
         self._lock = threading.Lock()
 
     def fetched(self, start: int, end: int) -> bytes:
         with self._lock:
             self.ranges.append(end - start)
-            self.under_way += 1
-            self.most = max(self.most, self.under_way)
+            self.in_flight += 1
+            self.most = max(self.most, self.in_flight)
         if start >= self.hold_after:
             self.free.wait(20)
         with self._lock:
-            self.under_way -= 1
+            self.in_flight -= 1
         return CONTENT[start:end]
 
 
@@ -90,6 +90,7 @@ async def bench(tmp_path: Path, small_spec: ModelSpec, store: Store) -> AsyncIte
         yield found
 
 
+@pytest.mark.slow
 async def test_no_more_than_a_piece_of_an_object_is_fetched_at_a_time(
     bench: Gateway, store: Store
 ) -> None:
@@ -104,7 +105,7 @@ async def test_an_object_is_closed_when_its_client_goes_away(bench: Gateway, sto
     store.hold_after = 1_000_000
     store.free.clear()
     requested = asyncio.create_task(bench.client.get("/images/cloud/0.png"))
-    while not store.under_way:
+    while not store.in_flight:
         await asyncio.sleep(0.01)
     requested.cancel()
     await asyncio.gather(requested, return_exceptions=True)
@@ -112,6 +113,7 @@ async def test_an_object_is_closed_when_its_client_goes_away(bench: Gateway, sto
     assert await asyncio.to_thread(store.closed.acquire, timeout=10)
 
 
+@pytest.mark.slow
 async def test_a_bucket_that_hangs_takes_no_thread_from_others(
     bench: Gateway, store: Store
 ) -> None:
@@ -125,7 +127,8 @@ async def test_a_bucket_that_hangs_takes_no_thread_from_others(
         await asyncio.gather(*(asyncio.to_thread(int) for _ in range(50)))
 
 
-async def test_only_so_many_objects_are_passed_on_at_a_time(
+@pytest.mark.slow
+async def test_the_number_of_simultaneous_transfers_is_limited(
     tmp_path: Path, small_spec: ModelSpec, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfers, "MAX_TRANSFERS", 2)

@@ -87,7 +87,7 @@ def tasks(spec: ModelSpec, folder: Path) -> list[Callable[[], object]]:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("stage", ["memory_needed_at", "decode"])
-def test_an_error_that_no_list_names_is_a_damaged_image(
+def test_an_unlisted_decoder_error_is_a_damaged_image(
     small_spec: ModelSpec,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -114,7 +114,7 @@ def test_an_error_that_no_list_names_is_a_damaged_image(
 @pytest.mark.parametrize(
     "error", [Unavailable("away"), DecoderMemory("much"), NeedsMemory(1), MemoryError()]
 )
-def test_errors_of_our_own_stay_what_they_are(
+def test_errors_of_our_own_keep_their_type(
     small_spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fails(*_: object, **__: object) -> None:
@@ -127,12 +127,12 @@ def test_errors_of_our_own_stay_what_they_are(
         assert raised.value is error
 
 
-def test_a_file_that_cannot_be_read_is_no_damaged_image(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_not_a_damaged_image(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         decoding_tasks.media_type(tmp_path / "none", 1, 1, memory=PLENTY)
 
 
-async def test_an_indexer_refuses_what_its_decoders_stumble_over(
+async def test_an_indexer_dead_letters_an_image_that_its_decoder_fails_on(
     small_spec: ModelSpec, tmp_path: Path
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -143,7 +143,8 @@ async def test_an_indexer_refuses_what_its_decoders_stumble_over(
         decoder.close()
 
 
-async def test_a_gateway_names_the_image_that_its_decoders_stumble_over(
+@pytest.mark.slow
+async def test_a_gateway_names_the_image_that_its_decoder_fails_on(
     small_spec: ModelSpec, tmp_path: Path
 ) -> None:
     async with gateway(tmp_path, small_spec, [image_record("a.jpg", unit(1))]) as bench:
@@ -154,12 +155,12 @@ async def test_a_gateway_names_the_image_that_its_decoders_stumble_over(
         assert_problem(await bench.client.post("/api/v1/images", files=sent), 422, "image")
 
 
-def test_a_header_without_samples_can_be_examined() -> None:
+def test_the_memory_of_a_header_without_samples_is_estimated() -> None:
     assert memory_needed_at(no_samples(), 448, max_pixels=10**8) > 0
 
 
 @pytest.mark.parametrize("size", [(2, 900), (900, 2), (3, 901), (5, 2000)])
-def test_the_middle_of_a_very_long_image_is_seen_as_if_it_had_been_scaled_whole(
+def test_the_centre_crop_of_a_long_image_equals_that_of_the_scaled_image(
     small_spec: ModelSpec, size: tuple[int, int]
 ) -> None:
     spec = cropping(small_spec)
@@ -176,8 +177,9 @@ def test_the_middle_of_a_very_long_image_is_seen_as_if_it_had_been_scaled_whole(
     assert np.abs(found - wanted).max() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["stretch", "shortest_edge_center_crop"])
-async def test_an_image_that_is_one_line_takes_no_more_memory_than_its_header_says(
+async def test_a_one_line_image_takes_no_more_memory_than_estimated(
     small_spec: ModelSpec, tmp_path: Path, mode: str
 ) -> None:
     """A worker may take no more: what it does take is refused."""

@@ -36,7 +36,7 @@ from tests.unit.producers.test_watcher import eventually, letters, on_disk, watc
 LATIN1 = "latin1-\udce9.jpg"
 
 
-async def test_a_letter_about_a_file_tells_no_position(log: FakeEventLog) -> None:
+async def test_a_dead_letter_about_a_file_has_no_position(log: FakeEventLog) -> None:
     await RefusalReporter(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     (letter,) = await letters(log)
     assert (letter.source_partition, letter.source_offset) == (None, None)
@@ -58,7 +58,7 @@ def of_before() -> DeadLetter:
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["an earlier version's letter", "ours"])
-async def test_the_picture_at_the_first_position_is_repaired(
+async def test_the_image_at_the_first_position_is_repaired(
     tmp_path: Path, log: FakeEventLog, small_spec: ModelSpec, old: bool
 ) -> None:
     """With a file whose name is not UTF-8 in the folder, and the index emptied."""
@@ -79,7 +79,7 @@ async def test_the_picture_at_the_first_position_is_repaired(
     if old:
         await log.publish(IMAGES_DLQ, [Message("k", of_before())])
     firsts = [r async for r in log.read_all(IMAGES) if r.position == Position(0, 0)]
-    assert firsts, "a picture has the position that was told"
+    assert firsts, "an image has the reported position"
     index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     result = await audit(log, index, collection, everything)
@@ -88,7 +88,7 @@ async def test_the_picture_at_the_first_position_is_repaired(
     assert await repair(log, result) == 40
 
 
-async def test_a_real_letter_at_the_first_position_still_counts(
+async def test_a_dead_letter_of_the_first_record_still_counts(
     log: FakeEventLog, small_spec: ModelSpec
 ) -> None:
     (position,) = await log.publish(IMAGES, [Message("a", added("a", "f"))])
@@ -108,7 +108,7 @@ async def test_a_real_letter_at_the_first_position_still_counts(
     assert result.dead_lettered == ["a"]
 
 
-async def test_filters_by_position_take_no_letter_without_one(log: FakeEventLog) -> None:
+async def test_filters_by_position_exclude_letters_without_one(log: FakeEventLog) -> None:
     await RefusalReporter(log).report(LATIN1, "InvalidName", "the name is not UTF-8")
     assert len(await open_letters(log)) == 1
     assert await open_letters(log, LetterFilter(source_partition=0)) == []
@@ -123,7 +123,7 @@ def test_old_letters_are_still_read() -> None:
 STORED = {"sha256": "a" * 64, "width": 3.0, "height": 2.0, "media_type": "image/png"}
 
 
-def test_a_stored_picture_without_a_size_is_not_reused_as_one_of_no_size() -> None:
+def test_a_stored_image_without_a_size_is_not_reused_as_one_of_no_size() -> None:
     assert known_vector({"sha256": "a" * 64}, [1.0]) is None
     assert known_vector(STORED, []) is None
     known = known_vector(STORED, [1.0])
@@ -131,10 +131,10 @@ def test_a_stored_picture_without_a_size_is_not_reused_as_one_of_no_size() -> No
     assert (known.width, known.height) == (3, 2)
 
 
-async def test_a_letter_with_the_beginning_of_its_record_is_retried_from_the_log(
+async def test_a_letter_with_a_truncated_record_is_retried_from_the_log(
     log: FakeEventLog,
 ) -> None:
-    """The log's own record is published, never the beginning; if it is gone, that is said."""
+    """The log's record is published, never the letter's excerpt; a missing record is an error."""
     event = added("a.jpg", "f").model_copy(update={"uri": "file:///" + "x" * 1000})
     await log.publish(IMAGES, [Message("a.jpg", event), Message("b.jpg", added("b.jpg", "f"))])
     records = {r.key: r async for r in log.read_all(IMAGES)}
@@ -163,7 +163,7 @@ async def test_a_letter_with_the_beginning_of_its_record_is_retried_from_the_log
     assert published == [records[b"a.jpg"].value] * 2
 
 
-def test_when_a_source_was_never_compared_no_time_is_told() -> None:
+def test_a_source_that_was_never_compared_has_no_time() -> None:
     """A 0 would be a time: alerts on how long ago it was would go by it."""
     status = Status("folder")
     reported = generate_latest(registry(lambda: {"": status})).decode()
@@ -201,7 +201,7 @@ class Forgetful:
         self._base = base
         self._sent = 0
 
-    def _told(self, within: int) -> "asyncio.Future[RecordMetadata]":
+    def _acknowledged(self, within: int) -> "asyncio.Future[RecordMetadata]":
         partition = TopicPartition("t", 0)
         future = asyncio.get_running_loop().create_future()
         future.set_result(RecordMetadata("t", 0, partition, self._base + within, -1, 0, self._base))
@@ -209,10 +209,10 @@ class Forgetful:
 
     async def send(self, topic: str, **_: object) -> "asyncio.Future[RecordMetadata]":
         self._sent += 1
-        return self._told(self._sent - 1)
+        return self._acknowledged(self._sent - 1)
 
     async def send_batch(self, *_: object, **__: object) -> "asyncio.Future[RecordMetadata]":
-        return self._told(0)
+        return self._acknowledged(0)
 
     async def partitions_for(self, topic: str) -> set[int]:
         return {0}
@@ -222,8 +222,8 @@ class Forgetful:
 
 
 @pytest.mark.parametrize("count", [2, 64], ids=["one by one", "in bulk"])
-async def test_an_offset_that_the_broker_does_not_know_is_no_offset(count: int) -> None:
-    """It says -1, and the client counts on from there: -1, 0, 1, the places of other records."""
+async def test_an_unknown_offset_of_the_broker_is_an_error(count: int) -> None:
+    """It returns -1, from which the client counts on: -1, 0, 1, the offsets of other records."""
     records = [(b"k", b"v", list[tuple[str, bytes]]())] * count
     with pytest.raises(Unavailable, match="did not return the offsets"):
         await kafka_log._publish(Forgetful(-1), "t", records)
@@ -234,7 +234,7 @@ async def test_an_offset_that_the_broker_does_not_know_is_no_offset(count: int) 
 @pytest.mark.parametrize(
     ("degrees", "expected"), [((0.0, 0.0, 0.0), None), ((0.0, 0.0, 36.0), 0.01)]
 )
-def test_a_camera_without_a_position_is_nowhere(
+def test_zero_coordinates_are_no_position(
     degrees: tuple[float, float, float], expected: float | None
 ) -> None:
     """Zeros are what many write then; the equator alone is a place."""

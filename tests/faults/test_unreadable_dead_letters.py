@@ -45,8 +45,11 @@ async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Gateway]
         yield found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", FOREIGN, ids=lambda value: repr(value[:20]))
-async def test_the_state_is_told_whatever_is_in_the_topic(bench: Gateway, value: bytes) -> None:
+async def test_the_state_is_served_with_any_bytes_in_the_topic(
+    bench: Gateway, value: bytes
+) -> None:
     await bench.log.publish(IMAGES_DLQ, [Message("foreign", value), Message("a", letter("a"))])
     state = await bench.client.get("/api/v1/state")
     assert state.status_code == 200, state.text
@@ -58,7 +61,9 @@ async def test_the_state_is_told_whatever_is_in_the_topic(bench: Gateway, value:
 
 
 @pytest.mark.parametrize("value", FOREIGN, ids=lambda value: repr(value[:20]))
-async def test_the_commands_go_on_and_can_settle_it(small_spec: ModelSpec, value: bytes) -> None:
+async def test_the_commands_list_and_settle_an_unreadable_letter(
+    small_spec: ModelSpec, value: bytes
+) -> None:
     log, index = FakeEventLog(), FakeImageIndex()
     await log.publish(IMAGES_DLQ, [Message("foreign", value)])
     (found,) = await open_letters(log)
@@ -71,6 +76,7 @@ async def test_the_commands_go_on_and_can_settle_it(small_spec: ModelSpec, value
     assert await open_letters(log) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.binary(max_size=200), header=st.binary(max_size=20))
 async def test_no_bytes_stop_a_reader(value: bytes, header: bytes) -> None:
@@ -111,17 +117,17 @@ async def test_the_state_reads_only_what_is_new(
     assert len(read) == 201
 
 
-async def test_settled_letters_leave_and_a_topic_made_anew_is_read_anew() -> None:
+async def test_settled_letters_are_removed_and_a_recreated_topic_is_read_again() -> None:
     log = FakeEventLog()
-    following: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
+    open_letters: OpenLetters[Letter] = OpenLetters(log, lambda each: each)
     await log.publish(IMAGES_DLQ, [Message(name, letter(name)) for name in ("a", "b")])
-    assert {each.event.image_id for each in (await following.current()).values()} == {"a", "b"}
-    first = next(iter((await following.current()).values()))
+    assert {each.event.image_id for each in (await open_letters.current()).values()} == {"a", "b"}
+    first = next(iter((await open_letters.current()).values()))
     await log.publish(IMAGES_DLQ, [settling(first, "dropped")])
-    assert len(await following.current()) == 1
+    assert len(await open_letters.current()) == 1
     log.topics.clear()
     await log.publish(IMAGES_DLQ, [Message("c", letter("c"))])
-    assert {each.event.image_id for each in (await following.current()).values()} == {"c"}
+    assert {each.event.image_id for each in (await open_letters.current()).values()} == {"c"}
 
 
 def put(
@@ -137,6 +143,7 @@ def put(
     records.append(LogRecord(position, b"k", value, timestamp_ms, headers or {}))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timestamp_ms", [-1, -(10**18), 10**18, 253_402_300_800_000])
 async def test_no_timestamp_stops_a_reader(bench: Gateway, timestamp_ms: int) -> None:
     put(bench.log, 0, b"no JSON", timestamp_ms=timestamp_ms)
@@ -146,6 +153,7 @@ async def test_no_timestamp_stops_a_reader(bench: Gateway, timestamp_ms: int) ->
     assert (await bench.client.get("/api/v1/dead-letters")).json()["total"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["retried-from", "settles", "settled-as"])
 @pytest.mark.parametrize("value", [None, b"no JSON"])
 async def test_no_header_without_a_value_stops_a_reader(

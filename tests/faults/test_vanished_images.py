@@ -10,7 +10,7 @@ from adapters.log.dead_letter_reader import VANISHED, read_letters
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
 from consumers.indexing.failures import Poison
-from producers.folder.tree import UNKNOWN
+from producers.known_image import UNKNOWN
 from producers.log import vanished_letters as vanished_module
 from producers.log.known_images import KnownImages
 from schemas.topics import IMAGES, IMAGES_DLQ
@@ -49,7 +49,8 @@ async def becomes(log: FakeEventLog, expected: dict[str, str | None]) -> None:
     await eventually(check, 20)
 
 
-async def test_an_image_that_is_there_as_it_was_is_published_again(
+@pytest.mark.slow
+async def test_an_unchanged_image_with_a_dead_letter_is_published_again(
     root: Path, log: FakeEventLog
 ) -> None:
     put(root, "a.jpg", b"a")
@@ -66,7 +67,8 @@ async def test_an_image_that_is_there_as_it_was_is_published_again(
     assert reported.count("b.jpg") == 1
 
 
-async def test_its_removal_settles_a_letter(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_a_removal_settles_the_letter_of_an_image(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log):
         await shows(log, on_disk(root))
@@ -79,6 +81,7 @@ async def test_its_removal_settles_a_letter(root: Path, log: FakeEventLog) -> No
     ]
 
 
+@pytest.mark.slow
 async def test_a_new_version_settles_a_letter(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log):
@@ -88,7 +91,7 @@ async def test_a_new_version_settles_a_letter(root: Path, log: FakeEventLog) -> 
         await becomes(log, {"a.jpg": "overtaken"})
 
 
-async def test_a_letter_of_before_the_start_is_settled_too(root: Path, log: FakeEventLog) -> None:
+async def test_a_letter_written_before_the_start_is_settled(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log):
         await shows(log, on_disk(root))
@@ -97,6 +100,7 @@ async def test_a_letter_of_before_the_start_is_settled_too(root: Path, log: Fake
         await becomes(log, {"a.jpg": "retried"})
 
 
+@pytest.mark.slow
 async def test_letters_of_other_classes_are_left_alone(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", b"a")
     async with watching(root, log) as watcher:
@@ -111,7 +115,8 @@ async def test_letters_of_other_classes_are_left_alone(root: Path, log: FakeEven
     assert len(await history(log)) == 1
 
 
-async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_letters_of_a_bucket_are_settled(tmp_path: Path, log: FakeEventLog) -> None:
     import fsspec
 
     from producers.sources import Sources
@@ -142,7 +147,7 @@ async def test_a_bucket_settles_them_as_well(tmp_path: Path, log: FakeEventLog) 
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def test_an_image_that_could_not_be_read_meanwhile_keeps_its_letter(
+async def test_an_image_that_could_not_be_read_keeps_its_letter(
     root: Path, log: FakeEventLog
 ) -> None:
     """What is known of it is open while it is to be published again; that overtakes nothing."""

@@ -13,7 +13,7 @@ from adapters.log.fake import FakeEventLog
 from adapters.log.port import LogLost, LogRecord, Message, Position
 from producers import sources as module
 from producers.events import addition
-from producers.folder.tree import FileStat
+from producers.known_image import FileStat
 from producers.log.writer import ChangeWriter
 from producers.settings import WatcherSettings
 from producers.sources import Sources
@@ -73,11 +73,11 @@ async def write(sources: Sources, messages: Sequence[Message]) -> None:
 
 async def look(sources: Sources) -> None:
     """One look at the log, or what it found."""
-    following = asyncio.create_task(sources._follow_log())
-    await asyncio.wait([following], timeout=0.1)
-    if following.done():
-        following.result()
-    following.cancel()
+    reading = asyncio.create_task(sources._follow_log())
+    await asyncio.wait([reading], timeout=0.1)
+    if reading.done():
+        reading.result()
+    reading.cancel()
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def sources(tmp_path: Path, log: Log) -> Sources:
     return Sources(WatcherSettings(images_dir=tmp_path), log)
 
 
-async def test_a_write_behind_a_lost_end_has_the_watcher_begin_anew(
+@pytest.mark.slow
+async def test_a_write_after_a_lost_end_restarts_the_watcher(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FOLLOW_SECONDS", 1000.0)
@@ -121,9 +122,7 @@ async def test_a_write_behind_a_lost_end_has_the_watcher_begin_anew(
         await again
 
 
-async def test_what_was_read_at_the_start_is_held_against_the_first_look(
-    sources: Sources, log: Log
-) -> None:
+async def test_a_loss_between_start_and_first_check_is_detected(sources: Sources, log: Log) -> None:
     await log.publish(IMAGES, images(0, 200))
     await sources._load()
     log.lose(1)
@@ -131,7 +130,7 @@ async def test_what_was_read_at_the_start_is_held_against_the_first_look(
         await look(sources)
 
 
-async def test_what_was_written_since_the_last_look_is_held_against_the_next(
+async def test_a_loss_of_records_written_since_the_last_check_is_detected(
     sources: Sources, log: Log
 ) -> None:
     await write(sources, images(0, 200))
@@ -142,7 +141,7 @@ async def test_what_was_written_since_the_last_look_is_held_against_the_next(
         await look(sources)
 
 
-async def test_what_was_seen_at_a_look_is_held_against_the_next_write(
+async def test_a_loss_between_a_check_and_the_next_write_is_detected(
     sources: Sources, log: Log
 ) -> None:
     await log.publish(IMAGES, images(0, 200))
@@ -152,7 +151,7 @@ async def test_what_was_seen_at_a_look_is_held_against_the_next_write(
         await write(sources, images(200, 400))
 
 
-async def test_a_loss_that_one_write_has_found_is_reported_by_the_next_check(
+async def test_a_loss_detected_by_a_write_is_reported_by_the_next_check(
     sources: Sources, log: Log
 ) -> None:
     await write(sources, images(0, 200))
@@ -163,7 +162,7 @@ async def test_a_loss_that_one_write_has_found_is_reported_by_the_next_check(
         await look(sources)
 
 
-async def test_an_end_lost_between_two_records_of_one_batch_is_noticed(
+async def test_a_loss_between_two_records_of_one_batch_is_detected(
     sources: Sources, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that tries again on its own writes one half before the loss, one after it."""
@@ -181,9 +180,7 @@ async def test_an_end_lost_between_two_records_of_one_batch_is_noticed(
 
 
 @pytest.mark.parametrize("read", [False, True])
-async def test_an_attempt_without_an_answer_hides_no_lost_end(
-    sources: Sources, log: Log, read: bool
-) -> None:
+async def test_an_unanswered_attempt_hides_no_loss(sources: Sources, log: Log, read: bool) -> None:
     if read:
         await log.publish(IMAGES, images(0, 200))
         await sources._load()
@@ -196,8 +193,9 @@ async def test_an_attempt_without_an_answer_hides_no_lost_end(
         await write(sources, images(200, 600))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [0, 200])
-async def test_an_outage_is_no_loss(sources: Sources, log: Log, known: int) -> None:
+async def test_an_outage_is_not_taken_for_a_loss(sources: Sources, log: Log, known: int) -> None:
     await write(sources, images(0, known))
     log.unanswered = 2
     log.available = False
@@ -210,7 +208,8 @@ async def test_an_outage_is_no_loss(sources: Sources, log: Log, known: int) -> N
     assert len(await log.keys()) == 400
 
 
-async def test_a_record_that_was_compacted_away_is_no_loss(sources: Sources, log: Log) -> None:
+@pytest.mark.slow
+async def test_a_compacted_record_is_not_taken_for_a_loss(sources: Sources, log: Log) -> None:
     await write(sources, images(0, 200))
     log.compacted = {partition[-1].position for partition in log._partitions(IMAGES)}
     await log.publish(IMAGES, images(0, 200))
@@ -219,7 +218,8 @@ async def test_a_record_that_was_compacted_away_is_no_loss(sources: Sources, log
     await look(sources)
 
 
-async def test_answers_that_come_in_another_order_are_no_loss(sources: Sources, log: Log) -> None:
+@pytest.mark.slow
+async def test_answers_out_of_order_are_not_taken_for_a_loss(sources: Sources, log: Log) -> None:
     await write(sources, images(0, 200))
     log.answer_first = asyncio.Event()
     answer = log.answer_first

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stack import settings as stack_settings
+from adapters import machine
 from stack.install.preparation import Cache
 from stack.processes import weaviate
 from stack.record import ProcessRow, Record, RecordFile, identity
@@ -33,18 +33,18 @@ def compose() -> dict[str, str]:
     return found
 
 
-def test_no_deployment_makes_collections_by_itself(tmp_path: Path) -> None:
+def test_every_deployment_disables_automatic_collections(tmp_path: Path) -> None:
     assert environment(tmp_path)["AUTOSCHEMA_ENABLED"] == "false"
     assert compose()["AUTOSCHEMA_ENABLED"] == "false"
 
 
 @pytest.mark.parametrize(
-    ("machine", "expected"), [(2 * GIB, GIB), (24 * GIB, int(24 * GIB * 0.4)), (GIB // 2, GIB)]
+    ("memory", "expected"), [(2 * GIB, GIB), (24 * GIB, int(24 * GIB * 0.4)), (GIB // 2, GIB)]
 )
-def test_memory_is_a_share_of_the_machines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: int, expected: int
+def test_weaviates_memory_is_a_share_of_the_machines_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, expected: int
 ) -> None:
-    monkeypatch.setattr(stack_settings, "machine_memory", lambda: machine)
+    monkeypatch.setattr(machine, "machine_memory", lambda: memory)
     assert environment(tmp_path)["GOMEMLIMIT"] == str(expected)
 
 
@@ -54,12 +54,11 @@ def test_memory_can_be_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [("max\n", None), (f"{GIB}\n", GIB)])
 def test_a_container_has_less_than_its_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int | None
+    tmp_path: Path, limit: str, expected: int | None
 ) -> None:
     file = tmp_path / "memory.max"
     file.write_text(limit)
-    monkeypatch.setattr(stack_settings, "_CGROUP_LIMIT", file)
-    found = stack_settings.machine_memory()
+    found = machine.machine_memory(file)
     assert found == expected if expected else found > GIB // 2
 
 
@@ -73,13 +72,14 @@ def test_a_container_has_less_than_its_machine(
         ("connection refused", ""),
     ],
 )
-def test_what_can_be_done_is_said(complaint: str, advice: str) -> None:
+def test_the_hint_fits_the_complaint(complaint: str, advice: str) -> None:
     assert advice in hint(complaint)
     assert bool(hint(complaint)) == bool(advice)
 
 
-def test_status_says_what_an_indexer_waits_for(tmp_path: Path) -> None:
-    """The process says so with its heartbeat; nobody has to look into its log."""
+@pytest.mark.slow
+def test_status_shows_what_an_indexer_waits_for(tmp_path: Path) -> None:
+    """The process reports it with its heartbeat; its log need not be read."""
     row = ProcessRow(
         name="indexer-1", state="ready", pid=os.getpid(), identity=identity(os.getpid())
     )

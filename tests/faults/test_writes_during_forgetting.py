@@ -48,7 +48,7 @@ def before_writing(lake: Lake, do: Callable[[], object]) -> None:
     lake.storage.write_pieces = writing  # type: ignore[method-assign]
 
 
-def test_two_that_forget_at_once_do_not_undo_each_other(url: str) -> None:
+def test_concurrent_forgetting_does_not_undo_each_other(url: str) -> None:
     names = one_file(url)
     slow, other = Lake(url), Lake(url)
 
@@ -70,7 +70,7 @@ def test_a_sweep_does_not_undo_forgetting(url: str) -> None:
     assert held(url) == [name for name in names if name not in (names[2], names[7])]
 
 
-def test_a_writer_does_not_file_what_is_forgotten_meanwhile(url: str) -> None:
+def test_a_writer_does_not_store_events_forgotten_during_the_write(url: str) -> None:
     made = records(Events(1).messages("searches", 10))
     names = [record.key.decode() for record in made if record.key is not None]
     slow, other = Lake(url), Lake(url)

@@ -30,7 +30,7 @@ def bucket() -> Iterator[Any]:
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the objects whose first bytes were asked for."""
+    """Names of the objects whose first bytes were requested."""
     names: list[str] = []
     original = MemoryFileSystem.cat_file
 
@@ -71,7 +71,9 @@ async def test_the_media_type_is_that_of_the_content(
     assert {name: event.media_type for name, event in (await added(log)).items()} == wanted
 
 
-async def test_every_name_that_a_bucket_allows(root: Path, log: FakeEventLog, bucket: Any) -> None:
+async def test_objects_of_every_valid_name_are_published(
+    root: Path, log: FakeEventLog, bucket: Any
+) -> None:
     names = set(NAMES) - {"..."}
     bucket.pipe({f"/b/x/{name}": JPEG + name.encode() for name in names})
     async with running(root, log):
@@ -82,7 +84,8 @@ async def _are(log: FakeEventLog, names: set[str]) -> bool:
     return await ids(log) == names
 
 
-async def test_no_more_than_the_first_bytes_once(
+@pytest.mark.slow
+async def test_only_the_first_bytes_are_requested_and_only_once(
     root: Path, log: FakeEventLog, bucket: Any, fetched: list[str], opened: list[str]
 ) -> None:
     bucket.pipe({"/b/x/a": JUNK, "/b/x/deep/b.dat": JUNK, "/b/x/c.mov": JUNK, "/b/x/d": b""})
@@ -112,7 +115,8 @@ async def test_no_more_than_the_first_bytes_once(
         await eventually(lambda: _equal(len(sources.others["cloud"]._state), 2))
 
 
-async def test_one_that_is_too_large_is_requested_once(
+@pytest.mark.slow
+async def test_an_object_that_is_too_large_is_requested_once(
     root: Path, log: FakeEventLog, bucket: Any, fetched: list[str]
 ) -> None:
     bucket.pipe({"/b/x/large": JPEG + bytes(5000), "/b/x/small": JPEG})
@@ -135,7 +139,7 @@ async def _differ(one: object, other: object) -> bool:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_over_a_restart(
+async def test_objects_without_images_are_remembered_over_a_restart(
     root: Path, log: FakeEventLog, bucket: Any, fetched: list[str], tmp_path: Path, kept: bool
 ) -> None:
     status_file = tmp_path / "watcher.json" if kept else None
@@ -181,7 +185,7 @@ def _no(count: int) -> dict[str, int]:
     return {"not_a_picture": count}
 
 
-async def test_a_file_of_what_was_remembered_may_be_anything(
+async def test_an_invalid_cache_of_objects_without_images_is_ignored(
     root: Path, log: FakeEventLog, bucket: Any, tmp_path: Path
 ) -> None:
     for text in ("", "[]", "{", '{"url": "memory://b/x", "objects": 3}', '{"objects": {}}'):
@@ -192,7 +196,7 @@ async def test_a_file_of_what_was_remembered_may_be_anything(
             await eventually(lambda: _equal(status.skipped.counts(), _no(1)))  # noqa: B023
 
 
-def test_content_is_recognised_by_the_tag_before_the_time() -> None:
+def test_content_is_recognized_by_the_tag_before_the_time() -> None:
     assert ListedObject(1, 2, 3).content == ListedObject(1, 9, 3).content
     assert ListedObject(1, 2, 3).content != ListedObject(1, 2, 4).content
     assert ListedObject(1, 2, None).content != ListedObject(1, 3, None).content

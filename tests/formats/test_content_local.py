@@ -109,7 +109,7 @@ async def _are(log: FakeEventLog, names: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("live", [False, True])
-async def test_every_name_that_a_file_system_allows(
+async def test_files_of_every_valid_name_are_published(
     root: Path, log: FakeEventLog, live: bool
 ) -> None:
     def write() -> None:
@@ -128,8 +128,9 @@ async def test_every_name_that_a_file_system_allows(
         assert read_bytes(event.uri, 10**6) == JPEG + name.encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("live", [False, True])
-async def test_what_is_skipped_is_counted_by_reason(
+async def test_skipped_files_are_counted_by_reason(
     root: Path, log: FakeEventLog, live: bool
 ) -> None:
     def write() -> None:
@@ -199,10 +200,10 @@ async def test_what_is_skipped_is_counted_by_reason(
         await eventually(lambda: _are(log, {"a.jpg", "half.jpg", "Makefile"}))
 
 
-async def test_what_cannot_be_read_is_reported(
+async def test_unreadable_files_are_reported(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is for whoever is not root, who may read everything."""
+    """As for a user without root's permission to read everything."""
     closed = {"a.jpg", "b", "shut"}
 
     def guarded(call: Any) -> Any:
@@ -227,7 +228,8 @@ async def test_what_cannot_be_read_is_reported(
         await eventually(lambda: _are(log, {"a.jpg"}))
 
 
-async def test_what_is_no_image_is_examined_once(
+@pytest.mark.slow
+async def test_a_file_that_is_not_an_image_is_examined_once(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = 0
@@ -268,7 +270,8 @@ async def _scans(watcher: FolderWatcher, count: int) -> None:
         await eventually(another)
 
 
-async def test_what_is_an_image_no_more_is_removed(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_a_file_that_is_no_longer_an_image_is_removed(root: Path, log: FakeEventLog) -> None:
     (root / "a").write_bytes(JPEG)
     (root / "b.jpg").write_bytes(JPEG)
     async with watching(root, log) as watcher:
@@ -282,7 +285,10 @@ async def test_what_is_an_image_no_more_is_removed(root: Path, log: FakeEventLog
         await eventually(skipped(watcher))
 
 
-async def test_other_files_do_not_make_a_folder_look_full(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_other_files_do_not_make_a_missing_folder_look_complete(
+    root: Path, log: FakeEventLog
+) -> None:
     """The folder below a disk that is away may hold something: a note, a marker."""
     for number in range(3):
         (root / f"{number}").write_bytes(JPEG)

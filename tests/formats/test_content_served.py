@@ -38,6 +38,7 @@ async def bench(
     fsspec.filesystem("memory").store.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "cloud/"])
 async def test_every_name_is_served(bench: Gateway, prefix: str) -> None:
     for name in NAMES:
@@ -54,7 +55,8 @@ async def test_every_name_is_served(bench: Gateway, prefix: str) -> None:
         assert small.status_code == 200, name
 
 
-async def test_a_line_end_behind_a_name_makes_another_name(bench: Gateway) -> None:
+@pytest.mark.slow
+async def test_a_trailing_newline_makes_another_name(bench: Gateway) -> None:
     (bench.images / "a.jpg").write_bytes(JPEG)
     await bench.holds("a.jpg")
     for route in ("images", "thumbnails"):
@@ -94,19 +96,22 @@ async def test_the_type_is_that_of_the_content(bench: Gateway, prefix: str) -> N
         (b"II*\0", "image/tiff"),
     ],
 )
-def test_what_the_first_bytes_announce(head: bytes, media_type: str | None) -> None:
+def test_the_media_type_is_detected_from_the_first_bytes(
+    head: bytes, media_type: str | None
+) -> None:
     assert sniff_media_type(head) == media_type
     assert sniff_media_type(head.ljust(HEAD_BYTES, b"\0")) == media_type
 
 
-def test_the_name_counts_between_a_tiff_and_raw_alone() -> None:
+def test_the_suffix_only_distinguishes_tiff_from_raw() -> None:
     assert content_type(b"II*\0" + bytes(99), "a.NEF") == "image/x-raw"
     assert content_type(b"II*\0" + bytes(99), "a.jpg") == "image/tiff"
     assert content_type(JPEG, "a.NEF") == "image/jpeg"
     assert content_type(b"text", "a.jpg") is None
 
 
-async def test_the_state_says_how_many_were_skipped(bench: Gateway, tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_the_state_has_the_number_of_skipped_files(bench: Gateway, tmp_path: Path) -> None:
     assert "skipped" not in (await bench.client.get(STATE)).json()
     (tmp_path / "watcher.json").write_text("of a former version: {}")
     assert "skipped" not in (await bench.client.get(STATE)).json()
@@ -125,6 +130,7 @@ async def test_the_state_says_how_many_were_skipped(bench: Gateway, tmp_path: Pa
         await eventually(known)
 
 
+@pytest.mark.slow
 async def test_the_command_lists_what_was_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,11 +150,11 @@ async def test_the_command_lists_what_was_skipped(
     sources = f"other={other.as_uri()}"
     async with watching(root, log, status_file=status_file, images_sources=sources):
 
-        async def all_told() -> bool:
+        async def all_reported() -> bool:
             shown = CliRunner().invoke(command, ["index", "skipped", "--json"])
             return shown.exit_code == 0 and json.loads(shown.stdout)["total"] == 27
 
-        await eventually(all_told)
+        await eventually(all_reported)
     found = json.loads(CliRunner().invoke(command, ["index", "skipped", "--json"]).stdout)
     by_reason = {
         each["reason"]: (each["count"], sorted(each["names"])) for each in found["reasons"]

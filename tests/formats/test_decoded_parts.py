@@ -66,7 +66,7 @@ def swapped_profile() -> bytes:
         ("TIFF", "RGB", {}),
     ],
 )
-def test_a_thumbnail_is_srgb_whatever_the_image_is_in(
+def test_a_thumbnail_is_srgb_for_every_colour_space(
     kind: str, mode: str, options: dict[str, object]
 ) -> None:
     data = saved(card(mode), kind, icc_profile=swapped_profile(), **options)
@@ -77,7 +77,8 @@ def test_a_thumbnail_is_srgb_whatever_the_image_is_in(
     assert np.abs(found - [green, red, blue]).max() < 40
 
 
-def test_a_thumbnail_of_noise_is_small_all_the_same() -> None:
+@pytest.mark.slow
+def test_a_thumbnail_of_noise_is_small() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (600, 600, 3)).astype(np.uint8)
     data = saved(Image.fromarray(noise), "PNG")
     for edge in (128, 256, 512):
@@ -85,7 +86,8 @@ def test_a_thumbnail_of_noise_is_small_all_the_same() -> None:
     assert len(thumbnail(saved(large(20), "JPEG", quality=95), edge=512)) < 100_000
 
 
-def test_texts_of_a_png_are_unpacked_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_texts_of_a_png_are_decompressed_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked: list[int] = []
     before = zlib.decompressobj
 
@@ -108,7 +110,8 @@ def test_texts_of_a_png_are_unpacked_up_to_a_bound(monkeypatch: pytest.MonkeyPat
     assert 0 < sum(unpacked) <= 30_000_000
 
 
-def test_exif_that_stands_in_a_png_beside_too_much_text_still_counts(
+@pytest.mark.slow
+def test_exif_in_a_png_beside_too_much_text_is_read(
     small_spec: ModelSpec,
 ) -> None:
     tags = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
@@ -118,7 +121,7 @@ def test_exif_that_stands_in_a_png_beside_too_much_text_still_counts(
 
 
 @pytest.mark.parametrize("number", range(1, 9))
-def test_how_a_jpeg_xl_is_turned_stands_in_its_codestream(number: int) -> None:
+def test_the_orientation_of_a_jpeg_xl_comes_from_its_codestream(number: int) -> None:
     assert orientation(jpeg_xl_of(oriented(number))) == number
     assert orientation(saved(card(), "JXL", effort=3)) == 1
 
@@ -128,7 +131,8 @@ def test_a_tiff_that_may_be_a_raw_file_gets_memory_for_either(small_spec: ModelS
     assert memory_needed(data, small_spec) >= max(4 * len(data), 4 * 48 * 32)
 
 
-def test_a_limit_of_pixels_holds_for_every_way_to_read_an_image(small_spec: ModelSpec) -> None:
+@pytest.mark.slow
+def test_the_pixel_limit_applies_to_every_way_to_read_an_image(small_spec: ModelSpec) -> None:
     for data in (
         camera_tiff(b"SONY"),
         saved(large(), "PNG")[:9000],
@@ -140,7 +144,7 @@ def test_a_limit_of_pixels_holds_for_every_way_to_read_an_image(small_spec: Mode
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
-def test_an_animation_is_its_first_frame_that_shows_something(
+def test_the_first_frame_with_content_represents_an_animation(
     kind: str, small_spec: ModelSpec
 ) -> None:
     later = Image.new("RGBA", card().size, "black")
@@ -153,7 +157,7 @@ def test_an_animation_is_its_first_frame_that_shows_something(
     assert np.abs(np.asarray(first.getpixel((4, 4)), int) - CORNERS[0]).max() < 60
 
 
-def test_a_frame_that_is_empty_in_an_animation_that_is_cut_is_the_image(
+def test_an_empty_first_frame_represents_a_truncated_animation(
     small_spec: ModelSpec,
 ) -> None:
     data = saved(clear(), "PNG", save_all=True, append_images=[large(1).convert("RGBA")])
@@ -162,7 +166,7 @@ def test_a_frame_that_is_empty_in_an_animation_that_is_cut_is_the_image(
     assert cut.pixels.min() == 255
 
 
-def test_a_deep_image_with_alpha_looks_the_same_shrunk(
+def test_a_16_bit_image_with_alpha_looks_the_same_shrunk(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deep = np.asarray(large(), np.uint16) * 257
@@ -172,7 +176,7 @@ def test_a_deep_image_with_alpha_looks_the_same_shrunk(
     assert looks_like(data, large(), small_spec) < 3
 
 
-def test_a_big_image_that_is_cut_is_what_there_is_of_it(
+def test_a_truncated_big_image_is_decoded_as_far_as_it_goes(
     small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = large()

@@ -69,7 +69,7 @@ def camera(make: str | bytes, model: str | bytes, spec: ModelSpec) -> str | None
         (b"\xff\xff\xff\xff", b"\x80\x81", None),
     ],
 )
-def test_a_camera_is_called_by_its_name(
+def test_a_cameras_name_combines_make_and_model(
     make: str | bytes, model: str | bytes, expected: str | None, small_spec: ModelSpec
 ) -> None:
     assert camera(make, model, small_spec) == expected
@@ -86,13 +86,13 @@ def test_a_camera_is_called_by_its_name(
         ("Canon " * 1000, "Canon " * 1000),
     ],
 )
-def test_a_name_is_bounded(make: str, model: str, small_spec: ModelSpec) -> None:
+def test_a_cameras_name_is_truncated(make: str, model: str, small_spec: ModelSpec) -> None:
     found = camera(make, model, small_spec)
     assert found
     assert len(found) <= TEXT_CHARACTERS
 
 
-def test_what_is_no_text_is_no_name(small_spec: ModelSpec) -> None:
+def test_values_that_are_not_text_are_no_camera_name(small_spec: ModelSpec) -> None:
     numbers = [Entry(MAKE, 3, 3, b"\x07\x00\x08\x00\x09\x00"), text(MODEL, "GR III")]
     assert decode(image_with_metadata(about=exif(numbers)), small_spec).camera == "GR III"
     as_bytes = [text(MAKE, "Ricoh", 7), text(MODEL, "GR III", 1)]
@@ -113,7 +113,7 @@ def test_xmp_gives_what_exif_lacks(small_spec: ModelSpec) -> None:
 
 
 @given(st.one_of(st.text(), st.binary()), st.one_of(st.text(), st.binary()))
-def test_whatever_a_camera_is_called_can_be_searched(make: str | bytes, model: str | bytes) -> None:
+def test_any_camera_name_can_be_searched(make: str | bytes, model: str | bytes) -> None:
     names = [name(text_of(each)) for each in (make, model)]
     found = camera_name(names[0], names[1])
     if found is None:

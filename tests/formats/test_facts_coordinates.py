@@ -61,7 +61,7 @@ def test_a_hemisphere_is_written_in_many_ways(
 
 @pytest.mark.parametrize("unknown", ["", " ", "\0", "X", "None", "unknown", "O", "5", "\ufffd"])
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_hemisphere_that_is_not_to_be_read_is_no_place(
+def test_an_unreadable_hemisphere_gives_no_position(
     unknown: str, which: int, small_spec: ModelSpec
 ) -> None:
     north, east = (unknown, "E") if which == 0 else ("S", unknown)
@@ -70,7 +70,7 @@ def test_a_hemisphere_that_is_not_to_be_read_is_no_place(
     assert coordinates(located(SYDNEY, "E", EAST, "N"), small_spec) == NOWHERE
 
 
-def test_seconds_may_be_no_number_where_minutes_have_decimals(small_spec: ModelSpec) -> None:
+def test_seconds_may_be_invalid_when_minutes_have_decimals(small_spec: ModelSpec) -> None:
     nothing = (0, 0)
     north, east = ((33, 1), (5142, 100), nothing), ((151, 1), (129, 10), nothing)
     assert coordinates(located(north, "N", east, "E"), small_spec) == pytest.approx(
@@ -105,7 +105,7 @@ def test_a_hemisphere_may_have_the_type_of_bytes_but_not_be_a_number(
         ((33, 1), (51, 1), (1, 1), (1, 1)),
     ],
 )
-def test_what_is_not_on_earth_is_no_place(
+def test_coordinates_outside_the_globe_are_no_position(
     degrees: tuple[tuple[int, int], ...], small_spec: ModelSpec
 ) -> None:
     assert coordinates(located(degrees, "S", EAST, "E"), small_spec) == NOWHERE
@@ -117,7 +117,7 @@ def test_what_is_not_on_earth_is_no_place(
 
 @pytest.mark.parametrize("letters", [("N", "E"), ("S", "W"), (None, None)])
 @pytest.mark.parametrize("zero", [((0, 1), (0, 1), (0, 1)), ((0, 1), (0, 1), (1, 1_000_000))])
-def test_zeros_are_what_is_written_without_a_place(
+def test_zero_coordinates_are_no_position(
     letters: tuple[str | None, str | None], zero: Any, small_spec: ModelSpec
 ) -> None:
     assert coordinates(located(zero, letters[0], zero, letters[1]), small_spec) == NOWHERE
@@ -142,7 +142,7 @@ def test_degrees_may_have_minutes_and_seconds(degrees: Any, small_spec: ModelSpe
     assert found == pytest.approx((-33.857, 151.215))
 
 
-def test_a_number_s_own_sign_counts_where_no_hemisphere_is_given(small_spec: ModelSpec) -> None:
+def test_the_sign_of_a_number_counts_without_a_hemisphere(small_spec: ModelSpec) -> None:
     south = ((-33, 1), (51, 1), (252, 10))
     about = located(south, None, EAST, None, kind=SIGNED_RATIONAL)
     assert coordinates(about, small_spec) == pytest.approx((-33.857, 151.215))
@@ -159,7 +159,7 @@ def test_a_number_s_own_sign_counts_where_no_hemisphere_is_given(small_spec: Mod
         (Entry(ALTITUDE, 5, 9000, b""),),
     ],
 )
-def test_how_high_it_is_says_nothing_of_where(altitude: Any, small_spec: ModelSpec) -> None:
+def test_an_altitude_alone_is_no_position(altitude: Any, small_spec: ModelSpec) -> None:
     found = coordinates(located(SYDNEY, "S", EAST, "E", *altitude), small_spec)
     assert found == pytest.approx((-33.857, 151.215))
 
@@ -183,7 +183,7 @@ def test_how_high_it_is_says_nothing_of_where(altitude: Any, small_spec: ModelSp
         ("1e1S", "1e1E", NOWHERE),
     ],
 )
-def test_xmp_says_where(
+def test_the_position_is_read_from_xmp(
     latitude: str, longitude: str, expected: Any, small_spec: ModelSpec
 ) -> None:
     packet = xmp(exif_GPSLatitude=latitude, exif_GPSLongitude=longitude)
@@ -191,7 +191,7 @@ def test_xmp_says_where(
     assert found == (expected if expected == NOWHERE else pytest.approx(expected))
 
 
-def test_xmp_may_tell_the_hemisphere_by_itself(small_spec: ModelSpec) -> None:
+def test_the_hemisphere_may_be_a_separate_xmp_property(small_spec: ModelSpec) -> None:
     packet = xmp(
         exif_GPSLatitude="33.857",
         exif_GPSLatitudeRef="South",
@@ -201,7 +201,7 @@ def test_xmp_may_tell_the_hemisphere_by_itself(small_spec: ModelSpec) -> None:
     assert coordinates(exif(), small_spec, packet) == pytest.approx((-33.857, 151.215))
 
 
-def test_exif_says_where_before_xmp_does(small_spec: ModelSpec) -> None:
+def test_the_position_in_exif_takes_precedence_over_xmp(small_spec: ModelSpec) -> None:
     packet = xmp(exif_GPSLatitude="48,0N", exif_GPSLongitude="16,0E")
     found = coordinates(located(SYDNEY, "S", EAST, "E"), small_spec, packet)
     assert found == pytest.approx((-33.857, 151.215))
@@ -211,11 +211,12 @@ def test_exif_says_where_before_xmp_does(small_spec: ModelSpec) -> None:
 NUMBERS = st.one_of(st.floats(), st.integers(), st.text(max_size=5), st.none(), st.booleans())
 
 
+@pytest.mark.slow
 @given(
     st.one_of(NUMBERS, st.lists(NUMBERS, max_size=5), st.lists(NUMBERS, max_size=5).map(tuple)),
     st.one_of(st.none(), st.text(max_size=10), st.sampled_from(["N", "s", "West"])),
 )
-def test_any_value_is_a_place_or_none(parts: object, hemisphere: str | None) -> None:
+def test_any_value_is_a_position_or_none(parts: object, hemisphere: str | None) -> None:
     for signs in (NORTH_OR_SOUTH, EAST_OR_WEST):
         found = degrees(parts, hemisphere, signs)
         assert found is None or math.isfinite(found)
@@ -223,6 +224,7 @@ def test_any_value_is_a_place_or_none(parts: object, hemisphere: str | None) -> 
         assert where is None or (abs(where[0]) <= 90 and any(where))
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40))
 def test_any_text_is_degrees_or_nothing(text: str) -> None:
     found = degrees_of_text(text, None, NORTH_OR_SOUTH)

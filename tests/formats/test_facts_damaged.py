@@ -28,14 +28,16 @@ at_length = settings(
 )
 
 
+@pytest.mark.slow
 @at_length
 @given(st.sampled_from(["JPEG", "PNG", "WEBP"]), exifs, packets)
-def test_no_metadata_is_a_reason_to_lose_an_image(
+def test_an_image_with_any_metadata_is_decoded(
     kind: str, about: bytes | None, packet: bytes | None
 ) -> None:
     assert facts(image_with_metadata(kind, about, packet))
 
 
+@pytest.mark.slow
 @at_length
 @given(files)
 def test_a_damaged_file_is_read_or_refused(data: bytes) -> None:

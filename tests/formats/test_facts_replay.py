@@ -64,7 +64,7 @@ async def test_a_replay_reads_the_facts_again_and_keeps_the_vector(bench: Bench)
     assert (await bench.announced())[-1].vector_reused
 
 
-async def test_what_is_read_once_is_not_read_again(bench: Bench) -> None:
+async def test_facts_read_once_are_not_read_again(bench: Bench) -> None:
     record = await indexed_before(bench, "a.jpg", photograph())
     await bench.run(record)
     (bench.folder / "a.jpg").unlink()
@@ -75,7 +75,7 @@ async def test_what_is_read_once_is_not_read_again(bench: Bench) -> None:
     assert stored(bench, "a.jpg").camera == "Ricoh"
 
 
-async def test_one_that_stands_the_other_way_now_is_embedded_again(bench: Bench) -> None:
+async def test_an_image_whose_orientation_changed_is_embedded_again(bench: Bench) -> None:
     record = await indexed_before(bench, "a.jpg", photograph(), width=10, height=20)
     calls = bench.embedder.image_calls
     await bench.run(record)
@@ -83,12 +83,14 @@ async def test_one_that_stands_the_other_way_now_is_embedded_again(bench: Bench)
     assert bench.embedder.image_calls == calls + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jpeg baseline", "jpeg EXIF orientation 6", "png RGB", "heic"])
-def test_most_images_are_the_same_pixels_as_ever(name: str, small_spec: ModelSpec) -> None:
+def test_the_pixels_of_most_images_never_changed(name: str, small_spec: ModelSpec) -> None:
     (case,) = [each for each in cases() if each.name == name]
     assert decode(case.data, small_spec).pixels_since == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -99,7 +101,7 @@ def test_most_images_are_the_same_pixels_as_ever(name: str, small_spec: ModelSpe
         "png 4-bit grey with a transparent grey",
     ],
 )
-async def test_what_has_other_pixels_now_is_embedded_again(
+async def test_an_image_whose_pixels_changed_is_embedded_again(
     bench: Bench, name: str, small_spec: ModelSpec
 ) -> None:
     (case,) = [each for each in cases() if each.name == name]
@@ -111,7 +113,7 @@ async def test_what_has_other_pixels_now_is_embedded_again(
     assert stored(bench, "a.jpg").facts_version == FACTS_VERSION
 
 
-async def test_copies_are_read_once(bench: Bench) -> None:
+async def test_the_facts_of_copies_are_read_once(bench: Bench) -> None:
     data = photograph()
     records = [await indexed_before(bench, f"{n}.jpg", data) for n in range(3)]
     for name in ("0.jpg", "1.jpg", "2.jpg"):
@@ -134,7 +136,7 @@ async def test_a_new_copy_takes_the_corrected_facts(bench: Bench) -> None:
     assert [each.camera for each in known.values()] == ["Ricoh"]
 
 
-async def test_what_an_earlier_version_has_read_is_read_again(library: Library) -> None:
+async def test_a_log_read_by_an_earlier_version_is_read_again(library: Library) -> None:
     library.group.marks[0] = library.group.marks[0].removeprefix(f"{FACTS_VERSION}:")
     await library.read_once()
     assert library.handled.keys == library.keys
@@ -144,7 +146,7 @@ async def test_what_an_earlier_version_has_read_is_read_again(library: Library) 
     assert library.handled.keys == []
 
 
-async def test_a_second_reading_goes_on_where_it_was(library: Library) -> None:
+async def test_an_interrupted_second_reading_is_continued(library: Library) -> None:
     library.group.marks[0] = ""
     async with library.member() as app:
         await library.read(app, 4)

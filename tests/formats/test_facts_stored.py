@@ -60,8 +60,9 @@ def test_a_date_that_weaviate_can_hold_is_kept(moment: datetime) -> None:
     assert stored_properties(record(taken_at=moment))["taken_at"] == moment
 
 
+@pytest.mark.slow
 @given(MOMENTS)
-def test_what_is_kept_fits_into_64_bits_of_nanoseconds(moment: datetime) -> None:
+def test_stored_dates_fit_into_64_bits_of_nanoseconds(moment: datetime) -> None:
     if storable(record(taken_at=moment)).taken_at is not None:
         assert abs((moment - EPOCH) / timedelta(microseconds=1)) * 1000 < 2**63
 
@@ -70,14 +71,16 @@ def test_what_is_kept_fits_into_64_bits_of_nanoseconds(moment: datetime) -> None
     ("latitude", "longitude"),
     [(91.0, 0.0), (0.0, 181.0), (float("nan"), 1.0), (1.0, float("inf")), (1.0, None), (None, 1.0)],
 )
-def test_half_a_place_is_none(latitude: float | None, longitude: float | None) -> None:
+def test_a_position_with_one_coordinate_is_absent(
+    latitude: float | None, longitude: float | None
+) -> None:
     stored = stored_properties(record(latitude=latitude, longitude=longitude))
     assert "latitude" not in stored
     assert "longitude" not in stored
 
 
 @pytest.mark.parametrize("camera", ["\ud800", "a\0b", "", "  "])
-def test_a_text_that_no_filter_can_name_is_absent(camera: str) -> None:
+def test_a_text_that_no_filter_can_match_is_absent(camera: str) -> None:
     assert "camera" not in stored_properties(record(camera=camera))
 
 
@@ -100,8 +103,9 @@ def _finds(where: ImageFilter, moment: datetime) -> bool:
     return all(comparisons[operator](bound) for operator, bound in bounds)
 
 
+@pytest.mark.slow
 @given(MOMENTS, st.none() | MOMENTS, st.none() | MOMENTS)
-def test_filters_find_by_what_is_kept(
+def test_filters_match_stored_values(
     moment: datetime, low: datetime | None, high: datetime | None
 ) -> None:
     held = storable(record(taken_at=moment)).taken_at
@@ -112,14 +116,14 @@ def test_filters_find_by_what_is_kept(
 
 @pytest.mark.parametrize("moment", [EARLIEST + timedelta(microseconds=1), WHEN])
 @pytest.mark.parametrize("bound", UNKEPT)
-def test_a_bound_beyond_what_is_kept_holds_for_all_or_none(
+def test_a_date_bound_outside_the_stored_range_matches_all_or_none(
     moment: datetime, bound: datetime
 ) -> None:
     assert _finds(ImageFilter(taken_at=Between(bound, None)), moment) == (bound < moment)
     assert _finds(ImageFilter(taken_at=Between(None, bound)), moment) == (bound > moment)
 
 
-async def test_the_fake_keeps_the_same(small_spec: ModelSpec) -> None:
+async def test_the_fake_stores_the_same_values(small_spec: ModelSpec) -> None:
     index = FakeImageIndex()
     collection = await index.ensure_collection(small_spec)
     await index.upsert(collection, [record(taken_at=UNKEPT[0], added_at=UNKEPT[-1])])

@@ -43,7 +43,7 @@ async def put(bench: Gateway, name: str, colour: str = "green", **more: Any) -> 
     return png(colour)
 
 
-def test_a_plain_name_has_one_form() -> None:
+def test_a_name_without_composed_characters_has_one_form() -> None:
     assert forms("a/b c.jpg") == ("a/b c.jpg",)
     assert forms("京都/漢字.jpg") == ("京都/漢字.jpg",)
     assert forms("") == ("",)
@@ -61,7 +61,7 @@ def test_each_part_may_be_in_another_form(parts: int) -> None:
         assert len(found) == len(every)
 
 
-def test_what_macos_leaves_together_is_found() -> None:
+def test_characters_that_macos_does_not_decompose_are_found() -> None:
     # HFS+ keeps a compatibility ideograph, which each of Unicode's own forms replaces.
     stored = "\ufa19か\u3099"
     assert stored in forms("\ufa19が")
@@ -69,7 +69,7 @@ def test_what_macos_leaves_together_is_found() -> None:
 
 
 @pytest.mark.parametrize("path", ["é/" * 2000, "é" * 4000, "/" * 4000 + "é", "e" + "\u0301" * 4000])
-def test_forms_are_few_however_long_the_name_is(path: str) -> None:
+def test_the_number_of_unicode_forms_is_limited(path: str) -> None:
     found = forms(path)
     assert found[0] == path
     assert normalize("NFC", path) in found
@@ -77,7 +77,7 @@ def test_forms_are_few_however_long_the_name_is(path: str) -> None:
     assert len(set(found)) == len(found) <= MAX_FORMS
 
 
-def test_of_many_parts_those_that_change_once_are_found() -> None:
+def test_long_paths_with_one_change_of_form_are_found() -> None:
     path = "/".join(f"é{number}" for number in range(30))
     parts = path.split("/")
     for at in range(30):
@@ -93,6 +93,7 @@ def test_all_forms_are_the_same_name(path: str) -> None:
     assert {normalize("NFC", form) for form in found} == {normalize("NFC", path)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 async def test_an_image_is_found_by_either_form_of_its_name(
@@ -113,6 +114,7 @@ async def test_an_image_is_found_by_either_form_of_its_name(
     assert waited.status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 async def test_a_mixed_path_is_found(bench: Gateway, form: Any) -> None:
     stored = f"{normalize('NFD', 'é')}/{normalize('NFC', 'ü')}/{normalize('NFD', 'å')}.jpg"
@@ -123,7 +125,8 @@ async def test_a_mixed_path_is_found(bench: Gateway, form: Any) -> None:
     assert await bench.names(text="x", filters={"folder": normalize(form, "é/ü")}) == [stored]
 
 
-async def test_where_both_are_there_the_exact_one_comes_first(bench: Gateway) -> None:
+@pytest.mark.slow
+async def test_an_exact_name_takes_precedence_over_another_form(bench: Gateway) -> None:
     composed, apart = "é.jpg", normalize("NFD", "é.jpg")
     data = {composed: await put(bench, composed, "red"), apart: await put(bench, apart, "blue")}
     for name in (composed, apart):
@@ -133,7 +136,7 @@ async def test_where_both_are_there_the_exact_one_comes_first(bench: Gateway) ->
     assert len(thumbnails) == 2
 
 
-async def test_the_exact_one_with_a_dead_letter_comes_before_another(bench: Gateway) -> None:
+async def test_an_exact_name_with_a_dead_letter_takes_precedence(bench: Gateway) -> None:
     apart = normalize("NFD", "é.jpg")
     await put(bench, apart, "blue")
     (bench.images / "é.jpg").write_bytes(png("red"))
@@ -154,6 +157,7 @@ async def refused(bench: Gateway, name: str) -> None:
     await bench.log.publish(IMAGES_DLQ, [Message(name, letter)])
 
 
+@pytest.mark.slow
 async def test_an_image_with_a_dead_letter_is_shown_by_either_form(bench: Gateway) -> None:
     apart = normalize("NFD", "é.jpg")
     (bench.images / apart).write_bytes(png())
@@ -161,7 +165,8 @@ async def test_an_image_with_a_dead_letter_is_shown_by_either_form(bench: Gatewa
     assert (await bench.client.get(f"/images/{quote('é.jpg')}")).status_code == 200
 
 
-async def test_waiting_for_content_looks_at_both_forms(bench: Gateway) -> None:
+@pytest.mark.slow
+async def test_a_wait_for_content_checks_both_forms(bench: Gateway) -> None:
     await put(bench, "é.jpg", sha256="a" * 64)
     await put(bench, normalize("NFD", "é.jpg"), sha256="b" * 64)
     for sha256, status in (("a" * 64, 200), ("b" * 64, 200), ("c" * 64, 409)):
@@ -170,7 +175,7 @@ async def test_waiting_for_content_looks_at_both_forms(bench: Gateway) -> None:
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-async def test_a_folder_is_that_of_both_forms(bench: Gateway, form: Any) -> None:
+async def test_a_folder_filter_matches_both_forms(bench: Gateway, form: Any) -> None:
     apart = normalize("NFD", "été")
     await bench.holds(
         "été/a.jpg", f"{apart}/b.jpg", f"{apart}/below/c.jpg", "ete/d.jpg", "étéx/e.jpg"
@@ -179,7 +184,7 @@ async def test_a_folder_is_that_of_both_forms(bench: Gateway, form: Any) -> None
     assert sorted(found) == sorted(["été/a.jpg", f"{apart}/b.jpg", f"{apart}/below/c.jpg"])
 
 
-async def test_a_name_that_is_there_costs_one_id(
+async def test_an_existing_name_is_looked_up_by_one_id(
     bench: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "/".join(["é"] * 5)

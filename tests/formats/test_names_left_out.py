@@ -76,7 +76,7 @@ ODD_FILES = ["#1.jpg", "~draft.jpg", "@eaDir.jpg", "$RECYCLE.BIN.jpg", "Thumbs.d
 
 
 @pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
-def test_what_systems_make_is_left_out_at_any_depth(name: str) -> None:
+def test_system_folders_are_ignored_at_any_depth(name: str) -> None:
     # Hidden names too are left out for what they are, where hidden ones are taken.
     rules = Rules(hidden=True)
     for path in (f"{name}/a.png", f"x/y/{name}/a.png", f"x/{name}/y/z/a.png"):
@@ -87,37 +87,37 @@ def test_what_systems_make_is_left_out_at_any_depth(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MERELY_ODD)
-def test_folders_that_merely_look_odd_are_taken(name: str) -> None:
+def test_folders_with_similar_names_are_watched(name: str) -> None:
     for path in (f"{name}/a.png", f"x/{name}/y/a.png"):
         assert Rules().includes(path)
         assert not Rules().is_system_path(path)
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
-def test_files_that_merely_look_odd_are_taken(name: str) -> None:
+def test_files_with_similar_names_are_watched(name: str) -> None:
     assert Rules().includes(name)
     assert Rules().includes(f"x/{name}")
 
 
 @pytest.mark.parametrize("name", ["._a.png", ".trashed-1700000000-IMG_1.png", ".pending-1-a.png"])
-def test_files_that_systems_make_are_left_out_where_hidden_ones_are_taken(name: str) -> None:
+def test_system_files_are_ignored_when_hidden_files_are_included(name: str) -> None:
     assert not Rules(hidden=True).includes(f"x/{name}")
     assert Rules(hidden=True).is_system_path(f"x/{name}")
     assert Rules(hidden=True).includes("x/.a.png")
 
 
 @pytest.mark.parametrize("name", ["#a.png#", "a.png~", "~$a.png"])
-def test_what_editors_leave_is_still_temporary(name: str) -> None:
+def test_temporary_files_of_editors_are_ignored(name: str) -> None:
     assert Rules().skips_name(name)
 
 
 @pytest.mark.parametrize("name", [*FILES, "a.jpg@SynoEAStream", "THUMBS.DB"])
-def test_files_of_systems_are_known(name: str) -> None:
+def test_system_files_are_recognised(name: str) -> None:
     assert is_system_file(name)
     assert not is_system_file(f"x{name}x")
 
 
-def test_a_pattern_takes_a_name_back() -> None:
+def test_a_pattern_can_include_a_system_folder() -> None:
     rules = Rules(["!@eaDir/", "!/lost+found/", "*.gif", "!#recycle/", "#recycle/old/"])
     assert rules.includes("a/@eaDir/b.png")
     assert not rules.is_system_path("a/@eaDir/b.png")
@@ -128,7 +128,7 @@ def test_a_pattern_takes_a_name_back() -> None:
     assert not rules.includes("$RECYCLE.BIN/b.png")
 
 
-def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_rules_can_be_switched_off(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_rules(root, (), WatcherSettings()) == Rules()
     monkeypatch.setenv("IGNORE_DEFAULTS", "false")
     rules = load_rules(root, (), WatcherSettings())
@@ -138,7 +138,7 @@ def test_they_are_switched_off_by_a_setting(root: Path, monkeypatch: pytest.Monk
     assert load_rules(root, (), WatcherSettings()).includes("@eaDir/a.png")
 
 
-def test_each_name_is_in_the_docs() -> None:
+def test_each_ignored_name_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs/names.md").read_text(encoding="utf-8")
     for maker, names in FOLDERS.items():
         row = f"| {maker} | {', '.join(f'`{name}`' for name in names)} |"
@@ -155,7 +155,8 @@ def put(root: Path, *names: str) -> None:
         (root / name).write_bytes(png() + name.encode())
 
 
-async def test_the_watcher_leaves_them_out(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_the_watcher_ignores_system_folders(root: Path, log: FakeEventLog) -> None:
     put(root, *(f"{name}/a.jpg" for name in MERELY_ODD), *ODD_FILES)
     expected = on_disk(root)
     assert len(expected) == len(MERELY_ODD) + len(ODD_FILES)
@@ -166,7 +167,8 @@ async def test_the_watcher_leaves_them_out(root: Path, log: FakeEventLog) -> Non
         await shows(log, expected | {n: d for n, d in on_disk(root).items() if n == "y/d.jpg"})
 
 
-async def test_what_was_indexed_before_leaves_however_much_it_is(
+@pytest.mark.slow
+async def test_previously_indexed_system_files_are_removed_without_confirmation(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(root, *(f"{n}.jpg" for n in range(10)))
@@ -185,7 +187,10 @@ async def test_what_was_indexed_before_leaves_however_much_it_is(
     assert (root / "@eaDir/0.jpg/thumb.jpg").exists()
 
 
-async def test_of_the_others_none_goes_because_of_them(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_removed_system_files_do_not_raise_the_limit_on_removals(
+    root: Path, log: FakeEventLog
+) -> None:
     """Thirty of forty pictures are gone: hundreds of thumbnails beside them make that no less."""
     put(root, *(f"{n}.jpg" for n in range(40)))
     images = on_disk(root)
@@ -206,7 +211,8 @@ async def test_of_the_others_none_goes_because_of_them(root: Path, log: FakeEven
         await shows(log, {f"{n}.jpg": images[f"{n}.jpg"] for n in range(30, 40)})
 
 
-async def test_a_folder_that_is_gone_keeps_them(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_system_files_of_a_missing_folder_are_kept(root: Path, log: FakeEventLog) -> None:
     put(root, "a.jpg", "@eaDir/b.jpg")
     before = on_disk(root)
     async with watching(root, log, ignore_defaults=False):
@@ -231,7 +237,8 @@ def bucket() -> Iterator[Any]:
     system.pseudo_dirs[:] = [""]
 
 
-async def test_a_bucket_too_lets_them_go_and_no_more(
+@pytest.mark.slow
+async def test_a_bucket_removes_only_its_system_files(
     root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
     bucket.pipe({f"/b/x/{n}.jpg": png(size=(n + 1, 1)) for n in range(40)})

@@ -27,7 +27,8 @@ async def send(bench: Gateway, data: bytes, name: str = "x.png", **form: str) ->
     return await bench.client.post("/api/v1/images", files=files, data={"name": name, **form})
 
 
-async def test_the_name_that_is_offered_can_be_had(bench: Gateway) -> None:
+@pytest.mark.slow
+async def test_the_offered_name_can_be_used(bench: Gateway) -> None:
     await send(bench, png("red"))
     for number, colour in enumerate(("blue", "green", "gold"), 2):
         refused = await send(bench, png(colour))
@@ -55,7 +56,7 @@ async def test_the_name_that_is_offered_can_be_had(bench: Gateway) -> None:
         ([f"{'x' * 196} ({n}).png" for n in range(9, 1, -1)], f"{'x' * 195} (10).png"),
     ],
 )
-def test_what_is_free(tmp_path: Path, there: list[str], offered: str) -> None:
+def test_a_free_name_is_found(tmp_path: Path, there: list[str], offered: str) -> None:
     for name in there:
         (tmp_path / name).touch()
     found = free_name(tmp_path / there[0], MAX_NAME_BYTES)
@@ -64,7 +65,7 @@ def test_what_is_free(tmp_path: Path, there: list[str], offered: str) -> None:
     assert safe_name(found, "image/png") == found
 
 
-def test_a_folder_that_cannot_be_read_offers_one_too(
+def test_a_name_is_offered_in_an_unreadable_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: Path) -> Any:
@@ -74,7 +75,7 @@ def test_a_folder_that_cannot_be_read_offers_one_too(
     assert free_name(tmp_path / "a.png", MAX_NAME_BYTES) == "a (2).png"
 
 
-async def test_a_folder_of_that_name_takes_it_as_well(bench: Gateway) -> None:
+async def test_a_name_used_by_a_folder_is_taken(bench: Gateway) -> None:
     (bench.images / "x.png").mkdir()
     for overwrite in ("false", "true"):
         refused = await send(bench, png(), folder="/", overwrite=overwrite)
@@ -96,9 +97,7 @@ async def test_a_name_is_taken_in_either_form(bench: Gateway) -> None:
 
 
 @pytest.mark.parametrize("requested", ["é", APART])
-async def test_a_folder_that_is_there_in_another_form_is_the_one(
-    bench: Gateway, requested: str
-) -> None:
+async def test_an_existing_folder_in_another_form_is_used(bench: Gateway, requested: str) -> None:
     (bench.images / APART).mkdir()
     stored = await send(bench, png(), folder=f"{requested}/{requested}")
     # What is new gets the form that most systems use.
@@ -106,8 +105,9 @@ async def test_a_folder_that_is_there_in_another_form_is_the_one(
     assert [path.name for path in bench.images.iterdir()] == [APART]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requested", ["é", APART])
-async def test_of_both_forms_the_given_one_is_meant(bench: Gateway, requested: str) -> None:
+async def test_the_given_form_is_used_when_both_exist(bench: Gateway, requested: str) -> None:
     for folder in ("é", APART):
         (bench.images / folder).mkdir()
         for name in ("é.png", f"{APART}.png"):
@@ -120,17 +120,22 @@ async def test_of_both_forms_the_given_one_is_meant(bench: Gateway, requested: s
     "folder",
     ["@eaDir", "a/#recycle/b", "a/Lost+Found", "$RECYCLE.BIN", "a.download/b", "A.TMP"],
 )
-async def test_nothing_is_put_where_it_would_never_be_found(bench: Gateway, folder: str) -> None:
+async def test_uploads_into_ignored_folders_are_refused(bench: Gateway, folder: str) -> None:
     assert_problem(await send(bench, png(), folder=folder), 422, "folder")
     assert list(bench.images.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["#1", "$money", "draft~", "Icon"])
-async def test_what_merely_looks_odd_is_a_folder(bench: Gateway, folder: str) -> None:
+async def test_uploads_into_folders_with_similar_names_are_stored(
+    bench: Gateway, folder: str
+) -> None:
     stored = await send(bench, png(), folder=folder)
     assert stored.json()["image_name"] == f"{folder}/x.png"
 
 
-async def test_unless_such_folders_are_indexed(tmp_path: Path, small_spec: ModelSpec) -> None:
+async def test_uploads_into_system_folders_are_stored_when_these_are_indexed(
+    tmp_path: Path, small_spec: ModelSpec
+) -> None:
     async with gateway(tmp_path, small_spec, ignore_defaults=False) as bench:
         assert (await send(bench, png(), folder="a/@eaDir")).status_code == 201

@@ -42,7 +42,7 @@ def status(**changes: Any) -> dict[str, Any]:
         (None, None),
     ],
 )
-def test_what_is_not_known_is_not_reported(
+def test_counts_of_an_unreadable_status_are_not_reported(
     tmp_path: Path, written: Any, expected: dict[str, int] | None
 ) -> None:
     text = json.dumps(written).replace('"now"', json.dumps(datetime.now(UTC).isoformat()))
@@ -50,7 +50,7 @@ def test_what_is_not_known_is_not_reported(
     assert skipped_counts(tmp_path / "watcher.json") == expected
 
 
-async def test_a_folder_that_is_gone_is_not_unreadable(
+async def test_a_missing_folder_does_not_count_as_unreadable(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
@@ -68,7 +68,7 @@ async def test_a_folder_that_is_gone_is_not_unreadable(
         await eventually(skipped(watcher), 10)
 
 
-async def test_a_name_that_no_event_can_hold_stops_no_bucket(
+async def test_an_invalid_object_name_does_not_stop_a_bucket(
     root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
     bucket.pipe({"/b/x/caf\udce9.jpg": JPEG, "/b/x/a.jpg": JPEG})
@@ -85,7 +85,7 @@ async def test_a_name_that_no_event_can_hold_stops_no_bucket(
     assert [each.error_class for each in await letters(log)] == ["InvalidName"]
 
 
-def test_a_name_may_hold_anything() -> None:
+def test_skipped_names_may_have_any_characters() -> None:
     skipped = SkippedFiles()
     named = {SkipReason.IGNORED: ["a\0b", "c/", "\0d", "\n"]}
     skipped.record_folder("", named, ())
@@ -93,7 +93,7 @@ def test_a_name_may_hold_anything() -> None:
     assert skipped.names() == {"ignored": named[SkipReason.IGNORED]}
 
 
-def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> None:
+def test_an_object_without_facts_does_not_invalidate_the_cache(tmp_path: Path) -> None:
     before, after = SkippedFiles(), SkippedFiles()
     before.record(
         [Examined("a", SkipReason.NOT_AN_IMAGE), Examined("b", SkipReason.NOT_AN_IMAGE, (1, 2))]
@@ -105,7 +105,7 @@ def test_one_object_without_facts_costs_no_other_its_place(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_vietnamese_as_windows_writes_it_is_found(form: Any) -> None:
+def test_vietnamese_in_windows_normalization_is_found(form: Any) -> None:
     stored = "Tiê\u0301ng/Viê\u0323t ơ\u0309.jpg"
     assert stored not in (normalize("NFC", stored), normalize("NFD", stored))
     assert stored in forms(normalize(form, stored))

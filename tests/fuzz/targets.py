@@ -128,7 +128,7 @@ def http(data: bytes) -> None:
             headers.append((name.lower(), value.strip()))
     app = _gateway().app
     status, answer = _loop().run_until_complete(
-        _ask(app, method.decode("latin-1").upper(), target, headers, body)
+        _request(app, method.decode("latin-1").upper(), target, headers, body)
     )
     if status >= 500 and status not in (503, 504):
         raise Finding(f"{status} to {data!r}: {answer[:500]!r}")
@@ -138,14 +138,14 @@ def http(data: bytes) -> None:
             raise Finding(f"{status} to {data!r} without a problem document: {answer[:500]!r}")
 
 
-async def _ask(
+async def _request(
     app: FastAPI,
     method: str,
     target: bytes,
     headers: list[tuple[bytes, bytes]],
     body: bytes,
 ) -> tuple[int, bytes]:
-    """Status and body of the application's answer, asked as an ASGI server does."""
+    """Status and body of the answer to a request, sent as an ASGI server does."""
     raw_path, _, query = target.partition(b"?")
     scope: dict[str, Any] = {
         "type": "http",

@@ -7,6 +7,7 @@ import pytest
 from tests.fuzz.targets import SEEDS, TARGETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted(SEEDS.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}"
 )

@@ -116,7 +116,7 @@ async def publish_everything(log: KafkaEventLog, seconds: float) -> None:
         await asyncio.sleep(seconds / parts)
 
 
-def places(lake: Lake) -> dict[str, list[tuple[int, int]]]:
+def partitions_and_offsets(lake: Lake) -> dict[str, list[tuple[int, int]]]:
     return {
         name: list(zip(rows["partition"].to_pylist(), rows["offset"].to_pylist(), strict=True))
         for name, rows in all_tables(lake).items()
@@ -181,7 +181,7 @@ async def test_killed_at_random_the_lake_holds_each_event_exactly_once(
         rows = live[topic.name]
         found = list(zip(rows["partition"].to_pylist(), rows["offset"].to_pylist(), strict=True))
         assert found == sorted(wanted), f"{topic.name}: each exactly once"
-        assert rows["event_id"].to_pylist() == [wanted[place] for place in found]
+        assert rows["event_id"].to_pylist() == [wanted[position] for position in found]
         assert set(rows["invalid"].to_pylist()) <= {None}
 
     for topic in TOPICS:
@@ -213,7 +213,7 @@ async def test_a_frozen_member_that_wakes_up_files_nothing_twice(
     await publishing
     await caught_up(log, lake, members, 90)
     members.stop()
-    assert places(lake)["searches"] == sorted(await in_log(log, searches))
+    assert partitions_and_offsets(lake)["searches"] == sorted(await in_log(log, searches))
 
 
 async def publish_searches(log: KafkaEventLog, events: Events) -> None:
@@ -240,4 +240,4 @@ async def test_a_rebuild_while_members_write_loses_nothing(
     await caught_up(log, lake, members, 60)
     members.stop()
     assert lake.current().name != before
-    assert places(lake)["searches"] == sorted(await in_log(log, TOPICS[0]))
+    assert partitions_and_offsets(lake)["searches"] == sorted(await in_log(log, TOPICS[0]))

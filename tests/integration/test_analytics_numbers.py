@@ -29,7 +29,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.timeout(300)
-async def test_each_number_of_the_page_is_that_of_the_topics(broker: str, tmp_path: Path) -> None:
+async def test_each_number_of_the_dashboard_matches_the_topics(broker: str, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     events = Events(uuid4().int % 10**9)
     async with KafkaEventLog(broker) as log:

@@ -40,7 +40,7 @@ async def index(servers: Servers) -> AsyncIterator[WeaviateIndex]:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_a_write_that_meets_no_collection_refuses_no_picture(
+async def test_a_write_to_a_vanished_collection_rejects_no_image(
     index: WeaviateIndex, count: int
 ) -> None:
     """It vanished after the writer looked: a refusal would be a dead letter for each picture."""
@@ -53,7 +53,7 @@ async def test_a_write_that_meets_no_collection_refuses_no_picture(
 
 
 @pytest.mark.parametrize("description", [None, "not ours", "[]", '{"model_name": "small"}'])
-async def test_a_collection_that_was_made_by_a_write_is_made_anew(
+async def test_a_collection_created_by_a_write_is_recreated(
     index: WeaviateIndex, servers: Servers, small_spec: ModelSpec, description: str | None
 ) -> None:
     """As it is on a server of somebody else's that makes collections by itself."""

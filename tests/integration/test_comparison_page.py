@@ -35,7 +35,7 @@ def images() -> Iterator[str]:
 
 @needs_browser
 @pytest.mark.timeout(180)
-async def test_both_sides_show_their_pictures_and_least_alike_comes_first(
+async def test_both_models_show_their_images_and_the_largest_difference_comes_first(
     images: str, tmp_path: Path
 ) -> None:
     result = Comparison(

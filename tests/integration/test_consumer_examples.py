@@ -89,7 +89,7 @@ async def publish(log: KafkaEventLog, events: Events, count: int) -> set[str]:
 
 
 @pytest.mark.timeout(600)
-async def test_a_group_of_its_own_reads_every_rating(broker: str, reader: Reader) -> None:
+async def test_a_new_consumer_group_reads_every_rating(broker: str, reader: Reader) -> None:
     events = Events(uuid4().int % 10**9)
     async with KafkaEventLog(broker) as log:
         first = await publish(log, events, 40)

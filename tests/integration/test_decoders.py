@@ -27,7 +27,9 @@ async def bench(servers: Servers, tmp_path: Path) -> AsyncIterator[Workbench]:
         yield bench
 
 
-async def test_one_dead_letter_each_and_the_partition_goes_on(bench: Workbench) -> None:
+async def test_each_failing_image_has_one_dead_letter_and_the_partition_continues(
+    bench: Workbench,
+) -> None:
     good = bench.put_images(20)
     bad = []
     for name, (data, _) in BAD.items():

@@ -44,7 +44,7 @@ def sockets(port: int) -> int:
 
 
 @pytest.mark.parametrize("count", [1, 200], ids=["one by one", "in bulk"])
-async def test_an_old_batch_is_never_behind_a_newer_one(
+async def test_an_old_batch_is_never_written_after_a_newer_one(
     servers: Servers, broker: psutil.Process, count: int
 ) -> None:
     """The broker stands still with the old batch in its socket, and goes on."""
@@ -73,7 +73,7 @@ async def test_an_old_batch_is_never_behind_a_newer_one(
         await log.publish(IMAGES, [Message(key, None) for key in keys])
 
 
-async def test_a_cancelled_publication_leaves_nothing(
+async def test_a_cancelled_publication_writes_nothing(
     servers: Servers, broker: psutil.Process
 ) -> None:
     port = int(servers.kafka.rpartition(":")[2])

@@ -25,7 +25,7 @@ async def bench(servers: Servers, tmp_path: Path) -> AsyncIterator[Workbench]:
         yield bench
 
 
-async def test_one_picture_is_indexed_soon_after_its_event_and_removed_as_soon(
+async def test_an_image_is_indexed_and_removed_soon_after_its_events(
     bench: Workbench,
 ) -> None:
     await bench.indexer().start()
@@ -66,7 +66,7 @@ async def test_poison_is_dead_lettered_and_its_batch_is_indexed(bench: Workbench
     ]
 
 
-async def test_each_odd_file_is_indexed_or_dead_lettered_as_the_table_says(
+async def test_each_odd_file_is_indexed_or_dead_lettered_as_documented(
     bench: Workbench,
 ) -> None:
     """The cases of `docs/formats.md`, all the way: through the log, the consumer and the index."""
@@ -85,10 +85,10 @@ async def test_each_odd_file_is_indexed_or_dead_lettered_as_the_table_says(
     await bench.indexer().start()
     await bench.settles()
 
-    async def all_told() -> bool:
+    async def all_dead_lettered() -> bool:
         return {letter.image_id for letter in await bench.dead_letters()} == reasons.keys()
 
-    await eventually(all_told, seconds=60, what=bench.log_tails)
+    await eventually(all_dead_lettered, seconds=60, what=bench.log_tails)
     letters = await bench.dead_letters()
     assert len(letters) == len(reasons)
     assert {x.image_id for x in letters if reasons[x.image_id] not in x.reason} == set()

@@ -1,4 +1,4 @@
-"""Real servers: what once stopped indexers for good, or had them lose pictures, does so no more."""
+"""Real servers: faults that once stopped indexers for good, or made them lose images."""
 
 import asyncio
 import io
@@ -63,7 +63,7 @@ def slow_to_decode(bench: Workbench, number: int) -> Message:
     return bench.added(image_id, bench.file(image_id, buffer.getvalue()))
 
 
-async def test_rebalances_while_pictures_are_decoded_leave_an_indexer_that_works(
+async def test_an_indexer_works_after_rebalances_during_decoding(
     bench: Workbench,
 ) -> None:
     """Each time some are decoded and wait for the others of their chunk, or for a slow Triton."""
@@ -84,7 +84,7 @@ async def test_rebalances_while_pictures_are_decoded_leave_an_indexer_that_works
     assert await bench.dead_letters() == []
 
 
-async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_found(
+async def test_nothing_is_committed_while_the_root_is_missing(
     bench: Workbench,
 ) -> None:
     root = bench.folder / bench.prefix
@@ -97,10 +97,10 @@ async def test_while_the_root_is_missing_nothing_is_committed_and_then_all_is_fo
     )
     await indexer.start()
 
-    async def says_so() -> bool:
+    async def missing_folder_logged() -> bool:
         return f"the folder {root} is missing" in indexer.log.read_text()
 
-    await eventually(says_so, seconds=30, what=bench.log_tails)
+    await eventually(missing_folder_logged, seconds=30, what=bench.log_tails)
     await asyncio.sleep(9)
     # It waits, which is no reason to restart, and it commits nothing of these.
     assert indexer.process is not None
@@ -118,7 +118,7 @@ async def test_an_absent_file_is_judged_by_what_the_log_holds(bench: Workbench) 
     gone, left = bench.put_images(20, "gone"), bench.put_images(20, "left")
     for message in gone:
         (bench.folder / message.key).unlink()
-    # Of the first half the log tells that they are gone; of the others nothing does.
+    # The log has removals of the first half, and none of the others.
     await bench.publish([*gone, *left, *(bench.removed(message.key) for message in gone[:10])])
     vanished = {message.key for message in gone[10:]}
     for key in vanished:
@@ -126,10 +126,10 @@ async def test_an_absent_file_is_judged_by_what_the_log_holds(bench: Workbench) 
     await indexer.start()
     await bench.settles()
 
-    async def all_told() -> bool:
+    async def all_dead_lettered() -> bool:
         return {letter.image_id for letter in await bench.dead_letters()} == vanished
 
-    await eventually(all_told, seconds=30, what=bench.log_tails)
+    await eventually(all_dead_lettered, seconds=30, what=bench.log_tails)
     assert {letter.error_class for letter in await bench.dead_letters()} == {"Vanished"}
 
 

@@ -38,7 +38,7 @@ def test_only_what_is_served_is_fetched_and_each_file_is_recorded(
         assert len(server.downloads) == before
 
 
-def test_a_broken_download_goes_on_where_it_stopped(folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(folder: Path, tmp_path: Path) -> None:
     # The library writes down what has come in pieces of ten megabytes.
     weights = folder / "textual" / "model.onnx.data"
     weights.write_bytes(os.urandom(25_000_000))
@@ -53,7 +53,7 @@ def test_a_broken_download_goes_on_where_it_stopped(folder: Path, tmp_path: Path
         assert (got.folder / "textual" / weights.name).read_bytes() == weights.read_bytes()
 
 
-def test_a_hub_that_is_away_and_one_that_has_no_such_model(folder: Path, tmp_path: Path) -> None:
+def test_an_unreachable_hub_and_an_unknown_model_are_reported(folder: Path, tmp_path: Path) -> None:
     with hub(folder) as server, pytest.raises(Rejected):
         download("nobody/none", "main", tmp_path / "cache", server.url)
     (port,) = free_ports(1)
@@ -76,7 +76,7 @@ def test_pulling_by_name(folder: Path, tmp_path: Path) -> None:
         here = environment(server, tmp_path)
         done = run_image_search(here, "models", "pull", name)
         assert COMMIT in done.stdout
-        # The stand-in is smaller than the real one, which must be said.
+        # The stand-in is smaller than the real model, which must be reported.
         assert f"note: {name} has dimension" in " ".join(done.stderr.split())
         reported = json.loads(run_image_search(here, "models", "info", name, "--json").stdout)
         assert reported["origin"]["revision"] == COMMIT

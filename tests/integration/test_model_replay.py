@@ -1,6 +1,6 @@
-"""A replay into a collection that knows every picture's content asks nothing of the model.
+"""A replay into a collection that knows every image's content makes no inference.
 
-Not even one by which pictures of an earlier version get what is read of them now.
+This also holds for a replay that adds new facts to images of an earlier version.
 """
 
 import hashlib
@@ -151,15 +151,17 @@ async def commit_as_before(broker: str, group: str) -> None:
     consumer = AIOKafkaConsumer(bootstrap_servers=broker, group_id=group, enable_auto_commit=False)
     await consumer.start()
     try:
-        places = [TopicPartition(IMAGES.name, number) for number in range(IMAGES.partitions)]
-        consumer.assign(places)
-        await consumer.commit(await consumer.end_offsets(places))
+        topic_partitions = [
+            TopicPartition(IMAGES.name, number) for number in range(IMAGES.partitions)
+        ]
+        consumer.assign(topic_partitions)
+        await consumer.commit(await consumer.end_offsets(topic_partitions))
     finally:
         await consumer.stop()
 
 
 @pytest.mark.timeout(300)
-async def test_pictures_of_an_earlier_version_get_their_facts_and_keep_their_vectors(
+async def test_images_of_an_earlier_version_get_their_facts_and_keep_their_vectors(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = WeaviateIndex(servers.weaviate_url, grpc_port=servers.weaviate_grpc_port)

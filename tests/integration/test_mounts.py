@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_over_real_mounts(scenario: str, tmp_path: Path) -> None:
+def test_real_mounts_come_and_go_without_removals(scenario: str, tmp_path: Path) -> None:
     """A mount namespace of its own, which an unprivileged user may have, too."""
     within = ["unshare", "--user", "--map-root-user", "--mount"]
     done = subprocess.run(

@@ -65,7 +65,7 @@ async def config_becomes(
         await asyncio.sleep(0.1)
 
 
-async def test_every_topic_is_as_the_table_says(settings: ServerSettings) -> None:
+async def test_every_topic_has_the_settings_of_the_table(settings: ServerSettings) -> None:
     partitions, configs = await described(settings.kafka_bootstrap_servers)
     for topic in TOPICS:
         assert partitions[topic.name] == topic.partitions
@@ -75,7 +75,7 @@ async def test_every_topic_is_as_the_table_says(settings: ServerSettings) -> Non
     assert configs["searches"]["retention.ms"] == "-1"
 
 
-async def test_provisioning_again_changes_nothing_and_mends_what_was_changed(
+async def test_provisioning_is_idempotent_and_repairs_changed_settings(
     settings: ServerSettings,
 ) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
@@ -95,7 +95,7 @@ async def test_provisioning_again_changes_nothing_and_mends_what_was_changed(
     assert after == before
 
 
-async def test_retention_is_set_for_what_people_did_and_taken_back(
+async def test_retention_of_user_events_can_be_set_and_reset(
     settings: ServerSettings,
 ) -> None:
     day = 24 * 3600 * 1000
@@ -146,7 +146,7 @@ async def test_the_number_of_partitions_of_the_compacted_log_stays(
     await provision_topics(settings)
 
 
-async def test_the_collection_is_active_and_said_to_be(settings: ServerSettings) -> None:
+async def test_the_collection_is_active_and_announced(settings: ServerSettings) -> None:
     await provision(settings)
     index = WeaviateIndex(settings.weaviate_url, grpc_port=settings.weaviate_grpc_port)
     try:
@@ -184,7 +184,7 @@ class TestActivation:
         reported = [decode(ModelActivated, record.value) async for record in log.read_all(MODELS)]
         assert reported[1].previous_collection == reported[0].collection
 
-    async def test_another_model_does_not(self, small_spec: ModelSpec) -> None:
+    async def test_another_model_is_not_activated(self, small_spec: ModelSpec) -> None:
         index, log = FakeImageIndex(), FakeEventLog()
         await self.run(small_spec, index, log)
         await self.run(small_spec.model_copy(update={"name": "other"}), index, log)

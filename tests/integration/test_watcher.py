@@ -43,7 +43,7 @@ def fill(folder: Path, count: int, size: int = 2000) -> None:
         (folder / f"{number}.jpg").write_bytes(f"{folder.name}/{number} ".encode() * (size // 10))
 
 
-def test_killed_and_started_again_publishes_only_what_is_due(
+def test_a_killed_watcher_publishes_only_changes_after_its_restart(
     broker: Broker, root: Path, tmp_path: Path
 ) -> None:
     fill(root / "a", 200)
@@ -199,7 +199,7 @@ def test_a_burst_that_overflows_the_kernels_queue_loses_nothing(
 
 
 @pytest.mark.parametrize("watches", [10, 0])
-def test_the_watch_limit_means_polling_and_a_warning(
+def test_the_watcher_polls_with_a_warning_above_the_watch_limit(
     broker: Broker, root: Path, tmp_path: Path, watches: int
 ) -> None:
     # The limit of a user namespace, so that no other process of this machine feels it.
@@ -217,7 +217,7 @@ def test_the_watch_limit_means_polling_and_a_warning(
         shows(broker.address, on_disk(root), 40)
 
 
-def test_sighup_compares_at_once_and_sigusr1_confirms(
+def test_sighup_starts_a_comparison_and_sigusr1_confirms_removals(
     broker: Broker, root: Path, tmp_path: Path
 ) -> None:
     fill(root, 5)

@@ -161,7 +161,7 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(900)
-def test_the_log_is_the_folder_after_whatever_happened(broker: Broker, tmp_path: Path) -> None:
+def test_the_log_equals_the_folder_after_random_operations(broker: Broker, tmp_path: Path) -> None:
     Life.broker, Life.work = broker, tmp_path / "work"
     Life.operations = Life.kills = Life.restarts = 0
     print(f"WATCHER_MODEL_SEED={SEED}")

@@ -38,7 +38,7 @@ def sha256(data: bytes) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_a_bucket_is_followed_restarts_and_absences_included(
+def test_a_bucket_is_followed_over_restarts_and_outages(
     broker: Broker, store: ObjectStore, tmp_path: Path
 ) -> None:
     s3 = store.client()

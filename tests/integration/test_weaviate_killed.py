@@ -63,7 +63,7 @@ def some_records(label: str, dimension: int) -> list[ImageRecord]:
 
 
 async def write(index: WeaviateIndex, collection: Collection, records: list[ImageRecord]) -> None:
-    """As indexing does it: again and again until it is said to be written."""
+    """Retry until the write is confirmed, as the indexer does."""
     async with asyncio.timeout(120):
         while True:
             try:
@@ -93,7 +93,7 @@ async def not_found(
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("moment", ["after", "during"])
-async def test_what_was_written_is_found_after_a_kill(
+async def test_written_records_are_found_after_weaviate_is_killed(
     own_servers: Servers, small_spec: ModelSpec, moment: str
 ) -> None:
     index = WeaviateIndex(own_servers.weaviate_url, grpc_port=own_servers.weaviate_grpc_port)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
+import httpx
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import ConsoleMessage, Page, expect
 
@@ -35,11 +39,28 @@ DROP = """
 """
 
 
+async def _settled(url: str) -> None:
+    """Wait until the newest pictures have thumbnails: a file may be gone, and still be indexed."""
+    ending = time.monotonic() + PATIENCE_MS / 1000
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+        while time.monotonic() < ending:
+            listed = await client.get("/api/v1/images")
+            if not listed.is_success:
+                return
+            names = [quote(image["image_name"]) for image in listed.json()["images"]]
+            for name in names:
+                if not (await client.get(f"/thumbnails/{name}?size=512")).is_success:
+                    await asyncio.sleep(1)
+                    break
+            else:
+                return
+
+
 @asynccontextmanager
 async def visit(
     url: str, *, width: int = 1280, height: int = 900, refused: Sequence[int] = (), **context: Any
 ) -> AsyncIterator[Page]:
-    """A page of this gateway; in the end nothing was complained of, and no other host asked.
+    """A page of this gateway; fails on console errors and requests to other hosts.
 
     `refused` are the statuses that the visit brings about, which Chromium logs as errors.
     """
@@ -52,6 +73,7 @@ async def visit(
         if message.type in ("error", "warning") and not known:
             complaints.append(f"{message.text} ({message.location})")
 
+    await _settled(url)
     async with running_browser() as browser:
         page = await browser.new_page(viewport={"width": width, "height": height}, **context)
         page.set_default_timeout(PATIENCE_MS)
@@ -71,7 +93,7 @@ async def visit(
     assert not foreign, foreign
 
 
-async def ask(page: Page, text: str) -> None:
+async def search_for(page: Page, text: str) -> None:
     """Type into the box and search."""
     await page.get_by_role("searchbox").fill(text)
     await page.get_by_role("searchbox").press("Enter")

@@ -1,4 +1,6 @@
-"""CLIP ViT-B/32's own architecture with random weights and fewer layers, in the immich-app layout.
+"""CLIP ViT-B/32's own architecture with random weights, in the immich-app layout.
+
+Unless asked for all of them, with fewer layers and a small vocabulary, which is quicker.
 
 Layers as in Radford et al., "Learning Transferable Visual Models From Natural Language
 Supervision", 2021, section 2.4: pre-norm transformers with QuickGELU; the picture's embedding is
@@ -19,6 +21,8 @@ from tests.support.tiny_model import write_configuration
 
 SIDE, PATCH, CONTEXT, EMBEDDING, LAYERS = 224, 32, 77, 512, 2
 VISION_WIDTH, VISION_HEADS, TEXT_WIDTH, TEXT_HEADS = 768, 12, 512, 8
+ALL_LAYERS, ALL_TOKENS = 12, 49408
+"""The numbers of the real model, in both encoders."""
 Array = np.ndarray
 
 
@@ -75,8 +79,8 @@ class Graph:
         gate = self.op("Sigmoid", self.op("Mul", wide, slope))
         return self.linear(self.op("Mul", wide, gate), 4 * width, width)
 
-    def layers(self, x: str, width: int, heads: int, mask: str | None = None) -> str:
-        for _ in range(LAYERS):
+    def layers(self, x: str, count: int, width: int, heads: int, mask: str | None = None) -> str:
+        for _ in range(count):
             x = self.op("Add", x, self.attention(self.norm(x, width), width, heads, mask))
             x = self.op("Add", x, self.perceptron(self.norm(x, width), width))
         return x
@@ -98,7 +102,7 @@ class Graph:
         return f"t{self._names}"
 
 
-def visual(path: Path, seed: int) -> None:
+def visual(path: Path, seed: int, layers: int) -> None:
     """image [N, 3, 224, 224] -> embedding [N, 512]"""
     graph, width = Graph(seed), VISION_WIDTH
     kernel = graph.normal(width, 3, PATCH, PATCH, scale=(3 * PATCH * PATCH) ** -0.5)
@@ -115,7 +119,7 @@ def visual(path: Path, seed: int) -> None:
     tokens = graph.op("Concat", first, tokens, axis=1)
     count = (SIDE // PATCH) ** 2 + 1
     tokens = graph.op("Add", tokens, graph.normal(count, width, scale=0.1))
-    tokens = graph.layers(graph.norm(tokens, width), width, VISION_HEADS)
+    tokens = graph.layers(graph.norm(tokens, width), layers, width, VISION_HEADS)
     chosen = graph.op("Gather", tokens, graph.constant(np.array(0, np.int64)), axis=1)
     projection = graph.normal(width, EMBEDDING, scale=width**-0.5)
     result = graph.op("MatMul", graph.norm(chosen, width), projection)
@@ -123,13 +127,13 @@ def visual(path: Path, seed: int) -> None:
     graph.write(path, result, helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
 
 
-def textual(path: Path, seed: int, vocabulary: int) -> None:
+def textual(path: Path, seed: int, layers: int, vocabulary: int) -> None:
     """text (token ids) [N, 77] -> embedding [N, 512]; the end token has the highest id."""
     graph, width = Graph(seed), TEXT_WIDTH
     tokens = graph.op("Gather", graph.normal(vocabulary, width, scale=0.3), "text")
     tokens = graph.op("Add", tokens, graph.normal(CONTEXT, width, scale=0.1))
     later = np.triu(np.full((CONTEXT, CONTEXT), -1e9, np.float32), 1)
-    tokens = graph.layers(tokens, width, TEXT_HEADS, graph.constant(later))
+    tokens = graph.layers(tokens, layers, width, TEXT_HEADS, graph.constant(later))
     end = graph.op("ArgMax", "text", axis=1, keepdims=1)
     chosen = graph.op("GatherND", graph.norm(tokens, width), end, batch_dims=1)
     result = graph.op("MatMul", chosen, graph.normal(width, EMBEDDING, scale=width**-0.5))
@@ -137,11 +141,15 @@ def textual(path: Path, seed: int, vocabulary: int) -> None:
     graph.write(path, result, helper.make_tensor_value_info("text", TensorProto.INT32, shape))
 
 
-def write_layout(folder: Path, *, seed: int = 1) -> Path:
-    """Write the folder in the hub's layout, and return it."""
+def write_layout(folder: Path, *, seed: int = 1, layers: int = LAYERS, tokens: int = 0) -> Path:
+    """Write the folder in the hub's layout, and return it.
+
+    `layers` are those of each encoder, `tokens` the text encoder's vocabulary; with 0 it has those
+    of the tokenizer, which are few.
+    """
     tokenizer = tokenizers_like.clip()
-    visual(folder / "visual" / "model.onnx", seed)
-    textual(folder / "textual" / "model.onnx", seed + 1, len(tokenizer))
+    visual(folder / "visual" / "model.onnx", seed, layers)
+    textual(folder / "textual" / "model.onnx", seed + 1, layers, tokens or len(tokenizer))
     tokenizer.save_pretrained(folder / "textual")
     config = {
         "embed_dim": EMBEDDING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 from pydantic import SecretStr
@@ -23,9 +25,11 @@ from adapters.index.port import Collection, ImageRecord
 from adapters.log.fake import FakeEventLog
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
+from gateway.state.system_state import Backlog
 from schemas.codec import decode
 from schemas.events import SearchPerformed
 from schemas.topics import SEARCHES
+from stack.tcp_ports import free_ports
 
 SEARCH = "/api/v1/search-image"
 SECRET = "a secret of at least thirty-two bytes"
@@ -68,7 +72,11 @@ class Gateway:
 async def gateway(
     folder: Path, spec: ModelSpec, records: Sequence[ImageRecord] = (), **settings: Any
 ) -> AsyncIterator[Gateway]:
-    """A running gateway whose active collection holds these records."""
+    """A running gateway whose active collection holds these records.
+
+    `settings` may contain the `backlog` besides.
+    """
+    backlog: Backlog | None = settings.pop("backlog", None)
     embedder = FakeEmbedder(served={spec.name: spec})
     index, log = FakeImageIndex(), FakeEventLog()
     collection = await index.ensure_collection(spec)
@@ -85,13 +93,31 @@ async def gateway(
             **settings,
         }
     )
-    app = create_app(chosen, embedder, index, log)
+    app = create_app(chosen, embedder, index, log, backlog)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         yield Gateway(app, client, embedder, index, log, collection, images)
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """The address at which a browser reaches this running application."""
+    (port,) = free_ports(1)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, lifespan="off", log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            await asyncio.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def unit(*numbers: float, dimension: int = 8) -> list[float]:

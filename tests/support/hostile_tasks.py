@@ -23,7 +23,7 @@ from consumers.indexing import worker_task as decoding_task
 from consumers.indexing.reading import Limits, read
 from imaging import worker_tasks as decoding_tasks
 from imaging.decoded_image import DecodedImage
-from imaging.sandbox.worker import DECODING, READING, enter_phase
+from imaging.sandbox.worker import Phase, enter_phase
 from schemas.events import ImageAdded
 
 MODULE = __name__
@@ -109,7 +109,7 @@ def read_slowly(
         return read(event, max_bytes=max_bytes)
 
     def begin(data: bytes, *others: int) -> None:
-        enter_phase(DECODING)
+        enter_phase(Phase.DECODING)
         misbehave(data)
         decoding_tasks.begin(data, *others)
 
@@ -156,7 +156,7 @@ def spoil(*, memory: int) -> None:
 
 
 def hang_while_reading(*, memory: int) -> None:
-    enter_phase(READING)
+    enter_phase(Phase.READING)
     time.sleep(600)
 
 

@@ -1,4 +1,7 @@
-"""A hub of one repository on this machine: what a download uses of the Hugging Face API."""
+"""A hub of one repository on this machine: what a download uses of the Hugging Face API.
+
+Files above `LFS_BYTES` are listed as those in Git LFS, with their SHA-256.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LFS_BYTES = 1000
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `folder` as any repository; interrupts one download after `break_after` bytes."""
+    """Serves `folder` as any repository.
+
+    It interrupts one download after `break_after` bytes. Of each file it sends only the first
+    `hold_after` bytes until `released` is set.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.break_after: int | None = None
+        self.hold_after: int | None = None
+        self.released = threading.Event()
         self.ranges: list[str] = []
         self.downloads: list[str] = []
 
@@ -46,12 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         address = self.path.split("?")[0]
         if re.fullmatch(r"/api/models/[^/]+/[^/]+/tree/[^/]+", address) and "nobody" not in address:
             tree = [
-                {
-                    "type": "file",
-                    "path": path.relative_to(self.server.folder).as_posix(),
-                    "size": path.stat().st_size,
-                    "oid": hashlib.sha256(path.read_bytes()).hexdigest()[:40],
-                }
+                _entry(path.relative_to(self.server.folder).as_posix(), path.read_bytes())
                 for path in sorted(self.server.folder.rglob("*"))
                 if path.is_file()
             ]
@@ -90,9 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if body:
             self.server.downloads.append(match[1] if match else "")
-        self._send(status, data[start:], headers, body)
+        self._send(status, data[start:], headers, body, start)
 
-    def _send(self, status: int, data: bytes, headers: dict[str, str], body: bool) -> None:
+    def _send(
+        self, status: int, data: bytes, headers: dict[str, str], body: bool, start: int = 0
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -105,7 +112,29 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
         elif body:
-            self.wfile.write(data)
+            hold = self.server.hold_after
+            try:
+                if hold is not None and start + len(data) > hold:
+                    now = max(0, hold - start)
+                    self.wfile.write(data[:now])
+                    self.wfile.flush()
+                    if not self.server.released.wait(300):
+                        raise TimeoutError
+                    data = data[now:]
+                self.wfile.write(data)
+            except (ConnectionError, TimeoutError):
+                self.close_connection = True
+
+
+def _entry(path: str, data: bytes) -> dict[str, object]:
+    """One entry of a listing: Git's id of the blob, and the SHA-256 of a large file."""
+    size = len(data)
+    blob = hashlib.sha1(b"blob %d\0" % size + data, usedforsecurity=False).hexdigest()
+    entry: dict[str, object] = {"type": "file", "path": path, "size": size, "oid": blob}
+    if size > LFS_BYTES:
+        sha256 = hashlib.sha256(data).hexdigest()
+        entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 130}
+    return entry
 
 
 @contextmanager
@@ -117,5 +146,6 @@ def hub(folder: Path) -> Iterator[Hub]:
     try:
         yield server
     finally:
+        server.released.set()
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""What open_clip is asked; tools/open_clip_reference.py keeps its answers.
+"""The inputs given to open_clip; tools/open_clip_reference.py stores its answers.
 
 Pictures are made with integers alone, so that they are the same everywhere.
 """
@@ -15,7 +15,7 @@ ANSWERS, PIXELS, MERGES = (
     DATA / name for name in ("answers.json", "pixels.npz.xz", "merges.txt.xz")
 )
 STEP = 48
-"""Of the prepared pixels every so many rows and columns are kept: a shift would be seen in them."""
+"""Of the prepared pixels every 48th row and column is kept, which would reveal a shift."""
 
 TEXTS = [
     "a photo of a cat",

@@ -65,7 +65,9 @@ def give_backend(monkeypatch: pytest.MonkeyPatch) -> None:
         TritonError=TritonError,
         InferenceResponse=Response,
         Tensor=Tensor,
-        Logger=SimpleNamespace(log_info=lambda _: None, log_error=lambda _: None),
+        Logger=SimpleNamespace(
+            log_info=lambda _: None, log_warn=lambda _: None, log_error=lambda _: None
+        ),
         get_input_tensor_by_name=lambda request, name: request[name],
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)

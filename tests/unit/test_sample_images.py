@@ -27,19 +27,19 @@ def attribution() -> list[tuple[str, str, str, str]]:
 
 
 @pytest.mark.parametrize("path", IMAGE_FILES, ids=name_of)
-def test_opens(path: Path) -> None:
+def test_each_sample_image_opens(path: Path) -> None:
     with Image.open(path) as image:
         image.load()
         assert image.format == ("PNG" if path.suffix.lower() == ".png" else "JPEG")
         assert 180 <= max(image.size) <= 800
 
 
-def test_there_are_enough_and_they_are_small() -> None:
+def test_there_are_enough_sample_images_and_they_are_small() -> None:
     assert len(IMAGE_FILES) >= 40
     assert sum(path.stat().st_size for path in IMAGE_FILES) <= 10 * 1024 * 1024
 
 
-def test_attribution_lists_exactly_the_pictures() -> None:
+def test_the_attribution_lists_exactly_the_sample_images() -> None:
     assert sorted(row[0] for row in attribution()) == sorted(map(name_of, IMAGE_FILES))
 
 
@@ -49,7 +49,8 @@ def test_every_licence_has_its_text() -> None:
     assert all((IMAGES / LICENCE_FILES[licence]).stat().st_size > 0 for licence in used)
 
 
-def test_gpl_pictures_stay_in_their_own_folder() -> None:
+@pytest.mark.slow
+def test_gpl_images_stay_in_their_own_folder() -> None:
     folders = {(licence, name.split("/")[0]) for name, _, _, licence in attribution()}
     assert {folder for licence, folder in folders if licence.startswith("GPL")} == {"tuxpaint-gpl2"}
     assert {licence for licence, folder in folders if folder == "tuxpaint-gpl2"} == {

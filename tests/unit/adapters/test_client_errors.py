@@ -125,7 +125,7 @@ def exceptions(package: str) -> dict[str, type[Exception]]:
 
 
 def outcome(error: type[Exception], table: ErrorTable) -> str | None:
-    """What the table says of it: the error's name, or that of the function that chooses it."""
+    """The table's entry: the error's name, or that of the function that chooses it."""
     entry = next((table[each] for each in error.__mro__ if each in table), None)
     return entry.__name__.strip("_") if entry is not None else None
 
@@ -136,8 +136,9 @@ def outcomes() -> Iterator[tuple[str, str | None]]:
             yield name, outcome(error, table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", TABLES)
-def test_every_exception_is_mapped_or_left_on_purpose(package: str) -> None:
+def test_every_exception_is_mapped_or_listed_as_unmapped(package: str) -> None:
     distribution, table = TABLES[package]
     found = exceptions(package)
     assert found
@@ -147,18 +148,20 @@ def test_every_exception_is_mapped_or_left_on_purpose(package: str) -> None:
     )
 
 
-def test_what_is_left_exists_and_is_in_no_table() -> None:
+@pytest.mark.slow
+def test_every_unmapped_exception_exists_and_is_in_no_table() -> None:
     left = {name for name, becomes in outcomes() if becomes is None}
     assert left == LEFT.keys()
 
 
-def test_what_each_exception_becomes_is_listed() -> None:
+def test_the_outcome_of_each_exception_is_listed() -> None:
     listed = set(LIST.read_text(encoding="utf-8").splitlines())
     found = {f"{name} {becomes}" for name, becomes in outcomes() if becomes is not None}
     assert sorted(listed - found) == [], f"these are gone: remove their lines from {LIST.name}"
     assert sorted(found - listed) == [], f"is this right? Then add these lines to {LIST.name}"
 
 
+@pytest.mark.slow
 def test_each_client_is_wrapped_in_one_way() -> None:
     """Nothing else translates errors, or catches those of a client by their base class."""
     wrong = {

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from adapters.log.partitions import partitions_of
 
 
+@pytest.mark.slow
 @given(keys=st.lists(st.binary(max_size=70), max_size=40), count=st.integers(1, 50))
-def test_as_one_by_one(keys: list[bytes], count: int) -> None:
+def test_partitions_of_many_keys_equal_those_of_single_keys(keys: list[bytes], count: int) -> None:
     everything = list(range(count))
     one_by_one = DefaultPartitioner()
     assert partitions_of(keys, count) == [one_by_one(key, everything, everything) for key in keys]
@@ -29,6 +30,6 @@ def test_as_one_by_one(keys: list[bytes], count: int) -> None:
         (b"abc", 479470107),
     ],
 )
-def test_as_kafkas_own_client(key: bytes, hashed: int) -> None:
+def test_partitions_equal_those_of_kafkas_java_client(key: bytes, hashed: int) -> None:
     for count in (1, 7, 12, 1000):
         assert partitions_of([key], count) == [(hashed & 0x7FFFFFFF) % count]

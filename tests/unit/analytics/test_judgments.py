@@ -84,10 +84,11 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def test_grades() -> None:
+def test_each_rating_has_its_grade() -> None:
     assert [grade(rating) for rating in range(1, 11)] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
 
 
+@pytest.mark.slow
 def test_qrels_are_what_was_rated_last(lake: Lake, tmp_path: Path) -> None:
     write_trec(lake, tmp_path / "out")
     car, tennis = query_id("a red car"), query_id("tennis")
@@ -100,6 +101,7 @@ def test_qrels_are_what_was_rated_last(lake: Lake, tmp_path: Path) -> None:
     assert len(queries) == 3
 
 
+@pytest.mark.slow
 def test_the_files_are_read_by_other_tools(lake: Lake, tmp_path: Path) -> None:
     counts = write_trec(lake, tmp_path)
     assert {path.name for path in counts} == {
@@ -116,6 +118,7 @@ def test_the_files_are_read_by_other_tools(lake: Lake, tmp_path: Path) -> None:
     assert ir_measures.calc_aggregate([measure], qrels, run)[measure] == pytest.approx(0.75)
 
 
+@pytest.mark.slow
 def test_metrics_by_hand(lake: Lake) -> None:
     found = metrics(lake)
     # lite: "a red car" finds its grade 3 first; "tennis" its grade 2 second.
@@ -129,10 +132,12 @@ def test_metrics_by_hand(lake: Lake) -> None:
     assert found["clip"]["RR(rel=2)@10"] == pytest.approx(0.5)
 
 
-def test_nothing_rated_is_no_metric(lake: Lake) -> None:
+@pytest.mark.slow
+def test_there_is_no_metric_without_ratings(lake: Lake) -> None:
     assert metrics(lake, EventFilters(since=BEGIN + timedelta(days=3))) == {}
 
 
+@pytest.mark.slow
 def test_ubi_links_events_to_queries(lake: Lake, tmp_path: Path) -> None:
     write_ubi(lake, tmp_path)
     queries = [

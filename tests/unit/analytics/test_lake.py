@@ -68,7 +68,7 @@ class TestColumns:
                 else:
                     assert found == value or found == str(value), name
 
-    def test_what_is_no_event_is_kept_as_it_is(self) -> None:
+    def test_invalid_records_are_stored_unchanged(self) -> None:
         made = [
             LogRecord(Position(3, 7), b"\xff", b"nonsense", 0),
             LogRecord(Position(3, 8), None, None, 5),
@@ -92,7 +92,7 @@ class TestAppend:
         assert offsets(lake) == list(range(15))
         assert generation.end(PARTITION) == end
 
-    def test_a_second_writer_gets_nothing_in(self, lake: Lake) -> None:
+    def test_a_second_writer_gets_a_conflict_and_writes_nothing(self, lake: Lake) -> None:
         generation = lake.current()
         generation.append(SEARCHES, PARTITION, PartitionEnd(), searches(10))
         with pytest.raises(WriteConflict) as moved:
@@ -147,7 +147,7 @@ class TestAppend:
         assert offsets(lake) == [100, 101, 102]
 
     @pytest.mark.parametrize("url", ["memory://lake-of-tests", "local"])
-    def test_any_file_system_will_do(self, url: str, tmp_path: Path) -> None:
+    def test_the_lake_works_on_any_file_system(self, url: str, tmp_path: Path) -> None:
         lake = Lake(tmp_path.as_uri() if url == "local" else url)
         end = lake.current().append(SEARCHES, PARTITION, PartitionEnd(), searches(10))
         lake.current().append(SEARCHES, PARTITION, end, searches(10, 10))
@@ -157,7 +157,8 @@ class TestAppend:
 
 
 class TestCompaction:
-    def test_rows_stay_and_files_become_few(self, lake: Lake) -> None:
+    @pytest.mark.slow
+    def test_compaction_keeps_rows_and_merges_files(self, lake: Lake) -> None:
         generation = lake.current()
         end = PartitionEnd()
         for first in range(0, 200, 5):
@@ -172,6 +173,7 @@ class TestCompaction:
         assert table(lake, SEARCHES).equals(before)
         assert generation.end(PARTITION) == end
 
+    @pytest.mark.slow
     async def test_a_job_is_due_while_it_has_something_to_do(self, lake: Lake) -> None:
         def job(grace: float) -> CompactionJob:
             return CompactionJob(lake.storage.root, "searches", 0, 4, grace)
@@ -196,6 +198,7 @@ class TestCompaction:
         assert not job(0).is_due()
         assert offsets(lake) == list(range(20))
 
+    @pytest.mark.slow
     def test_a_reader_with_an_old_list_still_finds_its_files(self, lake: Lake) -> None:
         generation = lake.current()
         end = PartitionEnd()
@@ -206,7 +209,8 @@ class TestCompaction:
         compact(generation, "searches", min_files=2)
         assert sum(lake.storage.read_table(file.path).num_rows for file in listed) == 20
 
-    def test_it_can_be_interrupted_anywhere(
+    @pytest.mark.slow
+    def test_a_compaction_can_be_interrupted_anywhere(
         self, lake: Lake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         generation = lake.current()
@@ -243,14 +247,14 @@ class TestForget:
         )
         return [m.event for m in made if isinstance(m.event, SearchPerformed)]
 
-    def test_a_search_and_its_ratings_are_gone(self, lake: Lake) -> None:
+    def test_a_forgotten_search_and_its_ratings_are_deleted(self, lake: Lake) -> None:
         search = str(self.fill(lake)[3].search_id)
         assert forget(lake, ForgetRequest(frozenset([search]))) > 0
         assert search not in table(lake, "searches")["search_id"].to_pylist()
         assert search not in table(lake, "feedback")["search_id"].to_pylist()
         assert lake.current().end(PARTITION).offset == 40
 
-    def test_a_client_is_gone_with_its_ratings_and_stays_so(self, lake: Lake) -> None:
+    def test_a_forgotten_client_and_its_ratings_stay_deleted(self, lake: Lake) -> None:
         made = self.fill(lake)
         gone = {str(event.search_id) for event in made if event.client == "c1"}
         forget(lake, ForgetRequest(clients=frozenset(["c1"])))
@@ -263,7 +267,8 @@ class TestForget:
 
 
 class TestExpire:
-    def test_only_what_is_older_goes_and_the_partition_continues(self, lake: Lake) -> None:
+    @pytest.mark.slow
+    def test_only_older_events_are_deleted_and_the_partition_continues(self, lake: Lake) -> None:
         made, generation = Events(8).messages("searches", 60), lake.current()
         rows = records(made, step_ms=6 * 3_600_000)  # 15 days
         end = generation.append(SEARCHES, PARTITION, PartitionEnd(), rows[:40])
@@ -282,7 +287,7 @@ class TestExpire:
         assert generation.end(PARTITION) == end, "the last file says so, without its rows"
         generation.append(SEARCHES, PARTITION, end, searches(60, 2))
 
-    def test_other_topics_stay(self, lake: Lake) -> None:
+    def test_forgetting_keeps_other_topics(self, lake: Lake) -> None:
         rows = records(Events(8).messages("models", 3))
         (topic,) = [topic for topic in TOPICS if topic.name == "models"]
         lake.current().append(topic, LakePartition("models", 0), PartitionEnd(), rows)
@@ -319,7 +324,8 @@ async def follow(log: FakeEventLog, lake: Lake, rng: random.Random) -> None:
 
 
 class TestWriter:
-    async def test_writers_that_vanish_lose_nothing_and_double_nothing(self, lake: Lake) -> None:
+    @pytest.mark.slow
+    async def test_killed_writers_lose_and_repeat_nothing(self, lake: Lake) -> None:
         log = await filled_log(3)
         await follow(log, lake, random.Random(3))
         for topic in TOPICS:
@@ -337,7 +343,7 @@ class TestWriter:
             )
             assert list(found) == sorted(wanted)
 
-    async def test_two_that_believe_they_own_a_partition(self, lake: Lake) -> None:
+    async def test_two_writers_of_one_partition_store_each_event_once(self, lake: Lake) -> None:
         log = await filled_log(4)
         part = log.topics["searches"][0]
         partition = (SEARCHES, 0)
@@ -373,7 +379,8 @@ class TestWriter:
 
 
 class TestRebuild:
-    async def test_it_equals_the_live_lake(self, lake: Lake) -> None:
+    @pytest.mark.slow
+    async def test_a_rebuilt_lake_equals_the_live_lake(self, lake: Lake) -> None:
         log = await filled_log(7)
         await follow(log, lake, random.Random(7))
         before, old = all_tables(lake), lake.current()
@@ -385,7 +392,8 @@ class TestRebuild:
         assert report.carried == dict.fromkeys(before, 0)
         assert sum(report.read.values()) == 60 * 4 + 6
 
-    async def test_what_the_log_has_lost_is_carried_over(self, lake: Lake) -> None:
+    @pytest.mark.slow
+    async def test_events_that_the_log_lost_are_copied(self, lake: Lake) -> None:
         log = await filled_log(8)
         await follow(log, lake, random.Random(8))
         before = all_tables(lake)
@@ -412,7 +420,8 @@ class TestRebuild:
         assert report.carried["models"] == 3
         assert report.carried["images.indexed"] > 20
 
-    async def test_a_writer_goes_on_in_the_new_lake(self, lake: Lake) -> None:
+    @pytest.mark.slow
+    async def test_a_writer_continues_in_the_rebuilt_lake(self, lake: Lake) -> None:
         log = await filled_log(9)
         part = log.topics["searches"][1]
         partition = (SEARCHES, 1)
@@ -432,7 +441,8 @@ class TestRebuild:
         found = rows.filter(pa.compute.equal(rows["partition"], 1))["offset"].to_pylist()
         assert found == list(range(len(part)))
 
-    async def test_what_was_forgotten_stays_so(self, lake: Lake) -> None:
+    @pytest.mark.slow
+    async def test_forgotten_events_stay_deleted_after_a_rebuild(self, lake: Lake) -> None:
         log = await filled_log(10)
         await follow(log, lake, random.Random(10))
         search = table(lake, "searches")["search_id"][0].as_py()
@@ -441,6 +451,7 @@ class TestRebuild:
         await rebuild(log, lake)
         assert all(all_tables(lake)[name].equals(rows) for name, rows in before.items())
 
+    @pytest.mark.slow
     async def test_a_rebuild_that_fails_leaves_the_lake_as_it_was(self, lake: Lake) -> None:
         log = await filled_log(11)
         await follow(log, lake, random.Random(11))
@@ -459,13 +470,13 @@ class TestReplay:
         assert len(lines) == 60
         assert {line["key"] for line in lines} == {line["event"]["search_id"] for line in lines}
 
-    async def test_from_and_to(self) -> None:
+    async def test_a_replay_has_a_first_and_a_last_offset(self) -> None:
         log = await filled_log(12)
         lines = [json.loads(line) async for line in replay(log, SEARCHES, 2, 5)]
         assert {line["offset"] for line in lines} == {2, 3, 4}
         assert [line async for line in replay(log, SEARCHES, None, BEGIN)] == []
 
-    async def test_what_is_no_json(self) -> None:
+    async def test_a_replay_encodes_values_that_are_not_json(self) -> None:
         log = await filled_log(12, 1)
         part = log.topics["models"][0]
         part.append(LogRecord(Position(0, len(part)), b"k", b"\xff", 0))

@@ -90,6 +90,7 @@ def test_every_view_is_tested_here() -> None:
     assert _defined() == {*VIEWS, *BASE, "all_searches", "all_feedback", "models"}
 
 
+@pytest.mark.slow
 def test_base_views_hold_the_events(world: World, filters: EventFilters, found: Any) -> None:
     for view, name in BASE.items():
         assert {row["event_id"]: row["occurred_at"] for row in found[view]} == {
@@ -101,6 +102,7 @@ def test_base_views_hold_the_events(world: World, filters: EventFilters, found: 
     assert len(found["models"]) == len(world.facts.models)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_holds_the_numbers_of_the_events(
     world: World, filters: EventFilters, found: Any, name: str
@@ -109,7 +111,7 @@ def test_a_view_holds_the_numbers_of_the_events(
     assert compare(name, found[name], world.facts, filters, "hour") > 0
 
 
-def test_students_t() -> None:
+def test_quantiles_of_students_t_are_right() -> None:
     lake_free = [(df, student.ppf(0.975, df)) for df in (*range(1, 40), 100, 12345)]
     sql = SQL.read_text()
     start = sql.index("CREATE OR REPLACE TEMP MACRO t975")
@@ -122,7 +124,8 @@ def test_students_t() -> None:
         assert connection.execute("SELECT t975(0)").fetchone() == (None,)
 
 
-def test_an_empty_lake_answers_every_question_with_nothing(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_every_query_of_an_empty_lake_is_empty(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     with pytest.raises(Unavailable, match="empty"), views(lake):
         pass
@@ -133,7 +136,8 @@ def test_an_empty_lake_answers_every_question_with_nothing(tmp_path: Path) -> No
     assert query(lake, "FROM model_switches") == []
 
 
-def test_files_that_vanish_meanwhile_are_searched_again(
+@pytest.mark.slow
+def test_files_deleted_during_a_query_are_listed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = Lake(str(tmp_path))
@@ -158,13 +162,15 @@ def test_files_that_vanish_meanwhile_are_searched_again(
     assert vanished
 
 
-def test_a_lake_that_is_not_local(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_lake_on_another_file_system_can_be_queried(tmp_path: Path) -> None:
     lake = Lake("memory://views-of-tests")
     rows = records(Events(1).messages("searches", 9))
     lake.current().append(topic_of("searches"), LakePartition("searches", 0), PartitionEnd(), rows)
     assert query(lake, "SELECT count(*) AS n FROM searches") == [{"n": 9}]
 
 
+@pytest.mark.slow
 def test_pandas_free_readers_see_arrow(world: World) -> None:
     with views(world.lake) as connection:
         found = connection.sql("FROM searches_over_time").to_arrow_table()

@@ -1,4 +1,4 @@
-"""The commands: each is there when it is asked for, and loads no other's libraries."""
+"""The commands: each can be called, and loads no other's libraries."""
 
 import os
 import re
@@ -18,15 +18,16 @@ def commands(*arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("nonsense",)])
-def test_all_are_there_where_none_is_asked_for(arguments: tuple[str, ...]) -> None:
+def test_all_commands_are_listed_without_a_command(arguments: tuple[str, ...]) -> None:
     assert {*MODULES, "up", "down", "status"} <= commands(*arguments)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_one_asked_for_is_there(name: str) -> None:
+def test_each_command_is_found_by_name(name: str) -> None:
     assert commands(name, "anything") & set(MODULES) == {name}
 
 
+@pytest.mark.slow
 def test_status_loads_neither_the_analyses_nor_the_hub() -> None:
     code = (
         "import sys; from cli.__main__ import build; build(['status']);"
@@ -38,6 +39,7 @@ def test_status_loads_neither_the_analyses_nor_the_hub() -> None:
     assert done.stdout.strip() == "set()", done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("remove", "no-such"), ("render", "no-such", "--target", "cpu", "--to", "x")]
 )

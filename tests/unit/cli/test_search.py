@@ -14,9 +14,7 @@ from stack.errors import StackError
 from stack.questions import credentials
 
 
-def test_a_query_becomes_what_the_api_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_query_becomes_an_api_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a b.jpg").write_bytes(b"bytes")
     encoded = base64.b64encode(b"bytes").decode()
@@ -34,12 +32,12 @@ def test_a_query_becomes_what_the_api_takes(
         ]
     }
     assert query_body("- fruit", None, None) == {"terms": [{"text": "fruit", "weight": -1.0}]}
-    # The gateway says what is wrong with a blank text.
+    # The gateway reports what is wrong with a blank text.
     assert query_body(" ", None, None) == {"text": " "}
 
 
 @pytest.mark.parametrize("query", ["dog +", '"dog', "/nowhere/a.jpg", "~/nowhere.jpg"])
-def test_what_cannot_be_asked_is_said(query: str) -> None:
+def test_an_invalid_query_is_reported(query: str) -> None:
     with pytest.raises(StackError):
         query_body(query, None, None)
 
@@ -67,12 +65,12 @@ def test_a_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, None),
     ],
 )
-def test_how_a_terminal_shows_pictures(environment: dict[str, str], expected: str | None) -> None:
+def test_how_a_terminal_shows_images(environment: dict[str, str], expected: str | None) -> None:
     assert image_protocol(environment, is_terminal=True) == expected
     assert image_protocol(environment, is_terminal=False) is None
 
 
-def test_pictures_in_all_ways() -> None:
+def test_images_are_printed_in_every_terminal_protocol() -> None:
     noise = Image.effect_noise((200, 100), 80).convert("RGB")
     buffer = io.BytesIO()
     noise.save(buffer, "JPEG")
@@ -92,6 +90,6 @@ def test_pictures_in_all_ways() -> None:
         assert list(lines(small.getvalue(), "blocks"))
 
 
-def test_names_command_no_terminal() -> None:
+def test_names_cannot_control_the_terminal() -> None:
     assert printable("été 京都.jpg") == "été 京都.jpg"
     assert printable("a\x1b[2J\nb\u202e.jpg") == "a\\x1b[2J\\nb\\u202e.jpg"

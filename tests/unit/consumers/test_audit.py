@@ -46,7 +46,7 @@ class World:
     index: FakeImageIndex
     collection: Collection
 
-    async def tell(self, image_id: str, sha256: str | None) -> Position:
+    async def publish(self, image_id: str, sha256: str | None) -> Position:
         event = added(image_id, sha256) if sha256 else None
         (position,) = await self.log.publish(IMAGES, [Message(image_id, event)])
         return position
@@ -79,7 +79,7 @@ async def world(small_spec: ModelSpec) -> World:
     return World(FakeEventLog(), index, await index.ensure_collection(small_spec))
 
 
-async def test_audit_tells_what_is_wrong_and_repair_publishes_it(world: World) -> None:
+async def test_audit_reports_differences_and_repair_publishes_them(world: World) -> None:
     for image_id, reported, stored in (
         ("good", "a", "a"),
         ("missing", "b", None),
@@ -87,11 +87,11 @@ async def test_audit_tells_what_is_wrong_and_repair_publishes_it(world: World) -
         ("orphan-removed", None, "e"),
         ("removed", None, None),
     ):
-        await world.tell(image_id, reported)
+        await world.publish(image_id, reported)
         if stored:
             await world.store(image_id, stored)
     await world.store("orphan-unheard-of", "f")
-    poison = await world.tell("poison", "f")
+    poison = await world.publish("poison", "f")
     await world.bury("poison", poison, encode(added("poison", "f")))
     result = await audit(world.log, world.index, world.collection, everything)
     assert (result.missing, result.stale) == (["missing"], ["stale"])
@@ -106,15 +106,15 @@ async def test_audit_tells_what_is_wrong_and_repair_publishes_it(world: World) -
     assert after["missing"].change == before["missing"].change
 
 
-async def test_what_the_group_has_not_read_is_waiting_not_missing(world: World) -> None:
-    await world.tell("new", "a")
+async def test_images_that_the_group_has_not_read_are_waiting_and_not_missing(world: World) -> None:
+    await world.publish("new", "a")
     result = await audit(world.log, world.index, world.collection, lambda *_: False)
     assert (result.waiting, result.missing, result.is_clean) == (["new"], [], True)
 
 
-async def test_a_poisoned_newest_content_that_is_still_found_is_stale(world: World) -> None:
+async def test_an_image_whose_newest_content_is_dead_lettered_is_stale(world: World) -> None:
     await world.store("x", "a")
-    position = await world.tell("x", "b")
+    position = await world.publish("x", "b")
     await world.bury("x", position, b"")
     result = await audit(world.log, world.index, world.collection, everything)
     assert result.stale == ["x"]
@@ -147,7 +147,7 @@ async def test_republishing_never_overtakes_a_newer_record(newer: str | None) ->
 
 
 async def test_a_retried_letter_keeps_its_history_when_it_fails_again(world: World) -> None:
-    position = await world.tell("x", "a")
+    position = await world.publish("x", "a")
     await world.bury("x", position, encode(added("x", "a")))
     (first,) = await open_letters(world.log)
     done = await retry(world.log, [first])
@@ -165,10 +165,10 @@ async def test_a_retried_letter_keeps_its_history_when_it_fails_again(world: Wor
     assert len(await read_letters(world.log)) == 2
 
 
-async def test_a_letter_is_not_retried_when_its_picture_has_a_newer_event(world: World) -> None:
-    position = await world.tell("x", "a")
+async def test_a_letter_is_not_retried_when_its_image_has_a_newer_event(world: World) -> None:
+    position = await world.publish("x", "a")
     await world.bury("x", position, encode(added("x", "a")))
-    await world.tell("x", "b")
+    await world.publish("x", "b")
     done = await retry(world.log, await open_letters(world.log))
     assert (done.published, len(done.superseded)) == ([], 1)
     assert len([r async for r in world.log.read_all(IMAGES)]) == 2

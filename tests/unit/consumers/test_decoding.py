@@ -65,7 +65,7 @@ async def decoder(small_spec: ModelSpec) -> AsyncIterator[Decoder]:
         made.close()
 
 
-async def test_the_picture_is_the_same(
+async def test_a_worker_decodes_the_same_pixels(
     decoder: Decoder, small_spec: ModelSpec, tmp_path: Path, noise: Image.Image
 ) -> None:
     events = [written(tmp_path / f"{n}.{kind}", noise) for n, kind in enumerate(["png", "jpg"])]
@@ -78,7 +78,7 @@ async def test_the_picture_is_the_same(
     assert len(decoder.sandbox.processes) == 1
 
 
-async def test_its_errors_are_the_same(decoder: Decoder, tmp_path: Path) -> None:
+async def test_a_worker_raises_the_same_errors(decoder: Decoder, tmp_path: Path) -> None:
     damaged, gone, changed = (tmp_path / name for name in ("damaged.png", "gone.png", "new.png"))
     damaged.write_bytes(b"\x89PNG\r\n\x1a\nno more")
     with pytest.raises(Rejected, match="picture"):
@@ -94,7 +94,7 @@ async def test_its_errors_are_the_same(decoder: Decoder, tmp_path: Path) -> None
         await decoder.decode(event(folder, b"x"))
 
 
-async def test_one_that_is_killed_is_tried_again(
+async def test_an_image_whose_worker_is_killed_is_retried(
     decoder: Decoder, tmp_path: Path, noise: Image.Image
 ) -> None:
     wanted = written(tmp_path / "a.png", noise)
@@ -124,7 +124,7 @@ async def test_one_that_is_killed_is_tried_again(
         ("tiff", {}, "CMYK", 8, 9),
     ],
 )
-def test_what_is_needed(
+def test_the_memory_of_an_image_is_estimated(
     small_spec: ModelSpec, kind: str, options: dict[str, Any], mode: str, least: float, most: float
 ) -> None:
     buffer = io.BytesIO()
@@ -135,7 +135,7 @@ def test_what_is_needed(
     assert least <= each <= most
 
 
-def test_what_cannot_be_read_needs_nothing(small_spec: ModelSpec) -> None:
+def test_unreadable_data_needs_no_memory(small_spec: ModelSpec) -> None:
     assert memory_needed(b"", small_spec) == 0
     assert memory_needed(b"no picture at all", small_spec) == 0
 
@@ -172,8 +172,9 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_giants_leave_the_indexer_below_400_mb(tmp_path: Path, small_spec: ModelSpec) -> None:
+def test_giant_images_leave_the_indexer_below_400_mb(tmp_path: Path, small_spec: ModelSpec) -> None:
     """Pictures of 80 megapixels, all at once."""
     image = Image.linear_gradient("L").resize((10_000, 8_000)).convert("RGB")
     events = []

@@ -126,7 +126,7 @@ async def bench(tmp_path: Path, small_spec: ModelSpec) -> AsyncIterator[Bench]:
         yield made
 
 
-async def test_a_picture_is_indexed_with_its_properties_and_announced(bench: Bench) -> None:
+async def test_an_image_is_indexed_with_its_properties_and_announced(bench: Bench) -> None:
     data = bench.put_image("holiday/beach.png")
     await bench.run(bench.added("holiday/beach.png", data, partition=3))
     stored = bench.index.records[bench.collection.name]["holiday/beach.png"]
@@ -139,7 +139,7 @@ async def test_a_picture_is_indexed_with_its_properties_and_announced(bench: Ben
     assert event.timings_ms.decode > 0
 
 
-async def test_a_removal_deletes(bench: Bench) -> None:
+async def test_a_removal_deletes_the_image(bench: Bench) -> None:
     data = bench.put_image("a.png")
     await bench.run(bench.added("a.png", data))
     await bench.run(bench.removed("a.png"))
@@ -182,6 +182,7 @@ async def test_copies_and_renames_are_inferred_once(bench: Bench) -> None:
     assert bench.indexer.counters.vectors_inferred == 1
 
 
+@pytest.mark.slow
 async def test_poison_is_dead_lettered_and_the_rest_of_the_batch_indexed(bench: Bench) -> None:
     good = [bench.added(f"{n}.png", bench.put_image(f"{n}.png", f"#{n:06x}")) for n in range(20)]
     text = bench.file("text.jpg", b"I am no picture")
@@ -207,20 +208,20 @@ async def test_poison_is_dead_lettered_and_the_rest_of_the_batch_indexed(bench: 
     assert letters[bad[2].position.offset].error_class == "InvalidEvent"
 
 
-async def test_a_picture_overwritten_with_garbage_is_no_longer_found(bench: Bench) -> None:
+async def test_an_image_overwritten_with_garbage_is_no_longer_found(bench: Bench) -> None:
     await bench.run(bench.added("a.png", bench.put_image("a.png")))
     await bench.run(bench.added("a.png", bench.file("a.png", b"garbage")))
     assert bench.ids == set()
     assert len(await bench.dead_letters()) == 1
 
 
-async def test_an_unreadable_event_does_not_unmake_what_is_indexed(bench: Bench) -> None:
+async def test_an_unreadable_event_keeps_the_indexed_image(bench: Bench) -> None:
     await bench.run(bench.added("a.png", bench.put_image("a.png")))
     await bench.run(bench.record(b"a.png", b"{not json"))
     assert bench.ids == {"a.png"}
 
 
-async def test_a_file_that_is_gone_or_changed_is_left_to_its_newer_event(bench: Bench) -> None:
+async def test_a_missing_or_changed_file_is_left_to_its_newer_event(bench: Bench) -> None:
     bench.put_image("other.png")
     gone, changed = bench.put_image("gone.png"), bench.put_image("changed.png")
     records = await bench.logged(bench.added("gone.png", gone), bench.added("changed.png", changed))
@@ -245,6 +246,7 @@ async def test_a_file_that_cannot_be_read_is_dead_lettered_after_its_attempts(
     assert letter.attempts == bench.settings.max_attempts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["embedder", "index", "log"])
 async def test_a_server_that_is_down_is_waited_for(bench: Bench, server: str) -> None:
     fake = getattr(bench, server)
@@ -259,7 +261,7 @@ async def test_a_server_that_is_down_is_waited_for(bench: Bench, server: str) ->
     assert await bench.dead_letters() == []
 
 
-async def test_what_the_index_refuses_is_dead_lettered(bench: Bench) -> None:
+async def test_an_image_that_the_index_rejects_is_dead_lettered(bench: Bench) -> None:
     class Picky(FakeImageIndex):
         async def upsert(self, collection, records):  # type: ignore[no-untyped-def]
             kept = [record for record in records if record.image_id != "bad.png"]
@@ -286,7 +288,7 @@ async def test_too_much_poison_stops_before_anything_is_dead_lettered(bench: Ben
     assert await bench.dead_letters() == []
 
 
-def test_the_poison_limit_looks_at_a_window_only() -> None:
+def test_the_poison_limit_counts_a_window_of_records() -> None:
     limit = PoisonLimit(share=0.5, window=100)
     limit.note(good=0, bad=49)  # Too few to judge.
     limit.note(good=60, bad=0)
@@ -299,7 +301,7 @@ def test_the_poison_limit_looks_at_a_window_only() -> None:
 async def test_every_example_is_handled_twice(bench: Bench, path: Path) -> None:
     case = json.loads(path.read_text())
     value = None if case["value"] is None else json.dumps(case["value"]).encode()
-    # The pictures are nowhere, which a newer record says too.
+    # The files are missing, and newer records remove the images.
     (record,) = await bench.logged(bench.record(case["key"].encode(), value))
     await bench.logged(bench.removed(case["key"]))
     for _ in range(2):
@@ -308,7 +310,7 @@ async def test_every_example_is_handled_twice(bench: Bench, path: Path) -> None:
 
 
 class Commits:
-    """Remembers what was committed, and fails when told to."""
+    """Records what was committed, and fails while `fail` is set."""
 
     def __init__(self) -> None:
         self.made: list[dict[int, int]] = []
@@ -344,6 +346,7 @@ async def test_the_next_offset_of_each_partition_is_committed_after_the_write(
     await pipeline.stop()
 
 
+@pytest.mark.slow
 async def test_nothing_is_committed_while_the_index_is_down(bench: Bench) -> None:
     commits = Commits()
     pipeline = await pipeline_of(bench, commits)
@@ -357,6 +360,7 @@ async def test_nothing_is_committed_while_the_index_is_down(bench: Bench) -> Non
     await pipeline.stop()
 
 
+@pytest.mark.slow
 async def test_a_commit_that_fails_is_tried_until_the_broker_takes_it(bench: Bench) -> None:
     commits = Commits()
     pipeline = await pipeline_of(bench, commits)
@@ -383,7 +387,7 @@ async def test_batches_are_applied_in_order_though_prepared_ahead(bench: Bench) 
     await pipeline.stop()
 
 
-async def test_a_full_pipeline_says_so_until_there_is_room(bench: Bench) -> None:
+async def test_a_full_pipeline_is_full_until_there_is_room(bench: Bench) -> None:
     pipeline = await pipeline_of(bench, Commits())
     bench.index.available = False
     pipeline.put(some(bench, 16))
@@ -397,7 +401,7 @@ async def test_a_full_pipeline_says_so_until_there_is_room(bench: Bench) -> None
     await pipeline.stop()
 
 
-async def test_what_is_dropped_is_neither_written_nor_committed(bench: Bench) -> None:
+async def test_dropped_batches_are_neither_written_nor_committed(bench: Bench) -> None:
     commits = Commits()
     pipeline = await pipeline_of(bench, commits)
     bench.embedder.available = False

@@ -45,9 +45,9 @@ class Group:
         return self.fails
 
 
-async def watched(activity: Activity, following: Coroutine[Any, Any, None]) -> None:
+async def watched(activity: Activity, report: Coroutine[Any, Any, None]) -> None:
     with activity.here():
-        reporting = asyncio.create_task(following)
+        reporting = asyncio.create_task(report)
     try:
         await Watchdog([activity], stuck_seconds=QUIET).run()
     finally:
@@ -89,18 +89,20 @@ async def lives_on(watching: asyncio.Task[None]) -> bool:
 
 
 @both
-async def test_work_that_nobody_reads_ends_the_process(watch: Watch) -> None:
+async def test_a_backlog_without_progress_ends_the_process(watch: Watch) -> None:
     with pytest.raises(Stuck, match="5 waiting"):
         await asyncio.wait_for(watch(Group()), 60)
 
 
+@pytest.mark.slow
 @both
-async def test_nothing_to_do_is_no_reason(watch: Watch) -> None:
+async def test_a_process_without_a_backlog_is_not_stuck(watch: Watch) -> None:
     assert await lives_on(watch(Group(behind=0)))
 
 
+@pytest.mark.slow
 @both
-async def test_progress_is_no_reason(watch: Watch) -> None:
+async def test_a_process_that_makes_progress_is_not_stuck(watch: Watch) -> None:
     group = Group()
 
     async def work() -> None:
@@ -114,13 +116,14 @@ async def test_progress_is_no_reason(watch: Watch) -> None:
     working.cancel()
 
 
+@pytest.mark.slow
 @both
-async def test_a_broker_that_is_down_is_no_reason(watch: Watch) -> None:
+async def test_a_process_whose_broker_is_down_is_not_stuck(watch: Watch) -> None:
     assert await lives_on(watch(Group(fails=True)))
 
 
-async def test_a_batch_in_flight_is_a_reason_like_any_other() -> None:
-    """A wait for a server is told apart by the retries that make it."""
+async def test_a_batch_in_flight_counts_as_backlog() -> None:
+    """A wait for a server is recognised by its retries."""
     group = Group(behind=0)
     group.pipeline.in_flight = 3
     with pytest.raises(Stuck, match="3 waiting"):

@@ -23,7 +23,8 @@ def compose() -> dict[str, Any]:
     return parsed
 
 
-def test_it_follows_the_compose_specification() -> None:
+@pytest.mark.slow
+def test_the_file_follows_the_compose_specification() -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -40,6 +41,7 @@ def test_it_follows_the_compose_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_specification_is_really_checked(tmp_path: Path) -> None:
     broken = tmp_path / "docker-compose.yml"
     broken.write_text(COMPOSE.read_text().replace("    image: apache", "    imago: apache"))
@@ -69,7 +71,7 @@ def test_every_service_that_stays_has_a_health_check(compose: dict[str, Any]) ->
     assert without == {"provision"}
 
 
-def test_ours_start_when_what_they_need_is_well(compose: dict[str, Any]) -> None:
+def test_services_start_when_their_dependencies_are_healthy(compose: dict[str, Any]) -> None:
     needs = compose["services"]["provision"]["depends_on"]
     assert needs == {name: {"condition": "service_healthy"} for name in SERVERS}
     for name in OURS - {"provision"}:
@@ -99,7 +101,7 @@ def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
         assert mount.split(":")[0] in compose["volumes"]
 
 
-def test_there_is_no_secret_and_none_is_defaulted(compose: dict[str, Any]) -> None:
+def test_there_is_no_secret_and_no_default_for_one(compose: dict[str, Any]) -> None:
     secret = compose["services"]["gateway"]["environment"]["JWT_SECRET"]
     assert secret.startswith("${JWT_SECRET:?")
     for service in compose["services"].values():
@@ -114,7 +116,7 @@ def test_only_the_gateway_is_published_and_only_on_this_machine(compose: dict[st
     assert published["gateway"][0].startswith("${GATEWAY_BIND:-127.0.0.1}:")
 
 
-def test_everything_the_images_copy_is_there_and_let_through() -> None:
+def test_every_copied_path_exists_and_is_not_in_dockerignore() -> None:
     allowed = (ROOT / ".dockerignore").read_text().splitlines()
     for dockerfile in (ROOT / "deploy").glob("*.Dockerfile"):
         for source in re.findall(r"^COPY (?!--from)(\S+) ", dockerfile.read_text(), re.M):

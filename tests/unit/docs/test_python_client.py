@@ -40,7 +40,8 @@ def answered(request: httpx.Request) -> httpx.Response:
     )
 
 
-def test_it_sends_what_the_document_allows(document: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_example_client_sends_valid_requests(document: dict[str, Any], tmp_path: Path) -> None:
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -49,7 +49,8 @@ async def warm(bench: Gateway) -> None:
 
 
 class TestKeys:
-    async def test_every_route_but_health_demands_one(
+    @pytest.mark.slow
+    async def test_every_route_but_health_requires_a_key(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         async with gateway(tmp_path, small_spec, api_keys=f"{KEY}, {OTHER}") as bench:
@@ -63,7 +64,7 @@ class TestKeys:
                     assert answer.status_code != 401, (path, headers)
             await warm(bench)
 
-    async def test_wrong_ones_are_refused(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    async def test_wrong_keys_are_refused(self, tmp_path: Path, small_spec: ModelSpec) -> None:
         async with gateway(tmp_path, small_spec, api_keys=KEY) as bench:
             for wrong in (KEY[:-1], KEY + "x", KEY.upper(), OTHER, "", "é"):
                 for headers in good(wrong):
@@ -77,14 +78,18 @@ class TestKeys:
                 headers = {"Authorization": value}
                 assert_problem(await bench.client.get("/", headers=headers), 401)
 
-    async def test_without_any_everybody_may_ask(
+    @pytest.mark.slow
+    async def test_searches_need_no_key_when_none_is_configured(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         async with gateway(tmp_path, small_spec) as bench:
             assert (await bench.search(text="x")).status_code == 200
             assert "security" not in (await bench.client.get("/openapi.json")).json()
 
-    async def test_the_document_says_so(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    @pytest.mark.slow
+    async def test_the_openapi_document_requires_a_key(
+        self, tmp_path: Path, small_spec: ModelSpec
+    ) -> None:
         async with gateway(tmp_path, small_spec, api_keys=KEY) as bench:
             document = (await bench.client.get("/openapi.json", headers={"X-API-Key": KEY})).json()
             assert document["security"] == [{"key": []}, {"bearer": []}]
@@ -175,6 +180,7 @@ FORGED: dict[str, Callable[[Issuer], str]] = {
 
 
 class TestTokens:
+    @pytest.mark.slow
     async def test_a_token_of_the_issuer_passes(
         self, tmp_path: Path, small_spec: ModelSpec, issuer: Issuer
     ) -> None:
@@ -183,12 +189,13 @@ class TestTokens:
             for _ in range(3):
                 headers = {"Authorization": f"Bearer {issuer.token()}"}
                 assert (await bench.client.get("/", headers=headers)).status_code == 200
-            # Discovery and keys are asked for once, not for every request.
+            # Discovery and keys are requested once, not for each request.
             assert issuer.requests == ["/.well-known/openid-configuration", "/keys"]
             assert_problem(await bench.client.get("/"), 401)
             assert "Basic" not in (await bench.client.get("/")).headers["www-authenticate"]
             await warm(bench)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", sorted(FORGED))
     async def test_a_forged_one_does_not(
         self, tmp_path: Path, small_spec: ModelSpec, issuer: Issuer, kind: str
@@ -214,7 +221,7 @@ class TestTokens:
                 headers = {"Authorization": f"Bearer {credential}"}
                 assert (await bench.client.get("/", headers=headers)).status_code == 200
 
-    async def test_an_issuer_that_is_away_is_no_verdict(
+    async def test_an_unreachable_issuer_is_unavailable_and_not_a_refusal(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         with local_issuer() as issuer:
@@ -239,7 +246,7 @@ class TestRates:
             limit.take(str(n), 0.0)
         assert len(limit._buckets) == MAX_CLIENTS
 
-    def test_clients_are_told_apart_by_address(self) -> None:
+    def test_clients_are_distinguished_by_address(self) -> None:
         def address(host: str) -> str:
             return client_address({"client": (host, 1)})
 
@@ -248,7 +255,7 @@ class TestRates:
         assert address("2001:db8::1") != address("2001:db8:0:1::1")
         assert client_address({"client": None}) == "unknown"
 
-    async def test_too_many_are_told_when_to_come_back(
+    async def test_too_many_requests_get_retry_after(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         settings: dict[str, Any] = {
@@ -258,17 +265,17 @@ class TestRates:
         }
         async with gateway(tmp_path, small_spec, **settings) as bench:
 
-            async def ask(key: str) -> httpx.Response:
+            async def request_page(key: str) -> httpx.Response:
                 return await bench.client.get("/", headers={"X-API-Key": key})
 
-            assert [(await ask(KEY)).status_code for _ in range(5)] == [200] * 4 + [429]
+            assert [(await request_page(KEY)).status_code for _ in range(5)] == [200] * 4 + [429]
             page_file = await bench.client.get("/web/app.js", headers={"X-API-Key": KEY})
             assert page_file.status_code == 200
-            refused = await ask(KEY)
+            refused = await request_page(KEY)
             assert_problem(refused, 429)
             assert 1 <= int(refused.headers["retry-after"]) <= 10
-            assert (await ask(OTHER)).status_code == 200
-            guesses = [(await ask(f"guess-{n}")).status_code for n in range(6)]
+            assert (await request_page(OTHER)).status_code == 200
+            guesses = [(await request_page(f"guess-{n}")).status_code for n in range(6)]
             assert guesses == [401] * 4 + [429] * 2
             await warm(bench)
 
@@ -289,6 +296,7 @@ class TestPages:
             search = "/api/v1/search-image"
             assert (await bench.client.post(search, json=body, headers=own)).status_code == 200
 
+    @pytest.mark.slow
     async def test_pages_of_allowed_sites_may(self, tmp_path: Path, small_spec: ModelSpec) -> None:
         origin = "https://photos.example"
         settings: dict[str, Any] = {"cors_origins": f"{origin},https://b.example", "api_keys": KEY}
@@ -316,7 +324,8 @@ class TestPages:
 
 
 class TestTime:
-    async def test_an_answer_that_does_not_come_is_given_up(
+    @pytest.mark.slow
+    async def test_an_answer_that_takes_too_long_times_out(
         self, tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with gateway(tmp_path, small_spec, request_timeout=0.2) as bench:
@@ -352,7 +361,7 @@ class TestTime:
 
 
 class TestTextCache:
-    async def test_it_is_bounded_for_each_model(self) -> None:
+    async def test_the_text_cache_is_bounded_for_each_model(self) -> None:
         cache = TextCache(3)
         requested: list[str] = []
 
@@ -376,7 +385,7 @@ class TestTextCache:
         assert len(cache._models) == MODELS
         assert all(len(texts) <= 3 for texts in cache._models.values())
 
-    async def test_a_text_under_way_is_waited_for_and_errors_are_forgotten(self) -> None:
+    async def test_a_text_in_flight_is_shared_and_errors_are_not_cached(self) -> None:
         cache = TextCache(3)
         calls = 0
 
@@ -400,7 +409,7 @@ class TestTextCache:
         leaving.cancel()
         assert await staying == [1.0]
 
-    async def test_none_at_all(self) -> None:
+    async def test_a_text_cache_of_size_zero_stores_nothing(self) -> None:
         cache = TextCache(0)
 
         async def embed() -> list[float]:

@@ -70,6 +70,7 @@ async def get(client: httpx.AsyncClient, path: str, **parameters: Any) -> Any:
     return response.json()
 
 
+@pytest.mark.slow
 async def test_the_numbers_are_those_of_the_events(client: httpx.AsyncClient, world: World) -> None:
     found = await get(client, DASHBOARD)
     assert found["totals"]["searches"] == len(world.searches)
@@ -80,6 +81,7 @@ async def test_the_numbers_are_those_of_the_events(client: httpx.AsyncClient, wo
     assert found["over_time"][0]["bucket"] == "2026-01-05T00:00:00Z"
 
 
+@pytest.mark.slow
 async def test_period_and_model_filter_all_numbers(client: httpx.AsyncClient, world: World) -> None:
     since, until = BEGIN + timedelta(days=3), BEGIN + timedelta(days=6)
     wanted = [
@@ -97,6 +99,7 @@ async def test_period_and_model_filter_all_numbers(client: httpx.AsyncClient, wo
     assert naive["rating_counts"] == zoned["rating_counts"], "a time without a zone is UTC"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -117,7 +120,8 @@ async def test_a_bad_parameter_is_named(client: httpx.AsyncClient, name: str, va
     assert any(name in error["field"] for error in response.json()["errors"])
 
 
-async def test_behind_a_number_are_its_searches(client: httpx.AsyncClient, world: World) -> None:
+@pytest.mark.slow
+async def test_each_number_lists_its_searches(client: httpx.AsyncClient, world: World) -> None:
     by_id = {search.search_id: search for search in world.searches}
 
     async def ids(**parameters: Any) -> set[str]:
@@ -164,7 +168,8 @@ async def test_behind_a_number_are_its_searches(client: httpx.AsyncClient, world
     }
 
 
-async def test_a_search_comes_with_its_pictures_and_ratings(
+@pytest.mark.slow
+async def test_a_search_is_returned_with_its_images_and_ratings(
     client: httpx.AsyncClient, world: World
 ) -> None:
     found = (await get(client, BEHIND, limit=500))["searches"]
@@ -179,20 +184,22 @@ async def test_a_search_comes_with_its_pictures_and_ratings(
         )
 
 
-async def test_text_is_data(client: httpx.AsyncClient) -> None:
+@pytest.mark.slow
+async def test_text_in_a_query_is_not_executed(client: httpx.AsyncClient) -> None:
     assert (await get(client, BEHIND, text="' OR 1=1 --"))["searches"] == []
     assert (await get(client, DASHBOARD, model="'; DROP VIEW searches; --"))["totals"] is not None
 
 
-async def test_no_lake_yet_is_unavailable(tmp_path: Path) -> None:
+async def test_a_missing_lake_is_unavailable(tmp_path: Path) -> None:
     async with serve(str(tmp_path / "none")) as client:
         response = await client.get(DASHBOARD)
     assert response.status_code == 503
     assert "written nothing yet" in response.json()["detail"]
+    assert response.json()["empty_lake"] is True
     assert not (tmp_path / "none").exists(), "reading makes nothing"
 
 
-async def test_the_page_needs_no_other_host(client: httpx.AsyncClient) -> None:
+async def test_the_dashboard_loads_nothing_from_other_hosts(client: httpx.AsyncClient) -> None:
     page = await client.get("/analytics")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -209,7 +216,8 @@ def test_the_chart_library_comes_with_its_licence() -> None:
 
 
 class TestReport:
-    def test_it_holds_the_numbers_and_refers_to_nothing(self, world: World) -> None:
+    @pytest.mark.slow
+    def test_a_report_contains_its_numbers_and_no_links(self, world: World) -> None:
         page = render(world.lake, EventFilters(model="lite"))
         data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
         assert data is not None
@@ -217,7 +225,8 @@ class TestReport:
         assert found["totals"]["searches"] == sum(s.model_name == "lite" for s in world.searches)
         assert not re.search(r"""<[^>]+ (src|href)=""", page.split("<script>")[0])
 
-    def test_a_query_cannot_break_out(self, tmp_path: Path) -> None:
+    @pytest.mark.slow
+    def test_a_query_text_is_escaped_in_a_report(self, tmp_path: Path) -> None:
         lake = Lake(str(tmp_path))
         search = Events(1).search(results=0)
         evil = search.model_copy(update={"text": "</script><script>alert(1)</script>"})
@@ -229,7 +238,8 @@ class TestReport:
         )
         assert "<script>alert" not in render(lake, EventFilters())
 
-    def test_it_says_what_it_is_about(self, world: World) -> None:
+    @pytest.mark.slow
+    def test_a_report_states_its_period_and_model(self, world: World) -> None:
         page = render(world.lake, EventFilters(datetime(2026, 1, 6, tzinfo=UTC), None, "a<b"))
         assert "from 2026-01-06" in page
         assert "model a&lt;b" in page

@@ -132,6 +132,7 @@ async def flushed(bench: Bench, count: int) -> list[SearchPerformed]:
 
 
 class TestSearch:
+    @pytest.mark.slow
     async def test_the_answer_has_exactly_its_shape(self, bench: Bench) -> None:
         response = await bench.search(text="text 3")
         assert response.status_code == 200
@@ -145,18 +146,19 @@ class TestSearch:
         scores = [match["score"] for match in answer["matches"]]
         assert scores == sorted(scores, reverse=True)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("limit", "found"), [(1, 1), (15, 15), (1000, 15)])
     async def test_limit(self, bench: Bench, limit: int, found: int) -> None:
         assert len((await bench.search(text="x", limit=limit)).json()["matches"]) == found
 
     @pytest.mark.parametrize("limit", [0, -1, 1001, "5", 2.5, True, None, 10**30])
-    async def test_a_limit_that_is_none_is_named(self, bench: Bench, limit: object) -> None:
+    async def test_an_invalid_limit_is_named(self, bench: Bench, limit: object) -> None:
         assert_problem(await bench.search(text="x", limit=limit), 422, "limit")
 
     @pytest.mark.parametrize(
         "text", ["", "   ", "a\x00b", "a\x1bb", "x" * 2001, "x" * 10_000, 7, None, ["x"]]
     )
-    async def test_a_text_that_is_none_is_named(self, bench: Bench, text: object) -> None:
+    async def test_an_invalid_text_is_named(self, bench: Bench, text: object) -> None:
         assert_problem(await bench.search(text=text), 422, "text")
 
     async def test_a_lone_surrogate_is_refused(self, bench: Bench) -> None:
@@ -170,20 +172,20 @@ class TestSearch:
         assert_problem(await bench.search(limit=3), 422, "text")
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[1,", b"\xff\xfe", b'{"text": nope}'])
-    async def test_what_is_no_json_is_refused(self, bench: Bench, body: bytes) -> None:
+    async def test_a_body_that_is_not_json_is_refused(self, bench: Bench, body: bytes) -> None:
         headers = {"Content-Type": "application/json"}
         response = await bench.client.post(SEARCH, content=body, headers=headers)
         assert response.status_code in (400, 422)
         assert_problem(response, response.status_code)
 
     @pytest.mark.parametrize("body", [b"[]", b'"x"', b"7", b"null", b"NaN"])
-    async def test_json_that_is_no_object_is_refused(self, bench: Bench, body: bytes) -> None:
+    async def test_json_that_is_not_an_object_is_refused(self, bench: Bench, body: bytes) -> None:
         headers = {"Content-Type": "application/json"}
         response = await bench.client.post(SEARCH, content=body, headers=headers)
         assert response.status_code in (400, 422)
         assert_problem(response, response.status_code)
 
-    async def test_a_body_that_is_too_large(self, bench: Bench) -> None:
+    async def test_a_body_that_is_too_large_is_refused(self, bench: Bench) -> None:
         assert_problem(await bench.search(text="x" * 30_000), 413)
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -192,12 +194,15 @@ class TestSearch:
 
         assert_problem(await bench.client.post(SEARCH, content=chunks()), 413)
 
-    async def test_wrong_methods_and_paths(self, bench: Bench) -> None:
+    async def test_wrong_methods_and_paths_are_refused(self, bench: Bench) -> None:
         assert_problem(await bench.client.get(SEARCH), 405)
         assert_problem(await bench.client.get("/api/v1/nothing"), 404)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("server", ["embedder", "index"])
-    async def test_a_server_that_is_down_is_said_and_heals(self, bench: Bench, server: str) -> None:
+    async def test_a_server_that_is_down_is_reported_until_it_returns(
+        self, bench: Bench, server: str
+    ) -> None:
         await asyncio.sleep(1.1)  # A resolved alias is trusted for a second.
         fake = getattr(bench, server)
         fake.available = False
@@ -207,7 +212,7 @@ class TestSearch:
         fake.available = True
         assert (await bench.search(text="never asked before")).status_code == 200
 
-    async def test_another_model_version_is_never_mixed_in(
+    async def test_vectors_of_another_model_version_are_never_used(
         self, bench: Bench, small_spec: ModelSpec
     ) -> None:
         other = small_spec.model_copy(update={"version": "ffffffffffff"})
@@ -232,7 +237,7 @@ class TestQueries:
         )
         return np.array(found[f"folder/{number}.jpg"])
 
-    async def test_more_like_an_indexed_picture(self, bench: Bench) -> None:
+    async def test_a_search_by_an_indexed_image(self, bench: Bench) -> None:
         answer = (await bench.search(image_name="folder/3.jpg", limit=14)).json()
         assert answer["text"] == "./folder/3.jpg"
         names = [match["image_name"] for match in answer["matches"]]
@@ -246,7 +251,8 @@ class TestQueries:
         (event,) = await flushed(bench, 1)
         assert event.kind == SearchKind.SIMILAR
 
-    async def test_by_a_picture(self, bench: Bench) -> None:
+    @pytest.mark.slow
+    async def test_a_search_by_an_image(self, bench: Bench) -> None:
         buffer = io.BytesIO()
         Image.new("RGB", (30, 30), "green").save(buffer, "PNG")
         body = {"image": base64.b64encode(buffer.getvalue()).decode(), "limit": 3}
@@ -258,6 +264,7 @@ class TestQueries:
         (event,) = await flushed(bench, 1)
         assert (event.kind, event.text) == (SearchKind.IMAGE, None)
 
+    @pytest.mark.slow
     async def test_terms_are_a_weighted_sum_of_directions(self, bench: Bench) -> None:
         terms = [
             {"text": "text 1", "weight": 2},
@@ -280,13 +287,15 @@ class TestQueries:
         (event,) = await flushed(bench, 1)
         assert event.kind == SearchKind.TERMS
 
-    async def test_min_score_cuts(self, bench: Bench) -> None:
+    @pytest.mark.slow
+    async def test_matches_below_min_score_are_omitted(self, bench: Bench) -> None:
         everything = (await bench.search(text="text 4", limit=15)).json()["matches"]
         bound = everything[4]["score"]
         answer = (await bench.search(text="text 4", limit=15, min_score=bound)).json()
         assert answer["matches"] == everything[:5]
         assert (await flushed(bench, 2))[-1].filters in ({"min_score": bound}, {})
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("body", "field"),
         [
@@ -306,12 +315,12 @@ class TestQueries:
             ({"text": "a", "min_score": 7}, "min_score"),
         ],
     )
-    async def test_what_cannot_be_asked_is_named(
+    async def test_an_invalid_parameter_is_named(
         self, bench: Bench, body: dict[str, Any], field: str
     ) -> None:
         assert_problem(await bench.search(**body), 422, field)
 
-    async def test_a_weight_that_is_no_number(self, bench: Bench) -> None:
+    async def test_a_weight_that_is_not_a_number_is_refused(self, bench: Bench) -> None:
         headers = {"Content-Type": "application/json"}
         for weight in (b"NaN", b"Infinity", b"1e999"):
             body = b'{"terms": [{"text": "a", "weight": ' + weight + b"}]}"
@@ -321,7 +330,8 @@ class TestQueries:
 
 
 class TestSearchEvents:
-    async def test_what_was_answered_is_told(self, bench: Bench) -> None:
+    @pytest.mark.slow
+    async def test_the_search_event_contains_the_answer(self, bench: Bench) -> None:
         answer = (await bench.search(text="text 7", limit=3)).json()
         (event,) = await flushed(bench, 1)
         assert (event.kind, event.text, event.limit) == (SearchKind.TEXT, "text 7", 3)
@@ -346,7 +356,8 @@ class TestSearchEvents:
             events.add(a_search())
         assert events.dropped == 7
 
-    async def test_stopping_flushes(self) -> None:
+    @pytest.mark.slow
+    async def test_stopping_publishes_buffered_events(self) -> None:
         log = FakeEventLog()
         events = SearchEvents(log, capacity=1000)
         events.start()
@@ -371,7 +382,8 @@ def a_search() -> SearchPerformed:
 
 
 class TestFeedback:
-    async def test_it_is_stored_with_the_search_it_answers(self, bench: Bench) -> None:
+    @pytest.mark.slow
+    async def test_a_rating_is_stored_with_its_search(self, bench: Bench) -> None:
         answer = (await bench.search(text="text 2")).json()
         response = await bench.client.post(
             RATE, json={"user_feedback": 9, "jwt": answer["jwt"], "image_name": "folder/2.jpg"}
@@ -384,12 +396,14 @@ class TestFeedback:
         assert (event.rating, event.text, event.model_name) == (9, "text 2", "small")
         assert (event.image_name, event.top_image) == ("folder/2.jpg", "folder/2.jpg")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("rating", [1, 10])
-    async def test_both_ends_of_the_scale(self, bench: Bench, rating: int) -> None:
+    async def test_both_ends_of_the_scale_are_accepted(self, bench: Bench, rating: int) -> None:
         token = await bench.receipt()
         response = await bench.client.post(RATE, json={"user_feedback": rating, "jwt": token})
         assert response.status_code == 200
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("rating", [0, 11, -3, 5.5, "5", True, None, 10**40])
     async def test_a_rating_off_the_scale_is_named(self, bench: Bench, rating: object) -> None:
         token = await bench.receipt()
@@ -398,17 +412,18 @@ class TestFeedback:
         assert_problem(await bench.client.post(RATE, json={"jwt": token}), 422, "user_feedback")
         assert await bench.ratings() == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "change", [lambda t: t[:-5] + "AAAAA", lambda _: "x", lambda t: t + "."]
     )
-    async def test_a_receipt_that_is_none_is_refused(self, bench: Bench, change: Any) -> None:
+    async def test_an_invalid_receipt_is_refused(self, bench: Bench, change: Any) -> None:
         token = change(await bench.receipt())
         response = await bench.client.post(RATE, json={"user_feedback": 5, "jwt": token})
         assert_problem(response, 401, "jwt")
         assert "www-authenticate" in response.headers
         assert await bench.ratings() == []
 
-    async def test_it_is_not_acknowledged_unless_stored(self, bench: Bench) -> None:
+    async def test_a_rating_is_acknowledged_only_when_stored(self, bench: Bench) -> None:
         token = await bench.receipt()
         bench.log.available = False
         response = await bench.client.post(RATE, json={"user_feedback": 5, "jwt": token})
@@ -417,7 +432,7 @@ class TestFeedback:
 
 
 class TestHealth:
-    async def test_all_is_well(self, bench: Bench) -> None:
+    async def test_health_is_ok_when_all_servers_are_up(self, bench: Bench) -> None:
         response = await bench.client.get(HEALTH)
         assert response.status_code == 200
         body = response.json()
@@ -427,15 +442,17 @@ class TestHealth:
     @pytest.mark.parametrize(
         ("server", "named"), [("embedder", "model"), ("index", "weaviate"), ("log", "kafka")]
     )
-    async def test_what_is_missing_is_named(self, bench: Bench, server: str, named: str) -> None:
+    async def test_an_unavailable_server_is_named(
+        self, bench: Bench, server: str, named: str
+    ) -> None:
         getattr(bench, server).available = False
         response = await bench.client.get(HEALTH)
         assert_problem(response, 503)
         assert named in response.json()["missing"]
 
 
-class TestPictures:
-    async def test_a_picture_is_served_safely(self, bench: Bench) -> None:
+class TestImages:
+    async def test_an_image_is_served_safely(self, bench: Bench) -> None:
         name = "été/a b#1 🎾.png"
         (bench.images / "été").mkdir()
         Image.new("RGB", (4, 4)).save(bench.images / name)
@@ -451,6 +468,7 @@ class TestPictures:
         assert response.headers["etag"]
         assert "sandbox" in response.headers["content-security-policy"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "path",
         [
@@ -471,7 +489,7 @@ class TestPictures:
             "x" * 5000,
         ],
     )
-    async def test_nothing_else_is(self, bench: Bench, path: str) -> None:
+    async def test_other_files_are_not_served(self, bench: Bench, path: str) -> None:
         outside = bench.images.parent
         Image.new("RGB", (4, 4)).save(outside / "secret.png")
         (bench.images / "folder").mkdir()
@@ -485,7 +503,7 @@ class TestPictures:
 
 
 class TestPage:
-    async def test_it_is_served_with_a_strict_policy(self, bench: Bench) -> None:
+    async def test_the_page_is_served_with_a_strict_policy(self, bench: Bench) -> None:
         for path in ("/", "/web/app.js", "/web/style.css", "/web/icon.svg"):
             response = await bench.client.get(path)
             assert response.status_code == 200
@@ -495,7 +513,7 @@ class TestPage:
         assert_problem(await bench.client.get("/web/index.html"), 404)
         assert_problem(await bench.client.get("/web/..%2fapp.py"), 404)
 
-    def test_it_names_no_other_host_and_runs_nothing_inline(self) -> None:
+    def test_the_page_names_no_other_host_and_has_no_inline_code(self) -> None:
         for file in WEB.iterdir():
             text = file.read_text()
             hosts = set(re.findall(r"https?://[^/\"')\s]+", text))

@@ -57,6 +57,7 @@ async def groups(bench: Gateway, **query: Any) -> tuple[list[list[str]], int]:
 
 
 class TestDuplicates:
+    @pytest.mark.slow
     @pytest.mark.parametrize("limit", [1, 3, 100])
     async def test_equal_content_is_grouped_once(
         self, tmp_path: Path, small_spec: ModelSpec, limit: int
@@ -75,6 +76,7 @@ class TestDuplicates:
         )
         assert requests >= len(found) / limit
 
+    @pytest.mark.slow
     async def test_no_near_pair_is_lost(
         self, tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -99,7 +101,9 @@ class TestDuplicates:
             assert all(alike[first, other] for other in others)
         assert len({tuple(sorted(group)) for group in numbered}) == len(numbered)
 
-    async def test_a_cluster_is_one_group(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    async def test_a_cluster_of_near_duplicates_is_one_group(
+        self, tmp_path: Path, small_spec: ModelSpec
+    ) -> None:
         records = [
             image_record(
                 f"{n}-{copy}.jpg", unit(*np.eye(7)[n], copy / 1000), sha256=f"{n}{copy:063x}"
@@ -114,6 +118,7 @@ class TestDuplicates:
             ]
             assert (await groups(bench, kind="exact"))[0] == []
 
+    @pytest.mark.slow
     async def test_the_work_of_a_request_is_bounded(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
@@ -138,7 +143,7 @@ class TestDuplicates:
             ({"cursor": "x"}, "cursor"),
         ],
     )
-    async def test_what_cannot_be_asked_is_named(
+    async def test_an_invalid_parameter_is_named(
         self, bench: Gateway, query: dict[str, Any], field: str
     ) -> None:
         assert_problem(await bench.client.get(DUPLICATES, params=query), 422, field)
@@ -155,7 +160,9 @@ class TestThumbnails:
         Image.new("RGB", size, "teal").save(target)
         await bench.holds(name)
 
-    async def test_it_is_small_upright_and_cached(self, bench: Gateway, tmp_path: Path) -> None:
+    async def test_a_thumbnail_is_small_upright_and_cached(
+        self, bench: Gateway, tmp_path: Path
+    ) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6  # Lying on its side.
         Image.new("RGB", (900, 300), "teal").save(bench.images / "à b.jpg", exif=exif)
@@ -173,7 +180,7 @@ class TestThumbnails:
         )
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
 
-    async def test_a_changed_picture_has_another(self, bench: Gateway) -> None:
+    async def test_a_changed_image_has_another_thumbnail(self, bench: Gateway) -> None:
         await self.put(bench, "x.png")
         tag = (await bench.client.get("/thumbnails/x.png")).headers["etag"]
         Image.new("RGB", (50, 50), "red").save(bench.images / "x.png")
@@ -181,7 +188,7 @@ class TestThumbnails:
         assert changed.status_code == 200
         assert Image.open(io.BytesIO(changed.content)).size == (50, 50)
 
-    async def test_it_is_made_once_however_many_ask(
+    async def test_concurrent_requests_make_a_thumbnail_once(
         self, bench: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await self.put(bench, "x.png")
@@ -198,7 +205,8 @@ class TestThumbnails:
         assert {answer.status_code for answer in answers} == {200}
         assert len(made) == 1
 
-    async def test_the_folder_is_bounded(
+    @pytest.mark.slow
+    async def test_the_thumbnail_folder_is_bounded(
         self, bench: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder = tmp_path / "kept"
@@ -227,6 +235,7 @@ class TestThumbnails:
         await self.put(bench, "x.png")
         assert_problem(await bench.client.get(f"/thumbnails/x.png?size={size}"), 422, "size")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "path", ["../secret.png", "%2e%2e/secret.png", "..%2fsecret.png", "drawing.svg", "no.jpg"]
     )
@@ -236,14 +245,14 @@ class TestThumbnails:
         await bench.holds("../secret.png", "drawing.svg", "no.jpg")
         assert_problem(await bench.client.get(f"/thumbnails/{path}"), 404)
 
-    async def test_a_damaged_picture_is_said(self, bench: Gateway) -> None:
+    async def test_a_damaged_image_is_reported(self, bench: Gateway) -> None:
         (bench.images / "half.png").write_bytes(png(size=(500, 500))[:40])
         await bench.holds("half.png")
         assert_problem(await bench.client.get("/thumbnails/half.png"), 422)
 
 
 class TestForms:
-    async def test_a_picture_can_be_sent_as_a_form(self, bench: Gateway) -> None:
+    async def test_an_image_can_be_sent_as_a_form(self, bench: Gateway) -> None:
         form = {
             "limit": "1",
             "include": ["width", "height"],
@@ -276,7 +285,7 @@ class TestForms:
             ({"image": ("x.png", png())}, {"limit": ["1", "2"]}, "limit"),
         ],
     )
-    async def test_what_is_wrong_is_named(
+    async def test_an_invalid_form_field_is_named(
         self, bench: Gateway, files: Any, data: Any, field: str
     ) -> None:
         response = await bench.client.post("/api/v1/search-image", files=files, data=data)
@@ -301,7 +310,7 @@ class TestForms:
         response = await bench.client.post("/api/v1/search-image", content=b"{}", headers=headers)
         assert_problem(response, 415)
 
-    async def test_json_that_is_nested_too_deep(self, bench: Gateway) -> None:
+    async def test_json_that_is_nested_too_deep_is_refused(self, bench: Gateway) -> None:
         headers = {"Content-Type": "application/json"}
         body = b"[" * 100_000
         response = await bench.client.post("/api/v1/search-image", content=body, headers=headers)
@@ -313,7 +322,8 @@ async def send(bench: Gateway, data: bytes, name: str = "x.png", **form: str) ->
 
 
 class TestUploads:
-    async def test_a_picture_is_put_into_the_folder(self, bench: Gateway) -> None:
+    @pytest.mark.slow
+    async def test_an_upload_is_written_to_the_folder(self, bench: Gateway) -> None:
         response = await send(bench, png())
         assert response.status_code == 201
         assert response.json() == {
@@ -327,7 +337,7 @@ class TestUploads:
         assert [path.name for path in (bench.images / "uploads").iterdir()] == ["x.png"]
         assert (bench.images / "uploads/x.png").stat().st_mode & 0o777 == 0o644
 
-    async def test_nothing_is_overwritten_unless_asked(self, bench: Gateway) -> None:
+    async def test_nothing_is_overwritten_unless_requested(self, bench: Gateway) -> None:
         await send(bench, png("red"))
         again = await send(bench, png("red"))
         assert (again.status_code, again.json()["status"]) == (200, "unchanged")
@@ -338,11 +348,12 @@ class TestUploads:
         other = await send(bench, png("red"), name="y.png", folder="a/b")
         assert other.json()["image_name"] == "a/b/y.png"
 
-    async def test_of_many_at_once_one_gets_the_name(self, bench: Gateway) -> None:
+    async def test_one_of_many_simultaneous_uploads_gets_the_name(self, bench: Gateway) -> None:
         colours = ["red", "blue", "green", "black", "white", "gold"]
         answers = await asyncio.gather(*(send(bench, png(colour)) for colour in colours))
         assert sorted(answer.status_code for answer in answers) == [201] + [409] * 5
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "data",
         [
@@ -354,11 +365,13 @@ class TestUploads:
             b"\xff\xd8\xff\xe0" + b"\0" * 100,
         ],
     )
-    async def test_what_is_no_picture_is_refused(self, bench: Gateway, data: bytes) -> None:
+    async def test_an_upload_that_is_not_an_image_is_refused(
+        self, bench: Gateway, data: bytes
+    ) -> None:
         assert_problem(await send(bench, data), 422, "image")
         assert [path for path in bench.images.rglob("*") if path.is_file()] == []
 
-    async def test_too_large_or_nothing_at_all(self, bench: Gateway) -> None:
+    async def test_an_upload_that_is_too_large_or_empty_is_refused(self, bench: Gateway) -> None:
         assert_problem(await send(bench, b"x" * 200_000), 413)
         assert_problem(await bench.client.post(UPLOAD), 422, "image")
         assert_problem(await bench.client.post(UPLOAD, data={"image": "text"}), 422, "image")
@@ -367,10 +380,11 @@ class TestUploads:
         "folder",
         ["..", "a/../..", ".hidden", "a/.b", "~x", "a\0b", "a\\b", "x" * 300, "C:", "a.part"],
     )
-    async def test_folders_that_may_not_be(self, bench: Gateway, folder: str) -> None:
+    async def test_invalid_folders_are_refused(self, bench: Gateway, folder: str) -> None:
         assert_problem(await send(bench, png(), folder=folder), 422, "folder")
 
-    async def test_it_does_not_follow_links_out_of_the_folder(
+    @pytest.mark.slow
+    async def test_uploads_do_not_follow_links_out_of_the_folder(
         self, bench: Gateway, tmp_path: Path
     ) -> None:
         (tmp_path / "outside").mkdir()
@@ -383,7 +397,7 @@ class TestUploads:
         assert (await send(bench, png(), folder="/", overwrite="true")).status_code == 201
         assert (tmp_path / "victim.png").read_bytes() == b"precious"
 
-    async def test_a_file_where_a_folder_should_be(self, bench: Gateway) -> None:
+    async def test_an_upload_below_a_file_is_refused(self, bench: Gateway) -> None:
         (bench.images / "file").write_text("x")
         assert_problem(await send(bench, png(), folder="file"), 422, "folder")
         assert_problem(await send(bench, png(), folder="file/below"), 422, "folder")
@@ -391,7 +405,7 @@ class TestUploads:
     @pytest.mark.parametrize(
         ("number", "status"), [(errno.ENOSPC, 507), (errno.EROFS, 403), (errno.EACCES, 403)]
     )
-    async def test_a_folder_that_takes_nothing(
+    async def test_an_upload_that_cannot_be_written_is_refused(
         self, bench: Gateway, monkeypatch: pytest.MonkeyPatch, number: int, status: int
     ) -> None:
         def refuse(*_: Any) -> None:
@@ -401,7 +415,7 @@ class TestUploads:
         assert_problem(await send(bench, png()), status)
         assert [path for path in bench.images.rglob("*") if path.is_file()] == []
 
-    async def test_without_hard_links(
+    async def test_uploads_work_without_hard_links(
         self, bench: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: Any) -> None:
@@ -412,7 +426,7 @@ class TestUploads:
         assert_problem(await send(bench, png("blue")), 409)
         assert (bench.images / "uploads/x.png").read_bytes() == png("red")
 
-    async def test_it_can_be_switched_off(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    async def test_uploads_can_be_switched_off(self, tmp_path: Path, small_spec: ModelSpec) -> None:
         async with gateway(tmp_path, small_spec, uploads=False) as bench:
             assert_problem(await send(bench, png()), 403)
 
@@ -449,7 +463,8 @@ class TestUploads:
 
 
 class TestWaiting:
-    async def test_it_answers_once_the_picture_is_there(self, bench: Gateway) -> None:
+    @pytest.mark.slow
+    async def test_a_waiting_search_answers_once_the_image_is_indexed(self, bench: Gateway) -> None:
         wanted = {"image_name": "new.jpg", "sha256": "c" * 64}
         requested = asyncio.create_task(
             bench.search(text="x", limit=100, wait_for={**wanted, "timeout_s": 60})
@@ -467,17 +482,19 @@ class TestWaiting:
         assert response.status_code == 200
         assert "new.jpg" in [match["image_name"] for match in response.json()["matches"]]
 
-    async def test_it_says_when_the_time_is_over(self, bench: Gateway) -> None:
+    @pytest.mark.slow
+    async def test_a_waiting_search_reports_its_timeout(self, bench: Gateway) -> None:
         wanted = {"image_name": "never.jpg", "timeout_s": 0.2}
         response = await bench.search(text="x", wait_for=wanted)
         assert_problem(response, 409, "wait_for")
         assert response.json()["waiting_for"] == {"image_name": "never.jpg", "sha256": None}
         assert response.headers["retry-after"]
 
-    async def test_any_content_will_do_without_a_hash(self, bench: Gateway) -> None:
+    async def test_without_a_hash_any_content_ends_the_wait(self, bench: Gateway) -> None:
         response = await bench.search(text="x", wait_for={"image_name": "a.jpg"})
         assert response.status_code == 200
 
+    @pytest.mark.slow
     async def test_waiting_is_not_cut_short_by_the_deadline(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
@@ -494,7 +511,7 @@ class TestWaiting:
             ({"image_name": "a.jpg", "timeout_s": 61}, "wait_for.timeout_s"),
         ],
     )
-    async def test_what_cannot_be_waited_for(
+    async def test_an_invalid_wait_is_refused(
         self, bench: Gateway, wanted: dict[str, Any], field: str
     ) -> None:
         assert_problem(await bench.search(text="x", wait_for=wanted), 422, field)

@@ -13,61 +13,64 @@ from tests.support.gateway_on_fakes import gateway, image_record, unit
 
 
 class Server:
-    """Answers only while it is up, and counts who asks."""
+    """Answers only while it is up, and counts its requests."""
 
     def __init__(self) -> None:
         self.up = False
-        self.requested = 0
+        self.requests = 0
 
-    async def ask(self) -> str:
-        self.requested += 1
+    async def request(self) -> str:
+        self.requests += 1
         if not self.up:
             raise Unavailable("gone")
         return "answer"
 
 
-async def test_a_restart_is_waited_out() -> None:
+@pytest.mark.slow
+async def test_a_short_outage_is_waited_for() -> None:
     server = Server()
-    requested = asyncio.create_task(OutageRetry(20)(server.ask))
+    answer = asyncio.create_task(OutageRetry(20)(server.request))
     await asyncio.sleep(0.6)
-    assert not requested.done()
-    assert server.requested >= 2
+    assert not answer.done()
+    assert server.requests >= 2
     server.up = True
-    assert await requested == "answer"
+    assert await answer == "answer"
 
 
-async def test_a_lasting_outage_is_told_and_told_at_once_to_those_who_come_later() -> None:
+@pytest.mark.slow
+async def test_after_a_lasting_outage_later_requests_fail_at_once() -> None:
     server, patience = Server(), OutageRetry(0.8)
     began = time.monotonic()
     with pytest.raises(Unavailable):
-        await patience(server.ask)
+        await patience(server.request)
     assert time.monotonic() - began >= 0.8
-    before = server.requested
+    before = server.requests
     for _ in range(5):
         with pytest.raises(Unavailable):
-            await patience(server.ask)
-    assert server.requested == before + 5
+            await patience(server.request)
+    assert server.requests == before + 5
 
 
-async def test_the_next_outage_is_waited_for_again() -> None:
+@pytest.mark.slow
+async def test_a_second_outage_is_waited_for_again() -> None:
     server, patience = Server(), OutageRetry(0.3)
     with pytest.raises(Unavailable):
-        await patience(server.ask)
+        await patience(server.request)
     await asyncio.sleep(0.4)
-    before = server.requested
+    before = server.requests
     with pytest.raises(Unavailable):
-        await patience(server.ask)
-    assert server.requested > before + 1
+        await patience(server.request)
+    assert server.requests > before + 1
 
 
-async def test_no_patience_asks_once() -> None:
+async def test_without_patience_there_is_one_request() -> None:
     server = Server()
     with pytest.raises(Unavailable):
-        await OutageRetry(0)(server.ask)
-    assert server.requested == 1
+        await OutageRetry(0)(server.request)
+    assert server.requests == 1
 
 
-async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
+async def test_permanent_errors_are_not_waited_for() -> None:
     async def refused() -> str:
         raise Rejected("no")
 
@@ -75,8 +78,9 @@ async def test_what_waiting_cannot_help_is_not_waited_for() -> None:
         await asyncio.wait_for(OutageRetry(20)(refused), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["embedder", "index"])
-async def test_a_search_outlives_a_restart(
+async def test_a_search_survives_a_restart_of_its_server(
     tmp_path: Path, small_spec: ModelSpec, server: str
 ) -> None:
     records = [image_record("a.jpg", unit(1))]

@@ -1,5 +1,6 @@
 """The state of the system, the dead letters, and signing in with a browser."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from adapters.log.port import Message, Position
 from gateway import ttl_cache
 from gateway.http.credentials import COOKIE
 from gateway.http.sign_in import own_address
+from models.adoption_status import AdoptionFile, AdoptionStatus, AdoptionStep
 from schemas.events import DeadLetter
 from schemas.topics import IMAGES_DLQ
 from tests.support.gateway_on_fakes import Gateway, assert_problem, gateway, image_record, png, unit
@@ -50,7 +52,7 @@ async def bury(bench: Gateway, name: str, offset: int, minutes: int = 0) -> Posi
 
 
 class TestState:
-    async def test_it_counts(self, bench: Gateway) -> None:
+    async def test_the_state_has_the_counts(self, bench: Gateway) -> None:
         await bury(bench, "broken.jpg", 3)
         answer = await bench.client.get(STATE)
         assert answer.status_code == 200, answer.text
@@ -65,13 +67,14 @@ class TestState:
             "max_upload_bytes": 100_000_000,
         }
 
-    async def test_a_server_that_is_down_is_told(self, bench: Gateway) -> None:
+    async def test_a_server_that_is_down_is_reported(self, bench: Gateway) -> None:
         bench.log.available = False
         assert_problem(await bench.client.get(STATE), 503)
         bench.log.available = True
         assert (await bench.client.get(STATE)).status_code == 200
 
-    async def test_an_answer_is_kept_for_a_moment(
+    @pytest.mark.slow
+    async def test_the_state_is_cached_briefly(
         self, bench: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 60.0)
@@ -80,8 +83,54 @@ class TestState:
         assert (await bench.client.get(LETTERS)).json()["total"] == 0
 
 
+class TestModelChange:
+    """The local stack's change to a better model, as the page shows it."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> AdoptionFile:
+        return AdoptionFile(tmp_path / "adoption.json")
+
+    @pytest.fixture
+    async def local(
+        self, tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[Gateway]:
+        monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 0.0)
+        monkeypatch.setattr(ttl_cache, "TTL_PER_COST", 0.0)
+        file = tmp_path / "adoption.json"
+        async with gateway(tmp_path, small_spec, adoption_status_file=file) as local:
+            yield local
+
+    async def test_it_is_absent_if_there_is_none(self, local: Gateway, file: AdoptionFile) -> None:
+        assert "model_change" not in (await local.client.get(STATE)).json()
+        status = AdoptionStatus(model="big", instead_of="lite", step=AdoptionStep.DECLINED)
+        file.write(status)
+        assert "model_change" not in (await local.client.get(STATE)).json()
+
+    async def test_its_step_and_its_progress(self, local: Gateway, file: AdoptionFile) -> None:
+        status = AdoptionStatus(
+            model="big",
+            instead_of="lite",
+            step=AdoptionStep.DOWNLOADING,
+            bytes_done=150_000_000,
+            bytes_total=600_000_000,
+        )
+        file.write(status)
+        assert (await local.client.get(STATE)).json()["model_change"] == {
+            "model": "big",
+            "step": "downloading",
+            "text": "big is being downloaded: 150 of 600 MB; lite answers searches meanwhile",
+            "done": 150_000_000,
+            "total": 600_000_000,
+            "problem": "",
+            "decline": "./image-search models decline, or MODEL_NAME=lite at the next start",
+        }
+        file.write(status.model_copy(update={"step": AdoptionStep.DONE}))
+        change = (await local.client.get(STATE)).json()["model_change"]
+        assert (change["step"], change["total"], change["decline"]) == ("done", None, None)
+
+
 class TestDeadLetters:
-    async def test_the_newest_of_each_picture_first(self, bench: Gateway) -> None:
+    async def test_the_newest_letter_of_each_image_comes_first(self, bench: Gateway) -> None:
         await bury(bench, "a.jpg", 1, minutes=1)
         await bury(bench, "b.jpg", 2, minutes=2)
         last = await bury(bench, "a.jpg", 3, minutes=3)
@@ -99,7 +148,7 @@ class TestDeadLetters:
         limited = (await bench.client.get(LETTERS, params={"limit": 1})).json()
         assert (limited["total"], len(limited["letters"])) == (2, 1)
 
-    async def test_settled_ones_are_gone(self, bench: Gateway) -> None:
+    async def test_settled_letters_are_not_listed(self, bench: Gateway) -> None:
         position = await bury(bench, "a.jpg", 1)
         name = f"{position.partition}:{position.offset}"
         settling = {SETTLES_HEADER: name, SETTLED_AS_HEADER: "dropped"}
@@ -111,8 +160,25 @@ class TestDeadLetters:
         assert_problem(await bench.client.get(LETTERS, params={"limit": limit}), 422, "limit")
 
 
+class TestDocumentation:
+    async def test_it_loads_nothing_from_other_hosts(self, bench: Gateway) -> None:
+        page = await bench.client.get("/docs")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        files = re.findall(r"""(?:src|href)="([^"]+)""", page.text)
+        assert len(files) >= 4
+        for file in files:
+            assert file.startswith("/")
+            answer = await bench.client.get(file)
+            assert (answer.status_code, bool(answer.content)) == (200, True), file
+
+    async def test_the_other_usual_address_leads_to_it(self, bench: Gateway) -> None:
+        answer = await bench.client.get("/redoc")
+        assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
 class TestSigningIn:
-    async def test_a_browser_is_shown_the_form_and_gets_in(
+    @pytest.mark.slow
+    async def test_a_browser_gets_the_sign_in_form_and_signs_in(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         async with gateway(tmp_path, small_spec, api_keys=KEY) as bench:
@@ -165,7 +231,10 @@ class TestSigningIn:
                 assert answer.status_code == 401
             assert_problem(await bench.client.post("/sign-in", data={"key": "guess"}), 429)
 
-    async def test_a_token_is_good_as_well(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    @pytest.mark.slow
+    async def test_a_token_can_be_used_to_sign_in(
+        self, tmp_path: Path, small_spec: ModelSpec
+    ) -> None:
         with local_issuer() as issuer:
             async with gateway(
                 tmp_path, small_spec, oidc_issuer=issuer.url, oidc_audience=AUDIENCE
@@ -176,14 +245,14 @@ class TestSigningIn:
                 answer = await bench.client.post("/sign-in", data={"key": "é" * 20})
                 assert answer.status_code == 401
 
-    async def test_where_everybody_may_ask_there_is_no_form(self, bench: Gateway) -> None:
+    async def test_there_is_no_sign_in_form_without_keys(self, bench: Gateway) -> None:
         assert_problem(await bench.client.get("/sign-in"), 404)
 
     @pytest.mark.parametrize(
         "address",
         ["//evil.example", "/\\evil.example", "https://evil.example", "", "x", "/\t/evil.example"],
     )
-    def test_it_leads_to_no_other_site(self, address: str) -> None:
+    def test_sign_in_redirects_to_no_other_site(self, address: str) -> None:
         assert own_address(address) == "/"
         assert own_address("/analytics?since=2026") == "/analytics?since=2026"
 

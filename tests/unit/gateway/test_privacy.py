@@ -1,4 +1,4 @@
-"""What the gateway's events tell of those who search and rate."""
+"""What the gateway's events contain about the people who search and rate."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ async def used(
     return decode(SearchPerformed, search.value), decode(FeedbackGiven, given.value), written
 
 
-async def test_a_client_has_one_name_that_does_not_tell_who(
-    tmp_path: Path, small_spec: ModelSpec
-) -> None:
+@pytest.mark.slow
+async def test_a_client_has_one_pseudonym(tmp_path: Path, small_spec: ModelSpec) -> None:
     search, given, written = await used(tmp_path, small_spec)
     assert search.client == given.client
     assert re.fullmatch(r"[0-9a-f]{20}", search.client or "")
@@ -51,6 +50,7 @@ async def test_a_client_has_one_name_that_does_not_tell_who(
     assert again.client == search.client
 
 
+@pytest.mark.slow
 async def test_keys_are_clients_and_are_not_written(tmp_path: Path, small_spec: ModelSpec) -> None:
     first, second = KEYS.split()
     one, _, written = await used(tmp_path, small_spec, first, api_keys=KEYS)
@@ -62,7 +62,8 @@ async def test_keys_are_clients_and_are_not_written(tmp_path: Path, small_spec: 
     assert one.client not in privacy.names(second)
 
 
-async def test_another_salt_gives_other_names(tmp_path: Path, small_spec: ModelSpec) -> None:
+@pytest.mark.slow
+async def test_another_salt_gives_other_pseudonyms(tmp_path: Path, small_spec: ModelSpec) -> None:
     plain, *_ = await used(tmp_path, small_spec)
     salted, *_ = await used(tmp_path, small_spec, client_salt=SecretStr("salt"))
     assert plain.client != salted.client
@@ -72,6 +73,7 @@ async def test_another_salt_gives_other_names(tmp_path: Path, small_spec: ModelS
     assert plain.client in Privacy(GatewaySettings(), SECRET).names(ADDRESS)
 
 
+@pytest.mark.slow
 async def test_texts_can_be_left_out(tmp_path: Path, small_spec: ModelSpec) -> None:
     search, given, written = await used(tmp_path, small_spec, log_texts=False)
     assert (search.text, given.text) == (None, None)
@@ -79,6 +81,7 @@ async def test_texts_can_be_left_out(tmp_path: Path, small_spec: ModelSpec) -> N
     assert search.search_id == given.search_id
 
 
+@pytest.mark.slow
 async def test_clients_can_be_left_out(tmp_path: Path, small_spec: ModelSpec) -> None:
     search, given, _ = await used(tmp_path, small_spec, log_clients=False)
     assert (search.client, given.client) == (None, None)
@@ -86,5 +89,5 @@ async def test_clients_can_be_left_out(tmp_path: Path, small_spec: ModelSpec) ->
 
 
 @pytest.mark.parametrize("name", ["", "\udcff", "2001:db8::/64"])
-def test_any_name_can_be_hashed(name: str) -> None:
+def test_any_client_name_can_be_hashed(name: str) -> None:
     assert len(Privacy(GatewaySettings(), SECRET).names(name)) == 3

@@ -123,7 +123,7 @@ def test_a_forged_token_is_refused(receipts: Receipts, kind: str) -> None:
         receipts.check(FORGED[kind]())
 
 
-def test_expiry_is_said(receipts: Receipts) -> None:
+def test_an_expired_receipt_is_reported(receipts: Receipts) -> None:
     with pytest.raises(InvalidReceipt, match="expired"):
         receipts.check(FORGED["expired"]())
 
@@ -133,7 +133,7 @@ def test_a_short_secret_is_refused() -> None:
         Receipts("short", lifetime_seconds=1)
 
 
-def test_the_secret_is_made_once_and_is_private(tmp_path: Path) -> None:
+def test_the_secret_is_created_once_with_private_permissions(tmp_path: Path) -> None:
     file = tmp_path / "state" / "jwt.secret"
     with ThreadPoolExecutor(16) as pool:
         secrets = set(pool.map(lambda _: load_or_create_secret(file), range(64)))

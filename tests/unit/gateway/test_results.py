@@ -59,6 +59,7 @@ def joined(pages: list[list[str]]) -> list[str]:
 
 
 class TestFilters:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("filters", "wanted"),
         [
@@ -79,7 +80,9 @@ class TestFilters:
             ({"added_at": {"from": "2026-01-05T00:00:01Z"}}, lambda n: False),
         ],
     )
-    async def test_they_hold(self, bench: Gateway, filters: dict[str, Any], wanted: Any) -> None:
+    async def test_filters_select_the_matching_images(
+        self, bench: Gateway, filters: dict[str, Any], wanted: Any
+    ) -> None:
         names = await bench.names(**HERE, filters=filters)
         assert numbers(names) == [n for n in range(250) if wanted(n)]
 
@@ -101,10 +104,13 @@ class TestFilters:
             ("odd", "filters"),
         ],
     )
-    async def test_what_is_none_is_named(self, bench: Gateway, filters: Any, field: str) -> None:
+    async def test_an_invalid_filter_is_named(
+        self, bench: Gateway, filters: Any, field: str
+    ) -> None:
         assert_problem(await bench.search(text="x", filters=filters), 422, field)
 
-    async def test_they_are_told_in_the_event(self, bench: Gateway) -> None:
+    @pytest.mark.slow
+    async def test_filters_are_in_the_search_event(self, bench: Gateway) -> None:
         await bench.search(
             text="x",
             filters={"folder": "odd", "width": {"min": 3}, "media_type": ["a/b", "c/d"]},
@@ -120,7 +126,7 @@ class TestFilters:
             "cut_off": "auto",
         }
 
-    def test_times_are_told_as_they_are_written(self) -> None:
+    def test_times_are_serialised_as_written(self) -> None:
         filters = Filters.model_validate({"taken_at": {"from": "2026-01-01T10:00:00+02:00"}})
         assert filters.flat() == {"taken_at.from": "2026-01-01T10:00:00+02:00"}
 
@@ -136,7 +142,8 @@ async def _events(bench: Gateway, count: int) -> Any:
 
 
 class TestDetails:
-    async def test_what_is_asked_for_is_told(self, bench: Gateway) -> None:
+    @pytest.mark.slow
+    async def test_requested_details_are_returned(self, bench: Gateway) -> None:
         body = {**HERE, "limit": 1, "include": ["width", "taken_at", "sha256", "width"]}
         (match,) = await bench.found(**body)
         assert match == {
@@ -149,7 +156,7 @@ class TestDetails:
         (_, match) = await bench.found(**{**body, "limit": 2})
         assert match["taken_at"] is None
 
-    async def test_nothing_else_can_be(self, bench: Gateway) -> None:
+    async def test_other_details_are_refused(self, bench: Gateway) -> None:
         for name in ("uri", "vector", "", 7):
             assert_problem(await bench.search(text="x", include=[name]), 422, "include.0")
 
@@ -168,8 +175,9 @@ class TestPages:
             if cursor is None:
                 return pages
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("limit", [1, 7, 50, 99, 100, 125, 249, 250, 1000])
-    async def test_together_they_are_everything_once(self, bench: Gateway, limit: int) -> None:
+    async def test_pages_together_contain_each_match_once(self, bench: Gateway, limit: int) -> None:
         if limit == 1:
             pages = await self.pages(bench, 1, filters={"width": {"max": 9}})
             assert numbers(joined(pages)) == list(range(10))
@@ -179,7 +187,8 @@ class TestPages:
         assert all(len(page) == limit for page in pages[:-1])
         assert pages[-1]
 
-    async def test_with_everything_at_once(self, bench: Gateway) -> None:
+    @pytest.mark.slow
+    async def test_pages_work_with_filters_cut_off_and_min_score(self, bench: Gateway) -> None:
         options = {"filters": {"folder": "odd"}, "cut_off": "auto", "min_score": 0.8}
         pages = await self.pages(bench, 9, **options)
         whole = await bench.names(**HERE, **options)
@@ -189,7 +198,8 @@ class TestPages:
     async def test_an_empty_answer_is_the_last_page(self, bench: Gateway) -> None:
         assert await self.pages(bench, 5, filters={"folder": "nowhere"}) == [[]]
 
-    async def test_an_index_that_changes_its_mind_repeats_and_skips_nothing(self) -> None:
+    @pytest.mark.slow
+    async def test_pages_of_an_index_with_changing_order_repeat_and_skip_nothing(self) -> None:
         """A search for more may find better ones that a search for few missed."""
         chance = random.Random(7)
         everything = [Match(f"{n:05}.jpg", 1 - n / 20_000) for n in range(12_000)]
@@ -211,7 +221,8 @@ class TestPages:
         assert len(met) == len(set(met)) >= 10_000
         assert set(met) >= {match.image_id for found in answers.values() for match in found}
 
-    async def test_a_cursor_fits_its_own_search_alone(self, bench: Gateway) -> None:
+    @pytest.mark.slow
+    async def test_a_cursor_is_valid_for_its_own_search_only(self, bench: Gateway) -> None:
         body = {**HERE, "limit": 5, "paged": True}
         cursor = (await bench.search(**body)).json()["next_cursor"]
         other = {**body, "limit": 9, "cursor": cursor}
@@ -229,18 +240,20 @@ class TestPages:
             answer = await bench.search(**{**body, "cursor": cursor, **changes})
             assert_problem(answer, 422, "cursor")
 
-    async def test_a_receipt_is_no_cursor(self, bench: Gateway) -> None:
+    @pytest.mark.slow
+    async def test_a_receipt_is_refused_as_a_cursor(self, bench: Gateway) -> None:
         receipt = (await bench.search(**HERE)).json()["jwt"]
         assert_problem(await bench.search(**HERE, cursor=receipt), 422, "cursor")
 
 
 class TestCutOff:
-    def test_the_bound_is_half_way_from_the_background_to_the_best(self) -> None:
+    def test_the_cut_off_is_half_way_from_the_background_to_the_best(self) -> None:
         assert cutoff.cut_off_score(0.5, [0.1, 0.1, 0.4], 0.0) == pytest.approx(0.3)
         assert cutoff.cut_off_score(0.5, [0.1, 0.1, 0.4], 0.35) == 0.35
         assert cutoff.cut_off_score(0.5, [], 0.2) == 0.2
 
-    async def test_what_does_not_stand_out_is_cut(
+    @pytest.mark.slow
+    async def test_matches_that_do_not_stand_out_are_cut_off(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         near = [image_record(f"near/{n}.jpg", unit(1, 0.1 * n)) for n in range(4)]
@@ -254,17 +267,21 @@ class TestCutOff:
             assert 0.3 < answer["cut_off_score"] < 0.9
             assert "cut_off_score" not in (await bench.search(**body, cut_off="none")).json()
 
-    async def test_in_an_empty_collection(self, tmp_path: Path, small_spec: ModelSpec) -> None:
+    @pytest.mark.slow
+    async def test_the_cut_off_of_an_empty_collection(
+        self, tmp_path: Path, small_spec: ModelSpec
+    ) -> None:
         async with gateway(tmp_path, small_spec) as bench:
             answer = (await bench.search(text="x", cut_off="auto")).json()
             assert (answer["matches"], answer["cut_off_score"]) == ([], None)
 
-    async def test_only_its_names_are_taken(self, bench: Gateway) -> None:
+    async def test_an_unknown_cut_off_is_refused(self, bench: Gateway) -> None:
         assert_problem(await bench.search(text="x", cut_off="maybe"), 422, "cut_off")
 
 
 class TestCollapse:
-    async def test_near_duplicates_are_folded_under_the_best(
+    @pytest.mark.slow
+    async def test_near_duplicates_are_collapsed_under_the_best(
         self, tmp_path: Path, small_spec: ModelSpec
     ) -> None:
         records = [
@@ -289,6 +306,7 @@ class TestCollapse:
             rest = await bench.names(**body, limit=4, cursor=first["next_cursor"])
             assert rest == ["4/0.jpg"]
 
+    @pytest.mark.slow
     @given(st.integers(0, 2**32), st.integers(1, 60), st.floats(0.5, 0.999))
     async def test_a_longer_answer_starts_with_a_shorter_one(
         self, seed: int, count: int, least: float

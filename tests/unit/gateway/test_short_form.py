@@ -35,7 +35,7 @@ from gateway.search.short_form import BadShortForm, ShortFormTerm, parse
         ("time 10:30 at night", [ShortFormTerm(1, "time 10:30 at night")]),
     ],
 )
-def test_it_is_read(query: str, parts: list[ShortFormTerm]) -> None:
+def test_the_short_form_is_parsed(query: str, parts: list[ShortFormTerm]) -> None:
     assert parse(query) == parts
 
 
@@ -56,7 +56,7 @@ def test_it_is_read(query: str, parts: list[ShortFormTerm]) -> None:
         (" + ".join("x" * 17), "at most 16"),
     ],
 )
-def test_what_cannot_be_is_said(query: str, message: str) -> None:
+def test_an_invalid_short_form_is_reported(query: str, message: str) -> None:
     with pytest.raises(BadShortForm, match=message.replace("+", r"\+")):
         parse(query)
 
@@ -65,8 +65,9 @@ words = st.from_regex(r"[a-z]{1,8}( [a-z]{1,8}){0,2}", fullmatch=True)
 weights = st.integers(1, 99).map(float) | st.sampled_from([0.5, 2.25])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(words, weights, st.booleans(), st.booleans()), min_size=1, max_size=16))
-def test_what_the_gateway_writes_is_read_back(
+def test_the_gateways_short_form_is_parsed_back(
     terms: list[tuple[str, float, bool, bool]],
 ) -> None:
     written = [
@@ -88,7 +89,7 @@ def test_what_the_gateway_writes_is_read_back(
 
 
 @given(st.text(max_size=60))
-def test_anything_is_read_or_refused(query: str) -> None:
+def test_any_text_is_parsed_or_refused(query: str) -> None:
     try:
         parts = parse(query)
     except BadShortForm:

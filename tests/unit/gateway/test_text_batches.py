@@ -1,4 +1,4 @@
-"""Texts asked for at once share requests; none waits for others, or suffers from them."""
+"""Texts requested at the same time share batches; none waits for another or fails with it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ class Slow(FakeEmbedder):
         return np.array([[float(text)] for text in texts], np.float32)
 
 
-async def test_who_asks_alone_is_asked_for_at_once() -> None:
+async def test_a_single_text_is_embedded_at_once() -> None:
     embedder = Slow()
     assert await TextBatches(embedder).embed("m", "7") == [7.0]
     assert embedder.requested == [["7"]]
 
 
-async def test_what_comes_meanwhile_goes_together_and_each_gets_its_own() -> None:
+async def test_texts_that_arrive_during_a_request_share_the_next_batch() -> None:
     embedder = Slow()
     batches = TextBatches(embedder)
     count = 3 * MAX_TEXTS
@@ -62,7 +62,7 @@ async def test_models_are_not_mixed() -> None:
     )
 
 
-async def test_one_that_is_refused_takes_no_other_with_it() -> None:
+async def test_a_refused_text_does_not_fail_the_others() -> None:
     batches = TextBatches(Slow())
     requested = ["0", "0", "1", "bad", "2"]
     found = await asyncio.gather(
@@ -72,7 +72,7 @@ async def test_one_that_is_refused_takes_no_other_with_it() -> None:
     assert isinstance(found[3], Rejected)
 
 
-async def test_an_outage_is_told_to_all_and_passes() -> None:
+async def test_an_outage_reaches_all_callers_and_ends() -> None:
     embedder = Slow()
     batches = TextBatches(embedder)
     embedder.available = False
@@ -85,7 +85,7 @@ async def test_an_outage_is_told_to_all_and_passes() -> None:
 
 
 @pytest.mark.parametrize("away", [[4], [0], [0, 1], [2, 3, 4, 5]])
-async def test_callers_that_went_away_hold_nobody_up(away: list[int]) -> None:
+async def test_cancelled_callers_do_not_delay_others(away: list[int]) -> None:
     embedder = Slow()
     batches = TextBatches(embedder)
     tasks = [asyncio.create_task(batches.embed("m", str(n))) for n in range(6)]
@@ -98,7 +98,7 @@ async def test_callers_that_went_away_hold_nobody_up(away: list[int]) -> None:
             assert isinstance(each, asyncio.CancelledError)
         else:
             assert each == [float(number)]
-    # As many requests as ever may be under way afterwards.
+    # The limit of requests in flight is the same afterwards.
     embedder.most_at_once = embedder.at_once = 0
     await asyncio.gather(*(batches.embed("m", str(n)) for n in range(6)))
     assert embedder.most_at_once == IN_FLIGHT

@@ -23,7 +23,9 @@ REFUSED_CASES = [case for case in CASES if case.outcome != INDEXED]
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", INDEXED_CASES, ids=lambda case: case.name)
-def test_it_looks_as_the_same_pixels_in_a_plain_png(case: Case, small_spec: ModelSpec) -> None:
+def test_each_file_looks_like_the_same_pixels_in_a_plain_png(
+    case: Case, small_spec: ModelSpec
+) -> None:
     assert case.upright is not None
     plain = decode(saved(case.upright, "PNG"), small_spec)
     found = decode(case.data, small_spec)
@@ -35,9 +37,10 @@ def test_it_looks_as_the_same_pixels_in_a_plain_png(case: Case, small_spec: Mode
     assert np.abs(found.pixels.astype(int) - plain.pixels).mean() <= case.distance
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", INDEXED_CASES, ids=lambda case: case.name)
-def test_its_thumbnail_is_a_small_upright_jpeg_without_a_profile(case: Case) -> None:
+def test_each_thumbnail_is_a_small_upright_jpeg_without_a_profile(case: Case) -> None:
     assert check(case.data) == case.media_type
     data = thumbnail(case.data, edge=256)
     assert len(data) < 100_000
@@ -67,7 +70,7 @@ def assert_corners(small: Image.Image, case: Case) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", REFUSED_CASES, ids=lambda case: case.name)
-def test_what_nothing_can_show_is_refused_with_the_reason(
+def test_files_that_cannot_be_shown_are_refused_with_the_reason(
     case: Case, small_spec: ModelSpec
 ) -> None:
     with pytest.raises(Rejected, match=case.outcome):
@@ -78,7 +81,7 @@ def test_what_nothing_can_show_is_refused_with_the_reason(
         check(case.data)
 
 
-def test_the_table_lists_exactly_these() -> None:
+def test_the_table_of_formats_lists_exactly_these_files() -> None:
     head, mark, table = TABLE.read_text(encoding="utf-8").partition("| file |")
     assert head
     assert mark + table == table_of(CASES)

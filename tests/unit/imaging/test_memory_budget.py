@@ -8,7 +8,7 @@ from imaging.sandbox.allocator import return_memory_promptly
 from imaging.sandbox.memory_budget import MemoryBudget
 
 
-async def test_what_does_not_fit_waits_and_a_giant_goes_alone() -> None:
+async def test_an_image_waits_for_memory_and_a_giant_is_decoded_alone() -> None:
     budget = MemoryBudget(100)
     most = 0
 
@@ -24,7 +24,7 @@ async def test_what_does_not_fit_waits_and_a_giant_goes_alone() -> None:
     assert budget.used == 0
 
 
-async def test_it_is_given_back_when_decoding_fails_and_only_once() -> None:
+async def test_memory_is_released_once_when_decoding_fails() -> None:
     budget = MemoryBudget(10)
     for _ in range(3):
         with pytest.raises(ValueError, match="damaged"), await budget.take(10):
@@ -35,7 +35,7 @@ async def test_it_is_given_back_when_decoding_fails_and_only_once() -> None:
     assert budget.used == 0
 
 
-async def test_whoever_gives_up_waiting_takes_nothing_and_stops_nobody() -> None:
+async def test_a_cancelled_waiter_takes_no_memory_and_blocks_nobody() -> None:
     budget = MemoryBudget(10)
     first = await budget.take(6)
     large = asyncio.create_task(budget.take(10))
@@ -55,7 +55,7 @@ async def test_whoever_gives_up_waiting_takes_nothing_and_stops_nobody() -> None
     assert budget.used == 0
 
 
-async def test_one_that_gives_up_as_its_turn_comes_is_skipped() -> None:
+async def test_a_waiter_cancelled_at_its_turn_is_skipped() -> None:
     budget = MemoryBudget(10)
     first = await budget.take(10)
     waiting = [asyncio.create_task(budget.take(6)) for _ in range(3)]
@@ -69,6 +69,6 @@ async def test_one_that_gives_up_as_its_turn_comes_is_skipped() -> None:
     assert budget.used == 0
 
 
-def test_asking_the_allocator_is_harmless() -> None:
+def test_releasing_memory_to_the_system_is_harmless() -> None:
     return_memory_promptly()
     assert len(bytearray(3 << 20)) == 3 << 20

@@ -55,7 +55,7 @@ class Bench:
     async def start(self) -> None:
         old = await self.index.ensure_collection(self.embedder.served["old"])
         await self.index.activate(old)
-        await self.tell(old, ModelStep.ACTIVATED)
+        await self.publish(old, ModelStep.ACTIVATED)
         search = SearchPerformed(
             search_id=uuid4(),
             kind=SearchKind.TEXT,
@@ -69,7 +69,7 @@ class Bench:
         )
         await self.log.publish(SEARCHES, [Message(str(search.search_id), search)])
 
-    async def tell(self, collection: Collection, step: ModelStep) -> None:
+    async def publish(self, collection: Collection, step: ModelStep) -> None:
         event = ModelActivated(
             step=step,
             model_name=collection.model_name,
@@ -96,7 +96,7 @@ class Bench:
                 vector=(vector * (1 - position / 10)).tolist(),
             )
             await self.index.upsert(collection, [record])
-        await self.tell(collection, ModelStep.BACKFILLING)
+        await self.publish(collection, ModelStep.BACKFILLING)
         return collection
 
     async def rate(self, name: str, rating: int, *, model_name: str = "old", days: int = 0) -> None:
@@ -112,7 +112,7 @@ class Bench:
         await self.log.publish(FEEDBACK, [Message(str(event.search_id), event)])
 
 
-async def test_nothing_is_said_while_ratings_are_few_old_good_or_of_another_model() -> None:
+async def test_there_is_no_advice_while_ratings_are_few_old_good_or_of_another_model() -> None:
     bench = Bench("old", "new")
     await bench.start()
     await bench.fill("new", ["c"])
@@ -133,7 +133,7 @@ async def test_low_ratings_name_the_loaded_model_that_ranks_best() -> None:
     await bench.start()
     await bench.fill("new", ["a", "c"])
     await bench.fill("better", ["c", "a"])
-    await bench.tell(await bench.fill("retired", ["c"]), ModelStep.RETIRED)
+    await bench.publish(await bench.fill("retired", ["c"]), ModelStep.RETIRED)
     await bench.fill("unloaded", ["c"])
     served = {name: spec for name, spec in bench.embedder.served.items() if name != "unloaded"}
     bench.embedder.served = served
@@ -158,13 +158,13 @@ async def test_low_ratings_without_a_better_model() -> None:
     assert "no loaded model would have done better" in advice.sentence()
 
 
-async def test_without_an_active_model_there_is_nothing_to_say() -> None:
+async def test_there_is_no_advice_without_an_active_model() -> None:
     bench = Bench("old")
     advice = await advise(bench.log, bench.embedder, bench.index, SETTINGS)
     assert (advice.model, advice.low) == (None, False)
 
 
-async def test_prometheus_sees_it() -> None:
+async def test_advice_is_a_prometheus_metric() -> None:
     bench = Bench("old", "new")
     await bench.start()
     await bench.fill("new", ["c"])

@@ -39,6 +39,7 @@ def by_definition(left: Sequence[str], right: Sequence[str], p: float) -> float:
     )
 
 
+@pytest.mark.slow
 @given(rankings, rankings)
 def test_rbo_is_symmetric_bounded_and_one_only_for_equal_sets(
     left: list[str], right: list[str]
@@ -128,7 +129,7 @@ def rated(text: str, name: str, rating: int) -> Message:
     return Message(str(event.search_id), event)
 
 
-async def test_two_models_are_compared_on_what_was_asked() -> None:
+async def test_two_models_are_compared_on_logged_searches() -> None:
     log, index = FakeEventLog(), FakeImageIndex()
     embedder = FakeEmbedder(served={"old": model("old", 8), "new": model("new", 6)})
     old = await index.ensure_collection(embedder.served["old"])
@@ -178,7 +179,7 @@ async def test_two_models_are_compared_on_what_was_asked() -> None:
     assert "<h2>cats</h2>" in page
 
 
-async def test_what_is_unknown_passes_no_gate() -> None:
+async def test_unknown_values_pass_no_gate() -> None:
     log, index = FakeEventLog(), FakeImageIndex()
     embedder = FakeEmbedder(served={"old": model("old", 8), "new": model("new", 6)})
     old = await index.ensure_collection(embedder.served["old"])

@@ -72,6 +72,7 @@ def described(tensors: Any) -> dict[str, tuple[int, list[int]]]:
     return {each.name: (each.data_type, list(each.dims)) for each in tensors}
 
 
+@pytest.mark.slow
 def test_all_four_can_be_parsed_and_have_the_parameters(both: tuple[str, Path, Path]) -> None:
     name, gpu, cpu = both
     assert sorted(path.name for path in gpu.iterdir()) == sorted(f"{name}_{h}" for h in HALVES)
@@ -87,6 +88,7 @@ def test_all_four_can_be_parsed_and_have_the_parameters(both: tuple[str, Path, P
     assert specs[0] == specs[1]
 
 
+@pytest.mark.slow
 def test_clients_see_the_same_tensors(both: tuple[str, Path, Path]) -> None:
     name, gpu, cpu = both
     for half in ("image", "text"):
@@ -96,6 +98,7 @@ def test_clients_see_the_same_tensors(both: tuple[str, Path, Path]) -> None:
         assert ours.max_batch_size == other.max_batch_size
 
 
+@pytest.mark.slow
 def test_native_configurations_fit_the_graphs(both: tuple[str, Path, Path]) -> None:
     name, gpu, _ = both
     for half in ("image", "text_encoder"):
@@ -122,6 +125,7 @@ def test_native_configurations_fit_the_graphs(both: tuple[str, Path, Path]) -> N
             assert all(dim > 0 for value in sample.inputs.values() for dim in value.dims)
 
 
+@pytest.mark.slow
 def test_the_ensemble_is_consistent(both: tuple[str, Path, Path]) -> None:
     name, gpu, _ = both
     ensemble = config(gpu, f"{name}_text")
@@ -142,6 +146,7 @@ def test_the_ensemble_is_consistent(both: tuple[str, Path, Path]) -> None:
         assert known[tensor] == wanted
 
 
+@pytest.mark.slow
 def test_token_ids_are_those_of_the_other_rendering(
     both: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +165,7 @@ def test_token_ids_are_those_of_the_other_rendering(
         assert array.dtype == {8: np.int32, 9: np.int64}[outputs[tensor].data_type]
 
 
+@pytest.mark.slow
 def test_embeddings_are_those_of_the_other_rendering(
     both: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +181,7 @@ def test_embeddings_are_those_of_the_other_rendering(
         assert np.sum(ours * other, axis=1)[kept].min() > 0.9999
 
 
+@pytest.mark.slow
 def test_a_text_that_is_not_utf8_fails_alone(
     both: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +195,7 @@ def test_a_text_that_is_not_utf8_fails_alone(
     assert len(responses[2].output_tensors[0].as_numpy()) == 2
 
 
+@pytest.mark.slow
 def test_accelerators(tmp_path: Path) -> None:
     def options(**given: Any) -> dict[str, dict[str, str]]:
         render_gpu(model_repository.CODE, tmp_path, "lite", **given)
@@ -211,6 +219,7 @@ def single(layout: Path) -> Path:
     return layout
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELS_DIR", str(tmp_path / "models"))
     run = CliRunner().invoke

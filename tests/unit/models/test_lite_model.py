@@ -94,14 +94,15 @@ def vectors(responses: list[Response]) -> Any:
     return np.concatenate([response.output_tensors[0].as_numpy() for response in responses])
 
 
-def test_pictures_keep_their_classes() -> None:
+def test_test_images_keep_their_classes() -> None:
     session = onnxruntime.InferenceSession(str(REPOSITORY / "lite_image/1/model.onnx"))
     batch = np.concatenate([pixels(name) for name in CLASSES])
     logits = session.run(["LOGITS"], {"PIXELS": batch})[0]
     assert logits.argmax(axis=1).tolist() == list(CLASSES.values())
 
 
-def test_queries_find_their_pictures(image_model: Any, text_model: Any) -> None:
+@pytest.mark.slow
+def test_queries_find_their_images(image_model: Any, text_model: Any) -> None:
     images = [{"PIXELS": Tensor("PIXELS", pixels(name))} for name in QUERIES]
     scores = (
         vectors(text_model.execute([texts(*QUERIES.values())]))
@@ -112,6 +113,7 @@ def test_queries_find_their_pictures(image_model: Any, text_model: Any) -> None:
     assert (scores - np.diag(np.diag(scores))).max() < 0.20
 
 
+@pytest.mark.slow
 def test_vectors_have_unit_length_and_the_stated_dimension(
     image_model: Any, text_model: Any
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_batch_does_not_change_a_text(text_model: Any) -> None:
     np.testing.assert_allclose(together[1:], alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_requests_of_a_batch_get_their_own_answers(image_model: Any) -> None:
     both = np.concatenate([pixels("chelsea"), pixels("coffee")])
     requests = [{"PIXELS": Tensor("PIXELS", each)} for each in (pixels("rocket"), both)]

@@ -72,6 +72,7 @@ def padded(ids: list[int]) -> list[int]:
     return ids + [0] * (CONTEXT - len(ids))
 
 
+@pytest.mark.slow
 def test_token_ids_are_those_of_open_clip(
     tokenized: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,10 +83,11 @@ def test_token_ids_are_those_of_open_clip(
         assert found == padded(TOKENS[text]), text
 
 
+@pytest.mark.slow
 def test_texts_that_spell_out_tokens_are_read_as_hugging_face_does(
     tokenized: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one difference; docs/decisions/0011-models-by-name.md tells it."""
+    """The one difference: see docs/decisions/0039-open-clip-inputs.md."""
     give_backend(monkeypatch)
     theirs = clip_tokenizer()
     for text, found in zip(
@@ -95,6 +97,7 @@ def test_texts_that_spell_out_tokens_are_read_as_hugging_face_does(
         assert found == padded(theirs(text.lower())["input_ids"]), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clean", ["whitespace", "lower", "canonicalize"])
 def test_texts_are_cleaned_as_open_clip_does(
     clean: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,7 +142,7 @@ def test_only_open_clips_tokenizer_pads_with_the_first_token(tmp_path: Path) -> 
         {"tokenizer_kwargs": {"clean": "other"}},
     ],
 )
-def test_what_open_clip_would_tokenize_another_way_is_refused(
+def test_a_tokenizer_that_differs_from_open_clip_is_refused(
     text: dict[str, Any], tmp_path: Path
 ) -> None:
     layout = tokenizers_like.write_layout(
@@ -209,6 +212,7 @@ def mean_colour() -> onnx.ModelProto:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_pixels_are_those_of_open_clip(preset: str, tmp_path: Path) -> None:
     prepared = Prepared(tmp_path, preset)

@@ -59,6 +59,7 @@ def cleaned(text: str, clean: str) -> str:
     return re.sub(r"\s+", " ", bare).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_token_ids_are_those_of_the_reference(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,7 +101,7 @@ def test_token_ids_are_those_of_the_reference(
     assert cosines.min() > 0.999
 
 
-def test_a_padding_side_that_means_nothing_is_named(tmp_path: Path) -> None:
+def test_an_unsupported_padding_side_is_named(tmp_path: Path) -> None:
     layout = tiny_model.write_layout(tmp_path / "layout")
     path = layout / "textual" / "tokenizer_config.json"
     path.write_text(json.dumps({"pad_token": "[PAD]", "padding_side": "top"}))
@@ -150,6 +151,7 @@ def theirs(processor: Any, image: Image.Image) -> Any:
     return raw["pixel_values"][0].transpose(1, 2, 0).astype(int)
 
 
+@pytest.mark.slow
 def test_cropped_pixels_are_those_of_clip() -> None:
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": SIDE},
@@ -171,6 +173,7 @@ def test_cropped_pixels_are_those_of_clip() -> None:
     assert same_crop >= 16
 
 
+@pytest.mark.slow
 def test_stretched_pixels_are_those_of_siglip() -> None:
     processor = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
     for image in images():

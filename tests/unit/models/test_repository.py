@@ -38,6 +38,7 @@ def parameters(repository: Path, name: str) -> dict[str, str]:
     return triton_config.parameters(triton_config.read(repository / name / "config.pbtxt"))
 
 
+@pytest.mark.slow
 def test_the_bundled_model_states_its_contract() -> None:
     spec = model_repository.read_model_spec(REPOSITORY, "lite")
     assert (spec.name, spec.width, spec.height, spec.dimension) == ("lite", 260, 260, 384)
@@ -123,7 +124,7 @@ def test_senseless_settings_are_refused(tmp_path: Path, changes: dict[str, Any])
         render(tmp_path, **changes)
 
 
-def test_half_a_model_is_refused(tmp_path: Path, source: Path) -> None:
+def test_an_incomplete_model_is_refused(tmp_path: Path, source: Path) -> None:
     shutil.rmtree(source / "lite_text")
     with pytest.raises(ValueError, match="text models"):
         render(tmp_path / "target", source)

@@ -55,6 +55,7 @@ def test_a_folder_becomes_a_model(layout: Path, store: ModelStore) -> None:
     assert triton_config.parameters(text)["max_tokens"] == str(tiny_model.CONTEXT)
 
 
+@pytest.mark.slow
 def test_a_rendered_model_has_the_code(layout: Path, store: ModelStore, tmp_path: Path) -> None:
     store.add(layout, "tiny", ORIGIN)
     target = tmp_path / "served"
@@ -73,6 +74,7 @@ def run(path: Path, feeds: dict[str, object]) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 def test_pixels_are_normalized_in_the_graph(layout: Path, store: ModelStore) -> None:
     store.add(layout, "tiny", ORIGIN)
     pixels = np.random.default_rng(3).integers(0, 256, (3, 64, 64, 3), np.uint8)
@@ -96,7 +98,7 @@ def test_texts_come_out_at_unit_length(layout: Path, store: ModelStore) -> None:
     assert np.linalg.norm(served, axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_weights_beside_the_graph_come_along(layout: Path, store: ModelStore) -> None:
+def test_external_weights_are_copied_with_the_graph(layout: Path, store: ModelStore) -> None:
     path = layout / "visual" / "model.onnx"
     model = onnx.load(path)
     path.unlink()
@@ -123,7 +125,9 @@ def test_weights_beside_the_graph_come_along(layout: Path, store: ModelStore) ->
         ("config.json", "embed_dim", "many"),
     ],
 )
-def test_what_is_not_supported_is_named(layout: Path, file: str, field: str, value: object) -> None:
+def test_an_unsupported_feature_is_named(
+    layout: Path, file: str, field: str, value: object
+) -> None:
     path = layout / file
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(InvalidLayout, match=field):
@@ -137,7 +141,7 @@ def test_a_missing_file_is_named(layout: Path, store: ModelStore) -> None:
     assert store.names() == ["lite"]
 
 
-def test_a_file_that_is_no_model_leaves_nothing_behind(layout: Path, store: ModelStore) -> None:
+def test_a_file_that_is_not_a_model_leaves_no_files(layout: Path, store: ModelStore) -> None:
     (layout / "visual" / "model.onnx").write_bytes(b"no model at all")
     with pytest.raises(model_graph.InvalidGraph):
         store.add(layout, "tiny", ORIGIN)
@@ -145,7 +149,7 @@ def test_a_file_that_is_no_model_leaves_nothing_behind(layout: Path, store: Mode
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "lite", ".hidden"])
-def test_names_that_cannot_be(layout: Path, store: ModelStore, name: str) -> None:
+def test_invalid_names_are_refused(layout: Path, store: ModelStore, name: str) -> None:
     with pytest.raises(StoreError):
         store.add(layout, name, ORIGIN)
 

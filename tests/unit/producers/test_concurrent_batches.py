@@ -24,8 +24,8 @@ from producers.folder.hashing import Candidate, Examiner, Finding, Present
 from producers.folder.mount_points import MountPoints
 from producers.folder.pipeline import ChangePipeline
 from producers.folder.settling import Settling
-from producers.folder.tree import UNKNOWN, FileStat, KnownImage
 from producers.guard import RemovalGuards
+from producers.known_image import UNKNOWN, FileStat, KnownImage
 from producers.log.known_images import KnownImages
 from producers.log.known_images_loader import load
 from producers.log.writer import ChangeWriter
@@ -142,6 +142,7 @@ async def test_no_image_is_in_two_batches_at_once(small_batches: None) -> None:
     work.cancel()
 
 
+@pytest.mark.slow
 async def test_a_folder_long_enough_for_helpers(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(publish, "BATCH", 300)
     root = tmp_path / "images"
@@ -174,7 +175,7 @@ async def test_a_folder_long_enough_for_helpers(tmp_path: Path, monkeypatch: Any
 
 
 class TestLoading:
-    async def test_what_the_topic_says_of_each_place(self) -> None:
+    async def test_the_topic_is_loaded_into_the_known_images(self) -> None:
         log = FakeEventLog()
         event_factory = EventFactory("", "file:///a/")
         messages = [
@@ -209,7 +210,7 @@ class TestLoading:
             ({"uri": ""}, "uri: String should have at least 1 character"),
         ],
     )
-    async def test_what_cannot_be_relied_on_is_reported_and_published_again(
+    async def test_unusable_events_are_reported_and_published_again(
         self, change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         log = FakeEventLog()
@@ -237,7 +238,7 @@ class TestLoading:
             await load(log, {"": "file:///a/"})
 
 
-async def test_what_is_published_encoded_is_read_as_the_event() -> None:
+async def test_an_event_published_encoded_is_read_back() -> None:
     log = FakeEventLog()
     value = EventFactory("", "file:///a/").addition("x.jpg", A, FileStat(1, 1))
     (position,) = await log.publish(IMAGES, [Message("x.jpg", value)])

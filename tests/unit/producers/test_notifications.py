@@ -1,4 +1,4 @@
-"""Whatever the kernel tells, the threads that listen to it go on."""
+"""No notification from the kernel ends the thread that receives it."""
 
 import asyncio
 from pathlib import Path
@@ -21,17 +21,18 @@ PATHS = st.one_of(
 def take(*events: FileSystemEvent) -> Changes:
     """What a watcher learns from these events."""
 
-    async def tell() -> Changes:
+    async def collect() -> Changes:
         mailbox = Mailbox(ROOT, asyncio.get_running_loop(), Rules)
         for event in events:
             mailbox.dispatch(event)
         return await asyncio.wait_for(mailbox.changes(), 1)
 
-    return asyncio.run(tell())
+    return asyncio.run(collect())
 
 
+@pytest.mark.slow
 @given(kind=st.sampled_from(EVENTS), source=PATHS, target=PATHS)
-def test_no_event_ends_the_thread_that_brings_it(
+def test_no_notification_ends_the_thread_that_delivers_it(
     kind: type[FileSystemEvent], source: str, target: str
 ) -> None:
     event = kind(source.encode(), target.encode() if "Moved" in kind.__name__ else b"")

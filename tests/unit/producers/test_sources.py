@@ -34,7 +34,7 @@ class TestSource:
     @pytest.mark.parametrize(
         "text", ["s3://b/x", "a/b=s3://b", "=s3://b", "nas=/mnt/nas", "a=s3://b a=s3://c"]
     )
-    def test_what_cannot_be_understood_is_named(self, text: str) -> None:
+    def test_an_invalid_source_is_named(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"is not of the form|used for two"):
             parse_sources(text)
         with pytest.raises(ValueError, match="IMAGES_SOURCES"):
@@ -46,7 +46,7 @@ class TestSource:
             bucket.pipe(f"/b/x/{name}", name.encode())
             assert read_bytes(source.uri(name), 99) == name.encode()
 
-    def test_what_is_not_there_and_what_nobody_knows(self, bucket: Any) -> None:
+    def test_missing_files_and_unknown_schemes_are_errors(self, bucket: Any) -> None:
         with pytest.raises(FileNotFoundError):
             open_uri("memory://b/none.jpg")
         with pytest.raises(Rejected, match="gopher"):
@@ -110,6 +110,7 @@ async def shows(log: FakeEventLog, expected: dict[str, bytes]) -> None:
         assert {n: e.sha256 for n, e in (await events(log)).items()} == wanted
 
 
+@pytest.mark.slow
 async def test_a_bucket_is_followed(root: Path, log: FakeEventLog, bucket: Any) -> None:
     bucket.pipe({"/b/x/a.jpg": b"1", "/b/x/deep/er/b c.png": b"2", "/b/x/notes.txt": b"no"})
     bucket.pipe({"/b/x/.hidden/c.jpg": b"no", "/b/other.jpg": b"no"})
@@ -144,6 +145,7 @@ async def state_is(sources: Sources, name: str, wanted: str) -> bool:
     return sources.statuses()[name].state == wanted
 
 
+@pytest.mark.slow
 async def test_an_emptied_bucket_removes_nothing_until_confirmed(
     root: Path, log: FakeEventLog, bucket: Any
 ) -> None:
@@ -164,6 +166,7 @@ async def test_an_emptied_bucket_removes_nothing_until_confirmed(
         await eventually(lambda: state_is(sources, "cloud", "watching"))
 
 
+@pytest.mark.slow
 async def test_a_listing_during_which_a_bucket_is_emptied_removes_nothing(
     root: Path, log: FakeEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +195,8 @@ async def test_a_listing_during_which_a_bucket_is_emptied_removes_nothing(
         assert sources.statuses()["cloud"].held == 100
 
 
-async def test_a_bucket_that_is_away_removes_nothing_and_is_taken_up_again(
+@pytest.mark.slow
+async def test_a_bucket_outage_removes_nothing(
     root: Path, log: FakeEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.pipe({"/b/x/a.jpg": b"1", "/b/x/b.jpg": b"2"})
@@ -213,7 +217,7 @@ async def test_a_bucket_that_is_away_removes_nothing_and_is_taken_up_again(
         await shows(log, {"cloud/b.jpg": b"2"})
 
 
-async def test_one_object_that_cannot_be_read_holds_up_no_other(
+async def test_an_unreadable_object_does_not_delay_the_others(
     root: Path, log: FakeEventLog, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.pipe({"/b/x/bad.jpg": b"1", "/b/x/good.jpg": b"2"})
@@ -243,6 +247,7 @@ async def test_an_object_over_the_limit_is_a_dead_letter(
     assert letter.key == b"cloud/big.jpg"
 
 
+@pytest.mark.slow
 async def test_a_second_folder_is_watched_under_its_name(
     root: Path, log: FakeEventLog, tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ def age(path: Path, seconds: float = 100) -> None:
     os.utime(path, (moment, moment))
 
 
-async def test_publishes_what_is_there_at_start(root: Path, log: FakeEventLog) -> None:
+async def test_publishes_existing_files_at_start(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"one")
     (root / "deep" / "er").mkdir(parents=True)
     (root / "deep" / "er" / "b c.jpg").write_bytes(b"two")
@@ -118,6 +118,7 @@ async def test_publishes_what_is_there_at_start(root: Path, log: FakeEventLog) -
     assert round(image.modified_at.timestamp() * 1e6) == modified_us
 
 
+@pytest.mark.slow
 async def test_publishes_nothing_after_a_restart(root: Path, log: FakeEventLog) -> None:
     for number in range(30):
         (root / f"{number}.jpg").write_bytes(bytes([number]))
@@ -129,6 +130,7 @@ async def test_publishes_nothing_after_a_restart(root: Path, log: FakeEventLog) 
     assert await history(log) == before
 
 
+@pytest.mark.slow
 async def test_follows_changes_while_running(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log):
         (root / "a.jpg").write_bytes(b"first")
@@ -141,7 +143,8 @@ async def test_follows_changes_while_running(root: Path, log: FakeEventLog) -> N
         await shows(log, {}, 2)
 
 
-async def test_events_that_cannot_be_followed_up_lead_to_new_watches(
+@pytest.mark.slow
+async def test_notifications_that_cannot_be_applied_lead_to_new_watches(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """watchdog's bookkeeping has been seen to fail, which ends the thread that reads events."""
@@ -170,6 +173,7 @@ async def test_events_that_cannot_be_followed_up_lead_to_new_watches(
         await shows(log, on_disk(root))
 
 
+@pytest.mark.slow
 async def test_a_new_file_is_published_within_half_a_second(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log, quiet_seconds=0.3):
         loop = asyncio.get_running_loop()
@@ -179,7 +183,8 @@ async def test_a_new_file_is_published_within_half_a_second(root: Path, log: Fak
         assert loop.time() - started < 0.6
 
 
-async def test_finds_what_happened_while_it_was_down(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_finds_changes_made_while_it_was_down(root: Path, log: FakeEventLog) -> None:
     for name in ("kept", "changed", "removed", "renamed", "touched"):
         (root / f"{name}.jpg").write_bytes(name.encode())
     async with watching(root, log):
@@ -196,6 +201,7 @@ async def test_finds_what_happened_while_it_was_down(root: Path, log: FakeEventL
     assert len(await history(log)) == count + 4
 
 
+@pytest.mark.slow
 async def test_a_rename_adds_before_it_removes(root: Path, log: FakeEventLog) -> None:
     published: list[str] = []
     publish = log.publish
@@ -226,6 +232,7 @@ async def test_files_written_at_once_into_new_folders(root: Path, log: FakeEvent
         await shows(log, on_disk(root))
 
 
+@pytest.mark.slow
 async def test_folders_moved_in_within_and_out(root: Path, log: FakeEventLog) -> None:
     outside = root.parent / "outside"
     (outside / "deep").mkdir(parents=True)
@@ -269,6 +276,7 @@ async def test_any_name_is_kept_as_it_is(root: Path, log: FakeEventLog, name: st
         assert list(await view(log)) == [f"{name}.jpg"]
 
 
+@pytest.mark.slow
 async def test_a_name_that_is_not_utf8_is_dead_lettered_once(root: Path, log: FakeEventLog) -> None:
     bad = os.fsencode(root) + b"/caf\xe9.jpg"
     Path(os.fsdecode(bad)).write_bytes(b"x")
@@ -294,6 +302,7 @@ async def _has(log: FakeEventLog, count: int) -> bool:
     return len(await letters(log)) >= count
 
 
+@pytest.mark.slow
 async def test_temporary_hidden_and_ignored_names(root: Path, log: FakeEventLog) -> None:
     (root / ".imageignore").write_text("drafts/\n*_raw.jpg\n")
     for name in (
@@ -337,6 +346,7 @@ async def test_temporary_hidden_and_ignored_names(root: Path, log: FakeEventLog)
         )
 
 
+@pytest.mark.slow
 async def test_a_slow_copy_gives_one_event_with_the_final_hash(
     root: Path, log: FakeEventLog
 ) -> None:
@@ -351,6 +361,7 @@ async def test_a_slow_copy_gives_one_event_with_the_final_hash(
     assert len(await history(log)) == 1
 
 
+@pytest.mark.slow
 async def test_a_restart_in_the_middle_of_a_copy_waits_for_its_end(
     root: Path, log: FakeEventLog
 ) -> None:
@@ -367,6 +378,7 @@ async def test_a_restart_in_the_middle_of_a_copy_waits_for_its_end(
     assert len(await history(log)) == 1
 
 
+@pytest.mark.slow
 async def test_an_outage_loses_nothing(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log):
         log.available = False
@@ -385,6 +397,7 @@ async def log_is_empty(log: FakeEventLog) -> bool:
     return not any(records for partitions in log.topics.values() for records in partitions)
 
 
+@pytest.mark.slow
 async def test_starts_while_the_log_is_down(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x")
     log.available = False
@@ -394,6 +407,7 @@ async def test_starts_while_the_log_is_down(root: Path, log: FakeEventLog) -> No
         await shows(log, on_disk(root), 20)
 
 
+@pytest.mark.slow
 async def test_a_checkout_that_moved_is_published_again_without_hashing(
     root: Path, log: FakeEventLog
 ) -> None:
@@ -408,6 +422,7 @@ async def test_a_checkout_that_moved_is_published_again_without_hashing(
     assert [r.uri for r in records] == [(root / "a.jpg").as_uri(), (moved / "a.jpg").as_uri()]
 
 
+@pytest.mark.slow
 async def test_polling_finds_the_same(root: Path, log: FakeEventLog) -> None:
     async with watching(root, log, poll_seconds=0.2):
         (root / "sub").mkdir()
@@ -421,6 +436,7 @@ async def test_polling_finds_the_same(root: Path, log: FakeEventLog) -> None:
         await shows(log, {})
 
 
+@pytest.mark.slow
 async def test_too_large_a_file_is_refused(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x" * 11)
     (root / "b.jpg").write_bytes(b"x" * 10)
@@ -435,6 +451,7 @@ async def test_too_large_a_file_is_refused(root: Path, log: FakeEventLog) -> Non
     }
 
 
+@pytest.mark.slow
 async def test_a_touched_file_publishes_nothing(root: Path, log: FakeEventLog) -> None:
     (root / "a.jpg").write_bytes(b"x")
     async with watching(root, log):
@@ -445,6 +462,7 @@ async def test_a_touched_file_publishes_nothing(root: Path, log: FakeEventLog) -
     assert len(await history(log)) == 1
 
 
+@pytest.mark.slow
 async def test_an_emptied_root_removes_nothing_until_confirmed(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -465,7 +483,7 @@ async def test_an_emptied_root_removes_nothing_until_confirmed(
             while watcher._guard.held:
                 watcher.status.write_soon.clear()
                 await watcher.status.write_soon.wait()
-        # What is told of the comparison's end is what it led to.
+        # The status at the end of the comparison shows its result.
         assert watcher.status.held == 0
         assert watcher.status.counters.removed == 3
         assert await view(log) == {}
@@ -479,7 +497,8 @@ async def _not_held(watcher: FolderWatcher) -> bool:
     return not watcher._guard.held
 
 
-async def test_a_root_that_vanishes_removes_nothing_and_is_taken_up_again(
+@pytest.mark.slow
+async def test_a_vanished_root_removes_nothing_and_is_watched_again(
     root: Path, log: FakeEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(30):
@@ -505,7 +524,8 @@ async def _root_missing(watcher: FolderWatcher) -> bool:
     return bool(watcher.status.root_missing)
 
 
-async def test_most_of_the_images_gone_at_once_are_held_back(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_removals_of_most_images_at_once_are_held(root: Path, log: FakeEventLog) -> None:
     for folder in ("kept", "disk"):
         (root / folder).mkdir()
         for number in range(25 if folder == "kept" else 30):
@@ -523,7 +543,8 @@ async def test_most_of_the_images_gone_at_once_are_held_back(root: Path, log: Fa
         await shows(log, on_disk(root))
 
 
-async def test_what_was_held_back_is_examined_again_soon(
+@pytest.mark.slow
+async def test_held_removals_are_examined_again_soon(
     root: Path, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producers.folder.watcher.HELD_RETRY_SECONDS", 0.5)
@@ -549,6 +570,7 @@ async def _shows_names(log: FakeEventLog, prefix: str, count: int) -> bool:
     return sum(name.startswith(prefix) for name in await view(log)) == count
 
 
+@pytest.mark.slow
 async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: FakeEventLog) -> None:
     here = os.open(root, os.O_RDONLY)
     for _ in range(1200):
@@ -568,6 +590,7 @@ async def test_folders_nested_a_thousand_deep_are_polled(root: Path, log: FakeEv
         subprocess.run(["rm", "-r", str(root / "d")], check=True)  # noqa: ASYNC221
 
 
+@pytest.mark.slow
 async def test_links_are_not_followed_by_default(root: Path, log: FakeEventLog) -> None:
     outside = root.parent / "outside"
     outside.mkdir()
@@ -588,7 +611,10 @@ async def test_links_are_not_followed_by_default(root: Path, log: FakeEventLog) 
         await shows(log, {"real/b.jpg": b})
 
 
-async def test_a_folder_replaced_by_a_link_is_gone(root: Path, log: FakeEventLog) -> None:
+@pytest.mark.slow
+async def test_images_of_a_folder_replaced_by_a_link_are_removed(
+    root: Path, log: FakeEventLog
+) -> None:
     (root / "sub").mkdir()
     (root / "sub" / "a.jpg").write_bytes(b"a")
     async with watching(root, log):

@@ -30,7 +30,7 @@ def test_the_checked_in_document_is_current() -> None:
     assert found == json_schema.render(asyncapi.document()), "run: python -m schemas.json_schema"
 
 
-def test_it_is_valid(official: jsonschema.Draft7Validator) -> None:
+def test_the_document_is_valid(official: jsonschema.Draft7Validator) -> None:
     assert [error.message for error in official.iter_errors(asyncapi.document())] == []
 
 
@@ -43,7 +43,7 @@ def test_it_is_valid(official: jsonschema.Draft7Validator) -> None:
         ("components", "schemas", "FeedbackGiven", "properties", "rating", "type"),
     ],
 )
-def test_the_schema_looks_into_every_part(
+def test_the_schema_validates_every_part(
     official: jsonschema.Draft7Validator, path: tuple[str, ...]
 ) -> None:
     broken = copy.deepcopy(asyncapi.document())
@@ -56,7 +56,7 @@ def test_the_schema_looks_into_every_part(
     assert not official.is_valid(broken)
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_can_be_resolved() -> None:
     document = asyncapi.document()
 
     def references(node: Any) -> list[str]:
@@ -73,7 +73,7 @@ def test_every_reference_leads_somewhere() -> None:
             node = node[part]
 
 
-def test_it_has_every_topic_with_its_settings() -> None:
+def test_the_document_has_every_topic_with_its_settings() -> None:
     channels = asyncapi.document()["channels"]
     assert {channel["address"] for channel in channels.values()} == {t.name for t in TOPICS}
     for topic in TOPICS:

@@ -76,18 +76,18 @@ def test_a_wrong_field_is_named(change: dict[str, Any], reason: str) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"null", b'"text"', b"\xff", b"{}", b"NaN"])
-def test_what_is_no_event_is_refused(value: bytes) -> None:
+def test_an_invalid_event_is_refused(value: bytes) -> None:
     with pytest.raises(InvalidEvent):
         decode_image_change(b"a.jpg", value)
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff"])
-def test_a_key_that_is_no_text_is_refused(key: bytes | None) -> None:
+def test_a_key_that_is_not_text_is_refused(key: bytes | None) -> None:
     with pytest.raises(InvalidEvent):
         decode_image_change(key, None)
 
 
-def test_a_lone_surrogate_is_no_key() -> None:
+def test_a_lone_surrogate_is_refused_as_a_key() -> None:
     with pytest.raises(InvalidEvent, match="Unicode"):
         encode_key("bad\udcff.jpg")
 
@@ -98,7 +98,7 @@ def test_every_unicode_key_survives(key: str) -> None:
 
 
 @given(st.binary())
-def test_garbage_is_never_anything_but_invalid(value: bytes) -> None:
+def test_random_bytes_are_always_invalid(value: bytes) -> None:
     with pytest.raises(InvalidEvent):
         decode(ImageAdded, value)
 
@@ -110,10 +110,9 @@ def test_a_rating_is_a_whole_number_from_1_to_10(rating: object) -> None:
         decode(FeedbackGiven, json.dumps(value).encode())
 
 
-def test_names_in_the_topic_table_are_unique_and_dead_letters_have_a_topic() -> None:
+def test_names_in_the_topic_table_are_unique_and_each_topic_is_written_and_read() -> None:
     assert len(BY_NAME) == len(TOPICS)
     for topic in TOPICS:
-        assert topic.dead_letters_to is None or topic.dead_letters_to in BY_NAME
         assert topic.partitions >= 1
         assert topic.written_by
         assert topic.read_by
@@ -131,18 +130,30 @@ def test_checked_in_schemas_are_up_to_date() -> None:
 
 
 PUBLISHED = json_schema.published()
+ACCEPTED_INCOMPATIBILITIES = {
+    # Sources without modification times used to report 1970. Readers of 1.0 require a time.
+    "images": {"field modified_at changed its type"},
+    # Dead letters of files that were never published used to name offset 0 of partition 0, which is
+    # the position of another record. Readers of 1.0 require a position.
+    "images.dlq": {
+        "field source_partition changed its type",
+        "field source_offset changed its type",
+    },
+}
+"""Topic -> incompatibilities with version 1.0 that were accepted deliberately."""
 
 
-def test_what_was_published_can_still_be_read() -> None:
+def test_current_schemas_are_compatible_with_all_published_ones() -> None:
     assert SCHEMA_VERSION in PUBLISHED, "run: python -m schemas.json_schema"
     generated = json_schema.generate()
     for version, topics in PUBLISHED.items():
         for name, old in topics.items():
             new = generated[f"{version.partition('.')[0]}/{name}.json"]
             found = set(json_schema.incompatibilities(old, new))
-            assert found == json_schema.DELIBERATE.get(name, set()), (version, name)
+            assert found == ACCEPTED_INCOMPATIBILITIES.get(name, set()), (version, name)
 
 
+@pytest.mark.slow
 def test_every_published_version_of_every_event_has_an_example_that_is_read() -> None:
     """Read by today's code, and valid by the schema that was published with it."""
     for version, topics in PUBLISHED.items():
@@ -159,6 +170,7 @@ def test_every_published_version_of_every_event_has_an_example_that_is_read() ->
                 jsonschema.validate(value, schema)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
 def test_no_published_field_could_be_removed_or_retyped_unnoticed(name: str) -> None:
     old = PUBLISHED[SCHEMA_VERSION][name]
@@ -188,21 +200,21 @@ class TestCompatibility:
                 node[last] = value
         return list(json_schema.incompatibilities(old, new))
 
-    def test_no_change(self) -> None:
+    def test_an_unchanged_schema_is_compatible(self) -> None:
         assert self.changed() == []
 
     def test_a_field_with_a_default_may_be_added(self) -> None:
         assert self.changed(properties__page={"type": "integer", "default": 1}) == []
 
-    def test_a_required_field_may_not(self) -> None:
+    def test_a_required_field_may_not_be_added(self) -> None:
         required = [*json_schema.generate()["1/searches.json"]["required"], "page"]
         found = self.changed(properties__page={"type": "integer"}, required=required)
         assert found == ["new field page has no default"]
 
-    def test_a_removed_field(self) -> None:
+    def test_a_field_may_not_be_removed(self) -> None:
         assert self.changed(properties__text=None) == ["field text was removed"]
 
-    def test_a_retyped_field(self) -> None:
+    def test_a_field_may_not_be_retyped(self) -> None:
         assert self.changed(properties__limit={"type": "string"}) == [
             "field limit changed its type"
         ]
@@ -211,7 +223,7 @@ class TestCompatibility:
         path = {"$defs__SearchResult__properties__score": {"type": "string"}}
         assert self.changed(**path) == ["SearchResult: field score changed its type"]
 
-    def test_an_enum_value_that_is_gone(self) -> None:
+    def test_an_enum_value_may_not_be_removed(self) -> None:
         assert self.changed(**{"$defs__SearchKind__enum": ["text", "image", "terms"]}) == [
             "SearchKind no longer allows similar"
         ]

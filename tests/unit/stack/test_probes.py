@@ -7,14 +7,13 @@ import pytest
 from stack.probes import http_probe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "ready", "alive"),
     [(200, True, True), (401, False, True), (429, False, True), (404, False, False)]
     + [(status, False, False) for status in (500, 503)],
 )
-async def test_a_refusal_is_a_sign_of_life_where_that_will_do(
-    status: int, ready: bool, alive: bool
-) -> None:
+async def test_a_refused_request_can_count_as_alive(status: int, ready: bool, alive: bool) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode())

@@ -16,6 +16,7 @@ from adapters.settings import BadSettings
 from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache, key_of, remove_tree, run
+from stack.install.progress import Lines
 from stack.record import ProcessRow, Record, RecordFile, find, identity, kill_leftovers
 from stack.settings import StackSettings
 from stack.supervisor import (
@@ -35,7 +36,7 @@ def silent(_: str) -> None:
 
 
 class TestSettings:
-    def test_a_port_that_is_none_is_refused(self) -> None:
+    def test_an_invalid_port_is_refused(self) -> None:
         with pytest.raises(BadSettings, match="GATEWAY_PORT"):
             StackSettings(gateway_port=70000)
 
@@ -57,12 +58,12 @@ class TestSettings:
 
 
 class TestPorts:
-    def test_free_ones_differ_and_are_free(self) -> None:
+    def test_free_ports_differ_and_are_free(self) -> None:
         found = ports.free_ports(20)
         assert len(set(found)) == 20
         ports.check({f"P{number}": number for number in found})
 
-    def test_a_busy_one_is_named_with_its_variable_and_its_holder(self) -> None:
+    def test_a_busy_port_is_named_with_its_variable_and_its_holder(self) -> None:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
@@ -70,7 +71,7 @@ class TestPorts:
             with pytest.raises(StackError, match=f"port {number} .*{os.getpid()}.*KAFKA_PORT"):
                 ports.check({"KAFKA_PORT": number})
 
-    def test_one_port_for_two_is_an_error(self) -> None:
+    def test_one_port_for_two_servers_is_an_error(self) -> None:
         with pytest.raises(StackError, match="A_PORT and B_PORT"):
             ports.check({"A_PORT": 4000, "B_PORT": 4000})
 
@@ -104,7 +105,7 @@ class TestPreparation:
         assert [path.name for path in tmp_path.iterdir()] == [".tool.lock"]
         assert (cache.get_or_prepare("tool", "1", "the tool", self.make("a")) / "thing").exists()
 
-    def test_what_a_killed_step_left_is_cleared(self, tmp_path: Path) -> None:
+    def test_files_left_by_a_killed_step_are_deleted(self, tmp_path: Path) -> None:
         (tmp_path / ".tool-abc.part").mkdir()
         Cache(tmp_path, silent).get_or_prepare("tool", "1", "the tool", self.make("a"))
         assert not list(tmp_path.glob("*.part"))
@@ -120,7 +121,7 @@ class TestPreparation:
     def test_a_command_that_fails_shows_its_last_lines(self) -> None:
         program = "print('one'); print('two'); raise SystemExit(3)"
         with pytest.raises(StackError, match=r"(?s)exit status 3.*one\ntwo"):
-            run([sys.executable, "-c", program], silent, "the step")
+            run([sys.executable, "-c", program], Lines(silent), "the step")
 
     def test_the_key_changes_with_the_content(self, tmp_path: Path) -> None:
         file = tmp_path / "lock.txt"
@@ -131,7 +132,7 @@ class TestPreparation:
 
 
 class TestRecord:
-    def test_a_second_launcher_is_told_of_the_first(self, tmp_path: Path) -> None:
+    def test_a_second_launcher_names_the_first(self, tmp_path: Path) -> None:
         first = RecordFile(tmp_path / "run")
         with first.locked():
             assert first.launcher_runs()
@@ -150,13 +151,14 @@ class TestRecord:
         file.write(record)
         assert file.read() == record
 
-    def test_another_process_with_the_same_id_is_not_ours(self) -> None:
+    def test_another_process_with_a_reused_id_is_not_ours(self) -> None:
         pid = os.getpid()
         mine = identity(pid)
         assert mine is not None
         assert find(ProcessRow(name="x", state="ready", pid=pid, identity=mine)) is not None
         assert find(ProcessRow(name="x", state="ready", pid=pid, identity=f"{mine}1")) is None
 
+    @pytest.mark.slow
     def test_leftovers_are_killed_with_their_children(self) -> None:
         parent = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
         time.sleep(0.3)
@@ -176,6 +178,7 @@ def test_back_off_grows_to_its_bound_and_is_jittered() -> None:
     assert len({backoff(5) for _ in range(20)}) > 10
 
 
+@pytest.mark.slow
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     program = (
         "import os, subprocess, sys, time\n"
@@ -213,6 +216,7 @@ class TestSupervisor:
             while not check():
                 await asyncio.sleep(0.02)
 
+    @pytest.mark.slow
     async def test_order_restart_and_stop(self, tmp_path: Path) -> None:
         printed: list[str] = []
         states: list[dict[str, ProcessState]] = []
@@ -252,20 +256,25 @@ class TestSupervisor:
             "ours": ProcessState.STOPPED,
         }
 
-    async def test_what_never_starts_is_an_error_with_the_log(self, tmp_path: Path) -> None:
+    @pytest.mark.slow
+    async def test_a_process_that_never_starts_is_an_error_with_its_log(
+        self, tmp_path: Path
+    ) -> None:
         spec = self.spec(tmp_path, "bad", "echo no such database; exit 7")
         supervisor = Supervisor([spec], silent, lambda _: None)
         with pytest.raises(StackError, match=r"(?s)bad exited with status 7.*no such database"):
             await asyncio.wait_for(supervisor.run(lambda: None), 30)
 
-    async def test_what_is_not_ready_in_time_is_an_error(self, tmp_path: Path) -> None:
+    @pytest.mark.slow
+    async def test_a_process_that_is_not_ready_in_time_is_an_error(self, tmp_path: Path) -> None:
         spec = self.spec(tmp_path, "slow", "sleep 600", start_timeout=0.5)
         supervisor = Supervisor([spec], silent, lambda _: None)
         with pytest.raises(StackError, match="not ready within"):
             await asyncio.wait_for(supervisor.run(lambda: None), 30)
         assert supervisor.processes["slow"].pid is None
 
-    async def test_what_ignores_the_polite_signal_is_killed(self, tmp_path: Path) -> None:
+    @pytest.mark.slow
+    async def test_a_process_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:
         script = f"trap '' TERM; touch {tmp_path}/deaf.up; while :; do sleep 0.1; done"
         printed: list[str] = []
         spec = self.spec(tmp_path, "deaf", script, stop_grace=0.5)
@@ -281,7 +290,8 @@ class TestSupervisor:
         assert not psutil.pid_exists(pid)
         assert any("did not stop in time" in line for line in printed)
 
-    async def test_what_hangs_is_killed_and_started_again(
+    @pytest.mark.slow
+    async def test_a_hung_process_is_killed_and_restarted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("stack.supervisor.ALIVE_SECONDS", 0.05)

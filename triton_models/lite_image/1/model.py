@@ -29,7 +29,7 @@ class TritonPythonModel:
         ]
         try:
             pixels = batches[0] if len(batches) == 1 else np.concatenate(batches)
-            embeddings = onnx_session.run(self._session, {self._input: pixels})
+            embeddings = self._session.run({self._input: pixels})
         except Exception as error:  # the runtime has no common base for its errors
             pb_utils.Logger.log_error(f"{self._name}: {error}")
             failed = pb_utils.TritonError(f"{self._name} could not encode a batch: {error}")
@@ -42,4 +42,5 @@ class TritonPythonModel:
 
     def finalize(self):
         """Called when the model is unloaded or the server stops."""
+        self._session.close()
         pb_utils.Logger.log_info(f"{self._name}: unloaded")

@@ -20,10 +20,10 @@ class TritonPythonModel:
     def initialize(self, args):
         """Loads the model. An exception here makes Triton report the model as not loaded."""
         self._name = args["model_name"]
-        self._session = onnx_session.open_session(args)
         stated = onnx_session.parameters(args)
         self._tokenizer = tokenization.load_tokenizer(stated, onnx_session.folder(args))
         self._clean = tokenization.load_cleaner(stated)
+        self._session = onnx_session.open_session(args)
         self._inputs = [
             (each.name, INTEGERS[each.type], part)
             for each, part in zip(
@@ -58,6 +58,7 @@ class TritonPythonModel:
 
     def finalize(self):
         """Called when the model is unloaded or the server stops."""
+        self._session.close()
         pb_utils.Logger.log_info(f"{self._name}: unloaded")
 
     def _embed(self, texts):
@@ -66,7 +67,7 @@ class TritonPythonModel:
             name: np.array([getattr(encoding, part) for encoding in encodings], dtype)
             for name, dtype, part in self._inputs
         }
-        return onnx_session.run(self._session, feeds)
+        return self._session.run(feeds)
 
     def _failed(self, reason, code):
         return pb_utils.InferenceResponse(

@@ -1,22 +1,39 @@
-"""A consumer as a process: stop signals, the watchdog, and running jobs that end together."""
+"""What all processes share: stop signals, the watchdog, and running jobs that end together."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from adapters.progress import Activity, Watchdog
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def call_on_signals(action: Callable[[], object]) -> None:
+    """Call `action` in the running event loop at each SIGTERM and SIGINT."""
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, action)
 
 
 def stop_on_signals() -> asyncio.Event:
     """An event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    call_on_signals(stop.set)
     return stop
+
+
+def exit_on_signals() -> None:
+    """Exit with status 0 at SIGTERM and SIGINT, unless a server handles them meanwhile."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(0)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, end)
 
 
 async def run_until_stopped(
@@ -57,9 +74,12 @@ async def run_until_first_ends(*jobs: Awaitable[object]) -> None:
 
 
 def build_watchdog(
-    activity: Activity, *, stuck_seconds: float, ready_file: Path | None
+    *activities: Activity,
+    stuck_seconds: float,
+    ready_file: Path | None = None,
+    end_process: bool = True,
 ) -> Watchdog:
-    """The watchdog of a process with one activity; it ends the process when that is stuck."""
+    """The watchdog of a process; by default it ends the process when an activity is stuck."""
     return Watchdog(
-        [activity], stuck_seconds=stuck_seconds, ready_file=ready_file, end_process=True
+        activities, stuck_seconds=stuck_seconds, ready_file=ready_file, end_process=end_process
     )
