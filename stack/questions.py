@@ -19,7 +19,7 @@ SECONDS: Final = 2.0
 """Time limit of a question that any server answers at once."""
 
 _METADATA, _VERSION = 3, 1
-_KAFKA_PORT: Final = 9092
+KAFKA_PORT: Final = 9092
 """The port of an address that names none, as for the client."""
 _CLIENT: Final = b"image-search"
 _LARGEST: Final = 64 * 1024 * 1024
@@ -88,7 +88,7 @@ async def kafka_answers(bootstrap_servers: str) -> bool:
 async def _broker_answers(broker: str) -> bool:
     try:
         address = urlsplit(f"//{broker}")
-        host, port = address.hostname or "", address.port or _KAFKA_PORT
+        host, port = address.hostname or "", address.port or KAFKA_PORT
         async with asyncio.timeout(SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
             try:

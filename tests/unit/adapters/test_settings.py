@@ -37,6 +37,7 @@ BAD = {
 """Setting -> a value that is not allowed."""
 
 ANY_VALUE = {
+    "adoption_status_file",
     "analytics_group",
     "cache_dir",
     "client_salt",

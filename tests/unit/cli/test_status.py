@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from cli import answers
+from cli.status import status
+from models.adoption_status import AdoptionFile, AdoptionStatus, AdoptionStep
 from stack import questions
+from stack.record import ProcessRow, Record, RecordFile
 from stack.settings import StackSettings
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
@@ -116,12 +120,52 @@ async def test_without_a_gateway_nothing_more_is_asked(tmp_path: Path) -> None:
     assert (found["lag"], found["advice"], found["watcher"]) == (None, None, {})
 
 
+@pytest.mark.parametrize(
+    ("step", "started", "shown"),
+    [
+        (AdoptionStep.LOADING, True, True),
+        (AdoptionStep.LOADING, False, False),
+        (AdoptionStep.DECLINED, True, False),
+    ],
+)
+def test_the_change_to_another_model_is_shown(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: AdoptionStep,
+    started: bool,
+    shown: bool,
+) -> None:
+    monkeypatch.setenv("STATE_DIR", str(tmp_path))
+    for name in ("KAFKA_PORT", "WEAVIATE_PORT", "TRITON_PORT", "GATEWAY_PORT"):
+        monkeypatch.setenv(name, "9")
+    change = AdoptionStatus(model="better", instead_of="lite", step=step)
+    AdoptionFile(StackSettings().adoption).write(change)
+    if started:
+        launcher = ProcessRow(name="launcher", state="running")
+        file = RecordFile(StackSettings().run)
+        file.write(Record(launcher=launcher, gateway_url="http://x", processes=[]))
+    with pytest.raises(typer.Exit):
+        status()
+    assert (f"model: {change.sentence()}" in capsys.readouterr().out) is shown
+    with pytest.raises(typer.Exit):
+        status(as_json=True)
+    assert json.loads(capsys.readouterr().out)["adoption"] == change.as_json()
+
+
 class TestQuestions:
     @pytest.mark.parametrize(("brokers", "answers"), [(1, True), (0, False), (-1, False)])
     async def test_kafka_answers_with_its_brokers(self, brokers: int, answers: bool) -> None:
         async with listening(kafka(brokers)) as port:
             assert await questions.kafka_answers(f"127.0.0.1:{port}") is answers
             assert await questions.kafka_answers(f"127.0.0.1:9, 127.0.0.1:{port}") is answers
+
+    async def test_a_broker_without_a_port_has_kafkas(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with listening(kafka(1)) as port:
+            monkeypatch.setattr(questions, "KAFKA_PORT", port)
+            assert await questions.kafka_answers("127.0.0.1")
 
     @pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense", "", "127.0.0.1:many"])
     async def test_no_broker_is_no_answer(self, address: str) -> None:
