@@ -44,7 +44,7 @@ def property_names(path: Path) -> frozenset[str]:
         name.startswith(f"{INDEX}.") for name in imports(path)
     ):
         return frozenset()
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree(path)):
         match node:
             case ast.ClassDef(body=body):
