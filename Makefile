@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: run down status clean setup prepare programs check test test-long chaos soak fuzz build format lock
 
-run: ## set up what is missing, start everything, follow the logs (Ctrl-C stops it)
+run: ## set up what is missing, start everything and show it (Ctrl-C stops it)
 	@./image-search up
 
 down: ## stop everything, keep what was stored

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 
 
 def machine_memory(limit_file: Path = CGROUP_LIMIT) -> int:
     """Bytes of memory of this machine, or of this container if its limit is lower."""
+    import psutil  # Here, because most commands need no more than the settings of this module.
+
     total = int(psutil.virtual_memory().total)
     try:
         limit = limit_file.read_text().strip()

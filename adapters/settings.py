@@ -3,16 +3,19 @@
 Each setting is the environment variable of its name in upper case, for instance `WEAVIATE_URL`. The
 docstring of a field is its description in the configuration reference (`docs/configuration.md`).
 Settings are never read at import: only a `__main__` or a factory creates them.
+
+They are pydantic models that read the environment themselves. pydantic-settings would do it too,
+but importing it takes longer than everything else that a light command does.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from adapters.addresses import (
     check_broker_addresses,
@@ -36,22 +39,25 @@ class BadSettings(ValueError):
     what is wrong."""
 
 
-class EnvironmentSettings(BaseSettings):
+class EnvironmentSettings(BaseModel):
     """Base of all settings: frozen, read only from the environment.
+
+    A value given by keyword takes precedence over the variable. The case of a variable's name does
+    not matter. A value is always one text: a field of several parts splits it in a validator.
 
     Raises:
         BadSettings: when created, for a value that is not allowed.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 
     def __init__(self, **values: Any) -> None:
+        variables = {name.lower(): value for name, value in os.environ.items()}
+        found = {name: variables[name] for name in type(self).model_fields if name in variables}
         try:
-            super().__init__(**values)
+            super().__init__(**{**found, **values})
         except ValidationError as error:
             raise BadSettings(_lines(error)) from None
-        except SettingsError as error:
-            raise BadSettings(str(error)) from None
 
 
 def _lines(error: ValidationError) -> str:

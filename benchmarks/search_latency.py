@@ -30,7 +30,7 @@ from adapters.index.port import Collection
 from adapters.index.weaviate import WeaviateIndex
 from adapters.settings import ServerSettings
 from benchmarks.intervals import interval
-from cli.search import credentials
+from stack.questions import credentials
 from stack.settings import ROOT, StackSettings
 from stack.tcp_ports import free_ports
 

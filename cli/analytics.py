@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from analytics import judgments, report
 from analytics.compaction import compact, expire, forget
 from analytics.lake import TOPICS, ForgetRequest, Lake
 from analytics.views import EventFilters, query
+from cli.output import AlwaysJson, AsJson, print_json
 from cli.servers import server_settings
 from consumers.analytics.rebuild import RebuildResult, rebuild
 from consumers.analytics.replay import replay
@@ -29,7 +31,6 @@ from schemas.topics import BY_NAME
 from stack.errors import StackError
 from stack.settings import StackSettings
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Since = Annotated[
     str | None, typer.Option("--since", help="Only events from this time on (ISO 8601, UTC).")
 ]
@@ -74,7 +75,7 @@ def sql(
     except duckdb.Error as error:
         raise StackError(str(error)) from error
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False, default=str))
+        print_json(rows, str)
         return
     table = Table(*(rows[0] if rows else ("nothing",)))
     for row in rows:
@@ -88,6 +89,7 @@ def replay_events(
         str | None, typer.Option("--from", help="First offset, or a time (ISO 8601).")
     ] = None,
     end: Annotated[str | None, typer.Option("--to", help="Offset or time to stop before.")] = None,
+    as_json: AlwaysJson = True,
 ) -> None:
     """Print a topic's events as JSON lines. Times are those at which Kafka stored them."""
     if topic not in BY_NAME:
@@ -114,7 +116,7 @@ def rebuild_lake(as_json: AsJson = False) -> None:
 
     done = asyncio.run(work())
     if as_json:
-        print(json.dumps({"read": done.read, "carried": done.carried}))
+        print_json({"read": done.read, "carried": done.carried})
         return
     for topic, count in done.read.items():
         carried = done.carried[topic]
@@ -129,15 +131,21 @@ def compact_lake(
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds for which readers may still use merged files.")
     ] = 600.0,
+    as_json: AsJson = False,
 ) -> None:
     """Merge small files, and delete files that were merged earlier."""
     generation = lake().current()
+    found: dict[str, dict[str, int]] = {}
     for topic in TOPICS:
         done = compact(generation, topic.name, min_files=min_files, grace_seconds=grace)
-        print(
-            f"{topic.name}: merged {done.merged} files into {done.written}; "
-            f"deleted {done.removed} old files"
-        )
+        found[topic.name] = asdict(done)
+        if not as_json:
+            print(
+                f"{topic.name}: merged {done.merged} files into {done.written}; "
+                f"deleted {done.removed} old files"
+            )
+    if as_json:
+        print_json(found)
 
 
 def forget_events(
@@ -149,6 +157,7 @@ def forget_events(
         list[str] | None,
         typer.Option("--who", help="Address, API key or token subject of a client."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove searches and their ratings from the lake, now and in every rebuild.
 
@@ -159,7 +168,10 @@ def forget_events(
         raise StackError("specify --search, --client or --who")
     names = {*(client or ()), *(name for each in who or () for name in _names(each))}
     taken = forget(lake(), ForgetRequest(frozenset(search or ()), frozenset(names)))
-    print(f"{taken} events removed")
+    if as_json:
+        print_json({"removed": taken})
+    else:
+        print(f"{taken} events removed")
 
 
 def _names(who: str) -> frozenset[str]:
@@ -174,25 +186,44 @@ def write_report(
     since: Since = None,
     until: Until = None,
     model: Model = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the analytics page as one self-contained HTML file."""
     to.write_text(report.render(lake(), filters(since, until, model)), encoding="utf-8")
-    print(f"wrote {to}")
+    if as_json:
+        print_json({"file": str(to)})
+    else:
+        print(f"wrote {to}")
 
 
 def export_qrels(
-    to: Into = Path("judgments"), since: Since = None, until: Until = None, model: Model = None
+    to: Into = Path("judgments"),
+    since: Since = None,
+    until: Until = None,
+    model: Model = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the ratings as relevance judgments (TREC qrels), with the runs and the queries."""
-    for path, count in judgments.write_trec(lake(), to, filters(since, until, model)).items():
-        print(f"{path}: {count} lines")
+    _print_lines(judgments.write_trec(lake(), to, filters(since, until, model)), as_json)
 
 
 def export_ubi(
-    to: Into = Path("ubi"), since: Since = None, until: Until = None, model: Model = None
+    to: Into = Path("ubi"),
+    since: Since = None,
+    until: Until = None,
+    model: Model = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write searches and ratings as OpenSearch's User Behavior Insights (JSON lines)."""
-    for path, count in judgments.write_ubi(lake(), to, filters(since, until, model)).items():
+    _print_lines(judgments.write_ubi(lake(), to, filters(since, until, model)), as_json)
+
+
+def _print_lines(written: Mapping[Path, int], as_json: bool) -> None:
+    """Print how many lines each file has that was written."""
+    if as_json:
+        print_json({"lines": {str(path): count for path, count in written.items()}})
+        return
+    for path, count in written.items():
         print(f"{path}: {count} lines")
 
 
@@ -202,7 +233,7 @@ def metrics(
     """Show nDCG, reciprocal rank and precision of each model, from ratings of single pictures."""
     found = judgments.metrics(lake(), filters(since, until, model))
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     if not found:
         print("no picture has been rated yet")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -15,6 +14,7 @@ from rich.table import Table
 from adapters.bootstrap import connections
 from adapters.log.dead_letter_reader import Letter, read_letters
 from adapters.log.port import EventLog
+from cli.output import AlwaysJson, AsJson, print_json
 from cli.servers import server_settings
 from consumers.repair import dead_letters
 from consumers.repair.dead_letters import LetterFilter
@@ -34,7 +34,6 @@ Source = Annotated[
         "--source", help="Only letters about records PARTITION or PARTITION:FIRST-LAST of images."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,11 +66,7 @@ def list_letters(
 
     letters = _with_log(read)
     if as_json:
-        print(
-            json.dumps(
-                [_letter_as_json(letter) for letter in letters], indent=2, ensure_ascii=False
-            )
-        )
+        print_json([_letter_as_json(letter) for letter in letters])
         return
     table = Table("letter", "class", "tried", "picture", "reason", box=None)
     for letter in letters:
@@ -88,13 +83,16 @@ def list_letters(
     Console().print(table if letters else "no dead letters")
 
 
-def show(name: Annotated[str, typer.Argument(help="partition:offset of the letter.")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="partition:offset of the letter.")],
+    as_json: AlwaysJson = True,
+) -> None:
     """Show everything that is known about one letter, as JSON."""
     letters = _with_log(read_letters)
     found = [letter for letter in letters if letter.name == name]
     if not found:
         raise StackError(f"there is no letter {name}; ./image-search dlq list --all shows them")
-    print(json.dumps(_letter_as_json(found[0]), indent=2, ensure_ascii=False))
+    print_json(_letter_as_json(found[0]))
 
 
 def retry(
@@ -102,6 +100,7 @@ def retry(
     error_class: ErrorClass = None,
     source: Source = None,
     everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Publish the records again, so that they are indexed again."""
     wanted = _selection(names, error_class, source, everything)
@@ -110,6 +109,15 @@ def retry(
         return await dead_letters.retry(log, await dead_letters.open_letters(log, wanted))
 
     done = _with_log(work)
+    if as_json:
+        print_json(
+            {
+                "retried": list(done.published),
+                "superseded": list(done.superseded),
+                "unreadable": dict(done.unreadable),
+            }
+        )
+        return
     print(f"retried {len(done.published)}")
     if done.superseded:
         print(f"settled, because newer events of their pictures exist: {len(done.superseded)}")
@@ -124,6 +132,7 @@ def drop(
     error_class: ErrorClass = None,
     source: Source = None,
     everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Settle letters without publishing their records again."""
     wanted = _selection(names, error_class, source, everything)
@@ -131,7 +140,11 @@ def drop(
     async def work(log: EventLog) -> int:
         return await dead_letters.drop(log, await dead_letters.open_letters(log, wanted))
 
-    print(f"dropped {_with_log(work)}")
+    dropped = _with_log(work)
+    if as_json:
+        print_json({"dropped": dropped})
+    else:
+        print(f"dropped {dropped}")
 
 
 def _with_log(work: Callable[[EventLog], Awaitable[T]]) -> T:

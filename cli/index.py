@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -23,6 +22,7 @@ from rich.progress import (
 
 from adapters.bootstrap import connections
 from adapters.watcher_status import skipped
+from cli.output import AsJson, print_json
 from cli.servers import server_settings, watcher_status
 from consumers.repair.audit import Audit
 from consumers.repair.audit import audit as compare
@@ -60,15 +60,15 @@ def audit(
     repair: Annotated[
         bool, typer.Option("--repair", help="Publish records that repair the differences.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the log with the active collection. Exits with status 1 if they differ."""
     result, published = asyncio.run(_audit(repair))
     if as_json:
-        print(json.dumps(_audit_as_json(result), indent=2, ensure_ascii=False))
+        print_json(_audit_as_json(result) | ({"published": published} if repair else {}))
     else:
         _print(result)
-    if published:
+    if published and not as_json:
         print(f"published {published} records; the indexers apply them", flush=True)
     if not result.is_clean and not published:
         raise typer.Exit(1)
@@ -82,6 +82,7 @@ def reconcile(
         ),
     ] = False,
     wait: Annotated[bool, typer.Option(help="Wait until the comparison has ended.")] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Make the watcher compare every source with the log now."""
     settings = StackSettings()
@@ -92,15 +93,26 @@ def reconcile(
         raise StackError("the watcher is not running; start it with './image-search up'")
     before = watcher_status(settings)
     process.send_signal(signal.SIGUSR1 if allow_mass_removal else signal.SIGHUP)
+    if not wait and as_json:
+        print_json({"state": "requested"})
+        return
     if not wait:
         print("comparison requested; see: ./image-search logs watcher")
         return
-    after = _wait_for_comparison(settings, before, process)
+    after = _wait_for_comparison(settings, before, process, silent=as_json)
+    done = {
+        "state": after["state"],
+        "known": after["known"],
+        "published": after["published"] - before.get("published", 0),
+        "removed": after["removed"] - before.get("removed", 0),
+        "problem": after["problem"],
+    }
+    if as_json:
+        print_json(done)
+        return
     print(
-        f"{after['state']}: {after['known']} pictures known, "
-        f"{after['published'] - before.get('published', 0)} published, "
-        f"{after['removed'] - before.get('removed', 0)} removed"
-        f"{'; ' + after['problem'] if after['problem'] else ''}"
+        f"{done['state']}: {done['known']} pictures known, {done['published']} published, "
+        f"{done['removed']} removed{'; ' + done['problem'] if done['problem'] else ''}"
     )
 
 
@@ -118,7 +130,7 @@ def list_skipped(
         for reason, count in found.counts.most_common()
     ]
     if as_json:
-        print(json.dumps({"total": found.counts.total(), "reasons": rows}, indent=2))
+        print_json({"total": found.counts.total(), "reasons": rows})
         return
     print(f"{found.counts.total()} skipped")
     for reason, count in found.counts.most_common():
@@ -132,7 +144,7 @@ def list_skipped(
 
 
 def _wait_for_comparison(
-    settings: StackSettings, before: dict[str, Any], process: psutil.Process
+    settings: StackSettings, before: dict[str, Any], process: psutil.Process, *, silent: bool
 ) -> dict[str, Any]:
     """The watcher's status after its next comparison; shows a progress bar on a terminal."""
     columns = (
@@ -142,7 +154,7 @@ def _wait_for_comparison(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, disable=not sys.stdout.isatty(), transient=True) as bar:
+    with Progress(*columns, disable=silent or not sys.stdout.isatty(), transient=True) as bar:
         # The tree holds about as many images as are known; a first scan has no estimate.
         task = bar.add_task("", total=before.get("known") or None)
         while process.is_running():

@@ -13,13 +13,12 @@ from adapters.bootstrap import Connections, connections
 from adapters.index.port import Collection
 from adapters.logging import configure_logging
 from cli.models_completeness import check_complete
+from cli.output import AsJson, note, print_json
 from cli.servers import server_settings
 from models.adoption_status import AdoptionFile
 from models.catalogue import read_catalogue
-from models.hub import discard
 from models.switching import ModelSwitcher
 from stack import adopting
-from stack.adoption import Adoption, AdoptionFolders
 from stack.errors import StackError
 from stack.install.preparation import Cache
 from stack.record import RecordFile, find
@@ -37,11 +36,13 @@ def register(group: typer.Typer) -> None:
     group.command()(decline)
 
 
-def adopt(name: str) -> None:
+def adopt(name: str, as_json: AsJson = False) -> None:
     """Download a model, fill its collection and switch to it, as the first `up` does by itself.
 
     It does nothing if a model was chosen or declined before. An interrupted change is resumed.
     """
+    from stack.adoption import Adoption, AdoptionFolders  # Here, because it loads ONNX.
+
     settings, entry = StackSettings(), read_catalogue().get(name)
     if entry is None:
         raise StackError(
@@ -66,13 +67,18 @@ def adopt(name: str) -> None:
         check_complete=checked,
     )
     status = asyncio.run(adoption.attempt())
-    print(status.sentence(), flush=True)
+    if as_json:
+        print_json(status.as_json())
+    else:
+        print(status.sentence(), flush=True)
     if status.problem:
         raise typer.Exit(1)
 
 
-def decline() -> None:
+def decline(as_json: AsJson = False) -> None:
     """Keep the bundled model: end the automatic change to a better one, for this state folder."""
+    from models.hub import discard  # Here, because its library takes long to import.
+
     settings = StackSettings()
     file, registry = AdoptionFile(settings.adoption), model_registry(settings)
     state, status = registry.read(), file.read()
@@ -89,14 +95,19 @@ def decline() -> None:
     entry = read_catalogue().get(name)
     if entry is not None and entry.repository is not None:
         discard(settings.cache / "hub", entry.repository)
-    print(f"{FALLBACK_MODEL} stays; {name} is not downloaded, and what was downloaded is deleted")
-    if name not in registry.read().current or name == FALLBACK_MODEL:
-        return
-    if not RecordFile(settings.run).launcher_runs():
+    text = f"{FALLBACK_MODEL} stays; {name} is not downloaded, and what was downloaded is deleted"
+    loaded = name in registry.read().current and name != FALLBACK_MODEL
+    retired = loaded and RecordFile(settings.run).launcher_runs()
+    if not as_json:
+        print(text, flush=True)
+    if retired:
+        asyncio.run(_retire(settings, name))
+    if as_json:
+        print_json({"declined": name, "stays": FALLBACK_MODEL, "retired": retired})
+    elif retired:
+        print(f"{name} is retired; to delete its files: ./image-search models remove {name}")
+    elif loaded:
         print(f"after the next start, free its memory: ./image-search models retire {name}")
-        return
-    asyncio.run(_retire(settings, name))
-    print(f"{name} is retired; to delete its files: ./image-search models remove {name}")
 
 
 async def _retire(settings: StackSettings, name: str) -> None:
@@ -105,7 +116,7 @@ async def _retire(settings: StackSettings, name: str) -> None:
 
 
 def _switcher(settings: StackSettings, servers: Connections) -> ModelSwitcher:
-    serving = LocalServing(settings, Cache(settings.cache, print))
+    serving = LocalServing(settings, Cache(settings.cache, note))
     return ModelSwitcher(model_registry(settings), servers, serving)
 
 

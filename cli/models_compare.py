@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from adapters.bootstrap import Connections, connections
 from adapters.index.port import Collection
+from cli.output import AsJson, print_json
 from cli.servers import server_settings
 from models.comparison import Comparison, parse_gates, refusals
 from models.comparison import compare as compare_models
@@ -41,7 +41,7 @@ def register(group: typer.Typer) -> None:
 
 def compare(
     name: str,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: AsJson = False,
     page: Annotated[
         Path | None,
         typer.Option("--html", help="Write an HTML page that shows both answers to this file."),
@@ -59,7 +59,7 @@ def compare(
     if page is not None:
         page.write_text(as_page(result, StackSettings().gateway_url), encoding="utf-8")
     if as_json:
-        print(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
+        print_json(result.as_json())
     else:
         show(result)
     refused = refusals(result, gates)

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from adapters.naming import image_model, text_model
+from cli.output import AsJson, print_json
 from models import repository as model_repository
-from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
 from stack.errors import StackError
 from stack.settings import StackSettings
 from stack.triton_models import model_registry
@@ -65,17 +65,22 @@ def render(
         int, typer.Option("--instances", help="Number of instances of each encoder.")
     ] = 1,
     engine_cache: Annotated[
-        str, typer.Option("--engine-cache", help="Folder on the server for TensorRT's engines.")
-    ] = ENGINE_CACHE,
+        str | None,
+        typer.Option("--engine-cache", help="Folder on the server for TensorRT's engines."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a model's folders for a Triton elsewhere; set TRITON_URL to use that one."""
+    # Here, because ONNX takes long to import.
+    from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
+
     try:
         source = model_registry(StackSettings()).store().repository(name)
         row_by_row = target is Target.GPU and single_row(source, name)
         if target is Target.CPU or (row_by_row and provider is Provider.CUDA):
             if precision is Precision.FP16:
                 raise NotNative("fp16 needs --target gpu --provider tensorrt")
-            if row_by_row:
+            if row_by_row and not as_json:
                 print(f"{name} was exported for one row at a time, so the Python backend runs it")
             model_repository.render(
                 source,
@@ -96,10 +101,14 @@ def render(
                 provider=provider.value,
                 precision=(precision or usual).value,
                 instances=instances,
-                engine_cache=engine_cache,
+                engine_cache=engine_cache or ENGINE_CACHE,
             )
     except (ValueError, OSError) as error:
         raise StackError(str(error)) from error
+    if as_json:
+        models = [image_model(name), text_model(name)]
+        print_json({"name": name, "folder": str(to), "models": models})
+        return
     print(
         f"{name} is in {to}; serve it with: tritonserver --model-repository={to} "
         f"--model-control-mode=explicit --load-model={image_model(name)} "

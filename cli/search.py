@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import sys
 from enum import StrEnum
@@ -18,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import terminal_images
+from cli.output import print_json
 from gateway.search.short_form import BadShortForm, ShortFormTerm, parse
 from stack.errors import StackError
+from stack.questions import credentials
 from stack.settings import StackSettings
 
 TIMEOUT_SECONDS = 60
@@ -94,7 +95,7 @@ def search(
         body["include"] = ["width", "height"]
     answer = post_search(url, body)
     if as_json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        print_json(answer)
     else:
         show(url, answer, show_images)
 
@@ -170,15 +171,6 @@ def _show_images(
 def printable(name: str) -> str:
     """The name with the characters that control a terminal escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def credentials() -> dict[str, str]:
-    """The header with the key of `API_KEY`, or the first one of `API_KEYS`; empty without one."""
-    keys = [
-        os.environ.get("API_KEY", ""),
-        *os.environ.get("API_KEYS", "").replace(",", " ").split(),
-    ]
-    return next(({"X-API-Key": key} for key in keys if key), {})
 
 
 def post_search(url: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gateway.http.gate import Gate, RateLimit
 from gateway.http.hosts import HostGuard
 from gateway.http.limits import BodyLimit, Deadline
 from gateway.routes import (
+    advice,
     analytics,
     contract,
     duplicates,
@@ -87,6 +88,7 @@ def _routers(services: Services, settings: GatewaySettings) -> Iterator[APIRoute
     yield state.router(
         services.state, uploads=settings.uploads, max_upload_bytes=settings.max_upload_bytes
     )
+    yield advice.router(services.rating_metrics)
     yield duplicates.router(services.search, services.duplicates)
     yield images.router(services.images, services.thumbnails, services.uploads)
     yield listing.router(

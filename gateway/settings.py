@@ -7,7 +7,6 @@ from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import NoDecode
 
 from adapters.addresses import is_origin
 from adapters.settings import Host, HttpAddress, Port, Seconds
@@ -69,7 +68,7 @@ class GatewaySettings(
     """Folder of the thumbnails' cache. In the local stack its default is in `STATE_DIR`."""
     thumbnails_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
     """Approximate bytes of the thumbnails; beyond them the least recently used ones are deleted."""
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    api_keys: tuple[SecretStr, ...] = ()
     """API keys, separated by commas or white space. If any is set, every route but the health check
     requires a key or a token."""
     oidc_issuer: HttpAddress | None = None
@@ -77,10 +76,10 @@ class GatewaySettings(
     one of its tokens or a key."""
     oidc_audience: str | None = None
     """The audience that the issuer's tokens must name."""
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_hosts: tuple[str, ...] = ()
     """Host names that the gateway answers to, besides localhost and every IP address, separated
     by commas or white space: `photos.example`, `*.example`, or `*` for any (see decision 17)."""
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: tuple[str, ...] = ()
     """Origins of other sites whose pages may use the API, for instance `https://photos.example`."""
     rate_limit: Annotated[float, Field(ge=0)] = 0.0
     """Requests a second that one client may send on average; 0 for no limit."""

@@ -128,7 +128,9 @@ class ModelStore:
 
 
 def _convert_image(layout: Layout, target: Path, name: str, licence: str, min_score: float) -> None:
-    from models import graph as model_graph
+    from models import (
+        graph as model_graph,
+    )  # Here, as in the others: only adding a model needs ONNX.
 
     source = layout.folder / IMAGE_MODEL
     model = model_graph.image_encoder(

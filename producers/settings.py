@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
 
 from adapters.settings import Seconds
 from imaging.sources.settings import SourceSettings
@@ -33,7 +32,7 @@ class WatcherSettings(SourceSettings):
     """Whether symbolic links are followed."""
     include_hidden: bool = False
     """Whether names that begin with a dot are included."""
-    ignore_patterns: Annotated[tuple[str, ...], NoDecode] = ()
+    ignore_patterns: tuple[str, ...] = ()
     """Patterns of names to ignore, in the syntax of `.gitignore`, separated by line ends or `:`."""
     status_file: Path | None = None
     """File with the watcher's status, as JSON, which is replaced every second."""

@@ -17,8 +17,8 @@ from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache
 from stack.install.progress import shown
+from stack.live_view import LiveView
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
-from stack.record import stop as stop_recorded
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess, Supervisor
 from stack.triton_models import model_registry
@@ -44,15 +44,25 @@ def prepare(settings: StackSettings) -> list[ProcessSpec]:
 
 
 class Launcher:
-    """One run of `up`: prepares, starts and supervises everything, and stops it at the end."""
+    """One run of `up`: prepares, starts and supervises everything, and stops it at the end.
 
-    def __init__(self, settings: StackSettings, *, servers_only: bool, follow: bool) -> None:
+    With `follow` it prints what our processes log or, with `live`, shows one table instead.
+    """
+
+    def __init__(
+        self, settings: StackSettings, *, servers_only: bool, follow: bool, live: bool = False
+    ) -> None:
         self._settings = settings
         self._servers_only = servers_only
         self._follow = follow
         self._file = RecordFile(settings.run)
         self._ready = False
+        self._view = LiveView(settings, gateway=not servers_only) if live else None
         self._announced = asyncio.Event()
+
+    def _say(self, text: str) -> None:
+        if self._view is None or not self._view.say(text):
+            say(text)
 
     def run(self) -> None:
         """Run until SIGINT or SIGTERM.
@@ -127,9 +137,11 @@ class Launcher:
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:
             specs += processes.own_processes(settings)
-        supervisor = Supervisor(specs, say, self._write)
+        supervisor = Supervisor(specs, self._say, self._write)
         async with asyncio.TaskGroup() as group:
-            if self._follow and not self._servers_only:
+            if self._view is not None and self._view.possible:
+                group.create_task(self._view.run(supervisor.processes, lambda: self._ready))
+            elif self._follow and not self._servers_only:
                 group.create_task(self._follow_logs(specs))
             if not self._servers_only:
                 group.create_task(self._follow_models(supervisor))
@@ -178,17 +190,17 @@ class Launcher:
         self._ready = True
         self._write(list(supervisor.processes.values()))
         if self._servers_only:
-            say("servers are ready")
+            self._say("servers are ready")
             return
         self._announced.set()
-        say(adopting.decide(self._settings).sentence)
-        say(f"ready: {self._settings.gateway_url}")
+        self._say(adopting.decide(self._settings).sentence)
+        self._say(f"ready: {self._settings.gateway_url}")
 
     async def _adopt(self, supervisor: Supervisor) -> None:
         """Move from the bundled model to a better one, unless the user does not want that."""
         await self._announced.wait()
         await adopting.keep_adopting(
-            self._settings, supervisor, adopting.decide(self._settings), say
+            self._settings, supervisor, adopting.decide(self._settings), self._say
         )
 
     async def _follow_models(self, supervisor: Supervisor) -> None:
@@ -205,7 +217,7 @@ class Launcher:
             running = [name for name in supervisor.processes if processes.is_indexer(name)]
             for name in running:
                 if name not in wanted:
-                    say(f"{name} is not needed any more")
+                    self._say(f"{name} is not needed any more")
                     await supervisor.remove(name)
             for name, spec in wanted.items():
                 if name not in running:
@@ -301,21 +313,3 @@ def _copy_new(log: Path, position: int) -> int:
     sys.stdout.write(new.decode(errors="replace"))
     sys.stdout.flush()
     return position + len(new)
-
-
-def down(settings: StackSettings) -> list[str]:
-    """Stop the stack of this state folder; see `stack.record.stop`."""
-    return stop_recorded(RecordFile(settings.run))
-
-
-def clean(settings: StackSettings) -> list[str]:
-    """Stop the stack and delete everything it stored; the cache and the images stay.
-
-    Returns:
-        The names left in the state folder, because they are not the stack's.
-
-    Raises:
-        StackError: see `stack.state_folder.empty`.
-    """
-    down(settings)
-    return state_folder.empty(settings.state, settings.image_folders)

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
-import numpy as np
 
 from adapters.bootstrap import connect_embedder, connect_log
 from adapters.embedder.port import Embedder
@@ -116,6 +115,8 @@ class TritonProbe:
 
 
 async def _embed_something(embedder: Embedder, model_name: str) -> None:
+    import numpy as np  # Here, because commands that change models import this module, too.
+
     spec = await embedder.spec(model_name)
     blank = np.zeros((1, spec.height, spec.width, 3), np.uint8)
     work = [

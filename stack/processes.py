@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import re
 import secrets
@@ -329,15 +328,3 @@ def _own_environment(settings: StackSettings) -> dict[str, str]:
 def is_own_process(name: str) -> bool:
     """Whether this process is one of ours, not a server."""
     return re.fullmatch(r"watcher|gateway|analytics|indexer-.+", name) is not None
-
-
-async def servers_answer(settings: StackSettings) -> dict[str, bool]:
-    """Server -> whether it answers now; also for servers that this stack did not start."""
-    servers = settings.server_settings()
-    probes = {
-        "kafka": kafka_probe(servers),
-        "weaviate": http_probe(f"{servers.weaviate_url}/v1/.well-known/ready"),
-        "triton": http_probe(f"{servers.triton_url}/v2/health/ready"),
-    }
-    found = await asyncio.gather(*(probe() for probe in probes.values()))
-    return dict(zip(probes, found, strict=True))

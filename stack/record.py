@@ -9,12 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stack.errors import StackError
-from stack.supervisor import SupervisedProcess
+
+if TYPE_CHECKING:
+    import psutil
+
+    from stack.supervisor import SupervisedProcess
 
 STOP_TIMEOUT_SECONDS = 90.0
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -66,10 +70,23 @@ def identity(pid: int | None) -> str | None:
         return None
 
 
+def is_running(row: ProcessRow) -> bool:
+    """Whether the row's process runs; as `find`, for who does not need the process itself."""
+    if row.identity is None:
+        return find(row) is not None
+    if row.pid is None or identity(row.pid) != row.identity:
+        return False
+    try:
+        stat = Path(f"/proc/{row.pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(b")")[2].split()[0] != b"Z"
+
+
 def uptime(row: ProcessRow) -> float | None:
     """Seconds since the row's process was started; None if it is not running."""
     found = identity(row.pid)
-    if found is None or find(row) is None:
+    if found is None or not is_running(row):
         return None
     started = int(found.rpartition(":")[2]) / os.sysconf("SC_CLK_TCK")
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
@@ -92,6 +109,8 @@ def find(row: ProcessRow) -> psutil.Process | None:
     """The running process of a row; None if it has ended, or its id was reused."""
     if row.pid is None:
         return None
+    import psutil  # Here, as in the others: without a process it is not needed.
+
     try:
         process = psutil.Process(row.pid)
         if row.identity is not None:
@@ -166,6 +185,8 @@ class RecordFile:
 
 def kill_leftovers(rows: Sequence[ProcessRow]) -> list[str]:
     """Kill the processes of a stack whose launcher is gone; returns their names."""
+    import psutil
+
     killed = []
     for row in rows:
         process = find(row)

@@ -8,9 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import platformdirs
 from pydantic import AfterValidator, ByteSize, Field, field_validator
-from pydantic_settings import NoDecode
 
 from adapters import machine
 from adapters.settings import (
@@ -52,21 +50,25 @@ def default_model(values: dict[str, Any]) -> str:
     return PREFERRED_MODEL
 
 
+def _user_cache() -> Path:
+    import platformdirs  # Here, because CACHE_DIR often names another folder.
+
+    return Path(platformdirs.user_cache_dir("image-search", appauthor=False))
+
+
 class StackSettings(EnvironmentSettings):
     """The local stack: what `./image-search up` starts, and where; read by every command."""
 
     state_dir: Path = ROOT / ".stack"
     """Data, logs and run files."""
-    cache_dir: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_cache_dir("image-search", appauthor=False))
-    )
+    cache_dir: Path = Field(default_factory=_user_cache)
     """Folder of prepared servers and models, shared by all checkouts; in the user's cache folder if
     none is set."""
     models_dir: Path | None = None
     """Folder of the models that were added; `models` in `CACHE_DIR` if none is set."""
     images_dir: Path = ROOT / "images"
     """The watched folder."""
-    images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
+    images_sources: tuple[Source, ...] = ()
     """Further folders and buckets, as `name=url` separated by spaces."""
     watcher_status_file: Path | None = None
     """File that the watcher writes its status to; in the state folder if none is set."""

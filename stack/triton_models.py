@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.bootstrap import connect_model_control
-from adapters.embedder.control import TritonControl
 from adapters.errors import AdapterError
 from adapters.naming import image_model, text_model
 from models.errors import ServingFailed
@@ -16,6 +16,9 @@ from models.store import StoreError
 from stack.install import binaries
 from stack.install.preparation import Cache
 from stack.settings import StackSettings
+
+if TYPE_CHECKING:
+    from adapters.embedder.control import TritonControl
 
 
 def model_registry(settings: StackSettings) -> ModelRegistry:

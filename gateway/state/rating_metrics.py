@@ -13,6 +13,7 @@ from adapters.embedder.port import Embedder
 from adapters.errors import AdapterError
 from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
+from gateway.ttl_cache import TtlCache
 from models.advice import Advice, advise
 from models.settings import AdviceSettings
 
@@ -31,6 +32,7 @@ class RatingMetrics(Collector):
         self._index = index
         self._settings = settings
         self._last: Advice | None = None
+        self._newest = TtlCache(self._advise)
 
     async def keep_fresh(self) -> None:
         """Compute the advice at intervals until cancelled. A failure is logged and retried."""
@@ -45,7 +47,14 @@ class RatingMetrics(Collector):
 
     async def refresh(self) -> None:
         """Compute the advice now; raises as `advise`."""
-        self._last = await advise(self._log, self._embedder, self._index, self._settings)
+        self._last = await self._advise()
+
+    async def newest(self) -> Advice:
+        """The advice, which may be some seconds old; raises as `advise`."""
+        return await self._newest.get()
+
+    async def _advise(self) -> Advice:
+        return await advise(self._log, self._embedder, self._index, self._settings)
 
     def collect(self) -> Iterator[Metric]:
         """Count and mean of the ratings, whether it is low, and a candidate's gain in nDCG."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import field_validator
-from pydantic_settings import NoDecode
 
 from adapters.settings import ServerSettings
 from imaging.sources.source import Source, parse_sources
@@ -17,7 +15,7 @@ class SourceSettings(ServerSettings):
 
     images_dir: Path = Path("images")
     """The watched folder."""
-    images_sources: Annotated[tuple[Source, ...], NoDecode] = ()
+    images_sources: tuple[Source, ...] = ()
     """Further folders and buckets, as `name=url` separated by spaces. The ids of their pictures
     start with `name/`."""
     ignore_defaults: bool = True

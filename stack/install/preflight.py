@@ -70,8 +70,18 @@ def check_all(environment: Mapping[str, str]) -> list[Finding]:
 
 def main(arguments: Sequence[str]) -> int:
     """`doctor`: print every finding. Returns the exit status: 1 if there is a problem."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="./image-search doctor",
+        description="Check this machine: what is missing, and how to install it. "
+        "Exits with status 1 if something is.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON, for programs.")
+    options = parser.parse_args(list(arguments))
     findings = check_all(os.environ)
-    if "--json" in arguments:
+    if options.json:
         print(json.dumps([as_json(finding) for finding in findings], indent=2))
     else:
         for line in lines(findings, managers(), everything=True):

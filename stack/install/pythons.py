@@ -9,8 +9,6 @@ import json
 import shutil
 import subprocess
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -100,6 +98,10 @@ def for_triton(pythons: Sequence[Python]) -> Python | None:
 
 def can_download(environment: Mapping[str, str]) -> bool:
     """Whether uv can reach its downloads: one request, which takes `PROBE_SECONDS` at most."""
+    # Here, because every command imports this module, and none but the first asks.
+    import urllib.error
+    import urllib.request
+
     address = environment.get("UV_PYTHON_INSTALL_MIRROR") or DOWNLOADS
     answered = threading.Event()
 

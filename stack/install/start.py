@@ -14,22 +14,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from stack.install import environments, finding, preflight, programs, pythons  # noqa: E402  # found by the line above
+from stack.install import environments, programs, version  # noqa: E402  # found by the line above
 
 HOME = ROOT / ".venv"
 RUN, DEVELOP = "app", "dev"
 """The names of the two locks: what runs, and what tests and checks besides."""
+COMPLETION = "_IMAGE_SEARCH_COMPLETE"
+"""Variable that is set when a shell asks for completions (`cli.completion`)."""
 
 
 def main(arguments: list[str]) -> int:
     """Run a command, after whatever it needs. Returns only if it was not started."""
     environment = {**os.environ, **programs.certificates(os.environ)}
     if arguments[:1] == ["doctor"]:
+        from stack.install import preflight
+
         return preflight.main(arguments[1:])
+    if arguments == ["--version"]:
+        print(f"image-search {version.version()}")
+        return 0
     develop = arguments[:1] == ["--develop"]
     name = DEVELOP if develop else RUN
     lock = environments.REQUIREMENTS / f"{name}.txt"
     if not environments.is_complete(HOME, lock):
+        if COMPLETION in environment:
+            return 1  # A key in a shell must not install anything.
         status = set_up(lock, environment, develop=develop)
         if status:
             return status
@@ -41,6 +50,8 @@ def main(arguments: list[str]) -> int:
 
 def set_up(lock: Path, environment: dict[str, str], *, develop: bool) -> int:
     """Check the machine and make the environment. Returns the exit status: 0 if it is there."""
+    from stack.install import finding, preflight, pythons
+
     started = time.monotonic()
     findings = preflight.check_all(environment)
     problems = [each for each in findings if each.state == finding.PROBLEM]

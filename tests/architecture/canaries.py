@@ -28,6 +28,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from grpc.aio import AioRpcError, Metadata  # type: ignore[import-untyped]
 from PIL import Image, PngImagePlugin, TiffImagePlugin
+from typer import _completion_shared
 from weaviate import retry
 from weaviate.classes.query import Filter
 from weaviate.collections.classes.filters import FilterReturn
@@ -35,6 +36,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from adapters.index import writes
 from adapters.log.kafka_producer import abandon
+from cli import completion
 from imaging.png_chunks import LenientStream, be_lenient
 from imaging.sandbox import process
 from models import triton_config
@@ -295,3 +297,8 @@ def scopes_decide_what_a_worker_runs() -> None:
         "self",
         "nodeid",
     ]
+
+
+def completion_scripts_call_the_program_by_name() -> None:
+    for shell, call in completion.CALLS.items():
+        assert _completion_shared._completion_scripts[shell].count(call) in (1, 2)

@@ -23,6 +23,7 @@ CHECKED: Final = {
     "pytest-xdist": "3.8.0",
     "python": "3.11",
     "tritonclient": "2.73.0",
+    "typer": "0.29.2",
     "uvicorn": "0.54.0",
     "watchdog": "7.1.0",
     "weaviate-client": "4.24.1",
@@ -197,5 +198,12 @@ TABLE: Final = (
         "tests/conftest.py",
         "see how LoadScopeScheduling groups tests now: those that share servers must stay together",
         canaries.scopes_decide_what_a_worker_runs,
+    ),
+    Part(
+        "typer",
+        ("_completion_scripts", "_completion_shared"),
+        "cli/completion.py",
+        "see how Typer's scripts for zsh and fish call the program now, and give them its path",
+        canaries.completion_scripts_call_the_program_by_name,
     ),
 )

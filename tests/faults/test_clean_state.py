@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stack import launcher, state_folder
+from stack import launcher, state_folder, stopping
 from stack.errors import StackError
 from stack.settings import StackSettings
 from tests.conftest import ROOT
@@ -40,7 +40,7 @@ def used(state: Path) -> Path:
 
 def test_clean_deletes_what_a_stack_created(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
-    assert launcher.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)) == []
     assert not state.exists()
 
 
@@ -49,7 +49,7 @@ def test_clean_keeps_foreign_files(tmp_path: Path, images: Path) -> None:
     (state / "holiday").mkdir()
     (state / "holiday" / "beach.jpg").write_bytes(b"beach")
     (state / "notes.txt").write_text("mine")
-    assert launcher.clean(settings(state, images)) == ["holiday", "notes.txt"]
+    assert stopping.clean(settings(state, images)) == ["holiday", "notes.txt"]
     assert sorted(p.name for p in state.iterdir()) == [
         ".image-search-state",
         "holiday",
@@ -63,7 +63,7 @@ def test_clean_refuses_a_folder_that_no_stack_created(tmp_path: Path, images: Pa
     (state / "logs").mkdir(parents=True)
     (state / "logs" / "mine.log").write_text("mine")
     with pytest.raises(StackError, match="not created by image-search"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     assert (state / "logs" / "mine.log").exists()
 
 
@@ -84,10 +84,10 @@ def test_only_up_marks_the_folder_of_an_earlier_version(tmp_path: Path, images: 
     state = used(tmp_path / "state")
     (state / state_folder.MARKER).unlink()
     with pytest.raises(StackError, match="`up` marks"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     assert (state / "lake" / "file").exists()
     state_folder.claim(state)
-    assert launcher.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)) == []
     assert not state.exists()
 
 
@@ -116,7 +116,7 @@ def test_foreign_files_with_a_stacks_names_are_kept(
         (state / name).parent.mkdir(parents=True, exist_ok=True)
         (state / name).write_text("[]")
     with pytest.raises(StackError, match="not created by image-search"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     with pytest.raises(StackError, match="did not create"):
         state_folder.claim(state)
     assert (state / "lake/swan.jpg").exists()
@@ -137,7 +137,7 @@ def test_clean_refuses_images_and_state_inside_one_another(tmp_path: Path, how: 
         images.symlink_to(state / "kept")
     images.mkdir(exist_ok=True)
     with pytest.raises(StackError, match="nothing is deleted"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     assert (state / "lake" / "file").exists()
 
 
@@ -149,7 +149,7 @@ def test_clean_refuses_a_further_source_inside_the_state(tmp_path: Path, images:
         state_dir=state, images_dir=images, images_sources=f"nas={further.as_uri()}"
     )
     with pytest.raises(StackError, match="nothing is deleted"):
-        launcher.clean(chosen)
+        stopping.clean(chosen)
     assert further.exists()
 
 
@@ -161,7 +161,7 @@ def test_clean_deletes_a_link_and_keeps_its_target(tmp_path: Path, images: Path)
     (state / "thumbnails" / "file").unlink()
     (state / "thumbnails").rmdir()
     (state / "thumbnails").symlink_to(elsewhere)
-    assert launcher.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)) == []
     assert (elsewhere / "other.parquet").exists()
 
 
@@ -174,7 +174,7 @@ def test_a_mounted_file_system_is_not_emptied(
     table.write_bytes(b"36 35 98:0 / " + mount_point + b" rw,noatime - ext4 /dev/sdb rw\n")
     monkeypatch.setattr(state_folder, "_MOUNTS", table)
     with pytest.raises(StackError, match="is mounted"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
     assert (state / "kafka" / "data" / "file").exists()
 
 
@@ -188,7 +188,7 @@ def test_files_that_cannot_be_deleted_are_reported(
 
     monkeypatch.setattr(shutil, "rmtree", refused)
     with pytest.raises(StackError, match="Permission denied"):
-        launcher.clean(settings(state, images))
+        stopping.clean(settings(state, images))
 
 
 @pytest.mark.slow

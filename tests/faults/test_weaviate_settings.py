@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from adapters import machine
-from cli.stack import hint
 from stack.install.preparation import Cache
 from stack.processes import weaviate
 from stack.record import ProcessRow, Record, RecordFile, identity
+from stack.rows import hint
 from stack.settings import GIB, StackSettings
 from tests.conftest import ROOT
 

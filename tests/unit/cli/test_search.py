@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cli.search import credentials, printable, query_body
+from cli.search import printable, query_body
 from cli.terminal_images import ROWS, image_protocol, lines
 from stack.errors import StackError
+from stack.questions import credentials
 
 
 def test_a_query_becomes_an_api_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from adapters.index.fake import FakeImageIndex
 from adapters.index.port import Collection, ImageRecord
 from adapters.log.fake import FakeEventLog
 from adapters.log.port import Message
+from gateway.routes import advice as advice_route
 from gateway.routes.metrics import router
 from gateway.state.rating_metrics import RatingMetrics
-from models.advice import advise
+from models.advice import Advice, advise
 from models.settings import AdviceSettings
 from schemas.events import (
     FeedbackGiven,
@@ -182,3 +183,21 @@ async def test_advice_is_a_prometheus_metric() -> None:
     assert 'image_search_ratings_mean{model="old"} 2.0' in lines
     assert 'image_search_ratings_low{model="old"} 1.0' in lines
     assert 'image_search_ratings_candidate_ndcg_gain{candidate="new",model="old"} 1.0' in lines
+
+
+async def test_the_gateway_says_what_the_command_shows() -> None:
+    bench = Bench("old", "new")
+    await bench.start()
+    await bench.fill("new", ["c"])
+    ratings = RatingMetrics(bench.log, bench.embedder, bench.index, SETTINGS)
+    app = FastAPI()
+    app.include_router(advice_route.router(ratings))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for _ in range(3):
+            await bench.rate("x", 1)
+        await bench.rate("c", 5)
+        answer = (await client.get("/api/v1/advice")).json()
+    assert answer == (await ratings.newest()).as_json()
+    assert (answer["model"], answer["low"], answer["candidate"]) == ("old", True, "new")
+    assert "./image-search models switch new" in Advice(**answer).sentence()

@@ -1,0 +1,84 @@
+"""status: what runs, and whether searches can be answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli.output import AsJson, columns, print_json
+
+if TYPE_CHECKING:
+    from models.adoption_status import AdoptionStatus
+    from stack.settings import StackSettings
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show the processes, and whether searches can be answered. Exits with status 1 if not."""
+    import asyncio
+
+    from cli.answers import ask
+    from models.adoption_status import AdoptionFile
+    from stack import rows
+    from stack.record import RecordFile
+    from stack.settings import StackSettings
+
+    current = StackSettings()
+    record = RecordFile(current.run).read()
+    processes = record.processes if record else []
+    memory = rows.memory_by_session() if processes else {}
+    found: dict[str, Any] = {
+        "processes": [rows.as_json(row, current.run, memory) for row in processes]
+    }
+    found.update(asyncio.run(ask(current)))
+    adoption = AdoptionFile(current.adoption).read()
+    found["adoption"] = adoption.as_json() if adoption else None
+    if as_json:
+        print_json(found)
+    else:
+        # Without a launcher, the file is of an earlier run.
+        _print_status(
+            found, current, adoption if record and adoption and adoption.is_news else None
+        )
+    if found["gateway"]["status"] != "ok":
+        raise typer.Exit(1)
+
+
+def _print_status(
+    found: dict[str, Any], current: StackSettings, adoption: AdoptionStatus | None
+) -> None:
+    _print_processes(found["processes"], current)
+    for name, answers in found["servers"].items():
+        print(f"{name}: {'answers' if answers else 'does not answer'}")
+    health, lag, watcher = found["gateway"], found["lag"], found["watcher"]
+    print(f"gateway: {health['status']} ({health['url']})")
+    if health["status"] != "ok":
+        print(health.get("detail", ""))
+    if lag is not None:
+        print(f"indexing: {lag} {'record' if lag == 1 else 'records'} behind the log")
+    if watcher:
+        print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
+        for name, source in watcher["sources"].items():
+            print(f"source {name}: {source['state']} {source['problem']}".rstrip())
+    if adoption:
+        print(f"model: {adoption.sentence()}")
+    if found["advice"] and found["advice"]["low"]:
+        from models.advice import Advice
+
+        print(Advice(**found["advice"]).sentence())
+
+
+def _print_processes(rows: list[dict[str, Any]], current: StackSettings) -> None:
+    if not rows:
+        print(f"no stack was started in {current.state}")
+        return
+    table = [("process", "state", "pid", "up", "restarts", "memory", "log")]
+    for row in rows:
+        up = "" if row["uptime_seconds"] is None else f"{row['uptime_seconds']} s"
+        memory = f"{row['memory_bytes'] / 1e6:.0f} MB" if row["memory_bytes"] else ""
+        restarts, pid = str(row["restarts"]), str(row["pid"] or "")
+        table.append((row["name"], row["state"], pid, up, restarts, memory, row["log"]))
+    print(columns(table))
+    for row in rows:
+        for waited in row["waiting_for"]:
+            print(f"{row['name']} waits: {waited}")
