@@ -45,7 +45,7 @@ class DecoderMemory(Rejected):
 
 
 class DecoderTimeout(Rejected):
-    """Decoding these bytes does not end within its time."""
+    """Decoding these bytes takes longer than allowed."""
 
 
 ErrorTable = Mapping[type[Exception], type[AdapterError] | Callable[[Any], type[AdapterError]]]

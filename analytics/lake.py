@@ -152,17 +152,17 @@ class Lake:
                 raise Unavailable("another process has rebuilt the lake meanwhile")
             self.storage.write(POINTER, f"{generation.name}\n".encode())
 
-    def remove_replaced(self, generation: Generation) -> None:
+    def remove_replaced(self, generation: Generation, *, now: datetime | None = None) -> None:
         """Delete a generation that is no longer in use, and the remains of interrupted rebuilds.
 
-        A generation that is still being built stays.
+        A generation that is still being built stays: one begun less than `ABANDONED` before `now`.
         """
         # Wait for running writers: each holds the lock of its partition.
         for name in self.storage.names("_locks"):
             with self.storage.locked(name.removesuffix(".lock")):
                 pass
         used = self.current().name
-        before = f"g-{datetime.now(UTC) - ABANDONED:%Y%m%dT%H%M%S}"
+        before = f"g-{(now or datetime.now(UTC)) - ABANDONED:%Y%m%dT%H%M%S}"
         for name in self.storage.names(""):
             replaced = name == generation.name or (name.startswith("g-") and name < before)
             if replaced and name != used:

@@ -6,6 +6,8 @@ Markdown. PSS counts a page that several processes share in parts, so that it ca
 counts it in each of them; "own" is what no other process shares.
 `--model NAME` serves that model of the store; `--clip` one of CLIP ViT-B/32's shape, with random
 weights. With `--against FOLDER` another checkout is measured first, in the same environment.
+If another stack runs on the machine, let `CACHE_DIR` name a copy of the cache: pages of the same
+files would count in part only.
 """
 
 from __future__ import annotations

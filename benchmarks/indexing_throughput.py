@@ -30,7 +30,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-from aiokafka.admin import AIOKafkaAdminClient
 from PIL import Image
 
 from adapters.bootstrap import connect_admin, connections
@@ -128,7 +127,8 @@ async def end_to_end(
 ) -> Run:
     """From the first event to the last commit, with the indexer of the checkout `code`."""
     settings = server_settings()
-    async with connections(settings) as servers:
+    # One client of the administration, so that its start does not affect what is measured.
+    async with connections(settings) as servers, connect_admin(settings) as admin:
         spec = await servers.embedder.spec(model)
         collection = await servers.index.ensure_collection(spec)
         group = collection.group
@@ -141,9 +141,6 @@ async def end_to_end(
         }
 
         total = sum(end for _, end in (await servers.log.bounds(IMAGES)).values())
-        # One client for all requests, so that it does not affect what is measured.
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
-        await admin.start()
 
         async def caught_up() -> bool:
             offsets = await admin.list_consumer_group_offsets(group)
@@ -173,7 +170,6 @@ async def end_to_end(
             # Otherwise the next watcher would find thousands of pictures gone at once.
             gone = [Message(message.key, None) for message in records + warm]
             await servers.log.publish(IMAGES, gone)
-            await admin.close()
             for process in processes:
                 process.terminate()
             for process in processes:

@@ -25,7 +25,7 @@ from adapters.errors import Rejected
 
 
 class GatewayError(Exception):
-    """Base of the errors of the gateway's services; the message is shown to the client."""
+    """Base of the errors of the gateway's services; clients get its message, a sentence."""
 
 
 class ImageNotFound(GatewayError):
@@ -58,14 +58,14 @@ class TooManyWaiting(GatewayError):
     """The number of requests that may wait for images at the same time is reached."""
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} requests are already waiting for pictures")
+        super().__init__(f"{waiting} requests are already waiting for pictures.")
 
 
 class NameTaken(GatewayError):
     """Another image has this name; `free_name` is a similar one that is free."""
 
     def __init__(self, name: str, free_name: str) -> None:
-        super().__init__(f"{name} already exists with other content")
+        super().__init__(f"{name} already exists with other content.")
         self.free_name = free_name
 
 
@@ -95,7 +95,8 @@ class NotReady(GatewayError):
     """
 
     def __init__(self, missing: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {why}" for name, why in missing.items()))
+        reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        super().__init__(f"A search cannot be answered now ({reasons}).")
         self.missing = dict(missing)
 
 

@@ -67,7 +67,9 @@ def _without_none(hint: Any) -> Any:
     return next(each for each in get_args(hint) if each is not NoneType)
 
 
-def place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
+def valid_coordinates(
+    latitude: float | None, longitude: float | None
+) -> tuple[float, float] | None:
     """Both numbers, if they are degrees of a place on Earth; else None."""
     if latitude is None or longitude is None:
         return None

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from adapters.index.facts import ImageMetadata, place, value_types
+from adapters.index.facts import ImageMetadata, valid_coordinates, value_types
 from adapters.index.port import STORED, ImageRecord
 
 # Weaviate stores dates as nanoseconds in 64 bits; a date out of that range becomes another date.
@@ -18,7 +18,7 @@ _TEXTS: Final = [name for name, kind in value_types(ImageMetadata).items() if ki
 
 def storable(record: ImageRecord) -> ImageRecord:
     """The record without the facts that cannot be stored unchanged."""
-    position = place(record.latitude, record.longitude)
+    position = valid_coordinates(record.latitude, record.longitude)
     latitude, longitude = position or (None, None)
     moments = {name: getattr(record, name) for name, kind in STORED.items() if kind is datetime}
     texts = {name: getattr(record, name) for name in _TEXTS}

@@ -141,7 +141,7 @@ class GroupProgress:
 
 
 class GroupAdmin(Protocol):
-    """Consumer groups, seen from outside of them."""
+    """Consumer groups, as seen by a non-member."""
 
     async def progress(self, topic: Topic, group: str) -> GroupProgress:
         """The group's progress on the topic; a group that never committed has read nothing."""

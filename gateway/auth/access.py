@@ -113,7 +113,7 @@ class OpenIdConnect:
         except jwt.PyJWKClientConnectionError as error:
             raise Unavailable(f"the keys of {self._issuer} cannot be fetched: {error}") from error
         except (jwt.PyJWTError, ValueError) as error:
-            raise Denied(f"not a token for this gateway: {error}") from error
+            raise Denied(f"The token is not valid here: {error}.") from error
         return Caller(subject_name(str(claims["sub"])))
 
     async def _discovered(self) -> PyJWKClient:
@@ -167,4 +167,6 @@ class Access:
                 return caller
         if self._tokens is not None and (token := bearer or cookie):
             return await self._tokens.check(token)
-        raise Denied("the key is not valid" if any(candidates) else "a key or a token is required")
+        raise Denied(
+            "The key is not valid." if any(candidates) else "A key or a token is required."
+        )

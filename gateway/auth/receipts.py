@@ -102,9 +102,9 @@ class Receipts:
                 issued_at=datetime.fromtimestamp(claims["iat"], UTC),
             )
         except jwt.ExpiredSignatureError as error:
-            raise InvalidReceipt("the receipt has expired") from error
+            raise InvalidReceipt("The receipt has expired.") from error
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as error:
-            raise InvalidReceipt(f"not a valid receipt: {error}") from error
+            raise InvalidReceipt(f"The receipt is not valid: {error}.") from error
 
 
 def receipt_secret(settings: GatewaySettings) -> str:

@@ -116,8 +116,8 @@ class Deadline:
                 raise
             problem = Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"no answer within {seconds:g} s",
-                headers={"Retry-After": "2"},
+                f"There was no answer within {seconds:g} s.",
+                headers=problems.RETRY,
             )
             await problems.response(problem)(scope, receive, send)
 

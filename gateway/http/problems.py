@@ -79,7 +79,22 @@ def response(problem: Problem) -> JSONResponse:
     )
 
 
-def _retry_later(error: Exception) -> Problem:
+def _clause(reason: object) -> str:
+    """The reason without a full stop, to be part of a sentence."""
+    return str(reason).removesuffix(".")
+
+
+def _unavailable(error: Unavailable) -> Problem:
+    detail = f"A server is not available: {_clause(error)}."
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=RETRY)
+
+
+def _rejected(error: Rejected) -> Problem:
+    detail = f"The request cannot be accepted: {_clause(error)}."
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+
+
+def _retry_later(error: TooManyWaiting) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=RETRY)
 
 
@@ -99,7 +114,7 @@ def _invalid_field(error: InvalidField) -> Problem:
     message = str(error)
     return Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"{error.field}: {message}",
+        f"The request is not valid ({error.field}: {message}).",
         errors=[{"field": error.field, "message": message}],
     )
 
@@ -131,16 +146,16 @@ def _not_indexed_yet(error: NotIndexedYet) -> Problem:
 def _name_taken(error: NameTaken) -> Problem:
     return Problem(
         HTTPStatus.CONFLICT,
-        f"{error}; send another name ({error.free_name} is free), or overwrite=true",
+        f"{error} Send another name ({error.free_name} is free), or overwrite=true.",
         errors=[{"field": "name", "message": str(error)}],
         free_name=error.free_name,
     )
 
 
 TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
-    Unavailable: _retry_later,
+    Unavailable: _unavailable,
     EmptyLake: _empty_lake,
-    Rejected: _with_status(HTTPStatus.UNPROCESSABLE_ENTITY),
+    Rejected: _rejected,
     InvalidField: _invalid_field,
     Denied: _denied,
     InvalidReceipt: _invalid_receipt,
@@ -188,7 +203,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
-        return response(Problem(status, str(error.detail), headers=dict(error.headers or {})))
+        return response(
+            Problem(status, f"{_clause(error.detail)}.", headers=dict(error.headers or {}))
+        )
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:
@@ -212,8 +229,10 @@ def _validation_problem(error: RequestValidationError) -> Problem:
     malformed = any(each["type"] == "json_invalid" for each in error.errors())
     detail = "; ".join(f"{each['field']}: {each['message']}" for each in problems)
     if malformed:
-        return Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {detail}")
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=problems)
+        return Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON ({detail}).")
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, f"The request is not valid ({detail}).", errors=problems
+    )
 
 
 def _field(error: dict[str, Any]) -> str:

@@ -69,13 +69,13 @@ async def search_request(request: Request) -> SearchRequest:
     # A missing media type means JSON, as many small clients send none.
     if media_type not in ("", "application/json") and not media_type.endswith("+json"):
         raise Problem(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send application/json or {FORM}, not {media_type}"
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send application/json or {FORM}, not {media_type}."
         )
     body = await request.body()
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {error}") from error
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {error}.") from error
     return _validate(value)
 
 

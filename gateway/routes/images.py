@@ -112,10 +112,11 @@ def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) 
     @routes.get(
         f"/images/{{name:{path_names.CONVERTOR}}}",
         summary="A picture",
+        operation_id="picture_images__name__get",
         response_class=Response,
         responses={200: IMAGE, 404: problems.DOCUMENT},
     )
-    async def picture(name: str) -> Response:
+    async def image(name: str) -> Response:
         return image_response(await images.locate(name), images.transfers)
 
     return routes

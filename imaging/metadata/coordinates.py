@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from numbers import Rational, Real
 from typing import Final
 
-from adapters.index.facts import place
+from adapters.index.facts import valid_coordinates
 
 NORTH_OR_SOUTH: Final = {
     **dict.fromkeys(("n", "north", "northern", "nord", "norte"), 1),
@@ -37,7 +37,7 @@ def known_coordinates(
 
     Some cameras write 0, 0 when they do not know the position.
     """
-    found = place(latitude, longitude)
+    found = valid_coordinates(latitude, longitude)
     if found is None or not any(round(part, DECIMALS) for part in found):
         return None
     return found

@@ -14,12 +14,10 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "VIPS_CONCURRENCY"):
 import imaging.sources.storage  # noqa: E402
 import imaging.worker_tasks  # noqa: E402, F401
 import schemas.events  # noqa: E402, F401
-from adapters.idle_memory import return_free_memory  # noqa: E402
 
 # SIGTERM to the whole process group is meant for the parent, which may finish its work first. This
 # process ends with its parent.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 gc.collect()
-return_free_memory()
 # A garbage collection would write to shared pages, and so copy them for each worker.
 gc.freeze()
