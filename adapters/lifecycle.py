@@ -1,14 +1,11 @@
-"""What all processes share: stop signals, the watchdog, and running jobs that end together."""
+"""What all processes share: stop signals, and running jobs that end together."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any, Final
-
-from adapters.progress import Activity, Watchdog
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -71,15 +68,3 @@ async def run_until_first_ends(*jobs: Awaitable[object]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def build_watchdog(
-    *activities: Activity,
-    stuck_seconds: float,
-    ready_file: Path | None = None,
-    end_process: bool = True,
-) -> Watchdog:
-    """The watchdog of a process; by default it ends the process when an activity is stuck."""
-    return Watchdog(
-        activities, stuck_seconds=stuck_seconds, ready_file=ready_file, end_process=end_process
-    )

@@ -11,9 +11,9 @@ import uvloop
 from adapters.bootstrap import Connections, connections
 from adapters.idle_memory import return_memory_when_idle
 from adapters.index.port import Collection
-from adapters.lifecycle import build_watchdog, exit_on_signals
+from adapters.lifecycle import exit_on_signals
 from adapters.logging import configure_logging
-from adapters.progress import Activity
+from adapters.progress import Activity, Watchdog
 from adapters.settings import exit_on_bad_settings
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
@@ -56,7 +56,7 @@ async def _serve_watched(
     server: uvicorn.Server, settings: GatewaySettings, activities: list[Activity]
 ) -> None:
     """Serve until a signal to stop, or until the watchdog finds the background work stuck."""
-    watchdog = build_watchdog(*activities, stuck_seconds=settings.stuck_seconds)
+    watchdog = Watchdog(activities, stuck_seconds=settings.stuck_seconds, end_process=True)
     watching = asyncio.create_task(watchdog.run())
 
     def end(_: object) -> None:

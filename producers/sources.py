@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from adapters.errors import Unavailable
 from adapters.helper_processes import HelperPool
-from adapters.lifecycle import build_watchdog
 from adapters.log.port import EventLog
-from adapters.progress import Activity
+from adapters.progress import Activity, Watchdog
 from adapters.retry import until_available
 from imaging.sources.source import Source
 from producers.folder.watcher import FolderWatcher
@@ -74,9 +73,8 @@ class Sources:
         """
         everything = {"": self.main, **self.others}
         activities = {name: self._activity(name, each) for name, each in everything.items()}
-        watchdog = build_watchdog(
-            self._loading,
-            *activities.values(),
+        watchdog = Watchdog(
+            [self._loading, *activities.values()],
             stuck_seconds=self._settings.stuck_seconds,
             end_process=self._end_process,
         )

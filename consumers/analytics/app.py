@@ -10,7 +10,6 @@ from functools import partial
 from adapters.bootstrap import connect_log
 from adapters.helper_processes import HelperDied, HelperPool
 from adapters.lifecycle import (
-    build_watchdog,
     run_until_first_ends,
     run_until_stopped,
     stop_on_signals,
@@ -59,8 +58,11 @@ async def _run_with_watchdog(
     )
     progress = FilingProgress(writer)
     activity = Activity("filing events", pending=progress.pending, achieved=progress.achieved)
-    watchdog = build_watchdog(
-        activity, stuck_seconds=settings.stuck_seconds, ready_file=settings.ready_file
+    watchdog = Watchdog(
+        [activity],
+        stuck_seconds=settings.stuck_seconds,
+        ready_file=settings.ready_file,
+        end_process=True,
     )
     with activity.here():
         await run_until_first_ends(

@@ -12,7 +12,6 @@ from adapters.bootstrap import Connections, connections
 from adapters.errors import Rejected, Unavailable
 from adapters.index.port import Collection, ImageIndex
 from adapters.lifecycle import (
-    build_watchdog,
     run_until_first_ends,
     run_until_stopped,
     stop_on_signals,
@@ -62,8 +61,11 @@ async def _run_with_watchdog(
 ) -> None:
     progress = IndexingProgress()
     activity = Activity("indexing", pending=progress.pending, achieved=progress.achieved)
-    watchdog = build_watchdog(
-        activity, stuck_seconds=settings.stuck_seconds, ready_file=settings.ready_file
+    watchdog = Watchdog(
+        [activity],
+        stuck_seconds=settings.stuck_seconds,
+        ready_file=settings.ready_file,
+        end_process=True,
     )
     with activity.here():
         await run_until_first_ends(

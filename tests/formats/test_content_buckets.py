@@ -14,7 +14,8 @@ from imaging.media_types import HEAD_BYTES
 from producers.bucket import non_images as cache
 from producers.bucket.listing import ListedObject
 from tests.formats.test_content_local import CONTENTS, JPEG, NAMES, added
-from tests.unit.producers.test_sources import eventually, running
+from tests.unit.producers.test_sources import running
+from tests.unit.producers.test_watcher import eventually
 
 JUNK = b"no picture" * 1000
 

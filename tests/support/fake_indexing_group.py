@@ -11,8 +11,9 @@ from aiokafka.util import commit_structure_validate
 
 from adapters.index.facts import FACTS_VERSION
 from adapters.log.fake import FakeEventLog
-from adapters.log.port import LogRecord, Message
+from adapters.log.port import Message
 from schemas.topics import IMAGES
+from tests.support.fake_consumer import fetched
 
 
 class Group:
@@ -65,7 +66,7 @@ class Group:
             start = 0
         found = held[start : start + most]
         self.positions[number] = start + len(found)
-        return SimpleNamespace(raw_message=tuple(_as_fetched(record) for record in found))
+        return SimpleNamespace(raw_message=tuple(fetched(IMAGES.name, found)))
 
     @staticmethod
     async def fill(log: FakeEventLog, end: int, name: str = "old", partition: int = 0) -> None:
@@ -73,15 +74,3 @@ class Group:
         number = count()
         while len(log._partitions(IMAGES)[partition]) < end:
             await log.publish(IMAGES, [Message(f"{name}{next(number)}.png", None)])
-
-
-def _as_fetched(record: LogRecord) -> Any:
-    return SimpleNamespace(
-        topic=IMAGES.name,
-        partition=record.position.partition,
-        offset=record.position.offset,
-        key=record.key,
-        value=record.value,
-        timestamp=record.timestamp_ms,
-        headers=(),
-    )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from producers.sources import Sources
 from schemas.codec import decode_image_change
 from schemas.events import ImageAdded
 from schemas.topics import IMAGES, IMAGES_DLQ
+from tests.unit.producers.test_watcher import eventually
 
 
 class TestSource:
@@ -90,12 +91,6 @@ async def events(log: FakeEventLog) -> dict[str, ImageAdded]:
 
 async def count(log: FakeEventLog) -> int:
     return len([None async for _ in log.read_all(IMAGES)])
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not await check():
-            await asyncio.sleep(0.02)
 
 
 async def shows(log: FakeEventLog, expected: dict[str, bytes]) -> None:
