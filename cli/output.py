@@ -36,6 +36,11 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def gigabytes(size: int) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1e9:.2f} GB"
+
+
 def note(text: str) -> None:
     """Print what is done meanwhile, apart from the result."""
     print(text, file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import AsJson, print_json
+from cli.output import AsJson, columns, gigabytes, print_json
 from cli.status import status
 
 
@@ -71,17 +71,32 @@ def down(as_json: AsJson = False) -> None:
 
 
 def clean(as_json: AsJson = False) -> None:
-    """Stop everything and delete the stored data. Pictures are not deleted."""
-    from stack.settings import StackSettings
-    from stack.stopping import clean as empty
+    """Stop everything and delete the stored data. Pictures are not deleted.
+
+    Shows what is left on the disk, and how to delete that too.
+    """
+    import shlex
+
+    from stack import stopping
+    from stack.settings import ROOT, StackSettings, user_cache
 
     current = StackSettings()
-    left = [str(current.state / name) for name in empty(current)]
+    cleaned = stopping.clean(current)
+    environments = [path for path in sorted(ROOT.glob(".venv*")) if path.is_dir()]
+    sizes = {path: stopping.disk_bytes(path) for path in [*environments, current.cache]}
     if as_json:
-        print_json({"left": left})
+        left = [str(path) for path in cleaned.left]
+        installed = {str(path): size for path, size in sizes.items()}
+        print_json({"deleted_bytes": cleaned.deleted, "left": left, "installed_bytes": installed})
         return
-    for path in left:
+    print(f"deleted {gigabytes(cleaned.deleted)} in {current.state}")
+    for path in cleaned.left:
         print(f"not deleted, because image-search did not create it: {path}")
+    print("still there are what was installed, and the servers and models for all checkouts:")
+    print(columns([[f"  {gigabytes(size)}", str(path)] for path, size in sizes.items()]))
+    # A folder that CACHE_DIR names may hold what is not ours.
+    ours = [str(path) for path in sizes if path != current.cache or path == user_cache()]
+    print(f"to delete them too: rm -rf {shlex.join(ours)}")
 
 
 def prepare() -> None:

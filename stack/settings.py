@@ -50,7 +50,7 @@ def default_model(values: dict[str, Any]) -> str:
     return PREFERRED_MODEL
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
     import platformdirs  # Here, because CACHE_DIR often names another folder.
 
     return Path(platformdirs.user_cache_dir("image-search", appauthor=False))
@@ -61,7 +61,7 @@ class StackSettings(EnvironmentSettings):
 
     state_dir: Path = ROOT / ".stack"
     """Data, logs and run files."""
-    cache_dir: Path = Field(default_factory=_user_cache)
+    cache_dir: Path = Field(default_factory=user_cache)
     """Folder of prepared servers and models, shared by all checkouts; in the user's cache folder if
     none is set."""
     models_dir: Path | None = None

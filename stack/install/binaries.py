@@ -106,7 +106,11 @@ def _build_weaviate(cache: Cache, target: Path) -> None:
     work = target / ".build"
     try:
         run(
-            [go, "install", "-v", "-ldflags", "-s -w", f"{WEAVIATE_MODULE}@v{WEAVIATE_VERSION}"],
+            # -modcacherw: an interrupted build must not leave folders that `rm -rf` cannot delete.
+            [
+                *(go, "install", "-v", "-modcacherw", "-ldflags", "-s -w"),
+                f"{WEAVIATE_MODULE}@v{WEAVIATE_VERSION}",
+            ],
             cache.progress,
             f"building Weaviate {WEAVIATE_VERSION}",
             environment={

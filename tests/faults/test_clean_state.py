@@ -40,8 +40,19 @@ def used(state: Path) -> Path:
 
 def test_clean_deletes_what_a_stack_created(tmp_path: Path, images: Path) -> None:
     state = used(tmp_path / "state")
-    assert stopping.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)).left == []
     assert not state.exists()
+
+
+def test_clean_counts_what_it_freed_on_the_disk(tmp_path: Path, images: Path) -> None:
+    state = used(tmp_path / "state")
+    content = state / "lake" / "content"
+    content.write_bytes(os.urandom(1_000_000))
+    os.link(content, state / "weaviate" / "second-name")
+    (state / "mine").write_bytes(os.urandom(1_000_000))
+    cleaned = stopping.clean(settings(state, images))
+    assert 1_000_000 <= cleaned.deleted < 1_500_000, "two names of one file count once"
+    assert cleaned.left == [state / "mine"]
 
 
 def test_clean_keeps_foreign_files(tmp_path: Path, images: Path) -> None:
@@ -49,7 +60,10 @@ def test_clean_keeps_foreign_files(tmp_path: Path, images: Path) -> None:
     (state / "holiday").mkdir()
     (state / "holiday" / "beach.jpg").write_bytes(b"beach")
     (state / "notes.txt").write_text("mine")
-    assert stopping.clean(settings(state, images)) == ["holiday", "notes.txt"]
+    assert stopping.clean(settings(state, images)).left == [
+        state / "holiday",
+        state / "notes.txt",
+    ]
     assert sorted(p.name for p in state.iterdir()) == [
         ".image-search-state",
         "holiday",
@@ -87,7 +101,7 @@ def test_only_up_marks_the_folder_of_an_earlier_version(tmp_path: Path, images: 
         stopping.clean(settings(state, images))
     assert (state / "lake" / "file").exists()
     state_folder.claim(state)
-    assert stopping.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)).left == []
     assert not state.exists()
 
 
@@ -161,7 +175,7 @@ def test_clean_deletes_a_link_and_keeps_its_target(tmp_path: Path, images: Path)
     (state / "thumbnails" / "file").unlink()
     (state / "thumbnails").rmdir()
     (state / "thumbnails").symlink_to(elsewhere)
-    assert stopping.clean(settings(state, images)) == []
+    assert stopping.clean(settings(state, images)).left == []
     assert (elsewhere / "other.parquet").exists()
 
 
@@ -198,7 +212,12 @@ def test_the_clean_command_lists_what_it_left(tmp_path: Path, images: Path) -> N
     done = subprocess.run(
         [sys.executable, "-m", "cli", "clean"],
         cwd=ROOT,
-        env={**os.environ, "STATE_DIR": str(state), "IMAGES_DIR": str(images)},
+        env={
+            **os.environ,
+            "STATE_DIR": str(state),
+            "IMAGES_DIR": str(images),
+            "CACHE_DIR": str(tmp_path / "cache"),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -207,3 +226,6 @@ def test_the_clean_command_lists_what_it_left(tmp_path: Path, images: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "mine.txt" in done.stdout
     assert (state / "mine.txt").exists()
+    assert f"deleted 0.00 GB in {state}" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("to delete them too: rm -rf /")
+    assert str(tmp_path / "cache") not in done.stdout.splitlines()[-1], "a folder of the user"
