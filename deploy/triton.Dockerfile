@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # NVIDIA's Triton with the libraries that the models' Python backend imports, and the models,
-# rendered for the CUDA provider, which has no fallback: without a GPU, build with PROVIDER=cpu.
+# rendered for one provider: cpu runs everywhere, cuda needs a GPU and has no fallback.
 FROM python:3.11-slim AS render
 WORKDIR /app
 COPY requirements/app.txt requirements/app.txt
@@ -10,7 +10,7 @@ COPY adapters adapters
 COPY imaging imaging
 COPY models models
 COPY triton_models triton_models
-ARG PROVIDER=cuda
+ARG PROVIDER=cpu
 ARG IMAGE_INSTANCES=1
 ARG TEXT_INSTANCES=1
 RUN python -m models.repository triton_models /models \

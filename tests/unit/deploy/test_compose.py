@@ -13,6 +13,7 @@ from stack.install import binaries
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
+COMPOSE_GPU = ROOT / "deploy" / "docker-compose.gpu.yml"
 SERVERS = {"kafka", "weaviate", "triton"}
 OURS = {"provision", "watcher", "indexer", "analytics", "gateway"}
 
@@ -24,7 +25,8 @@ def compose() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_file_follows_the_compose_specification() -> None:
+@pytest.mark.parametrize("file", [COMPOSE, COMPOSE_GPU], ids=lambda path: path.name)
+def test_the_files_follow_the_compose_specification(file: Path) -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -32,7 +34,7 @@ def test_the_file_follows_the_compose_specification() -> None:
             "check_jsonschema",
             "--builtin-schema",
             "vendor.compose-spec",
-            str(COMPOSE),
+            str(file),
         ],
         capture_output=True,
         text=True,
@@ -88,10 +90,17 @@ def test_the_servers_are_the_versions_the_tests_ran_with(compose: dict[str, Any]
     assert re.search(r"^FROM nvcr\.io/nvidia/tritonserver:\d\d\.\d\d-py3$", dockerfile, re.M)
 
 
-def test_triton_reserves_a_gpu(compose: dict[str, Any]) -> None:
-    (device,) = compose["services"]["triton"]["deploy"]["resources"]["reservations"]["devices"]
+def test_a_gpu_is_reserved_by_the_second_file_alone(compose: dict[str, Any]) -> None:
+    triton = compose["services"]["triton"]
+    assert "deploy" not in triton
+    assert triton["build"]["args"]["PROVIDER"] == "cpu"
+    added = YAML(typ="safe").load(COMPOSE_GPU.read_text())["services"]
+    assert set(added) == {"triton"}
+    (device,) = added["triton"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia"
     assert device["capabilities"] == ["gpu"]
+    assert added["triton"]["build"]["args"]["PROVIDER"] == "cuda"
+    assert added["triton"]["image"] != triton["image"], "each is built with its provider"
 
 
 def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
