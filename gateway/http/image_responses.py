@@ -67,5 +67,6 @@ class BucketResponse(Response):
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for piece in ():
+    empty: tuple[bytes, ...] = ()
+    for piece in empty:
         yield piece

@@ -20,7 +20,7 @@ def add_head(router: APIRouter) -> None:
     These routes are not in the OpenAPI document, which would only repeat what it says of GET.
     """
     for route in list(router.routes):
-        if isinstance(route, APIRoute) and "GET" in route.methods:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             head = copy.copy(route)
             head.methods, head.include_in_schema = {"HEAD"}, False
             router.routes.append(head)
