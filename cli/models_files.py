@@ -63,7 +63,8 @@ def pull(
         tell(as_json, text, name=name, revision=present.revision, changed=False)
         return
     wanted = revision or (present.revision if present else None) or entry.revision
-    got = download(entry.repository, wanted, settings.cache / "hub")
+    with reporting_file_errors():
+        got = download(entry.repository, wanted, settings.cache / "hub", pinned=entry.pins(wanted))
     if present is not None:
         if dict(present.files) != got.files:
             raise StackError(f"{name}: the hub's files differ from those that were installed")

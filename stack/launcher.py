@@ -131,8 +131,7 @@ class Launcher:
                 progress.stop()
         # Write the state file: a later download may change the default model, but not for a stack
         # that holds data. This also replaces a damaged file.
-        with model_registry(settings).changing() as change:
-            change.state = change.state.with_first(settings.start_model)
+        model_registry(settings).record_start()
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:
