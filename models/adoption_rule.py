@@ -39,15 +39,16 @@ def objection(
         name: the model to change to.
         instead_of: the model that answers searches until then.
         declined: whether a user declined the change in this state folder.
-        status: the status of the change, if it was begun. A model that is current without one was
-            made so by a command.
+        status: that of the change, if it was begun. A model that is current without one was made
+            so by a command.
     """
     if state.active == name:
         return Objection(AdoptionStep.DONE, f"{name} answers searches")
     if declined:
         return Objection(AdoptionStep.DECLINED, "a change was declined")
-    begun = status is not None and status.model == name and status.resumable
-    was_current = begun and status is not None and status.step in WAS_CURRENT
+    # An unfinished change may have loaded a model, which is dropped if it is not this one.
+    automatic = status.model if status is not None and status.resumable else None
+    was_current = status is not None and automatic == name and status.step in WAS_CURRENT
     if state.retiring == name or (was_current and name not in state.current):
         return Objection(AdoptionStep.DECLINED, f"{name} was retired")
     reason = ""
@@ -59,8 +60,6 @@ def objection(
         reason = "an earlier version did not record which model was the first"
     elif state.first != instead_of:
         reason = f"{state.first} was the first model"
-    elif name in state.current and not begun:
-        reason = f"a command loaded {name} without letting it answer"
-    elif others := {*state.current, state.candidate} - {None, instead_of, name}:
-        reason = f"a command loaded {min(map(str, others))}"
+    elif others := {*state.current, state.candidate} - {None, instead_of, automatic}:
+        reason = f"{min(map(str, others))} is loaded without answering searches"
     return Objection(AdoptionStep.SUPERSEDED, reason) if reason else None

@@ -47,9 +47,10 @@ class CatalogueEntry(BaseModel):
 
     @property
     def terms(self) -> str:
-        """The size of the download, if it is known, and the licence."""
-        size = "" if self.download_bytes is None else f"{self.download_bytes / 1e9:.1f} GB, "
-        return f"{size}licence {self.licence}"
+        """The size of the download, and the licence."""
+        if self.download_bytes is None:
+            return f"licence {self.licence}; the hub states its size before the download starts"
+        return f"{self.download_bytes / 1e9:.1f} GB, licence {self.licence}"
 
 
 class InvalidCatalogue(ModelError, ValueError):

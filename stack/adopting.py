@@ -85,7 +85,7 @@ def _choose(
     """The model to move to from the bundled one, or None, and what is said."""
     wanted, catalogue, installed = settings.model_name, read_catalogue(), registry.store().names()
     lite = f"model: {FALLBACK_MODEL}, which needs no download and finds less than CLIP does"
-    better = PREFERRED_MODEL if wanted in (FALLBACK_MODEL, *_unknown(wanted)) else wanted
+    better = wanted if wanted in set(catalogue) - {FALLBACK_MODEL} else PREFERRED_MODEL
     by_hand = f"./image-search models switch {better}"
     if better not in installed:
         by_hand = f"./image-search models pull {better}, then {by_hand}"
@@ -119,11 +119,6 @@ def _choose(
         terms = catalogue[wanted].terms
         how = f"{wanted} ({terms}) replaces it once it is downloaded and its collection is filled"
     return wanted, f"{lite}; {how}, {keep}"
-
-
-def _unknown(name: str) -> tuple[str, ...]:
-    """The name, if the catalogue does not have it."""
-    return () if name in read_catalogue() else (name,)
 
 
 def process(settings: StackSettings, name: str, *options: str) -> ProcessSpec:

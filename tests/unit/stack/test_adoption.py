@@ -177,7 +177,7 @@ async def test_a_switch_by_a_command_ends_the_change(world: World) -> None:
         change.state = change.state.with_current("other").model_copy(update={"candidate": "other"})
     status = await world.attempt()
     assert (status.step, status.retry_at) == (AdoptionStep.SUPERSEDED, None)
-    assert "a command loaded other" in status.sentence()
+    assert "other is loaded without answering searches" in status.sentence()
 
 
 async def test_one_that_was_retired_while_it_was_filled_is_declined(
