@@ -182,7 +182,7 @@ async def _clear_away(
     elif name in registry.store().names():
         say(f"{name} is unloaded; to delete its files: ./image-search models remove {name}")
     else:
-        say(f"what was downloaded of {name} is deleted")
+        say(f"what was left of the change to {name} is deleted")
 
 
 async def _attempts(
