@@ -11,12 +11,14 @@ import pytest
 
 from adapters import machine
 from adapters.errors import Rejected, Unavailable
+from cli import models_files
 from models import adoption_status, hub
 from models.adoption_status import AdoptionFile, AdoptionStatus, AdoptionStep
 from models.hub_errors import hub_errors
 from models.store import ModelStore
 from stack import adopting
 from stack.adopting import Decision, keep_adopting
+from stack.errors import StackError
 from stack.settings import PREFERRED_MODEL as NAME
 from stack.settings import StackSettings
 from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess
@@ -179,6 +181,17 @@ async def test_the_download_of_a_change_that_a_user_ended_is_deleted(
     world.file.decline()
     assert (await world.attempt()).step is AdoptionStep.DECLINED
     assert not folder.exists()
+
+
+async def test_a_cache_that_cannot_be_written_is_one_line_of_pull(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = world.settings.cache
+    cache.mkdir(exist_ok=True)
+    (cache / "hub").write_text("not a folder")
+    monkeypatch.setattr(models_files, "StackSettings", lambda: world.settings)
+    with pytest.raises(StackError, match="Not a directory"):
+        await asyncio.to_thread(models_files.pull, NAME)
 
 
 class TestPins:
