@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from cli.output import AsJson, tell
+from models.adoption_status import AdoptionFile
 from models.catalogue import CatalogueEntry, read_catalogue
 from models.layout import read_layout
 from models.store import Origin
@@ -63,7 +64,8 @@ def pull(
         tell(as_json, text, name=name, revision=present.revision, changed=False)
         return
     wanted = revision or (present.revision if present else None) or entry.revision
-    got = download(entry.repository, wanted, settings.cache / "hub")
+    with reporting_file_errors():
+        got = download(entry.repository, wanted, settings.cache / "hub", pinned=entry.pins(wanted))
     if present is not None:
         if dict(present.files) != got.files:
             raise StackError(f"{name}: the hub's files differ from those that were installed")
@@ -134,9 +136,14 @@ def add(
 
 def remove(name: str, as_json: AsJson = False) -> None:
     """Delete a model's files. A model that is served has to be retired first."""
-    registry = model_registry(StackSettings())
+    settings = StackSettings()
+    registry = model_registry(settings)
     if name in registry.read().current:
         raise StackError(f"{name} is served; retire it first: ./image-search models retire {name}")
     with reporting_file_errors():
         registry.store().remove(name)
+    change = AdoptionFile(settings.adoption).read()
+    if change is not None and change.resumable and change.model == name:
+        with registry.changing() as state:  # Else the automatic change would download it again.
+            state.state = state.state.by_command()
     tell(as_json, f"{name} is removed", removed=name)
