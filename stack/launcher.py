@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from adapters.idle_memory import return_memory_when_idle
@@ -17,6 +18,7 @@ from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache
 from stack.install.progress import shown
+from stack.install.standard_output import printable
 from stack.live_view import LiveView
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.settings import ROOT, StackSettings
@@ -29,8 +31,16 @@ ROTATE_SECONDS = 5.0
 
 
 def say(text: str) -> None:
-    """Print one line with the time."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
+    """Print a message with the time."""
+    _print(f"{time.strftime('%H:%M:%S')} {text}")
+
+
+def _print(text: str) -> None:
+    """Print lines. If that fails, the stack still runs, and the launcher's exit status says so at
+    its end (`stack.install.standard_output`)."""
+    lines = (printable(line.expandtabs()) for line in text.split("\n"))
+    with suppress(OSError):
+        print("\n".join(lines), flush=True)  # noqa: T201
 
 
 def prepare(settings: StackSettings) -> list[ProcessSpec]:
@@ -99,7 +109,7 @@ class Launcher:
         settings.logs.mkdir(parents=True, exist_ok=True)
         settings.run.mkdir(parents=True, exist_ok=True)
         for log in settings.logs.glob("*.log"):
-            if log.name != "stack.log":
+            if log != settings.launcher_log:
                 log_files.rotate(log, keep=settings.log_files)
 
     async def _supervise(self) -> None:
@@ -140,7 +150,7 @@ class Launcher:
         supervisor = Supervisor(specs, self._say, self._write)
         async with asyncio.TaskGroup() as group:
             if self._view is not None and self._view.possible:
-                group.create_task(self._view.run(supervisor.processes, lambda: self._ready))
+                group.create_task(self._show_table(self._view, supervisor, specs))
             elif self._follow and not self._servers_only:
                 group.create_task(self._follow_logs(specs))
             if not self._servers_only:
@@ -149,6 +159,14 @@ class Launcher:
             group.create_task(self._rotate_logs())
             group.create_task(self._provision_again(supervisor, [spec.name for spec in servers]))
             group.create_task(supervisor.run(lambda: self._announce(supervisor)))
+
+    async def _show_table(
+        self, view: LiveView, supervisor: Supervisor, specs: Sequence[ProcessSpec]
+    ) -> None:
+        """Show the table and, if that fails, what the processes log from then on."""
+        await view.run(supervisor.processes, lambda: self._ready)
+        if self._follow and not self._servers_only:
+            await self._follow_logs(specs, from_now=True)
 
     async def _provision_again(self, supervisor: Supervisor, servers: Sequence[str]) -> None:
         """Provision again after a server was restarted, since it may have lost its data. If nothing
@@ -236,10 +254,13 @@ class Launcher:
             )
         )
 
-    async def _follow_logs(self, specs: Sequence[ProcessSpec]) -> None:
+    async def _follow_logs(self, specs: Sequence[ProcessSpec], *, from_now: bool = False) -> None:
         """Print the logs of our own processes; the servers' logs stay in their files."""
-        seen = {spec.name: 0 for spec in specs if processes.is_own_process(spec.name)}
-        logs = {spec.name: spec.log for spec in specs}
+        logs = {spec.name: spec.log for spec in specs if processes.is_own_process(spec.name)}
+        seen = {
+            name: log.stat().st_size if from_now and log.exists() else 0
+            for name, log in logs.items()
+        }
         while True:
             for name, position in seen.items():
                 seen[name] = _show_new(logs[name], name, position)
@@ -257,7 +278,7 @@ def _show_new(log: Path, name: str, position: int) -> int:
         new = file.read()
     complete = new[: new.rfind(b"\n") + 1]
     for line in complete.decode(errors="replace").splitlines():
-        print(f"{name:>11} | {line}", flush=True)  # noqa: T201
+        _print(f"{name:>11} | {line}")
     return position + len(complete)
 
 
@@ -272,7 +293,7 @@ def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
     with file.locked():
         pass  # Fails here if another launcher is running, before a second one is started.
     settings.logs.mkdir(parents=True, exist_ok=True)
-    log = settings.logs / "stack.log"
+    log = settings.launcher_log
     arguments = ["--servers-only"] if servers_only else []
     log.unlink(missing_ok=True)
     with log.open("ab") as output:

@@ -182,6 +182,11 @@ class StackSettings(EnvironmentSettings):
         return self.state / "logs"
 
     @property
+    def launcher_log(self) -> Path:
+        """What a launcher in the background prints, and why one in a terminal shows no table."""
+        return self.logs / "stack.log"
+
+    @property
     def run(self) -> Path:
         """Run files: the lock, the process table, the ready files."""
         return self.state / "run"

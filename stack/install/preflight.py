@@ -40,7 +40,7 @@ STATE_BYTES = GIB
 
 def folders(environment: Mapping[str, str]) -> tuple[Path, Path]:
     """The folder of the stack's state and that of the per-user cache (`StackSettings`)."""
-    named = Path(environment.get("XDG_CACHE_HOME", "").strip())
+    named = Path(environment.get("XDG_CACHE_HOME", ""))
     # By its specification, a relative path is ignored.
     home = named if named.is_absolute() else Path("~/.cache")
     state = setting(environment, "STATE_DIR") or ROOT / ".stack"
