@@ -1,15 +1,13 @@
-"""`up`, in the foreground or detached, and `down`."""
+"""`up` in the foreground, and `prepare`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from adapters.idle_memory import return_memory_when_idle
@@ -17,7 +15,7 @@ from stack import adopting, log_files, processes, state_folder
 from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache
-from stack.install.progress import shown
+from stack.install.progress import Lines, shown
 from stack.install.standard_output import printable
 from stack.live_view import LiveView
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
@@ -43,13 +41,19 @@ def _print(text: str) -> None:
         print("\n".join(lines), flush=True)  # noqa: T201
 
 
-def prepare(settings: StackSettings) -> list[ProcessSpec]:
+def prepare(
+    settings: StackSettings, tell: Callable[[str], None] | None = None
+) -> list[ProcessSpec]:
     """Fetch and build what the servers need, without starting them.
+
+    Args:
+        settings: the folders and ports.
+        tell: prints a line of what is done; `say` if none is given, or a view in a terminal.
 
     Raises:
         StackError: a step failed; it can be repeated.
     """
-    with shown(say) as progress:
+    with shown(say) if tell is None else nullcontext(Lines(tell)) as progress:
         return processes.servers(settings, Cache(settings.cache, progress))
 
 
@@ -280,57 +284,3 @@ def _show_new(log: Path, name: str, position: int) -> int:
     for line in complete.decode(errors="replace").splitlines():
         _print(f"{name:>11} | {line}")
     return position + len(complete)
-
-
-def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
-    """Start a launcher in the background and return when everything is ready.
-
-    Raises:
-        StackError: it exited before that; its output was copied to standard output.
-    """
-    state_folder.claim(settings.state)
-    file = RecordFile(settings.run)
-    with file.locked():
-        pass  # Fails here if another launcher is running, before a second one is started.
-    settings.logs.mkdir(parents=True, exist_ok=True)
-    log = settings.launcher_log
-    arguments = ["--servers-only"] if servers_only else []
-    log.unlink(missing_ok=True)
-    with log.open("ab") as output:
-        launcher = subprocess.Popen(
-            [sys.executable, "-m", "cli", "up", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=ROOT,
-            env={**os.environ, "INDEXERS": str(settings.indexers), "NO_FOLLOW": "1"},
-            start_new_session=True,
-        )
-    position = 0
-    try:
-        while True:
-            status = launcher.poll()
-            record = file.read()
-            position = _copy_new(log, position)
-            if status is not None:
-                raise StackError(f"it did not start; the log is {log}")
-            if record is not None and record.launcher.pid == launcher.pid and record.ready:
-                _copy_new(log, position)
-                # The launcher outlives this process; without this, subprocess would warn about it.
-                launcher.returncode = 0
-                return
-            time.sleep(0.1)
-    except BaseException:
-        if launcher.poll() is None:
-            launcher.terminate()
-            launcher.wait()
-        raise
-
-
-def _copy_new(log: Path, position: int) -> int:
-    with log.open("rb") as file:
-        file.seek(position)
-        new = file.read()
-    sys.stdout.write(new.decode(errors="replace"))
-    sys.stdout.flush()
-    return position + len(new)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cli.search import printable, query_body
+from cli.search import query_body
 from cli.terminal_images import ROWS, image_protocol, lines
 from stack.errors import StackError
+from stack.install.standard_output import printable
 from stack.questions import credentials
 
 
