@@ -152,7 +152,7 @@ def show(url: str, answer: dict[str, Any], show_images: bool | None) -> None:
         _show_images(url, answer["matches"], protocol or "blocks")
     rows = [("score", "picture", "size")]
     for match in answer["matches"]:
-        size = f"{match['width']} x {match['height']}"
+        size = printable(f"{match.get('width', '?')} x {match.get('height', '?')}")
         rows.append((f"{match['score']:.3f}", printable(match["image_name"]), size))
     print(columns(rows) if answer["matches"] else "nothing found")
     print(f"model: {printable(answer['model_name'])}")
@@ -171,7 +171,11 @@ def _show_images(url: str, matches: list[dict[str, Any]], protocol: ImageProtoco
         except NoAnswer as error:
             raise StackError(_unreachable(url, error)) from error
         if status == OK:
-            for line in lines(content, protocol):
+            try:
+                shown = list(lines(content, protocol))
+            except OSError:
+                shown = []  # It is no picture that can be decoded.
+            for line in shown:
                 print(line)
         print(f"{match['score']:.3f} {printable(match['image_name'])}")
 
@@ -192,7 +196,7 @@ def post_search(url: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = json.loads(content)
     except ValueError:
         answer = None
-    if not isinstance(answer, dict) or not (status != OK or _is_answer(answer)):
+    if not isinstance(answer, dict) or (status == OK and not _is_answer(answer)):
         raise StackError(f"the server at {url} is not the gateway")
     if status != OK:
         details = [str(answer.get("title", "")), str(answer.get("detail", ""))]
@@ -203,12 +207,16 @@ def post_search(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def _is_answer(answer: dict[str, Any]) -> bool:
     """Whether it has what the table shows; another server may answer anything."""
-    matches = answer.get("matches")
+    matches, cut_off = answer.get("matches"), answer.get("cut_off_score")
     return (
-        isinstance(matches, list)
-        and isinstance(answer.get("model_name"), str)
+        isinstance(answer.get("model_name"), str)
+        and isinstance(cut_off, int | float | None)
+        and isinstance(matches, list)
         and all(
-            isinstance(each, dict) and {"image_name", "score"} <= each.keys() for each in matches
+            isinstance(each, dict)
+            and isinstance(each.get("image_name"), str)
+            and isinstance(each.get("score"), int | float)
+            for each in matches
         )
     )
 

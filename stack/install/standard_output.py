@@ -45,15 +45,19 @@ def reported() -> Iterator[None]:
     """
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
-    if not isinstance(sys.stdout, io.TextIOWrapper):
-        yield  # There is none.
+    if sys.stdout is None:
+        # It was closed, and the next file that is opened would take its number.
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    before = sys.stdout  # It stays referenced, since it closes its file when it is deleted.
+    if not isinstance(before, io.TextIOWrapper):
+        yield  # Not the program's own.
         return
-    file = _Recorded(sys.stdout.fileno(), "wb", closefd=False)
+    file = _Recorded(before.fileno(), "wb", closefd=False)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(file),
-        encoding=sys.stdout.encoding,
+        encoding=before.encoding,
         errors="backslashreplace",
-        line_buffering=sys.stdout.line_buffering,
+        line_buffering=before.line_buffering,
     )
     try:
         yield

@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from cli import analytics
 from cli.__main__ import build
 from cli.stack import clean, up
 from stack.install.version import version
@@ -86,14 +87,13 @@ def test_an_error_leaves_standard_output_empty(tmp_path: Path, words: list[str])
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
-    "words",
+    ("words", "unbuffered"),
     [
-        *(["--version"], ["--help"], ["models", "--help"], ["doctor"], ["down", "--json"]),
-        *(["logs"], ["logs", "--json"], ["status"], ["models", "list"], ["doctor", "--help"]),
+        *((["--version"], ""), (["--help"], ""), (["doctor"], ""), (["status"], "")),
+        *((["logs"], ""), (["logs"], "1"), (["logs", "--json"], "1"), (["--version"], "1")),
+        *((["models", "list"], "1"), (["models", "info", "lite"], "")),
     ],
-    ids=" ".join,
 )
 def test_a_full_disk_is_one_line(tmp_path: Path, words: list[str], unbuffered: str) -> None:
     (tmp_path / "logs").mkdir()
@@ -279,10 +279,17 @@ def test_the_help_names_doctor_and_completion() -> None:
         assert name in shown
 
 
-def test_no_colour_where_none_is_wanted(tmp_path: Path) -> None:
-    words = ("analytics", "sql", "SELECT 'a' AS name")
-    terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "STATE_DIR": str(tmp_path)}
-    assert "\x1b[" in run(*words, **terminal).stdout
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9][;m]", run(*words, NO_COLOR="1", **terminal).stdout)
+def test_no_colour_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    for name, value in terminal.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("analytics.views.query", lambda *_: [{"name": "a"}])
+    analytics.sql("FROM totals")
+    assert "\x1b[" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    analytics.sql("FROM totals")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9][;m]", capsys.readouterr().out)
     assert "\x1b[" not in run("--help", **terminal).stdout
     assert "\x1b[" not in run("models", "list", **terminal).stdout
