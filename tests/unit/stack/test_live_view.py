@@ -12,7 +12,7 @@ from rich.console import Console
 from stack import launcher, rows
 from stack.live_view import LiveView, ProcessLine, Snapshot, duration, in_the_log, render
 from stack.settings import StackSettings
-from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess
+from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess, Supervisor
 
 PROCESSES = (
     ProcessLine("kafka", "ready", 300, 412_000_000),
@@ -225,6 +225,39 @@ async def test_an_error_of_a_question_is_not_silent(
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
     await asyncio.wait_for(LiveView(settings, console=console).run({}, lambda: True), 10)
     assert "RuntimeError: no such answer" in settings.launcher_log.read_text()
+
+
+async def test_without_the_table_the_logs_are_printed_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr("stack.live_view.render", broken)
+    monkeypatch.setattr("stack.launcher.FOLLOW_SECONDS", 0.01)
+    settings = StackSettings(state_dir=tmp_path, gateway_port=9)
+    settings.logs.mkdir()
+    log = settings.logs / "watcher.log"
+    log.write_text("before\n")
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    started = launcher.Launcher(settings, servers_only=False, follow=True, live=True)
+    spec = ProcessSpec("watcher", [], log, never)
+    supervisor = Supervisor([], launcher.say, lambda _: None)
+    view = LiveView(settings, console=console)
+    work = asyncio.ensure_future(started._show_table(view, supervisor, [spec]))
+    printed = ""
+    async with asyncio.timeout(10):
+        while "after" not in printed:
+            with log.open("a") as file:
+                file.write("after \x1b[2J\n")
+            await asyncio.sleep(0.02)
+            printed += capsys.readouterr().out
+    assert not work.done()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert "before" not in printed
+    assert "\x1b" not in printed
+    assert "a mistake" in settings.launcher_log.read_text()
 
 
 def test_a_message_of_the_launcher_is_printable_and_its_failure_is_none(
