@@ -5,7 +5,9 @@ index `images/`, searches, waits until it has been idle for `--idle` seconds, an
 Markdown. PSS counts a page that several processes share in parts, so that it can be summed; RSS
 counts it in each of them; "own" is what no other process shares.
 `--model NAME` serves that model of the store; `--clip` one of CLIP ViT-B/32's shape, with random
-weights. With `--against FOLDER` another checkout is measured first, in the same environment.
+weights; `--both` starts with `lite` and switches to that one, which is how a first start ends: both
+stay loaded. At the end the first search after the idle time and the next twenty are timed. With
+`--against FOLDER` another checkout is measured first, in the same environment.
 If another stack runs on the machine, let `CACHE_DIR` name a copy of the cache: pages of the same
 files would count in part only.
 """
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -115,8 +118,8 @@ def index_and_search(gateway: str) -> None:
 
 
 @contextmanager
-def running_stack(code: Path, environment: dict[str, str]) -> Iterator[None]:
-    """The stack of a checkout."""
+def running_stack(code: Path, environment: dict[str, str], switch_to: str | None) -> Iterator[None]:
+    """The stack of a checkout, after a switch of the model if one is named."""
 
     def command(*arguments: str) -> None:
         subprocess.run(
@@ -129,24 +132,51 @@ def running_stack(code: Path, environment: dict[str, str]) -> Iterator[None]:
 
     command("up", "--detach")
     try:
+        if switch_to is not None:
+            command("models", "switch", switch_to)
         yield
     finally:
         command("down")
 
 
-def measure(code: Path, model: str | None, models: Path | None, idle: float) -> list[list[Memory]]:
-    """The memory right after the work, and when idle."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one checkout's stack takes."""
+
+    busy: list[Memory]
+    """Right after indexing and searching."""
+    idle: list[Memory]
+    first: float
+    """Milliseconds of the first search after the idle time."""
+    next: float
+    """The median of the next ones."""
+
+
+def timed_search(gateway: str, text: str) -> float:
+    """Milliseconds of a search; the text is new, so that no cache answers."""
+    body = {"text": f"{text} {time.monotonic_ns()}", "limit": 20}
+    started = time.perf_counter()
+    ask(f"{gateway}/api/v1/search-image", body)
+    return 1000 * (time.perf_counter() - started)
+
+
+def measure(code: Path, options: argparse.Namespace, models: Path | None) -> Measured:
+    """Run one checkout's stack and measure it."""
+    model = CLIP if options.clip else options.model
     with tempfile.TemporaryDirectory() as state:
         environment = stack_environment(Path(state), ROOT / "images")
         environment |= {"MODEL_NAME": model or "lite"}
         if models is not None:
             environment["MODELS_DIR"] = str(models)
-        with running_stack(code, environment):
-            index_and_search(f"http://127.0.0.1:{environment['GATEWAY_PORT']}")
+        with running_stack(code, environment, CLIP if options.both else None):
+            gateway = f"http://127.0.0.1:{environment['GATEWAY_PORT']}"
+            index_and_search(gateway)
             run = Path(state) / "run"
             busy = memories(run)
-            time.sleep(idle)
-            return [busy, memories(run)]
+            time.sleep(options.idle)
+            idle = memories(run)
+            first, *following = (timed_search(gateway, text) for text in ("a boat", *SEARCHES))
+            return Measured(busy, idle, first, statistics.median(following))
 
 
 def sums(found: list[Memory]) -> dict[str, tuple[int, float, float, float]]:
@@ -177,15 +207,16 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=90.0, help="seconds to wait")
     parser.add_argument("--model", help="a model of the store; default: lite")
     parser.add_argument("--clip", action="store_true", help="random weights of ViT-B/32's shape")
+    parser.add_argument("--both", action="store_true", help="lite, then a switch to that of --clip")
     parser.add_argument("--against", type=Path, help="another checkout, to measure as well")
     given = parser.parse_args()
     checkouts = {"now": ROOT}
     if given.against:
         checkouts = {"before": given.against.resolve(), "now": ROOT}
     with tempfile.TemporaryDirectory() as folder:
-        model, models = given.model, None
-        if given.clip:
-            model, models = CLIP, Path(folder) / "models"
+        models = None
+        if given.clip or given.both:
+            models = Path(folder) / "models"
             layout = clip_model.write_layout(
                 Path(folder) / "layout",
                 layers=clip_model.ALL_LAYERS,
@@ -194,11 +225,14 @@ def main() -> None:
             ModelStore(models).add(layout, CLIP, Origin(source="random"), min_score=-1.0)
         print(f"`python -m benchmarks.footprint {' '.join(sys.argv[1:])}`".replace(" `", "`"))
         print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+        what = "lite and CLIP" if given.both else CLIP if given.clip else given.model or "lite"
         for name, code in checkouts.items():
-            busy, quiet = measure(code, model, models, given.idle)
-            after = sum(each.pss for each in busy)
-            print(f"\n## {model or 'lite'}, {name}\n\n{table(quiet)}\n")
-            print(f"Right after indexing and searching: {after:.0f} MB of PSS.", flush=True)
+            found = measure(code, given, models)
+            after = sum(each.pss for each in found.busy)
+            print(f"\n## {what}, {name}\n\n{table(found.idle)}\n")
+            print(f"Right after indexing and searching: {after:.0f} MB of PSS. The first search")
+            print(f"after the idle time took {found.first:.0f} ms, the next {found.next:.0f} ms.")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -131,14 +131,23 @@ def info(name: ModelNameArgument, as_json: AsJson = False) -> None:
             print(f"{part}: {fields}")
 
 
-def adopt(name: ModelNameArgument, as_json: AsJson = False) -> None:
+def adopt(
+    name: ModelNameArgument,
+    give_up: Annotated[
+        bool,
+        typer.Option(
+            "--give-up", help="Instead, unload the model and delete what was downloaded of it."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Download a model, fill its collection and switch to it, as the first `up` does by itself.
 
     It does nothing if a model was chosen or declined before. An interrupted change is resumed.
     """
     from cli import models_adopt
 
-    models_adopt.adopt(name, as_json)
+    models_adopt.adopt(name, give_up, as_json)
 
 
 def decline(as_json: AsJson = False) -> None:

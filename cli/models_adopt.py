@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -13,18 +13,23 @@ from adapters.bootstrap import Connections, connections
 from adapters.index.port import Collection
 from adapters.logging import configure_logging
 from cli.models_completeness import check_complete
-from cli.output import AsJson, note, print_json
+from cli.output import AsJson, note, print_json, tell
 from cli.servers import server_settings
-from models.adoption_status import AdoptionFile
+from models.adoption_status import AdoptionFile, AdoptionStep
 from models.catalogue import read_catalogue
+from models.errors import SwitchRefused
+from models.registry import ModelState
 from models.switching import ModelSwitcher
 from stack import adopting
 from stack.errors import StackError
 from stack.install.preparation import Cache
 from stack.record import RecordFile, find
 from stack.serving import LocalServing
-from stack.settings import FALLBACK_MODEL, StackSettings
+from stack.settings import FALLBACK_MODEL, PREFERRED_MODEL, StackSettings
 from stack.triton_models import model_registry
+
+if TYPE_CHECKING:
+    from stack.adoption_remains import Remains
 
 MAX_MISSING: Final = 0.01
 STOP_SECONDS: Final = 30.0
@@ -36,11 +41,23 @@ def register(group: typer.Typer) -> None:
     group.command()(decline)
 
 
-def adopt(name: str, as_json: AsJson = False) -> None:
+def adopt(
+    name: str,
+    give_up: Annotated[
+        bool,
+        typer.Option(
+            "--give-up", help="Instead, unload the model and delete what was downloaded of it."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Download a model, fill its collection and switch to it, as the first `up` does by itself.
 
     It does nothing if a model was chosen or declined before. An interrupted change is resumed.
     """
+    if give_up:
+        _give_up(name, as_json=as_json)
+        return
     from stack.adoption import Adoption, AdoptionFolders  # Here, because it loads ONNX.
 
     settings, entry = StackSettings(), read_catalogue().get(name)
@@ -63,7 +80,7 @@ def adopt(name: str, as_json: AsJson = False) -> None:
         registry=model_registry(settings),
         folders=AdoptionFolders(settings.cache / "hub", settings.models, settings.state),
         connect=lambda: connections(server_settings()),
-        switcher=lambda servers: _switcher(settings, servers),
+        switcher=lambda servers: _switcher(settings, servers, adoption.check_wanted),
         check_complete=checked,
     )
     status = asyncio.run(adoption.attempt())
@@ -77,8 +94,6 @@ def adopt(name: str, as_json: AsJson = False) -> None:
 
 def decline(as_json: AsJson = False) -> None:
     """Keep the bundled model: end the automatic change to a better one, for this state folder."""
-    from models.hub import discard  # Here, because its library takes long to import.
-
     settings = StackSettings()
     file, registry = AdoptionFile(settings.adoption), model_registry(settings)
     state, status = registry.read(), file.read()
@@ -86,38 +101,72 @@ def decline(as_json: AsJson = False) -> None:
         raise StackError(
             f"{state.active} answers searches already; to go back: ./image-search models rollback"
         )
+    name = status.model if status is not None else settings.model_name
+    name = PREFERRED_MODEL if name == FALLBACK_MODEL else name
+    # A model that a command has loaded is not the change's to unload.
+    begun = status is not None and status.resumable and not state.chosen
     try:
         file.decline()
+        _wait_for_its_process(settings)
+        remains = asyncio.run(_clear_away(settings, name, unload=begun))
+        if registry.read().active != FALLBACK_MODEL:
+            raise StackError(f"{registry.read().active} answers searches already")
+        if (last := file.read()) is not None and last.model == name:
+            file.write(last.ended_by(AdoptionStep.DECLINED, loaded=remains.loaded))
     except OSError as error:
         raise StackError(str(error)) from error
-    name = status.model if status is not None else settings.model_name
-    _wait_for_its_process(settings)
-    entry = read_catalogue().get(name)
-    if entry is not None and entry.repository is not None:
-        discard(settings.cache / "hub", entry.repository)
-    text = f"{FALLBACK_MODEL} stays; {name} is not downloaded, and what was downloaded is deleted"
-    loaded = name in registry.read().current and name != FALLBACK_MODEL
-    retired = loaded and RecordFile(settings.run).launcher_runs()
-    if not as_json:
-        print(text, flush=True)
-    if retired:
-        asyncio.run(_retire(settings, name))
-    if as_json:
-        print_json({"declined": name, "stays": FALLBACK_MODEL, "retired": retired})
-    elif retired:
-        print(f"{name} is retired; to delete its files: ./image-search models remove {name}")
-    elif loaded:
-        print(f"after the next start, free its memory: ./image-search models retire {name}")
+    except StackError:
+        if registry.read().active == name:  # The change was made in the last moment.
+            file.undo_decline()
+            if status is not None:
+                file.write(status.ended_by(AdoptionStep.DONE, loaded=False))
+        raise
+    text = f"{FALLBACK_MODEL} stays; {remains.sentence()}"
+    tell(as_json, text, declined=name, stays=FALLBACK_MODEL, retired=remains.unloaded)
 
 
-async def _retire(settings: StackSettings, name: str) -> None:
+def _give_up(name: str, *, as_json: bool) -> None:
+    """Clear away what the launcher's change has left, but nothing that a command has done."""
+    settings = StackSettings()
+    chosen = model_registry(settings).read().chosen
+    configure_logging()
+    remains = asyncio.run(_clear_away(settings, name, unload=not chosen, permit=_check_unchosen))
+    tell(as_json, remains.sentence(), given_up=name, retired=remains.unloaded)
+    if remains.loaded or remains.kept is not None:
+        raise typer.Exit(1)
+
+
+def _check_unchosen(state: ModelState) -> None:
+    if state.chosen:
+        raise SwitchRefused("the models were changed by a command meanwhile")
+
+
+async def _clear_away(
+    settings: StackSettings,
+    name: str,
+    *,
+    unload: bool,
+    permit: Callable[[ModelState], None] | None = None,
+) -> Remains:
+    from stack.adoption_remains import clear_away  # Here, as its library takes long to import.
+
+    registry, entry = model_registry(settings), read_catalogue().get(name)
+    downloads = settings.cache / "hub"
+    if not RecordFile(settings.run).launcher_runs():
+        return await clear_away(name, entry, registry, downloads, None, unload=unload)
+    unload = unload and settings.triton_url is None and settings.weaviate_url is None
     async with connections(server_settings()) as servers:
-        await _switcher(settings, servers).retire(name)
+        switcher = _switcher(settings, servers, permit)
+        return await clear_away(name, entry, registry, downloads, switcher, unload=unload)
 
 
-def _switcher(settings: StackSettings, servers: Connections) -> ModelSwitcher:
+def _switcher(
+    settings: StackSettings,
+    servers: Connections,
+    permit: Callable[[ModelState], None] | None,
+) -> ModelSwitcher:
     serving = LocalServing(settings, Cache(settings.cache, note))
-    return ModelSwitcher(model_registry(settings), servers, serving)
+    return ModelSwitcher(model_registry(settings), servers, serving, permit=permit)
 
 
 def _wait_for_its_process(settings: StackSettings) -> None:

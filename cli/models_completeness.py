@@ -35,7 +35,8 @@ async def check_complete(
         raise StackError(
             f"{len(lacking)} of {wanted} pictures of the log are not in {collection.name}, for "
             f"instance {', '.join(map(repr, lacking[:3]))}; the active model is not changed. See "
-            "./image-search dlq list, or allow more with --max-missing"
+            "./image-search dlq list, or allow more: ./image-search models switch "
+            f"{collection.model_name} --max-missing SHARE"
         )
 
 

@@ -65,7 +65,8 @@ def pull(
     from models.hub import download, origin  # Here, because its library takes long to import.
 
     wanted = revision or (present.revision if present else None) or entry.revision
-    got = download(entry.repository, wanted, settings.cache / "hub")
+    with reporting_file_errors():
+        got = download(entry.repository, wanted, settings.cache / "hub", pinned=entry.pins(wanted))
     if present is not None:
         if dict(present.files) != got.files:
             raise StackError(f"{name}: the hub's files differ from those that were installed")
@@ -145,12 +146,18 @@ def add(
 
 def remove(name: ModelNameArgument, as_json: AsJson = False) -> None:
     """Delete a model's files. A model that is served has to be retired first."""
+    from models.adoption_status import AdoptionFile
     from stack.settings import StackSettings
     from stack.triton_models import model_registry
 
-    registry = model_registry(StackSettings())
+    settings = StackSettings()
+    registry = model_registry(settings)
     if name in registry.read().current:
         raise StackError(f"{name} is served; retire it first: ./image-search models retire {name}")
     with reporting_file_errors():
         registry.store().remove(name)
+    change = AdoptionFile(settings.adoption).read()
+    if change is not None and change.resumable and change.model == name:
+        with registry.changing() as state:  # Else the automatic change would download it again.
+            state.state = state.state.by_command()
     tell(as_json, f"{name} is removed", removed=name)

@@ -39,9 +39,8 @@ def status(as_json: AsJson = False) -> None:
         print_json(found)
     else:
         # Without a launcher, the file is of an earlier run.
-        _print_status(
-            found, current, adoption if record and adoption and adoption.is_news else None
-        )
+        shown = record and adoption and adoption.is_news_for(current.active_model)
+        _print_status(found, current, adoption if shown else None)
     if found["gateway"]["status"] != "ok":
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ from adapters.embedder.port import Embedder
 from adapters.index.port import ImageIndex
 from adapters.log.port import EventLog
 from gateway.auth.access import Access
-from gateway.http import openapi, problems
+from gateway.http import methods, openapi, problems
 from gateway.http.gate import Gate, RateLimit
 from gateway.http.hosts import HostGuard
 from gateway.http.limits import BodyLimit, Deadline
@@ -69,6 +69,7 @@ def create_app(
     app.state.activities = [services.search_events.activity]
     problems.install(app)
     for router in _routers(services, settings):
+        methods.add_head(router)
         app.include_router(router)
     openapi.complete(app, secured=not services.access.open)
     _add_middleware(app, settings, services.access)
@@ -114,7 +115,7 @@ def _add_middleware(app: FastAPI, settings: GatewaySettings, access: Access) -> 
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "If-None-Match"],
             expose_headers=["ETag", "Retry-After", "WWW-Authenticate"],
             max_age=600,

@@ -29,7 +29,7 @@ class AdoptionStep(StrEnum):
     DONE = "done"
     DECLINED = "declined"
     SUPERSEDED = "superseded"
-    """Another model was chosen by a command, or the change was rolled back."""
+    """The models were changed by a command, or the change was rolled back."""
     FAILED = "failed"
     """The model cannot be used; the next start tries again."""
 
@@ -40,6 +40,8 @@ ENDS: Final = frozenset(
 
 NEWS: Final = timedelta(minutes=10)
 """For this long, a change that was made is shown."""
+FIRST_WAIT_SECONDS: Final = 10.0
+LONGEST_WAIT_SECONDS: Final = 3600.0
 
 
 def _now() -> datetime:
@@ -58,14 +60,22 @@ class AdoptionStatus(BaseModel):
     bytes_done: int = 0
     bytes_total: int = 0
     """Bytes of the download; 0 if not known."""
+    bytes_best: int = 0
+    """The most bytes that any attempt had; a damaged file is deleted, and counts no second time."""
+    bytes_verified: int = 0
+    """The most bytes, in complete files, that agreed with their checksums in any attempt."""
     images_done: int = 0
     images_total: int = 0
     """Pictures in the model's collection, and in the one that answers searches."""
     problem: str = ""
     """Why the last attempt failed; empty if none did, or a later one got further."""
     failures: int = 0
-    """Attempts in a row that failed without having downloaded anything."""
+    """Attempts in a row that failed, since one got further than all before it."""
     retry_at: datetime | None = None
+    reason: str = ""
+    """Why the change has ended, if a user ended it."""
+    loaded: bool = False
+    """Whether the model stayed loaded when the change ended without it."""
     updated_at: datetime = Field(default_factory=_now)
 
     @property
@@ -74,11 +84,45 @@ class AdoptionStatus(BaseModel):
         return self.step in ENDS
 
     @property
+    def resumable(self) -> bool:
+        """Whether the next start goes on with it."""
+        return not self.ended or self.step is AdoptionStep.FAILED
+
+    def failed(self, problem: str) -> AdoptionStatus:
+        """This status after one more attempt that failed, with the time of the next one."""
+        failures, now = self.failures + 1, _now()
+        wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(failures - 1, 20))
+        changes = {
+            "problem": problem,
+            "failures": failures,
+            "retry_at": now + timedelta(seconds=wait),
+            "updated_at": now,
+        }
+        return self.model_copy(update=changes)
+
+    def ended_by(self, step: AdoptionStep, reason: str = "", *, loaded: bool) -> AdoptionStatus:
+        """This status after the change has ended; `loaded` says whether the model is current."""
+        changes = {
+            "step": step,
+            "problem": "",
+            "retry_at": None,
+            "reason": reason,
+            "loaded": loaded and step is not AdoptionStep.DONE,
+            "updated_at": _now(),
+        }
+        return self.model_copy(update=changes)
+
+    def is_news_for(self, active: str) -> bool:
+        """Whether a user should be told while this model answers searches: one who has chosen
+        another model is not told that this one has failed."""
+        return self.is_news and (self.step is not AdoptionStep.FAILED or active == self.instead_of)
+
+    @property
     def is_news(self) -> bool:
         """Whether a user should be told: it is in progress, has failed or has just been made."""
         if self.step is AdoptionStep.DONE:
             return _now() - self.updated_at < NEWS
-        return not self.ended or self.step is AdoptionStep.FAILED
+        return self.resumable
 
     @property
     def progress(self) -> tuple[int, int] | None:
@@ -126,16 +170,25 @@ class AdoptionStatus(BaseModel):
             case AdoptionStep.DECLINED:
                 return (
                     f"{name} was declined, {old} stays; to use it later: ./image-search models "
-                    f"pull {name}, then ./image-search models switch {name}"
+                    f"pull {name}, then ./image-search models switch {name}{self._still_loaded()}"
                 )
             case AdoptionStep.SUPERSEDED:
-                return f"another model was chosen, so there is no automatic change to {name}"
+                reason = self.reason or "another model was chosen"
+                return f"there is no automatic change to {name}: {reason}{self._still_loaded()}"
             case AdoptionStep.FAILED:
                 return f"{name} cannot be used, {old} stays: {self.problem}"
         if not self.problem:
             return f"{said}; {old} answers searches meanwhile"
         again = f"; next attempt at {self.retry_at.astimezone():%H:%M:%S}" if self.retry_at else ""
         return f"{said}; {old} stays for now, because this failed: {self.problem}{again}"
+
+    def _still_loaded(self) -> str:
+        return still_loaded(self.model) if self.loaded else ""
+
+
+def still_loaded(name: str) -> str:
+    """A clause on a model that is loaded but answers no searches."""
+    return f"; {name} is still loaded; to free its memory: ./image-search models retire {name}"
 
 
 class AdoptionFile:
@@ -187,3 +240,11 @@ class AdoptionFile:
         """
         self._declined.parent.mkdir(parents=True, exist_ok=True)
         self._declined.touch()
+
+    def undo_decline(self) -> None:
+        """Forget that a user declined, as the change had been made already.
+
+        Raises:
+            OSError: it cannot be recorded.
+        """
+        self._declined.unlink(missing_ok=True)

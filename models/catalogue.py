@@ -13,6 +13,7 @@ from models.errors import ModelError
 
 CATALOGUE = Path(__file__).resolve().parents[1] / "triton_models" / "catalogue.toml"
 Triple = tuple[float, float, float]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class CatalogueEntry(BaseModel):
@@ -24,6 +25,10 @@ class CatalogueEntry(BaseModel):
     bundled: bool = False
     repository: str | None = None
     revision: str | None = None
+    download_bytes: Annotated[int, Field(ge=1)] | None = None
+    """About how much a download fetches, if that is known."""
+    sha256: Mapping[str, Sha256] | None = None
+    """The SHA-256 that a file of `revision` must have, by path, if files are pinned."""
     licence: str
     summary: str
     dimension: Annotated[int, Field(ge=1)]
@@ -35,6 +40,17 @@ class CatalogueEntry(BaseModel):
     resize_mode: Literal["shortest", "squash"]
     tokenizer: str
     context_length: Annotated[int, Field(ge=1)]
+
+    def pins(self, revision: str) -> Mapping[str, str]:
+        """The SHA-256 of files at this revision, by path; none if the entry names another one."""
+        return (self.sha256 or {}) if revision == self.revision else {}
+
+    @property
+    def terms(self) -> str:
+        """The size of the download, and the licence."""
+        if self.download_bytes is None:
+            return f"licence {self.licence}; the hub states its size before the download starts"
+        return f"{self.download_bytes / 1e9:.1f} GB, licence {self.licence}"
 
 
 class InvalidCatalogue(ModelError, ValueError):

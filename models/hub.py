@@ -3,17 +3,18 @@
 huggingface_hub does each transfer: it honours HF_ENDPOINT and HF_TOKEN, and repeats a request that
 was interrupted. This module selects the files that are served, keeps what has arrived across
 restarts (the library's own cache discards a file that is not complete when its process ends), and
-compares each file with the size and checksum that the hub states. The SHA-256 of each file is
-recorded; later downloads of the same revision must reproduce it.
+compares each file with the size and checksum that the hub states, or that the catalogue pins. The
+SHA-256 of each file is recorded; later downloads of the same revision must reproduce it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -42,6 +43,7 @@ WANTED = (
 UNWANTED = ("*.armnn", "*/fp16/*", "*/rknpu/*")
 LOCK_SECONDS: Final = 5.0
 PART: Final = ".part"
+COMMIT: Final = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,24 @@ class Download:
     files: dict[str, str]
 
 
-def listing(repository: str, revision: str, endpoint: str | None = None) -> RepositoryFiles:
+def listing(
+    repository: str,
+    revision: str,
+    endpoint: str | None = None,
+    *,
+    pinned: Mapping[str, str] | None = None,
+) -> RepositoryFiles:
     """The files of a repository that a download fetches.
+
+    Args:
+        repository: its name at the hub.
+        revision: a commit, tag or branch.
+        endpoint: the hub's URL, if HF_ENDPOINT does not name it.
+        pinned: the SHA-256 that a file must have, by path, whatever the hub states.
 
     Raises:
         Unavailable: the hub cannot be reached.
-        Rejected: the hub has no such repository or revision.
+        Rejected: the hub has no such repository or revision, or has another content under it.
     """
     where = endpoint or os.environ.get("HF_ENDPOINT") or None
     with hub_errors(f"list {repository} at {revision}"):
@@ -90,6 +104,8 @@ def listing(repository: str, revision: str, endpoint: str | None = None) -> Repo
         commit = api.model_info(repository, revision=revision).sha or revision
         tree = api.list_repo_tree(repository, recursive=True, revision=commit)
         found = [each for each in tree if isinstance(each, RepoFile)]
+    if COMMIT.fullmatch(revision) and commit != revision:
+        raise Rejected(f"{repository}: the hub gives commit {commit} instead of {revision}")
     files = {}
     for each in sorted(found, key=lambda each: each.path):
         if not _is_wanted(each.path):
@@ -97,6 +113,10 @@ def listing(repository: str, revision: str, endpoint: str | None = None) -> Repo
         if not {"..", ""}.isdisjoint(PurePosixPath(each.path).parts) or each.path.startswith("/"):
             raise Rejected(f"{repository} lists a file outside itself: {each.path!r}")
         files[each.path] = HubFile(each.size, each.blob_id, each.lfs.sha256 if each.lfs else None)
+    for path, sha256 in (pinned or {}).items():
+        if path not in files or files[path].sha256 not in (None, sha256):
+            raise Rejected(f"{repository}/{path} is not the file that the catalogue names")
+        files[path] = replace(files[path], sha256=sha256)
     return RepositoryFiles(repository, commit, files, where)
 
 
@@ -123,27 +143,45 @@ def bytes_here(cache: Path, listed: RepositoryFiles) -> int:
     return found
 
 
-def download(repository: str, revision: str, cache: Path, endpoint: str | None = None) -> Download:
+def download(
+    repository: str,
+    revision: str,
+    cache: Path,
+    endpoint: str | None = None,
+    *,
+    pinned: Mapping[str, str] | None = None,
+) -> Download:
     """Fetch a repository's files into `cache`; what is already there is not fetched again.
 
     Raises:
         Unavailable: the hub cannot be reached; the next call resumes the download.
-        Rejected: the hub has no such repository or revision.
+        Rejected: as for `listing`.
+        OSError: a folder cannot be made, or a file cannot be read.
     """
-    return fetch(listing(repository, revision, endpoint), cache)
+    return fetch(listing(repository, revision, endpoint, pinned=pinned), cache)
 
 
-def fetch(listed: RepositoryFiles, cache: Path) -> Download:
+def _nothing(_: int) -> None:
+    """Ignores how much has passed."""
+
+
+def fetch(
+    listed: RepositoryFiles, cache: Path, passed: Callable[[int], None] = _nothing
+) -> Download:
     """Fetch these files into `cache`; a file that is incomplete there is resumed.
+
+    After each file, `passed` is called with the bytes of all files that agree with their checksum.
 
     Raises:
         Unavailable: the hub cannot be reached, a file differs from what it stated, or another
             process downloads the same files. The next call resumes the download.
         Rejected: the hub refuses a file.
+        OSError: a folder cannot be made, or a file cannot be read.
     """
     root = folder_of(cache, listed.repository)
     root.mkdir(parents=True, exist_ok=True)
-    folder, hashes = root / listed.commit, {}
+    folder, verified = root / listed.commit, 0
+    hashes: dict[str, str] = {}
     try:
         with FileLock(root / ".lock", timeout=LOCK_SECONDS):
             for path, stated in listed.files.items():
@@ -151,19 +189,25 @@ def fetch(listed: RepositoryFiles, cache: Path) -> Download:
                 if not target.is_file():
                     _fetch(listed, path, target)
                 hashes[path] = _check(target, stated, f"{listed.repository}/{path}")
+                verified += stated.size
+                passed(verified)
     except Timeout as error:
         raise Unavailable(f"another process is downloading {listed.repository}") from error
     return Download(folder, listed.commit, hashes)
 
 
-def discard(cache: Path, repository: str) -> None:
-    """Delete what was downloaded of a repository, unless another process downloads it now."""
+def discard(cache: Path, repository: str) -> bool:
+    """Delete what was downloaded of a repository, unless another process downloads it now; returns
+    whether nothing is left."""
     root = folder_of(cache, repository)
+    if not root.exists():
+        return True
     try:
         with FileLock(root / ".lock", timeout=0):
             shutil.rmtree(root, ignore_errors=True)
     except (Timeout, OSError):
-        return
+        return False
+    return not root.exists()
 
 
 def origin(entry: CatalogueEntry, got: Download) -> Origin:

@@ -39,6 +39,9 @@ class ModelState(BaseModel):
     """A model that is no longer kept current, but whose collection may still exist."""
     first: str | None = None
     """The model of the first start; None if an earlier version wrote the file."""
+    chosen: bool = False
+    """Whether a command has changed which models are current, or may have done so before this was
+    recorded. The stack then changes them only by command."""
 
     def with_current(self, name: str) -> ModelState:
         """This state with the model's collection kept current."""
@@ -52,9 +55,9 @@ class ModelState(BaseModel):
         changes = {"active": name, "previous": previous, "candidate": candidate}
         return self.with_current(name).model_copy(update=changes)
 
-    def with_first(self, name: str) -> ModelState:
-        """This state with the model as that of the first start, unless one is recorded."""
-        return self if self.first is not None else self.model_copy(update={"first": name})
+    def by_command(self) -> ModelState:
+        """This state after a command has changed it."""
+        return self.model_copy(update={"chosen": True})
 
     def without(self, name: str) -> ModelState:
         """This state while a model, which must not be the active one, is being retired."""
@@ -119,6 +122,28 @@ class ModelRegistry:
         except Timeout as error:
             raise RegistryBusy(f"{self.file} is being changed by another command") from error
 
+    def record_start(self) -> None:
+        """Write the state file, with the model of the first start. A damaged file is replaced.
+
+        A file by an earlier version does not say whether a command changed it. If it never changed,
+        and no model was added, it holds the first model alone.
+
+        Raises:
+            RegistryBusy: another process has held the lock for too long.
+        """
+        with self.changing() as change:
+            state = change.state
+            if state.first is not None:
+                return
+            unchanged = (
+                state.current == (state.active,)
+                and state.previous is None
+                and not self._before.exists()
+                and not set(self.store().added()) - {state.active}
+            )
+            first = state.active if unchanged else self.first
+            change.state = state.model_copy(update={"first": first, "chosen": not unchanged})
+
     async def agree_with_alias(self, index: ImageIndex) -> ModelState:
         """Set the state's active model to the one that the alias names, which has precedence.
 
@@ -160,7 +185,8 @@ class ModelRegistry:
         first = self.first if self.first in names or not names else names[0]
         if names:
             logger.error("models recovered from Weaviate's collections: %s", ", ".join(names))
-        return ModelState(active=first, current=names or (first,), first=first)
+        # Which model was the first is known only if there was none before.
+        return ModelState(active=first, current=names or (first,), first=first, chosen=bool(names))
 
     def _has_collection(self, name: str) -> bool:
         try:

@@ -62,8 +62,11 @@ class ModelStore:
 
     def names(self) -> list[str]:
         """All models that can be served, bundled ones first."""
-        added = (path.parent.name for path in self._root.glob(f"*/{ORIGIN}"))
-        return [*model_repository.models(self._bundled), *sorted(added)]
+        return [*model_repository.models(self._bundled), *self.added()]
+
+    def added(self) -> list[str]:
+        """The models that were added."""
+        return sorted(path.parent.name for path in self._root.glob(f"*/{ORIGIN}"))
 
     def repository(self, name: str) -> Path:
         """The folder with the model's image and text encoders.

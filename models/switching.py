@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from adapters.naming import collection_name
 from adapters.provision import log_active
 from adapters.retry import until_available
 from models.errors import SwitchRefused
-from models.registry import ModelRegistry, ModelState
+from models.registry import ModelRegistry, ModelState, StateChange
 from schemas.events import ModelActivated, ModelStep
 from schemas.topics import IMAGES, MODELS
 
@@ -89,6 +90,9 @@ class ModelSwitcher:
         registry: which models are current.
         servers: clients of all servers.
         serving: loads models and runs indexers.
+        permit: for a change that no user asked for: it is given the state, under the registry's
+            lock, before each change, and raises if the change is not permitted. Without it, each
+            change is recorded as one by a command, after which nothing changes by itself.
     """
 
     def __init__(
@@ -96,10 +100,22 @@ class ModelSwitcher:
         registry: ModelRegistry,
         servers: Connections,
         serving: ModelServing,
+        *,
+        permit: Callable[[ModelState], None] | None = None,
     ) -> None:
         self._registry = registry
         self._servers = servers
         self._serving = serving
+        self._permit = permit
+
+    @contextmanager
+    def _changing(self) -> Iterator[StateChange]:
+        with self._registry.changing() as change:
+            if self._permit is not None:
+                self._permit(change.state)
+            yield change
+            if self._permit is None:
+                change.state = change.state.by_command()
 
     async def prepare(self, name: str) -> Collection:
         """Load the model, create its collection, and start indexers that backfill it from the log.
@@ -110,21 +126,22 @@ class ModelSwitcher:
         """
         self._registry.store().repository(name)
         self._serving.check_running()
-        state = await self._agree_with_alias()
+        state = await self.agree_with_alias()
         if name not in state.current or not await self._servers.embedder.is_ready(name):
             await until_available(
                 lambda: self._serving.load(name), what="Triton", give_up_after=120
             )
         collection = await until_available(lambda: self._collection(name), what="servers")
-        with self._registry.changing() as change:
+        with self._changing() as change:
             before = change.state
             candidate = None if name == before.active else name
-            change.state = before.with_current(name).model_copy(update={"candidate": candidate})
-        if change.state != before:
+            after = before.with_current(name).model_copy(update={"candidate": candidate})
+            change.state = after
+        if after != before:
             await self._publish_step(ModelStep.BACKFILLING, collection, None)
         return collection
 
-    async def _agree_with_alias(self) -> ModelState:
+    async def agree_with_alias(self) -> ModelState:
         """The state, after it and the log were updated to the alias: an earlier command may have
         been killed before it did so."""
         index, log = self._servers.index, self._servers.log
@@ -187,10 +204,10 @@ class ModelSwitcher:
         """Switch searches to this collection, which must be kept current.
 
         The alias, the state and the log are updated in this order. After a crash in between, the
-        next command updates the other two to the alias (`_agree_with_alias`; for the log,
+        next command updates the other two to the alias (`agree_with_alias`; for the log,
         provisioning does so, too).
         """
-        await self._agree_with_alias()
+        await self.agree_with_alias()
         await until_available(lambda: self._move_alias(collection), what="Weaviate")
         await until_available(
             lambda: log_active(self._servers.index, self._servers.log, step), what="Kafka"
@@ -198,7 +215,7 @@ class ModelSwitcher:
 
     async def _move_alias(self, collection: Collection) -> None:
         # Both under the lock, so that `agree_with_alias` cannot run in between.
-        with self._registry.changing() as change:
+        with self._changing() as change:
             await self._servers.index.activate(collection)
             change.state = change.state.with_active(collection.model_name)
 
@@ -209,7 +226,7 @@ class ModelSwitcher:
             SwitchRefused: there is no previous model, or its collection lacks more than the share
                 `most_missing` of the active collection's images.
         """
-        state = await self._agree_with_alias()
+        state = await self.agree_with_alias()
         previous = state.previous
         if previous is None or previous not in state.current:
             raise SwitchRefused("there is no previous model that is still kept current")
@@ -236,7 +253,7 @@ class ModelSwitcher:
             SwitchRefused: it is the active model, or is not served.
             ServingFailed: its indexers do not stop.
         """
-        state = await self._agree_with_alias()
+        state = await self.agree_with_alias()
         active = await self._servers.index.active()
         if name == state.active or (active is not None and active.model_name == name):
             raise SwitchRefused(f"{name} answers searches; switch to another model first")
@@ -244,7 +261,7 @@ class ModelSwitcher:
             raise SwitchRefused(f"{name} is not served, so there is nothing to retire")
         known = self._known(name)
         collection = await self._servers.index.find(known.name) or known
-        with self._registry.changing() as change:
+        with self._changing() as change:
             change.state = change.state.without(name)
         await self._serving.wait_for_indexers_to_stop(name)
         await asyncio.sleep(GATEWAY_SECONDS)
@@ -259,6 +276,18 @@ class ModelSwitcher:
         await self._publish_step(ModelStep.RETIRED, collection, None)
         with self._registry.changing() as change:
             change.state = change.state.model_copy(update={"retiring": None})
+
+    async def unload_unused(self, name: str) -> bool:
+        """Unload a model that is not current, as it stays loaded if a command is killed while it
+        loads one; returns whether it was loaded.
+
+        Raises:
+            Unavailable: Triton does not answer.
+        """
+        if name in self._registry.read().current or not await self._servers.embedder.is_ready(name):
+            return False
+        await self._serving.unload(name)
+        return True
 
     async def _publish_step(
         self, step: ModelStep, collection: Collection, previous: Collection | None

@@ -72,7 +72,7 @@ class Launcher:
         self._file = RecordFile(settings.run)
         self._ready = False
         self._view = LiveView(settings, gateway=not servers_only) if live else None
-        self._announced = asyncio.Event()
+        self._decided: asyncio.Future[adopting.Decision]
 
     def _say(self, text: str) -> None:
         if self._view is None or not self._view.say(text):
@@ -136,6 +136,7 @@ class Launcher:
 
     async def _work(self) -> None:
         settings = self._settings
+        self._decided = asyncio.get_running_loop().create_future()
         with shown(say) as progress:
             try:
                 # In a thread, so that Ctrl-C works while something is downloaded or built.
@@ -145,8 +146,7 @@ class Launcher:
                 progress.stop()
         # Write the state file: a later download may change the default model, but not for a stack
         # that holds data. This also replaces a damaged file.
-        with model_registry(settings).changing() as change:
-            change.state = change.state.with_first(settings.start_model)
+        model_registry(settings).record_start()
         specs = [*servers]
         specs.append(processes.provisioning(settings, tuple(spec.name for spec in servers)))
         if not self._servers_only:
@@ -209,21 +209,21 @@ class Launcher:
             )
 
     def _announce(self, supervisor: Supervisor) -> None:
-        self._ready = True
-        self._write(list(supervisor.processes.values()))
+        # Said first: `up --detach` shows what was said until the record says that all is ready.
         if self._servers_only:
             self._say("servers are ready")
-            return
-        self._announced.set()
-        self._say(adopting.decide(self._settings).sentence)
-        self._say(f"ready: {self._settings.gateway_url}")
+        else:
+            decision = adopting.decide(self._settings)
+            self._say(decision.sentence)
+            self._say(f"ready: {self._settings.gateway_url}")
+            self._decided.set_result(decision)
+        self._ready = True
+        self._write(list(supervisor.processes.values()))
 
     async def _adopt(self, supervisor: Supervisor) -> None:
         """Move from the bundled model to a better one, unless the user does not want that."""
-        await self._announced.wait()
-        await adopting.keep_adopting(
-            self._settings, supervisor, adopting.decide(self._settings), self._say
-        )
+        decision = await self._decided
+        await adopting.keep_adopting(self._settings, supervisor, decision, self._say)
 
     async def _follow_models(self, supervisor: Supervisor) -> None:
         """Run indexers for exactly those models that are kept current."""

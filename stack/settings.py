@@ -229,7 +229,10 @@ class StackSettings(EnvironmentSettings):
 
     @property
     def start_model(self) -> str:
-        """The model that a first start serves: the bundled one while `model_name` is not here."""
+        """The model that a first start serves: the bundled one while `model_name` is not here. What
+        is installed here says nothing about a Triton elsewhere: there, a named model is served."""
+        if self.triton_url is not None and "model_name" in self.model_fields_set:
+            return self.model_name
         if self.model_name == FALLBACK_MODEL or (self.models / self.model_name).is_dir():
             return self.model_name
         entry = read_catalogue().get(self.model_name)

@@ -55,7 +55,8 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     one_shot: bool = False
     finite: bool = False
-    """It ends by itself when its work is done, and is then not restarted; only if it is killed."""
+    """It ends by itself when its work is done, and is not restarted, also if it is killed: whoever
+    added it decides what follows."""
     start_timeout: float = 120.0
     stop_grace: float = 20.0
     alive: Callable[[], Awaitable[bool]] | None = None
@@ -72,6 +73,8 @@ class SupervisedProcess:
     state: ProcessState = ProcessState.WAITING
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
+    exit_status: int | None = None
+    """That of a finite process that has ended; a negative one is the signal that killed it."""
     started_at: float = 0.0
     """By the system clock, for display."""
     started: float = 0.0
@@ -171,7 +174,8 @@ class Supervisor:
                     return
                 await self._watch_life(supervised, exited)
                 status = await exited
-                if spec.finite and status >= 0:
+                if spec.finite:
+                    supervised.exit_status = status
                     self._set(supervised, ProcessState.DONE)
                     return
             finally:
@@ -184,7 +188,7 @@ class Supervisor:
             self._set(supervised, ProcessState.RESTARTING)
             supervised.restarts += 1
             self._say(
-                f"{spec.name} {_exit_description(status)} after {lived:.0f} s; "
+                f"{spec.name} {exit_description(status)} after {lived:.0f} s; "
                 f"restarting it in {wait:.1f} s (log: {spec.log})"
             )
             await asyncio.sleep(wait)
@@ -304,7 +308,8 @@ def _signal_group(supervised: SupervisedProcess, number: signal.Signals) -> None
             return
 
 
-def _exit_description(status: int) -> str:
+def exit_description(status: int) -> str:
+    """How a process ended, as a clause."""
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"exited with status {status}"

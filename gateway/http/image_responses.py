@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from typing import Final
 
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -57,8 +58,15 @@ class BucketResponse(Response):
                 headers = {**HEADERS, "ETag": f'"{tag}"'}
                 if size is not None:
                     headers["Content-Length"] = str(size)
-                pieces = reader.from_start(start)
+                # For HEAD, the start is enough.
+                pieces = _nothing() if scope["method"] == "HEAD" else reader.from_start(start)
                 sending = StreamingResponse(pieces, media_type=media_type, headers=headers)
                 await sending(scope, receive, send)
             finally:
                 reader.close()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    empty: tuple[bytes, ...] = ()
+    for piece in empty:
+        yield piece

@@ -27,6 +27,7 @@ from gateway.errors import (
     StorageFull,
     TooManyWaiting,
 )
+from gateway.http.methods import allowed
 
 logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -201,11 +202,12 @@ def install(app: FastAPI) -> None:
         return response(_validation_problem(error))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
-        status = HTTPStatus(error.status_code)
-        return response(
-            Problem(status, f"{_clause(error.detail)}.", headers=dict(error.headers or {}))
-        )
+    async def _http(request: Request, error: HTTPException) -> Response:
+        status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            # The router names only the methods of the first route that has the path.
+            headers["Allow"] = ", ".join(allowed(app.routes, request.scope))
+        return response(Problem(status, f"{_clause(error.detail)}.", headers=headers))
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:

@@ -117,10 +117,10 @@ class SystemState:
             waiting=await self._backlog(collection) if self._backlog else None,
             failed=len(failed.letters),
             skipped=skipped,
-            adoption=await asyncio.to_thread(_adoption, self._adoption) if self._adoption else None,
+            adoption=await asyncio.to_thread(_adoption, self._adoption, collection.model_name),
         )
 
 
-def _adoption(file: Path) -> AdoptionStatus | None:
-    status = AdoptionFile(file).read()
-    return status if status is not None and status.is_news else None
+def _adoption(file: Path | None, active: str) -> AdoptionStatus | None:
+    status = AdoptionFile(file).read() if file is not None else None
+    return status if status is not None and status.is_news_for(active) else None

@@ -33,9 +33,29 @@ async function call(path, options) {
   if (signedOut(response.status, response.headers.get("WWW-Authenticate"))) {
     throw new ApiError("Sign in again.", response.status);
   }
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw problem(response.status, body);
+  const body = await content(response);
+  if (!response.ok) throw problem(response.status, body ?? {});
+  if (body === null) throw new ApiError("The server's answer is incomplete.");
   return body;
+}
+
+/** The JSON of an answer; null if there is none. A request that is aborted meanwhile has no answer. */
+async function content(response) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return null;
+  }
+}
+
+/** Whether the server answers that there is nothing at this path; false if it cannot be reached. */
+export async function isMissing(path) {
+  try {
+    return (await fetch(path, { method: "HEAD" })).status === 404;
+  } catch {
+    return false;
+  }
 }
 
 export const get = (path, signal) => call(path, { signal });

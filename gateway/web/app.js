@@ -15,9 +15,11 @@ import * as viewer from "./viewer.js";
 
 const HINT = "Say in your own words what a picture shows, or drop a picture here to find others like it.";
 let query = { terms: [], options: [] };
+let followed = 0; // How many queries were followed.
 
 /** Show the results of the query in the address. */
 function follow() {
+  followed += 1;
   query = fromAddress(location.search);
   const plain = isPlain(query.terms);
   $("text").value = plain ? asTyped(query.terms[0].text) : "";
@@ -80,17 +82,22 @@ function submit() {
   }
 }
 
-/** Search by a picture of the user's; `beside` the existing chips, or instead of them. */
+/**
+ * Search by a picture of the user's; `beside` the existing chips, or instead of them. Not if another
+ * query was chosen while the file was being read.
+ */
 async function byFile(file, beside) {
   if (!file) return;
+  const before = followed;
   try {
     const term = { weight: 1, own: await own.keep(file) };
+    if (followed !== before) return;
     const kept = beside && !isPlain(query.terms) ? query.terms : [];
     // A picture that this tab no longer has would make the whole search fail.
     const here = kept.filter((each) => each.own === undefined || own.find(each.own));
     go({ ...query, terms: [...here, term] });
   } catch (error) {
-    results.refuse(error.message);
+    if (followed === before) results.refuse(error.message);
   }
 }
 
@@ -108,7 +115,7 @@ $("search").addEventListener("submit", (event) => {
   submit();
 });
 /** The query of a pressed link, followed without loading the page again; null for other keys. */
-function followed(event) {
+function linked(event) {
   const link = event.target.closest("a");
   if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return null;
   event.preventDefault();
@@ -120,11 +127,11 @@ $("text").addEventListener("search", () => {
   if (!$("text").value && isPlain(query.terms)) submit();
 });
 $("examples").addEventListener("click", (event) => {
-  const wanted = followed(event);
+  const wanted = linked(event);
   if (wanted) go({ ...wanted, options: query.options });
 });
 $("folder-list").addEventListener("click", (event) => {
-  const wanted = followed(event);
+  const wanted = linked(event);
   if (!wanted) return;
   go(wanted);
   $("first-title").focus();

@@ -1,5 +1,7 @@
 // Helpers for building the page; every text is inserted as text, never as HTML.
 
+import { isMissing } from "./api.js";
+
 export const $ = (id) => document.getElementById(id);
 
 /** A new element: properties are attributes, `on…` are listeners, booleans set or omit one. */
@@ -50,14 +52,20 @@ export const counted = (count, one, many = `${one}s`) =>
 
 const AGAIN_MS = [1500, 4000, 10_000];
 
-/** A thumbnail that is loaded again after a failure (such as a rate limit), a few times. */
-export function thumbnail(name, size, alt = "") {
+/**
+ * A thumbnail that is loaded again after a failure (such as a rate limit), a few times. If the picture
+ * does not exist any more, `gone()` is called; when it returns false, there is no preview.
+ */
+export function thumbnail(name, size, { alt = "", gone = () => false } = {}) {
+  const address = thumbnailPath(name, size);
   const image = el("img", { alt, loading: "lazy", decoding: "async" });
   const waits = [...AGAIN_MS];
-  image.addEventListener("error", () => {
-    if (waits.length) setTimeout(() => (image.src = thumbnailPath(name, size)), waits.shift());
-    else image.replaceWith(el("span", { class: "no-preview" }, "No preview"));
+  image.addEventListener("error", async () => {
+    const missing = await isMissing(address);
+    if (!image.isConnected || (missing && gone())) return;
+    if (missing || !waits.length) image.replaceWith(el("span", { class: "no-preview" }, "No preview"));
+    else setTimeout(() => image.isConnected && (image.src = address), waits.shift());
   });
-  image.src = thumbnailPath(name, size);
+  image.src = address;
   return image;
 }

@@ -1,26 +1,29 @@
 // The first screen: the newest pictures, their folders, and how far indexing is.
 
-import { get } from "./api.js";
+import { ApiError, get } from "./api.js";
 import { $, counted, el } from "./dom.js";
 import { Grid, isNear, whenNear } from "./grid.js";
 import { DETAILS, filters, toAddress } from "./query.js";
 
 const PAGE = 30;
 const FOLDERS = 12;
+const LOADING = "Loading more…";
 const MORE_ANEW_PX = 300; // Further down, pictures that were loaded are not thrown away.
 
 let grid = null;
 let hooks = {};
 let shown = null; // The options in the address while the first screen is shown, else null.
-let loaded = null; // What is shown: {options, contents, folders}; null before the first answer.
+let loaded = null; // What is shown: {options, contents, additions, folders}; null before the first answer.
+let additions = 0; // How many pictures were added here.
 let cursor = null; // Of the next page; null if there is none.
+let seen = new Set(); // The names of the pictures that were on the screen since it was emptied.
 let running = null; // The page that is being loaded.
 let state = null; // The state of the system; null if it is not known.
 
 /** `found(matches)` is called with the pictures, `folders(names)` with the folders. */
 export function connect(actions, given) {
   hooks = given;
-  grid = new Grid($("newest"), actions, more);
+  grid = new Grid($("newest"), actions, more, dropped);
   whenNear($("newest-after"), more);
   $("newest-more").addEventListener("click", more);
   $("nothing-add").addEventListener("click", () => $("add-files").click());
@@ -32,8 +35,9 @@ export function show(options) {
   shown = options;
   $("first").hidden = false;
   if (loaded?.options !== key()) {
-    running?.abort();
-    loaded = running = cursor = null;
+    stop();
+    loaded = cursor = null;
+    seen = new Set();
     grid.showWaiting();
     $("newest-text").textContent = "";
     $("newest-more").hidden = $("nothing").hidden = true;
@@ -43,8 +47,17 @@ export function show(options) {
 }
 
 export function hide() {
+  stop();
   shown = null;
   $("first").hidden = true;
+}
+
+/** Abort what is being loaded; `show` loads it again. */
+function stop() {
+  running?.abort();
+  running = null;
+  $("newest").removeAttribute("aria-busy");
+  if ($("newest-text").textContent === LOADING) end();
 }
 
 /** The state of the system was read, or could not be read (null). */
@@ -59,7 +72,7 @@ export function update(found) {
 
 /** A picture was added: look for it now, as the state may be some seconds old. */
 export function added() {
-  if (loaded) loaded.contents = "to be loaded again";
+  additions += 1;
   refresh();
 }
 
@@ -85,7 +98,8 @@ function progress() {
 async function refresh() {
   if (!shown || running || $("viewer").open) return;
   const now = contents();
-  if (loaded && (now === null || loaded.contents === now)) return;
+  const known = additions;
+  if (loaded && loaded.additions === known && (now === null || loaded.contents === now)) return;
   const options = key();
   const mine = (running = new AbortController());
   $("newest").setAttribute("aria-busy", String(!loaded));
@@ -94,28 +108,46 @@ async function refresh() {
       get(address(), mine.signal),
       get(`/api/v1/folders?limit=${FOLDERS}`, mine.signal),
     ]);
-    if ($("viewer").open) return;
-    const before = loaded && new Set(grid.matches.map((each) => each.image_name));
+    if (running !== mine || $("viewer").open) return;
+    const first = !loaded;
     const joined = join(page);
-    loaded = { options, contents: joined ? now : loaded.contents, folders };
+    loaded = joined ? { options, contents: now, additions: known, folders } : { ...loaded, folders };
     listFolders(folders);
     title(folders.images);
     nothing(folders);
-    if (joined) announce(before, page.images);
+    if (joined) announce(page.images, first);
     hooks.found(page.images);
   } catch (error) {
-    if (error.name === "AbortError" || loaded) return;
+    if (running !== mine) return;
+    if (!(error instanceof ApiError)) throw error;
+    if (loaded) return;
     grid.clear();
     $("newest-text").textContent = `The pictures could not be loaded: ${error.message}`;
   } finally {
-    if (running === mine) done();
+    if (running === mine) {
+      done();
+      if (additions !== known) refresh();
+    }
   }
 }
 
 function done() {
   running = null;
   $("newest").removeAttribute("aria-busy");
+  fill();
+}
+
+/** Load more pictures if the end of those that are shown is in the window. */
+function fill() {
   if (cursor && $("newest-more").hidden) requestAnimationFrame(() => isNear($("newest-after")) && more());
+}
+
+/** A picture that does not exist any more was removed. */
+function dropped() {
+  if (running || !loaded) return;
+  end();
+  nothing(loaded.folders);
+  fill();
 }
 
 function address() {
@@ -157,21 +189,23 @@ async function more() {
   if (!shown || !cursor || running || !loaded) return false;
   const mine = (running = new AbortController());
   $("newest-more").hidden = true;
-  $("newest-text").textContent = "Loading more…";
+  $("newest-text").textContent = LOADING;
   try {
     const page = await get(`${address()}&cursor=${encodeURIComponent(cursor)}`, mine.signal);
+    if (running !== mine) return false;
     const names = new Set(grid.matches.map((each) => each.image_name));
     const fresh = page.images.filter((each) => !names.has(each.image_name));
     grid.append(fresh);
+    fresh.forEach((each) => seen.add(each.image_name));
     cursor = page.next_cursor;
     end();
     hooks.found(fresh);
     return fresh.length > 0;
   } catch (error) {
-    if (error.name !== "AbortError") {
-      $("newest-text").textContent = `More could not be loaded: ${error.message}`;
-      $("newest-more").hidden = false;
-    }
+    if (running !== mine) return false;
+    if (!(error instanceof ApiError)) throw error;
+    $("newest-text").textContent = `More could not be loaded: ${error.message}`;
+    $("newest-more").hidden = false;
     return false;
   } finally {
     if (running === mine) done();
@@ -211,10 +245,9 @@ function listFolders({ folders, elsewhere, exact }) {
 
 /** A number of pictures; two digits of it if it was estimated from a sample. */
 function count(images, exact) {
-  const text = exact
-    ? images.toLocaleString("en")
-    : `≈ ${images.toLocaleString("en", { maximumSignificantDigits: 2 })}`;
-  return el("span", { class: "count", "aria-label": counted(images, "picture") }, text);
+  const number = images.toLocaleString("en", exact ? {} : { maximumSignificantDigits: 2 });
+  const label = `${exact ? "" : "about "}${number} ${images === 1 ? "picture" : "pictures"}`;
+  return el("span", { class: "count", "aria-label": label }, exact ? number : `≈ ${number}`);
 }
 
 /** Say what to do while there is nothing to show. */
@@ -230,13 +263,14 @@ function nothing({ root, images }) {
     $("nothing-coming").hidden = !coming;
     $("nothing-how").hidden = coming;
     $("nothing-upload").hidden = coming || !(state?.uploads ?? true);
-  } else if (!grid.matches.length) {
+  } else if (!grid.matches.length && narrowed()) {
     $("newest-text").textContent = "There is no picture within the filters.";
   }
 }
 
-/** Tell a screen reader about pictures that appeared. */
-function announce(before, images) {
-  const fresh = before ? images.filter((each) => !before.has(each.image_name)).length : 0;
-  if (fresh) $("first-news").textContent = `${counted(fresh, "new picture")}.`;
+/** Tell a screen reader about pictures that appeared, but not about the `first` ones. */
+function announce(images, first) {
+  const fresh = images.filter((each) => !seen.has(each.image_name));
+  fresh.forEach((each) => seen.add(each.image_name));
+  if (fresh.length && !first) $("first-news").textContent = `${counted(fresh.length, "new picture")}.`;
 }

@@ -3,18 +3,23 @@
 import { counted, day, el, fileName, moment, thumbnail } from "./dom.js";
 
 const WAITING = 12;
+const GONE_AT_ONCE = 30; // If more are gone than this and none is there, a whole folder cannot be read.
 
 export class Grid {
   /**
    * `list` is the element of the cards. `actions` are those of a card: open(grid, match), like(match),
-   * term(match, weight). `more` loads further pictures and returns whether there were any.
+   * term(match, weight). `more` loads further pictures and returns whether there were any. `dropped`
+   * is called after the card of a picture that does not exist any more was removed.
    */
-  constructor(list, actions, more) {
+  constructor(list, actions, more, dropped) {
     this.list = list;
     this.actions = actions;
     this.more = more;
+    this.dropped = dropped;
+    this.gone = 0; // Cards removed since a thumbnail was last loaded.
     this.matches = [];
     list.addEventListener("keydown", (event) => this.#moveFocus(event));
+    list.addEventListener("load", () => (this.gone = 0), true);
   }
 
   append(matches) {
@@ -38,7 +43,26 @@ export class Grid {
     this.matches = kept.map(([match]) => match);
   }
 
+  /**
+   * Remove the card of a picture that does not exist any more. Returns false if it stays: while none of
+   * many pictures can be read, their folder is not there, and each removed card would load another.
+   */
+  drop(match) {
+    const at = this.matches.indexOf(match);
+    if (at < 0) return true;
+    if (this.gone >= GONE_AT_ONCE) return false;
+    this.gone += 1;
+    const card = this.list.children[at];
+    const focused = card.contains(document.activeElement);
+    card.remove();
+    this.matches.splice(at, 1);
+    if (focused) this.focusOn(Math.min(at, this.matches.length - 1));
+    this.dropped();
+    return true;
+  }
+
   clear() {
+    this.gone = 0;
     this.matches = [];
     this.list.replaceChildren();
   }
@@ -73,7 +97,7 @@ export class Grid {
           "aria-label": `Open ${match.image_name}${score === undefined ? "" : `, score ${score}`}`,
           onclick: () => this.actions.open(this, match),
         },
-        thumbnail(match.image_name, 512),
+        thumbnail(match.image_name, 512, { gone: () => this.drop(match) }),
       ),
       el(
         "div",

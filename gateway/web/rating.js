@@ -6,6 +6,7 @@ import { el } from "./dom.js";
 /** A row of buttons in `container`; returns a function that sets the subject of a rating. */
 export function rating(container, label) {
   let subject = null; // {jwt, image_name?}: the subject of the next rating.
+  let presses = 0; // Only the answer to the last one is shown.
   const thanks = el("p", { class: "thanks", role: "status" });
   const buttons = Array.from({ length: 10 }, (_, at) =>
     el(
@@ -24,14 +25,16 @@ export function rating(container, label) {
 
   async function give(given) {
     const about = subject;
+    const mine = ++presses;
+    const isLate = () => about !== subject || mine !== presses;
     try {
       await post("/api/v1/create-feedback", { user_feedback: given, ...about });
-      if (about !== subject) return;
+      if (isLate()) return;
       press(given);
       thanks.textContent = `Thank you: your rating of ${given} is saved.`;
       thanks.classList.remove("bad");
     } catch (error) {
-      if (about !== subject) return;
+      if (isLate()) return;
       thanks.textContent = `Not saved: ${error.message}`;
       thanks.classList.add("bad");
     }

@@ -14,6 +14,7 @@ let cursor = null; // Of the next page; null if there is none.
 let query = null;
 let hooks = {};
 let grid = null; // All shown matches, each with the receipt of its page.
+let total = null; // The message with the number of matches, if there is one.
 
 export function say(text, bad = false) {
   $("message").textContent = text;
@@ -34,14 +35,14 @@ function conclude(search, text, bad = false) {
 /** `rate(jwt or null)` and `found(matches)` are called with each answer; see `Grid` for `actions`. */
 export function connect(actions, given) {
   hooks = given;
-  grid = new Grid($("results"), actions, more);
+  grid = new Grid($("results"), actions, more, recount);
   $("more").addEventListener("click", more);
   whenNear($("after"), more);
 }
 
 export function clear() {
   running?.abort();
-  running = cursor = query = null;
+  running = cursor = query = total = null;
   grid.clear();
   $("results").removeAttribute("aria-busy");
   $("more").hidden = $("weaker").hidden = true;
@@ -83,6 +84,7 @@ async function page(first) {
       { ...body, ...(first ? { paged: true } : { cursor }) },
       mine.signal,
     );
+    if (running !== mine) return null;
     if (first) grid.clear();
     grid.append(answer.matches.map((match) => ({ ...match, jwt: answer.jwt })));
     cursor = answer.next_cursor;
@@ -90,7 +92,7 @@ async function page(first) {
     hooks.found(answer.matches);
     return answer;
   } catch (error) {
-    if (error.name === "AbortError") return null;
+    if (running !== mine) return null;
     if (first) {
       grid.clear();
       conclude(mine, error.message, true);
@@ -104,19 +106,42 @@ async function page(first) {
     if (running === mine) {
       running = null;
       $("results").removeAttribute("aria-busy");
-      if (cursor && $("more").hidden) requestAnimationFrame(() => isNear($("after")) && more());
+      fill();
     }
   }
 }
 
+/** Load more matches if the end of those that are shown is in the window. */
+function fill() {
+  if (cursor && $("more").hidden) requestAnimationFrame(() => isNear($("after")) && more());
+}
+
+const isNarrowed = () => query.options.some(([name]) => name !== "weak" && name !== "collapse");
+
+function count() {
+  const so = cursor ? " so far" : "";
+  const among = isNarrowed() ? " within the filters" : "";
+  return `${counted(grid.matches.length, "picture")}${so} for “${describe(query.terms)}”${among}, best first`;
+}
+
+/** A picture that does not exist any more was removed: show the new number, if a number is shown. */
+function recount() {
+  if (total === null) return;
+  const shown = $("message").textContent === total;
+  total = count();
+  if (shown) say(total);
+  if (!running) fill();
+}
+
 function report(search) {
   const wanted = describe(query.terms);
-  const narrowed = query.options.some(([name]) => name !== "weak" && name !== "collapse");
+  const narrowed = isNarrowed();
   const strict = !query.options.some(([name]) => name === "weak");
   const among = narrowed ? " within the filters" : "";
+  total = null;
   if (grid.matches.length) {
-    const so = cursor ? " so far" : "";
-    conclude(search, `${counted(grid.matches.length, "picture")}${so} for “${wanted}”${among}, best first`);
+    total = count();
+    conclude(search, total);
   } else if (strict) {
     conclude(search, `No picture${among} stands out for “${wanted}”.`);
   } else if (narrowed) {

@@ -9,6 +9,9 @@ const QUICK_MS = 2500; // While pictures are being indexed.
 let state = null;
 let timer = null;
 let idle = 0; // How many times in a row the state was read without a change.
+const newest = { state: 0, letters: 0 }; // The newest requests that were answered.
+let requests = 0;
+let announced = null; // The step of the change to a better model that was announced last.
 let listener = () => {};
 export const known = () => state;
 
@@ -35,20 +38,32 @@ export async function refresh() {
 /** While the page is hidden, nothing is loaded; `visibilitychange` starts again. */
 const next = () => document.hidden || refresh();
 
+/** Whether a newer request of this kind was answered before this one, whose answer is old by now. */
+function isLate(kind, mine) {
+  if (mine < newest[kind]) return true;
+  newest[kind] = mine;
+  return false;
+}
+
 async function load() {
   const button = $("state");
+  const mine = ++requests;
   try {
-    state = await get("/api/v1/state");
+    const found = await get("/api/v1/state");
+    if (isLate("state", mine)) return;
+    state = found;
     button.textContent = `${summary(state)} · model ${state.model_name}`;
     button.classList.remove("bad");
     $("add").hidden = !state.uploads;
     $("drop").classList.toggle("one", !state.uploads);
     showModelChange(state.model_change);
   } catch (error) {
+    if (isLate("state", mine)) return;
     button.textContent = error instanceof ApiError && error.status ? "Not ready" : "No connection";
     button.title = error.message;
     button.classList.add("bad");
     state = null;
+    showModelChange(undefined);
     problem(error.message);
     listener(null);
     return;
@@ -60,6 +75,7 @@ async function load() {
 
 /** The change to a better model that the system makes by itself; hidden if there is none. */
 function showModelChange(change) {
+  announce(change);
   const bar = $("model-change-progress");
   $("model-change").hidden = !change;
   if (!change) return;
@@ -70,6 +86,16 @@ function showModelChange(change) {
   bar.value = change.done ?? 0;
   $("model-change-decline").hidden = change.decline === null;
   $("model-change-decline").textContent = `To decline it: ${change.decline}`;
+}
+
+/** Tell a screen reader about each step of the change once, but not how far a step is. */
+function announce(change) {
+  if (!change) $("model-change-news").textContent = "";
+  if (!change) return;
+  const step = [change.model, change.step, change.problem].join();
+  if (step === announced) return;
+  announced = step;
+  $("model-change-news").textContent = `${change.text}.`;
 }
 
 function problem(text) {
@@ -115,8 +141,10 @@ async function show() {
   $("system-facts").replaceChildren(
     ...facts().map(([title, value]) => el("div", {}, el("dt", {}, title), el("dd", {}, value))),
   );
+  const mine = ++requests;
   try {
     const { total, letters } = await get("/api/v1/dead-letters?limit=100");
+    if (isLate("letters", mine)) return;
     problem("");
     const left = total - letters.length;
     $("letters-none").textContent =
@@ -140,7 +168,7 @@ async function show() {
       ),
     );
   } catch (error) {
-    problem(error.message);
+    if (!isLate("letters", mine)) problem(error.message);
   }
 }
 

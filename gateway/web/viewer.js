@@ -1,10 +1,13 @@
 // One picture in large, with its details and actions.
 
+import { isMissing } from "./api.js";
 import { $, bytes, el, fileName, moment, picturePath, thumbnail, thumbnailPath } from "./dom.js";
 import { rating } from "./rating.js";
 
 let grid = null;
-let at = 0;
+let match = null; // The picture that is shown.
+let at = 0; // Its place in the grid, or where it was if it was removed.
+let views = 0; // How many pictures were shown or closed.
 let rate = null;
 
 function place({ latitude, longitude }) {
@@ -13,7 +16,7 @@ function place({ latitude, longitude }) {
   return `${part(latitude, "NS")}, ${part(longitude, "EW")}`;
 }
 
-function facts(match) {
+function facts() {
   const folder = match.image_name.split("/").slice(0, -1).join("/");
   return [
     ["Score", match.score?.toFixed(4)],
@@ -29,8 +32,20 @@ function facts(match) {
   ].filter(([, value]) => value);
 }
 
+function duplicateItem(name) {
+  const gone = () => {
+    item.remove();
+    $("viewer-duplicates").hidden = !$("viewer-duplicates-list").children.length;
+    return true;
+  };
+  const image = thumbnail(name, 128, { alt: name, gone });
+  const item = el("li", {}, el("a", { href: picturePath(name), target: "_blank", rel: "noopener", title: name }, image));
+  return item;
+}
+
 function show() {
-  const match = grid.matches[at];
+  views += 1;
+  match = grid.matches[at];
   const name = match.image_name;
   $("viewer-name").textContent = fileName(name);
   $("viewer-name").title = name;
@@ -41,37 +56,56 @@ function show() {
   $("viewer-original").href = picturePath(name);
   $("viewer-before").disabled = at === 0;
   $("viewer-details").replaceChildren(
-    ...facts(match).map(([title, value]) =>
+    ...facts().map(([title, value]) =>
       el("div", {}, el("dt", {}, title), el("dd", {}, value)),
     ),
   );
   const duplicates = match.duplicates ?? [];
   $("viewer-duplicates").hidden = duplicates.length === 0;
   $("viewer-duplicates-list").replaceChildren(
-    ...duplicates.map((duplicate) =>
-      el(
-        "li",
-        {},
-        el("a", { href: picturePath(duplicate), target: "_blank", rel: "noopener", title: duplicate }, thumbnail(duplicate, 128, duplicate)),
-      ),
-    ),
+    ...duplicates.map(duplicateItem),
   );
   // A picture of the first screen is not an answer.
   rate(match.jwt ? { jwt: match.jwt, image_name: name } : null);
 }
 
+/** The place `step` beside the picture that is shown, in the grid as it is now. */
+function beside(step) {
+  const now = grid.matches.indexOf(match);
+  if (now >= 0) return now + step;
+  return step > 0 ? at : at - 1;
+}
+
 async function move(step) {
-  const wanted = at + step;
-  if (wanted >= grid.matches.length) await grid.more();
-  if (wanted < 0 || wanted >= grid.matches.length || !$("viewer").open) return;
+  if (beside(step) >= grid.matches.length) {
+    const before = views;
+    await grid.more();
+    if (views !== before) return;
+  }
+  const wanted = beside(step);
+  if (wanted < 0 || wanted >= grid.matches.length) return;
   at = wanted;
   show();
 }
 
+/** The picture itself could not be loaded: say so if it does not exist any more. */
+async function failed() {
+  const [before, lost] = [views, match];
+  if (!(await isMissing(thumbnailPath(lost.image_name, 1024))) || views !== before) return;
+  $("viewer-image").alt = `${lost.image_name} does not exist any more`;
+  grid.drop(lost);
+}
+
+function closed() {
+  views += 1;
+  const now = grid.matches.indexOf(match);
+  grid.focusOn(now >= 0 ? now : Math.min(at, grid.matches.length - 1));
+}
+
 /** Show a picture of a grid; the arrow keys move through the others. */
-export function open(shown, match) {
+export function open(shown, wanted) {
   grid = shown;
-  at = grid.matches.indexOf(match);
+  at = grid.matches.indexOf(wanted);
   show();
   $("viewer").showModal();
   $("viewer").scrollTop = 0;
@@ -82,7 +116,6 @@ export function connect({ like, term }) {
   const viewer = $("viewer");
   rate = rating($("viewer-rating"), "How good is this picture as an answer?");
   const leave = (act) => () => {
-    const match = grid.matches[at];
     viewer.close();
     act(match);
   };
@@ -99,5 +132,6 @@ export function connect({ like, term }) {
     event.preventDefault();
     move(step);
   });
-  viewer.addEventListener("close", () => grid.focusOn(at));
+  viewer.addEventListener("close", closed);
+  $("viewer-image").addEventListener("error", failed);
 }

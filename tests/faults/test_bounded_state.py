@@ -74,6 +74,11 @@ async def test_an_image_of_a_bucket_is_streamed_in_pieces(
     assert max(opened[0].sizes) == transfers.PIECE_BYTES
     assert min(opened[0].sizes) > 0
     await closed(opened[0])
+    head = await bench.client.head("/images/cloud/a.png")
+    for name in ("etag", "content-type", "content-length"):
+        assert head.headers[name] == answer.headers[name]
+    assert len(opened[1].sizes) == 1
+    await closed(opened[1])
 
 
 async def test_an_object_that_is_not_an_image_is_closed_and_refused(

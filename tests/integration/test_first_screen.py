@@ -2,89 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Route, expect
 
 from adapters.embedder.spec import ModelSpec
-from adapters.index.port import Collection
-from gateway import ttl_cache
+from gateway.state import folders
 from tests.support.browsers import answered, assert_accessible, assert_fits, search_for, visit
-from tests.support.gateway_on_fakes import WHEN, Gateway, gateway, image_record, png, served, unit
+from tests.support.first_screen import Bench, first_screen, newest, shows
+from tests.support.gateway_on_fakes import png
 from tests.support.programs import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.timeout(300)]
-
-
-@dataclass
-class Bench:
-    """A gateway whose pictures and backlog the tests change."""
-
-    gateway: Gateway
-    url: str = ""
-    waiting: list[int] = field(default_factory=lambda: [0])
-
-    async def add(self, *names: str, minute: int = 0) -> None:
-        """Index pictures of these names, each a minute after the one before."""
-        records = []
-        for number, name in enumerate(names, minute):
-            content = png(f"#{number % 256:02x}8040")
-            path = self.gateway.images / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            records.append(
-                image_record(
-                    name,
-                    unit(1, number),
-                    sha256=hashlib.sha256(content).hexdigest(),
-                    media_type="image/png",
-                    added_at=WHEN + timedelta(minutes=number),
-                )
-            )
-        await self.gateway.index.upsert(self.gateway.collection, records)
 
 
 @pytest.fixture
 async def bench(
     tmp_path: Path, small_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(ttl_cache, "TTL_SECONDS", 0.0)
-    monkeypatch.setattr(ttl_cache, "TTL_PER_COST", 0.0)
-    waiting = [0]
-
-    async def backlog(_: Collection) -> int:
-        return waiting[0]
-
-    async with (
-        gateway(
-            tmp_path, small_spec, backlog=backlog, thumbnails_dir=tmp_path / "thumbnails"
-        ) as running,
-        served(running.app) as url,
-    ):
-        yield Bench(running, url, waiting)
-
-
-async def newest(page: Page) -> list[str]:
-    """The names of the pictures on the first screen, in order."""
-    labels = await page.locator("#newest .open").evaluate_all(
-        "all => all.map((each) => each.getAttribute('aria-label'))"
-    )
-    return [label.removeprefix("Open ") for label in labels]
-
-
-async def shows(page: Page, names: Sequence[str]) -> None:
-    """Wait until the first screen shows these pictures, in this order."""
-    await expect(page.locator("#newest .open")).to_have_count(len(names))
-    await expect(page.locator("#newest .open").first).to_have_attribute(
-        "aria-label", f"Open {names[0]}"
-    )
-    assert await newest(page) == list(names)
+    async with first_screen(tmp_path, small_spec, monkeypatch) as bench:
+        yield bench
 
 
 async def test_while_there_is_nothing_it_says_what_to_do(bench: Bench) -> None:
@@ -159,6 +99,22 @@ async def test_folders_are_links_that_narrow(bench: Bench) -> None:
         assert ("folder", "a b") in parse_qsl(urlsplit(page.url).query)
         await page.goto(f"{bench.url}/?folder=nowhere")
         await expect(page.get_by_text("There is no picture within the filters.")).to_be_visible()
+
+
+async def test_estimates_are_called_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "SAMPLE", 100)
+    monkeypatch.setattr(folders, "STEP", 50)
+    await bench.add(*(f"{number % 2}/{number}.png" for number in range(123)))
+    async with visit(bench.url) as page:
+        await expect(page.get_by_role("heading", name="123 pictures, newest first")).to_be_visible()
+        counts = page.locator("#folder-list .count")
+        await expect(counts).to_have_count(2)
+        for text, label in await counts.evaluate_all(
+            "all => all.map((each) => [each.textContent, each.getAttribute('aria-label')])"
+        ):
+            assert text.startswith("≈ ")
+            assert label == f"about {text.removeprefix('≈ ')} pictures"
+            assert int(text.removeprefix("≈ ")) % (10 if len(text) > 4 else 1) == 0
 
 
 async def test_an_empty_box_leads_back(bench: Bench) -> None:

@@ -118,7 +118,7 @@ class IndexerProcess:
     async def start(self) -> None:
         """Start, and wait until it has joined its group."""
         self.launch()
-        await eventually(self._ready, seconds=40, what=lambda: self.log.read_text()[-3000:])
+        await eventually(self._ready, seconds=90, what=lambda: self.log.read_text()[-3000:])
 
     async def _ready(self) -> bool:
         assert self.process is not None

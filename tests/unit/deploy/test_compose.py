@@ -82,6 +82,18 @@ def test_services_start_when_their_dependencies_are_healthy(compose: dict[str, A
         }
 
 
+def test_our_roots_are_read_only(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert [name for name in OURS if not services[name]["read_only"]] == []
+    assert [name for name in OURS if services[name]["tmpfs"] != ["/tmp"]] == []  # noqa: S108
+
+
+def test_the_try_in_a_bare_root_starts_every_program(compose: dict[str, Any]) -> None:
+    script = (ROOT / "tools" / "fresh_machine.sh").read_text()
+    commands = [" ".join(compose["services"][name]["command"]) for name in OURS]
+    assert [command for command in commands if command not in script] == []
+
+
 def test_the_servers_are_the_versions_the_tests_ran_with(compose: dict[str, Any]) -> None:
     services = compose["services"]
     assert services["kafka"]["image"].endswith(f":{binaries.KAFKA_VERSION}")

@@ -105,6 +105,9 @@ class TestModelChange:
         status = AdoptionStatus(model="big", instead_of="lite", step=AdoptionStep.DECLINED)
         file.write(status)
         assert "model_change" not in (await local.client.get(STATE)).json()
+        # Another model than the one to be replaced answers: a user has chosen it.
+        file.write(status.model_copy(update={"step": AdoptionStep.FAILED, "problem": "x"}))
+        assert "model_change" not in (await local.client.get(STATE)).json()
 
     async def test_its_step_and_its_progress(self, local: Gateway, file: AdoptionFile) -> None:
         status = AdoptionStatus(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cli import models_adopt
+from models import adoption_status
 from models.adoption_status import NEWS, AdoptionFile, AdoptionStatus, AdoptionStep
 from stack import adopting
 from stack.adopting import Decision, Reporter, decide
@@ -69,8 +70,7 @@ class TestFirstModel:
     def test_processes_keep_their_names_when_the_default_was_downloaded(
         self, tmp_path: Path
     ) -> None:
-        with model_registry(settings(tmp_path)).changing() as change:
-            change.state = change.state.with_first(settings(tmp_path).start_model)
+        model_registry(settings(tmp_path)).record_start()
         before = [
             spec.name for name in ("lite", NAME) for spec in indexers(settings(tmp_path), name)
         ]
@@ -149,7 +149,7 @@ class FakeSupervisor:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adopting, "POLL_SECONDS", 0.001)
-    monkeypatch.setattr(adopting, "CRASH_SECONDS", 0.001)
+    monkeypatch.setattr(adoption_status, "FIRST_WAIT_SECONDS", 0.001)
 
 
 class TestKeeping:
@@ -268,7 +268,9 @@ class TestStatus:
         assert AdoptionFile(tmp_path / "adoption.json").read() is None
 
 
-async def test_a_finite_process_is_not_restarted_unless_it_was_killed(tmp_path: Path) -> None:
+async def test_a_finite_process_is_not_restarted(tmp_path: Path) -> None:
+    """Also if it is killed: whoever added it learns how it ended."""
+
     async def ready() -> bool:
         return True
 
@@ -278,12 +280,7 @@ async def test_a_finite_process_is_not_restarted_unless_it_was_killed(tmp_path: 
 
     def everything_is_ready() -> None:
         supervisor.add(spec("ends", "import sys; sys.exit(3)", finite=True))
-        marker = tmp_path / "killed"
-        code = (
-            f"import os, pathlib; p = pathlib.Path({str(marker)!r}); first = not p.exists(); "
-            "p.touch(); first and os.kill(os.getpid(), 9)"
-        )
-        supervisor.add(spec("killed", code, finite=True))
+        supervisor.add(spec("killed", "import os; os.kill(os.getpid(), 9)", finite=True))
 
     supervisor = Supervisor(
         [spec("a", "import time; time.sleep(60)")], lambda _: None, lambda _: None
@@ -294,7 +291,9 @@ async def test_a_finite_process_is_not_restarted_unless_it_was_killed(tmp_path: 
             supervisor.processes[name].state is not ProcessState.DONE for name in ("ends", "killed")
         ):
             await asyncio.sleep(0.05)
-    assert [supervisor.processes[name].restarts for name in ("ends", "killed")] == [0, 1]
+    ended = [supervisor.processes[name] for name in ("ends", "killed")]
+    assert [each.restarts for each in ended] == [0, 0]
+    assert [each.exit_status for each in ended] == [3, -9]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -1,151 +1,12 @@
 """One attempt of the change to a better model, on in-memory servers and a hub on this machine."""
 
-import contextlib
-import shutil
-from collections import namedtuple
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-
 import pytest
 
-from adapters.bootstrap import Connections
-from adapters.embedder.fake import FakeEmbedder
-from adapters.embedder.spec import ModelSpec
-from adapters.index.fake import FakeImageIndex
-from adapters.index.port import Collection
-from adapters.log.fake import FakeEventLog, FakeGroupAdmin
-from adapters.log.port import GroupProgress
-from adapters.provision import recovered_collection
-from models import switching
 from models.adoption_status import AdoptionFile, AdoptionStatus, AdoptionStep
-from models.catalogue import read_catalogue
-from models.errors import ServingFailed
-from models.switching import ModelSwitcher
-from schemas.topics import Topic
 from stack import adoption as adopting
-from stack.adoption import Adoption, AdoptionFolders
-from stack.errors import StackError
 from stack.settings import PREFERRED_MODEL as NAME
-from stack.settings import StackSettings
 from stack.triton_models import model_registry
-from tests.support import tiny_model
-from tests.support.hub_server import Hub, hub
-
-Usage = namedtuple("Usage", "total used free")
-
-
-class Killed(BaseException):
-    """As if the process had been killed."""
-
-
-class CaughtUp(FakeGroupAdmin):
-    """Every group has read everything."""
-
-    async def progress(self, topic: Topic, group: str) -> GroupProgress:
-        ends = {n: end for n, (_, end) in (await self.log.bounds(topic)).items()}
-        return GroupProgress(committed=ends, ends=ends)
-
-
-class Recorded(AdoptionFile):
-    """Keeps each status, and kills the process at one of the writes."""
-
-    def __init__(self, path: Path, written: list[AdoptionStatus], kill_at: int | None) -> None:
-        super().__init__(path)
-        self.written, self.kill_at = written, kill_at
-
-    def write(self, status: AdoptionStatus) -> None:
-        super().write(status)
-        self.written.append(status)
-        if self.kill_at is not None and len(self.written) > self.kill_at:
-            raise Killed
-
-
-@dataclass
-class World:
-    """A stack on in-memory servers on which `lite` answers searches."""
-
-    settings: StackSettings
-    server: Hub
-    log: FakeEventLog = field(default_factory=FakeEventLog)
-    index: FakeImageIndex = field(default_factory=FakeImageIndex)
-    served: dict[str, ModelSpec] = field(default_factory=dict)
-    written: list[AdoptionStatus] = field(default_factory=list)
-    cannot_load: str = ""
-    missing: str = ""
-
-    def check_running(self) -> None:
-        """It runs."""
-
-    async def load(self, name: str) -> None:
-        if self.cannot_load:
-            raise ServingFailed(self.cannot_load)
-        self.served[name] = model_registry(self.settings).store().spec(name)
-
-    async def unload(self, name: str) -> None:
-        self.served.pop(name, None)
-
-    async def wait_for_indexers_to_stop(self, name: str) -> None:
-        """There are none."""
-
-    async def check(self, _: Connections, __: Collection, ___: Mapping[int, int]) -> None:
-        if self.missing:
-            raise StackError(self.missing)
-
-    @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[Connections]:
-        groups = CaughtUp(log=self.log)
-        yield Connections(FakeEmbedder(served=self.served), self.index, self.log, groups)
-
-    @property
-    def file(self) -> AdoptionFile:
-        return AdoptionFile(self.settings.adoption)
-
-    async def attempt(self, kill_at: int | None = None) -> AdoptionStatus:
-        registry = model_registry(self.settings)
-        cache = self.settings.cache
-        return await Adoption(
-            NAME,
-            read_catalogue()[NAME],
-            "lite",
-            file=Recorded(self.settings.adoption, self.written, kill_at),
-            registry=registry,
-            folders=AdoptionFolders(cache / "hub", self.settings.models, self.settings.state),
-            connect=self.connect,
-            switcher=lambda servers: ModelSwitcher(registry, servers, self),
-            check_complete=self.check,
-        ).attempt()
-
-    async def answering(self) -> str | None:
-        active = await self.index.active()
-        return active.model_name if active else None
-
-
-@pytest.fixture
-async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(adopting, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(adopting, "NOTICE_SECONDS", 0.0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**12))
-    settings = StackSettings(state_dir=tmp_path / "state", cache_dir=tmp_path / "cache")
-    assert settings.model_name == NAME
-    with model_registry(settings).changing():
-        pass
-    with hub(tiny_model.write_layout(tmp_path / "repository")) as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        world = World(settings, server)
-        lite = model_registry(settings).store().spec("lite")
-        world.served["lite"] = lite
-        await recovered_collection(world.index, world.log, lite)
-        yield world
-
-
-@contextlib.contextmanager
-def no_room(monkeypatch: pytest.MonkeyPatch, free: int) -> Iterator[None]:
-    with monkeypatch.context() as patched:
-        patched.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12 - free, free))
-        yield
+from tests.support.adoption_world import Killed, World, no_room
 
 
 async def test_it_downloads_fills_and_switches_and_says_each_step(world: World) -> None:
@@ -310,13 +171,13 @@ async def test_a_model_that_a_user_chose_stays(world: World, back: bool) -> None
     assert world.server.downloads == []
 
 
-async def test_a_switch_in_progress_is_waited_for(world: World) -> None:
+async def test_a_switch_by_a_command_ends_the_change(world: World) -> None:
+    """Whether it is in progress, or a finished `--backfill-only`, which stays the candidate."""
     with model_registry(world.settings).changing() as change:
         change.state = change.state.with_current("other").model_copy(update={"candidate": "other"})
     status = await world.attempt()
-    assert "a switch to other is in progress" in status.problem
-    assert status.retry_at is not None
-    assert status.retry_at > datetime.now(UTC)
+    assert (status.step, status.retry_at) == (AdoptionStep.SUPERSEDED, None)
+    assert "other is loaded without answering searches" in status.sentence()
 
 
 async def test_one_that_was_retired_while_it_was_filled_is_declined(
