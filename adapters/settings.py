@@ -2,7 +2,8 @@
 
 Each setting is the environment variable of its name in upper case, for instance `WEAVIATE_URL`. The
 docstring of a field is its description in the configuration reference (`docs/configuration.md`).
-Settings are never read at import: only a `__main__` or a factory creates them.
+A variable whose value is empty counts as not set. Settings are never read at import: only a
+`__main__` or a factory creates them.
 
 They are pydantic models that read the environment themselves. pydantic-settings would do it too,
 but importing it takes longer than everything else that a light command does.
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -26,7 +27,10 @@ from adapters.addresses import (
 from adapters.naming import check_model_name
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+LONGEST_SECONDS: Final = 1_000_000.0
+"""Eleven days: less than what any library or operating system takes as a time limit."""
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
 Host = Annotated[str, AfterValidator(check_host)]
 HttpAddress = Annotated[str, AfterValidator(check_http_address)]
 BrokerAddresses = Annotated[str, AfterValidator(check_broker_addresses)]
@@ -43,16 +47,19 @@ class EnvironmentSettings(BaseModel):
     """Base of all settings: frozen, read only from the environment.
 
     A value given by keyword takes precedence over the variable. The case of a variable's name does
-    not matter. A value is always one text: a field of several parts splits it in a validator.
+    not matter. A variable whose value is empty counts as not set. A value is always one text: a
+    field of several parts splits it in a validator. A number is finite.
 
     Raises:
         BadSettings: when created, for a value that is not allowed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", validate_default=True, allow_inf_nan=False
+    )
 
     def __init__(self, **values: Any) -> None:
-        variables = {name.lower(): value for name, value in os.environ.items()}
+        variables = {name.lower(): value for name, value in os.environ.items() if value}
         found = {name: variables[name] for name in type(self).model_fields if name in variables}
         try:
             super().__init__(**{**found, **values})

@@ -1,11 +1,12 @@
 """The time that commands take themselves, besides what servers take.
 
-`.venv/bin/python -m benchmarks.cli_start` runs each command `--runs` times and prints the medians
-of its processor time (user and system, children included) and of its duration, in seconds, as a
-table in Markdown. Without a running system, `status` finds none; start one (`make run`) to measure
-what it takes then, and leave it running with `--no-down`. With `--against FOLDER` the commands of
-another checkout take turns with those of this one, in the same environment: old against new.
-`import aiokafka` is measured besides, as a measure of how quick the machine is now.
+`.venv/bin/python -m benchmarks.cli_start` runs `--help` of every command, the commands that need
+little and two that need much, `--runs` times, and prints the medians of their processor time (user
+and system, children included) and of their duration, in seconds, as a table in Markdown. Without a
+running system, `status` finds none; start one (`make run`) to measure what it takes then, and leave
+it running with `--no-down`. With `--against FOLDER` the commands of another checkout take turns
+with those of this one, in the same environment: old against new. `import aiokafka` is measured
+besides, as a measure of how quick the machine is now.
 """
 
 from __future__ import annotations
@@ -18,8 +19,36 @@ import sys
 import time
 from pathlib import Path
 
+from typer.main import get_command
+
+from cli.__main__ import build
+
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("--version", "--help", "down", "logs", "status", "status --json", "models --help")
+LIGHT = (
+    "--version",
+    "down",
+    "logs",
+    "status",
+    "status --json",
+    "search tennis",
+    "index skipped",
+    "models list",
+    "models info lite",
+)
+"""Commands that read a file or ask one question, besides `--help`."""
+HEAVY = ("dlq list", "analytics metrics")
+"""Commands that need a Kafka client or DuckDB."""
+
+
+def helps() -> list[str]:
+    """`--help` of everything that there is."""
+    found, waiting = [], [("", get_command(build()))]
+    while waiting:
+        words, command = waiting.pop(0)
+        found.append(f"{words} --help".strip())
+        below = getattr(command, "commands", {})
+        waiting += [(f"{words} {name}".strip(), child) for name, child in below.items()]
+    return found
 
 
 def measured(command: list[str], folder: Path) -> tuple[float, float]:
@@ -44,9 +73,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--few", action="store_true", help="of `--help`, only the overview")
     parser.add_argument("--no-down", action="store_true", help="leave a running system running")
     options = parser.parse_args()
-    chosen = [each for each in COMMANDS if not (options.no_down and each == "down")]
+    commands = (*LIGHT, *HEAVY, *(["--help"] if options.few else helps()))
+    chosen = [each for each in commands if not (options.no_down and each == "down")]
     kinds: dict[str, tuple[list[str], Path]] = {
         "import aiokafka": ([sys.executable, "-c", "import aiokafka"], ROOT)
     }

@@ -16,6 +16,7 @@ from adapters.errors import AdapterError
 from cli import completion, stack
 from models.errors import ModelError
 from stack.errors import StackError
+from stack.install import standard_output
 
 MODULES: Final[Mapping[str, str]] = {
     "search": "Find pictures by a text, a picture, or a combination of several.",
@@ -81,6 +82,11 @@ def options(
 
 def main() -> None:
     """Run a command; an expected failure is one message and exit status 1."""
+    with standard_output.reported():
+        _main()
+
+
+def _main() -> None:
     gc.set_threshold(GARBAGE_THRESHOLD)
     arguments = completion.typed() if completion.is_asked() else sys.argv[1:]
     app = build(arguments or ["--help"])

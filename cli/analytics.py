@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import duckdb
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from adapters.bootstrap import connections
-from analytics import judgments, report
-from analytics.compaction import compact, expire, forget
-from analytics.lake import TOPICS, ForgetRequest, Lake
-from analytics.views import EventFilters, query
-from cli.output import AlwaysJson, AsJson, print_json
-from cli.servers import server_settings
-from consumers.analytics.rebuild import RebuildResult, rebuild
-from consumers.analytics.replay import replay
-from gateway.auth.privacy import Privacy
-from gateway.auth.receipts import receipt_secret
-from gateway.settings import GatewaySettings
-from schemas.topics import BY_NAME
+from cli.output import AlwaysJson, AsJson, columns, finite, print_json
 from stack.errors import StackError
-from stack.settings import StackSettings
 
+if TYPE_CHECKING:
+    from analytics.lake import Lake
+    from analytics.views import EventFilters
+    from consumers.analytics.rebuild import RebuildResult
+
+TOPIC_NAMES: Final = ("images", "images.indexed", "images.dlq", "searches", "feedback", "models")
+"""The topics in the help, whose definitions (`schemas.topics`) take long to import."""
 Since = Annotated[
     str | None, typer.Option("--since", help="Only events from this time on (ISO 8601, UTC).")
 ]
@@ -57,6 +46,9 @@ def register(app: typer.Typer) -> None:
 
 def lake() -> Lake:
     """The environment's lake, else the local stack's."""
+    from analytics.lake import Lake
+    from stack.settings import StackSettings
+
     return Lake(StackSettings().lake)
 
 
@@ -70,8 +62,15 @@ def sql(
     as_json: AsJson = False,
 ) -> None:
     """Run an SQL query on the views of analytics/views.sql."""
+    wanted = filters(since, until, model)
+    import duckdb
+    from rich.console import Console
+    from rich.table import Table
+
+    from analytics.views import query
+
     try:
-        rows = query(lake(), statement, filters(since, until, model))
+        rows = query(lake(), statement, wanted)
     except duckdb.Error as error:
         raise StackError(str(error)) from error
     if as_json:
@@ -84,7 +83,7 @@ def sql(
 
 
 def replay_events(
-    topic: Annotated[str, typer.Option("--topic", help=f"One of {', '.join(BY_NAME)}.")],
+    topic: Annotated[str, typer.Option("--topic", help=f"One of {', '.join(TOPIC_NAMES)}.")],
     start: Annotated[
         str | None, typer.Option("--from", help="First offset, or a time (ISO 8601).")
     ] = None,
@@ -92,12 +91,19 @@ def replay_events(
     as_json: AlwaysJson = True,
 ) -> None:
     """Print a topic's events as JSON lines. Times are those at which Kafka stored them."""
-    if topic not in BY_NAME:
-        raise StackError(f"there is no topic {topic!r}; the topics are {', '.join(BY_NAME)}")
+    import asyncio
+
+    if topic not in TOPIC_NAMES:
+        raise StackError(f"there is no topic {topic!r}; the topics are {', '.join(TOPIC_NAMES)}")
     asyncio.run(_replay(topic, _point("--from", start), _point("--to", end)))
 
 
 async def _replay(topic: str, start: int | datetime | None, end: int | datetime | None) -> None:
+    from adapters.bootstrap import connections
+    from cli.servers import server_settings
+    from consumers.analytics.replay import replay
+    from schemas.topics import BY_NAME
+
     async with connections(server_settings()) as servers:
         async for line in replay(servers.log, BY_NAME[topic], start, end):
             sys.stdout.write(f"{line}\n")
@@ -105,6 +111,12 @@ async def _replay(topic: str, start: int | datetime | None, end: int | datetime 
 
 def rebuild_lake(as_json: AsJson = False) -> None:
     """Build a new lake from the beginning of the log, then replace the present one with it."""
+    import asyncio
+
+    from adapters.bootstrap import connections
+    from analytics.compaction import expire
+    from cli.servers import server_settings
+    from consumers.analytics.rebuild import rebuild
 
     async def work() -> RebuildResult:
         async with connections(server_settings()) as servers:
@@ -129,11 +141,22 @@ def compact_lake(
         int, typer.Option(min=2, help="Minimum number of adjacent files to merge.")
     ] = 2,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds for which readers may still use merged files.")
+        float,
+        typer.Option(
+            min=0,
+            max=1_000_000,
+            callback=finite,
+            help="Seconds for which readers may still use merged files.",
+        ),
     ] = 600.0,
     as_json: AsJson = False,
 ) -> None:
     """Merge small files, and delete files that were merged earlier."""
+    from dataclasses import asdict
+
+    from analytics.compaction import compact
+    from analytics.lake import TOPICS
+
     generation = lake().current()
     found: dict[str, dict[str, int]] = {}
     for topic in TOPICS:
@@ -166,6 +189,9 @@ def forget_events(
     """
     if not search and not client and not who:
         raise StackError("specify --search, --client or --who")
+    from analytics.compaction import forget
+    from analytics.lake import ForgetRequest
+
     names = {*(client or ()), *(name for each in who or () for name in _names(each))}
     taken = forget(lake(), ForgetRequest(frozenset(search or ()), frozenset(names)))
     if as_json:
@@ -176,6 +202,11 @@ def forget_events(
 
 def _names(who: str) -> frozenset[str]:
     """The names of this client in events."""
+    from gateway.auth.privacy import Privacy
+    from gateway.auth.receipts import receipt_secret
+    from gateway.settings import GatewaySettings
+    from stack.settings import StackSettings
+
     file = Path(StackSettings().environment()["JWT_SECRET_FILE"])
     settings = GatewaySettings(jwt_secret_file=file)
     return Privacy(settings, receipt_secret(settings)).names(who)
@@ -189,6 +220,8 @@ def write_report(
     as_json: AsJson = False,
 ) -> None:
     """Write the analytics page as one self-contained HTML file."""
+    from analytics import report
+
     to.write_text(report.render(lake(), filters(since, until, model)), encoding="utf-8")
     if as_json:
         print_json({"file": str(to)})
@@ -204,6 +237,8 @@ def export_qrels(
     as_json: AsJson = False,
 ) -> None:
     """Write the ratings as relevance judgments (TREC qrels), with the runs and the queries."""
+    from analytics import judgments
+
     _print_lines(judgments.write_trec(lake(), to, filters(since, until, model)), as_json)
 
 
@@ -215,6 +250,8 @@ def export_ubi(
     as_json: AsJson = False,
 ) -> None:
     """Write searches and ratings as OpenSearch's User Behavior Insights (JSON lines)."""
+    from analytics import judgments
+
     _print_lines(judgments.write_ubi(lake(), to, filters(since, until, model)), as_json)
 
 
@@ -231,6 +268,8 @@ def metrics(
     since: Since = None, until: Until = None, model: Model = None, as_json: AsJson = False
 ) -> None:
     """Show nDCG, reciprocal rank and precision of each model, from ratings of single pictures."""
+    from analytics import judgments
+
     found = judgments.metrics(lake(), filters(since, until, model))
     if as_json:
         print_json(found)
@@ -239,15 +278,18 @@ def metrics(
         print("no picture has been rated yet")
         return
     names = list(next(iter(found.values())))
-    table = Table("model", *names)
+    rows = [("model", *names)]
     for name, values in found.items():
-        table.add_row(name, *(_shown(values[metric]) for metric in names))
-    Console().print(table)
+        rows.append((name, *(_shown(values[metric]) for metric in names)))
+    print(columns(rows))
 
 
 def filters(since: str | None, until: str | None, model: str | None) -> EventFilters:
     """The options as filters; a time without a zone is UTC."""
-    return EventFilters(_time("--since", since), _time("--until", until), model)
+    times = _time("--since", since), _time("--until", until)
+    from analytics.views import EventFilters  # Once the times are known to be right.
+
+    return EventFilters(*times, model)
 
 
 def _point(option: str, text: str | None) -> int | datetime | None:

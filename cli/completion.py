@@ -1,8 +1,9 @@
 """Completion of commands and options by bash, zsh and fish, through Typer.
 
-Typer's scripts call the program by its name, which is right for a program on the PATH. This one is
-called by a path: bash's script calls what was typed, and those of the other shells get this
-checkout's path here, by changing a private table of Typer.
+Typer's scripts call the program by its name, which is right for a program on the PATH, and bash's
+by what was typed, in which `~` and `$HOME` are not expanded. This program is called by a path, so
+all of them get this checkout's path here, by changing a private table of Typer. What the program
+prints on standard error, for instance if it is gone, does not appear in the line that is typed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ NAME: Final = "image-search"
 """Completion is registered for this name, whichever path to it was typed."""
 VARIABLE: Final = "_IMAGE_SEARCH_COMPLETE"
 PROGRAM: Final = Path(__file__).resolve().parents[1] / NAME
-CALLS: Final = {"zsh": "complete_zsh %(prog_name)s", "fish": "(commandline -cp) %(prog_name)s"}
-"""Shell -> how Typer's script for it calls the program."""
+CALLS: Final = {
+    "bash": ("complete_bash ", "$1"),
+    "zsh": ("complete_zsh ", "%(prog_name)s"),
+    "fish": ("(commandline -cp) ", "%(prog_name)s"),
+}
+"""Shell -> where Typer's script for it calls the program, and by which words."""
 OPTIONS: Final = ("--install-completion", "--show-completion")
 
 
@@ -44,5 +49,5 @@ def use_path() -> None:
 
     scripts = typers._completion_scripts
     path = shlex.quote(str(PROGRAM)).replace("%", "%%")
-    for shell, call in CALLS.items():
-        scripts[shell] = scripts[shell].replace(call, call.replace("%(prog_name)s", path))
+    for shell, (before, words) in CALLS.items():
+        scripts[shell] = scripts[shell].replace(before + words, f"{before}{path} 2>/dev/null")

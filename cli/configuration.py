@@ -71,8 +71,9 @@ HEAD: Final = """\
 # Configuration
 
 Settings are environment variables. This page is generated from the code by
-`python -m cli.configuration`; do not edit it. A process that finds an invalid value exits with one
-line that names the variable. Each process reads the settings in its own table and those of every
+`python -m cli.configuration`; do not edit it. A variable whose value is empty counts as not set. A
+process that finds an invalid value exits with one line that names the variable. Times are in
+seconds, at most 1,000,000. Each process reads the settings in its own table and those of every
 process; a setting that is listed in both has another default in the process's own.
 
 Folders and buckets are opened by [fsspec](https://filesystem-spec.readthedocs.io): S3's address and

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from adapters.bootstrap import connections
-from adapters.log.dead_letter_reader import Letter, read_letters
-from adapters.log.port import EventLog
-from cli.output import AlwaysJson, AsJson, print_json
-from cli.servers import server_settings
-from consumers.repair import dead_letters
-from consumers.repair.dead_letters import LetterFilter
+from cli.output import AlwaysJson, AsJson, columns, print_json
 from stack.errors import StackError
+from stack.install.standard_output import printable
+
+if TYPE_CHECKING:
+    from adapters.log.dead_letter_reader import Letter
+    from adapters.log.port import EventLog
+    from consumers.repair.dead_letters import LetterFilter, RetryResult
 
 T = TypeVar("T")
 
@@ -55,6 +51,8 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """List the open dead letters, oldest source record first."""
+    from adapters.log.dead_letter_reader import read_letters
+
     wanted = _filter(None, error_class, source)
 
     async def read(log: EventLog) -> list[Letter]:
@@ -68,19 +66,15 @@ def list_letters(
     if as_json:
         print_json([_letter_as_json(letter) for letter in letters])
         return
-    table = Table("letter", "class", "tried", "picture", "reason", box=None)
+    rows: list[tuple[str, ...]] = [("letter", "class", "tried", "picture", "reason")]
     for letter in letters:
         reason = letter.event.reason
         if letter.settled_as:
             reason = f"[{letter.settled_as}] {reason}"
-        table.add_row(
-            letter.name,
-            letter.event.error_class,
-            str(letter.event.attempts),
-            letter.event.image_id,
-            reason,
-        )
-    Console().print(table if letters else "no dead letters")
+        event = letter.event
+        texts = (letter.name, event.error_class, str(event.attempts), event.image_id, reason)
+        rows.append(tuple(map(printable, texts)))
+    print(columns(rows) if letters else "no dead letters")
 
 
 def show(
@@ -88,6 +82,8 @@ def show(
     as_json: AlwaysJson = True,
 ) -> None:
     """Show everything that is known about one letter, as JSON."""
+    from adapters.log.dead_letter_reader import read_letters
+
     letters = _with_log(read_letters)
     found = [letter for letter in letters if letter.name == name]
     if not found:
@@ -103,9 +99,11 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Publish the records again, so that they are indexed again."""
+    from consumers.repair import dead_letters
+
     wanted = _selection(names, error_class, source, everything)
 
-    async def work(log: EventLog) -> dead_letters.RetryResult:
+    async def work(log: EventLog) -> RetryResult:
         return await dead_letters.retry(log, await dead_letters.open_letters(log, wanted))
 
     done = _with_log(work)
@@ -124,7 +122,7 @@ def retry(
     if done.unreadable:
         print("still open, because their records cannot be published again:")
         for name, reason in done.unreadable.items():
-            print(f"  {name}: {reason}")
+            print(f"  {name}: {printable(reason)}")
 
 
 def drop(
@@ -135,6 +133,8 @@ def drop(
     as_json: AsJson = False,
 ) -> None:
     """Settle letters without publishing their records again."""
+    from consumers.repair import dead_letters
+
     wanted = _selection(names, error_class, source, everything)
 
     async def work(log: EventLog) -> int:
@@ -148,6 +148,11 @@ def drop(
 
 
 def _with_log(work: Callable[[EventLog], Awaitable[T]]) -> T:
+    import asyncio
+
+    from adapters.bootstrap import connections
+    from cli.servers import server_settings
+
     async def connect() -> T:
         async with connections(server_settings()) as servers:
             return await work(servers.log)
@@ -164,6 +169,8 @@ def _selection(
 
 
 def _filter(names: list[str] | None, error_class: str | None, source: str | None) -> LetterFilter:
+    from consumers.repair.dead_letters import LetterFilter
+
     partition: int | None = None
     offsets: tuple[int, int] | None = None
     if source is not None:
@@ -193,6 +200,8 @@ def _letter_as_json(letter: Letter) -> dict[str, object]:
 def _text(data: bytes | None) -> str | None:
     if data is None:
         return None
+    import base64
+
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import psutil
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from adapters.bootstrap import connections
-from adapters.watcher_status import skipped
 from cli.output import AsJson, print_json
-from cli.servers import server_settings, watcher_status
-from consumers.repair.audit import Audit
-from consumers.repair.audit import audit as compare
-from consumers.repair.audit import repair as publish_repairs
 from producers.skipped import MAX_NAMES, SkipReason
-from schemas.topics import IMAGES
 from stack.errors import StackError
-from stack.record import RecordFile, find
-from stack.settings import StackSettings
+from stack.install.standard_output import printable
+
+if TYPE_CHECKING:
+    import psutil
+
+    from consumers.repair.audit import Audit
+    from stack.settings import StackSettings
 
 SHOWN = 20
 REASONS: dict[str, str] = {
@@ -63,6 +49,8 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Compare the log with the active collection. Exits with status 1 if they differ."""
+    import asyncio
+
     result, published = asyncio.run(_audit(repair))
     if as_json:
         print_json(_audit_as_json(result) | ({"published": published} if repair else {}))
@@ -85,6 +73,12 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Make the watcher compare every source with the log now."""
+    import signal
+
+    from cli.servers import watcher_status
+    from stack.record import RecordFile, find
+    from stack.settings import StackSettings
+
     settings = StackSettings()
     record = RecordFile(settings.run).read()
     rows = [row for row in record.processes if row.name == "watcher"] if record else []
@@ -122,6 +116,9 @@ def list_skipped(
     ] = False,
 ) -> None:
     """List what the watcher skipped, and why. A folder counts as one, with its content."""
+    from adapters.watcher_status import skipped
+    from stack.settings import StackSettings
+
     found = skipped(StackSettings().watcher_status)
     if found is None:
         raise StackError("the watcher has not reported yet; start it with './image-search up'")
@@ -147,6 +144,17 @@ def _wait_for_comparison(
     settings: StackSettings, before: dict[str, Any], process: psutil.Process, *, silent: bool
 ) -> dict[str, Any]:
     """The watcher's status after its next comparison; shows a progress bar on a terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from cli.servers import watcher_status
+
     columns = (
         TextColumn("comparing"),
         BarColumn(),
@@ -170,6 +178,12 @@ def _wait_for_comparison(
 
 
 async def _audit(repair: bool) -> tuple[Audit, int]:
+    from adapters.bootstrap import connections
+    from cli.servers import server_settings
+    from consumers.repair.audit import audit as compare
+    from consumers.repair.audit import repair as publish_repairs
+    from schemas.topics import IMAGES
+
     async with connections(server_settings()) as servers:
         collection = await servers.index.active()
         if collection is None:
@@ -195,8 +209,7 @@ def _audit_as_json(result: Audit) -> dict[str, object]:
 
 
 def _print(result: Audit) -> None:
-    console = Console()
-    console.print(f"{result.agreed} pictures agree")
+    print(f"{result.agreed} pictures agree")
     for what, ids in (
         ("missing from the collection", result.missing),
         ("with outdated content", result.stale),
@@ -206,4 +219,4 @@ def _print(result: Audit) -> None:
     ):
         if ids:
             more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-            console.print(f"{len(ids)} {what}: {', '.join(ids[:SHOWN])}{more}", soft_wrap=True)
+            print(f"{len(ids)} {what}: {', '.join(map(printable, ids[:SHOWN]))}{more}")

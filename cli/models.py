@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
-from adapters.bootstrap import Connections, connections
-from adapters.retry import until_available
-from cli import models_adopt as adopting
 from cli import models_compare as comparing
 from cli import models_files as files
 from cli import models_render as rendering
 from cli.models_compare import Gate
-from cli.models_completeness import check_complete
-from cli.output import AsJson, note, print_json, tell
-from cli.servers import server_settings
-from models.catalogue import read_catalogue
-from models.comparison import refusals
-from models.store import ModelStore
-from models.switching import BackfillProgress, ModelSwitcher
-from schemas.events import ModelStep
+from cli.names import ModelNameArgument
+from cli.output import AsJson, columns, finite, note, print_json, tell
 from stack.errors import StackError
-from stack.install.preparation import Cache
-from stack.serving import LocalServing
-from stack.settings import StackSettings
-from stack.triton_models import model_registry
+
+if TYPE_CHECKING:
+    from adapters.bootstrap import Connections
+    from models.store import ModelStore
+    from models.switching import BackfillProgress, ModelSwitcher
 
 MaxMissing = Annotated[
     float,
@@ -37,6 +25,7 @@ MaxMissing = Annotated[
         "--max-missing",
         min=0.0,
         max=1.0,
+        callback=finite,
         help="Share of the pictures that the collection may lack, 0 to 1.",
     ),
 ]
@@ -50,7 +39,8 @@ def register(app: typer.Typer) -> None:
     files.register(group)
     for command in (switch, rollback, retire):
         group.command()(command)
-    adopting.register(group)
+    group.command()(adopt)
+    group.command()(decline)
     comparing.register(group)
     rendering.register(group)
     app.add_typer(group, name="models")
@@ -58,6 +48,12 @@ def register(app: typer.Typer) -> None:
 
 def build_switcher(servers: Connections) -> ModelSwitcher:
     """The steps of a switch, on the local stack."""
+    from models.switching import ModelSwitcher
+    from stack.install.preparation import Cache
+    from stack.serving import LocalServing
+    from stack.settings import StackSettings
+    from stack.triton_models import model_registry
+
     settings = StackSettings()
     serving = LocalServing(settings, Cache(settings.cache, note))
     return ModelSwitcher(model_registry(settings), servers, serving)
@@ -65,6 +61,10 @@ def build_switcher(servers: Connections) -> ModelSwitcher:
 
 def list_models(as_json: AsJson = False) -> None:
     """List the installed models and those that can be pulled, with their state."""
+    from models.catalogue import read_catalogue
+    from stack.settings import StackSettings
+    from stack.triton_models import model_registry
+
     settings = StackSettings()
     registry = model_registry(settings)
     state, known, here = registry.read(), read_catalogue(), registry.store()
@@ -82,10 +82,11 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("model", "state", "dimension", "licence", "", box=None)
+    table: list[tuple[str, ...]] = [("model", "state", "dimension", "licence", "")]
     for row in rows:
-        table.add_row(*(str(row[k]) for k in ("name", "state", "dimension", "licence", "summary")))
-    Console().print(table)
+        fields = ("name", "state", "dimension", "licence", "summary")
+        table.append(tuple(str(row[field]) for field in fields))
+    print(columns(table))
 
 
 def _state_of(
@@ -100,8 +101,12 @@ def _state_of(
     return "here" if name in here.names() else "can be pulled"
 
 
-def info(name: str, as_json: AsJson = False) -> None:
+def info(name: ModelNameArgument, as_json: AsJson = False) -> None:
     """Show everything that is known about one model."""
+    from models.catalogue import read_catalogue
+    from stack.settings import StackSettings
+    from stack.triton_models import model_registry
+
     entry, here = read_catalogue().get(name), model_registry(StackSettings()).store()
     found: dict[str, Any] = {"name": name}
     if entry is not None:
@@ -126,8 +131,34 @@ def info(name: str, as_json: AsJson = False) -> None:
             print(f"{part}: {fields}")
 
 
+def adopt(
+    name: ModelNameArgument,
+    give_up: Annotated[
+        bool,
+        typer.Option(
+            "--give-up", help="Instead, unload the model and delete what was downloaded of it."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download a model, fill its collection and switch to it, as the first `up` does by itself.
+
+    It does nothing if a model was chosen or declined before. An interrupted change is resumed.
+    """
+    from cli import models_adopt
+
+    models_adopt.adopt(name, give_up, as_json)
+
+
+def decline(as_json: AsJson = False) -> None:
+    """Keep the bundled model: end the automatic change to a better one, for this state folder."""
+    from cli import models_adopt
+
+    models_adopt.decline(as_json)
+
+
 def switch(
-    name: str,
+    name: ModelNameArgument,
     backfill_only: Annotated[
         bool,
         typer.Option(
@@ -146,6 +177,8 @@ def switch(
     Before the change, the model's answers to the recorded searches are compared with the active
     model's. With --gate, the change is made only if the comparison reaches these values.
     """
+    import asyncio
+
     with files.reporting_file_errors():
         gates = comparing.gates_of(gate)
         asyncio.run(_switch(name, backfill_only, gates, max_missing, as_json=as_json))
@@ -159,14 +192,24 @@ async def _switch(
     *,
     as_json: bool = False,
 ) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from adapters.bootstrap import connections
+    from adapters.retry import until_available
+    from cli.models_completeness import check_complete
+    from cli.servers import server_settings
+    from models.comparison import refusals
+    from schemas.events import ModelStep
+
     say, console = (note if as_json else print), Console(stderr=as_json)
     outcome: dict[str, object] = {"name": name, "active": False, "comparison": None}
     async with connections(server_settings()) as servers:
         switcher = build_switcher(servers)
         collection = await switcher.prepare(name)
         say(f"{name} is loaded; filling {collection.name}")
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}")
-        with Progress(*columns, console=console) as bar:
+        shown = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}")
+        with Progress(*shown, console=console) as bar:
             task = bar.add_task("filling", detail="")
             async for progress in switcher.backfill_progress(collection):
                 detail = _progress_text(progress)
@@ -210,23 +253,33 @@ def _progress_text(progress: BackfillProgress) -> str:
 
 def rollback(max_missing: MaxMissing = 0.01, as_json: AsJson = False) -> None:
     """Let the previous model answer searches again; this takes effect at once."""
+    import asyncio
+
     name = asyncio.run(_rollback(max_missing))
     tell(as_json, f"{name} answers searches now", name=name, active=True)
 
 
 async def _rollback(max_missing: float) -> str:
+    from adapters.bootstrap import connections
+    from cli.servers import server_settings
+
     async with connections(server_settings()) as servers:
         switcher = build_switcher(servers)
         return (await switcher.rollback(max_missing)).model_name
 
 
-def retire(name: str, as_json: AsJson = False) -> None:
+def retire(name: ModelNameArgument, as_json: AsJson = False) -> None:
     """Unload a model that is not active; delete its collection and its consumer group."""
+    import asyncio
+
     asyncio.run(_retire(name))
     text = f"{name} is retired; to delete its files: ./image-search models remove {name}"
     tell(as_json, text, retired=name)
 
 
 async def _retire(name: str) -> None:
+    from adapters.bootstrap import connections
+    from cli.servers import server_settings
+
     async with connections(server_settings()) as servers:
         await build_switcher(servers).retire(name)

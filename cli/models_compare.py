@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from adapters.bootstrap import Connections, connections
-from adapters.index.port import Collection
-from cli.output import AsJson, print_json
-from cli.servers import server_settings
-from models.comparison import Comparison, parse_gates, refusals
-from models.comparison import compare as compare_models
+from cli.names import ModelNameArgument
+from cli.output import AsJson, columns, print_json
 from stack.errors import StackError
-from stack.settings import StackSettings
-from stack.triton_models import model_registry
+
+if TYPE_CHECKING:
+    from adapters.bootstrap import Connections
+    from adapters.index.port import Collection
+    from models.comparison import Comparison
 
 Gate = Annotated[
     str | None,
@@ -40,7 +34,7 @@ def register(group: typer.Typer) -> None:
 
 
 def compare(
-    name: str,
+    name: ModelNameArgument,
     as_json: AsJson = False,
     page: Annotated[
         Path | None,
@@ -55,6 +49,11 @@ def compare(
     filled first: models switch NAME --backfill-only
     """
     gates = gates_of(gate)
+    import asyncio
+
+    from models.comparison import refusals
+    from stack.settings import StackSettings
+
     result = asyncio.run(_compare(name, limit))
     if page is not None:
         page.write_text(as_page(result, StackSettings().gateway_url), encoding="utf-8")
@@ -73,13 +72,22 @@ def gates_of(text: str | None) -> dict[str, float]:
     Raises:
         StackError: it is not of the form NAME=NUMBER,….
     """
+    if not text:
+        return {}
+    from models.comparison import parse_gates
+
     try:
-        return parse_gates(text) if text else {}
+        return parse_gates(text)
     except ValueError as error:
         raise StackError(f"--gate: {error}") from error
 
 
 async def _compare(name: str, limit: int) -> Comparison:
+    from adapters.bootstrap import connections
+    from cli.servers import server_settings
+    from stack.settings import StackSettings
+    from stack.triton_models import model_registry
+
     if name not in model_registry(StackSettings()).read().current:
         raise StackError(
             f"{name} has no filled collection; fill it first: models switch {name} --backfill-only"
@@ -98,6 +106,8 @@ async def against_active(
     Raises:
         StackError: it is the active model.
     """
+    from models.comparison import compare as compare_models
+
     active = await servers.index.active()
     if active is None or active.name == candidate.name:
         raise StackError(f"{candidate.model_name} is the active model; compare another one")
@@ -109,7 +119,7 @@ async def against_active(
 def show(result: Comparison) -> None:
     """Print the summary as a table."""
     summary = result.summary()
-    table = Table("", summary["active"], summary["candidate"], box=None)
+    rows = [("", summary["active"], summary["candidate"])]
     for label, left, right in (
         ("queries compared", summary["queries"], summary["queries"]),
         ("overlap of the first 10 pictures", "", summary["overlap"]),
@@ -118,8 +128,8 @@ def show(result: Comparison) -> None:
         ("nDCG of the rated queries", summary["active_ndcg"], summary["ndcg"]),
         ("rated queries won", summary["losses"], summary["wins"]),
     ):
-        table.add_row(label, _cell(left), _cell(right))
-    Console().print(table)
+        rows.append((label, _cell(left), _cell(right)))
+    print(columns(rows))
 
 
 def _median(summary: dict[str, Any]) -> float | None:
@@ -135,6 +145,8 @@ def _cell(value: object) -> str:
 
 def as_page(result: Comparison, gateway: str) -> str:
     """An HTML page; its pictures come from the gateway. The least similar answers come first."""
+    import html
+    from urllib.parse import quote
 
     def images(names: Sequence[str]) -> str:
         return "".join(

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from cli.output import AsJson, tell
-from models.adoption_status import AdoptionFile
-from models.catalogue import CatalogueEntry, read_catalogue
-from models.layout import read_layout
-from models.store import Origin
+from cli.names import ModelNameArgument
+from cli.output import AsJson, finite, note, tell
 from stack.errors import StackError
-from stack.settings import StackSettings
-from stack.triton_models import model_registry
+
+if TYPE_CHECKING:
+    from models.catalogue import CatalogueEntry
 
 
 def register(group: typer.Typer) -> None:
@@ -36,7 +33,7 @@ def reporting_file_errors() -> Iterator[None]:
 
 
 def pull(
-    name: str,
+    name: ModelNameArgument,
     revision: Annotated[
         str | None,
         typer.Option("--revision", help="Commit to download instead of the catalogue's."),
@@ -50,7 +47,9 @@ def pull(
 
     HF_ENDPOINT names another hub; HF_TOKEN is the token for signing in.
     """
-    from models.hub import download, origin  # Here, because its library takes long to import.
+    from models.catalogue import read_catalogue
+    from stack.settings import StackSettings
+    from stack.triton_models import model_registry
 
     settings, entry = StackSettings(), read_catalogue().get(name)
     if entry is None or entry.repository is None or entry.revision is None:
@@ -63,6 +62,8 @@ def pull(
         text = f"{name} is already installed, at {present.revision}"
         tell(as_json, text, name=name, revision=present.revision, changed=False)
         return
+    from models.hub import download, origin  # Here, because its library takes long to import.
+
     wanted = revision or (present.revision if present else None) or entry.revision
     with reporting_file_errors():
         got = download(entry.repository, wanted, settings.cache / "hub", pinned=entry.pins(wanted))
@@ -81,6 +82,8 @@ def pull(
 
 def _compare(name: str, entry: CatalogueEntry, folder: Path) -> None:
     """Note where the folder's own configuration differs from the catalogue."""
+    from models.layout import read_layout
+
     layout = read_layout(folder)
     pairs = {
         "dimension": (entry.dimension, layout.dimension),
@@ -90,7 +93,7 @@ def _compare(name: str, entry: CatalogueEntry, folder: Path) -> None:
     }
     for field, (promised, found) in pairs.items():
         if promised != found:
-            Console(stderr=True).print(
+            note(
                 f"note: {name} has {field} {found} according to its files, {promised} according "
                 "to the catalogue; the files are used"
             )
@@ -113,11 +116,18 @@ def add(
         str, typer.Option("--licence", help="Licence of the model, an SPDX expression.")
     ] = "not stated",
     min_score: Annotated[
-        float, typer.Option("--min-score", help="Cosine similarity below which a match is noise.")
+        float,
+        typer.Option(
+            "--min-score", help="Cosine similarity below which a match is noise.", callback=finite
+        ),
     ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Install a model from a local folder that is laid out as those of immich-app."""
+    from models.store import Origin
+    from stack.settings import StackSettings
+    from stack.triton_models import model_registry
+
     with reporting_file_errors():
         source = folder.resolve()
         origin = Origin(source=source.as_uri(), licence=licence)
@@ -134,8 +144,12 @@ def add(
     )
 
 
-def remove(name: str, as_json: AsJson = False) -> None:
+def remove(name: ModelNameArgument, as_json: AsJson = False) -> None:
     """Delete a model's files. A model that is served has to be retired first."""
+    from models.adoption_status import AdoptionFile
+    from stack.settings import StackSettings
+    from stack.triton_models import model_registry
+
     settings = StackSettings()
     registry = model_registry(settings)
     if name in registry.read().current:

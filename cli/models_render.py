@@ -8,12 +8,9 @@ from typing import Annotated
 
 import typer
 
-from adapters.naming import image_model, text_model
+from cli.names import ModelNameArgument
 from cli.output import AsJson, print_json
-from models import repository as model_repository
 from stack.errors import StackError
-from stack.settings import StackSettings
-from stack.triton_models import model_registry
 
 
 class Target(StrEnum):
@@ -43,7 +40,7 @@ def register(group: typer.Typer) -> None:
 
 
 def render(
-    name: str,
+    name: ModelNameArgument,
     to: Annotated[
         Path, typer.Option("--to", help="Folder of the model repository.", file_okay=False)
     ],
@@ -71,11 +68,16 @@ def render(
     as_json: AsJson = False,
 ) -> None:
     """Write a model's folders for a Triton elsewhere; set TRITON_URL to use that one."""
-    # Here, because ONNX takes long to import.
+    from adapters.naming import image_model, text_model
+    from stack.settings import StackSettings
+    from stack.triton_models import model_registry
+
+    source = model_registry(StackSettings()).store().repository(name)
+    # Once there is such a model, because ONNX takes long to import.
+    from models import repository as model_repository
     from models.gpu import ENGINE_CACHE, NotNative, render_gpu, single_row
 
     try:
-        source = model_registry(StackSettings()).store().repository(name)
         row_by_row = target is Target.GPU and single_row(source, name)
         if target is Target.CPU or (row_by_row and provider is Provider.CUDA):
             if precision is Precision.FP16:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
 
-import httpx
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from cli import terminal_images
-from cli.output import print_json
-from gateway.search.short_form import BadShortForm, ShortFormTerm, parse
+from cli.output import columns, finite, print_json
 from stack.errors import StackError
-from stack.questions import credentials
-from stack.settings import StackSettings
+from stack.install.standard_output import printable
+
+if TYPE_CHECKING:
+    from cli.terminal_images import ImageProtocol
+    from gateway.search.short_form import ShortFormTerm
 
 TIMEOUT_SECONDS = 60
+OK = 200
 
 
 class CutOff(StrEnum):
@@ -52,7 +51,7 @@ def search(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of matches.")] = 10,
     min_score: Annotated[
-        float | None, typer.Option("--min-score", help="Minimum score of a match.")
+        float | None, typer.Option("--min-score", help="Minimum score of a match.", callback=finite)
     ] = None,
     cut_off: Annotated[
         CutOff | None,
@@ -76,6 +75,8 @@ def search(
     ] = None,
 ) -> None:
     """Find pictures by a text, a picture, or a combination of several."""
+    from stack.settings import StackSettings
+
     if sum(part is not None for part in (query, like, image)) != 1:
         raise StackError("specify a query, --like or --image")
     url = StackSettings().gateway_url
@@ -112,6 +113,8 @@ def query_body(query: str | None, like: str | None, image: Path | None) -> dict[
         return {"image": _encode_file(image)}
     if query is None or not query.strip():
         return {"text": query or ""}
+    from gateway.search.short_form import BadShortForm, parse
+
     try:
         parts = parse(query)
     except BadShortForm as error:
@@ -142,35 +145,39 @@ def _encode_file(file: Path) -> str:
 
 def show(url: str, answer: dict[str, Any], show_images: bool | None) -> None:
     """Print the answer as a table, with pictures above it if they can be shown."""
-    console = Console()
-    protocol = terminal_images.image_protocol(os.environ, is_terminal=sys.stdout.isatty())
+    from cli.terminal_images import image_protocol
+
+    protocol = image_protocol(os.environ, is_terminal=sys.stdout.isatty())
     if show_images or (show_images is None and protocol is not None):
         _show_images(url, answer["matches"], protocol or "blocks")
-    table = Table("score", "picture", "size", box=None)
+    rows = [("score", "picture", "size")]
     for match in answer["matches"]:
-        size = f"{match['width']} x {match['height']}"
-        table.add_row(f"{match['score']:.3f}", Text(printable(match["image_name"])), size)
-    console.print(table if answer["matches"] else "nothing found")
-    console.print(f"model: {answer['model_name']}")
+        size = printable(f"{match.get('width', '?')} x {match.get('height', '?')}")
+        rows.append((f"{match['score']:.3f}", printable(match["image_name"]), size))
+    print(columns(rows) if answer["matches"] else "nothing found")
+    print(f"model: {printable(answer['model_name'])}")
     if answer.get("cut_off_score") is not None:
-        console.print(f"cut off at {answer['cut_off_score']:.3f}; --cut-off none shows the rest")
+        print(f"cut off at {answer['cut_off_score']:.3f}; --cut-off none shows the rest")
 
 
-def _show_images(
-    url: str, matches: list[dict[str, Any]], protocol: terminal_images.ImageProtocol
-) -> None:
-    with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, headers=credentials()) as client:
-        for match in matches:
-            response = client.get(f"{url}/thumbnails/{quote(match['image_name'])}?size=256")
-            if response.is_success:
-                for line in terminal_images.lines(response.content, protocol):
-                    print(line)
-            print(f"{match['score']:.3f} {printable(match['image_name'])}")
+def _show_images(url: str, matches: list[dict[str, Any]], protocol: ImageProtocol) -> None:
+    from cli.terminal_images import lines
+    from stack.questions import NoAnswer, ask, credentials
 
-
-def printable(name: str) -> str:
-    """The name with the characters that control a terminal escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    for match in matches:
+        address = f"{url}/thumbnails/{quote(match['image_name'])}?size=256"
+        try:
+            status, content = ask(address, TIMEOUT_SECONDS, credentials())
+        except NoAnswer as error:
+            raise StackError(_unreachable(url, error)) from error
+        if status == OK:
+            try:
+                shown = list(lines(content, protocol))
+            except OSError:
+                shown = []  # It is no picture that can be decoded.
+            for line in shown:
+                print(line)
+        print(f"{match['score']:.3f} {printable(match['image_name'])}")
 
 
 def post_search(url: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -179,22 +186,40 @@ def post_search(url: str, body: dict[str, Any]) -> dict[str, Any]:
     Raises:
         StackError: the gateway cannot be reached, or returned a problem document.
     """
+    from stack.questions import NoAnswer, ask, credentials
+
     try:
-        response = httpx.post(
-            f"{url}/api/v1/search-image",
-            json=body,
-            timeout=TIMEOUT_SECONDS,
-            trust_env=False,
-            headers=credentials(),
-        )
-        answer: dict[str, Any] = response.json()
-    except httpx.HTTPError as error:
-        raise StackError(
-            f"the gateway at {url} cannot be reached ({error}); see: ./image-search status"
-        ) from error
-    except ValueError as error:
-        raise StackError(f"the server at {url} is not the gateway") from error
-    if not response.is_success:
-        details = [answer.get("title", ""), answer.get("detail", "")]
-        raise StackError(": ".join(part for part in details if part))
+        status, content = ask(f"{url}/api/v1/search-image", TIMEOUT_SECONDS, credentials(), body)
+    except NoAnswer as error:
+        raise StackError(_unreachable(url, error)) from error
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or (status == OK and not _is_answer(answer)):
+        raise StackError(f"the server at {url} is not the gateway")
+    if status != OK:
+        details = [str(answer.get("title", "")), str(answer.get("detail", ""))]
+        said = ": ".join(printable(part) for part in details if part)
+        raise StackError(said or f"the gateway answered with status {status}")
     return answer
+
+
+def _is_answer(answer: dict[str, Any]) -> bool:
+    """Whether it has what the table shows; another server may answer anything."""
+    matches, cut_off = answer.get("matches"), answer.get("cut_off_score")
+    return (
+        isinstance(answer.get("model_name"), str)
+        and isinstance(cut_off, int | float | None)
+        and isinstance(matches, list)
+        and all(
+            isinstance(each, dict)
+            and isinstance(each.get("image_name"), str)
+            and isinstance(each.get("score"), int | float)
+            for each in matches
+        )
+    )
+
+
+def _unreachable(url: str, error: Exception) -> str:
+    return f"the gateway at {url} cannot be reached ({error}); see: ./image-search status"

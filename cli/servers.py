@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adapters.settings import ServerSettings
 from stack.settings import StackSettings
+
+if TYPE_CHECKING:
+    from adapters.settings import ServerSettings
 
 
 def server_settings() -> ServerSettings:
@@ -15,9 +17,9 @@ def server_settings() -> ServerSettings:
 
 
 def watcher_status(stack: StackSettings) -> dict[str, Any]:
-    """The watcher's last status; empty if it was never started."""
+    """The watcher's last status; empty if it was never started, or if the file holds no status."""
     try:
-        status: dict[str, Any] = json.loads(stack.watcher_status.read_text())
-    except FileNotFoundError:
+        status = json.loads(stack.watcher_status.read_text())
+    except (FileNotFoundError, ValueError):
         return {}
-    return status
+    return status if isinstance(status, dict) else {}

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import AsJson, columns, gigabytes, print_json
+from cli.names import LOG_NAMES
+from cli.output import AsJson, columns, gigabytes, note, print_json
 from cli.status import status
+
+if TYPE_CHECKING:
+    from stack.record import Record
+    from stack.settings import StackSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -41,21 +46,44 @@ def up(
         bool,
         typer.Option("--logs", help="Show what the processes log instead of one live table."),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --detach: print JSON, for programs.")
+    ] = False,
 ) -> None:
     """Start the servers, the watcher, the indexers and the gateway.
 
     In a terminal, one live table shows them; otherwise what they log is printed.
     """
-    from stack import launcher
+    if as_json and not detach:
+        raise typer.BadParameter("--json needs --detach; otherwise there is no result")
+    from stack import detached, launcher
     from stack.settings import StackSettings
 
     changed = StackSettings() if indexers is None else StackSettings(indexers=indexers)
     if detach:
-        launcher.up_detached(changed, servers_only=servers_only)
+        output = sys.stderr if as_json else sys.stdout
+        record = detached.up_detached(changed, servers_only=servers_only, output=output)
+        if as_json:
+            print_json(_started(record, changed, servers_only=servers_only))
         return
     follow = not os.environ.get("NO_FOLLOW")
     live = follow and not show_logs and sys.stdout.isatty()
     launcher.Launcher(changed, servers_only=servers_only, follow=follow, live=live).run()
+
+
+def _started(record: Record, current: StackSettings, *, servers_only: bool) -> dict[str, Any]:
+    """What runs after `up --detach`, and at which addresses."""
+    addresses = current.environment()
+    return {
+        "gateway": None if servers_only else record.gateway_url,
+        "servers": {
+            "kafka": addresses["KAFKA_BOOTSTRAP_SERVERS"],
+            "weaviate": addresses["WEAVIATE_URL"],
+            "triton": addresses["TRITON_URL"],
+        },
+        "processes": {row.name: row.pid for row in record.processes if row.pid is not None},
+        "logs": str(current.logs),
+    }
 
 
 def down(as_json: AsJson = False) -> None:
@@ -96,15 +124,20 @@ def clean(as_json: AsJson = False) -> None:
     print(columns([[f"  {gigabytes(size)}", str(path)] for path, size in sizes.items()]))
     # A folder that CACHE_DIR names may hold what is not ours.
     ours = [str(path) for path in sizes if path != current.cache or path == user_cache()]
-    print(f"to delete them too: rm -rf {shlex.join(ours)}")
+    if ours:
+        print(f"to delete them too: rm -rf {shlex.join(ours)}")
 
 
-def prepare() -> None:
+def prepare(as_json: AsJson = False) -> None:
     """Fetch and build the servers now, before the first `up`."""
     from stack import launcher
     from stack.settings import StackSettings
 
-    launcher.prepare(StackSettings())
+    current = StackSettings()
+    specs = launcher.prepare(current, note if as_json else None)
+    if as_json:
+        servers = {each.name: each.command[0] for each in specs}
+        print_json({"servers": servers, "cache": str(current.cache)})
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -116,7 +149,10 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def logs(
-    name: Annotated[str | None, typer.Argument(help="Name of a process; by default all.")] = (None),
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of a process; by default all.", autocompletion=LOG_NAMES),
+    ] = (None),
     lines: Annotated[
         int, typer.Option("--lines", "-n", min=1, help="Number of lines of each log.")
     ] = 50,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli.output import AsJson, columns, print_json
+from stack.install.standard_output import printable
 
 if TYPE_CHECKING:
     from models.adoption_status import AdoptionStatus
@@ -50,21 +52,30 @@ def _print_status(
     for name, answers in found["servers"].items():
         print(f"{name}: {'answers' if answers else 'does not answer'}")
     health, lag, watcher = found["gateway"], found["lag"], found["watcher"]
-    print(f"gateway: {health['status']} ({health['url']})")
+    print(printable(f"gateway: {health['status']} ({health['url']})"))
     if health["status"] != "ok":
-        print(health.get("detail", ""))
+        print(printable(str(health.get("detail", ""))))
     if lag is not None:
         print(f"indexing: {lag} {'record' if lag == 1 else 'records'} behind the log")
     if watcher:
-        print(f"watcher: {watcher['state']} {watcher['problem']}".rstrip())
-        for name, source in watcher["sources"].items():
-            print(f"source {name}: {source['state']} {source['problem']}".rstrip())
+        print(_of_source("watcher", watcher))
+        sources = watcher.get("sources")
+        for name, source in sources.items() if isinstance(sources, dict) else ():
+            print(_of_source(f"source {name}", source))
     if adoption:
         print(f"model: {adoption.sentence()}")
-    if found["advice"] and found["advice"]["low"]:
+    if found["advice"] and found["advice"].get("low"):
         from models.advice import Advice
 
-        print(Advice(**found["advice"]).sentence())
+        with suppress(TypeError):  # It is of another version.
+            print(Advice(**found["advice"]).sentence())
+
+
+def _of_source(name: str, status: object) -> str:
+    """A line on a source; of a status of another version, what is known."""
+    found = status if isinstance(status, dict) else {}
+    texts = (str(found[each]) for each in ("state", "problem") if found.get(each))
+    return printable(f"{name}: {' '.join(texts) or 'not known'}")
 
 
 def _print_processes(rows: list[dict[str, Any]], current: StackSettings) -> None:
@@ -80,4 +91,4 @@ def _print_processes(rows: list[dict[str, Any]], current: StackSettings) -> None
     print(columns(table))
     for row in rows:
         for waited in row["waiting_for"]:
-            print(f"{row['name']} waits: {waited}")
+            print(printable(f"{row['name']} waits: {waited}"))

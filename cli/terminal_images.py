@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
 ImageProtocol = Literal["kitty", "iterm", "blocks"]
 
@@ -33,6 +34,8 @@ def image_protocol(environment: Mapping[str, str], *, is_terminal: bool) -> Imag
 
 def lines(data: bytes, protocol: ImageProtocol) -> Iterator[str]:
     """The lines to print to show a thumbnail, which is a JPEG."""
+    from PIL import Image
+
     # Only JPEG: the server that answered may not be a gateway.
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as opened:
         image = opened.convert("RGB")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from adapters.addresses import is_origin
-from adapters.settings import Host, HttpAddress, Port, Seconds
+from adapters.settings import Host, HttpAddress, Port, Seconds, SecondsOrZero
 from analytics.settings import LakeSettings, QuerySettings
 from imaging.settings import DecodingSettings
 from imaging.sources.settings import SourceSettings
@@ -41,7 +41,7 @@ class GatewaySettings(
     """Seconds for which a receipt is valid."""
     request_timeout: Seconds = 20.0
     """Seconds after which a request fails with status 503."""
-    outage_patience: Annotated[float, Field(ge=0)] = 15.0
+    outage_patience: SecondsOrZero = 15.0
     """Seconds that a search waits for a server that has just gone down; 0 to fail at once."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 30_000_000
     """Maximum bytes of a request's body; uploads have a limit of their own."""
@@ -81,7 +81,7 @@ class GatewaySettings(
     by commas or white space: `photos.example`, `*.example`, or `*` for any (see decision 17)."""
     cors_origins: tuple[str, ...] = ()
     """Origins of other sites whose pages may use the API, for instance `https://photos.example`."""
-    rate_limit: Annotated[float, Field(ge=0)] = 0.0
+    rate_limit: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """Requests a second that one client may send on average; 0 for no limit."""
     rate_burst: Annotated[int, Field(ge=1)] = 50
     """Requests that one client may send at once before `RATE_LIMIT` applies."""

@@ -7,18 +7,18 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from adapters.settings import Seconds
+from adapters.settings import Seconds, SecondsOrZero
 from imaging.sources.settings import SourceSettings
 
 
 class WatcherSettings(SourceSettings):
     """The watcher: it publishes the changes of the folders and buckets."""
 
-    quiet_seconds: Annotated[float, Field(ge=0)] = 0.3
+    quiet_seconds: SecondsOrZero = 0.3
     """Seconds for which a file must be unchanged before it is read."""
     reconcile_seconds: Seconds = 3600.0
     """Seconds between two complete comparisons of a folder with the log."""
-    poll_seconds: Annotated[float, Field(ge=0)] = 0.0
+    poll_seconds: SecondsOrZero = 0.0
     """Seconds between scans that replace the kernel's notifications; 0 to use notifications."""
     list_seconds: Seconds = 30.0
     """Seconds between two listings of a bucket."""

@@ -1,14 +1,13 @@
-"""`up`, in the foreground or detached, and `down`."""
+"""`up` in the foreground, and `prepare`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from adapters.idle_memory import return_memory_when_idle
@@ -16,7 +15,8 @@ from stack import adopting, log_files, processes, state_folder
 from stack import tcp_ports as ports
 from stack.errors import StackError
 from stack.install.preparation import Cache
-from stack.install.progress import shown
+from stack.install.progress import Lines, shown
+from stack.install.standard_output import printable
 from stack.live_view import LiveView
 from stack.record import ProcessRow, Record, RecordFile, identity, kill_leftovers, row_of
 from stack.settings import ROOT, StackSettings
@@ -29,17 +29,31 @@ ROTATE_SECONDS = 5.0
 
 
 def say(text: str) -> None:
-    """Print one line with the time."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
+    """Print a message with the time."""
+    _print(f"{time.strftime('%H:%M:%S')} {text}")
 
 
-def prepare(settings: StackSettings) -> list[ProcessSpec]:
+def _print(text: str) -> None:
+    """Print lines. If that fails, the stack still runs, and the launcher's exit status says so at
+    its end (`stack.install.standard_output`)."""
+    lines = (printable(line.expandtabs()) for line in text.split("\n"))
+    with suppress(OSError):
+        print("\n".join(lines), flush=True)  # noqa: T201
+
+
+def prepare(
+    settings: StackSettings, tell: Callable[[str], None] | None = None
+) -> list[ProcessSpec]:
     """Fetch and build what the servers need, without starting them.
+
+    Args:
+        settings: the folders and ports.
+        tell: prints a line of what is done; `say` if none is given, or a view in a terminal.
 
     Raises:
         StackError: a step failed; it can be repeated.
     """
-    with shown(say) as progress:
+    with shown(say) if tell is None else nullcontext(Lines(tell)) as progress:
         return processes.servers(settings, Cache(settings.cache, progress))
 
 
@@ -99,7 +113,7 @@ class Launcher:
         settings.logs.mkdir(parents=True, exist_ok=True)
         settings.run.mkdir(parents=True, exist_ok=True)
         for log in settings.logs.glob("*.log"):
-            if log.name != "stack.log":
+            if log != settings.launcher_log:
                 log_files.rotate(log, keep=settings.log_files)
 
     async def _supervise(self) -> None:
@@ -140,7 +154,7 @@ class Launcher:
         supervisor = Supervisor(specs, self._say, self._write)
         async with asyncio.TaskGroup() as group:
             if self._view is not None and self._view.possible:
-                group.create_task(self._view.run(supervisor.processes, lambda: self._ready))
+                group.create_task(self._show_table(self._view, supervisor, specs))
             elif self._follow and not self._servers_only:
                 group.create_task(self._follow_logs(specs))
             if not self._servers_only:
@@ -149,6 +163,14 @@ class Launcher:
             group.create_task(self._rotate_logs())
             group.create_task(self._provision_again(supervisor, [spec.name for spec in servers]))
             group.create_task(supervisor.run(lambda: self._announce(supervisor)))
+
+    async def _show_table(
+        self, view: LiveView, supervisor: Supervisor, specs: Sequence[ProcessSpec]
+    ) -> None:
+        """Show the table and, if that fails, what the processes log from then on."""
+        await view.run(supervisor.processes, lambda: self._ready)
+        if self._follow and not self._servers_only:
+            await self._follow_logs(specs, from_now=True)
 
     async def _provision_again(self, supervisor: Supervisor, servers: Sequence[str]) -> None:
         """Provision again after a server was restarted, since it may have lost its data. If nothing
@@ -236,10 +258,13 @@ class Launcher:
             )
         )
 
-    async def _follow_logs(self, specs: Sequence[ProcessSpec]) -> None:
+    async def _follow_logs(self, specs: Sequence[ProcessSpec], *, from_now: bool = False) -> None:
         """Print the logs of our own processes; the servers' logs stay in their files."""
-        seen = {spec.name: 0 for spec in specs if processes.is_own_process(spec.name)}
-        logs = {spec.name: spec.log for spec in specs}
+        logs = {spec.name: spec.log for spec in specs if processes.is_own_process(spec.name)}
+        seen = {
+            name: log.stat().st_size if from_now and log.exists() else 0
+            for name, log in logs.items()
+        }
         while True:
             for name, position in seen.items():
                 seen[name] = _show_new(logs[name], name, position)
@@ -257,59 +282,5 @@ def _show_new(log: Path, name: str, position: int) -> int:
         new = file.read()
     complete = new[: new.rfind(b"\n") + 1]
     for line in complete.decode(errors="replace").splitlines():
-        print(f"{name:>11} | {line}", flush=True)  # noqa: T201
+        _print(f"{name:>11} | {line}")
     return position + len(complete)
-
-
-def up_detached(settings: StackSettings, *, servers_only: bool) -> None:
-    """Start a launcher in the background and return when everything is ready.
-
-    Raises:
-        StackError: it exited before that; its output was copied to standard output.
-    """
-    state_folder.claim(settings.state)
-    file = RecordFile(settings.run)
-    with file.locked():
-        pass  # Fails here if another launcher is running, before a second one is started.
-    settings.logs.mkdir(parents=True, exist_ok=True)
-    log = settings.logs / "stack.log"
-    arguments = ["--servers-only"] if servers_only else []
-    log.unlink(missing_ok=True)
-    with log.open("ab") as output:
-        launcher = subprocess.Popen(
-            [sys.executable, "-m", "cli", "up", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=ROOT,
-            env={**os.environ, "INDEXERS": str(settings.indexers), "NO_FOLLOW": "1"},
-            start_new_session=True,
-        )
-    position = 0
-    try:
-        while True:
-            status = launcher.poll()
-            record = file.read()
-            position = _copy_new(log, position)
-            if status is not None:
-                raise StackError(f"it did not start; the log is {log}")
-            if record is not None and record.launcher.pid == launcher.pid and record.ready:
-                _copy_new(log, position)
-                # The launcher outlives this process; without this, subprocess would warn about it.
-                launcher.returncode = 0
-                return
-            time.sleep(0.1)
-    except BaseException:
-        if launcher.poll() is None:
-            launcher.terminate()
-            launcher.wait()
-        raise
-
-
-def _copy_new(log: Path, position: int) -> int:
-    with log.open("rb") as file:
-        file.seek(position)
-        new = file.read()
-    sys.stdout.write(new.decode(errors="replace"))
-    sys.stdout.flush()
-    return position + len(new)

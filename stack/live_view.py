@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,10 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from stack import questions, rows
+from stack.install.standard_output import printable
 from stack.settings import StackSettings
 from stack.supervisor import SupervisedProcess
-
-logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS: Final = 1.0
 ASK_SECONDS: Final = 2.0
@@ -76,9 +76,9 @@ def render(now: Snapshot, console: Console) -> RenderableType:
     parts: list[RenderableType] = [_head(now), Text(), _processes(now.processes), Text()]
     if now.address:
         parts.append(_indexing(now))
-    problems = [Text(each, style="yellow") for each in _problems(now)]
+    problems = [Text(printable(each), style="yellow") for each in _problems(now)]
     used = len(parts) + len(now.processes) + sum(_lines(each, console) for each in problems)
-    messages = [Text(each, style="dim") for each in now.messages]
+    messages = [Text(printable(each), style="dim") for each in now.messages]
     parts += [*problems, Text(), *_newest(messages, console, console.height - used - MARGIN)]
     parts.append(Text("Ctrl-C stops it; ./image-search logs shows what the processes log", "dim"))
     return Group(*parts)
@@ -102,11 +102,11 @@ def _newest(messages: Sequence[Text], console: Console, lines: int) -> list[Text
 def _head(now: Snapshot) -> Text:
     text = Text()
     if now.ready:
-        text.append(now.address or "servers are ready", "bold green")
+        text.append(printable(now.address) or "servers are ready", "bold green")
     else:
         text.append("starting", "yellow")
     if now.address:
-        text.append(f"   model {now.state.get('model_name') or now.model}")
+        text.append(printable(f"   model {now.state.get('model_name') or now.model}"))
     if total := sum(each.memory for each in now.processes):
         text.append(f"   {total / 1e9:.1f} GB of memory")
     return text
@@ -120,7 +120,7 @@ def _processes(processes: Sequence[ProcessLine]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for each in processes:
         table.add_row(
-            Text(each.name),
+            Text(printable(each.name)),
             Text(each.state, STYLES.get(each.state, "")),
             "" if each.up is None else duration(each.up),
             f"{each.memory / 1e6:.0f} MB" if each.memory else "",
@@ -138,22 +138,32 @@ def duration(seconds: float) -> str:
 
 def in_the_log(watcher: Mapping[str, Any]) -> int | None:
     """Pictures of all sources that the log holds, by the watcher; None if it has not said so."""
-    known = [each.get("known") for each in (watcher, *_sources(watcher).values())]
-    counts = [each for each in known if isinstance(each, int)]
+    known = [_number(each, "known") for each in (watcher, *_sources(watcher).values())]
+    counts = [each for each in known if each is not None]
     return sum(counts) if counts else None
 
 
-def _sources(watcher: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = watcher.get("sources") or {}
-    return found
+def _sources(watcher: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    return {name: _object(each) for name, each in _object(watcher.get("sources")).items()}
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    """A JSON object; an empty one for what is none, for instance from another version."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(of: Mapping[str, Any], name: str) -> int | None:
+    """A count; None for what is none."""
+    value = of.get(name)
+    return value if type(value) is int and value >= 0 else None
 
 
 def _indexing(now: Snapshot) -> RenderableType:
-    images, known = now.state.get("images"), in_the_log(now.watcher)
+    images, known = _number(now.state, "images"), in_the_log(now.watcher)
     if images is None:
         return Text("indexing: not known yet", "dim")
     text = Text(f"indexed {images:,}" + (f" of {known:,} pictures" if known else " pictures"))
-    if waiting := now.state.get("waiting"):
+    if waiting := _number(now.state, "waiting"):
         text.append(f", {waiting:,} {'change' if waiting == 1 else 'changes'} to do", "yellow")
     elif waiting == 0:
         text.append(", up to date", "green")
@@ -172,12 +182,12 @@ def _problems(now: Snapshot) -> list[str]:
     for name, each in {"watcher": now.watcher, **_sources(now.watcher)}.items():
         if each and (each.get("problem") or each.get("state") not in ("watching", None)):
             what = name if each is now.watcher else f"source {name}"
-            state = [text for text in (each.get("state"), each.get("problem")) if text]
+            state = [str(text) for text in (each.get("state"), each.get("problem")) if text]
             found.append(f"{what}: {', '.join(state)}")
-    if failed := now.state.get("failed"):
+    if failed := _number(now.state, "failed"):
         pictures = "picture" if failed == 1 else "pictures"
         found.append(f"{failed:,} {pictures} could not be indexed: ./image-search dlq list")
-    for part, why in (now.state.get("missing") or {}).items():
+    for part, why in _object(now.state.get("missing")).items():
         found.append(f"{part}: {why}")
     return found
 
@@ -209,24 +219,45 @@ class LiveView:
     async def run(
         self, processes: Mapping[str, SupervisedProcess], ready: Callable[[], bool]
     ) -> None:
-        """Show the processes until cancelled, or until the terminal is gone."""
+        """Show the processes until cancelled, or until the table cannot be shown, for instance
+        because the terminal is gone. The reason is then in the launcher's log."""
         asking = asyncio.ensure_future(self._keep_asking()) if self._gateway else None
         # Whatever is printed meanwhile appears above the table, which disappears at the end.
         live = Live(console=self._console, auto_refresh=False, transient=True)
         try:
             with live:
                 self._running = True
-                while True:
-                    shown = [each for each in processes.values() if each.state != "done"]
-                    now = await asyncio.to_thread(self._snapshot, shown, ready())
-                    live.update(render(now, self._console), refresh=True)
-                    await asyncio.sleep(REFRESH_SECONDS)
-        except OSError as error:
-            logger.info("the table cannot be shown any more: %s", error)
+                try:
+                    while True:
+                        if asking is not None and asking.done():
+                            asking.result()  # It ends only by an error.
+                        shown = [each for each in processes.values() if each.state != "done"]
+                        now = await asyncio.to_thread(self._snapshot, shown, ready())
+                        live.update(render(now, self._console), refresh=True)
+                        await asyncio.sleep(REFRESH_SECONDS)
+                except Exception:
+                    live.update(Text())  # The end draws it once more.
+                    raise
+        except Exception as error:  # Whatever it is: the processes matter more than their table.
+            self._running = False
+            self._report(error)
         finally:
             self._running = False
             if asking is not None:
                 asking.cancel()
+
+    def _report(self, error: Exception) -> None:
+        """Say why there is no table any more; a failed terminal does not show that either."""
+        with suppress(OSError), self._settings.launcher_log.open("a", errors="replace") as log:
+            log.write(f"{time.strftime('%H:%M:%S')} the table cannot be shown any more\n")
+            traceback.print_exception(error, file=log)
+        with suppress(OSError, UnicodeError):
+            what = printable(str(error)) or type(error).__name__
+            self._console.print(
+                f"the table cannot be shown any more: {what}; see: ./image-search logs stack",
+                markup=False,
+                highlight=False,
+            )
 
     async def _keep_asking(self) -> None:
         url = self._settings.gateway_url

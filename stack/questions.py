@@ -38,6 +38,35 @@ def credentials() -> dict[str, str]:
     return next(({"X-API-Key": key} for key in keys if key), {})
 
 
+def ask(
+    url: str,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+    body: object = None,
+) -> tuple[int, bytes]:
+    """The status and the body of a GET, or of a POST of JSON if there is a body.
+
+    Raises:
+        NoAnswer: the server cannot be reached, or is too slow.
+    """
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+    sent, given = None, dict(headers or {})
+    if body is not None:
+        sent, given["Content-Type"] = json.dumps(body).encode(), "application/json"
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+        try:
+            connection.request("GET" if sent is None else "POST", path, sent, given)
+            answer = connection.getresponse()
+            return answer.status, answer.read(_LARGEST)
+        finally:
+            connection.close()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise NoAnswer(str(error) or type(error).__name__) from error
+
+
 async def get_json(
     url: str, seconds: float = SECONDS, headers: Mapping[str, str] | None = None
 ) -> tuple[int, Any]:
@@ -51,23 +80,11 @@ async def get_json(
 
 
 def _get(url: str, seconds: float, headers: dict[str, str]) -> tuple[int, Any]:
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+    status, body = ask(url, seconds, headers)
     try:
-        connection = kind(parts.hostname or "", parts.port, timeout=seconds)
-        try:
-            connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            body = answer.read(_LARGEST)
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise NoAnswer(str(error) or type(error).__name__) from error
-    try:
-        return answer.status, json.loads(body)
+        return status, json.loads(body)
     except ValueError:
-        return answer.status, None
+        return status, None
 
 
 async def http_answers(url: str) -> bool:

@@ -19,6 +19,7 @@ from adapters.settings import (
     HttpAddress,
     ModelName,
     Port,
+    SecondsOrZero,
     ServerSettings,
 )
 from imaging.sources.source import Source, parse_sources
@@ -120,7 +121,7 @@ class StackSettings(EnvironmentSettings):
     """Instances of each text encoder."""
     triton_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that an encoder uses for one batch; 0 means one per core."""
-    triton_idle_seconds: Annotated[float, Field(ge=0)] = 10.0
+    triton_idle_seconds: SecondsOrZero = 10.0
     """Seconds without a batch after which an encoder gives the memory of past ones back; 0 means
     never."""
     lake_url: FolderUrl | None = None
@@ -137,6 +138,17 @@ class StackSettings(EnvironmentSettings):
     """Size above which a log file is rotated while its process runs."""
     log_files: Annotated[int, Field(ge=1, le=100)] = 3
     """Number of rotated files kept for each log."""
+
+    @field_validator("state_dir", "cache_dir", "models_dir", "images_dir")
+    @classmethod
+    def _check_home(cls, folder: Path | None) -> Path | None:
+        """A folder below `~user` needs that user's home folder."""
+        if folder is not None:
+            try:
+                folder.expanduser()
+            except RuntimeError as error:
+                raise ValueError(f"{folder.parts[0]} is not the home folder of a user") from error
+        return folder
 
     @field_validator("images_sources", mode="before")
     @classmethod
@@ -168,6 +180,11 @@ class StackSettings(EnvironmentSettings):
     def logs(self) -> Path:
         """One log file per process."""
         return self.state / "logs"
+
+    @property
+    def launcher_log(self) -> Path:
+        """What a launcher in the background prints, and why one in a terminal shows no table."""
+        return self.logs / "stack.log"
 
     @property
     def run(self) -> Path:

@@ -6,19 +6,17 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.bootstrap import connect_model_control
 from adapters.errors import AdapterError
 from adapters.naming import image_model, text_model
 from models.errors import ServingFailed
 from models.registry import ModelRegistry
 from models.repository import render
 from models.store import StoreError
-from stack.install import binaries
-from stack.install.preparation import Cache
 from stack.settings import StackSettings
 
 if TYPE_CHECKING:
     from adapters.embedder.control import TritonControl
+    from stack.install.preparation import Cache
 
 
 def model_registry(settings: StackSettings) -> ModelRegistry:
@@ -70,6 +68,8 @@ async def load(settings: StackSettings, name: str, cache: Cache) -> None:
             f"Triton at {settings.triton_url} was not started by this stack, so its model "
             "repository is not here: load the model there first"
         )
+    from stack.install import binaries  # Here, because commands that only read need none of it.
+
     program = binaries.triton(cache)
     was_current = name in model_registry(settings).read().current
     if not was_current:
@@ -102,4 +102,6 @@ async def unload(settings: StackSettings, name: str) -> None:
 
 
 def _control(settings: StackSettings) -> TritonControl:
+    from adapters.bootstrap import connect_model_control
+
     return connect_model_control(settings.server_settings())

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from adapters.naming import ANALYTICS_GROUP
-from adapters.settings import Seconds
+from adapters.settings import Seconds, SecondsOrZero
 from analytics.settings import LakeSettings
 
 
@@ -24,7 +24,7 @@ class AnalyticsSettings(LakeSettings):
     """Seconds between two compactions of the event lake."""
     compact_files: Annotated[int, Field(ge=2)] = 16
     """Number of small files of one partition and day from which on they are merged."""
-    compact_grace_seconds: Annotated[float, Field(ge=0)] = 600.0
+    compact_grace_seconds: SecondsOrZero = 600.0
     """Seconds for which merged files are kept, for readers that have already opened them."""
     max_poll_interval: Seconds = 300.0
     """Seconds without a poll after which Kafka reassigns this member's partitions."""

@@ -28,6 +28,7 @@ from stack.install.resources import (
     check_memory,
     check_ports,
 )
+from stack.install.variables import folder, setting
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_BYTES = 4 * GIB
@@ -39,10 +40,12 @@ STATE_BYTES = GIB
 
 def folders(environment: Mapping[str, str]) -> tuple[Path, Path]:
     """The folder of the stack's state and that of the per-user cache (`StackSettings`)."""
-    home = Path(environment.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    state = Path(environment.get("STATE_DIR") or ROOT / ".stack").expanduser()
-    cache = Path(environment.get("CACHE_DIR") or home / "image-search").expanduser()
-    return state.absolute(), cache.absolute()
+    named = Path(environment.get("XDG_CACHE_HOME", ""))
+    # By its specification, a relative path is ignored.
+    home = named if named.is_absolute() else Path("~/.cache")
+    state = setting(environment, "STATE_DIR") or ROOT / ".stack"
+    cache = setting(environment, "CACHE_DIR") or home / "image-search"
+    return folder(state), folder(cache)
 
 
 def check_all(environment: Mapping[str, str]) -> list[Finding]:
@@ -50,10 +53,10 @@ def check_all(environment: Mapping[str, str]) -> list[Finding]:
     state, cache = folders(environment)
     pythons = find_pythons(environment)
     uv = shutil.which("uv", path=environment.get("PATH")) is not None
-    built = any(cache.glob("weaviate-*")) or bool(environment.get("WEAVIATE_BINARY"))
+    built = any(cache.glob("weaviate-*")) or bool(setting(environment, "WEAVIATE_BINARY"))
     running = (state / "run" / "stack.json").exists()
     findings = [check_machine(), check_python(pythons, uv=uv)]
-    if not environment.get("TRITON_URL"):
+    if not setting(environment, "TRITON_URL"):
         findings.append(check_triton_python(pythons, downloads=lambda: can_download(environment)))
     findings.append(check_make())
     needs = {ROOT: ENVIRONMENT_BYTES, state: STATE_BYTES, cache: GIB if built else BUILD_BYTES}

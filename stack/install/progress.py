@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn
 
+from stack.install.standard_output import printable
+
 Say = Callable[[str], None]
 
 
@@ -71,7 +73,10 @@ class Bars(Lines):
     interval = 0.5
 
     def __init__(self, console: Console) -> None:
-        super().__init__(lambda text: console.print(text, highlight=False))
+        super().__init__(
+            # What a program prints is no markup, and may hold anything.
+            lambda text: console.print(printable(text), markup=False, highlight=False)
+        )
         self._bars = Progress(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description}"),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stack.install.finding import OK, PROBLEM, WARNING, Finding
+from stack.install.variables import setting
 
 PORTS = {
     "GATEWAY_PORT": 3000,
@@ -118,12 +119,12 @@ def check_memory(meminfo: Path = Path("/proc/meminfo")) -> Finding:
 
 def check_ports(environment: Mapping[str, str]) -> Finding:
     """Every port of the local stack can be bound, unless a stack is running already."""
-    unneeded = tuple(start for name, start in ELSEWHERE.items() if environment.get(name))
+    unneeded = tuple(start for name, start in ELSEWHERE.items() if setting(environment, name))
     wrong, busy = [], []
     for variable, default in PORTS.items():
         if unneeded and variable.startswith(unneeded):
             continue
-        number = environment.get(variable, str(default))
+        number = setting(environment, variable) or str(default)
         if not number.isdigit() or not 0 < int(number) < 1 << 16:
             wrong.append(f"{variable} is {number!r}, which is no port")
         elif not _is_free(int(number)):

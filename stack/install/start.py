@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from stack.install import environments, programs, version  # noqa: E402  # found by the line above
+from stack.install import environments, programs, standard_output, version  # noqa: E402  # found by the line above
 
 HOME = ROOT / ".venv"
 RUN, DEVELOP = "app", "dev"
@@ -78,4 +78,5 @@ def set_up(lock: Path, environment: dict[str, str], *, develop: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with standard_output.reported():
+        sys.exit(main(sys.argv[1:]))

@@ -301,4 +301,4 @@ def scopes_decide_what_a_worker_runs() -> None:
 
 def completion_scripts_call_the_program_by_name() -> None:
     for shell, call in completion.CALLS.items():
-        assert _completion_shared._completion_scripts[shell].count(call) in (1, 2)
+        assert _completion_shared._completion_scripts[shell].count("".join(call)) in (1, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stack import launcher, state_folder, stopping
+from stack import detached, launcher, state_folder, stopping
 from stack.errors import StackError
 from stack.settings import StackSettings
 from tests.conftest import ROOT
@@ -90,7 +90,7 @@ def test_a_stack_refuses_a_folder_with_other_files(
     with pytest.raises(StackError, match="STATE_DIR"):
         launcher.Launcher(settings(state, images), servers_only=True, follow=False).run()
     with pytest.raises(StackError, match="STATE_DIR"):
-        launcher.up_detached(settings(state, images), servers_only=True)
+        detached.up_detached(settings(state, images), servers_only=True)
     assert [path.name for path in state.iterdir()] == [foreign]
 
 

@@ -163,8 +163,8 @@ def switches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     async def prepare(_: ModelSwitcher, name: str) -> Collection:
         return await world.index.ensure_collection(world.specs[name])
 
-    monkeypatch.setattr(commands, "StackSettings", lambda: world.settings)
-    monkeypatch.setattr(commands, "connections", connections)
+    monkeypatch.setattr("stack.settings.StackSettings", lambda: world.settings)
+    monkeypatch.setattr("adapters.bootstrap.connections", connections)
     monkeypatch.setattr(ModelSwitcher, "prepare", prepare)
     world.groups = CaughtUp(log=world.log)
     monkeypatch.setattr(switching, "POLL_SECONDS", 0.01)

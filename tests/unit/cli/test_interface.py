@@ -1,5 +1,6 @@
-"""What all commands share: exit statuses, `--json`, `--version`, completion and `NO_COLOR`."""
+"""What all commands share: exit statuses, `--json`, standard output, `--version`, `NO_COLOR`."""
 
+import inspect
 import json
 import os
 import re
@@ -7,19 +8,23 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, get_args, get_type_hints
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
-from cli import completion
+from cli import analytics
 from cli.__main__ import build
+from cli.stack import clean, up
 from stack.install.version import version
+from stack.record import ProcessRow, Record
+from stack.settings import StackSettings
 from tests.conftest import ROOT
 
 PROGRAM = str(ROOT / "image-search")
-WITHOUT_RESULT = {"up", "prepare"}
-"""Commands that print only what they do."""
+NOWHERE = {"GATEWAY_PORT": "9", "KAFKA_PORT": "9", "WEAVIATE_PORT": "9", "TRITON_PORT": "9"}
+"""Ports on which nothing answers."""
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +53,181 @@ def test_every_command_with_a_result_prints_json() -> None:
         for name, command in leaves(get_command(build()))
         if not any("--json" in parameter.opts for parameter in command.params)
     }
-    assert missing == WITHOUT_RESULT
+    assert missing == set()
+
+
+def test_up_in_the_foreground_has_no_result(tmp_path: Path) -> None:
+    done = run("up", "--json", STATE_DIR=str(tmp_path / "state"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--json needs --detach" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "tennis"],
+        ["logs", "nobody"],
+        ["index", "skipped"],
+        ["index", "reconcile"],
+        ["models", "info", "nobody"],
+        ["models", "remove", "lite"],
+        ["models", "pull", "nobody"],
+        ["dlq", "retry"],
+        ["dlq", "list", "--source", "x"],
+        ["analytics", "sql", "FROM nothing"],
+        ["analytics", "forget"],
+    ],
+    ids=" ".join,
+)
+def test_an_error_leaves_standard_output_empty(tmp_path: Path, words: list[str]) -> None:
+    done = run(*words, "--json", STATE_DIR=str(tmp_path), **NOWHERE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [
+        *((["--version"], ""), (["--help"], ""), (["doctor"], ""), (["status"], "")),
+        *((["logs"], ""), (["logs"], "1"), (["logs", "--json"], "1"), (["--version"], "1")),
+        *((["models", "list"], "1"), (["models", "info", "lite"], "")),
+    ],
+)
+def test_a_full_disk_is_one_line(tmp_path: Path, words: list[str], unbuffered: str) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "watcher.log").write_text("a line\n" * 5000)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [PROGRAM, *words],
+            env={
+                **{**os.environ, "PYTHONUNBUFFERED": unbuffered},
+                **{**NOWHERE, "STATE_DIR": str(tmp_path)},
+            },
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output: No space left on device\n"
+
+
+def test_a_reader_that_has_enough_gets_no_message(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "watcher.log").write_text("a line\n" * 50_000)
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{PROGRAM} logs -n 50000 | head -n 1; exit ${{PIPESTATUS[0]}}"],
+        env={**os.environ, "STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_without_standard_output_a_command_succeeds() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {PROGRAM} models list >&-"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "watcher.log").write_text("caf\u00e9 \u2026\n")
+    done = run("logs", STATE_DIR=str(tmp_path), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == r"caf\xe9 \u2026"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["models", "switch", "next", "--max-missing"],
+        ["models", "add", "--from", ".", "--min-score"],
+        ["search", "tennis", "--min-score"],
+        ["analytics", "compact", "--grace"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_is_finite(words: list[str], value: str) -> None:
+    done = CliRunner().invoke(build(words), [*words, value])
+    assert done.exit_code == 2
+
+
+def test_every_number_of_an_option_is_checked() -> None:
+    found = set()
+    for name, command in leaves(get_command(build())):
+        hints = get_type_hints(inspect.unwrap(command.callback))
+        for parameter in command.params:
+            if float in (hints[parameter.name], *get_args(hints[parameter.name])):
+                found.add(f"{name} {parameter.opts[0]}")
+                assert parameter.callback is not None, f"{name} {parameter.opts}"
+    assert "models switch --max-missing" in found
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_clean_names_what_it_may_delete(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cache: bool,
+) -> None:
+    monkeypatch.setenv("STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr("stack.settings.ROOT", tmp_path)
+    if cache:
+        monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
+    else:
+        monkeypatch.delenv("CACHE_DIR", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "usual"))
+    clean()
+    text = capsys.readouterr().out
+    assert ("rm -rf" in text) is not cache
+    assert not re.search(r"rm -rf\s*$", text, re.MULTILINE)
+    if not cache:
+        assert f"rm -rf {tmp_path}/usual/image-search" in text
+
+
+def test_prepare_prints_what_it_prepared(tmp_path: Path) -> None:
+    elsewhere = {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "WEAVIATE_URL": "http://127.0.0.1:9",
+        "TRITON_URL": "http://127.0.0.1:9",
+    }
+    done = run("prepare", "--json", CACHE_DIR=str(tmp_path), **elsewhere)
+    assert json.loads(done.stdout) == {"servers": {}, "cache": str(tmp_path)}
+
+
+def test_up_in_the_background_prints_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def started(settings: StackSettings, *, servers_only: bool, output: TextIO) -> Record:
+        print("12:00:00 ready", file=output)
+        row = ProcessRow(name="gateway", state="ready", pid=7)
+        gone = ProcessRow(name="provision", state="done")
+        launcher = ProcessRow(name="launcher", state="running", pid=6)
+        return Record(
+            launcher=launcher, gateway_url=settings.gateway_url, processes=[row, gone], ready=True
+        )
+
+    monkeypatch.setattr("stack.detached.up_detached", started)
+    monkeypatch.setenv("STATE_DIR", str(tmp_path))
+    up(detach=True, as_json=True)
+    printed = capsys.readouterr()
+    assert "ready" in printed.err
+    found = json.loads(printed.out)
+    assert found["gateway"] == StackSettings().gateway_url
+    assert found["servers"].keys() == {"kafka", "weaviate", "triton"}
+    assert found["processes"] == {"gateway": 7}
+    up(detach=True, as_json=True, servers_only=True)
+    assert json.loads(capsys.readouterr().out)["gateway"] is None
 
 
 @pytest.mark.parametrize(
@@ -65,8 +244,7 @@ def test_every_command_with_a_result_prints_json() -> None:
     ],
 )
 def test_exit_statuses(tmp_path: Path, words: list[str], status: int) -> None:
-    free = {"GATEWAY_PORT": "9", "KAFKA_PORT": "9", "WEAVIATE_PORT": "9", "TRITON_PORT": "9"}
-    done = run(*words, STATE_DIR=str(tmp_path), **free)
+    done = run(*words, STATE_DIR=str(tmp_path), **NOWHERE)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
@@ -101,54 +279,17 @@ def test_the_help_names_doctor_and_completion() -> None:
         assert name in shown
 
 
-def test_no_colour_where_none_is_wanted() -> None:
-    words, terminal = ("models", "list"), {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    assert "\x1b[" in run(*words, **terminal).stdout
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9][;m]", run(*words, NO_COLOR="1", **terminal).stdout)
+def test_no_colour_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    for name, value in terminal.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("analytics.views.query", lambda *_: [{"name": "a"}])
+    analytics.sql("FROM totals")
+    assert "\x1b[" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    analytics.sql("FROM totals")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9][;m]", capsys.readouterr().out)
     assert "\x1b[" not in run("--help", **terminal).stdout
-
-
-class TestCompletion:
-    SHELL = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
-
-    def script(self, shell: str) -> str:
-        done = run("--show-completion", shell, **{self.SHELL: "1"})
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def test_bash_completes_what_was_typed(self, tmp_path: Path) -> None:
-        (tmp_path / "script").write_text(self.script("bash"))
-        lines = (
-            f"source {tmp_path}/script\n"
-            "complete -p image-search\n"
-            f"COMP_WORDS=({PROGRAM} models sw) COMP_CWORD=2\n"
-            f"_image_search_completion {PROGRAM}\n"
-            'printf "%s\\n" "${COMPREPLY[@]}"\n'
-        )
-        done = subprocess.run(
-            ["/bin/bash", "--norc", "-c", lines], capture_output=True, text=True, check=True
-        )
-        assert done.stdout.splitlines()[-1] == "switch"
-
-    @pytest.mark.parametrize("shell", ["zsh", "fish"])
-    def test_other_shells_call_this_checkout(self, shell: str) -> None:
-        script = self.script(shell)
-        assert str(completion.PROGRAM) in script
-        assert completion.VARIABLE in script
-        assert "./" not in script.replace(str(completion.PROGRAM), "")
-
-    @pytest.mark.parametrize("shell", ["zsh", "fish"])
-    def test_other_shells_get_an_answer(self, shell: str) -> None:
-        done = run(
-            **{
-                completion.VARIABLE: f"complete_{shell}",
-                "_TYPER_COMPLETE_ARGS": "./image-search dlq ",
-                "_TYPER_COMPLETE_FISH_ACTION": "get-args",
-            }
-        )
-        assert all(name in done.stdout for name in ("list", "show", "retry", "drop"))
-
-    def test_it_is_installed_for_the_name(self, tmp_path: Path) -> None:
-        done = run("--install-completion", "bash", HOME=str(tmp_path), **{self.SHELL: "1"})
-        assert done.returncode == 0, done.stderr
-        assert (tmp_path / ".bash_completions" / "image-search.sh").exists()
+    assert "\x1b[" not in run("models", "list", **terminal).stdout

@@ -2,15 +2,21 @@
 
 import base64
 import io
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from PIL import Image
 
-from cli.search import printable, query_body
+from cli.search import post_search, query_body, show
 from cli.terminal_images import ROWS, image_protocol, lines
 from stack.errors import StackError
+from stack.install.standard_output import printable
 from stack.questions import credentials
 
 
@@ -93,3 +99,70 @@ def test_images_are_printed_in_every_terminal_protocol() -> None:
 def test_names_cannot_control_the_terminal() -> None:
     assert printable("été 京都.jpg") == "été 京都.jpg"
     assert printable("a\x1b[2J\nb\u202e.jpg") == "a\\x1b[2J\\nb\\u202e.jpg"
+
+
+@contextmanager
+def server(status: int, body: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """The address of a server that always answers so, and the bodies that it got."""
+    got: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = Thread(target=listening.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}", got
+        listening.shutdown()
+        thread.join()
+
+
+MATCH = {"image_name": "a\x1b.jpg", "score": 0.5, "width": 4, "height": 3}
+ANSWER = {"matches": [MATCH], "model_name": "lite", "cut_off_score": None}
+
+
+def test_a_search_is_posted_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(200, json.dumps(ANSWER).encode()) as (url, got):
+        show(url, post_search(url, {"text": "caf\u00e9"}), None)
+        # A thumbnail that is no picture is left out.
+        show(url, ANSWER, True)
+    assert json.loads(got[0]) == {"text": "caf\u00e9"}
+    text = capsys.readouterr().out
+    assert text.startswith("score  picture    size\n0.500  a\\x1b.jpg  4 x 3\nmodel: lite\n")
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (400, b'{"title": "Bad", "detail": "no text"}', "^Bad: no text$"),
+        (400, b'{"title": null, "detail": [1]}', "None"),
+        (503, b"{}", "status 503"),
+        (200, b"<html>", "is not the gateway"),
+        (200, b"[]", "is not the gateway"),
+        (200, b"{}", "is not the gateway"),
+        (200, b'{"matches": null, "model_name": "x"}', "is not the gateway"),
+        (200, b'{"matches": [{}], "model_name": "x"}', "is not the gateway"),
+        (200, b'{"matches": [[1]], "model_name": "x"}', "is not the gateway"),
+        (500, b"\xff", "is not the gateway"),
+    ],
+)
+def test_another_answer_is_one_line(status: int, body: bytes, message: str) -> None:
+    with server(status, body) as (url, _), pytest.raises(StackError, match=message):
+        post_search(url, {"text": "x"})
+
+
+def test_no_gateway_is_one_line() -> None:
+    with pytest.raises(StackError, match=r"the gateway at http://127\.0\.0\.1:9 cannot be reached"):
+        post_search("http://127.0.0.1:9", {"text": "x"})

@@ -12,7 +12,8 @@ import pytest
 import typer
 
 from cli import answers
-from cli.status import status
+from cli.servers import watcher_status
+from cli.status import _print_status, status
 from models.adoption_status import AdoptionFile, AdoptionStatus, AdoptionStep
 from stack import questions
 from stack.record import ProcessRow, Record, RecordFile
@@ -151,6 +152,34 @@ def test_the_change_to_another_model_is_shown(
     with pytest.raises(typer.Exit):
         status(as_json=True)
     assert json.loads(capsys.readouterr().out)["adoption"] == change.as_json()
+
+
+@pytest.mark.parametrize("value", [None, 3, "a\udcff\x1b[2J", [], [1], {}, {"a": None}, {"a": [1]}])
+def test_an_unexpected_answer_is_shown_or_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: Any
+) -> None:
+    settings, names = StackSettings(state_dir=tmp_path), ("state", "problem", "sources", "low")
+    for body in ({each: value} for each in names):
+        found: dict[str, Any] = {
+            "processes": [],
+            "servers": {"kafka": True},
+            "gateway": {"url": "http://x", "status": "unavailable", "detail": value},
+            "lag": None,
+            "watcher": body,
+            "advice": body,
+        }
+        _print_status(found, settings, None)
+    assert "\x1b" not in capsys.readouterr().out
+    settings.run.mkdir()
+    settings.watcher_status.write_text(json.dumps(value))
+    assert watcher_status(settings) == (value if isinstance(value, dict) else {})
+
+
+def test_a_truncated_status_of_the_watcher_is_none(tmp_path: Path) -> None:
+    settings = StackSettings(state_dir=tmp_path)
+    settings.run.mkdir()
+    settings.watcher_status.write_text('{"state": "watch')
+    assert watcher_status(settings) == {}
 
 
 class TestQuestions:

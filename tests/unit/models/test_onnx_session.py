@@ -109,6 +109,17 @@ def test_a_session_without_idle_time_keeps_its_memory(module: Any) -> None:
     assert recorded.runs == [(2, None)]
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300, 1e12])
+def test_an_idle_time_without_end_is_waited_for(module: Any, seconds: float) -> None:
+    recorded = RecordedSession()
+    session = module.Session(recorded, seconds)
+    session.run(batch(2))
+    time.sleep(0.1)
+    assert session._thread.is_alive()
+    session.close()
+    assert recorded.runs == [(2, None)]
+
+
 def test_nothing_is_run_before_the_first_batch(module: Any) -> None:
     recorded = RecordedSession()
     session = module.Session(recorded, 0.01)

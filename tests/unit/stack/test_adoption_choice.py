@@ -275,6 +275,6 @@ async def test_a_model_that_a_user_removes_is_not_downloaded_again(
 ) -> None:
     world.cannot_load = "not enough memory"
     await world.attempt()
-    monkeypatch.setattr(models_files, "StackSettings", lambda: world.settings)
+    monkeypatch.setattr("stack.settings.StackSettings", lambda: world.settings)
     models_files.remove(NAME)
     assert (await world.attempt()).step is AdoptionStep.SUPERSEDED

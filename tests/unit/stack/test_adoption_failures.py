@@ -189,7 +189,7 @@ async def test_a_cache_that_cannot_be_written_is_one_line_of_pull(
     cache = world.settings.cache
     cache.mkdir(exist_ok=True)
     (cache / "hub").write_text("not a folder")
-    monkeypatch.setattr(models_files, "StackSettings", lambda: world.settings)
+    monkeypatch.setattr("stack.settings.StackSettings", lambda: world.settings)
     with pytest.raises(StackError, match="Not a directory"):
         await asyncio.to_thread(models_files.pull, NAME)
 

@@ -3,15 +3,16 @@
 import asyncio
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from stack import rows
+from stack import launcher, rows
 from stack.live_view import LiveView, ProcessLine, Snapshot, duration, in_the_log, render
 from stack.settings import StackSettings
-from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess
+from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess, Supervisor
 
 PROCESSES = (
     ProcessLine("kafka", "ready", 300, 412_000_000),
@@ -142,6 +143,136 @@ async def test_a_terminal_that_is_gone_ends_only_the_table(tmp_path: Path) -> No
     console = Console(file=Gone(), force_terminal=True, width=80, height=24)
     view = LiveView(StackSettings(state_dir=tmp_path, gateway_port=9), console=console)
     await asyncio.wait_for(view.run({}, lambda: False), 10)
+
+
+ODD = [None, True, -1, 1.5, "many", "\udcff\x1b[31m", [], [1], ["a"], {}, {"a": None}, {"b": [1]}]
+"""Values that a gateway or a watcher of another version may give."""
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_an_unexpected_answer_is_shown_or_left_out(value: object) -> None:
+    names = ("images", "waiting", "failed", "missing", "model_name", "state", "problem", "known")
+    for name in (*names, "sources"):
+        shown(replace(NOW, state={"images": 1, name: value}, watcher={name: value}))
+        shown(replace(NOW, watcher={"sources": {"nas": {name: value}, "a": value}}))
+    shown(replace(NOW, state=dict.fromkeys(names, value), watcher=dict.fromkeys(names, value)))
+
+
+HOSTILE = "a\udcff\x1b[2J\x1b]0;title\x07\r\n\u202eb"
+
+
+def test_nothing_from_outside_controls_the_terminal() -> None:
+    now = Snapshot(
+        HOSTILE,
+        [ProcessLine(HOSTILE, "ready")],
+        HOSTILE,
+        ready=True,
+        state={"images": 1, "model_name": HOSTILE, "missing": {HOSTILE: HOSTILE}},
+        watcher={"state": HOSTILE, "problem": HOSTILE, "sources": {HOSTILE: {"problem": HOSTILE}}},
+        waits=[HOSTILE],
+        messages=[HOSTILE],
+    )
+    text = shown(now, 300, 100)
+    text.encode()
+    assert all(each.isprintable() for each in text.splitlines())
+    assert r"\udcff\x1b[2J" in text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+async def test_any_error_ends_only_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr("stack.live_view.REFRESH_SECONDS", 0.01)
+
+    def broken(*_: object) -> None:
+        raise KeyError("a mistake …")
+
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=file, force_terminal=True, width=80, height=24)
+    settings = StackSettings(state_dir=tmp_path, gateway_port=9)
+    settings.logs.mkdir()
+    view = LiveView(settings, console=console)
+    monkeypatch.setattr("stack.live_view.render", broken)
+    await asyncio.wait_for(view.run({}, lambda: True), 10)
+    assert not view.say("printed as a line")
+    log = settings.launcher_log.read_text()
+    assert "Traceback" in log
+    assert "KeyError: 'a mistake …'" in log
+
+
+async def test_a_terminal_without_a_character_ends_only_the_table(tmp_path: Path) -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    console = Console(file=file, force_terminal=True, width=80, height=24)
+    settings = StackSettings(state_dir=tmp_path, gateway_port=9)
+    settings.logs.mkdir()
+    line = ProcessSpec("indexer-…", [], tmp_path / "log", never)
+    view = LiveView(settings, console=console)
+    processes = {"x": SupervisedProcess(line, ProcessState.READY)}
+    await asyncio.wait_for(view.run(processes, lambda: True), 10)
+    assert "UnicodeEncodeError" in settings.launcher_log.read_text()
+
+
+async def test_an_error_of_a_question_is_not_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("no such answer")
+
+    monkeypatch.setattr("stack.live_view.REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr("stack.questions.get_json", broken)
+    settings = StackSettings(state_dir=tmp_path)
+    settings.logs.mkdir()
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    await asyncio.wait_for(LiveView(settings, console=console).run({}, lambda: True), 10)
+    assert "RuntimeError: no such answer" in settings.launcher_log.read_text()
+
+
+async def test_without_the_table_the_logs_are_printed_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr("stack.live_view.render", broken)
+    monkeypatch.setattr("stack.launcher.FOLLOW_SECONDS", 0.01)
+    settings = StackSettings(state_dir=tmp_path, gateway_port=9)
+    settings.logs.mkdir()
+    log = settings.logs / "watcher.log"
+    log.write_text("before\n")
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    started = launcher.Launcher(settings, servers_only=False, follow=True, live=True)
+    spec = ProcessSpec("watcher", [], log, never)
+    supervisor = Supervisor([], launcher.say, lambda _: None)
+    view = LiveView(settings, console=console)
+    work = asyncio.ensure_future(started._show_table(view, supervisor, [spec]))
+    printed = ""
+    async with asyncio.timeout(10):
+        while "after" not in printed:
+            with log.open("a") as file:
+                file.write("after \x1b[2J\n")
+            await asyncio.sleep(0.02)
+            printed += capsys.readouterr().out
+    assert not work.done()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert "before" not in printed
+    assert "\x1b" not in printed
+    assert "a mistake" in settings.launcher_log.read_text()
+
+
+def test_a_message_of_the_launcher_is_printable_and_its_failure_is_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher.say(HOSTILE)
+    text = capsys.readouterr().out
+    assert all(line.isprintable() for line in text.split("\n"))
+
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError("gone")
+
+    monkeypatch.setattr("sys.stdout", Gone())
+    launcher.say("nobody sees this")
 
 
 def test_memory_counts_a_process_and_its_descendants() -> None:

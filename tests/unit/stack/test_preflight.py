@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.settings import BadSettings
 from stack.install import finding, preflight, programs, pythons, resources
 from stack.install.finding import OK, PROBLEM, WARNING, Finding
 from stack.install.pythons import Python
@@ -223,6 +224,52 @@ def test_the_folders_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     settings = StackSettings()
     assert preflight.folders(os.environ) == (settings.state, settings.cache)
+
+
+class TestFolders:
+    """The checks and the commands mean the same folders by the same variables."""
+
+    @pytest.mark.parametrize("value", [None, "", "relative", "./a/../b", "~", "~/x", "/a b/c", " "])
+    @pytest.mark.parametrize("name", ["STATE_DIR", "CACHE_DIR", "state_dir"])
+    @pytest.mark.parametrize("cache", [None, "", "  ", "/var/cache/me", "~/my-cache", "here"])
+    def test_folders_are_those_of_the_settings(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        value: str | None,
+        name: str,
+        cache: str | None,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "home").mkdir()
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        for variable, text in (
+            *((each, None) for each in ("STATE_DIR", "CACHE_DIR", "XDG_CACHE_HOME")),
+            ("XDG_CACHE_HOME", cache),
+            (name, value),
+        ):
+            if text is None:
+                monkeypatch.delenv(variable, raising=False)
+            else:
+                monkeypatch.setenv(variable, text)
+        settings = StackSettings()
+        assert preflight.folders(os.environ) == (settings.state, settings.cache)
+
+    def test_a_link_is_followed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "disk")
+        monkeypatch.setenv("STATE_DIR", str(tmp_path / "link" / "state"))
+        assert preflight.folders(os.environ)[0] == StackSettings().state == tmp_path / "disk/state"
+
+    def test_an_unknown_home_is_a_bad_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STATE_DIR", "~no-such-user/x")
+        with pytest.raises(BadSettings, match=r"^STATE_DIR: ~no-such-user is not the home folder"):
+            StackSettings()
+        assert preflight.folders(os.environ)[0].name == "x"
+
+    def test_an_empty_port_is_the_usual_one(self) -> None:
+        empty = dict.fromkeys(resources.PORTS, "")
+        assert resources.check_ports(empty) == resources.check_ports({})
+        assert "no port" in resources.check_ports({"gateway_port": "x"}).text
 
 
 class TestText:

@@ -72,7 +72,7 @@ class Session:
     def __init__(self, session, idle_seconds):
         """`idle_seconds`: 0 means that the memory is never given back."""
         self._session = session
-        self._idle_seconds = idle_seconds
+        self._idle_seconds = min(idle_seconds, threading.TIMEOUT_MAX)
         self._row = None  # the first row of the first batch
         self._had_batch, self._closed = threading.Event(), threading.Event()
         self._thread = None
@@ -125,9 +125,9 @@ class Session:
     def _shrink_when_idle(self):
         while self._had_batch.wait() and not self._closed.is_set():
             self._had_batch.clear()
-            if self._closed.wait(self._idle_seconds) or self._had_batch.is_set():
-                continue
             try:
+                if self._closed.wait(self._idle_seconds) or self._had_batch.is_set():
+                    continue
                 self.shrink()
             except Exception as error:  # the runtime has no common base for its errors
                 pb_utils.Logger.log_warn(f"memory of past batches is not given back: {error}")
