@@ -69,7 +69,6 @@ LEFT: Final = {
             "errors.DeviceCodeError",
             "errors.EntryNotFoundError",
             "errors.FileDuplicationError",
-            "errors.HfUriError",
             "errors.InferenceEndpointError",
             "errors.NotASafetensorsRepoError",
             "errors.OIDCError",
