@@ -52,9 +52,8 @@ def _print_status(
     for name, answers in found["servers"].items():
         print(f"{name}: {'answers' if answers else 'does not answer'}")
     health, lag, watcher = found["gateway"], found["lag"], found["watcher"]
-    print(printable(f"gateway: {health['status']} ({health['url']})"))
-    if health["status"] != "ok":
-        print(printable(str(health.get("detail", ""))))
+    problem = "" if health["status"] == "ok" else f": {health.get('detail', '')}"
+    print(printable(f"gateway: {health['status']} ({health['url']}){problem}"))
     if lag is not None:
         print(f"indexing: {lag} {'record' if lag == 1 else 'records'} behind the log")
     if watcher:

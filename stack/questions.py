@@ -64,7 +64,8 @@ def ask(
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise NoAnswer(str(error) or type(error).__name__) from error
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise NoAnswer(said) from error
 
 
 async def get_json(
