@@ -41,4 +41,4 @@ def elapsed(
         ended.set()
         reporter.join()
         if terminal:
-            print("\r\x1b[K", file=sys.stderr, flush=True, end="")
+            print(f"\r{what}, {time.monotonic() - started:.0f} s\x1b[K", file=sys.stderr)

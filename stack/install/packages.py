@@ -51,9 +51,9 @@ def apt_pythons(
     versions: Sequence[str], which: Callable[[str], str | None] = shutil.which
 ) -> tuple[list[str], bool]:
     """Those of these versions that are among the packages of this release, in the same order; and
-    whether that is certain."""
+    whether that is certain. The first one where there is no apt."""
     if not which("apt-get"):
-        return [], False
+        return list(versions[:1]), False
     known = APT_PYTHONS.get(release())
     found = _looked_up() if known is None else known
     return [each for each in versions if each in (found or ())], found is not None

@@ -84,13 +84,13 @@ def check_python(
         text = f"{pythons[0].path} lacks the module venv"
         return Finding("Python", PROBLEM, text, {"apt": apt(_venv(pythons[0]))})
     suited = [f"{a}.{b}" for a, b in (*TRITON_PYTHONS, *PYTHONS)]
-    text = f"Python {_names(PYTHONS)} is needed, and none of them is on the PATH"
+    text = f"one of {_names(PYTHONS)} is needed, and none of them is on the PATH"
     otherwise = ""
     if uv:
         found = _fetched("Python", text, downloads(), lambda: install_python(suited))
         if found is not None:
             return found
-        text += ", and uv cannot reach its downloads from here"
+        text += "; uv cannot reach its downloads from here"
     elif others:
         otherwise = f"{apt(_venv(others[0]))}, and uv will fetch {DOWNLOADED}"
     remedies = install_python(list(dict.fromkeys(suited)), otherwise)
@@ -113,7 +113,7 @@ def _fetched(
     if reached:
         return Finding(subject, OK, f"{DOWNLOADED}, which uv will fetch")
     if reached is None:
-        text = f"{text}; uv will try to fetch {DOWNLOADED}, but its downloads have not answered yet"
+        text = f"{text}; uv will try to fetch {DOWNLOADED}, which may not be reached from here"
         return Finding(subject, WARNING, text, remedies())
     return None
 

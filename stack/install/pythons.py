@@ -167,7 +167,8 @@ def can_download(environment: Mapping[str, str]) -> bool | None:
     import urllib.parse
     import urllib.request
 
-    if environment.get("UV_PYTHON_DOWNLOADS") == "never" or environment.get("UV_OFFLINE") == "1":
+    offline = environment.get("UV_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    if offline or environment.get("UV_PYTHON_DOWNLOADS") == "never":
         return False
     address = environment.get("UV_PYTHON_INSTALL_MIRROR") or DOWNLOADS
     parts = urllib.parse.urlsplit(address)

@@ -148,15 +148,13 @@ def make(
     from stack.install.pythons import DOWNLOADED
 
     tools = environments.tool_environment(environment, machine.cache)
-    program = machine.own_uv
-    if program is None:
-        installer = machine.installer
-        assert installer is not None  # noqa: S101  # without one there would be a problem
-        with elapsed("installing uv"):
-            program = environments.uv(machine.cache, installer.path, tools)
-    python = machine.python
+    python, installer = machine.python, machine.installer
     name, path = (python.name, python.path) if python else (DOWNLOADED, DOWNLOADED)
     with elapsed(f"setting up {HOME.name} with Python {name}"):
+        program = machine.own_uv
+        if program is None:
+            assert installer is not None  # noqa: S101  # without one there would be a problem
+            program = environments.uv(machine.cache, installer.path, tools)
         environments.make(HOME, lock, path, program, tools, includes=includes)
 
 

@@ -176,7 +176,7 @@ class TestElapsed:
         told = capsys.readouterr().err
         assert told.count("doing it") >= count
         assert ("\x1b" in told) == (count > 1)
-        assert told.endswith("\x1b[K" if count > 1 else "\n")
+        assert told.endswith("doing it, 0 s\x1b[K\n" if count > 1 else "doing it\n")
 
     def test_a_log_is_told_too_that_it_goes_on(self, capsys: pytest.CaptureFixture[str]) -> None:
         with elapsed.elapsed("doing it", log_seconds=0.01):
