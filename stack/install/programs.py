@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stack.install.finding import OK, PROBLEM, WARNING, Finding
+from stack.install.packages import apt, install_library, install_python
 from stack.install.pythons import (
     DOWNLOADED,
     PYTHONS,
@@ -27,6 +28,12 @@ MINIMUM_GLIBC = (2, 35)
 """Triton's wheel is built against it."""
 CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE")
 """Variables for a file of certificate authorities: OpenSSL, Go, uv and httpx read the first."""
+CERTIFICATE_FOLDERS = ("REQUESTS_CA_BUNDLE", "PIP_CERT")
+"""Those that may name a folder instead, as `SSL_CERT_DIR` does for the other programs."""
+HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+DOWNLOAD_ADVICE = (
+    "or let uv reach its downloads: HTTPS_PROXY names a proxy, UV_PYTHON_INSTALL_MIRROR a mirror"
+)
 
 
 def check_machine() -> Finding:
@@ -36,7 +43,10 @@ def check_machine() -> Finding:
     if (system, machine) != ("Linux", "x86_64"):
         text = f"{system} on {machine}; the programs of the servers are for Linux on x86-64"
         return Finding("machine", PROBLEM, text, compose)
-    name, _, number = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    try:
+        name, _, number = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (OSError, ValueError):  # Of musl, which does not know this name.
+        name = number = ""
     parts = number.split(".")
     if name != "glibc" or not all(part.isdigit() for part in parts[:2]):
         return Finding("machine", PROBLEM, "Triton's program needs the C library glibc", compose)
@@ -51,81 +61,93 @@ def _names(versions: Sequence[Version]) -> str:
     return ", ".join(f"{a}.{b}" for a, b in sorted(versions))
 
 
-def check_python(pythons: Sequence[Python], *, uv: bool) -> Finding:
-    """A Python for our own processes, and a way to make environments: `venv`, or uv on the PATH."""
+def check_python(
+    pythons: Sequence[Python],
+    *,
+    uv: bool,
+    downloads: Callable[[], bool | None] = lambda: False,
+    others: Sequence[Python] = (),
+) -> Finding:
+    """A Python for our own processes, and a way to make environments.
+
+    Args:
+        pythons: those that our own processes can run on.
+        uv: whether uv is there, or can be installed by any Python.
+        downloads: whether uv can fetch a Python, as far as that is known; asked only if none is
+            here.
+        others: further ones, which could install uv if they had the module venv.
+    """
     chosen = for_processes(pythons, uv=uv)
     if chosen is not None:
         return Finding("Python", OK, f"{chosen.name}, {chosen.path}")
     if pythons:
         text = f"{pythons[0].path} lacks the module venv"
-        return Finding("Python", PROBLEM, text, {"apt": f"sudo apt install {_venv(pythons[0])}"})
-    text = f"Python {_names(PYTHONS)} is needed, and none of them is on the PATH"
-    return Finding("Python", PROBLEM, text, _install_python(*PYTHONS))
+        return Finding("Python", PROBLEM, text, {"apt": apt(_venv(pythons[0]))})
+    suited = [f"{a}.{b}" for a, b in (*TRITON_PYTHONS, *PYTHONS)]
+    text = f"one of {_names(PYTHONS)} is needed, and none of them is on the PATH"
+    otherwise = ""
+    if uv:
+        found = _fetched("Python", text, downloads(), lambda: install_python(suited))
+        if found is not None:
+            return found
+        text += "; uv cannot reach its downloads from here"
+    elif others:
+        otherwise = f"{apt(_venv(others[0]))}, and uv will fetch {DOWNLOADED}"
+    remedies = install_python(list(dict.fromkeys(suited)), otherwise)
+    return Finding("Python", PROBLEM, text, {**remedies, "": DOWNLOAD_ADVICE} if uv else remedies)
 
 
 def _venv(python: Python) -> str:
     return f"python{python.name}-venv"
 
 
-def check_triton_python(pythons: Sequence[Python], *, downloads: Callable[[], bool]) -> Finding:
+def _fetched(
+    subject: str, text: str, reached: bool | None, remedies: Callable[[], Mapping[str, str]]
+) -> Finding | None:
+    """What there is to say if uv fetches a Python; None if it cannot.
+
+    Args:
+        text: what is missing.
+        reached: whether uv can fetch one, as far as that is known.
+    """
+    if reached:
+        return Finding(subject, OK, f"{DOWNLOADED}, which uv will fetch")
+    if reached is None:
+        text = f"{text}; uv will try to fetch {DOWNLOADED}, which may not be reached from here"
+        return Finding(subject, WARNING, text, remedies())
+    return None
+
+
+def check_triton_python(
+    pythons: Sequence[Python], *, downloads: Callable[[], bool | None]
+) -> Finding:
     """A Python for the models in Triton, with its shared library.
 
     Args:
-        downloads: whether uv can fetch a Python; asked only if none is here.
+        downloads: whether uv can fetch a Python, as far as that is known; asked only if none is
+            here.
     """
     subject = "Python for Triton"
     chosen = for_triton(pythons)
     if chosen is not None:
         return Finding(subject, OK, f"{chosen.name}, {chosen.library}")
-    if downloads():
-        return Finding(subject, OK, f"{DOWNLOADED}, which uv will fetch")
-    bare = next((python for python in pythons if python.version in TRITON_PYTHONS), None)
-    if bare is None:
-        text = (
-            f"the models in Triton need Python {_names(TRITON_PYTHONS)} with its shared library, "
-            "and uv cannot reach its downloads from here"
-        )
-        return Finding(subject, PROBLEM, text, _install_python(*TRITON_PYTHONS))
-    remedies = {
-        "apt": f"sudo apt install libpython{bare.name}",
-        "dnf": f"sudo dnf install python{bare.name}-libs",
-        "pacman": "sudo pacman -S python",
-        "brew": f"brew install python@{bare.name}",
-    }
-    text = f"Python {bare.name} is here without its shared library, libpython{bare.name}.so.1.0"
-    return Finding(subject, PROBLEM, text, remedies)
+    bare = list(dict.fromkeys(p.name for p in pythons if p.version in TRITON_PYTHONS))
+    if bare:
+        text = f"Python {' or '.join(bare)} is here without its shared library, "
+        text += " or ".join(f"libpython{name}.so.1.0" for name in bare)
+    else:
+        text = f"the models in Triton need Python {_names(TRITON_PYTHONS)} with its shared library"
 
+    def remedies() -> Mapping[str, str]:
+        if bare:
+            return install_library(bare)
+        return install_python([f"{a}.{b}" for a, b in TRITON_PYTHONS])
 
-def _install_python(*versions: Version) -> dict[str, str]:
-    """For each package manager, how to install one of these versions, the first one at best."""
-    names = [f"{a}.{b}" for a, b in versions]
-    remedies = {
-        "dnf": f"sudo dnf install python{DOWNLOADED}",
-        "pacman": f"sudo pacman -S uv && uv python install {DOWNLOADED}",
-        "brew": f"brew install python@{DOWNLOADED}",
-    }
-    packaged = next((name for name in names if _apt_has(f"libpython{name}")), None)
-    if packaged:
-        packages = f"python{packaged} python{packaged}-venv libpython{packaged}"
-        remedies["apt"] = f"sudo apt install {packages}"
-    elif shutil.which("apt-cache"):
-        remedies["apt"] = (
-            f"this release has no such package: where uv can reach its downloads, "
-            f"uv python install {DOWNLOADED}; else docker compose up"
-        )
-    return remedies
-
-
-def _apt_has(package: str) -> bool:
-    if not shutil.which("apt-cache"):
-        return False
-    found = subprocess.run(
-        ["apt-cache", "show", package],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
-    return found.returncode == 0
+    found = _fetched(subject, text, downloads(), remedies)
+    if found is not None:
+        return found
+    text += "; uv cannot reach its downloads from here"
+    return Finding(subject, PROBLEM, text, {**remedies(), "": DOWNLOAD_ADVICE})
 
 
 def check_make() -> Finding:
@@ -134,7 +156,7 @@ def check_make() -> Finding:
     if found:
         return Finding("make", OK, found)
     remedies = {
-        "apt": "sudo apt install make",
+        "apt": apt("make"),
         "dnf": "sudo dnf install make",
         "pacman": "sudo pacman -S make",
         "brew": "brew install make",
@@ -148,22 +170,38 @@ def check_certificates(environment: Mapping[str, str]) -> Finding:
     subject = "certificates"
     named = [(name, environment[name]) for name in CERTIFICATES if environment.get(name)]
     for name, value in named:
-        try:
-            content = Path(value).read_bytes()
-        except OSError as error:
-            text = f"{name}: {value} cannot be read ({error.strerror})"
-            return Finding(subject, PROBLEM, text, {"": f"correct {name}, or unset it"})
-        if b"-----BEGIN CERTIFICATE-----" not in content:
-            text = f"{name}: {value} holds no certificate in PEM form"
-            return Finding(subject, PROBLEM, text, {"": f"correct {name}, or unset it"})
+        wrong = _wrong_certificates(name, Path(value))
+        if wrong:
+            advice = {"": f"correct {name}, or unset it"}
+            return Finding(subject, PROBLEM, f"{name}: {value} {wrong}", advice)
     if named:
         return Finding(subject, OK, f"{named[0][0]}: {named[0][1]}, passed on to every step")
     return Finding(subject, OK, "those of the system")
 
 
+def _wrong_certificates(name: str, path: Path) -> str | None:
+    """What is wrong with certificate authorities that a variable names."""
+    try:
+        if path.is_dir():
+            if name not in CERTIFICATE_FOLDERS:
+                return f"is a folder, and {name} names a file; SSL_CERT_DIR names a folder"
+            # OpenSSL finds them by these names alone.
+            if not any(HASHED.fullmatch(each.name) for each in path.iterdir()):
+                return "is a folder without names for OpenSSL, which 'openssl rehash' makes"
+        elif b"-----BEGIN CERTIFICATE-----" not in path.read_bytes():
+            return "holds no certificate in PEM form"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None
+
+
 def certificates(environment: Mapping[str, str]) -> dict[str, str]:
-    """All of `CERTIFICATES`, each with its own value or the first one that is set."""
-    value = next((environment[name] for name in CERTIFICATES if environment.get(name)), None)
-    if value is None:
-        return {}
-    return {name: environment.get(name) or value for name in CERTIFICATES}
+    """All of `CERTIFICATES`, each with its own value or the first one that is a file; a folder is
+    passed on as `SSL_CERT_DIR`."""
+    named = {name: environment[name] for name in CERTIFICATES if environment.get(name)}
+    folders = [value for value in named.values() if os.path.isdir(value)]  # noqa: PTH112
+    files = [value for value in named.values() if value not in folders]
+    found = {**dict.fromkeys(CERTIFICATES, files[0]), **named} if files else dict(named)
+    if folders and not environment.get("SSL_CERT_DIR"):
+        found["SSL_CERT_DIR"] = folders[0]
+    return found

@@ -5,13 +5,18 @@ This file uses the standard library alone and the syntax of Python 3.9: see `pre
 
 from __future__ import annotations
 
+import errno
+import glob
+import os
 import re
+import shlex
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stack.install.finding import OK, PROBLEM, WARNING, Finding
+from stack.install.memory import available
 from stack.install.variables import setting
 
 PORTS = {
@@ -95,56 +100,127 @@ def check_disk(needs: Mapping[Path, int]) -> list[Finding]:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    """The folder, or the nearest one above it that exists and can be seen."""
+    # Path.exists fails below a folder of another user.
+    return next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What is in a folder, sorted; nothing if this user cannot see it."""
+    found = glob.glob(f"{glob.escape(str(folder))}/{pattern}")  # noqa: PTH207  # whose glob fails
+    return [Path(each) for each in sorted(found)]
+
+
+def check_writable(folders: Mapping[Path, Iterable[str]]) -> list[Finding]:
+    """Whether this user can write to folders, and to what an earlier command has left there.
+
+    Args:
+        folders: folder (which may not exist yet) -> patterns of files and folders in it.
+    """
+    findings = []
+    for folder, patterns in folders.items():
+        wrong = _unwritable(folder, patterns)
+        if wrong is not None:
+            findings.append(wrong)
+    if findings:
+        return findings
+    return [Finding("folders", OK, "can be written to: " + ", ".join(map(str, folders)))]
+
+
+def _unwritable(folder: Path, patterns: Iterable[str]) -> Finding | None:
+    unknown = [part for part in folder.parts if part[:1] == "~" == os.path.expanduser(part)[:1]]  # noqa: PTH111
+    if unknown and not os.path.exists(folder):  # noqa: PTH110
+        advice = {"": "set HOME, or STATE_DIR and CACHE_DIR"}
+        return Finding("folders", PROBLEM, f"{folder}: there is no such home folder", advice)
+    there = existing(folder)
+    if not os.path.isdir(there):  # noqa: PTH112
+        advice = {"": "move it away, or set CACHE_DIR and STATE_DIR to other folders"}
+        return Finding("folders", PROBLEM, f"{there} is a file, not a folder", advice)
+    wrong = [] if os.access(there, os.W_OK | os.X_OK) else [there]
+    if not wrong and there == folder:
+        found = (each for pattern in patterns for each in matching(folder, pattern))
+        wrong = [
+            each for each in found if os.access(each, os.F_OK) and not os.access(each, os.W_OK)
+        ]
+    if not wrong:
+        return None
+    text = f"{', '.join(map(str, wrong))}: this user cannot write there"
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        text = f"{there} is on a disk that can only be read"
+        return Finding(
+            "folders", PROBLEM, text, {"": "set CACHE_DIR and STATE_DIR to other folders"}
+        )
+    advice = {"": f'sudo chown -R "$(id -un)" {" ".join(shlex.quote(str(each)) for each in wrong)}'}
+    return Finding("folders", PROBLEM, text, advice)
 
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-def check_memory(meminfo: Path = Path("/proc/meminfo")) -> Finding:
-    """Memory that is available now."""
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        available = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
+def check_memory(
+    meminfo: Path = Path("/proc/meminfo"),
+    groups: Path = Path("/proc/self/cgroup"),
+    root: Path = Path("/sys/fs/cgroup"),
+) -> Finding:
+    """Memory that is available now, to the machine and to the control groups of this process."""
+    left = available(meminfo, groups, root)
+    if left is None:
         return Finding("memory", WARNING, "how much memory is available is not known")
-    text = f"{_gigabytes(available)} available"
-    if available < MEMORY_BYTES:
+    text = f"{_gigabytes(left)} available"
+    if left < MEMORY_BYTES:
         text += f", {_gigabytes(MEMORY_BYTES)} are needed"
-        return Finding("memory", PROBLEM, text, {"": "close some programs"})
+        advice = {"": "close some programs, or raise the limit of this container"}
+        return Finding("memory", PROBLEM, text, advice)
     return Finding("memory", OK, text)
 
 
 def check_ports(environment: Mapping[str, str]) -> Finding:
     """Every port of the local stack can be bound, unless a stack is running already."""
     unneeded = tuple(start for name, start in ELSEWHERE.items() if setting(environment, name))
-    wrong, busy = [], []
+    wrong: list[str] = []
+    found: dict[int, list[str]] = {}
     for variable, default in PORTS.items():
         if unneeded and variable.startswith(unneeded):
             continue
-        number = setting(environment, variable) or str(default)
-        if not number.isdigit() or not 0 < int(number) < 1 << 16:
-            wrong.append(f"{variable} is {number!r}, which is no port")
-        elif not _is_free(int(number)):
-            busy.append(f"{number} ({variable})")
+        value = setting(environment, variable) or str(default)
+        number = _port(value)
+        if number is None:
+            wrong.append(f"{variable} is {value!r}, which is no port")
+        else:
+            found.setdefault(number, []).append(variable)
+    for number, variables in found.items():
+        if len(variables) > 1:
+            wrong.append(f"{' and '.join(variables)} are the same, {number}")
+    refused = {number: _refusal(number) for number in found}
+    for reason in ("in use", "not permitted to this user"):
+        busy = [f"{n} ({found[n][0]})" for n, refusal in refused.items() if refusal == reason]
+        if busy:
+            wrong.append(f"{reason}: {', '.join(busy)}")
     if wrong:
-        return Finding("ports", PROBLEM, "; ".join(wrong))
-    if busy:
-        advice = {"": "stop what uses them, or set these variables to other ports"}
-        return Finding("ports", PROBLEM, "in use: " + ", ".join(busy), advice)
+        advice = {"": "set these variables to other ports, or stop what uses them"}
+        return Finding("ports", PROBLEM, "; ".join(wrong), advice)
     return Finding("ports", OK, "free")
 
 
-def _is_free(number: int) -> bool:
+def _port(value: str) -> int | None:
+    try:
+        number = int(value)
+    except ValueError:
+        return None
+    return number if 0 < number < 1 << 16 else None
+
+
+def _refusal(number: int) -> str | None:
+    """Why a server cannot listen on a port; None if it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", number))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            permitted = error.errno not in (errno.EACCES, errno.EPERM)
+            return "in use" if permitted else "not permitted to this user"
+    return None
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
@@ -159,9 +235,7 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
         fields = line.split()
         if "-" not in fields[6:]:
             continue
-        point = (
-            fields[4].encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")
-        )
+        point = _unescaped(fields[4])
         inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best[0]:
             best = (len(point), fields[fields.index("-", 6) + 1])
