@@ -49,15 +49,16 @@ def reported() -> Iterator[None]:
         # It was closed, and the next file that is opened would take its number.
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     before = sys.stdout  # It stays referenced, since it closes its file when it is deleted.
-    if not isinstance(before, io.TextIOWrapper):
+    number = _number(before)
+    if number is None:
         yield  # Not the program's own.
         return
-    file = _Recorded(before.fileno(), "wb", closefd=False)
+    file = _Recorded(number, "wb", closefd=False)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(file),
         encoding=before.encoding,
         errors="backslashreplace",
-        line_buffering=before.line_buffering,
+        line_buffering=getattr(before, "line_buffering", False),
     )
     try:
         yield
@@ -68,6 +69,16 @@ def reported() -> Iterator[None]:
         if not _failed(file):
             return
     sys.exit(1)
+
+
+def _number(stream: object) -> int | None:
+    """The file descriptor of a text stream; None if it is of another kind or in memory."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return None
+    try:
+        return stream.fileno()
+    except io.UnsupportedOperation:
+        return None
 
 
 def _failed(file: _Recorded) -> bool:
