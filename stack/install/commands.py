@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -131,6 +130,9 @@ def run(
     Raises:
         CommandFailed: it failed, or `progress` was stopped.
     """
+    # Here, because every command imports this module, and few install anything.
+    import tempfile
+
     if progress.stopped:
         raise CommandFailed(f"{what} was interrupted")
     # Not the link in an environment, which the command may be about to replace.

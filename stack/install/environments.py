@@ -15,7 +15,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NamedTuple
 
-from stack.install import commands, package_index
+from stack.install import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements"
@@ -246,6 +246,9 @@ def tool_environment(environment: dict[str, str], cache: Path) -> dict[str, str]
 
     Both use the machine's settings for where packages are and whom to trust.
     """
+    # Here, because every command imports this module, and few install anything.
+    from stack.install import package_index
+
     private = {
         "UV_CACHE_DIR": str(cache / "uv"),
         "UV_NO_PROGRESS": "1",

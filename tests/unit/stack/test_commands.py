@@ -73,7 +73,7 @@ def until(check: Callable[[], object], seconds: float = 60.0) -> None:
 def running(pids: list[int]) -> list[int]:
     def runs(pid: int) -> bool:
         try:
-            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+            return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 
