@@ -102,12 +102,12 @@ def tools(cache: Cache) -> dict[str, str]:
 
 
 def triton_python(cache: Cache) -> pythons.Python:
-    """The Python of the models in Triton: one of the machine, else one that uv fetches.
+    """The Python of the models in Triton: one fetched before, else the machine's, else a new one.
 
     Raises:
         StackError: there is none with a shared library, and none could be fetched.
     """
-    found = pythons.for_triton(pythons.find_pythons(os.environ)) or _fetched_python(cache)
+    found = _fetched_python(cache) or pythons.for_triton(pythons.find_pythons(os.environ))
     if found is not None:
         return found
     what = f"Python {pythons.DOWNLOADED} for Triton"
