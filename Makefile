@@ -69,4 +69,4 @@ lock: setup ## pin the newest versions
 	@$(COMPILE) pyproject.toml -o requirements/app.txt
 	@$(COMPILE) --extra dev pyproject.toml -o requirements/dev.txt
 	@$(COMPILE) --excludes requirements/triton-excludes.txt requirements/triton.in -o requirements/triton.txt
-	@for name in bench java kafka uv weaviate; do $(COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+	@for name in bench build java kafka uv weaviate; do $(COMPILE) requirements/$$name.in -o requirements/$$name.txt; done

@@ -3,7 +3,12 @@
 FROM python:3.11-slim AS build
 WORKDIR /app
 COPY requirements/app.txt requirements/app.txt
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/app.txt
+COPY requirements/build.txt requirements/build.txt
+# What a package without a wheel is built with has hashes too, so nothing is fetched for its build.
+RUN python -m venv /build \
+    && /build/bin/pip install --no-cache-dir --require-hashes --no-deps --only-binary :all: -r requirements/build.txt \
+    && /build/bin/pip wheel --no-cache-dir --require-hashes --no-deps --no-build-isolation -w /wheels -r requirements/app.txt
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
 
 FROM python:3.11-slim
 RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --create-home app \

@@ -50,11 +50,13 @@ def servers(settings: StackSettings, cache: Cache) -> list[ProcessSpec]:
         return []
     # Weaviate first: compiling it takes longest, and the others are prepared beside it.
     with ThreadPoolExecutor(len(wanted)) as pool:
-        begun = [pool.submit(each, settings, cache) for each in wanted]
-        failed = next((each for each in as_completed(begun) if each.exception()), None)
-        if failed is not None:
+        try:
+            begun = [pool.submit(each, settings, cache) for each in wanted]
+            for done in as_completed(begun):
+                done.result()
+        except BaseException:  # Ctrl-C too: the pool waits for what it has begun.
             cache.progress.stop()
-            failed.result()
+            raise
     return [each.result() for each in begun]
 
 

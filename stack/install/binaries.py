@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from stack.errors import StackError
 from stack.install import toolchains
-from stack.install.preparation import Cache, key_of, remove_tree, run
+from stack.install.preparation import Cache, discard, errors_of, key_of, remove_tree, run
 from stack.settings import StackSettings
 
 KAFKA_VERSION: Final = "4.1.0"
@@ -32,6 +33,8 @@ WEAVIATE_MODULE: Final = "github.com/weaviate/weaviate/cmd/weaviate-server"
 WEAVIATE_GO: Final = (1, 27)
 WEAVIATE_PACKAGES: Final = 2300
 """Approximate number of lines its build prints: one per fetched module and compiled package."""
+STUB: Final = "triton_python_backend_stub"
+"""The program in which Triton's Python backend runs a model."""
 
 
 def kafka_jars(cache: Cache) -> Path:
@@ -126,8 +129,7 @@ def _build_weaviate(cache: Cache, target: Path) -> None:
         )
     finally:
         # Up to 2 GB that are not needed any more.
-        if work.exists():
-            remove_tree(work)
+        discard(work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +156,9 @@ def triton(cache: Cache) -> Triton:
     bundle = packages / "pytriton" / "tritonserver"
     # The server's own libraries are beside its package; libpython comes from this Python.
     backends = venv / "tritonserver-backends"
-    if not (backends / "python" / "triton_python_backend_stub").exists():
-        part = venv / "tritonserver-backends.part"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(bundle / "backends", part)
-        stub = bundle / "python_backend_stubs" / python.name / "triton_python_backend_stub"
-        shutil.copy(stub, part / "python" / stub.name)
-        shutil.rmtree(backends, ignore_errors=True)
-        part.rename(backends)
+    if not (backends / "python" / STUB).exists():
+        with errors_of(what), cache.exclusive(venv.name):
+            _make_backends(backends, bundle, python.name)
     library = Path(python.library or "")
     return Triton(
         server=bundle / "bin" / "tritonserver",
@@ -170,6 +167,22 @@ def triton(cache: Cache) -> Triton:
         libraries=(packages / "nvidia_pytriton.libs", library.parent),
         python_environment=venv,
     )
+
+
+def _make_backends(backends: Path, bundle: Path, python: str) -> None:
+    """Triton's backends with the stub of one Python. The caller holds the environment's lock."""
+    if (backends / "python" / STUB).exists():
+        return
+    for stale in backends.parent.glob(f"{backends.name}*.part"):
+        discard(stale)
+    part = Path(tempfile.mkdtemp(prefix=f"{backends.name}-", suffix=".part", dir=backends.parent))
+    try:
+        shutil.copytree(bundle / "backends", part, dirs_exist_ok=True)
+        shutil.copy(bundle / "python_backend_stubs" / python / STUB, part / "python" / STUB)
+        discard(backends)
+        part.rename(backends)
+    finally:
+        discard(part)
 
 
 def library_path(triton: Triton) -> str:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import logging
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
 
 from stack.errors import StackError
+from stack.install import commands, environments
 from stack.install.progress import Lines, Say
 
-logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
-OUTPUT_LINES = 25
+DISCARD_ATTEMPTS = 5
 
 
 class Cache:
@@ -43,12 +39,11 @@ class Cache:
         target = self.root / f"{name}-{key}"
         if target.is_dir():
             return target
-        self.root.mkdir(parents=True, exist_ok=True)
-        with self._lock(name):
+        with errors_of(what), self.exclusive(name):
             if target.is_dir():
                 return target
             for stale in self.root.glob(f".{name}-*.part"):
-                remove_tree(stale)
+                discard(stale)
             part = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=".part", dir=self.root))
             try:
                 with self.progress.step(what):
@@ -56,19 +51,23 @@ class Cache:
                     part.chmod(0o755)
                     part.rename(target)
             finally:
-                if part.exists():
-                    remove_tree(part)
+                discard(part)
         return target
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        with (self.root / f".{name}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.say(f"waiting for another process that is preparing {name}")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock for everything of this name."""
+        return commands.exclusive(self.root / f".{name}.lock", f"preparing {name}", self.progress)
+
+
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """What may go wrong in a step, as a StackError."""
+    try:
+        yield
+    except (commands.CommandFailed, environments.EnvironmentFailed) as error:
+        raise StackError(str(error)) from error
+    except OSError as error:
+        raise StackError(f"{what}: {error}") from error
 
 
 def remove_tree(path: Path) -> None:
@@ -81,6 +80,21 @@ def remove_tree(path: Path) -> None:
         function(name)
 
     shutil.rmtree(path, onerror=writable)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder if that is possible.
+
+    What a killed command has just been writing may appear while it is removed; what stays has the
+    name of a part, which the next run removes.
+    """
+    for _ in range(DISCARD_ATTEMPTS):
+        if not path.exists():
+            return
+        try:
+            remove_tree(path)
+        except OSError:
+            time.sleep(POLL_SECONDS)
 
 
 def key_of(*parts: Path | str) -> str:
@@ -101,51 +115,14 @@ def run(
     cwd: Path | None = None,
     expected_lines: int | None = None,
 ) -> str:
-    """Run a preparation command and return its output; report its progress from time to time.
-
-    `expected_lines` is roughly the number of lines that the command prints in total, from which the
-    progress is estimated.
+    """Run a preparation command and return its output: `commands.run` with our own variables.
 
     Raises:
         StackError: it failed, and the message ends with the last lines it printed; or
             `progress.stop` was called.
     """
-    started = time.monotonic()
-    reported = started
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as output,
-        subprocess.Popen(
-            [str(word) for word in command],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **(environment or {})},
-            cwd=cwd,
-        ) as process,
-    ):
-        try:
-            while process.poll() is None:
-                if progress.stopped:
-                    raise StackError(f"{what} was interrupted")
-                time.sleep(POLL_SECONDS)
-                if time.monotonic() - reported >= progress.interval:
-                    reported = time.monotonic()
-                    lines = _lines_so_far(output)
-                    share = min(0.99, len(lines) / expected_lines) if expected_lines else None
-                    detail = lines[-1][:100] if lines else ""
-                    progress.update(what, reported - started, share, detail)
-        except BaseException:
-            process.kill()
-            raise
-        output.seek(0)
-        text = output.read()
-    if process.returncode != 0:
-        tail = "\n".join(text.splitlines()[-OUTPUT_LINES:])
-        raise StackError(f"{what} failed (exit status {process.returncode}):\n{tail}")
-    return text
-
-
-def _lines_so_far(output: IO[str]) -> list[str]:
-    # The command writes at the position that this file object shares with it.
-    own = Path(f"/proc/self/fd/{output.fileno()}")
-    return own.read_text(errors="replace").splitlines()
+    variables = {**os.environ, **(environment or {})}
+    with errors_of(what):
+        return commands.run(
+            command, progress, what, environment=variables, cwd=cwd, expected_lines=expected_lines
+        )

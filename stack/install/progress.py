@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
@@ -131,9 +132,13 @@ class Bars(Lines):
 
 @contextmanager
 def shown(say: Say) -> Iterator[Lines]:
-    """Bars if standard output is a terminal, else lines by `say`."""
-    if not sys.stdout.isatty():
+    """Bars if standard output is a terminal that can move its cursor, else lines by `say`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a tool prints may have characters that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="replace")
+    console = Console()
+    if not sys.stdout.isatty() or console.is_dumb_terminal:
         yield Lines(say)
         return
-    with Bars(Console()) as bars:
+    with Bars(console) as bars:
         yield bars

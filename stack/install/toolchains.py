@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stack.errors import StackError
 from stack.install import environments, pythons
-from stack.install.preparation import Cache, key_of, run
+from stack.install.preparation import Cache, errors_of, key_of, run
 
 MINIMUM_JAVA = 17
 
@@ -59,7 +59,7 @@ def wheels(cache: Cache, name: str, what: str) -> Path:
     lock = environments.REQUIREMENTS / f"{name}.txt"
 
     def make(target: Path) -> None:
-        install = [uv(cache), "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
+        install = [uv(cache), "pip", "install", "--require-hashes", "--no-deps"]
         install += ["--only-binary", ":all:", "--target", str(target), "-r", str(lock)]
         run(
             [*install, "--python", sys.executable],
@@ -80,20 +80,20 @@ def environment(cache: Cache, name: str, what: str, python: str = sys.executable
     lock = environments.REQUIREMENTS / f"{name}.txt"
     home = cache.root / f"venv-{name}-{key_of(lock, python)}"
     if not environments.is_complete(home, lock):
-        try:
-            with cache.progress.step(what):
-                environments.make(home, lock, python, uv(cache), tools(cache))
-        except environments.EnvironmentFailed as error:
-            raise StackError(str(error)) from error
+        with errors_of(what), cache.progress.step(what):
+            variables, progress = tools(cache), cache.progress
+            environments.make(home, lock, python, uv(cache), variables, progress=progress)
     return home
 
 
 def uv(cache: Cache) -> str:
-    """The uv program: one on the PATH, else from its wheel; raises as `java`."""
-    try:
-        return shutil.which("uv") or environments.uv(cache.root, sys.executable, tools(cache))
-    except environments.EnvironmentFailed as error:
-        raise StackError(str(error)) from error
+    """The uv program: a new one on the PATH, else from its wheel; raises as `java`."""
+    own = environments.own_uv(os.environ.get("PATH"))
+    if own is not None:
+        return own
+    with errors_of("installing uv"):
+        variables, progress = tools(cache), cache.progress
+        return environments.uv(cache.root, sys.executable, variables, progress=progress)
 
 
 def tools(cache: Cache) -> dict[str, str]:
@@ -102,25 +102,36 @@ def tools(cache: Cache) -> dict[str, str]:
 
 
 def triton_python(cache: Cache) -> pythons.Python:
-    """The Python of the models in Triton: one of the machine, else one that uv fetches.
+    """The Python of the models in Triton: one fetched before, else the machine's, else a new one.
 
     Raises:
         StackError: there is none with a shared library, and none could be fetched.
     """
-    found = pythons.for_triton(pythons.find_pythons(os.environ))
+    found = _fetched_python(cache) or pythons.for_triton(pythons.find_pythons(os.environ))
     if found is not None:
         return found
     what = f"Python {pythons.DOWNLOADED} for Triton"
-    variables = {**tools(cache), "UV_PYTHON_INSTALL_DIR": str(cache.root / "python")}
-    wanted = ["--managed-python", pythons.DOWNLOADED]
-    run(
-        [uv(cache), "python", "install", *wanted],
-        cache.progress,
-        f"fetching {what}",
-        environment=variables,
-    )
-    path = run([uv(cache), "python", "find", *wanted], cache.progress, what, environment=variables)
-    fetched = pythons.describe_python(path.strip())
-    if fetched is None or fetched.library is None:
-        raise StackError(f"the Python that uv has fetched lacks its shared library: {path.strip()}")
+    with cache.progress.step(what):
+        run(
+            [uv(cache), "python", "install", "--managed-python", pythons.DOWNLOADED],
+            cache.progress,
+            f"fetching {what}",
+            environment=tools(cache),
+        )
+    fetched = _fetched_python(cache)
+    if fetched is None:
+        raise StackError(f"the Python that uv has fetched lacks its shared library: {cache.root}")
     return fetched
+
+
+def _fetched_python(cache: Cache) -> pythons.Python | None:
+    """A Python for Triton's models that uv has fetched into the cache."""
+    paths = [
+        path
+        for major, minor in pythons.TRITON_PYTHONS
+        for path in (cache.root / "python").glob(
+            f"cpython-{major}.{minor}*/bin/python{major}.{minor}"
+        )
+    ]
+    described = (pythons.describe_python(str(path)) for path in sorted(paths, reverse=True))
+    return pythons.for_triton([python for python in described if python is not None])

@@ -143,3 +143,29 @@ def test_every_copied_path_exists_and_is_not_in_dockerignore() -> None:
         for source in re.findall(r"^COPY (?!--from)(\S+) ", dockerfile.read_text(), re.M):
             assert (ROOT / source).exists(), source
             assert f"!{source}" in allowed, source
+
+
+def test_nothing_is_installed_into_the_image_without_its_hash() -> None:
+    text = (ROOT / "deploy" / "app.Dockerfile").read_text().replace("\\\n", " ")
+    commands = [
+        command
+        for line in text.splitlines()
+        for command in line.split("&&")
+        if re.search(r"pip (install|wheel)", command)
+    ]
+    assert len(commands) == 3
+    unchecked = [each for each in commands if not re.search("--require-hashes|--no-index", each)]
+    assert unchecked == []
+    # An isolated build would fetch its requirements without hashes.
+    assert all("--no-build-isolation" in each for each in commands if "pip wheel" in each)
+
+
+def test_what_packages_are_built_with_is_what_the_application_has_of_it() -> None:
+    def pinned(name: str) -> dict[str, str]:
+        lines = (ROOT / "requirements" / name).read_text()
+        return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", lines, re.M))
+
+    application, build = pinned("app.txt"), pinned("build.txt")
+    assert {"cffi", "pkgconfig", "setuptools"} < build.keys()
+    shared = build.keys() & application.keys()
+    assert {name: build[name] for name in shared} == {name: application[name] for name in shared}

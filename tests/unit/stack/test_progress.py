@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -14,8 +16,8 @@ from rich.console import Console
 from stack import processes
 from stack.errors import StackError
 from stack.install.preparation import Cache, run
-from stack.install.progress import Bars, Lines, remaining
-from stack.settings import StackSettings
+from stack.install.progress import Bars, Lines, remaining, shown
+from stack.settings import ROOT, StackSettings
 
 COUNTS = "import time\nfor n in range(100): print(n, flush=True); time.sleep(0.02)"
 
@@ -67,6 +69,37 @@ def test_bars_show_each_step_of_each_thread() -> None:
     for name in ("Kafka", "part of Kafka", "Weaviate", "part of Weaviate"):
         assert name in written.getvalue()
     assert written.getvalue().count("100%") >= 4
+
+
+@pytest.mark.parametrize(("term", "kind"), [("dumb", Lines), ("xterm", Bars)])
+def test_bars_need_a_terminal_that_moves_its_cursor(
+    monkeypatch: pytest.MonkeyPatch, term: str, kind: type[Lines]
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("sys.stdout", Terminal())
+    with shown(lambda _: None) as progress:
+        assert type(progress) is kind
+
+
+class Terminal(io.StringIO):
+    """Says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_without_a_character_still_shows_the_line() -> None:
+    program = (
+        "from stack.install.progress import shown\n"
+        "with shown(print) as progress: progress.update('building ✓', 30, None, '')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout == b"  ? building ?, 30 s\n", done.stderr
 
 
 def test_a_step_that_fails_is_not_shown_as_done() -> None:
