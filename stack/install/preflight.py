@@ -68,8 +68,8 @@ class Machine:
         self.home = home
         """The environment of our own processes."""
         self.state, self.cache = folders(environment)
-        self.own_uv = shutil.which("uv", path=environment.get("PATH"))
-        """A uv on the PATH."""
+        self.own_uv = environments.own_uv(environment.get("PATH"))
+        """A uv on the PATH that is new enough."""
 
     @functools.cached_property
     def all_pythons(self) -> list[Python]:

@@ -107,7 +107,7 @@ def triton_python(cache: Cache) -> pythons.Python:
     Raises:
         StackError: there is none with a shared library, and none could be fetched.
     """
-    found = _fetched_python(cache) or pythons.for_triton(pythons.find_pythons(os.environ))
+    found = pythons.for_triton(pythons.find_pythons(os.environ, cache.root))
     if found is not None:
         return found
     what = f"Python {pythons.DOWNLOADED} for Triton"
@@ -118,20 +118,7 @@ def triton_python(cache: Cache) -> pythons.Python:
             f"fetching {what}",
             environment=tools(cache),
         )
-    fetched = _fetched_python(cache)
+    fetched = pythons.for_triton(pythons.find_pythons(os.environ, cache.root))
     if fetched is None:
         raise StackError(f"the Python that uv has fetched lacks its shared library: {cache.root}")
     return fetched
-
-
-def _fetched_python(cache: Cache) -> pythons.Python | None:
-    """A Python for Triton's models that uv has fetched into the cache."""
-    paths = [
-        path
-        for major, minor in pythons.TRITON_PYTHONS
-        for path in (cache.root / "python").glob(
-            f"cpython-{major}.{minor}*/bin/python{major}.{minor}"
-        )
-    ]
-    described = (pythons.describe_python(str(path)) for path in sorted(paths, reverse=True))
-    return pythons.for_triton([python for python in described if python is not None])

@@ -236,10 +236,9 @@ class TestTritonsPython:
         found.parent.mkdir(parents=True)
         found.touch()
         described = pythons.Python(str(found), (3, 12), "/lib/libpython3.12.so.1.0", True)
-        monkeypatch.setattr(pythons, "find_pythons", lambda *_: [])
-        monkeypatch.setattr(pythons, "describe_python", lambda path: described)
+        monkeypatch.setattr(pythons, "_describe", lambda paths: [described] * (str(found) in paths))
         monkeypatch.setattr(toolchains, "uv", lambda _: pytest.fail("uv is not needed"))
-        assert toolchains.triton_python(Cache(tmp_path, lambda _: None)) == described
+        assert toolchains.triton_python(Cache(tmp_path, lambda _: None)) == described._replace(fetched=True)
 
 
 BACKENDS = """
