@@ -95,6 +95,7 @@ async def test_the_mount_named_in_the_event_is_waited_for(
     assert bench.ids == {"disk/a.png"}
 
 
+@pytest.mark.slow
 async def test_a_missing_file_on_a_present_mount_is_dead_lettered(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,7 @@ async def test_simultaneous_image_requests_share_index_queries(
     assert len(requested) < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "folder", ["link", "link/deep/er", "inner/link/x", "nowhere/x", "circle/x", "file.txt/x"]
 )

@@ -136,6 +136,7 @@ async def test_an_exact_name_takes_precedence_over_another_form(bench: Gateway) 
     assert len(thumbnails) == 2
 
 
+@pytest.mark.slow
 async def test_an_exact_name_with_a_dead_letter_takes_precedence(bench: Gateway) -> None:
     apart = normalize("NFD", "é.jpg")
     await put(bench, apart, "blue")

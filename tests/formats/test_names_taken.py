@@ -96,6 +96,7 @@ async def test_a_name_is_taken_in_either_form(bench: Gateway) -> None:
     assert there.read_bytes() == png("blue")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requested", ["é", APART])
 async def test_an_existing_folder_in_another_form_is_used(bench: Gateway, requested: str) -> None:
     (bench.images / APART).mkdir()

@@ -119,11 +119,13 @@ def test_each_shell_completes(state: Path, shell: str) -> None:
         assert SHELLS[shell](state, line) == [completed], line
 
 
+@pytest.mark.slow
 def test_bash_completes_a_path_that_it_does_not_expand(tmp_path: Path) -> None:
     for path in (PROGRAM, "~/x/image-search", "'$HOME/image-search'", "/gone/image-search"):
         assert bash(tmp_path, f"{path} models sw") == ["switch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", SHELLS)
 def test_all_shells_call_this_checkout(shell: str) -> None:
     text = script(shell)
@@ -132,6 +134,7 @@ def test_all_shells_call_this_checkout(shell: str) -> None:
     assert "./" not in text.replace(str(completion.PROGRAM), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_get_an_answer(shell: str) -> None:
     done = run(
@@ -144,6 +147,7 @@ def test_other_shells_get_an_answer(shell: str) -> None:
     assert all(name in done.stdout for name in ("list", "show", "retry", "drop"))
 
 
+@pytest.mark.slow
 def test_it_is_installed_for_the_name(tmp_path: Path) -> None:
     done = run("--install-completion", "bash", HOME=str(tmp_path), **{DETECTION: "1"})
     assert done.returncode == 0, done.stderr
@@ -164,6 +168,7 @@ def test_a_bad_setting_gives_no_names(
     assert complete("") == []
 
 
+@pytest.mark.slow
 def test_no_completion_creates_anything(tmp_path: Path) -> None:
     folders = {name: str(tmp_path / name) for name in ("STATE_DIR", "CACHE_DIR", "MODELS_DIR")}
     done = subprocess.run(

@@ -56,6 +56,7 @@ def test_every_command_with_a_result_prints_json() -> None:
     assert missing == set()
 
 
+@pytest.mark.slow
 def test_up_in_the_foreground_has_no_result(tmp_path: Path) -> None:
     done = run("up", "--json", STATE_DIR=str(tmp_path / "state"))
     assert (done.returncode, done.stdout) == (2, "")
@@ -63,6 +64,7 @@ def test_up_in_the_foreground_has_no_result(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -87,6 +89,7 @@ def test_an_error_leaves_standard_output_empty(tmp_path: Path, words: list[str])
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "unbuffered"),
     [
@@ -114,6 +117,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, words: list[str], unbuffered: s
     assert done.stderr == "error: standard output: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_gets_no_message(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "watcher.log").write_text("a line\n" * 50_000)
@@ -128,6 +132,7 @@ def test_a_reader_that_has_enough_gets_no_message(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_without_standard_output_a_command_succeeds() -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f"exec {PROGRAM} models list >&-"],
@@ -138,6 +143,7 @@ def test_without_standard_output_a_command_succeeds() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_what_a_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "watcher.log").write_text("caf\u00e9 \u2026\n")
@@ -195,6 +201,7 @@ def test_clean_names_what_it_may_delete(
         assert f"rm -rf {tmp_path}/usual/image-search" in text
 
 
+@pytest.mark.slow
 def test_prepare_prints_what_it_prepared(tmp_path: Path) -> None:
     elsewhere = {
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
@@ -230,6 +237,7 @@ def test_up_in_the_background_prints_what_it_started(
     assert json.loads(capsys.readouterr().out)["gateway"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status"),
     [
@@ -260,6 +268,7 @@ def test_the_version_is_that_of_the_project() -> None:
     assert run("--version").stdout == f"image-search {version()}\n"
 
 
+@pytest.mark.slow
 def test_results_as_json(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "watcher.log").write_text("one\ntwo\nthree\n")
@@ -279,6 +288,7 @@ def test_the_help_names_doctor_and_completion() -> None:
         assert name in shown
 
 
+@pytest.mark.slow
 def test_no_colour_where_none_is_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

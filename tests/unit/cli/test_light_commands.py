@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.main import get_group
 
 from cli.__main__ import MODULES, build
@@ -103,6 +104,7 @@ def commands() -> list[list[str]]:
     return list(below(get_group(build()), []))
 
 
+@pytest.mark.slow
 def test_no_help_loads_a_heavy_library(tmp_path: Path) -> None:
     each = commands()
     assert ["models", "decline"] in each
@@ -111,6 +113,7 @@ def test_no_help_loads_a_heavy_library(tmp_path: Path) -> None:
     assert loaded & HELP_NEEDS_NO == set()
 
 
+@pytest.mark.slow
 def test_no_light_command_loads_a_heavy_library(tmp_path: Path) -> None:
     _, loaded = run(tmp_path, *LIGHT)
     for words in LIGHT if loaded & HEAVY else ():
@@ -145,6 +148,7 @@ def test_the_overview_says_of_each_group_what_the_group_says() -> None:
         assert overview[name].get_short_help_str(100) == whole[name].get_short_help_str(100)
 
 
+@pytest.mark.slow
 def test_a_running_stack_takes_no_more_libraries(tmp_path: Path) -> None:
     row = ProcessRow(name="x", state="ready", pid=os.getpid(), identity=identity(os.getpid()))
     gone = row.model_copy(update={"name": "y", "identity": "0:0"})

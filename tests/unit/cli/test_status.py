@@ -85,6 +85,7 @@ async def servers(folder: Path, delay: float, **more: Any) -> AsyncIterator[Stac
         )
 
 
+@pytest.mark.slow
 async def test_all_are_asked_at_once(tmp_path: Path) -> None:
     async with servers(tmp_path, delay=0.4) as settings, asyncio.timeout(1.9):
         # One after the other, these six answers would take 2.4 s.
@@ -200,6 +201,7 @@ class TestQuestions:
     async def test_no_broker_is_no_answer(self, address: str) -> None:
         assert not await questions.kafka_answers(address)
 
+    @pytest.mark.slow
     async def test_another_protocol_is_no_answer(self) -> None:
         async with listening(http({})) as port:
             assert not await questions.kafka_answers(f"127.0.0.1:{port}")
@@ -207,6 +209,7 @@ class TestQuestions:
             with pytest.raises(questions.NoAnswer):
                 await questions.get_json(f"http://127.0.0.1:{port}/", 0.5)
 
+    @pytest.mark.slow
     async def test_a_silent_server_is_no_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()

@@ -208,6 +208,7 @@ class TestTokens:
             headers = {"X-API-Key": issuer.token()}
             assert_problem(await bench.client.get("/", headers=headers), 401)
 
+    @pytest.mark.slow
     async def test_keys_and_tokens_together(
         self, tmp_path: Path, small_spec: ModelSpec, issuer: Issuer
     ) -> None:

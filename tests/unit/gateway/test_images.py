@@ -160,6 +160,7 @@ class TestThumbnails:
         Image.new("RGB", size, "teal").save(target)
         await bench.holds(name)
 
+    @pytest.mark.slow
     async def test_a_thumbnail_is_small_upright_and_cached(
         self, bench: Gateway, tmp_path: Path
     ) -> None:
@@ -230,6 +231,7 @@ class TestThumbnails:
         assert 0 < kept < 30_000
         decoders.close()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("size", ["0", "100", "100000", "-1", "x", "128.5"])
     async def test_other_sizes_are_refused(self, bench: Gateway, size: str) -> None:
         await self.put(bench, "x.png")
@@ -376,6 +378,7 @@ class TestUploads:
         assert_problem(await bench.client.post(UPLOAD), 422, "image")
         assert_problem(await bench.client.post(UPLOAD, data={"image": "text"}), 422, "image")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "folder",
         ["..", "a/../..", ".hidden", "a/.b", "~x", "a\0b", "a\\b", "x" * 300, "C:", "a.part"],

@@ -32,6 +32,7 @@ async def routes(bench: Gateway) -> dict[str, set[str]]:
     return {path: {*each, "HEAD"} if "GET" in each else each for path, each in found.items()}
 
 
+@pytest.mark.slow
 async def test_allow_names_all_methods_of_a_path(bench: Gateway) -> None:
     found = await routes(bench)
     assert found["/api/v1/images"] == {"GET", "HEAD", "POST"}

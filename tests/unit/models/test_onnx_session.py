@@ -61,6 +61,7 @@ def batch(rows: int) -> dict[str, Any]:
     return {"X": np.ones((rows, 2), np.float32)}
 
 
+@pytest.mark.slow
 def test_memory_is_returned_once_after_the_work(module: Any) -> None:
     recorded = RecordedSession()
     session = module.Session(recorded, 0.05)
@@ -85,6 +86,7 @@ def test_memory_is_kept_while_batches_come(module: Any) -> None:
     assert time.monotonic() - started < 2  # It does not wait for the end of the idle time.
 
 
+@pytest.mark.slow
 def test_single_rows_neither_delay_nor_cause_the_return(module: Any) -> None:
     recorded = RecordedSession()
     session = module.Session(recorded, 0.2)

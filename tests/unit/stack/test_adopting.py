@@ -329,6 +329,7 @@ class TestDeclining:
 class TestTestsStayHere:
     """No test may reach the real hub."""
 
+    @pytest.mark.slow
     def test_what_a_test_starts_finds_no_hub(self, tmp_path: Path) -> None:
         own = {"CACHE_DIR": str(tmp_path / "cache"), "STATE_DIR": str(tmp_path / "state")}
         done = run_image_search(own, "models", "adopt", NAME, check=False)

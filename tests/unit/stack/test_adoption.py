@@ -9,6 +9,7 @@ from stack.triton_models import model_registry
 from tests.support.adoption_world import Killed, World, no_room
 
 
+@pytest.mark.slow
 async def test_it_downloads_fills_and_switches_and_says_each_step(world: World) -> None:
     status = await world.attempt()
     assert (status.step, status.problem) == (AdoptionStep.DONE, "")
@@ -34,6 +35,7 @@ async def test_it_downloads_fills_and_switches_and_says_each_step(world: World) 
     assert (await world.attempt()).step is AdoptionStep.DONE, "it can be repeated"
 
 
+@pytest.mark.slow
 async def test_killed_at_any_point_it_ends_the_same(world: World) -> None:
     kills = 0
     while True:
@@ -51,6 +53,7 @@ async def test_killed_at_any_point_it_ends_the_same(world: World) -> None:
     assert len([name for name in world.server.downloads if name == "visual/model.onnx"]) == 1
 
 
+@pytest.mark.slow
 async def test_what_was_downloaded_is_kept_and_only_the_rest_is_fetched(world: World) -> None:
     weights = world.server.folder / "textual" / "model.onnx.data"
     weights.write_bytes(bytes(range(256)) * 1000)
@@ -63,6 +66,7 @@ async def test_what_was_downloaded_is_kept_and_only_the_rest_is_fetched(world: W
     assert world.written[0].bytes_done == 100_000
 
 
+@pytest.mark.slow
 async def test_a_part_that_is_damaged_is_fetched_again(world: World) -> None:
     weights = world.server.folder / "textual" / "model.onnx.data"
     weights.write_bytes(bytes(range(256)) * 1000)
@@ -77,6 +81,7 @@ async def test_a_part_that_is_damaged_is_fetched_again(world: World) -> None:
     assert (await world.attempt()).step is AdoptionStep.DONE
 
 
+@pytest.mark.slow
 async def test_without_a_network_it_tries_again_and_waits_longer_each_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +109,7 @@ async def test_a_hub_without_the_model_leaves_lite(world: World) -> None:
     assert await world.answering() == "lite"
 
 
+@pytest.mark.slow
 async def test_a_full_disk_is_noticed_before_anything_is_downloaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +121,7 @@ async def test_a_full_disk_is_noticed_before_anything_is_downloaded(
     assert (await world.attempt()).step is AdoptionStep.DONE
 
 
+@pytest.mark.slow
 async def test_weaviate_keeps_the_share_of_the_disk_that_it_needs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +131,7 @@ async def test_weaviate_keeps_the_share_of_the_disk_that_it_needs(
         assert (await world.attempt()).step is AdoptionStep.DONE
 
 
+@pytest.mark.slow
 async def test_a_status_that_cannot_be_written_ends_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +143,7 @@ async def test_a_status_that_cannot_be_written_ends_nothing(
     assert await world.answering() == NAME
 
 
+@pytest.mark.slow
 async def test_a_model_that_does_not_load_leaves_lite(world: World) -> None:
     world.cannot_load = "not enough memory"
     status = await world.attempt()
@@ -144,6 +153,7 @@ async def test_a_model_that_does_not_load_leaves_lite(world: World) -> None:
     assert (await world.attempt()).step is AdoptionStep.DONE
 
 
+@pytest.mark.slow
 async def test_a_collection_that_lacks_pictures_does_not_answer(world: World) -> None:
     world.missing = "2 of 100 pictures are not in it"
     status = await world.attempt()
@@ -180,6 +190,7 @@ async def test_a_switch_by_a_command_ends_the_change(world: World) -> None:
     assert "other is loaded without answering searches" in status.sentence()
 
 
+@pytest.mark.slow
 async def test_one_that_was_retired_while_it_was_filled_is_declined(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ async def test_every_command_that_changes_the_models_counts(
     assert world.server.downloads == []
 
 
+@pytest.mark.slow
 async def test_the_change_itself_is_no_choice(world: World) -> None:
     assert (await world.attempt()).step is AdoptionStep.DONE
     assert not model_registry(world.settings).read().chosen
@@ -132,6 +133,7 @@ def test_a_model_that_was_retired_between_two_attempts_is_declined() -> None:
         assert objection(state, NAME, LITE, declined=False, status=status(step=step)) is None
 
 
+@pytest.mark.slow
 async def test_a_command_between_the_last_check_and_the_switch_wins(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +153,7 @@ async def test_a_command_between_the_last_check_and_the_switch_wins(
     assert await world.answering() == LITE
 
 
+@pytest.mark.slow
 async def test_an_alias_that_names_a_model_of_others_is_not_moved(world: World) -> None:
     theirs = Collection("Images_Other", "ViT-L-14__openai", "abc", 768)
     world.index.collections[theirs.name] = theirs
@@ -270,6 +273,7 @@ class TestSentence:
         assert f"{NAME} is still loaded; to free its memory" in found.sentence
 
 
+@pytest.mark.slow
 async def test_a_model_that_a_user_removes_is_not_downloaded_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ async def half_way(world: World) -> None:
 
 
 class TestDeclining:
+    @pytest.mark.slow
     async def test_a_model_that_the_change_has_loaded_is_unloaded(
         self, running: World, capsys: Captured
     ) -> None:
@@ -86,6 +87,7 @@ class TestDeclining:
         state = model_registry(running.settings).read()
         assert (state.current, state.retiring) == (("lite",), None)
 
+    @pytest.mark.slow
     async def test_one_that_is_loaded_but_not_current_is_unloaded(
         self, running: World, capsys: Captured
     ) -> None:
@@ -98,6 +100,7 @@ class TestDeclining:
         assert NAME not in running.served
         assert f"{NAME} is unloaded" in capsys.readouterr().out
 
+    @pytest.mark.slow
     async def test_one_that_cannot_be_unloaded_is_said(
         self, running: World, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -111,6 +114,7 @@ class TestDeclining:
         assert f"{NAME} is still loaded; to free its memory: ./image-search models retire" in said
         assert "still running: indexer" in said
 
+    @pytest.mark.slow
     async def test_one_that_a_command_loaded_stays(self, running: World, capsys: Captured) -> None:
         await half_way(running)
         async with running.by_command() as switcher:
@@ -119,6 +123,7 @@ class TestDeclining:
         assert NAME in running.served
         assert f"models retire {NAME}" in capsys.readouterr().out
 
+    @pytest.mark.slow
     async def test_after_the_alias_was_moved_it_is_too_late(self, running: World) -> None:
         """The process was killed after it moved the alias, and before it recorded that."""
         await half_way(running)
@@ -150,6 +155,7 @@ class TestDeclining:
 
 
 class TestGivingUp:
+    @pytest.mark.slow
     async def test_what_the_change_has_loaded_is_unloaded_and_may_be_loaded_again(
         self, running: World
     ) -> None:
@@ -162,6 +168,7 @@ class TestGivingUp:
         running.missing = ""
         assert (await running.attempt()).step is AdoptionStep.DONE
 
+    @pytest.mark.slow
     async def test_what_a_command_has_loaded_stays(self, running: World) -> None:
         await half_way(running)
         async with running.by_command() as switcher:

@@ -70,6 +70,7 @@ def too_little_memory(_: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_memory", lambda: 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cause", "problem", "step"),
     [
@@ -101,6 +102,7 @@ async def test_a_failure_that_repeats_is_retried_ever_more_rarely(
     assert (await world.attempt()).step is AdoptionStep.DONE, "and is forgotten afterwards"
 
 
+@pytest.mark.slow
 async def test_an_attempt_that_gets_further_is_followed_by_the_next_at_once(world: World) -> None:
     world.file.write(
         AdoptionStatus(
@@ -111,6 +113,7 @@ async def test_an_attempt_that_gets_further_is_followed_by_the_next_at_once(worl
     assert await waits(world, 2) == pytest.approx([10, 20], abs=1)
 
 
+@pytest.mark.slow
 async def test_a_model_that_memory_does_not_hold_is_not_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +128,7 @@ async def test_a_model_that_memory_does_not_hold_is_not_loaded(
     assert (await world.attempt()).step is AdoptionStep.DONE
 
 
+@pytest.mark.slow
 async def test_a_step_does_not_show_the_problem_of_the_attempt_before(world: World) -> None:
     world.cannot_load = "not enough memory"
     await world.attempt()
@@ -158,6 +162,7 @@ async def test_behind_a_sign_in_page_it_tries_again(
     assert "sign-in page" in status.problem
 
 
+@pytest.mark.slow
 async def test_what_another_process_installed_meanwhile_is_not_kept_twice(world: World) -> None:
     """`models pull` was quicker, and the parts of the own download are left."""
     world.cannot_load = "x"
@@ -195,6 +200,7 @@ async def test_a_cache_that_cannot_be_written_is_one_line_of_pull(
 
 
 class TestPins:
+    @pytest.mark.slow
     async def test_a_file_that_is_pinned_must_have_that_content(
         self, world: World, tmp_path: Path
     ) -> None:

@@ -173,6 +173,7 @@ class Stopping(commands.Silent):
 
 
 class TestStopping:
+    @pytest.mark.slow
     def test_ends_a_wait_for_another_command(self, tmp_path: Path) -> None:
         progress = Stopping()
         timer = threading.Timer(0.3, lambda: setattr(progress, "stopped", True))
@@ -218,6 +219,7 @@ def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
         Cache(tmp_path / "file" / "cache", silent).get_or_prepare("t", "1", "the tool", discard)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_removed_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(39, "Directory not empty")

@@ -82,6 +82,7 @@ def test_an_environment_is_made_once(home: Path, lock: Path, uv: Uv) -> None:
     assert uv.calls() == []
 
 
+@pytest.mark.slow
 def test_a_new_lock_brings_it_up_to_date_in_place(home: Path, lock: Path, uv: Uv) -> None:
     make(home, lock, uv)
     (home / "kept").touch()
@@ -92,6 +93,7 @@ def test_a_new_lock_brings_it_up_to_date_in_place(home: Path, lock: Path, uv: Uv
     assert (home / "kept").exists()
 
 
+@pytest.mark.slow
 def test_after_a_failure_it_is_neither_complete_nor_lost(home: Path, lock: Path, uv: Uv) -> None:
     make(home, lock, uv)
     (home / "kept").touch()
@@ -110,6 +112,7 @@ def test_after_a_failure_it_is_neither_complete_nor_lost(home: Path, lock: Path,
     assert (home / "kept").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
 def test_a_moved_or_copied_checkout_is_set_up_again(
     home: Path, lock: Path, uv: Uv, tmp_path: Path, how: object
@@ -136,6 +139,7 @@ def test_a_linked_environment_is_where_the_link_leads(
     assert environments.is_complete(link, lock)
 
 
+@pytest.mark.slow
 def test_one_for_another_python_is_emptied(home: Path, lock: Path, uv: Uv) -> None:
     make(home, lock, uv)
     stamp = home / environments.STAMP
@@ -147,6 +151,7 @@ def test_one_for_another_python_is_emptied(home: Path, lock: Path, uv: Uv) -> No
     assert not (home / "lib" / "python2.11").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("minor", "kept"), [(0, True), (1, False)])
 def test_a_version_may_be_asked_for(home: Path, lock: Path, uv: Uv, minor: int, kept: bool) -> None:
     make(home, lock, uv)
@@ -156,6 +161,7 @@ def test_a_version_may_be_asked_for(home: Path, lock: Path, uv: Uv, minor: int, 
     assert (home / "mark").exists() == kept
 
 
+@pytest.mark.slow
 def test_an_interpreter_that_does_not_run_is_replaced(home: Path, lock: Path, uv: Uv) -> None:
     make(home, lock, uv)
     python = home / "bin" / "python"
@@ -167,6 +173,7 @@ def test_an_interpreter_that_does_not_run_is_replaced(home: Path, lock: Path, uv
     assert environments.is_complete(home, lock)
 
 
+@pytest.mark.slow
 def test_its_own_interpreter_can_make_it_again(home: Path, lock: Path, uv: Uv) -> None:
     make(home, lock, uv)
     (home / environments.STAMP).unlink()
@@ -238,7 +245,9 @@ class TestTritonsPython:
         described = pythons.Python(str(found), (3, 12), "/lib/libpython3.12.so.1.0", True)
         monkeypatch.setattr(pythons, "_describe", lambda paths: [described] * (str(found) in paths))
         monkeypatch.setattr(toolchains, "uv", lambda _: pytest.fail("uv is not needed"))
-        assert toolchains.triton_python(Cache(tmp_path, lambda _: None)) == described._replace(fetched=True)
+        assert toolchains.triton_python(Cache(tmp_path, lambda _: None)) == described._replace(
+            fetched=True
+        )
 
 
 BACKENDS = """

@@ -92,6 +92,7 @@ class TestScript:
         done = run(checkout, "--version", program=link, cwd=tmp_path)
         assert done.stdout.startswith("image-search "), done.stderr
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("content", ["", "#!/no/such/loader\n", "#!/bin/sh\nexit 127\n", None])
     def test_an_interpreter_that_does_not_run_is_passed_over(
         self, checkout: Path, content: str | None
@@ -129,12 +130,14 @@ class TestAfterAnUpdate:
         done = run(checkout, command, "--json", variables=WRONG)
         assert (done.stdout, done.stderr) == (f"ours {command} --json\n", "")
 
+    @pytest.mark.slow
     def test_other_commands_need_their_libraries(self, checkout: Path) -> None:
         installed(checkout, stamp="earlier")
         done = run(checkout, "status", variables=WRONG)
         assert done.returncode == 1
         assert "certificates" in done.stderr
 
+    @pytest.mark.slow
     def test_so_does_what_stops_the_stack_where_it_imports_a_new_one(self, checkout: Path) -> None:
         installed(checkout, stamp="earlier")
         (checkout / "stack" / "stopping.py").write_text("import a_new_library\n")
@@ -150,6 +153,7 @@ class TestErrors:
         assert "Traceback" not in done.stderr, done.stderr
         return {each["subject"]: (each["state"], each["text"]) for each in json.loads(done.stdout)}
 
+    @pytest.mark.slow
     def test_a_cache_below_a_file(self, checkout: Path) -> None:
         wrong = checkout / "pyproject.toml" / "cache"
         state, text = self.found(
@@ -161,6 +165,7 @@ class TestErrors:
         assert done.returncode == 1
         assert text in done.stderr
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("port", ["²", "", "x", "-1", "70000", "1e3"])
     def test_ports_that_are_none(self, checkout: Path, port: str) -> None:
         text = self.found(run(checkout, "doctor", "--json", variables={"GATEWAY_PORT": port}))[
@@ -176,6 +181,7 @@ class TestErrors:
         self.found(done)
         assert f"{checkout}/~/.cache/image-search: there is no such home folder" in done.stdout
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "left", ["", ".venv", ".venv.lock", "cache", "cache/.uv.lock", "cache/uv"]
     )

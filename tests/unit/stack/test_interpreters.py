@@ -213,6 +213,7 @@ class TestAdvice:
             assert packages.apt_pythons(["3.12", "3.11"]) == expected
         assert "apt update" in packages.install_python(["3.12"])["apt"]
 
+    @pytest.mark.slow
     def test_a_slow_look_up_is_given_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

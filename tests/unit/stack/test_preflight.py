@@ -46,6 +46,7 @@ class TestPythons:
         program.chmod(0o755)
         assert pythons.describe_python(str(program)) is None
 
+    @pytest.mark.slow
     def test_the_named_one_comes_first(self, tmp_path: Path) -> None:
         named = tmp_path / "mine"
         named.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -303,6 +304,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.slow
 def test_doctor_needs_no_environment_and_says_all_at_once(tmp_path: Path) -> None:
     broken = {"SSL_CERT_FILE": str(tmp_path / "missing"), "TRITON_PORT": "0"}
     done = run("doctor", "--json", **broken)

@@ -22,6 +22,7 @@ from stack.settings import ROOT, StackSettings
 COUNTS = "import time\nfor n in range(100): print(n, flush=True); time.sleep(0.02)"
 
 
+@pytest.mark.slow
 def test_lines_say_how_far_a_command_is() -> None:
     said: list[str] = []
     lines = Lines(said.append)
@@ -109,6 +110,7 @@ def test_a_step_that_fails_is_not_shown_as_done() -> None:
     assert said == ["preparing the tool"]
 
 
+@pytest.mark.slow
 def test_stopping_ends_a_running_command() -> None:
     lines = Lines(lambda _: None)
     threading.Timer(0.3, lines.stop).start()

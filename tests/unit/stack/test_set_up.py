@@ -39,6 +39,7 @@ class TestPurpose:
         machine = preflight.Machine({**os.environ, **variables})
         return {each.subject for each in machine.check(purpose, complete=False)}
 
+    @pytest.mark.slow
     def test_each_purpose_checks_what_it_needs(self, tmp_path: Path) -> None:
         setup = {"Python", "certificates", "folders", "disk"}
         prepare = {*setup, "machine", "Python for Triton", "memory"}
@@ -47,6 +48,7 @@ class TestPurpose:
         start_needs = {*prepare, "make", "ports", "file system"}
         assert self.subjects(tmp_path, preflight.START) == start_needs
 
+    @pytest.mark.slow
     def test_what_a_running_stack_has_taken_is_not_missing(self, tmp_path: Path) -> None:
         (tmp_path / "state" / "run").mkdir(parents=True)
         (tmp_path / "state" / "run" / "stack.json").touch()
@@ -82,6 +84,7 @@ class TestSetUp:
         assert isinstance(variables, dict)
         assert variables["UV_CACHE_DIR"].startswith(str(tmp_path / "cache"))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("state", "count"), [(PROBLEM, 0), (WARNING, 2), (OK, 2)])
     def test_a_problem_alone_stops_it(
         self,
@@ -127,6 +130,7 @@ class TestSetUp:
         assert asked == [True] * checked
         assert len(made) == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("error", "status", "text"),
         [
