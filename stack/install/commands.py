@@ -161,7 +161,7 @@ def run(
                     reported = now
                     lines = _printed(output)
                     share = min(0.99, len(lines) / expected_lines) if expected_lines else None
-                    detail = lines[-1][:100] if lines else ""
+                    detail = next(filter(_says_something, reversed(lines)), "").strip()[:100]
                     progress.update(what, now - started, share, detail)
         except BaseException:
             if process.returncode is None:
@@ -172,6 +172,11 @@ def run(
         tail = "\n".join(lines[-OUTPUT_LINES:])
         raise CommandFailed(f"{what} failed (exit status {process.returncode}):\n{tail}")
     return "\n".join(lines)
+
+
+def _says_something(line: str) -> bool:
+    """Whether a line is no bar, nor what is left of one."""
+    return "\u2501" not in line and len(line.strip()) > len("kB/s")
 
 
 def _printed(output: IO[str]) -> list[str]:
