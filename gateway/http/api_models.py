@@ -31,6 +31,9 @@ MAX_TERMS = 16
 MAX_QUERY = MAX_TERMS * (MAX_NAME + 20)
 """Characters of a query in its short form: each term with its sign and weight."""
 MAX_CURSOR = longest_token(MAX_NAME)
+CURSOR_FORM = r"^[A-Za-z0-9_.-]+$"
+"""The characters of a token. In an address, any other would take up to twelve of its bytes, and
+the server refuses an address of 65,536 bytes before we see it."""
 
 
 def _plain_text(text: str) -> str:

@@ -15,7 +15,7 @@ from gateway.http.connection import while_connected
 from gateway.http.static import StaticPage, headers
 from gateway.state.lake_queries import LakeQueries
 
-MAX_TEXT_IN_URL: Final = 16_000
+MAX_TEXT_IN_URL: Final = 4_000
 """Characters of a query in an address: fewer than a query may have, but what servers accept."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from gateway.http.api_models import MAX_CURSOR
+from gateway.http.api_models import CURSOR_FORM, MAX_CURSOR
 from gateway.search.duplicates import Duplicates, Kind
 from gateway.search.service import Search
 
@@ -45,7 +45,9 @@ def router(search: Search, duplicates: Duplicates) -> APIRouter:
             float | None,
             Query(gt=0, le=1, allow_inf_nan=False, description="For `near`: the minimum cosine."),
         ] = None,
-        cursor: Annotated[str | None, Query(min_length=1, max_length=MAX_CURSOR)] = None,
+        cursor: Annotated[
+            str | None, Query(min_length=1, max_length=MAX_CURSOR, pattern=CURSOR_FORM)
+        ] = None,
     ) -> DuplicatesResponse:
         collection = await search.active()
         page = await duplicates.page(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
+from fastapi import APIRouter, File, Form, Header, Path, Query, Response, UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 from starlette.responses import FileResponse
 
 from gateway.errors import NotAllowed
 from gateway.http import path_names, problems
+from gateway.http.api_models import MAX_NAME
 from gateway.http.image_responses import HEADERS, image_response
 from gateway.images.files import ImageFiles
 from gateway.images.thumbnails import Size, Thumbnails
@@ -35,6 +36,8 @@ def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
+PathName = Annotated[str, Path(json_schema_extra={"maxLength": MAX_NAME})]
+"""Not checked, since no picture has a longer name: it is answered with 404, as other unknown ones."""
 SizeField = Annotated[Size, BeforeValidator(_number), Query(description="Longest edge, in pixels.")]
 FolderField = Annotated[
     str,
@@ -98,7 +101,7 @@ def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) 
         },
     )
     async def thumbnail(
-        name: Annotated[str, AfterValidator(valid_unicode)],
+        name: Annotated[PathName, AfterValidator(valid_unicode)],
         size: SizeField = 256,
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
@@ -116,7 +119,7 @@ def router(images: ImageFiles, thumbnails: Thumbnails, uploads: Uploads | None) 
         response_class=Response,
         responses={200: IMAGE, 404: problems.DOCUMENT},
     )
-    async def image(name: str) -> Response:
+    async def image(name: PathName) -> Response:
         return image_response(await images.locate(name), images.transfers)
 
     return routes

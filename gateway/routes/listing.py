@@ -12,14 +12,15 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from adapters.index.port import DETAILS, EVERYTHING, STORED
 from gateway.auth.receipts import longest_token
-from gateway.http.api_models import MAX_NAME, Detail
+from gateway.http.api_models import CURSOR_FORM, MAX_NAME, Detail
 from gateway.search.filters import Filters
 from gateway.search.listing import Listing
 from gateway.state.folders import Folders
 
 MAX_LISTING_CURSOR = longest_token(MAX_NAME + 40)
 """Bytes of the longest cursor: of a name and a time."""
-MAX_FILTERS = 16_000
+MAX_FILTERS = 2_000
+"""Characters of JSON; those of a search in its body may be longer."""
 
 
 class _Listed(BaseModel):
@@ -94,9 +95,13 @@ def router(listing: Listing, folders: Folders, *, root: str) -> APIRouter:
             ),
         ] = None,
         include: Annotated[
-            list[Detail], Query(description="Properties to return, besides `added_at`.")
+            list[Detail],
+            Query(max_length=len(DETAILS), description="Properties to return, besides `added_at`."),
         ] = [],  # noqa: B006  # FastAPI copies it
-        cursor: Annotated[str | None, Query(min_length=1, max_length=MAX_LISTING_CURSOR)] = None,
+        cursor: Annotated[
+            str | None,
+            Query(min_length=1, max_length=MAX_LISTING_CURSOR, pattern=CURSOR_FORM),
+        ] = None,
     ) -> ImagesResponse:
         chosen = _filters(filters)
         page = await listing.newest(
