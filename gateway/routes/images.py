@@ -37,7 +37,7 @@ def _number(value: object) -> object:
 
 
 PathName = Annotated[str, Path(json_schema_extra={"maxLength": MAX_NAME})]
-"""Not checked, as no picture has a longer name: it is answered with 404, like other unknown ones."""
+"""Not checked: no picture has a longer name, so it is answered with 404, as unknown ones are."""
 SizeField = Annotated[Size, BeforeValidator(_number), Query(description="Longest edge, in pixels.")]
 FolderField = Annotated[
     str,
