@@ -181,7 +181,8 @@ run_image() {
   pids=$(pgrep -u 10001 -f "python -m")
   echo "$pids" | xargs kill -TERM
   for each in $pids; do while kill -0 "$each" 2>/dev/null; do sleep 0.1; done; done
-  echo "stopped; errors logged: $(grep -ciE 'error|traceback|read-only' "$image".[pwiag]* || true)"
+  logs=$(cd "$folder" && cat image.provision image.watcher image.indexer image.analytics image.gateway)
+  echo "stopped; errors logged: $(echo "$logs" | grep -cE ' (ERROR|CRITICAL) |Traceback' || true)"
   ours "STATE_DIR=/tmp/servers ./image-search down" >/dev/null
 }
 
