@@ -13,6 +13,7 @@ from analytics.report import ASSETS, WEB
 from analytics.views import EventFilters
 from gateway.http.connection import while_connected
 from gateway.http.static import StaticPage, headers
+from gateway.search.filters import date_as_text
 from gateway.state.lake_queries import LakeQueries
 
 MAX_TEXT_IN_URL: Final = 4_000
@@ -23,14 +24,7 @@ def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
-def _no_number(value: object) -> object:
-    """Reject a bare number, which pydantic would read as seconds since 1970."""
-    if isinstance(value, str) and value.replace(".", "").lstrip("-").isdecimal():
-        raise ValueError("write a time as 2026-01-05T08:00Z")
-    return value
-
-
-Moment = Annotated[datetime, BeforeValidator(_no_number)]
+Moment = Annotated[datetime, BeforeValidator(date_as_text)]
 Since = Annotated[
     Moment | None, Query(description="Only events from this time on; UTC if it has no offset.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -12,6 +13,7 @@ from adapters.index.port import Between, ImageFilter
 
 LARGEST = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly."""
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def valid_unicode(text: str) -> str:
@@ -32,9 +34,15 @@ def _whole_folders(folder: str) -> str:
     return folder + "/" if folder else ""
 
 
-def _only_text(value: object) -> object:
-    # pydantic would read a number as seconds since 1970, which is hardly ever what is meant.
-    if value is not None and not isinstance(value, str | datetime):
+def date_as_text(value: object) -> object:
+    """The value, if it begins as a date does.
+
+    pydantic would read a number, also one in a text, as seconds since 1970, which is hardly ever
+    what is meant.
+    """
+    if value is None or isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or DATE.match(value) is None:
         raise ValueError("must be a text such as 2026-07-14T12:00:00Z or 2026-07-14")
     return value
 
@@ -59,7 +67,7 @@ Folder = Annotated[
 ]
 # `Field` comes first, or its bounds would be missing in the JSON Schema.
 Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST), BeforeValidator(whole)]
-Moment = Annotated[datetime, BeforeValidator(_only_text), AfterValidator(_in_utc)]
+Moment = Annotated[datetime, BeforeValidator(date_as_text), AfterValidator(_in_utc)]
 
 
 class _Part(BaseModel):

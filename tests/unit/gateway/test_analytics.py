@@ -105,6 +105,7 @@ async def test_period_and_model_filter_all_numbers(client: httpx.AsyncClient, wo
     [
         ("since", "yesterday"),
         ("until", "1234567890"),
+        ("until", "1.3e-123"),
         ("rating", "11"),
         ("limit", "0"),
         ("place", "first"),

@@ -96,6 +96,8 @@ class TestFilters:
             ({"width": {"min": 2.5}}, "filters.width.min"),
             ({"taken_at": {"from": "yesterday"}}, "filters.taken_at.from"),
             ({"taken_at": {"from": 7}}, "filters.taken_at.from"),
+            ({"taken_at": {"from": "7"}}, "filters.taken_at.from"),
+            ({"taken_at": {"from": "1.5e-3"}}, "filters.taken_at.from"),
             ({"taken_at": {"from": "2026-02-01", "to": "2026-01-01"}}, "filters.taken_at"),
             ({"has_gps": "yes"}, "filters.has_gps"),
             ({"camera": "  "}, "filters.camera"),
