@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         return 0
     develop = arguments[:1] == ["--develop"]
     lock = environments.REQUIREMENTS / f"{DEVELOP if develop else RUN}.txt"
-    complete = environments.is_complete(HOME, lock) and _runs()
+    complete = environments.is_complete(HOME, lock)
     if not complete and COMPLETION in environment:
         return 1  # A key in a shell must not install anything.
     command = next((each for each in arguments if not each.startswith("-")), "")
@@ -63,31 +63,19 @@ def main(arguments: list[str]) -> int:
     os.execve(python, words, {**environment, "PYTHONPATH": str(ROOT)})
 
 
-def _runs() -> bool:
-    """Whether the environment's interpreter runs; that of another system or a container may not."""
-    python = HOME / "bin" / "python"
-    if Path(sys.executable) == python:
-        return True
-    return _succeeds([str(python), "-I", "-S", "-c", ""], None)
-
-
 def _can_stop(environment: dict[str, str]) -> bool:
     """Whether there is an environment, of an earlier checkout, that `STOPS` can run in."""
     python = str(HOME / "bin" / "python")
     if not (HOME / environments.STAMP).exists():
         return False
     variables = {**environment, "PYTHONPATH": str(ROOT)}
-    return _succeeds([python, "-P", "-c", f"import {STOP_MODULES}"], variables)
-
-
-def _succeeds(words: list[str], environment: dict[str, str] | None) -> bool:
     try:
         done = subprocess.run(
-            words,
+            [python, "-P", "-c", f"import {STOP_MODULES}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env=variables,
             check=False,
         )
     except OSError:
@@ -122,9 +110,6 @@ def set_up(
         return 1
     if complete:
         return 0
-    if not _runs():
-        # Without this, the environment would count as complete.
-        (HOME / environments.STAMP).unlink(missing_ok=True)
     includes = [lock.with_name(f"{RUN}.txt")] if develop else []
     try:
         make(machine, lock, environment, includes)

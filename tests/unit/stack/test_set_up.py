@@ -117,7 +117,6 @@ class TestSetUp:
         checked: bool,
     ) -> None:
         monkeypatch.setattr(environments, "is_complete", lambda *_: True)
-        monkeypatch.setattr(start, "_runs", lambda: True)
         monkeypatch.setattr(preflight.Machine, "is_prepared", prepared)
         asked: list[bool] = []
 
