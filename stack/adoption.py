@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from adapters import machine
 from adapters.bootstrap import Connections
 from adapters.errors import AdapterError, Unavailable
 from adapters.index.port import Collection
@@ -33,6 +32,7 @@ from models.store import StoreError
 from models.switching import ModelSwitcher
 from schemas.events import ModelStep
 from stack.errors import StackError
+from stack.install import memory
 
 logger = logging.getLogger(__name__)
 
@@ -237,8 +237,8 @@ class Adoption:
             raise StackError(lacking)
 
     def _check_memory(self, needed: float, purpose: str) -> None:
-        available = machine.available_memory()
-        if available < needed:
+        available = memory.available()
+        if available is not None and available < needed:
             raise StackError(
                 f"{self._name} needs {needed / 1e9:.1f} GB of memory to {purpose}, and "
                 f"{available / 1e9:.1f} GB are available: close some programs"

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from adapters import machine
 from adapters.errors import Rejected, Unavailable
 from cli import models_files
 from models import adoption_status, hub
@@ -19,6 +18,7 @@ from models.store import ModelStore
 from stack import adopting
 from stack.adopting import Decision, keep_adopting
 from stack.errors import StackError
+from stack.install import memory
 from stack.settings import PREFERRED_MODEL as NAME
 from stack.settings import StackSettings
 from stack.supervisor import ProcessSpec, ProcessState, SupervisedProcess
@@ -67,7 +67,7 @@ def a_bug(_: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def too_little_memory(_: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "available", lambda: 1000)
 
 
 @pytest.mark.slow
@@ -269,14 +269,3 @@ async def test_a_process_that_is_killed_counts_as_a_failed_attempt(
     times = [each.retry_at - each.updated_at for each in failed if each.retry_at is not None]
     assert all(later > earlier for earlier, later in itertools.pairwise(times))
     assert "was killed by SIGKILL, perhaps because the machine was short of memory" in said[0]
-
-
-def test_the_memory_of_a_container_is_what_its_limit_leaves(tmp_path: Path) -> None:
-    free = machine.available_memory(tmp_path)
-    assert free > 0
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("4000\n")
-    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 1500\n")
-    assert machine.available_memory(tmp_path) == 2500
-    (tmp_path / "memory.max").write_text("max\n")
-    assert machine.available_memory(tmp_path) > 5000

@@ -54,6 +54,22 @@ class TestMemory:
     def test_no_limit(self, tmp_path: Path, version: int, limit: object) -> None:
         assert self.groups(tmp_path, version, "/a", "a", limit) == 8192
 
+    def test_a_limit_of_this_machine_s_memory(self, tmp_path: Path) -> None:
+        (tmp_path / "groups").write_text("0::/\n")
+
+        def available() -> int:
+            found = memory.available(groups=tmp_path / "groups", root=tmp_path)
+            assert found is not None
+            return found
+
+        assert available() > 0
+        (tmp_path / "memory.max").write_text("5000\n")
+        (tmp_path / "memory.current").write_text("4000\n")
+        (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 1500\n")
+        assert available() == 2500
+        (tmp_path / "memory.max").write_text("max\n")
+        assert available() > 5000
+
     def test_too_little_is_a_problem_of_the_container(self, tmp_path: Path) -> None:
         self.groups(tmp_path, 2, "/", ".", 1536 * MIB)
         files = (tmp_path / "meminfo", tmp_path / "groups", tmp_path / "fs")
