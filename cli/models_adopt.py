@@ -1,11 +1,12 @@
-"""models adopt, models decline: the automatic change to a better model."""
+"""What `models adopt` and `models decline` do, whose options are in `cli.models`: the automatic
+change to a better model."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -13,7 +14,7 @@ from adapters.bootstrap import Connections, connections
 from adapters.index.port import Collection
 from adapters.logging import configure_logging
 from cli.models_completeness import check_complete
-from cli.output import AsJson, note, print_json, tell
+from cli.output import note, print_json, tell
 from cli.servers import server_settings
 from models.adoption_status import AdoptionFile, AdoptionStep
 from models.catalogue import read_catalogue
@@ -35,22 +36,7 @@ MAX_MISSING: Final = 0.01
 STOP_SECONDS: Final = 30.0
 
 
-def register(group: typer.Typer) -> None:
-    """Register these commands."""
-    group.command()(adopt)
-    group.command()(decline)
-
-
-def adopt(
-    name: str,
-    give_up: Annotated[
-        bool,
-        typer.Option(
-            "--give-up", help="Instead, unload the model and delete what was downloaded of it."
-        ),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
+def adopt(name: str, give_up: bool = False, as_json: bool = False) -> None:
     """Download a model, fill its collection and switch to it, as the first `up` does by itself.
 
     It does nothing if a model was chosen or declined before. An interrupted change is resumed.
@@ -92,7 +78,7 @@ def adopt(
         raise typer.Exit(1)
 
 
-def decline(as_json: AsJson = False) -> None:
+def decline(as_json: bool = False) -> None:
     """Keep the bundled model: end the automatic change to a better one, for this state folder."""
     settings = StackSettings()
     file, registry = AdoptionFile(settings.adoption), model_registry(settings)

@@ -276,7 +276,7 @@ def _now() -> datetime:
 def _due(status: AdoptionStatus | None) -> bool:
     if status is None:
         return True
-    return not status.ended and (status.retry_at is None or status.retry_at <= datetime.now(UTC))
+    return not status.ended and (status.retry_at is None or status.retry_at <= _now())
 
 
 def _new_status(name: str) -> AdoptionStatus:
