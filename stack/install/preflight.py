@@ -68,8 +68,11 @@ class Machine:
         self.home = home
         """The environment of our own processes."""
         self.state, self.cache = folders(environment)
-        self.own_uv = environments.own_uv(environment.get("PATH"))
+
+    @functools.cached_property
+    def own_uv(self) -> str | None:
         """A uv on the PATH that is new enough."""
+        return environments.own_uv(self.environment.get("PATH"))
 
     @functools.cached_property
     def all_pythons(self) -> list[Python]:
